@@ -1,0 +1,281 @@
+"""params.yaml as strict models: every key known, every value of its type and range, before anything slow starts."""
+
+import difflib
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from stages.core.errors import StageError, one_line
+
+PARAMS_FILE = Path("params.yaml")
+MAX_TRIALS = 64
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Positive = Annotated[int, Field(gt=0)]
+LearningRate = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Precision = Literal["float32", "bfloat16"]
+
+
+class Strict(BaseModel):
+    """No unknown key, no silent conversion ("8" is not 8)."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Pairs(Strict):
+    """How dialogues become pairs (Sec. 4)."""
+
+    stride: Literal[1, 2]
+
+
+class Runtime(Strict):
+    """Where it runs. Not tracked by DVC: it changes speed and the last bits of sums, nothing else."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    threads: Annotated[int, Field(ge=0, le=1024)]
+    decode_rows: Annotated[int, Field(ge=0)]
+
+
+class SourceFile(Strict):
+    """One file of a source; see the comment above `datasets` in params.yaml."""
+
+    path: str | None = None
+    member: str | None = None
+    sha256: Sha256 | None = None
+    member_sha256: Sha256 | None = None
+
+
+class Split(Strict):
+    """Dialogues set aside from a corpus that has no split of its own."""
+
+    validation: Positive
+    test: Positive
+    seed: int
+
+
+class Dataset(Strict):
+    """A corpus of dialogues."""
+
+    format: Literal["chitchat", "eou", "jsonl", "parquet"]
+    source: str
+    files: dict[Literal["train", "validation", "test", "all"], SourceFile]
+    split: Split | None = None
+
+    @model_validator(mode="after")
+    def _one_way_to_split(self) -> Self:
+        if set(self.files) == {"all"}:
+            if self.split is None:
+                raise ValueError("files has only `all`, so split must say how many dialogues validation and test get")
+        elif set(self.files) != {"train", "validation", "test"} or self.split is not None:
+            raise ValueError("files must be train, validation and test without split, or all with split")
+        return self
+
+
+class Model(Strict):
+    """A pre-trained causal language model."""
+
+    format: Literal["safetensors", "gguf"]
+    source: str
+    files: dict[str, SourceFile]
+
+
+class FineTune(Strict):
+    """Everything is trained."""
+
+    kind: Literal["fine-tune"]
+
+
+class Soft(Strict):
+    """One shared prompt."""
+
+    kind: Literal["soft"]
+    prompt_tokens: Positive
+    train_embeddings: bool
+
+
+class Dynamic(Strict):
+    """A prompt generated from the query."""
+
+    kind: Literal["dynamic"]
+    layers: Positive
+    initial: Literal["random", "first-layers"]
+    train_embeddings: bool
+
+
+class ZeroShot(Strict):
+    """Nothing is trained."""
+
+    kind: Literal["zero-shot"]
+
+
+Method = Annotated[FineTune | Soft | Dynamic | ZeroShot, Field(discriminator="kind")]
+
+
+class Data(Strict):
+    """How much of a corpus a protocol uses; null is all of it."""
+
+    train_dialogues: Positive | None
+    validation_pairs: Positive | None
+    test_pairs: Positive | None
+
+
+class Lengths(Strict):
+    """Longest query and response in tokens, end-of-text included."""
+
+    query_tokens: Annotated[int, Field(ge=2)]
+    response_tokens: Annotated[int, Field(ge=2)]
+
+
+class LearningRates(Strict):
+    """`trials` learning rates from low to high, evenly spaced in their logarithm, both ends included."""
+
+    low: LearningRate
+    high: LearningRate
+    trials: Annotated[int, Field(ge=1, le=MAX_TRIALS)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low ({self.low}) is above high ({self.high})")
+        return self
+
+    def values(self) -> list[float]:
+        """The learning rates, rising; a single trial gets the geometric middle."""
+        if self.trials == 1:
+            return [math.sqrt(self.low * self.high)]
+        ratio = math.log(self.high / self.low) / (self.trials - 1)
+        inner = [self.low * math.exp(ratio * index) for index in range(1, self.trials - 1)]
+        return [self.low, *inner, self.high]
+
+
+class Training(Strict):
+    """The training protocol (App. B)."""
+
+    learning_rates: LearningRates
+    batch_size: Positive
+    max_epochs: Positive
+    patience: Positive
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    warmup_steps: Annotated[int, Field(ge=0)]
+    gradient_clip: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
+    dropout: Fraction
+    precision: Precision
+
+
+class Protocol(Strict):
+    """How much data, how long the texts, how it is trained."""
+
+    data: Data
+    lengths: Lengths
+    decoding_precision: Precision
+    training: Training
+
+
+class Params(Strict):
+    """The whole of params.yaml."""
+
+    dataset: str
+    model: str
+    method: str
+    regime: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
+    protocol: str
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    drop_overlap: bool
+    pairs: Pairs
+    runtime: Runtime
+    datasets: dict[str, Dataset]
+    models: dict[str, Model]
+    methods: dict[str, Method]
+    protocols: dict[str, Protocol]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for switch in ("dataset", "model", "method", "protocol"):
+            table = getattr(self, f"{switch}s")
+            if getattr(self, switch) not in table:
+                chosen = getattr(self, switch)
+                raise ValueError(f"{switch}: {chosen!r} is no entry of {switch}s; {_allowed(chosen, table)}")
+        method, longest = self.chosen_method, self.chosen_protocol.lengths.query_tokens
+        if isinstance(method, Soft) and method.prompt_tokens < longest:
+            raise ValueError(
+                f"methods.{self.method}.prompt_tokens: {method.prompt_tokens} rows are fewer than the {longest} of "
+                f"protocols.{self.protocol}.lengths.query_tokens; raise the one or lower the other"
+            )
+        return self
+
+    @property
+    def chosen_dataset(self) -> Dataset:
+        """The entry that `dataset` names."""
+        return self.datasets[self.dataset]
+
+    @property
+    def chosen_model(self) -> Model:
+        """The entry that `model` names."""
+        return self.models[self.model]
+
+    @property
+    def chosen_method(self) -> FineTune | Soft | Dynamic | ZeroShot:
+        """The entry that `method` names."""
+        return self.methods[self.method]
+
+    @property
+    def chosen_protocol(self) -> Protocol:
+        """The entry that `protocol` names."""
+        return self.protocols[self.protocol]
+
+
+def _allowed(found: object, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(str(found), names := list(names), n=1, cutoff=0.5)
+    return (f"did you mean {near[0]!r}? " if near else "") + f"allowed: {', '.join(names)}"
+
+
+def _explain(error: Any) -> tuple[str, str, str]:
+    """One of pydantic's errors as (key, what was found, what is allowed)."""
+    key = ".".join(str(part) for part in error["loc"]) or str(PARAMS_FILE)
+    if error["type"] == "extra_forbidden":
+        known = sorted({name for model in Strict.__subclasses__() for name in model.model_fields})
+        near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.5)
+        return key, "unknown key", f"did you mean {near[0]!r}?" if near else "remove it"
+    if error["type"] == "missing":
+        return key, "missing", "add it (params.yaml as published shows every key)"
+    if error["type"] == "value_error":  # raised by a validator above, which says it all
+        found, _, allowed = str(error["ctx"]["error"]).partition("; ")
+        return key, found, allowed or "change one of them"
+    return key, f"found {error['input']!r}", one_line(error["msg"])
+
+
+def parse_params(value: Any) -> Params:
+    """Check what was read from params.yaml.
+
+    Raises:
+        StageError: it names the first offending key, the value found and what is allowed.
+    """
+    try:
+        return Params.model_validate(value)
+    except ValidationError as error:
+        key, found, allowed = _explain(error.errors()[0])
+        more = error.error_count() - 1
+        raise StageError(
+            f"{PARAMS_FILE}: {key}", found, allowed + (f" (and {more} more like it)" if more else "")
+        ) from None
+
+
+def load_params(path: Path = PARAMS_FILE) -> Params:
+    """Read params.yaml with the parser that DVC itself uses: 1e-5 is a float, a key given twice is refused.
+
+    Raises:
+        StageError: the file is missing, no YAML, or one of its values is not allowed.
+    """
+    try:
+        value = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StageError(path, "missing", "run this from the top of the project") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise StageError(path, one_line(str(error)), "mend the YAML") from None
+    return parse_params(value)
