@@ -1,0 +1,33 @@
+"""What every test gets: one thread, no way out of the machine, no trace of the user's own settings."""
+
+import os
+import tempfile
+
+# Before torch and huggingface_hub are imported: both read their variables once, when they are.
+_HOME = tempfile.TemporaryDirectory(prefix="dialog-prompting-tests-")
+os.environ.update(
+    OMP_NUM_THREADS="1",
+    MKL_NUM_THREADS="1",
+    TOKENIZERS_PARALLELISM="false",
+    HF_HOME=_HOME.name,
+    HF_HUB_OFFLINE="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    HF_HUB_DISABLE_PROGRESS_BARS="1",
+    TRANSFORMERS_VERBOSITY="error",
+    DVC_NO_ANALYTICS="1",
+    GIT_CONFIG_GLOBAL=os.devnull,
+    GIT_CONFIG_NOSYSTEM="1",
+)
+for _name in ("DIALOG_PROMPTING_STATE", "DIALOG_PROMPTING_DEBUG", "HF_ENDPOINT", "HF_TOKEN"):
+    os.environ.pop(_name, None)
+
+import pytest  # noqa: E402
+
+
+@pytest.fixture
+def hub_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests with a hub server of their own on loopback: huggingface_hub may connect, here and in subprocesses."""
+    from huggingface_hub import constants
+
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)

@@ -1,0 +1,110 @@
+"""Tiny models, corpora and projects: the real formats at a size that a test can afford."""
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+END_OF_TEXT = "<|endoftext|>"
+MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+POSITIONS = 512
+
+SUBJECTS = ("my sister", "the weather", "this film", "your new job", "the old dog", "our neighbour", "that book")
+OPINIONS = ("is really great", "makes me tired", "was a surprise", "is not for me", "can wait", "sounds like fun")
+REPLIES = ("I agree", "Are you sure ?", "Tell me more .", "Oh , why ?", "That is good to hear", "No way !")
+
+
+def tiny_dialogues(count: int, seed: int = 0) -> list[list[str]]:
+    """`count` conversations of 2 to 7 short English turns, each a function of `seed` and of its index alone."""
+    dialogues = []
+    for index in range(count):
+        chance = random.Random(seed * 1_000_003 + index)
+        turns = [
+            f"{chance.choice(SUBJECTS)} {chance.choice(OPINIONS)}" if turn % 2 == 0 else chance.choice(REPLIES)
+            for turn in range(chance.randint(2, 7))
+        ]
+        dialogues.append(turns)
+    return dialogues
+
+
+def tiny_tokenizer(vocab: int = 300) -> PreTrainedTokenizerFast:
+    """A byte-level BPE of at most `vocab` tokens (256 bytes, end-of-text, merges), trained on `tiny_dialogues`."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator((turn for turns in tiny_dialogues(50) for turn in turns), trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=END_OF_TEXT, eos_token=END_OF_TEXT)
+
+
+def tiny_model(
+    folder: Path,
+    family: Literal["gpt2", "llama"] = "gpt2",
+    tied: bool = True,
+    layers: int = 2,
+    width: int = 32,
+    vocab: int = 300,
+    seed: int = 0,
+) -> Path:
+    """Save a random language model as a Hugging Face folder (`MODEL_FILES`, float32) and return the folder.
+
+    Two heads, `POSITIONS` positions, no dropout. The weights are larger than usual at the start (0.3), so that the
+    answers of the untrained model depend on the query.
+    """
+    tokenizer = tiny_tokenizer(vocab)
+    end = tokenizer.eos_token_id
+    shared: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "bos_token_id": end,
+        "eos_token_id": end,
+        "tie_word_embeddings": tied,
+        "initializer_range": 0.3,
+    }
+    state = torch.random.get_rng_state()
+    torch.manual_seed(seed)
+    model: GPT2LMHeadModel | LlamaForCausalLM
+    if family == "gpt2":
+        dropouts: dict[str, Any] = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+        model = GPT2LMHeadModel(
+            GPT2Config(n_layer=layers, n_embd=width, n_head=2, n_positions=POSITIONS, **dropouts, **shared)
+        )
+    else:
+        model = LlamaForCausalLM(
+            LlamaConfig(
+                num_hidden_layers=layers,
+                hidden_size=width,
+                intermediate_size=2 * width,
+                num_attention_heads=2,
+                num_key_value_heads=1,
+                max_position_embeddings=POSITIONS,
+                **shared,
+            )
+        )
+    torch.random.set_rng_state(state)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def write_eou(path: Path, dialogues: Sequence[Sequence[str]]) -> Path:
+    """Write dialogues as DailyDialog's text files have them: one a line, each turn followed by `__eou__`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(" __eou__ ".join(turns) + " __eou__\n" for turns in dialogues), encoding="utf-8")
+    return path
+
+
+def write_jsonl(path: Path, dialogues: Sequence[Sequence[str]]) -> Path:
+    """Write dialogues as JSON lines: a list of turns on each line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(list(turns), ensure_ascii=False) + "\n" for turns in dialogues), "utf-8")
+    return path
