@@ -15,6 +15,9 @@ os.environ.update(
     HF_HUB_DISABLE_PROGRESS_BARS="1",
     TRANSFORMERS_VERBOSITY="error",
     DVC_NO_ANALYTICS="1",
+    DVC_SITE_CACHE_DIR=f"{_HOME.name}/dvc",
+    DVC_GLOBAL_CONFIG_DIR=f"{_HOME.name}/dvc-config",
+    DVC_SYSTEM_CONFIG_DIR=f"{_HOME.name}/dvc-config",
     GIT_CONFIG_GLOBAL=os.devnull,
     GIT_CONFIG_NOSYSTEM="1",
 )

@@ -1,15 +1,21 @@
 """Tiny models, corpora and projects: the real formats at a size that a test can afford."""
 
 import json
+import os
 import random
+import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from ruamel.yaml import YAML
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+ROOT = Path(__file__).resolve().parents[1]
 END_OF_TEXT = "<|endoftext|>"
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 POSITIONS = 512
@@ -108,3 +114,76 @@ def write_jsonl(path: Path, dialogues: Sequence[Sequence[str]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(list(turns), ensure_ascii=False) + "\n" for turns in dialogues), "utf-8")
     return path
+
+
+def _tiny_params(params: dict[str, Any], sources: Path) -> dict[str, Any]:
+    """params.yaml with tiny sources and a tiny protocol, and with the switches set to them."""
+    files = {split: {"path": f"{split}.txt"} for split in ("train", "validation", "test")}
+    params["datasets"]["tiny"] = {"format": "eou", "source": f"file:{sources / 'dialogues'}", "files": files}
+    for family in ("gpt2", "llama"):
+        params["models"][f"tiny-{family}"] = {
+            "format": "safetensors",
+            "source": f"file:{sources / family}",
+            "files": {name: {} for name in MODEL_FILES},
+        }
+    params["protocols"]["tiny"] = {
+        "data": {"train_dialogues": None, "validation_pairs": None, "test_pairs": None},
+        "lengths": {"query_tokens": 24, "response_tokens": 12},
+        "decoding_precision": "float32",
+        "training": {
+            **params["protocols"]["paper"]["training"],
+            "learning_rates": {"low": 0.001, "high": 0.01, "trials": 2},
+            "max_epochs": 2,
+            "precision": "float32",
+        },
+    }
+    switches = {"dataset": "tiny", "model": "tiny-gpt2", "method": "dynamic", "regime": 100, "protocol": "tiny"}
+    return {**params, **switches, "runtime": {"device": "cpu", "threads": 1, "decode_rows": 0}}
+
+
+def command(project: Path, *words: str, fails: bool = False, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command at the top of a project, with this Python's environment first in PATH, and check how it ended."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        words,
+        cwd=project,
+        env={**os.environ, "PATH": path, **variables},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode != 0) == fails, f"{' '.join(words)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def tiny_project(folder: Path, dialogues: int = 12) -> Path:
+    """A Git repository with the whole pipeline, tiny sources beside it (`<folder>-sources`), everything committed.
+
+    `dialogues` conversations for training, six for validation and six for test; random models of both families.
+    Nothing has run yet.
+    """
+    sources = folder.with_name(f"{folder.name}-sources")
+    for seed, (split, count) in enumerate((("train", dialogues), ("validation", 6), ("test", 6))):
+        write_eou(sources / "dialogues" / f"{split}.txt", tiny_dialogues(count, seed))
+    tiny_model(sources / "gpt2", "gpt2")
+    tiny_model(sources / "llama", "llama")
+    copied = ("stages", "dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore", ".dvc/plots")
+    for name in copied:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, folder / name)
+    params = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    YAML().dump(_tiny_params(params, sources), folder / "params.yaml")
+    for words in ("init -q -b main", "config user.name tests", "config user.email tests@example.org"):
+        command(folder, "git", *words.split())
+    commit_all(folder)
+    return folder
+
+
+def commit_all(project: Path) -> None:
+    """Commit whatever Git does not ignore."""
+    command(project, "git", "add", "-A")
+    command(project, "git", "commit", "-q", "-m", "state of a test")

@@ -1,0 +1,134 @@
+"""dvc.yaml against the source: what a stage imports is what DVC watches."""
+
+import ast
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).resolve().parents[1]
+TABLES = {"datasets", "models", "methods", "protocols", "pairs", "runtime"}
+
+
+def read_yaml(name: str) -> dict[str, Any]:
+    value: dict[str, Any] = YAML(typ="safe", pure=True).load((ROOT / name).read_text(encoding="utf-8"))
+    return value
+
+
+STAGES: dict[str, dict[str, Any]] = read_yaml("dvc.yaml")["stages"]
+stages = pytest.mark.parametrize("name", STAGES)
+
+
+def module_file(module: str) -> str | None:
+    """`stages.core.params` as `stages/core/params.py`, if there is such a file."""
+    path = f"{module.replace('.', '/')}.py"
+    return path if (ROOT / path).is_file() else None
+
+
+def local_imports(path: str) -> set[str]:
+    """The local modules that a source file names in its imports, inside functions and `if TYPE_CHECKING` too."""
+    found = set()
+    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {module_file(alias.name) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: write the import in full"
+            found |= {module_file(f"{node.module}.{alias.name}") for alias in node.names}
+            found.add(module_file(node.module or ""))
+    return {file for file in found if file}
+
+
+def all_local_modules(path: str) -> set[str]:
+    """A source file and every local module that it imports, directly or through another."""
+    reached, waiting = set(), {path}
+    while waiting:
+        reached.add(current := waiting.pop())
+        waiting |= local_imports(current) - reached
+    return reached
+
+
+def stage_module(name: str) -> str:
+    return f"stages/{name.replace('-', '_')}.py"
+
+
+def entry_name(entry: Any) -> str:
+    """`{metrics/a.json: {cache: false}}` and `metrics/a.json` are the same path."""
+    return str(next(iter(entry)) if isinstance(entry, dict) else entry)
+
+
+def paths_of(name: str, *kinds: str) -> list[str]:
+    return [entry_name(entry) for kind in kinds for entry in STAGES[name].get(kind, [])]
+
+
+@stages
+def test_the_deps_of_a_stage_are_all_the_modules_that_it_imports(name: str) -> None:
+    modules = sorted(all_local_modules(stage_module(name)), key=lambda path: (path.count("/"), path))
+    data = [path for path in paths_of(name, "deps") if not path.endswith(".py")]
+    expected = modules + data
+    assert sorted(paths_of(name, "deps")) == sorted(expected), f"{name}: deps: [{', '.join(expected)}]"
+
+
+def test_what_every_import_runs_first_is_empty() -> None:
+    """The `__init__` files stand in no deps, so nothing may stand in them."""
+    for path in (ROOT / "stages").rglob("__init__.py"):
+        assert path.read_bytes() == b"", path
+
+
+def test_no_module_is_imported_by_a_computed_name() -> None:
+    """Such an import would be seen neither by these tests nor by DVC."""
+    for path in (ROOT / "stages").rglob("*.py"):
+        assert not re.search(r"\bimportlib\b|__import__|\brunpy\b", path.read_text(encoding="utf-8")), path
+
+
+def test_core_modules_import_no_stage() -> None:
+    for path in sorted((ROOT / "stages/core").glob("*.py")):
+        relative = path.relative_to(ROOT).as_posix()
+        outside = [module for module in local_imports(relative) if not module.startswith("stages/core/")]
+        assert not outside, relative
+
+
+@stages
+def test_a_stage_has_the_name_of_its_module_and_says_in_a_line_what_it_does(name: str) -> None:
+    assert (ROOT / stage_module(name)).is_file()
+    assert STAGES[name]["cmd"].split()[:3] == ["python", "-m", f"stages.{name.replace('-', '_')}"]
+    assert STAGES[name]["desc"].strip()
+    assert "\n" not in STAGES[name]["desc"].strip()
+
+
+@stages
+def test_the_paths_of_a_stage_are_its_arguments(name: str) -> None:
+    arguments = [word for word in STAGES[name]["cmd"].split()[3:] if not word.startswith("--")]
+    data = [path for path in paths_of(name, "deps") if not path.endswith(".py")]
+    outputs = paths_of(name, "outs", "metrics", "plots")
+    assert set(data) <= set(arguments), "an input that is no argument"
+    for path in arguments:
+        assert path in data or any(out == path or out.startswith(f"{path}/") for out in outputs), f"{path}: unknown"
+    for out in outputs:
+        assert any(out == path or out.startswith(f"{path}/") for path in arguments), f"{out}: no argument writes it"
+
+
+@stages
+def test_a_stage_watches_the_parameters_it_uses_and_no_whole_table(name: str) -> None:
+    params = read_yaml("params.yaml")
+    for key in STAGES[name].get("params", []):
+        assert key not in TABLES, f"{name}: {key}: adding an entry would rerun the stage; name the entry"
+        value: Any = params
+        for part in re.sub(r"\$\{(\w+)\}", lambda match: str(params[match[1]]), key).split("."):
+            assert part in value, f"{name}: {key}: not in params.yaml"
+            value = value[part]
+
+
+def test_outputs_lie_in_data_and_metrics_alone() -> None:
+    for name in STAGES:
+        for path in paths_of(name, "outs"):
+            assert path.startswith((f"data/{name.replace('-', '_')}", "metrics/")), f"{name}: {path}"
+        for path in paths_of(name, "metrics", "plots"):
+            assert path.startswith("metrics/"), f"{name}: {path}"
+
+
+def test_dvc_yaml_reads_as_a_table_of_contents() -> None:
+    lines = (ROOT / "dvc.yaml").read_text(encoding="utf-8").splitlines()
+    assert len(lines) < 150
+    assert max(map(len, lines)) <= 120
