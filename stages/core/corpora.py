@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from stages.core.errors import StageError
-from stages.core.params import Dataset, Split
 from stages.core.records import Dialogue, single_line
+from stages.core.source_params import Dataset, Split
 
 SUFFIXES = {"chitchat": ".json", "eou": ".txt", "jsonl": ".jsonl", "parquet": ".parquet"}
 END_OF_TURN = "__eou__"
@@ -49,7 +49,8 @@ def read_corpus(dataset: Dataset, folder: Path) -> tuple[dict[str, list[Dialogue
     Raises:
         StageError: a file is empty, not UTF-8, or not in the format; the message names the line.
     """
-    dialogues, counts = {}, {}
+    dialogues: dict[str, list[Dialogue]] = {}
+    counts: dict[str, Counts] = {}
     for split in sorted(dataset.files):
         counts[split] = Counter(dict.fromkeys(COUNTED, 0))
         path = folder / file_name(dataset, split)

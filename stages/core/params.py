@@ -1,31 +1,24 @@
 """params.yaml as strict models: every key known, every value of its type and range, before anything slow starts."""
 
-import difflib
 import math
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from stages.core.errors import StageError, one_line
+from stages.core.source_params import Dataset, Model
+from stages.core.strict import Refused, Strict, allowed, explain, redact, show
 
 PARAMS_FILE = Path("params.yaml")
 MAX_TRIALS = 64
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Positive = Annotated[int, Field(gt=0)]
 LearningRate = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Precision = Literal["float32", "bfloat16"]
-
-
-class Strict(BaseModel):
-    """No unknown key, no silent conversion ("8" is not 8)."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class Pairs(Strict):
@@ -40,49 +33,6 @@ class Runtime(Strict):
     device: Literal["auto", "cpu", "cuda", "mps"]
     threads: Annotated[int, Field(ge=0, le=1024)]
     decode_rows: Annotated[int, Field(ge=0)]
-
-
-class SourceFile(Strict):
-    """One file of a source; see the comment above `datasets` in params.yaml."""
-
-    path: str | None = None
-    member: str | None = None
-    sha256: Sha256 | None = None
-    member_sha256: Sha256 | None = None
-
-
-class Split(Strict):
-    """Dialogues set aside from a corpus that has no split of its own."""
-
-    validation: Positive
-    test: Positive
-    seed: int
-
-
-class Dataset(Strict):
-    """A corpus of dialogues."""
-
-    format: Literal["chitchat", "eou", "jsonl", "parquet"]
-    source: str
-    files: dict[Literal["train", "validation", "test", "all"], SourceFile]
-    split: Split | None = None
-
-    @model_validator(mode="after")
-    def _one_way_to_split(self) -> Self:
-        if set(self.files) == {"all"}:
-            if self.split is None:
-                raise ValueError("files has only `all`, so split must say how many dialogues validation and test get")
-        elif set(self.files) != {"train", "validation", "test"} or self.split is not None:
-            raise ValueError("files must be train, validation and test without split, or all with split")
-        return self
-
-
-class Model(Strict):
-    """A pre-trained causal language model."""
-
-    format: Literal["safetensors", "gguf"]
-    source: str
-    files: dict[str, SourceFile]
 
 
 class FineTune(Strict):
@@ -142,7 +92,7 @@ class LearningRates(Strict):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.low > self.high:
-            raise ValueError(f"low ({self.low}) is above high ({self.high})")
+            raise Refused("low", f"{self.low} is above high ({self.high})", "lower the one or raise the other")
         return self
 
     def values(self) -> list[float]:
@@ -200,12 +150,14 @@ class Params(Strict):
             table = getattr(self, f"{switch}s")
             if getattr(self, switch) not in table:
                 chosen = getattr(self, switch)
-                raise ValueError(f"{switch}: {chosen!r} is no entry of {switch}s; {_allowed(chosen, table)}")
+                raise Refused(switch, f"{show(chosen)} is no entry of {switch}s", allowed(chosen, table))
         method, longest = self.chosen_method, self.chosen_protocol.lengths.query_tokens
         if isinstance(method, Soft) and method.prompt_tokens < longest:
-            raise ValueError(
-                f"methods.{self.method}.prompt_tokens: {method.prompt_tokens} rows are fewer than the {longest} of "
-                f"protocols.{self.protocol}.lengths.query_tokens; raise the one or lower the other"
+            raise Refused(
+                f"methods.{self.method}.prompt_tokens",
+                f"{method.prompt_tokens} rows are fewer than the {longest} of "
+                f"protocols.{self.protocol}.lengths.query_tokens",
+                "raise the one or lower the other",
             )
         return self
 
@@ -230,26 +182,6 @@ class Params(Strict):
         return self.protocols[self.protocol]
 
 
-def _allowed(found: object, names: Iterable[str]) -> str:
-    near = difflib.get_close_matches(str(found), names := list(names), n=1, cutoff=0.5)
-    return (f"did you mean {near[0]!r}? " if near else "") + f"allowed: {', '.join(names)}"
-
-
-def _explain(error: Any) -> tuple[str, str, str]:
-    """One of pydantic's errors as (key, what was found, what is allowed)."""
-    key = ".".join(str(part) for part in error["loc"]) or str(PARAMS_FILE)
-    if error["type"] == "extra_forbidden":
-        known = sorted({name for model in Strict.__subclasses__() for name in model.model_fields})
-        near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.5)
-        return key, "unknown key", f"did you mean {near[0]!r}?" if near else "remove it"
-    if error["type"] == "missing":
-        return key, "missing", "add it (params.yaml as published shows every key)"
-    if error["type"] == "value_error":  # raised by a validator above, which says it all
-        found, _, allowed = str(error["ctx"]["error"]).partition("; ")
-        return key, found, allowed or "change one of them"
-    return key, f"found {error['input']!r}", one_line(error["msg"])
-
-
 def parse_params(value: Any) -> Params:
     """Check what was read from params.yaml.
 
@@ -259,11 +191,8 @@ def parse_params(value: Any) -> Params:
     try:
         return Params.model_validate(value)
     except ValidationError as error:
-        key, found, allowed = _explain(error.errors()[0])
-        more = error.error_count() - 1
-        raise StageError(
-            f"{PARAMS_FILE}: {key}", found, allowed + (f" (and {more} more like it)" if more else "")
-        ) from None
+        key, found, remedy = explain(Params, error)
+        raise StageError(f"{PARAMS_FILE}: {key}" if key else PARAMS_FILE, found, remedy) from None
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:
@@ -273,9 +202,15 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         StageError: the file is missing, no YAML, or one of its values is not allowed.
     """
     try:
-        value = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        value = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise StageError(path, "missing", "run this from the top of the project") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise StageError(path, one_line(str(error)), "mend the YAML") from None
+    except UnicodeDecodeError as error:
+        raise StageError(path, f"not UTF-8 ({error.reason} at byte {error.start})", "save it as UTF-8") from None
+    except MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        problem = one_line(str(error.problem)).partition(" with value ")[0]  # of a duplicate key: no values here
+        raise StageError(f"{path}{line}", problem, "mend the YAML") from None
+    except YAMLError as error:
+        raise StageError(path, redact(one_line(str(error))), "mend the YAML") from None
     return parse_params(value)
