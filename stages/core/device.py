@@ -1,0 +1,39 @@
+"""Which processor runs it, in which precision and with how many threads."""
+
+import os
+
+import torch
+
+from stages.core.errors import StageError
+from stages.core.params import Precision, Runtime
+
+DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def choose_device(runtime: Runtime) -> torch.device:
+    """The device that `runtime.device` names; auto is the first of cuda, mps and cpu that there is.
+
+    Also sets the number of CPU threads and asks for deterministic algorithms, so that the same machine gives the same
+    bytes.
+
+    Raises:
+        StageError: the device that was asked for is not there.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with it
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    if runtime.threads:
+        torch.set_num_threads(runtime.threads)
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if runtime.device == "auto":
+        return torch.device(next(name for name, available in there.items() if available))
+    if not there[runtime.device]:
+        found = f"{runtime.device}, which this machine does not have"
+        raise StageError("params.yaml: runtime.device", found, "use auto")
+    return torch.device(runtime.device)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device's memory is used up (the CPU's allocator raises a RuntimeError)."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "not enough memory" in str(error)

@@ -1,0 +1,36 @@
+"""Stopping at a safe point: SIGTERM and Ctrl-C are noted, what is under way is saved, then the stage ends."""
+
+import signal
+from types import FrameType, TracebackType
+
+from stages.core.errors import Terminated
+
+
+class StopRequest:
+    """`with StopRequest() as stop: ...; stop.check()`: a signal raises at the next check, not in the middle of a step.
+
+    A second signal changes nothing, so that it cannot interrupt the saving that the first one caused.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+
+    def __enter__(self) -> "StopRequest":
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = self.received or number
+
+    def check(self) -> None:
+        """Raise Terminated or KeyboardInterrupt if such a signal has come."""
+        if self.received == signal.SIGTERM:
+            raise Terminated
+        if self.received == signal.SIGINT:
+            raise KeyboardInterrupt
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

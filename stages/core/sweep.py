@@ -1,0 +1,170 @@
+"""A learning-rate sweep: trials trained, validated by greedy decoding and BLEU-4, and stopped early (App. B)."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from stages.core.bleu import bleu
+from stages.core.checkpoint import Position, TrainingState
+from stages.core.decoding import greedy
+from stages.core.encoding import EncodedPair, collate, epoch_batches, to_text
+from stages.core.errors import Terminated
+from stages.core.methods import Method
+from stages.core.params import Training
+from stages.core.progress import Progress
+from stages.core.stopping import StopRequest
+from stages.core.trials import Passes, Trial, train_step, validation_losses
+
+VALIDATION_BATCH = 32
+SECONDS_BETWEEN_CHECKPOINTS = 900.0  # within an epoch; there is one at the end of each epoch anyway
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What a sweep trains on and validates with."""
+
+    train: list[EncodedPair]
+    validation: list[EncodedPair]
+    references: list[str]  # the validation responses as people wrote them
+
+    def epoch(self, batch_size: int, seed: int, epoch: int) -> list[list[EncodedPair]]:
+        """The batches of an epoch; what a row costs decides which pairs go together."""
+        sizes = [2 * len(pair.query) + len(pair.response) for pair in self.train]
+        return [[self.train[i] for i in batch] for batch in epoch_batches(sizes, batch_size, seed, epoch)]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What the trials of a sweep have in common.
+
+    `method` computes in the precision of training; `decoder` is the same method in the precision of decoding.
+    """
+
+    method: Method
+    decoder: Method
+    tokenizer: PreTrainedTokenizerBase
+    examples: Examples
+    training: Training
+    response_tokens: int
+    decode_rows: int
+    seed: int
+
+    def validate(
+        self, trials: Sequence[Trial], passes: Passes, stop: StopRequest, title: str
+    ) -> list[tuple[float, float]]:
+        """Validation loss (mean over response tokens) and BLEU-4 of each trial, on the whole validation part."""
+        pairs, count = self.examples.validation, len(self.examples.validation)
+        by_length = sorted(pairs, key=lambda pair: 2 * len(pair.query) + len(pair.response))
+        sums = np.zeros(len(trials))
+        for start in range(0, count, VALIDATION_BATCH):
+            stop.check()
+            batch = collate(by_length[start : start + VALIDATION_BATCH]).to(self.method.base.device)
+            sums += validation_losses(self.method, trials, batch, passes)
+        losses = sums / sum(len(pair.response) for pair in pairs)
+        with Progress(count * len(trials), f"{title}: validation", "responses") as progress:
+
+            def tick(ended: int) -> None:
+                stop.check()
+                progress.advance(ended)
+
+            answers = greedy(
+                self.decoder,
+                [trial.weights for trial in trials],
+                [pair.query for pair in pairs],
+                self.response_tokens,
+                self.tokenizer.eos_token_id,
+                self.decode_rows,
+                tick,
+            )
+        scores = [bleu([to_text(a, self.tokenizer) for a in own], self.examples.references) for own in answers]
+        return list(zip(losses.tolist(), scores, strict=True))
+
+    def run(self, trials: Sequence[Trial], state: TrainingState) -> Position:
+        """Train trials that share their passes until none is running; goes on from the state on disk.
+
+        Raises:
+            Terminated, KeyboardInterrupt: a signal came; everything up to the last step is on disk.
+        """
+        position = state.load(trials)
+        passes = Passes(len(trials))
+        with StopRequest() as stop:
+            while any(trial.status == "running" for trial in trials):
+                position = _Epoch(self, trials, state, passes, stop, position).run()
+        return position
+
+
+class _Epoch:
+    """One epoch of a list of trials, from any step of it on."""
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        trials: Sequence[Trial],
+        state: TrainingState,
+        passes: Passes,
+        stop: StopRequest,
+        position: Position,
+    ) -> None:
+        self.sweep, self.trials, self.state = sweep, trials, state
+        self.passes, self.stop, self.position = passes, stop, position
+        self.saved_at = time.monotonic()
+
+    def running(self) -> list[Trial]:
+        return [trial for trial in self.trials if trial.status == "running"]
+
+    def run(self) -> Position:
+        try:
+            self._train()
+            self._validate()
+        except (Terminated, KeyboardInterrupt):
+            self.state.save(self.position, self.trials)
+            raise
+        self.position = Position(self.position.epoch + 1, 0)
+        self.state.save(self.position, self.trials)
+        for trial in self.trials:
+            if trial.status != "running":
+                trial.drop_tensors()
+        return self.position
+
+    def title(self) -> str:
+        rates = self.running() or self.trials
+        which = f"{len(rates)} trials" if len(rates) > 1 else f"learning rate {rates[0].learning_rate:.2g}"
+        return f"epoch {self.position.epoch} of at most {self.sweep.training.max_epochs}, {which}"
+
+    def _train(self) -> None:
+        sweep, epoch = self.sweep, self.position.epoch
+        batches = sweep.examples.epoch(sweep.training.batch_size, sweep.seed, epoch)
+        done = sum(len(batch) for batch in batches[: self.position.step])
+        with Progress(len(sweep.examples.train), self.title(), "pairs", done) as progress:
+            for step in range(self.position.step, len(batches)):
+                running = self.running()
+                if not running:
+                    return
+                batch = collate(batches[step]).to(sweep.method.base.device)
+                noise = int(np.random.SeedSequence([sweep.seed, epoch, step]).generate_state(1)[0])
+                train_step(sweep.method, running, batch, sweep.training, self.passes, noise)
+                self.position = Position(epoch, step + 1)
+                progress.advance(len(batches[step]), self._losses())
+                self.stop.check()
+                if time.monotonic() - self.saved_at > SECONDS_BETWEEN_CHECKPOINTS:
+                    self.state.save(self.position, self.trials)
+                    self.saved_at = time.monotonic()
+
+    def _losses(self) -> str:
+        shown = [t.loss_sum / t.loss_tokens for t in self.running() if t.loss_tokens]
+        return f"loss {' '.join(f'{loss:.2f}' for loss in shown)}"
+
+    def _validate(self) -> None:
+        sweep, running = self.sweep, self.running()
+        if not running:
+            return
+        results = sweep.validate(running, self.passes, self.stop, self.title())
+        for trial, (loss, score) in zip(running, results, strict=True):
+            better = trial.record_epoch(
+                self.position.epoch, loss, score, sweep.training.patience, sweep.training.max_epochs
+            )
+            if better:
+                self.state.save_best(trial)

@@ -1,0 +1,229 @@
+"""The trial engine: K learning-rate trials of one method, all in one pass through the frozen layers.
+
+With soft and dynamic prompts the Transformer is frozen and shared, so that one step runs all K trials on the same batch
+of B pairs: K x B rows through the layers, then K output layers, K losses and K optimizer updates, each with its own
+learning rate. Nothing that a trial computes depends on another trial but for the order in which products are summed.
+Fine-tuning shares nothing: its trials come one at a time, through the same code.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stages.core.base_model import Weights
+from stages.core.device import is_out_of_memory
+from stages.core.encoding import Batch, join
+from stages.core.methods import Method
+from stages.core.params import Training
+
+Status = Literal["running", "finished", "diverged"]
+
+
+@dataclass
+class Trial:
+    """One learning rate: its trained tensors, its optimizer and what became of it."""
+
+    index: int
+    learning_rate: float
+    weights: dict[str, Tensor]
+    optimizer: torch.optim.Optimizer | None
+    status: Status = "running"
+    steps: int = 0
+    loss_sum: float = 0.0  # of the epoch under way: of the loss of every response token
+    loss_tokens: int = 0
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    best_epoch: int = 0
+    best_bleu4: float = -1.0
+    diverged_at: str | None = None
+    released: bool = False  # the sweep is over and another trial won: the best weights are no longer on disk
+
+    def drop_tensors(self) -> None:
+        """Free the memory of a trial that trains no more."""
+        self.weights, self.optimizer = {}, None
+
+    def record_epoch(self, epoch: int, validation_loss: float, bleu4: float, patience: int, last_epoch: int) -> bool:
+        """Close an epoch; True if it is the best so far. Stops the trial when patience or the epochs are used up."""
+        self.curve.append(
+            {
+                "trial": self.index,
+                "learning_rate": self.learning_rate,
+                "epoch": epoch,
+                "train_loss": _finite(self.loss_sum / self.loss_tokens) if self.loss_tokens else None,
+                "validation_loss": _finite(validation_loss),
+                "bleu4": bleu4,
+            }
+        )
+        self.loss_sum, self.loss_tokens = 0.0, 0
+        better = bleu4 > self.best_bleu4
+        if better:
+            self.best_epoch, self.best_bleu4 = epoch, bleu4
+        if epoch - self.best_epoch >= patience or epoch >= last_epoch:
+            self.status = "finished"
+        return better
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def new_trial(method: Method, index: int, learning_rate: float, training: Training, seed: int) -> Trial:
+    """A trial at its start. All trials of a seed start from the same weights, so that only the rate differs."""
+    initial = method.initial_weights(torch.Generator().manual_seed(seed))
+    device = method.base.device
+    weights = {name: value.to(device).requires_grad_(True) for name, value in initial.items()}
+    optimizer = None
+    if weights:
+        optimizer = torch.optim.AdamW(
+            weights.values(), lr=learning_rate, weight_decay=training.weight_decay, fused=device.type != "mps"
+        )
+    return Trial(index, learning_rate, weights, optimizer)
+
+
+def response_positions(batch: Batch, prompted: bool) -> tuple[Tensor, Tensor]:
+    """Where the rows of a batch predict their response tokens: (row, column), each [number of response tokens].
+
+    Column t of a row predicts its token t + 1, so the first response token is predicted at the end of the query. The
+    loss covers these positions only: never prompt, query or padding (Sec. 3).
+    """
+    rows: list[int] = []
+    columns: list[int] = []
+    for row, (query, response) in enumerate(zip(batch.query_lengths, batch.response_lengths, strict=True)):
+        first = (2 * query if prompted else query) - 1
+        rows += [row] * response
+        columns += range(first, first + response)
+    return torch.tensor(rows), torch.tensor(columns)
+
+
+def response_targets(batch: Batch) -> Tensor:
+    """The response tokens of a batch, row by row: [number of response tokens]."""
+    return torch.cat([row[:length] for row, length in zip(batch.responses, batch.response_lengths, strict=True)])
+
+
+def response_losses(method: Method, trials: Sequence[Weights], batch: Batch, train: bool = False) -> list[Tensor]:
+    """Sum of the cross-entropy of the response tokens, end-of-text included, for each of K trials: K scalars.
+
+    One pass through the layers for all trials (Eq. 1 and 2; the mean over tokens is taken by the caller).
+    """
+    weights = [method.prepared(own) for own in trials]
+    parts: list[list[Tensor]] = []
+    for own in weights:
+        queries = method.embed(own, batch.queries)
+        prompt = method.prompt(own, queries, train)
+        row = [queries, method.embed(own, batch.responses)]
+        parts.append(row if prompt is None else [prompt, *row])
+    prompted = len(parts[0]) == 3
+    lengths = [batch.query_lengths] * (1 + prompted) + [batch.response_lengths]
+    rows = [join(part, lengths).embedded for part in parts]
+    hidden = method.base.hidden(torch.cat(rows), weights=method.layers(weights[0]))
+    row, column = (index.to(hidden.device) for index in response_positions(batch, prompted))
+    targets = response_targets(batch)
+    losses = []
+    for own, states in zip(weights, hidden.split(len(batch.query_lengths)), strict=True):
+        logits = method.base.logits(states[row, column], method.output(own))
+        losses.append(F.cross_entropy(logits.float(), targets, reduction="sum"))
+    return losses
+
+
+class Passes:
+    """How many trials share a pass: all of them until memory runs out, then fewer, with the same results."""
+
+    def __init__(self, trials: int) -> None:
+        self.size = max(1, trials)
+
+    def shrink(self) -> bool:
+        """Halve the pass; False if it is a single trial already."""
+        if self.size == 1:
+            return False
+        self.size = (self.size + 1) // 2
+        print(f"out of memory: training goes on with {self.size} trials a pass")
+        return True
+
+
+def validation_losses(method: Method, trials: Sequence[Trial], batch: Batch, passes: Passes) -> list[float]:
+    """Summed loss of each trial on one batch, without gradients and without dropout."""
+    sums: list[float] = []
+    start = 0
+    while start < len(trials):
+        part = trials[start : start + passes.size]
+        try:
+            with torch.inference_mode():
+                losses = response_losses(method, [trial.weights for trial in part], batch)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or not passes.shrink():
+                raise
+            continue
+        sums += torch.stack(losses).tolist()
+        start += len(part)
+    return sums
+
+
+def _backward(method: Method, trials: Sequence[Trial], batch: Batch, passes: Passes) -> list[float]:
+    """Gradients of the mean loss of each trial; returns the summed losses. Out of memory splits the trials."""
+    tokens = sum(batch.response_lengths)
+    while True:
+        sums: list[float] = []
+        try:
+            for start in range(0, len(trials), passes.size):
+                part = trials[start : start + passes.size]
+                losses = response_losses(method, [trial.weights for trial in part], batch, train=True)
+                torch.stack(losses).sum().div(tokens).backward()
+                sums += torch.stack([loss.detach() for loss in losses]).tolist()
+            return sums
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or not passes.shrink():
+                raise
+            for trial in trials:
+                _drop_gradients(trial)
+
+
+def _drop_gradients(trial: Trial) -> None:
+    for tensor in trial.weights.values():
+        tensor.grad = None
+
+
+def train_step(
+    method: Method, trials: Sequence[Trial], batch: Batch, training: Training, passes: Passes, noise: int
+) -> None:
+    """One optimizer step of every running trial on one batch.
+
+    noise: seeds the dropout of this step, the same for each trial. A trial whose loss or gradient is not finite is
+    marked diverged, with its step, and left as it is; the others never see it.
+    """
+    torch.manual_seed(noise)
+    method.base.model.train(not method.shares_layers)  # dropout acts in what is trained, never in frozen layers
+    sums = _backward(method, trials, batch, passes)
+    method.base.model.eval()
+    tokens = sum(batch.response_lengths)
+    for trial, loss in zip(trials, sums, strict=True):
+        norm = _clip(trial, training.gradient_clip)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            trial.status, trial.diverged_at = "diverged", f"step {trial.steps + 1}"
+            trial.optimizer = None
+        else:
+            _update(trial, training)
+            trial.loss_sum += loss
+            trial.loss_tokens += tokens
+        _drop_gradients(trial)
+
+
+def _clip(trial: Trial, limit: float | None) -> float:
+    """Limit the norm of a trial's gradient, its own and no other's, and return what it was."""
+    gradients = [tensor.grad for tensor in trial.weights.values() if tensor.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if limit is not None and norm > limit:
+        torch.nn.utils.clip_grads_with_norm_(trial.weights.values(), limit, norm)
+    return float(norm)
+
+
+def _update(trial: Trial, training: Training) -> None:
+    assert trial.optimizer is not None
+    trial.steps += 1
+    warm = min(1.0, trial.steps / training.warmup_steps) if training.warmup_steps else 1.0
+    for group in trial.optimizer.param_groups:
+        group["lr"] = trial.learning_rate * warm
+    trial.optimizer.step()

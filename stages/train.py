@@ -1,0 +1,203 @@
+"""Train one method on one base model: the learning-rate trials, the best epoch of the best one kept (Sec. 3, App. B).
+
+A run that was stopped goes on where it was: its state is under .state/train, or where DIALOG_PROMPTING_STATE says.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from stages.core.base_model import BaseModel, check_row_length, load_base_model, load_tokenizer
+from stages.core.checkpoint import Position, TrainingState, fingerprint_of
+from stages.core.device import DTYPES, choose_device
+from stages.core.encoding import encode_pairs
+from stages.core.errors import StageError, run_stage
+from stages.core.files import check_folder, output_folder, write_json
+from stages.core.locks import lock
+from stages.core.methods import Method, build_method
+from stages.core.params import Params, Training, load_params
+from stages.core.provenance import code_hash, files_hash, versions
+from stages.core.records import Pair, read_records
+from stages.core.stopping import StopRequest
+from stages.core.sweep import Examples, Sweep
+from stages.core.trained import write_trained
+from stages.core.trials import Passes, Trial, new_trial
+
+STATE_VARIABLE = "DIALOG_PROMPTING_STATE"
+
+
+def load_both(folder: Path, params: Params) -> tuple[BaseModel, BaseModel]:
+    """The base model in the precision of training, and in the precision of decoding (the same one if they agree)."""
+    device = choose_device(params.runtime)
+    training, decoding = params.chosen_protocol.training, params.chosen_protocol.decoding_precision
+    base = load_base_model(folder, device, DTYPES[training.precision], training.dropout)
+    if decoding == training.precision:
+        return base, base
+    return base, load_base_model(folder, device, DTYPES[decoding])
+
+
+def load_examples(subset: Path, tokenizer: PreTrainedTokenizerBase, params: Params) -> Examples:
+    """Training and validation pairs of the regime, as tokens."""
+    lengths = params.chosen_protocol.lengths
+    train, validation = (read_records(subset / f"{split}.jsonl", Pair) for split in ("train", "validation"))
+    encoded, cuts = encode_pairs(train, tokenizer, lengths)
+    print(
+        f"{len(train)} training pairs, {len(validation)} validation pairs; cut to the protocol's lengths in training: "
+        f"{cuts.queries} queries, {cuts.responses} responses"
+    )
+    return Examples(encoded, encode_pairs(validation, tokenizer, lengths)[0], [pair.response for pair in validation])
+
+
+def groups_of_trials(method: Method, training: Training) -> list[list[tuple[int, float]]]:
+    """(number, learning rate) of the trials, grouped by pass: all together where the layers are shared, else alone."""
+    numbered = list(enumerate(training.learning_rates.values()))
+    return [numbered] if method.shares_layers else [[one] for one in numbered]
+
+
+def run_trials(sweep: Sweep, facts: dict[str, Any], root: Path) -> tuple[list[Trial], Path]:
+    """Train every trial, or find it finished; returns the trials and the folder of the best one's weights.
+
+    Raises:
+        StageError: every trial diverged, or another process trains the same.
+    """
+    done: list[tuple[TrainingState, Position, list[Trial]]] = []
+    with ExitStack() as locks:
+        for numbered in groups_of_trials(sweep.method, sweep.training):
+            state = TrainingState(root, fingerprint_of({**facts, "trials": numbered}))
+            locks.enter_context(lock(state.folder / "lock"))
+            trials = [new_trial(sweep.method, *one, sweep.training, sweep.seed) for one in numbered]
+            done.append((state, sweep.run(trials, state), trials))
+        best = best_trial([trial for _, _, trials in done for trial in trials])
+        for state, position, trials in done:
+            state.release(position, trials, best)
+        winner = next(state for state, _, trials in done if best in trials)
+        return [trial for _, _, trials in done for trial in trials], winner.best_weights(best)
+
+
+def best_trial(trials: Sequence[Trial]) -> Trial:
+    """The trial with the highest validation BLEU-4 at any epoch; of equals the lowest learning rate (App. B).
+
+    Raises:
+        StageError: every trial diverged.
+    """
+    sound = [trial for trial in trials if trial.status == "finished"]
+    if not sound:
+        steps = ", ".join(f"{trial.learning_rate:.2g} at {trial.diverged_at}" for trial in trials)
+        raise StageError(
+            "training", f"every trial diverged ({steps})", "lower protocols.<name>.training.learning_rates"
+        )
+    return max(sound, key=lambda trial: (trial.best_bleu4, -trial.index))
+
+
+def untrained(sweep: Sweep) -> Trial:
+    """The one trial of a method that trains nothing: only validated, as epoch 0."""
+    trial = Trial(0, 0.0, {}, None)
+    with StopRequest() as stop:
+        loss, score = sweep.validate([trial], Passes(1), stop, "untrained")[0]
+    trial.record_epoch(0, loss, score, patience=0, last_epoch=0)
+    return trial
+
+
+def range_end(trial: Trial, trials: Sequence[Trial]) -> str | None:
+    """Which end of the range of learning rates the best trial stands at, if any: the range should then be wider."""
+    if len(trials) < 2 or trial.index not in (0, len(trials) - 1):
+        return None
+    return "lowest" if trial.index == 0 else "highest"
+
+
+def write_metrics(arguments: argparse.Namespace, trials: Sequence[Trial], best: Trial, parameters: int) -> None:
+    """The curves of all trials, the best BLEU-4 by learning rate, and the choice that was made."""
+    write_json(arguments.curves, [row for trial in trials for row in trial.curve])
+    rates = [
+        {
+            "trial": trial.index,
+            "learning_rate": trial.learning_rate,
+            "bleu4": max(trial.best_bleu4, 0.0),
+            "epoch": trial.best_epoch,
+            "status": trial.status if trial.diverged_at is None else f"diverged at {trial.diverged_at}",
+        }
+        for trial in trials
+    ]
+    write_json(arguments.learning_rates, rates)
+    end = range_end(best, trials)
+    if end:
+        print(
+            f"WARNING train: the {end} learning rate is the best one: the optimum may lie outside the range",
+            file=sys.stderr,
+        )
+    summary = {
+        "learning_rate": best.learning_rate,
+        "epoch": best.best_epoch,
+        "validation_bleu4": best.best_bleu4,
+        "best_at_range_end": end,
+        "trials": len(trials),
+        "diverged": sum(trial.status == "diverged" for trial in trials),
+        "trained_parameters": parameters,
+    }
+    write_json(arguments.summary, summary)
+
+
+def describe(params: Params, base_hash: str, best: Trial, base: BaseModel) -> dict[str, Any]:
+    """What stands beside the trained weights."""
+    protocol = params.chosen_protocol
+    return {
+        "method": params.chosen_method.model_dump(),
+        "base_model": base_hash,
+        "learning_rate": best.learning_rate,
+        "epoch": best.best_epoch,
+        "validation_bleu4": best.best_bleu4,
+        "seed": params.seed,
+        "training": protocol.training.model_dump(),
+        "lengths": protocol.lengths.model_dump(),
+        "environment": versions(base.device),
+    }
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Read, train, write."""
+    params = load_params()
+    protocol = params.chosen_protocol
+    data_hash = files_hash(check_folder(arguments.subset))
+    base_hash = files_hash(check_folder(arguments.model))
+    tokenizer = load_tokenizer(arguments.model)
+    base, decoding_base = load_both(arguments.model, params)
+    check_row_length(base, protocol.lengths.query_tokens * 2 + protocol.lengths.response_tokens)
+    method, decoder = (build_method(one, params.chosen_method) for one in (base, decoding_base))
+    sweep = Sweep(
+        method, decoder, tokenizer, load_examples(arguments.subset, tokenizer, params), protocol.training,
+        protocol.lengths.response_tokens, params.runtime.decode_rows, params.seed,
+    )  # fmt: skip
+    parameters = sum(shape.numel() for shape in method.shapes().values())
+    print(f"{params.method} on {base.device}: {parameters:,} trained parameters")
+    if parameters:
+        facts = {
+            "data": data_hash, "model": base_hash, "method": params.chosen_method.model_dump(), "seed": params.seed,
+            "protocol": protocol.model_dump(exclude={"data": True, "training": {"learning_rates"}}),
+            "code": code_hash(), "environment": versions(base.device),
+        }  # fmt: skip
+        root = Path(os.environ.get(STATE_VARIABLE) or ".state") / "train"
+        trials, best_weights = run_trials(sweep, facts, root)
+        best = best_trial(trials)
+    else:
+        best = untrained(sweep)
+        trials, best_weights = [best], None
+    with output_folder(arguments.trained) as folder:
+        write_trained(folder, best_weights, describe(params, base_hash, best, base))
+    write_metrics(arguments, trials, best, parameters)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--subset", type=Path, required=True, help="folder of the stage subset")
+    parser.add_argument("--model", type=Path, required=True, help="folder of the base model")
+    parser.add_argument("--trained", type=Path, required=True, help="folder to write what was trained to")
+    parser.add_argument("--curves", type=Path, required=True, help="JSON to write each trial's epochs to")
+    parser.add_argument("--learning-rates", type=Path, required=True, help="JSON to write each trial's best epoch to")
+    parser.add_argument("--summary", type=Path, required=True, help="JSON to write the choice to")
+    run_stage("train", parser, main)
