@@ -1,0 +1,143 @@
+"""Responses become scores, each with its scale beside it (Sec. 4, Tables 1 and 2).
+
+`--scores` is one JSON file. On top the paper's six, as fractions like in its tables: bleu1 to bleu4, novelty,
+diversity; then
+
+- pairs, bleu4_interval (middle 95 % of the bootstrap), empty_responses, mean_words (of a response),
+- unseen: the same on the pairs of which neither query nor response stands in the training regime, word for word,
+- unlike: the same on the pairs of which neither even resembles one there (rule: stages/core/overlap.py),
+- human and retrieval: the same, `unseen` and `unlike` too, for the references themselves and for the response to the
+  most similar training query (stages/core/retrieval.py): what people, and copying, would have scored,
+- leakage: shares of the test set that stand in the training regime, exactly and nearly,
+- protocol, training_pairs, and signature, with which sacrebleu lets others repeat a BLEU.
+
+A set without pairs has null in place of its scores. `--rows` is a folder of the same six, a file a row, for
+`dvc metrics show`: test.json (all test pairs), unseen.json, human.json and retrieval.json.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stages.core.bleu import MAX_ORDER, bleu, check_texts, signature
+from stages.core.bootstrap import bleu_interval, sentence_counts
+from stages.core.errors import StageError, run_stage
+from stages.core.files import check_folder, write_json
+from stages.core.leakage import exact_leakage, near_leakage
+from stages.core.overlap import Flags
+from stages.core.params import load_params
+from stages.core.records import Dialogue, Pair, Response, read_records
+from stages.core.retrieval import look_up
+from stages.core.word_scores import diversity, novelty
+
+DIGITS = 6
+SIX = (*(f"bleu{order}" for order in range(1, MAX_ORDER + 1)), "novelty", "diversity")
+
+Scores = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What every row of scores is measured against."""
+
+    references: list[str]
+    turns: frozenset[str]
+    seed: int
+    parts: dict[str, Flags]  # by name, the test pairs of a part of the test set
+
+    def score(self, responses: Sequence[str], references: Sequence[str]) -> Scores | None:
+        """The scores of N responses to N references; None where there is none."""
+        if not responses:
+            return None
+        values = [bleu(responses, references, order) for order in range(1, MAX_ORDER + 1)]
+        values += [novelty(responses, self.turns), diversity(responses)]
+        low, high = bleu_interval(sentence_counts(responses, references), self.seed)
+        return {
+            **{name: round(value, DIGITS) for name, value in zip(SIX, values, strict=True)},
+            "pairs": len(responses),
+            "bleu4_interval": [round(low, DIGITS), round(high, DIGITS)],
+            "empty_responses": sum(not response.strip() for response in responses),
+            "mean_words": round(sum(len(response.split()) for response in responses) / len(responses), DIGITS),
+        }
+
+    def row(self, responses: Sequence[str]) -> Scores:
+        """The scores of the responses to all test pairs, and below the name of each part to those of that part."""
+        scores = self.score(responses, self.references) or {}
+        for name, chosen in self.parts.items():
+            both = [
+                both for both, take in zip(zip(responses, self.references, strict=True), chosen, strict=True) if take
+            ]
+            scores[name] = self.score([response for response, _ in both], [reference for _, reference in both])
+        return scores
+
+
+def check_answers(path: Path, responses: Sequence[Response], test: Sequence[Pair]) -> None:
+    """Refuse responses that do not answer the test pairs one by one, in their order.
+
+    Raises:
+        StageError: it names the first line that does not.
+    """
+    remedy = "run `dvc repro`, so that the responses are those to this test set"
+    if len(responses) != len(test):
+        raise StageError(path, f"{len(responses)} responses for {len(test)} test pairs", remedy)
+    for number, (response, pair) in enumerate(zip(responses, test, strict=True), start=1):
+        answered = Pair(response.dialogue, response.position, response.query, response.reference)
+        if answered != pair:
+            raise StageError(f"{path}:{number}", f"it answers {answered}, the test pair is {pair}", remedy)
+    check_texts([each.response for each in responses], [each.reference for each in responses], path)
+
+
+def write_rows(folder: Path, scores: Scores) -> None:
+    """One small file a row, so that `dvc metrics show` prints a table; a set without pairs has `pairs` alone."""
+    rows = {"test": scores, "unseen": scores["unseen"], "human": scores["human"], "retrieval": scores["retrieval"]}
+    for name, row in rows.items():
+        write_json(folder / f"{name}.json", {key: row[key] for key in (*SIX, "pairs")} if row else {"pairs": 0})
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Read, check, score, write."""
+    params = load_params()
+    check_folder(arguments.subset)
+    check_folder(arguments.responses)
+    train, test = (read_records(arguments.subset / f"{split}.jsonl", Pair) for split in ("train", "test"))
+    turns = read_records(arguments.subset / "turns.jsonl", Dialogue)
+    path = arguments.responses / "responses.jsonl"
+    responses = read_records(path, Response)
+    check_answers(path, responses, test)
+
+    exact, near = exact_leakage(train, test), near_leakage(train, test)
+    references = [pair.response for pair in test]
+    parts = {"unseen": exact.unseen, "unlike": near.unseen}
+    scale = Scale(references, frozenset(turn for each in turns for turn in each.turns), params.seed, parts)
+    shares = {"exact": exact.shares(), "near": near.shares()}
+    scores = {
+        **scale.row([response.response for response in responses]),
+        "human": scale.row(references),
+        "retrieval": scale.row(look_up(train, [pair.query for pair in test])),
+        "leakage": {
+            kind: {name: round(share, DIGITS) for name, share in each.items()} for kind, each in shares.items()
+        },
+        "protocol": params.protocol,
+        "training_pairs": len(train),
+        "signature": signature(),
+    }
+    write_json(arguments.scores, scores)
+    write_rows(arguments.rows, scores)
+    low, high = scores["bleu4_interval"]
+    print(
+        f"BLEU-4 {scores['bleu4']:.4f} ({low:.4f} to {high:.4f}) on {len(test)} test pairs, human novelty "
+        f"{scores['human']['novelty']:.4f}, retrieval {scores['retrieval']['bleu4']:.4f}"
+    )
+    unseen = scores["unseen"]
+    print(f"unseen: BLEU-4 {unseen['bleu4']:.4f} on {unseen['pairs']} pairs" if unseen else "unseen: no test pair is")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--subset", type=Path, required=True, help="folder of the stage subset")
+    parser.add_argument("--responses", type=Path, required=True, help="folder of the stage greedy-generate")
+    parser.add_argument("--scores", type=Path, required=True, help="JSON file to write: all scores")
+    parser.add_argument("--rows", type=Path, required=True, help="folder to write: a row of scores a file")
+    run_stage("score", parser, main)
