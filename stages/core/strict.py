@@ -41,7 +41,7 @@ class Refused(ValueError):
 def redact(text: str) -> str:
     """Text that may be shown: names and passwords in addresses, their queries, and access tokens become ***."""
     text = re.sub(r"//[^/@\s]+@", "//***@", text)
-    text = re.sub(r"(https?://[^\s?'\"]*)\?[^\s'\"]+", r"\1?***", text)
+    text = re.sub(r"((?:https?://|url: /)[^\s?'\"]*)\?[^\s'\"]+", r"\1?***", text)
     return re.sub(r"\bhf_\w{8,}", "hf_***", text)
 
 
