@@ -9,7 +9,8 @@ diversity; then
 - human and retrieval: the same, `unseen` and `unlike` too, for the references themselves and for the response to the
   most similar training query (stages/core/retrieval.py): what people, and copying, would have scored,
 - leakage: shares of the test set that stand in the training regime, exactly and nearly,
-- protocol, training_pairs, and signature, with which sacrebleu lets others repeat a BLEU.
+- protocol and training_pairs; subset and generation: what those stages noted in their manifests (queries cut, ...);
+  signature: with it others can repeat a BLEU of sacrebleu.
 
 A set without pairs has null in place of its scores. `--rows` is a folder of the same six, a file a row, for
 `dvc metrics show`: test.json (all test pairs), unseen.json, human.json and retrieval.json.
@@ -18,6 +19,7 @@ A set without pairs has null in place of its scores. `--rows` is a folder of the
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +68,7 @@ class Scale:
         """The scores of the responses to all test pairs, and below the name of each part to those of that part."""
         scores = self.score(responses, self.references) or {}
         for name, chosen in self.parts.items():
-            both = [
-                both for both, take in zip(zip(responses, self.references, strict=True), chosen, strict=True) if take
-            ]
-            scores[name] = self.score([response for response, _ in both], [reference for _, reference in both])
+            scores[name] = self.score(list(compress(responses, chosen)), list(compress(self.references, chosen)))
         return scores
 
 
@@ -85,8 +84,14 @@ def check_answers(path: Path, responses: Sequence[Response], test: Sequence[Pair
     for number, (response, pair) in enumerate(zip(responses, test, strict=True), start=1):
         answered = Pair(response.dialogue, response.position, response.query, response.reference)
         if answered != pair:
-            raise StageError(f"{path}:{number}", f"it answers {answered}, the test pair is {pair}", remedy)
+            found = f"its dialogue, position, query or reference is not that of test pair {number}"
+            raise StageError(f"{path}:{number}", found, remedy)
     check_texts([each.response for each in responses], [each.reference for each in responses], path)
+
+
+def facts(manifest: dict[str, Any]) -> dict[str, Any]:
+    """What a stage noted beside its files."""
+    return {name: value for name, value in manifest.items() if name != "files"}
 
 
 def write_rows(folder: Path, scores: Scores) -> None:
@@ -99,8 +104,7 @@ def write_rows(folder: Path, scores: Scores) -> None:
 def main(arguments: argparse.Namespace) -> None:
     """Read, check, score, write."""
     params = load_params()
-    check_folder(arguments.subset)
-    check_folder(arguments.responses)
+    notes = {"subset": facts(check_folder(arguments.subset)), "generation": facts(check_folder(arguments.responses))}
     train, test = (read_records(arguments.subset / f"{split}.jsonl", Pair) for split in ("train", "test"))
     turns = read_records(arguments.subset / "turns.jsonl", Dialogue)
     path = arguments.responses / "responses.jsonl"
@@ -121,6 +125,7 @@ def main(arguments: argparse.Namespace) -> None:
         },
         "protocol": params.protocol,
         "training_pairs": len(train),
+        **notes,
         "signature": signature(),
     }
     write_json(arguments.scores, scores)

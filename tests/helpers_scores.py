@@ -1,0 +1,50 @@
+"""DailyDialog as pairs, and folders like those that the score stage reads."""
+
+import functools
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pytest
+
+from stages.core.files import output_folder
+from stages.core.records import Dialogue, Pair, Response, single_line, write_records
+
+DAILYDIALOG = Path(__file__).resolve().parents[2] / "shared/dailydialog"
+needs_dailydialog = pytest.mark.skipif(not DAILYDIALOG.is_dir(), reason="DailyDialog's text files are not here")
+
+
+def pair(query: str, response: str) -> Pair:
+    return Pair("d", 0, query, response)
+
+
+@functools.cache
+def dailydialog(split: str) -> tuple[list[Dialogue], list[Pair]]:
+    """The dialogues of a split and their pairs at stride 2."""
+    lines = (DAILYDIALOG / f"dialogues_{split}.txt").read_text(encoding="utf-8").splitlines()
+    turns = [[single_line(turn) for turn in line.split("__eou__") if turn.strip()] for line in lines]
+    dialogues = [Dialogue(f"{split}-{number}", each) for number, each in enumerate(turns)]
+    pairs = [
+        Pair(each.dialogue, position, each.turns[position], each.turns[position + 1])
+        for each in dialogues
+        for position in range(0, len(each.turns) - 1, 2)
+    ]
+    return dialogues, pairs
+
+
+def write_subset(folder: Path, train: Iterable[Pair], test: Iterable[Pair], turns: Iterable[Dialogue]) -> Path:
+    with output_folder(folder) as temporary:
+        write_records(temporary / "train.jsonl", train)
+        write_records(temporary / "validation.jsonl", [])
+        write_records(temporary / "test.jsonl", test)
+        write_records(temporary / "turns.jsonl", turns)
+    return folder
+
+
+def write_responses(folder: Path, test: Sequence[Pair], responses: Sequence[str], **facts: int) -> Path:
+    answers = [
+        Response(each.dialogue, each.position, each.query, each.response, response)
+        for each, response in zip(test, responses, strict=True)
+    ]
+    with output_folder(folder, **facts) as temporary:
+        write_records(temporary / "responses.jsonl", answers)
+    return folder

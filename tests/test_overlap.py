@@ -1,0 +1,136 @@
+"""The rule of overlap on cases worked out by hand, against a slow reference, and on DailyDialog where it is there."""
+
+import random
+
+import pytest
+
+from stages.core import overlap
+from stages.core.bleu import bleu
+from stages.core.leakage import exact_leakage, near_leakage
+from stages.core.overlap import overlapping, words
+from stages.core.records import Pair
+from stages.core.retrieval import look_up
+from tests.helpers_scores import dailydialog, needs_dailydialog, pair
+
+SIX = "one two three four five six"
+OTHER = "seven eight nine ten eleven twelve"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("I'm fine , thanks !", "I \u2019 m FINE, thanks."),
+        (f"{SIX} .", f"{SIX}"),
+        (SIX, "six five four three two one"),  # the same words in another order
+        (SIX, f"{SIX} {SIX}"),
+        (SIX, SIX.replace("six", "seven")),  # 2 * 5 / 12
+        (SIX, f"{SIX} seven eight nine"),  # 2 * 6 / 15, just enough
+        ("!!!", "!!!"),
+        ("Yes .", "yes !"),
+    ],
+)
+def test_texts_that_overlap(first: str, second: str) -> None:
+    assert overlapping([pair(first, OTHER)], [pair(second, OTHER)]) == [True]
+    assert near_leakage([pair(first, "a")], [pair(second, "b")]).queries.tolist() == [True]
+    assert near_leakage([pair("a", second)], [pair("b", first)]).responses.tolist() == [True]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (SIX, f"{SIX} seven eight nine ten"),  # 2 * 6 / 16
+        ("one two three four five", "one two three four six"),  # alike, but short
+        ("one two three four five", "five four three two one"),
+        (SIX, "one two three four five"),  # one of them is short
+        ("!!!", "???"),
+        ("Yes .", "No ."),
+    ],
+)
+def test_texts_that_do_not_overlap(first: str, second: str) -> None:
+    leakage = near_leakage([pair(first, "a")], [pair(second, "b")])
+    assert leakage.queries.tolist() == [False]
+    assert leakage.unseen.tolist() == [True]
+    assert overlapping([pair(first, "a")], [pair(second, "a")]) == [False]
+
+
+def test_a_long_text_alone_gives_a_pair_away_and_a_short_one_does_not() -> None:
+    held_out = [pair(SIX, "Yes ."), pair("Really ?", OTHER)]
+    train = [
+        pair(SIX, "No ."),
+        pair("Why ?", OTHER),
+        pair("Really ?", "No ."),
+        pair("Why ?", "Yes ."),
+        pair("Really ?", "Yes ."),  # each side stands in another held-out pair
+    ]
+    assert overlapping(train, held_out) == [True, True, False, False, False]
+
+
+def test_two_short_texts_give_a_pair_away_together() -> None:
+    assert overlapping([pair("Really ?", "Yes .")], [pair("really", "Yes !")]) == [True]
+
+
+def test_queries_are_compared_with_queries_alone() -> None:
+    assert overlapping([pair(SIX, OTHER)], [pair(OTHER, SIX)]) == [False]
+
+
+def test_nothing_held_out_nothing_overlaps() -> None:
+    assert overlapping([pair(SIX, OTHER)], []) == [False]
+    assert overlapping([], [pair(SIX, OTHER)]) == []
+
+
+def by_hand(first: str, second: str) -> bool:
+    if words(first) == words(second):
+        return True
+    a, b = set(words(first)), set(words(second))
+    return min(len(a), len(b)) >= 6 and 10 * len(a & b) >= 4 * (len(a) + len(b))
+
+
+def random_pairs(count: int, seed: int) -> list[Pair]:
+    chance = random.Random(seed)
+    vocabulary = "abcdefghij"
+    return [
+        pair(*(" ".join(chance.choices(vocabulary, k=chance.randint(1, 12))) for _ in range(2))) for _ in range(count)
+    ]
+
+
+def test_blocks_of_any_size_find_what_comparing_one_by_one_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, held_out = random_pairs(60, 0), random_pairs(40, 1)
+
+    def gives_away(mine: Pair, theirs: Pair) -> bool:
+        query, response = by_hand(mine.query, theirs.query), by_hand(mine.response, theirs.response)
+        long_query, long_response = (len(set(words(text))) >= 6 for text in (theirs.query, theirs.response))
+        return (query and (response or long_query)) or (response and long_response)
+
+    expected = [any(gives_away(mine, theirs) for theirs in held_out) for mine in train]
+    assert any(expected)
+    assert not all(expected)
+    for block in (1, 130, 1 << 20):
+        monkeypatch.setattr(overlap, "BLOCK", block)
+        assert overlapping(train, held_out) == expected
+        leakage = near_leakage(train, held_out)
+        assert leakage.queries.tolist() == [any(by_hand(m.query, t.query) for m in train) for t in held_out]
+        assert leakage.pairs.tolist() == [
+            any(by_hand(m.query, t.query) and by_hand(m.response, t.response) for m in train) for t in held_out
+        ]
+
+
+def test_exact_leakage_is_word_for_word() -> None:
+    train = [pair("a", "b"), pair("c", "d")]
+    test = [pair("a", "b"), pair("a", "d"), pair("A", "b"), pair("b", "a"), pair("e", "f")]
+    leakage = exact_leakage(train, test)
+    assert leakage.queries.tolist() == [True, True, False, False, False]
+    assert leakage.responses.tolist() == [True, True, True, False, False]
+    assert leakage.pairs.tolist() == [True, False, False, False, False]
+    assert leakage.unseen.tolist() == [False, False, False, True, True]
+    assert leakage.shares() == {"queries": 0.4, "responses": 0.6, "pairs": 0.2}
+
+
+@needs_dailydialog
+def test_without_what_overlaps_the_lookup_on_dailydialog_falls() -> None:
+    train, test = dailydialog("train")[1], dailydialog("test")[1]
+    found = overlapping(train, dailydialog("validation")[1] + test)
+    assert sum(found) == 4243
+    rest = [each for each, drop in zip(train, found, strict=True) if not drop]
+    assert exact_leakage(rest, test).pairs.sum() == 0
+    references = [each.response for each in test]
+    assert round(bleu(look_up(rest, [each.query for each in test]), references), 4) == 0.0197  # from 0.3257
