@@ -61,7 +61,7 @@ def groups_of_trials(method: Method, training: Training) -> list[list[tuple[int,
 
 
 def run_trials(sweep: Sweep, facts: dict[str, Any], root: Path) -> tuple[list[Trial], Path]:
-    """Train every trial, or find it finished; returns the trials and the folder of the best one's weights.
+    """Train every trial, or find it finished; returns the trials and the file of the best one's weights.
 
     Raises:
         StageError: every trial diverged, or another process trains the same.

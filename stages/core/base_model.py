@@ -116,6 +116,8 @@ def _check_parts(base: BaseModel, folder: Path) -> None:
     with torch.no_grad():
         ours = base.logits(base.hidden(base.embed(tokens))).float()
         whole = base.model(input_ids=tokens).logits.float()
+    if not bool(torch.isfinite(whole).all()):
+        raise StageError(folder, "its weights give logits that are not finite", "download the model again")
     if not torch.allclose(ours, whole, rtol=1e-2, atol=1e-2 * float(whole.abs().max())):
         found = f"{type(base.model).__name__} does more to its logits than its output layer"
         raise StageError(folder, found, "use a model of another architecture")

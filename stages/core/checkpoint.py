@@ -77,14 +77,14 @@ class TrainingState:
         self.best = self.folder / "best"
 
     def best_weights(self, trial: Trial) -> Path:
-        """The folder of a trial's best epoch."""
-        return self.best / f"trial-{trial.index:02d}-epoch-{trial.best_epoch:04d}"
+        """The weights of a trial's best epoch."""
+        return self.best / f"trial-{trial.index:02d}-epoch-{trial.best_epoch:04d}" / "weights.safetensors"
 
     def save_best(self, trial: Trial) -> None:
         """Keep the weights of the epoch that has just become a trial's best."""
-        with output_folder(self.best_weights(trial), fingerprint=self.fingerprint) as folder:
+        with output_folder(self.best_weights(trial).parent, fingerprint=self.fingerprint) as folder:
             tensors = {name: weight.detach().cpu().contiguous() for name, weight in trial.weights.items()}
-            save_file(tensors, folder / "weights.safetensors")
+            save_file(tensors, folder / self.best_weights(trial).name)
 
     def save(self, position: Position, trials: Sequence[Trial]) -> None:
         """Write a checkpoint whole; then drop all but the newest two, and best epochs that none of them names."""
@@ -157,4 +157,4 @@ class TrainingState:
         self.save(position, trials)
         for trial in trials:
             if trial.released:
-                shutil.rmtree(self.best_weights(trial), ignore_errors=True)
+                shutil.rmtree(self.best_weights(trial).parent, ignore_errors=True)

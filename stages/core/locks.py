@@ -9,7 +9,8 @@ from pathlib import Path
 
 from stages.core.errors import StageError
 
-PATIENCE = 10.0  # seconds: a stage whose DVC was killed takes a few to notice and to stop
+SECONDS_VARIABLE = "DIALOG_PROMPTING_LOCK_SECONDS"
+SECONDS = 10.0  # to wait for the lock: a stage whose DVC was killed takes a few to notice and to stop
 
 
 @contextmanager
@@ -21,7 +22,7 @@ def lock(path: Path) -> Iterator[None]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + float(os.environ.get(SECONDS_VARIABLE, SECONDS))
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

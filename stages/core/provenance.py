@@ -13,12 +13,14 @@ import transformers
 
 def code_hash() -> str:
     """Hex sha256 over the sources of every module of this project that is loaded: an edit makes old state stale."""
-    modules = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "stages"}
+    own = Path(__file__).resolve().parents[1]
+    sources = {
+        Path(module.__file__).resolve() for module in list(sys.modules.values()) if getattr(module, "__file__", "")
+    }
     digest = hashlib.sha256()
-    for name in sorted(modules):
-        source = getattr(modules[name], "__file__", None)
-        if source:
-            digest.update(Path(source).read_bytes())
+    for source in sorted(sources):
+        if source.is_relative_to(own):
+            digest.update(source.read_bytes())
     return digest.hexdigest()
 
 

@@ -1,0 +1,63 @@
+"""Base models, methods and examples at test size, for the tests of what trains and decodes."""
+
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+
+import torch
+from torch import Tensor
+
+from stages.core.base_model import BaseModel, load_base_model
+from stages.core.encoding import EncodedPair
+from stages.core.methods import Method, build_method
+from stages.core.params import Dynamic, FineTune, LearningRates, Soft, Training, ZeroShot
+from tests.tiny import tiny_model
+
+FAMILIES = (("gpt2", True), ("llama", True), ("llama", False))
+SETTINGS = {
+    "fine-tune": FineTune(kind="fine-tune"),
+    "soft": Soft(kind="soft", prompt_tokens=32, train_embeddings=True),
+    "soft-classic": Soft(kind="soft", prompt_tokens=32, train_embeddings=False),
+    "dynamic": Dynamic(kind="dynamic", layers=1, initial="random", train_embeddings=True),
+    "dynamic-first-layers": Dynamic(kind="dynamic", layers=1, initial="first-layers", train_embeddings=True),
+    "zero-shot": ZeroShot(kind="zero-shot"),
+}
+TRAINING = Training(
+    learning_rates=LearningRates(low=1e-3, high=1e-2, trials=3),
+    batch_size=4,
+    max_epochs=2,
+    patience=2,
+    weight_decay=0.0,
+    warmup_steps=0,
+    gradient_clip=1.0,
+    dropout=0.0,
+    precision="float32",
+)
+
+
+@cache
+def model_folder(family: str, tied: bool) -> Path:
+    return tiny_model(Path(mkdtemp(prefix="tiny-")), family, tied)  # type: ignore[arg-type]
+
+
+def base_model(family: str = "gpt2", tied: bool = True) -> BaseModel:
+    return load_base_model(model_folder(family, tied), torch.device("cpu"), torch.float32)
+
+
+def method(name: str, family: str = "gpt2", tied: bool = True) -> Method:
+    return build_method(base_model(family, tied), SETTINGS[name])
+
+
+def weights(method: Method, seed: int = 0) -> dict[str, Tensor]:
+    return method.initial_weights(torch.Generator().manual_seed(seed))
+
+
+def pairs(count: int, seed: int = 0, longest: int = 9, end: int = 0) -> list[EncodedPair]:
+    """Random pairs of 1 to `longest` tokens and end-of-text a side."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def side() -> list[int]:
+        length = int(torch.randint(1, longest + 1, (1,), generator=generator))
+        return [*torch.randint(1, 250, (length,), generator=generator).tolist(), end]
+
+    return [EncodedPair(side(), side()) for _ in range(count)]

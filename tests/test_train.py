@@ -1,0 +1,169 @@
+"""The stage train as a user runs it: killed, continued, and the same bytes at the end."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from stages.core.errors import StageError
+from stages.core.params import Dynamic
+from stages.core.trained import read_description
+from stages.core.trials import Trial
+from stages.train import best_trial, range_end
+from tests.training_runs import checkpoints, finish, kill_when, result, start, workspace
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = workspace(tmp_path_factory.mktemp("undisturbed"))
+    finish(folder)
+    return folder
+
+
+def test_what_is_written(undisturbed: Path) -> None:
+    rows = json.loads((undisturbed / "metrics/curves.json").read_text())
+    rates = json.loads((undisturbed / "metrics/learning_rates.json").read_text())
+    summary = json.loads((undisturbed / "metrics/train.json").read_text())
+    assert {row["trial"] for row in rows} == {0, 1, 2}
+    assert set(rows[0]) == {"trial", "learning_rate", "epoch", "train_loss", "validation_loss", "bleu4"}
+    assert [rate["learning_rate"] for rate in rates] == pytest.approx([0.001, 1e-5**0.5, 0.01])
+    best = max(rates, key=lambda rate: (rate["bleu4"], -rate["trial"]))
+    assert summary["learning_rate"] == best["learning_rate"]
+    assert summary["validation_bleu4"] == max(row["bleu4"] for row in rows)
+    description = json.loads((undisturbed / "data/train/method.json").read_text())
+    assert Dynamic.model_validate(description["method"])
+    tensors = load_file(undisturbed / "data/train/weights.safetensors")
+    assert summary["trained_parameters"] == sum(tensor.numel() for tensor in tensors.values())
+
+
+def test_training_lowers_the_loss_and_moves_the_answers(undisturbed: Path) -> None:
+    rows = json.loads((undisturbed / "metrics/curves.json").read_text())
+    highest = [row for row in rows if row["trial"] == 2]
+    assert highest[-1]["train_loss"] < highest[0]["train_loss"]
+    assert highest[-1]["validation_loss"] < highest[0]["validation_loss"]
+
+
+def test_a_second_run_trains_nothing_again(undisturbed: Path) -> None:
+    before = result(undisturbed)
+    assert "epoch" not in finish(undisturbed)
+    assert result(undisturbed) == before
+
+
+def test_killed_in_an_epoch_and_in_a_checkpoint_it_ends_with_the_same_bytes(undisturbed: Path, tmp_path: Path) -> None:
+    folder = workspace(tmp_path / "killed")
+    moments = (
+        lambda place: len(checkpoints(place)) == 1,
+        lambda place: any(place.glob(".state/train/*/checkpoints/.tmp-*")),
+        lambda place: len(checkpoints(place)) == 2,
+    )
+    for ready in moments:
+        code, _ = kill_when(folder, ready)
+        assert code == -signal.SIGKILL
+        assert not (folder / "data/train").exists()
+    err = finish(folder)
+    assert "epoch 1 " not in err
+    assert result(folder) == result(undisturbed)
+
+
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_first(number: int, expected: int, undisturbed: Path, tmp_path: Path) -> None:
+    folder = workspace(tmp_path / "stopped")
+    code, err = kill_when(folder, lambda place: len(checkpoints(place)) == 1, number)
+    assert code == expected
+    assert err.splitlines()[-1].startswith("ERROR train: ")
+    assert "Traceback" not in err
+    finish(folder)
+    assert result(folder) == result(undisturbed)
+
+
+def test_fine_tuning_goes_on_with_the_next_trial(tmp_path: Path) -> None:
+    plain, killed = (
+        workspace(tmp_path / "plain", method="fine-tune"),
+        workspace(tmp_path / "killed", method="fine-tune"),
+    )
+    finish(plain)
+    kill_when(killed, lambda place: len({path.parents[1] for path in checkpoints(place)}) == 2)
+    err = finish(killed)
+    assert "learning rate 0.001," not in err  # the finished trial is not trained again
+    assert result(killed) == result(plain)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "empty"])
+def test_a_damaged_checkpoint_is_named_and_passed_over(damage: str, undisturbed: Path, tmp_path: Path) -> None:
+    folder = workspace(tmp_path / "damaged")
+    kill_when(folder, lambda place: len(checkpoints(place)) == 2)
+    newest = checkpoints(folder)[-1]
+    victim = newest / "trial-01.safetensors"
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    if damage == "missing":
+        victim.unlink()
+    else:
+        victim.write_bytes({"truncated": content[:100], "flipped": content, "empty": b""}[damage])
+    err = finish(folder)
+    assert f"{newest.name}: not usable" in err.replace(str(folder), "")
+    assert result(folder) == result(undisturbed)
+
+
+def test_other_parameters_never_use_the_state_of_these(undisturbed: Path, tmp_path: Path) -> None:
+    folder = workspace(tmp_path / "other", seed=1)
+    (folder / ".state").symlink_to(undisturbed / ".state")
+    err = finish(folder)
+    assert "epoch 1 " in err
+    assert result(folder) != result(undisturbed)
+
+
+def test_two_at_once_one_works_and_the_other_names_it(undisturbed: Path, tmp_path: Path) -> None:
+    folder = workspace(tmp_path / "both")
+    first = start(folder)
+    while not checkpoints(folder) and first.running():
+        pass
+    first.signal(signal.SIGSTOP)  # holds its lock for longer than the second one waits
+    code, err = start(folder, DIALOG_PROMPTING_LOCK_SECONDS="1").wait()
+    first.signal(signal.SIGCONT)
+    assert first.wait()[0] == 0
+    assert code == 1
+    assert f"held by process {first.pid}" in err.splitlines()[-1]
+    assert result(folder) == result(undisturbed)
+
+
+def test_every_trial_diverged_is_an_error(tmp_path: Path) -> None:
+    hot = {
+        "protocols.tiny.training.learning_rates": {"low": 0.9, "high": 1.0, "trials": 2},
+        "protocols.tiny.training.weight_decay": 1e30,
+    }
+    folder = workspace(tmp_path / "diverged", **hot)
+    code, err = start(folder).wait()
+    assert code == 1
+    assert "every trial diverged" in err.splitlines()[-1] and "step " in err.splitlines()[-1]
+
+
+def test_lengths_beyond_the_model_s_positions_are_refused(tmp_path: Path) -> None:
+    folder = workspace(tmp_path / "long", **{"protocols.tiny.lengths": {"query_tokens": 300, "response_tokens": 12}})
+    code, err = start(folder).wait()
+    assert code == 1
+    assert "612 tokens, the model takes 512" in err.splitlines()[-1]
+
+
+def test_weights_of_another_base_model_are_refused(undisturbed: Path) -> None:
+    with pytest.raises(StageError, match="trained on the base model"):
+        read_description(undisturbed / "data/train", "0" * 64)
+
+
+def trials(*scores: float) -> list[Trial]:
+    made = [Trial(index, 10.0**index, {}, None, status="finished") for index in range(len(scores))]
+    for trial, score in zip(made, scores, strict=True):
+        trial.best_bleu4, trial.best_epoch = score, 1
+    return made
+
+
+def test_of_equal_trials_the_lowest_learning_rate_wins_and_a_diverged_one_never() -> None:
+    some = trials(0.1, 0.2, 0.2, 0.9)
+    some[3].status = "diverged"
+    assert best_trial(some).index == 1
+    assert range_end(some[1], some) is None
+    assert range_end(some[0], some) == "lowest"
+    assert range_end(some[3], some) == "highest"
+    assert range_end(some[0], some[:1]) is None

@@ -1,0 +1,204 @@
+"""The trial engine: what the loss covers, and that trials in one pass are the trials alone."""
+
+import copy
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stages.core import trials as engine
+from stages.core.encoding import EncodedPair, collate
+from stages.core.methods import Method
+from stages.core.trials import Passes, Trial, new_trial, response_losses, train_step, validation_losses
+from tests.models import FAMILIES, SETTINGS, TRAINING, method, pairs, weights
+
+RATES = (1e-3, 3e-3, 1e-2)
+
+
+def reference_loss(one: Method, own: dict[str, Tensor], pair: EncodedPair) -> float:
+    """Eq. 1 and 2 written out: one unpadded row through the whole model, the log-probability of each response token."""
+    query, response = torch.tensor([pair.query]), torch.tensor([pair.response])
+    embedded = one.embed(own, query)
+    prompt = one.prompt(own, embedded)
+    row = torch.cat([*([] if prompt is None else [prompt]), embedded, one.embed(own, response)], dim=1)
+    model = copy.deepcopy(one.base.model)
+    if "embeddings" in own and one.base.tied:
+        model.get_input_embeddings().weight.data = own["embeddings"]
+    elif "embeddings" not in own:
+        model.load_state_dict(own, strict=False)
+    log_probabilities = model(inputs_embeds=row).logits.log_softmax(dim=-1)[0]
+    before = row.shape[1] - len(pair.response)
+    return -sum(float(log_probabilities[before + i - 1, token]) for i, token in enumerate(pair.response))
+
+
+@pytest.mark.parametrize(("family", "tied"), FAMILIES)
+@pytest.mark.parametrize("name", list(SETTINGS))
+def test_the_loss_is_the_cross_entropy_of_the_response_tokens_only(name: str, family: str, tied: bool) -> None:
+    one = method(name, family, tied)
+    own = weights(one)
+    some = pairs(5)
+    with torch.no_grad():
+        together = float(response_losses(one, [own], collate(some))[0])
+        alone = [float(response_losses(one, [own], collate([pair]))[0]) for pair in some]
+        assert together == pytest.approx(sum(reference_loss(one, own, pair) for pair in some), rel=1e-5)
+    assert together == pytest.approx(sum(alone), rel=1e-5)  # padding changes nothing
+
+
+@pytest.mark.parametrize("name", ["soft", "dynamic", "fine-tune"])
+def test_padding_has_no_gradient(name: str) -> None:
+    """A short pair's gradient is the same beside a long pair whose own gradient is taken away."""
+    one = method(name)
+    short, long = EncodedPair([5, 6, 0], [7, 0]), EncodedPair([*list(range(1, 13)), 0], [*list(range(20, 30)), 0])
+
+    def gradients(batch: list[EncodedPair]) -> dict[str, Tensor]:
+        trial = new_trial(one, 0, 1e-3, TRAINING, 0)
+        response_losses(one, [trial.weights], collate(batch))[0].backward()
+        return {key: value.grad.clone() for key, value in trial.weights.items() if value.grad is not None}
+
+    both, of_long, of_short = gradients([short, long]), gradients([long]), gradients([short])
+    for key, value in of_short.items():
+        assert torch.allclose(both[key] - of_long[key], value, atol=2e-5), key
+
+
+def train(one: Method, trials: list[Trial], epochs: int = 2, passes: Passes | None = None) -> None:
+    for epoch in range(epochs):
+        for step in range(4):
+            running = [trial for trial in trials if trial.status == "running"]
+            batch = collate(pairs(4, seed=10 * epoch + step))
+            train_step(one, running, batch, TRAINING, passes or Passes(len(trials)), noise=step)
+
+
+def new_trials(one: Method, rates: tuple[float, ...] = RATES) -> list[Trial]:
+    return [new_trial(one, index, rate, TRAINING, seed=0) for index, rate in enumerate(rates)]
+
+
+def assert_equal_weights(first: Trial, second: Trial, tolerance: float = 2e-5) -> None:
+    for key, value in first.weights.items():
+        # Adam's first steps are +-rate wherever the gradient is not zero: what rounds to another sign may differ so.
+        far = (value - second.weights[key]).abs() > tolerance
+        assert far.float().mean() < 1e-3, key
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("name", ["soft", "dynamic"])
+def test_a_trial_in_a_list_of_trials_equals_the_same_trial_alone(name: str, family: str) -> None:
+    one = method(name, family)
+    together = new_trials(one, tuple(1e-4 * 1.5**k for k in range(12)))
+    train(one, together)
+    assert not torch.allclose(together[0].weights["embeddings"], together[-1].weights["embeddings"], atol=1e-3)
+    for index in (0, 5, 11):
+        alone = new_trial(one, 0, together[index].learning_rate, TRAINING, seed=0)
+        train(one, [alone])
+        assert_equal_weights(together[index], alone)
+
+
+@pytest.mark.parametrize("name", ["soft", "dynamic"])
+def test_a_trial_that_leaves_the_pass_changes_nothing_for_the_others(name: str) -> None:
+    one = method(name)
+    all_stay, one_leaves = new_trials(one), new_trials(one)
+    train(one, all_stay)
+    train(one, one_leaves, epochs=1)
+    one_leaves[1].status = "finished"
+    left_with = {key: value.clone() for key, value in one_leaves[1].weights.items()}
+    for step in range(4):
+        batch = collate(pairs(4, seed=10 + step))
+        train_step(one, [one_leaves[0], one_leaves[2]], batch, TRAINING, Passes(2), noise=step)
+    assert_equal_weights(all_stay[0], one_leaves[0])
+    assert_equal_weights(all_stay[2], one_leaves[2])
+    assert all(torch.equal(value, left_with[key]) for key, value in one_leaves[1].weights.items())
+
+
+def test_a_trial_that_diverges_is_marked_and_the_others_never_see_it() -> None:
+    one = method("dynamic")
+    trials, alone = new_trials(one), new_trials(one)
+    with torch.no_grad():
+        trials[1].weights["embeddings"][3:] = math.nan
+    train(one, trials)
+    train(one, [alone[0], alone[2]])
+    assert [trial.status for trial in trials] == ["running", "diverged", "running"]
+    assert trials[1].diverged_at == "step 1"
+    assert_equal_weights(trials[0], alone[0])
+    assert_equal_weights(trials[2], alone[2])
+    assert all(torch.isfinite(value).all() for trial in (trials[0], trials[2]) for value in trial.weights.values())
+
+
+def test_out_of_memory_splits_the_trials_with_the_same_result(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = method("dynamic")
+    expected, split = new_trials(one), new_trials(one)
+    train(one, expected)
+    losses, seen = engine.response_losses, []
+
+    def limited(*arguments: object, **options: object) -> list[Tensor]:
+        trials = arguments[1]
+        assert isinstance(trials, list)
+        seen.append(len(trials))
+        if len(trials) > 1:
+            raise torch.OutOfMemoryError("no memory")
+        return losses(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(engine, "response_losses", limited)
+    passes = Passes(len(split))
+    train(one, split, passes=passes)
+    assert seen[:5] == [3, 2, 1, 1, 1] and set(seen[2:]) == {1}
+    for first, second in zip(expected, split, strict=True):
+        assert_equal_weights(first, second)
+    assert capsys.readouterr().out.count("out of memory") == 2
+    assert validation_losses(one, split, collate(pairs(3)), passes)
+
+
+def test_an_error_that_is_not_out_of_memory_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: object, **options: object) -> list[Tensor]:
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr(engine, "response_losses", broken)
+    one = method("soft")
+    with pytest.raises(RuntimeError, match="shapes"):
+        train(one, new_trials(one))
+
+
+def test_the_gradient_of_each_trial_is_limited_on_its_own() -> None:
+    one = method("soft-classic")
+    trial = new_trial(one, 0, 1e-3, TRAINING, 0)
+    trial.weights["prompt"].grad = torch.full_like(trial.weights["prompt"], 3.0)
+    norm = engine._clip(trial, 1.0)
+    assert norm == pytest.approx(3.0 * math.sqrt(trial.weights["prompt"].numel()))
+    assert float(trial.weights["prompt"].grad.norm()) == pytest.approx(1.0, rel=1e-4)
+
+
+def test_warm_up_rises_to_the_trial_s_learning_rate() -> None:
+    one = method("soft-classic")
+    trial = new_trial(one, 0, 1e-2, TRAINING, 0)
+    training = TRAINING.model_copy(update={"warmup_steps": 4})
+    rates = []
+    for step in range(6):
+        train_step(one, [trial], collate(pairs(2, seed=step)), training, Passes(1), noise=0)
+        assert trial.optimizer is not None
+        rates.append(trial.optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.0025, 0.005, 0.0075, 0.01, 0.01, 0.01])
+
+
+def test_validation_loss_is_without_dropout_and_does_not_depend_on_the_split() -> None:
+    one = method("dynamic")
+    trials = new_trials(one)
+    whole = validation_losses(one, trials, collate(pairs(6)), Passes(3))
+    assert whole == pytest.approx(validation_losses(one, trials, collate(pairs(6)), Passes(1)), rel=1e-6)
+    with torch.no_grad():
+        expected = F.mse_loss(torch.tensor(whole), torch.tensor([whole[0]] * 3))
+    assert float(expected) == pytest.approx(0.0, abs=1e-6)  # all trials start alike
+
+
+def test_patience_counts_epochs_without_a_better_score() -> None:
+    trial = Trial(0, 1e-3, {}, None)
+    scores = [0.1, 0.3, 0.2, 0.3, 0.1]  # an equal score is no better one
+    better = []
+    for epoch, score in enumerate(scores, start=1):
+        better.append(trial.record_epoch(epoch, 1.0, score, patience=3, last_epoch=100))
+        if trial.status == "finished":
+            break
+    assert better == [True, True, False, False, False]
+    assert (trial.best_epoch, trial.best_bleu4, trial.status) == (2, 0.3, "finished")
+    assert [row["bleu4"] for row in trial.curve] == scores
