@@ -1,0 +1,90 @@
+"""What the tests of the data side share: params.yaml as shipped, a stage as a process, archives, sha256."""
+
+import hashlib
+import io
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from stages.core.files import sha256_of
+from tests.tiny import tiny_dialogues, write_jsonl
+
+Done = subprocess.CompletedProcess[str]
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def shipped() -> dict[str, Any]:
+    """params.yaml as it is in the repository, to be changed by a test."""
+    value: dict[str, Any] = YAML(typ="safe").load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    return value
+
+
+def write_params(folder: Path, params: dict[str, Any]) -> None:
+    with (folder / "params.yaml").open("w", encoding="utf-8") as file:
+        YAML().dump(params, file)
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def zip_of(files: Mapping[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
+        for name, content in files.items():
+            archive.writestr(zipfile.ZipInfo(name), content, compression)
+    return buffer.getvalue()
+
+
+def eou(dialogues: Sequence[Sequence[str]]) -> bytes:
+    return "".join(" __eou__ ".join(turns) + " __eou__\n" for turns in dialogues).encode()
+
+
+def local_dialogues(folder: Path) -> dict[str, Any]:
+    """An entry of `datasets` for a dozen dialogues in a folder that this makes."""
+    path = write_jsonl(folder / "all.jsonl", tiny_dialogues(12))
+    files = {"all": {"path": path.name, "sha256": sha256_of(path)}}
+    split = {"validation": 2, "test": 2, "seed": 0}
+    return {"format": "jsonl", "source": f"file:{folder}", "files": files, "split": split}
+
+
+def local_model(folder: Path) -> dict[str, Any]:
+    """An entry of `models` for the files in a folder."""
+    files = {path.name: {"sha256": sha256_of(path)} for path in sorted(folder.iterdir())}
+    return {"format": "safetensors", "source": f"file:{folder}", "files": files}
+
+
+def run_module(module: str, folder: Path, arguments: Sequence[str], **variables: str) -> Done:
+    """`python -m <module> <arguments>` in a folder, with no network settings but those given."""
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=folder,
+        env=environment(**variables),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """The tests' environment, the project importable, loopback reached without a proxy."""
+    here = {"PYTHONPATH": str(ROOT), "NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
+    return {**os.environ, **here, **variables}
+
+
+DOWNLOAD = ("--dialogues", "data/dialogues", "--model", "data/model")
+
+
+def last_line(done: Done) -> str:
+    """The line that says what went wrong; there is no traceback above it."""
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.stderr.rstrip().splitlines()[-1]

@@ -1,0 +1,205 @@
+"""A small hub on loopback: the part of the hub's protocol that huggingface_hub uses to get files.
+
+    with HubServer() as hub:
+        hub.add("openai-community/gpt2", commit, {"config.json": b"{}"})
+        ... HF_ENDPOINT=hub.address ...
+
+Large files (`LARGE` bytes and more) live in another place, as on the hub: `/resolve/` answers with a redirect to a
+storage host (`localhost`, where the hub itself is `127.0.0.1`), and the etag is their sha256. Small files are a
+relative redirect away, and their etag is git's hash.
+"""
+
+import hashlib
+import json
+import re
+import threading
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+LARGE = 4_000
+
+
+@dataclass
+class Repository:
+    """One repository with one commit."""
+
+    commit: str
+    files: dict[str, bytes]
+    branches: tuple[str, ...] = ("main",)
+
+
+@dataclass
+class Fault:
+    """What goes wrong with one file, for the next `times` requests of a method."""
+
+    kind: str  # 500 | truncate | stall | other-bytes
+    method: str = "GET"
+    times: int = 1_000_000
+
+
+@dataclass
+class HubServer:
+    """The server; `requests` logs (method, path) of everything asked, `tokens` who showed one where."""
+
+    repositories: dict[str, Repository] = field(default_factory=dict)
+    faults: dict[str, Fault] = field(default_factory=dict)
+    requests: list[tuple[str, str]] = field(default_factory=list)
+    tokens: Counter[str] = field(default_factory=Counter)
+    ranges: bool = True
+
+    def add(self, name: str, commit: str, files: dict[str, bytes], branches: Iterable[str] = ("main",)) -> None:
+        """Serve a repository; a data set's name starts with `datasets/`."""
+        self.repositories[name] = Repository(commit, files, tuple(branches))
+
+    def __enter__(self) -> "HubServer":
+        self.stop = threading.Event()
+        handler = type("BoundHandler", (Handler,), {"hub": self})
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.server.daemon_threads = True
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        self.thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop.set()
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self.server.server_address[1])
+
+    @property
+    def address(self) -> str:
+        """For HF_ENDPOINT."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def fault(self, path: str, method: str) -> str | None:
+        """The fault that this request meets, if any is left."""
+        fault = self.faults.get(path)
+        if fault is None or fault.method != method or fault.times <= 0:
+            return None
+        fault.times -= 1
+        return fault.kind
+
+
+def etag_of(content: bytes) -> str:
+    """The hub's etag: the sha256 of large files, git's hash of small ones."""
+    if len(content) >= LARGE:
+        return hashlib.sha256(content).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers HEAD and GET."""
+
+    hub: HubServer
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Tests need no log on stderr."""
+
+    def do_HEAD(self) -> None:
+        self.answer()
+
+    def do_GET(self) -> None:
+        self.answer()
+
+    def answer(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        self.hub.requests.append((self.command, path))
+        host = (self.headers.get("Host") or "").partition(":")[0]
+        self.hub.tokens[f"{host} {'with' if self.headers.get('Authorization') else 'without'} token"] += 1
+        if match := re.fullmatch(r"/storage/(.+?)@(\w+)/(.+)", path):
+            self.send_file(self.hub.repositories[match[1]], match[3], {})
+        elif match := re.fullmatch(r"/api/resolve-cache/(.+?)@(\w+)/(.+)", path):
+            repository = self.hub.repositories[match[1]]
+            self.send_file(repository, match[3], self.facts(repository, match[3]))
+        elif match := re.fullmatch(r"/((?:datasets/)?[^/]+/[^/]+)/resolve/(.+)", path):
+            self.resolve(match[1], match[2])
+        elif match := re.fullmatch(r"/api/(models|datasets)/([^/]+/[^/]+)/tree/([^/]+)/?", path):
+            self.tree(match[2] if match[1] == "models" else f"datasets/{match[2]}")
+        else:
+            self.refuse(404, "EntryNotFound")
+
+    def resolve(self, name: str, rest: str) -> None:
+        repository = self.hub.repositories.get(name)
+        if repository is None:
+            return self.refuse(401, "RepoNotFound")
+        revision = next((r for r in (repository.commit, *repository.branches) if rest.startswith(f"{r}/")), None)
+        if revision is None:
+            return self.refuse(404, "RevisionNotFound")
+        file = rest[len(revision) + 1 :]
+        if file not in repository.files:
+            return self.refuse(404, "EntryNotFound", {"X-Repo-Commit": repository.commit})
+        if self.hub.fault(file, self.command) == "500":
+            return self.refuse(500, "")
+        facts = self.facts(repository, file)
+        if len(repository.files[file]) >= LARGE:
+            place = f"http://localhost:{self.hub.port}/storage/{name}@{repository.commit}/{file}"
+            return self.respond(302, b"", {**facts, "Location": place})
+        place = f"/api/resolve-cache/{name}@{repository.commit}/{file}"
+        return self.respond(307, b"", {**facts, "Location": place})
+
+    @staticmethod
+    def facts(repository: Repository, file: str) -> dict[str, str]:
+        content = repository.files[file]
+        etag = f'"{etag_of(content)}"'
+        facts = {"X-Repo-Commit": repository.commit, "ETag": etag}
+        if len(content) >= LARGE:
+            facts |= {"X-Linked-Etag": etag, "X-Linked-Size": str(len(content))}
+        return facts
+
+    def send_file(self, repository: Repository, file: str, headers: dict[str, str]) -> None:
+        content = repository.files[file]
+        kind = self.hub.fault(file, self.command)
+        if kind == "500":
+            return self.refuse(500, "")
+        status, start = 200, 0
+        if self.hub.ranges and (match := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")):
+            status, start = 206, int(match[1])
+            headers = {**headers, "Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
+        body = content[start:]
+        if kind == "other-bytes":
+            body = bytes([body[0] ^ 1]) + body[1:]
+        self.respond(status, body, headers, cut=kind in ("truncate", "stall"), stall=kind == "stall")
+
+    def tree(self, name: str) -> None:
+        repository = self.hub.repositories.get(name)
+        if repository is None:
+            return self.refuse(401, "RepoNotFound")
+        entries = [
+            {"type": "file", "path": path, "size": len(content), "oid": etag_of(content)}
+            for path, content in sorted(repository.files.items())
+        ]
+        return self.respond(200, json.dumps(entries).encode(), {"Content-Type": "application/json"})
+
+    def refuse(self, status: int, code: str, headers: dict[str, str] | None = None) -> None:
+        self.respond(status, b"", {**(headers or {}), "X-Error-Code": code} if code else {})
+
+    def respond(
+        self, status: int, body: bytes, headers: dict[str, str], cut: bool = False, stall: bool = False
+    ) -> None:
+        """Send an answer; `cut` sends half of the body it announces, `stall` then keeps the connection open."""
+        self.send_response(status)
+        for key, value in headers.items():
+            self.send_header(key, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        self.wfile.write(body[: len(body) // 2] if cut else body)
+        self.wfile.flush()
+        if stall:
+            self.hub.stop.wait(60)
+        if cut:
+            self.close_connection = True
