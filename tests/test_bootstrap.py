@@ -38,6 +38,13 @@ def test_bleu_of_summed_counts_is_the_corpus_bleu() -> None:
         assert bleu_of_sums(sums) == pytest.approx(bleu(responses, references), abs=1e-12)
 
 
+def test_where_no_4_gram_matches_the_sums_are_smoothed_as_the_corpus_is() -> None:
+    responses, references = ["the cat sat down", "a"], ["the cat sat up", "b"]
+    sums = sentence_counts(responses, references).sum(axis=0).tolist()
+    assert bleu_of_sums(sums) == pytest.approx(bleu(responses, references), abs=1e-12)
+    assert bleu_of_sums(sums) > 0
+
+
 def test_each_draw_scores_what_sacrebleu_gives_the_drawn_lists() -> None:
     references = texts(25, 0)
     responses = worsened(references, 0.3, 1)
@@ -47,6 +54,14 @@ def test_each_draw_scores_what_sacrebleu_gives_the_drawn_lists() -> None:
         drawn = generator.integers(25, size=25)
         expected = bleu([responses[index] for index in drawn], [references[index] for index in drawn])
         assert score == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_interval_leaves_out_a_fortieth_of_the_draws_at_each_end() -> None:
+    references = texts(100, 0)
+    counts = sentence_counts(worsened(references, 0.3, 1), references)
+    low, high = bleu_interval(counts, seed=3)
+    draws = resampled_bleu(counts, seed=3)
+    assert sum(draw < low for draw in draws) == sum(draw > high for draw in draws) == 25
 
 
 def test_the_interval_depends_on_the_seed_and_on_nothing_else() -> None:

@@ -39,6 +39,7 @@ def test_texts_that_overlap(first: str, second: str) -> None:
     ("first", "second"),
     [
         (SIX, f"{SIX} seven eight nine ten"),  # 2 * 6 / 16
+        (" ".join(map(str, range(24))), " ".join(map(str, range(5, 29)))),  # 2 * 19 / 48, just not enough
         ("one two three four five", "one two three four six"),  # alike, but short
         ("one two three four five", "five four three two one"),
         (SIX, "one two three four five"),  # one of them is short

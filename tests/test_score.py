@@ -101,6 +101,13 @@ def test_what_the_scores_depend_on_stands_beside_them(place: Path) -> None:
     assert scores["mean_words"] == (0 + 5 + 5 + 7) / 4
 
 
+def test_the_seed_of_the_interval_is_that_of_the_parameters(place: Path) -> None:
+    first = score(place)["bleu4_interval"]
+    params = (place / "params.yaml").read_text()
+    (place / "params.yaml").write_text(params.replace("\nseed: 0", "\nseed: 1"))
+    assert run(place)["bleu4_interval"] != first
+
+
 def test_a_row_a_file_with_the_same_numbers(place: Path) -> None:
     scores = score(place)
     rows = scores["rows"]
