@@ -34,8 +34,8 @@ def fetch_model(params: Params, folder: Path, scratch: Path) -> None:
     for name, file in sorted(model.files.items()):
         fetcher.fetch(name, file, file.path or (name if named else None), arrived / name)
         if model.format == "gguf":
-            convert_gguf(arrived / name, folder)
-    check_model_folder(folder)
+            convert_gguf(f"models.{params.model}.files.{name}", arrived / name, folder)
+    check_model_folder(f"models.{params.model}.files", folder)
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -33,10 +33,11 @@ class Entry:
     is_folder: bool
 
 
-def extract_member(archive: Path, member: str, target: Path) -> None:
+def extract_member(subject: str, archive: Path, member: str, target: Path) -> None:
     """Copy one member of an archive to `target`.
 
     Args:
+        subject: the key of params.yaml that errors name.
         archive: a zip, wheel or tar file (gzip, bzip2 or xz).
         member: its name in the archive, or its last part alone if only one entry has it.
         target: the file to write.
@@ -48,20 +49,20 @@ def extract_member(archive: Path, member: str, target: Path) -> None:
     remedy = "download it again, or name another file"
     try:
         if zipfile.is_zipfile(archive):
-            _from_zip(archive, member, target)
+            _from_zip(subject, archive, member, target)
         elif tarfile.is_tarfile(archive):
-            _from_tar(archive, member, target)
+            _from_tar(subject, archive, member, target)
         else:
-            raise StageError(archive.name, "neither a zip nor a tar archive", "remove member, or name an archive")
+            raise StageError(subject, "neither a zip nor a tar archive", "remove member, or name an archive")
     except DAMAGED as error:
-        raise StageError(archive.name, f"a damaged or unsupported archive ({error})", remedy) from None
+        raise StageError(subject, f"a damaged or unsupported archive ({error})", remedy) from None
 
 
-def _from_zip(archive: Path, member: str, target: Path) -> None:
+def _from_zip(subject: str, archive: Path, member: str, target: Path) -> None:
     with zipfile.ZipFile(archive) as opened:
         infos = opened.infolist()
-        names = _checked(archive, (_zip_entry(info) for info in infos))
-        info = infos[_find(archive, member, names)]
+        names = _checked(subject, archive, (_zip_entry(info) for info in infos))
+        info = infos[_find(subject, member, names)]
         _copy(lambda: opened.open(info), info.file_size, target)
 
 
@@ -73,15 +74,15 @@ def _zip_entry(info: zipfile.ZipInfo) -> Entry:
     return Entry(info.orig_filename, info.file_size, not info.is_dir() and kind in (0, stat.S_IFREG), is_folder)
 
 
-def _from_tar(archive: Path, member: str, target: Path) -> None:
+def _from_tar(subject: str, archive: Path, member: str, target: Path) -> None:
     with tarfile.open(archive) as opened:
         # Read entry by entry: the check stops at the first bad one, before anything large is unpacked.
-        names = _checked(archive, (Entry(each.name, each.size, each.isreg(), each.isdir()) for each in opened))
-        info = opened.getmembers()[_find(archive, member, names)]
+        names = _checked(subject, archive, (Entry(each.name, each.size, each.isreg(), each.isdir()) for each in opened))
+        info = opened.getmembers()[_find(subject, member, names)]
         _copy(lambda: opened.extractfile(info), info.size, target)
 
 
-def _checked(archive: Path, entries: Iterator[Entry]) -> list[str]:
+def _checked(subject: str, archive: Path, entries: Iterator[Entry]) -> list[str]:
     """The names of all entries, if every one of them is harmless."""
     names: list[str] = []
     limit = max(min(archive.stat().st_size * MAX_RATIO, MAX_BYTES), SMALL)
@@ -98,11 +99,11 @@ def _checked(archive: Path, entries: Iterator[Entry]) -> list[str]:
         else:
             names.append(entry.name if entry.is_file else "")
             continue
-        raise StageError(archive.name, f"an archive with {problem}", "refused whole: do not use this archive")
+        raise StageError(subject, f"an archive with {problem}", "refused whole: do not use this archive")
     return names
 
 
-def _find(archive: Path, member: str, names: list[str]) -> int:
+def _find(subject: str, member: str, names: list[str]) -> int:
     """Index of the member: by its whole name, else by its last part."""
     found = [index for index, name in enumerate(names) if name == member]
     if not found and "/" not in member:
@@ -112,7 +113,7 @@ def _find(archive: Path, member: str, names: list[str]) -> int:
     files = [name for name in names if name]
     what = f"{len(found)} entries called {member!r}" if found else f"no member {member!r}"
     listed = ", ".join(files[:8]) + (", ..." if len(files) > 8 else "")
-    raise StageError(archive.name, what, f"its files are {listed or 'none'}")
+    raise StageError(subject, what, f"its files are {listed or 'none'}")
 
 
 def _copy(opening: Callable[[], IO[bytes] | None], size: int, target: Path) -> None:

@@ -21,23 +21,28 @@ NOT_CONFIGURATION = ("tokenizer.json", "vocab.json", "added_tokens.json", INDEX)
 PICKLE_STARTS = {b"PK\x03\x04": "a zip archive, as pickled PyTorch weights are", b"\x80": "a pickle"}
 
 
-def check_model_folder(folder: Path) -> None:
+def check_model_folder(key: str, folder: Path) -> None:
     """Refuse a folder of a safetensors model that could run code or that transformers could not load.
+
+    Args:
+        key: of the model's files in params.yaml, for errors.
+        folder: what was downloaded.
 
     Raises:
         StageError: weights that are no safetensors, a shard that is missing, or a configuration that names code.
     """
     for path in sorted(folder.glob("*.safetensors")):
-        check_safetensors(path)
+        check_safetensors(f"{key}.{path.name}", path)
     for path in sorted(folder.glob("*.json")):
-        value = _read_json(path)
+        subject = f"{key}.{path.name}"
+        value = _read_json(subject, path)
         if path.name == INDEX:
-            _check_index(path, value)
+            _check_index(subject, path, value)
         elif path.name not in NOT_CONFIGURATION:
-            _check_configuration(path, value)
+            _check_configuration(subject, value)
 
 
-def check_safetensors(path: Path) -> None:
+def check_safetensors(subject: str, path: Path) -> None:
     """Refuse a file of weights that is not safetensors, whatever its name says.
 
     Raises:
@@ -48,48 +53,48 @@ def check_safetensors(path: Path) -> None:
     for magic, what in PICKLE_STARTS.items():
         if start.startswith(magic):
             remedy = "pickles run code when they are loaded: use a model that is published as safetensors"
-            raise StageError(path.name, f"not safetensors but {what}", remedy)
+            raise StageError(subject, f"not safetensors but {what}", remedy)
     try:
         with safe_open(path, framework="np") as opened:
             opened.keys()
     except (SafetensorError, OSError) as error:
-        raise StageError(path.name, f"not safetensors ({one_line(str(error))})", "download it again") from None
+        raise StageError(subject, f"not safetensors ({one_line(str(error))})", "download it again") from None
 
 
-def _read_json(path: Path) -> Any:
+def _read_json(subject: str, path: Path) -> Any:
     try:
         value = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise StageError(path.name, f"not JSON ({error})", "download it again, or mend it at its source") from None
+        raise StageError(subject, f"not JSON ({error})", "download it again, or mend it at its source") from None
     if not isinstance(value, dict):
-        raise StageError(path.name, "not a JSON object", "download it again, or mend it at its source")
+        raise StageError(subject, "not a JSON object", "download it again, or mend it at its source")
     return value
 
 
-def _check_index(path: Path, index: dict[str, Any]) -> None:
+def _check_index(subject: str, path: Path, index: dict[str, Any]) -> None:
     names = index.get("weight_map")
     if not isinstance(names, dict):
-        raise StageError(path.name, "no weight_map", "mend it at its source")
+        raise StageError(subject, "no weight_map", "mend it at its source")
     for name in sorted({str(name) for name in names.values()}):
         if "/" in name or not name.endswith(".safetensors") or not (path.parent / name).is_file():
-            raise StageError(path.name, f"it names {name!r}, which is not among the files", "list each shard in files")
+            raise StageError(subject, f"it names {name!r}, which is not among the files", "list each shard in files")
 
 
-def _check_configuration(path: Path, value: Any, at: str = "") -> None:
+def _check_configuration(subject: str, value: Any, at: str = "") -> None:
     if isinstance(value, list):
         for number, item in enumerate(value):
-            _check_configuration(path, item, f"{at}[{number}]")
+            _check_configuration(subject, item, f"{at}[{number}]")
     elif isinstance(value, dict):
         for key, item in value.items():
             # An attention implementation with a slash is a repository of compiled kernels.
             is_kernel = key.endswith("_implementation") and "/" in json.dumps(item)
             if (key in CODE_KEYS and item) or is_kernel:
                 remedy = "code from a model's repository is never run: use a model that transformers itself knows"
-                raise StageError(f"{path.name}: {at}{key}", "it makes transformers load code or a converter", remedy)
-            _check_configuration(path, item, f"{at}{key}.")
+                raise StageError(f"{subject}: {at}{key}", "it makes transformers load code or a converter", remedy)
+            _check_configuration(subject, item, f"{at}{key}.")
 
 
-def convert_gguf(file: Path, folder: Path) -> None:
+def convert_gguf(subject: str, file: Path, folder: Path) -> None:
     """Write a GGUF model as a folder: its configuration, its weights as float32 safetensors, its tokenizer.
 
     `save_pretrained` refuses de-quantised models, so the three are written one by one. Tied weights are stored once.
@@ -99,7 +104,7 @@ def convert_gguf(file: Path, folder: Path) -> None:
     """
     with file.open("rb") as opened:
         if opened.read(4) != b"GGUF":
-            raise StageError(file.name, "not a GGUF file", "name a .gguf file")
+            raise StageError(subject, "not a GGUF file", "name a .gguf file")
     import torch  # torch and transformers only here: slow to import, and other models are copied as they are
     from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -109,7 +114,7 @@ def convert_gguf(file: Path, folder: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     except (ValueError, KeyError, NotImplementedError) as error:
         found = f"transformers cannot read this GGUF file ({one_line(str(error))[:200]})"
-        raise StageError(file.name, found, "use a GGUF of an architecture that it supports, or safetensors") from None
+        raise StageError(subject, found, "use a GGUF of an architecture that it supports, or safetensors") from None
     configuration = model.config.to_dict() | {"architectures": [type(model).__name__]}
     for key in ("quantization_config", "_name_or_path"):
         configuration.pop(key, None)

@@ -50,7 +50,7 @@ class Fetcher:
         if file.member is None:
             shutil.copyfile(artifact, target)
             return
-        extract_member(artifact, file.member, target)
+        extract_member(f"{subject}.member", artifact, file.member, target)
         if file.member_sha256 is not None:
             check_sha256(f"{subject}.member_sha256", target, file.member_sha256)
 
@@ -139,7 +139,7 @@ def _wheel(subject: str, source: Source, folder: Path) -> Path:
 
 
 def _pip_problem(lines: Iterable[str]) -> str:
-    """pip's last error, and its last warning if that is about the connection."""
+    """Pip's last error, and its last warning if that is about the connection."""
     lines = [line.strip() for line in lines if line.strip()]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")] or lines or ["no message"]
     broken = [line for line in lines if line.startswith("WARNING: Retrying")]
