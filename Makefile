@@ -24,7 +24,7 @@ repro: $(VENV)/.installed  ## the pipeline with the parameters of params.yaml, t
 	$(DVC) metrics show
 
 test: lint  ## lint, formatting, types and tests
-	$(VENV)/bin/pytest -n auto --maxprocesses 4
+	$(VENV)/bin/pytest -n auto --maxprocesses 4 --dist loadgroup
 
 lint: $(VENV)/.installed-dev  ## lint, formatting and types alone
 	$(VENV)/bin/ruff check .

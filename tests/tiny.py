@@ -1,5 +1,6 @@
 """Tiny models, corpora and projects: the real formats at a size that a test can afford."""
 
+import hashlib
 import json
 import os
 import random
@@ -30,12 +31,13 @@ def tiny_dialogues(count: int, seed: int = 0) -> list[list[str]]:
     dialogues = []
     for index in range(count):
         chance = random.Random(seed * 1_000_003 + index)
-        turns = [
-            f"{chance.choice(SUBJECTS)} {chance.choice(OPINIONS)}" if turn % 2 == 0 else chance.choice(REPLIES)
-            for turn in range(chance.randint(2, 7))
-        ]
-        dialogues.append(turns)
+        dialogues.append([_tiny_turn(chance, reply=turn % 2 == 1) for turn in range(chance.randint(2, 7))])
     return dialogues
+
+
+def _tiny_turn(chance: random.Random, reply: bool) -> str:
+    remark = f"{chance.choice(SUBJECTS)} {chance.choice(OPINIONS)}"
+    return chance.choice(REPLIES) + chance.choice(("", f" , {remark}")) if reply else remark
 
 
 def tiny_tokenizer(vocab: int = 300) -> PreTrainedTokenizerFast:
@@ -116,15 +118,20 @@ def write_jsonl(path: Path, dialogues: Sequence[Sequence[str]]) -> Path:
     return path
 
 
+def _pinned(path: Path) -> dict[str, str]:
+    """An entry of `files` in params.yaml."""
+    return {"path": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
 def _tiny_params(params: dict[str, Any], sources: Path) -> dict[str, Any]:
     """params.yaml with tiny sources and a tiny protocol, and with the switches set to them."""
-    files = {split: {"path": f"{split}.txt"} for split in ("train", "validation", "test")}
-    params["datasets"]["tiny"] = {"format": "eou", "source": f"file:{sources / 'dialogues'}", "files": files}
+    texts = {split: _pinned(sources / "dialogues" / f"{split}.txt") for split in ("train", "validation", "test")}
+    params["datasets"]["tiny"] = {"format": "eou", "source": f"file:{sources / 'dialogues'}", "files": texts}
     for family in ("gpt2", "llama"):
         params["models"][f"tiny-{family}"] = {
             "format": "safetensors",
             "source": f"file:{sources / family}",
-            "files": {name: {} for name in MODEL_FILES},
+            "files": {name: _pinned(sources / family / name) for name in MODEL_FILES},
         }
     params["protocols"]["tiny"] = {
         "data": {"train_dialogues": None, "validation_pairs": None, "test_pairs": None},

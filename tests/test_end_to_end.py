@@ -1,0 +1,147 @@
+"""The real `dvc repro` and `dvc exp run` on a dozen dialogues and a two-layer random GPT-2."""
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from tests.tiny import command, commit_all, tiny_project
+
+# One worker makes the runs that the tests share; every test gets a copy of what they left.
+pytestmark = pytest.mark.xdist_group("end-to-end")
+
+ALL = ["download", "pair-extract", "subset", "train", "greedy-generate", "score"]
+FROM_TRAIN = ["train", "greedy-generate", "score"]
+SIX = ["bleu1", "bleu2", "bleu3", "bleu4", "novelty", "diversity"]
+
+
+def stages_run(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """The stages whose command DVC ran, in order; those restored from its cache are not among them."""
+    return re.findall(r"^Running stage '(.+)':", done.stdout, re.MULTILINE)
+
+
+def change_params(project: Path, changes: dict[str, Any]) -> None:
+    yaml = YAML()
+    params = yaml.load(project / "params.yaml")
+    params.update(changes)
+    yaml.dump(params, project / "params.yaml")
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def check_results(project: Path, trials: set[int]) -> None:
+    scores = read_json(project / "metrics/scores.json")
+    assert list(scores)[:6] == SIX
+    assert all(0 <= scores[name] <= 1 for name in SIX)
+    responses = (project / "data/greedy_generate/responses.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(responses) == scores["pairs"] > 0
+    assert {row["trial"] for row in read_json(project / "metrics/curves.json")} == trials
+    assert stages_run(command(project, "dvc", "repro")) == []
+
+
+def copy(project: Path, folder: Path) -> Path:
+    return Path(shutil.copytree(project, folder / "project", symlinks=True))
+
+
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project after its first `dvc repro`, with method dynamic, committed."""
+    project = tiny_project(tmp_path_factory.mktemp("first") / "project")
+    assert stages_run(command(project, "dvc", "repro")) == ALL
+    commit_all(project)
+    return project
+
+
+@pytest.fixture(scope="module")
+def softly(first_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same project after an experiment named `softly`, with method soft."""
+    project = copy(first_run, tmp_path_factory.mktemp("softly"))
+    assert stages_run(command(project, "dvc", "exp", "run", "--name", "softly", "-S", "method=soft")) == FROM_TRAIN
+    return project
+
+
+def test_dynamic_prompts_are_scored_and_a_second_run_does_nothing(first_run: Path) -> None:
+    check_results(first_run, trials={0, 1})
+
+
+def test_soft_prompts_are_scored_and_a_second_run_does_nothing(softly: Path) -> None:
+    check_results(softly, trials={0, 1})
+
+
+def test_fine_tuning_is_scored_and_a_second_run_does_nothing(first_run: Path, tmp_path: Path) -> None:
+    project = copy(first_run, tmp_path)
+    change_params(project, {"method": "fine-tune"})
+    assert stages_run(command(project, "dvc", "repro")) == FROM_TRAIN
+    check_results(project, trials={0, 1})
+
+
+def test_zero_shot_is_scored_and_another_regime_starts_at_the_subset(first_run: Path, tmp_path: Path) -> None:
+    project = copy(first_run, tmp_path)
+    done = command(project, "dvc", "exp", "run", "-S", "method=zero-shot", "-S", "regime=50")
+    assert stages_run(done) == ["subset", *FROM_TRAIN]
+    check_results(project, trials={0})
+
+
+def test_the_way_back_comes_from_the_cache(first_run: Path, softly: Path, tmp_path: Path) -> None:
+    project = copy(softly, tmp_path)
+    assert stages_run(command(project, "dvc", "exp", "run", "-S", "method=dynamic")) == []
+    for name in ("scores.json", "curves.json", "scores/test.json", "train.json"):
+        assert (project / "metrics" / name).read_bytes() == (first_run / "metrics" / name).read_bytes()
+        assert (project / "metrics" / name).read_bytes() != (softly / "metrics" / name).read_bytes()
+
+
+def test_new_entries_in_the_tables_runtime_and_texts_rerun_nothing(first_run: Path, tmp_path: Path) -> None:
+    project = copy(first_run, tmp_path)
+    params = YAML(typ="safe", pure=True).load(project / "params.yaml")
+    for table in ("datasets", "models", "methods", "protocols"):
+        params[table]["another"] = next(iter(params[table].values()))
+    change_params(project, {**params, "runtime": {"device": "cpu", "threads": 1, "decode_rows": 3}})
+    (project / "README.md").write_text("A comment.\n", encoding="utf-8")
+    assert stages_run(command(project, "dvc", "repro")) == []
+
+
+def test_an_edit_to_decoding_leaves_what_came_before_it(first_run: Path, tmp_path: Path) -> None:
+    """Neither download nor pairs nor subset import it; DVC knows from the deps."""
+    project = copy(first_run, tmp_path)
+    with (project / "stages/core/decoding.py").open("a", encoding="utf-8") as file:
+        file.write("\n# a comment\n")
+    plan = stages_run(command(project, "dvc", "repro", "--dry"))
+    assert set(plan).isdisjoint(ALL[:3])
+    assert "greedy-generate" in plan
+
+
+def test_metrics_and_experiments_can_be_shown_and_compared(softly: Path) -> None:
+    shown = json.loads(command(softly, "dvc", "metrics", "show", "--json").stdout)[""]["data"]
+    assert set(shown["metrics/scores/test.json"]["data"]) == {*SIX, "pairs"}
+    widest = max(map(len, command(softly, "dvc", "metrics", "show").stdout.splitlines()))
+    assert widest <= 120, "dvc metrics show does not fit a terminal"
+
+    changed = json.loads(command(softly, "dvc", "metrics", "diff", "HEAD", "--json").stdout)
+    assert changed["metrics/scores/test.json"]["bleu1"]["new"] == read_json(softly / "metrics/scores.json")["bleu1"]
+
+    table = list(csv.DictReader(command(softly, "dvc", "exp", "show", "--csv", "--no-pager").stdout.splitlines()))
+    methods = {row["Experiment"] or row["rev"]: row["method"] for row in table}
+    assert methods == {"workspace": "soft", "main": "dynamic", "softly": "soft"}
+
+
+def test_plots_of_two_revisions_are_drawn_with_the_templates_of_the_project(softly: Path) -> None:
+    page = Path(command(softly, "dvc", "plots", "diff", "HEAD", "softly").stdout.strip().removeprefix("file://"))
+    html = page.read_text(encoding="utf-8")
+    specs = [json.JSONDecoder().raw_decode(html, found.end())[0] for found in re.finditer(r"var spec = ", html)]
+    by_title = {spec["title"]["text"]: spec for spec in specs}
+    assert set(by_title) == {"validation BLEU-4", "validation loss", "training loss", "learning rates"}
+    for spec in specs:
+        assert "DVC_METRIC" not in json.dumps(spec), "an anchor of the template was not filled"
+        drawn = {(row["rev"], row["trial"]) for row in spec["data"]["values"]}
+        assert drawn == {("HEAD", 0), ("HEAD", 1), ("softly", 0), ("softly", 1)}
+    curves = by_title["validation BLEU-4"]["spec"]["encoding"]
+    assert (curves["detail"]["field"], curves["x"]["field"], curves["y"]["field"]) == ("trial", "epoch", "bleu4")
+    assert by_title["learning rates"]["encoding"]["x"]["scale"]["type"] == "log"
