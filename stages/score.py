@@ -23,8 +23,8 @@ from itertools import compress
 from pathlib import Path
 from typing import Any
 
-from stages.core.bleu import MAX_ORDER, bleu, check_texts, signature
-from stages.core.bootstrap import bleu_interval, sentence_counts
+from stages.core.bleu import MAX_ORDER, check_texts, signature
+from stages.core.bootstrap import Counts, bleu_interval, bleu_of_sums, sentence_counts
 from stages.core.errors import StageError, run_stage
 from stages.core.files import check_folder, write_json
 from stages.core.leakage import exact_leakage, near_leakage
@@ -49,13 +49,14 @@ class Scale:
     seed: int
     parts: dict[str, Flags]  # by name, the test pairs of a part of the test set
 
-    def score(self, responses: Sequence[str], references: Sequence[str]) -> Scores | None:
-        """The scores of N responses to N references; None where there is none."""
+    def score(self, responses: Sequence[str], counts: Counts) -> Scores | None:
+        """The scores of N responses with their `sentence_counts` [N, 10]; None where there is none."""
         if not responses:
             return None
-        values = [bleu(responses, references, order) for order in range(1, MAX_ORDER + 1)]
+        sums = counts.sum(axis=0).tolist()
+        values = [bleu_of_sums(sums, order) for order in range(1, MAX_ORDER + 1)]
         values += [novelty(responses, self.turns), diversity(responses)]
-        low, high = bleu_interval(sentence_counts(responses, references), self.seed)
+        low, high = bleu_interval(counts, self.seed)
         return {
             **{name: round(value, DIGITS) for name, value in zip(SIX, values, strict=True)},
             "pairs": len(responses),
@@ -66,9 +67,10 @@ class Scale:
 
     def row(self, responses: Sequence[str]) -> Scores:
         """The scores of the responses to all test pairs, and below the name of each part to those of that part."""
-        scores = self.score(responses, self.references) or {}
+        counts = sentence_counts(responses, self.references)
+        scores = self.score(responses, counts) or {}
         for name, chosen in self.parts.items():
-            scores[name] = self.score(list(compress(responses, chosen)), list(compress(self.references, chosen)))
+            scores[name] = self.score(list(compress(responses, chosen)), counts[chosen])
         return scores
 
 

@@ -30,12 +30,13 @@ def test_counts_of_a_sentence_are_those_by_hand() -> None:
     assert counts.tolist() == [[4, 5, 3, 2, 1, 0, 4, 3, 2, 1], [0, 1, 0, 0, 0, 0, 0, 0, 0, 0]]
 
 
-def test_bleu_of_summed_counts_is_the_corpus_bleu() -> None:
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_bleu_of_summed_counts_is_the_corpus_bleu(order: int) -> None:
     for seed in range(20):
         references = texts(30, seed)
         responses = worsened(references, 0.3, seed)
         sums = sentence_counts(responses, references).sum(axis=0).tolist()
-        assert bleu_of_sums(sums) == pytest.approx(bleu(responses, references), abs=1e-12)
+        assert bleu_of_sums(sums, order) == pytest.approx(bleu(responses, references, order), abs=1e-12)
 
 
 def test_where_no_4_gram_matches_the_sums_are_smoothed_as_the_corpus_is() -> None:

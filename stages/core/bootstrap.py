@@ -19,7 +19,7 @@ Counts = np.ndarray[tuple[int, int], np.dtype[np.int64]]
 
 
 def sentence_counts(responses: Sequence[str], references: Sequence[str]) -> Counts:
-    """What BLEU-4 sums up over sentences.
+    """What BLEU sums up over sentences, so that any part of the corpus and any draw from it needs no new counting.
 
     Returns:
         [N, 10]: words of the response, words of the reference, matching n-grams of the orders 1 to 4, n-grams of the
@@ -36,10 +36,12 @@ def sentence_counts(responses: Sequence[str], references: Sequence[str]) -> Coun
     return np.array([[score.sys_len, score.ref_len, *score.counts, *score.totals] for score in scores], dtype=np.int64)
 
 
-def bleu_of_sums(sums: Sequence[int]) -> float:
-    """BLEU-4 from 0 to 1 of the sums of `sentence_counts` over sentences: 10 numbers."""
-    correct, total = list(sums[2 : 2 + MAX_ORDER]), list(sums[2 + MAX_ORDER :])
-    return float(BLEU.compute_bleu(correct, total, int(sums[0]), int(sums[1]), smooth_method="exp").score) / 100
+def bleu_of_sums(sums: Sequence[int], order: int = MAX_ORDER) -> float:
+    """What `bleu` gives, from the sums of `sentence_counts` over the sentences: 10 numbers."""
+    words, reference_words, *ngrams = sums
+    correct, total = ngrams[:order], ngrams[MAX_ORDER : MAX_ORDER + order]
+    score = BLEU.compute_bleu(correct, total, words, reference_words, smooth_method="exp", max_ngram_order=order)
+    return float(score.score) / 100
 
 
 def resampled_bleu(counts: Counts, seed: int, samples: int = SAMPLES) -> list[float]:
