@@ -46,7 +46,7 @@ def main(arguments: argparse.Namespace) -> None:
     """Read the corpus, write its pairs and their report."""
     params = load_params()
     check_folder(arguments.dialogues)
-    corpus, read = read_corpus(params.chosen_dataset, arguments.dialogues)
+    corpus, read = read_corpus(f"datasets.{params.dataset}", params.chosen_dataset, arguments.dialogues)
     report: dict[str, Any] = {"stride": params.pairs.stride, "files": {name: dict(read[name]) for name in read}}
     with output_folder(arguments.pairs) as folder:
         for split in SPLITS:

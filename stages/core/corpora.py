@@ -39,8 +39,13 @@ def file_name(dataset: Dataset, split: str) -> str:
     return split + SUFFIXES[dataset.format]
 
 
-def read_corpus(dataset: Dataset, folder: Path) -> tuple[dict[str, list[Dialogue]], dict[str, Counts]]:
+def read_corpus(key: str, dataset: Dataset, folder: Path) -> tuple[dict[str, list[Dialogue]], dict[str, Counts]]:
     """Read the files of a corpus.
+
+    Args:
+        key: of the corpus in params.yaml, for errors.
+        dataset: its entry.
+        folder: the output of the download stage.
 
     Returns:
         The usable dialogues (at least two turns with text) of train, validation and test, sorted by their id, and
@@ -56,7 +61,7 @@ def read_corpus(dataset: Dataset, folder: Path) -> tuple[dict[str, list[Dialogue
         path = folder / file_name(dataset, split)
         dialogues[split] = _dialogues(READERS[dataset.format](path, counts[split]), counts[split])
     if dataset.split is not None:
-        return split_dialogues(dialogues["all"], dataset.split), counts
+        return split_dialogues(f"{key}.split", dialogues["all"], dataset.split), counts
     return dialogues, counts
 
 
@@ -65,7 +70,7 @@ def content_id(turns: list[str]) -> str:
     return hashlib.sha256(json.dumps(turns, ensure_ascii=False).encode()).hexdigest()[:16]
 
 
-def split_dialogues(dialogues: list[Dialogue], split: Split) -> dict[str, list[Dialogue]]:
+def split_dialogues(subject: str, dialogues: list[Dialogue], split: Split) -> dict[str, list[Dialogue]]:
     """Set test and validation dialogues aside, those of lowest sha256 of `seed:id`; the others are for training.
 
     Equal dialogues (`id`, `id-2`, ...) stay together, so a set may get a few more than `split` asks for.
@@ -84,7 +89,7 @@ def split_dialogues(dialogues: list[Dialogue], split: Split) -> dict[str, list[D
         parts[(wanting or ["train"])[0]].extend(equal)
     if not parts["train"]:
         found = f"{split.validation} + {split.test} dialogues are set aside of {len(dialogues)} usable ones"
-        raise StageError("datasets.<dataset>.split", found, "set fewer aside: none is left for training")
+        raise StageError(subject, found, "set fewer aside: none is left for training")
     return {name: sorted(part, key=lambda dialogue: dialogue.dialogue) for name, part in parts.items()}
 
 
