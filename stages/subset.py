@@ -45,7 +45,8 @@ def choose_pairs(pairs: list[Pair], count: int | None, seed: int) -> list[Pair]:
 
 def remaining_turns(dialogues: list[Dialogue], kept: list[Pair], dropped: list[Pair]) -> list[Dialogue]:
     """The dialogues that keep a pair, without the turns that stand in dropped pairs only."""
-    trained, gone = defaultdict(set), defaultdict(set)
+    trained: dict[str, set[str]] = defaultdict(set)
+    gone: dict[str, set[str]] = defaultdict(set)
     for pair in kept:
         trained[pair.dialogue] |= {pair.query, pair.response}
     for pair in dropped:

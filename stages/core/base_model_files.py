@@ -112,7 +112,9 @@ def convert_gguf(subject: str, file: Path, folder: Path) -> None:
     try:
         model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    except (ValueError, KeyError, NotImplementedError) as error:
+    except (MemoryError, OSError):
+        raise
+    except Exception as error:  # whatever transformers' parser does with a damaged or foreign file
         found = f"transformers cannot read this GGUF file ({one_line(str(error))[:200]})"
         raise StageError(subject, found, "use a GGUF of an architecture that it supports, or safetensors") from None
     configuration = model.config.to_dict() | {"architectures": [type(model).__name__]}
