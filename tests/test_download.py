@@ -275,6 +275,7 @@ def test_gguf_becomes_a_clean_folder_with_tied_weights_once_and_the_same_bytes_t
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "data/model")
     text = "my sister , is really great . Oh , why ?"
     assert tokenizer.decode(tokenizer(text).input_ids) == text
+    assert tokenizer.clean_up_tokenization_spaces is False
     assert tokenizer.eos_token_id == model.config.eos_token_id
 
 

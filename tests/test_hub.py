@@ -35,7 +35,7 @@ from tests.helpers_data import (
     write_params,
     zip_of,
 )
-from tests.hub_server import Fault, HubServer
+from tests.hub_server import LARGE, Fault, HubServer, etag_of
 from tests.tiny import tiny_dialogues, tiny_model, tiny_tokenizer
 
 SPLITS = ("train", "validation", "test")
@@ -303,6 +303,19 @@ def test_a_damaged_file_in_the_cache_of_the_hub_is_replaced(project: Project, we
     blob.write_bytes(files["model.safetensors"][:-1] + b"x")
     project.succeeds()
     assert (project.folder / "data/model/model.safetensors").read_bytes() == files["model.safetensors"]
+
+
+def test_a_damaged_small_file_in_the_cache_is_replaced_if_it_is_pinned(project: Project) -> None:
+    """The hub names small files by git's hash; params.yaml's sha256 is what finds the damage."""
+    content = (project.folder / "sources/all.jsonl").read_bytes()
+    assert len(content) < LARGE
+    project.hub.add("datasets/me/small", "f" * 40, {"all.jsonl": content})
+    project.params["datasets"]["local"]["source"] = "hub:datasets/me/small@main"
+    project.succeeds()
+    (blob,) = (project.folder / "home").rglob(f"blobs/{etag_of(content)}")
+    blob.write_bytes(content[:-2] + b" \n")
+    project.succeeds()
+    assert (project.folder / "data/dialogues/all.jsonl").read_bytes() == content
 
 
 @pytest.mark.parametrize("method", ["HEAD", "GET"])

@@ -28,8 +28,8 @@ def some_pairs(dialogues: int, each: int = 2) -> list[Pair]:
         (11_118, 10.0, 1_112),
         (11_118, 100.0, 11_118),
         (60, 10.0, 6),
-        (10, 70.0, 7),  # 0.7 * 10 is above 7 in floating point
-        (1_000, 0.1, 1),  # and 0.001 * 1000 above 1
+        (500, 32.2, 161),  # 500 * 32.2 / 100 is above 161 in floating point
+        (1_000, 16.1, 161),
         (7, 0.001, 1),  # never empty
         (1_000, 33.3, 333),
     ],

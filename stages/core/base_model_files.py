@@ -125,7 +125,7 @@ def convert_gguf(subject: str, file: Path, folder: Path) -> None:
     (folder / "model.safetensors").chmod(0o644)  # as the other files; safetensors makes it the owner's alone
     # GGUF files can name another end of text than the configuration does: SmolLM2's says <|im_start|>.
     tokenizer.eos_token = tokenizer.convert_ids_to_tokens(_first(model.config.eos_token_id))
-    # Decoding gives the text that was encoded, "fine , thanks ." with its spaces.
+    # Decoding gives what was encoded, spaces before commas too; transformers warns of the other choice at each load.
     tokenizer.clean_up_tokenization_spaces = False
     tokenizer.save_pretrained(folder)
 
