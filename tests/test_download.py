@@ -265,7 +265,7 @@ def test_gguf_becomes_a_clean_folder_with_tied_weights_once_and_the_same_bytes_t
     stored = load_file(tmp_path / "data/model/model.safetensors")
     assert "lm_head.weight" not in stored
     assert {tensor.dtype for tensor in stored.values()} == {torch.float32}
-    assert "quantization_config" not in json.loads(outputs[0]["config.json"])
+    assert "quantization_config" not in json.loads(written["config.json"])
     check_model_folder("key", tmp_path / "data/model")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "data/model")
     assert model.lm_head.weight is model.get_input_embeddings().weight

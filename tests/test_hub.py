@@ -361,12 +361,12 @@ def test_the_users_token_goes_to_the_hub_and_to_nobody_else(project: Project, we
     assert set(project.hub.tokens) == {"127.0.0.1 with token", "localhost without token"}
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_a_signal_in_a_download_leaves_nothing_half_done(
     project: Project, weights: Path, number: signal.Signals, code: int
 ) -> None:
-    project.serve_gpt2(weights)
-    project.hub.faults["model.safetensors"] = Fault("stall")
+    files = project.serve_gpt2(weights)
+    project.hub.faults["model.safetensors"] = Fault("stall", times=1)
     write_params(project.folder, project.params)
     variables = {**project.variables, "HF_HUB_DOWNLOAD_TIMEOUT": "60"}
     stage = subprocess.Popen(
@@ -384,4 +384,9 @@ def test_a_signal_in_a_download_leaves_nothing_half_done(
     stage.send_signal(number)
     _, stderr = stage.communicate(timeout=60)
     assert stage.returncode == code, stderr
-    assert list((project.folder / "data").iterdir()) == []
+    names = {path.name for path in (project.folder / "data").iterdir()}
+    assert not names & {"dialogues", "model"}
+    assert number == signal.SIGKILL or not names
+    project.succeeds()
+    assert (project.folder / "data/model/model.safetensors").read_bytes() == files["model.safetensors"]
+    assert {path.name for path in (project.folder / "data").iterdir()} == {"dialogues", "model"}

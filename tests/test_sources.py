@@ -19,7 +19,7 @@ import pytest
 
 from stages.core import archives, retries, sources
 from stages.core.archives import extract_member
-from stages.core.errors import StageError
+from stages.core.errors import StageError, describe
 from stages.core.source_params import Source, SourceFile, parse_source
 from stages.core.sources import Fetcher, download
 from stages.core.strict import Refused
@@ -226,6 +226,18 @@ def test_a_missing_folder_and_a_missing_file_are_named(tmp_path: Path) -> None:
     (tmp_path / "other.txt").write_bytes(b"")
     with pytest.raises(StageError, match=rf"no file data\.txt in {tmp_path}; its files are other\.txt"):
         fetch(f"file:{tmp_path}", tmp_path, "data.txt", sha256="0" * 64)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("member", [None, "data.txt"])
+def test_a_full_disk_is_said_of_the_file_that_was_written(member: str | None, tmp_path: Path) -> None:
+    (tmp_path / "data.zip").write_bytes(GOOD["zip"])
+    target = tmp_path / "target"
+    target.symlink_to("/dev/full")
+    file = SourceFile(member=member, sha256=sha256(GOOD["zip"]))
+    with pytest.raises(OSError, match="No space left") as caught:
+        Fetcher("models.x", f"file:{tmp_path}", tmp_path / "scratch").fetch("name", file, "data.zip", target)
+    assert describe(caught.value).startswith(f"{target}: no space left on the device; ")
 
 
 # --- an address ----------------------------------------------------------------------------------------------------

@@ -121,7 +121,10 @@ def convert_gguf(subject: str, file: Path, folder: Path) -> None:
     for key in ("quantization_config", "_name_or_path"):
         configuration.pop(key, None)
     write_bytes(folder / "config.json", to_json(dict(sorted(configuration.items()))).encode())
-    save_file(_each_once(model.state_dict()), folder / "model.safetensors", metadata={"format": "pt"})
+    try:
+        save_file(_each_once(model.state_dict()), folder / "model.safetensors", metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise StageError(folder / "model.safetensors", one_line(str(error)), "free some space there") from None
     (folder / "model.safetensors").chmod(0o644)  # as the other files; safetensors makes it the owner's alone
     # GGUF files can name another end of text than the configuration does: SmolLM2's says <|im_start|>.
     tokenizer.eos_token = tokenizer.convert_ids_to_tokens(_first(model.config.eos_token_id))

@@ -1,5 +1,6 @@
 """Files from pinned sources (a wheel, the hub, an address, a folder), each checked by its sha256 before it is used."""
 
+import errno
 import re
 import shutil
 import subprocess
@@ -45,7 +46,14 @@ class Fetcher:
         Raises:
             StageError: it cannot be had, or it is not what params.yaml pins.
         """
-        subject = f"{self.key}.files.{name}"
+        try:
+            self._fetch(f"{self.key}.files.{name}", file, path, target)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):  # said without a name, or with the one that was read
+                raise OSError(error.errno, error.strerror, str(target)) from error
+            raise
+
+    def _fetch(self, subject: str, file: SourceFile, path: str | None, target: Path) -> None:
         artifact = self._artifact(subject, file, path)
         if file.member is None:
             shutil.copyfile(artifact, target)
