@@ -27,7 +27,7 @@ from tests.helpers_data import (
     write_params,
     zip_of,
 )
-from tests.tiny import tiny_model, tiny_tokenizer
+from tests.tiny import MODEL_FILES, tiny_model, tiny_tokenizer
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
