@@ -5,7 +5,7 @@ from pathlib import Path
 
 from stages.core.base_model import load_base_model, load_tokenizer
 from stages.core.decoding import greedy
-from stages.core.device import DTYPES, choose_device
+from stages.core.device import arithmetic, choose_device
 from stages.core.encoding import encode_pairs, to_text
 from stages.core.errors import run_stage
 from stages.core.files import check_folder, output_folder
@@ -24,7 +24,7 @@ def main(arguments: argparse.Namespace) -> None:
     description = read_description(arguments.trained, files_hash(check_folder(arguments.model)))
     check_folder(arguments.trained)
     device = choose_device(params.runtime)
-    base = load_base_model(arguments.model, device, DTYPES[protocol.decoding_precision])
+    base = load_base_model(arguments.model, device, arithmetic(protocol.decoding_precision, device))
     tokenizer = load_tokenizer(arguments.model)
     method, weights = read_trained(arguments.trained, base, description)
     pairs = read_records(arguments.subset / "test.jsonl", Pair)
@@ -43,7 +43,9 @@ def main(arguments: argparse.Namespace) -> None:
         Response(pair.dialogue, pair.position, pair.query, pair.response, to_text(answer, tokenizer))
         for pair, answer in zip(pairs, answers, strict=True)
     ]
-    with output_folder(arguments.responses, cut_queries=cuts.queries, unended_responses=unended) as folder:
+    facts = {name: description[name] for name in ("learning_rate", "epoch", "best_at_range_end")}
+    facts |= {"cut_queries": cuts.queries, "unended_responses": unended}
+    with output_folder(arguments.responses, **facts) as folder:
         write_records(folder / "responses.jsonl", responses)
 
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from stages.core.base_model import BaseModel, check_row_length, load_base_model, load_tokenizer
 from stages.core.checkpoint import Position, TrainingState, fingerprint_of
-from stages.core.device import DTYPES, choose_device
+from stages.core.device import arithmetic, choose_device
 from stages.core.encoding import encode_pairs
 from stages.core.errors import StageError, run_stage
 from stages.core.files import check_folder, output_folder, write_json
@@ -36,10 +36,10 @@ def load_both(folder: Path, params: Params) -> tuple[BaseModel, BaseModel]:
     """The base model in the precision of training, and in the precision of decoding (the same one if they agree)."""
     device = choose_device(params.runtime)
     training, decoding = params.chosen_protocol.training, params.chosen_protocol.decoding_precision
-    base = load_base_model(folder, device, DTYPES[training.precision], training.dropout)
-    if decoding == training.precision:
+    base = load_base_model(folder, device, arithmetic(training.precision, device), training.dropout)
+    if arithmetic(decoding, device) == base.dtype:
         return base, base
-    return base, load_base_model(folder, device, DTYPES[decoding])
+    return base, load_base_model(folder, device, arithmetic(decoding, device))
 
 
 def load_examples(subset: Path, tokenizer: PreTrainedTokenizerBase, params: Params) -> Examples:
@@ -143,7 +143,7 @@ def write_metrics(arguments: argparse.Namespace, trials: Sequence[Trial], best: 
     write_json(arguments.summary, summary)
 
 
-def describe(params: Params, base_hash: str, best: Trial, base: BaseModel) -> dict[str, Any]:
+def describe(params: Params, base_hash: str, best: Trial, end: str | None, base: BaseModel) -> dict[str, Any]:
     """What stands beside the trained weights."""
     protocol = params.chosen_protocol
     return {
@@ -152,10 +152,11 @@ def describe(params: Params, base_hash: str, best: Trial, base: BaseModel) -> di
         "learning_rate": best.learning_rate,
         "epoch": best.best_epoch,
         "validation_bleu4": best.best_bleu4,
+        "best_at_range_end": end,
         "seed": params.seed,
         "training": protocol.training.model_dump(),
         "lengths": protocol.lengths.model_dump(),
-        "environment": versions(base.device),
+        "environment": versions(base.device, base.dtype),
     }
 
 
@@ -179,7 +180,7 @@ def main(arguments: argparse.Namespace) -> None:
         facts = {
             "data": data_hash, "model": base_hash, "method": params.chosen_method.model_dump(), "seed": params.seed,
             "protocol": protocol.model_dump(exclude={"data": True, "training": {"learning_rates"}}),
-            "code": code_hash(), "environment": versions(base.device),
+            "code": code_hash(), "environment": versions(base.device, base.dtype),
         }  # fmt: skip
         root = Path(os.environ.get(STATE_VARIABLE) or ".state") / "train"
         trials, best_weights = run_trials(sweep, facts, root)
@@ -188,7 +189,7 @@ def main(arguments: argparse.Namespace) -> None:
         best = untrained(sweep)
         trials, best_weights = [best], None
     with output_folder(arguments.trained) as folder:
-        write_trained(folder, best_weights, describe(params, base_hash, best, base))
+        write_trained(folder, best_weights, describe(params, base_hash, best, range_end(best, trials), base))
     write_metrics(arguments, trials, best, parameters)
 
 

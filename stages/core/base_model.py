@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.cache_utils import Cache
 
 from stages.core.errors import StageError
+from stages.core.fast_cpu import SHORT
 
 # The names under which configurations of the hub's families keep their dropout probabilities.
 DROPOUTS = (
@@ -143,6 +144,8 @@ def load_base_model(folder: Path, device: torch.device, dtype: torch.dtype, drop
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise StageError(folder, f"no causal language model ({error})", "see `models` in params.yaml") from None
+    if device.type == "cpu" and model.config._attn_implementation == "sdpa":
+        model.set_attn_implementation(SHORT)
     base = BaseModel(model.to(device).eval().requires_grad_(False))  # type: ignore[arg-type]
     _check_parts(base, folder)
     return base

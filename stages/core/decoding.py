@@ -13,6 +13,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 from stages.core.base_model import Weights
 from stages.core.device import is_out_of_memory
 from stages.core.encoding import Rows, join
+from stages.core.fast_cpu import OneDnnLinear
 from stages.core.methods import Method
 
 ROWS = 256  # rows of a batch: beyond it the layers' matrix products gain nothing on any machine tried
@@ -157,7 +158,7 @@ def greedy(
     order = sorted(range(len(queries)), key=lambda number: (-len(queries[number]), number))
     answers: list[list[list[int]]] = [[[] for _ in queries] for _ in trials]
     start = 0
-    with torch.inference_mode():
+    with torch.inference_mode(), OneDnnLinear():
         while start < len(order):
             chosen = order[start : start + max(1, room // len(trials))]
             try:

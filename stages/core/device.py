@@ -8,6 +8,7 @@ from stages.core.errors import StageError
 from stages.core.params import Precision, Runtime
 
 DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+CPU_BFLOAT16 = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # of torch.cpu: products in hardware
 
 
 def choose_device(runtime: Runtime) -> torch.device:
@@ -30,6 +31,17 @@ def choose_device(runtime: Runtime) -> torch.device:
         found = f"{runtime.device}, which this machine does not have"
         raise StageError("params.yaml: runtime.device", found, "use auto")
     return torch.device(runtime.device)
+
+
+def arithmetic(precision: Precision, device: torch.device) -> torch.dtype:
+    """The type of the layers' arithmetic; auto is bfloat16 where the processor multiplies it in hardware."""
+    if precision != "auto":
+        return DTYPES[precision]
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in CPU_BFLOAT16)
+    return torch.bfloat16 if native else torch.float32
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -5,6 +5,8 @@ import errno
 import os
 import signal
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable
 from types import FrameType
@@ -51,6 +53,22 @@ def _raise_terminated(signum: int, frame: FrameType | None) -> None:
     raise Terminated
 
 
+def _stop_with_parent() -> None:
+    """Under DVC, stop when it has died: it does not supervise its children, and the next `dvc repro` starts another.
+
+    Sends this process SIGTERM, so that it saves and ends as on any other request to stop.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if "DVC_STAGE" in os.environ:
+        threading.Thread(target=watch, daemon=True).start()
+
+
 def run_stage(name: str, parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], None]) -> None:
     """Parse the arguments, run `main` and exit: 0 when done, 1 on an error, 130 after Ctrl-C, 143 after SIGTERM.
 
@@ -61,13 +79,14 @@ def run_stage(name: str, parser: argparse.ArgumentParser, main: Callable[[argpar
     arguments = parser.parse_args()
     debug = arguments.debug or os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
     signal.signal(signal.SIGTERM, _raise_terminated)
+    _stop_with_parent()
     try:
         main(arguments)
         code = 0
     except (KeyboardInterrupt, Terminated) as stop:
         code = 130 if isinstance(stop, KeyboardInterrupt) else 143
         print(f"ERROR {name}: stopped by a signal: nothing is lost; run it again to go on", file=sys.stderr)
-    except Exception as error:  # noqa: BLE001 - the boundary: every error becomes one line
+    except Exception as error:  # the boundary: every error becomes one line
         if debug:
             traceback.print_exc()
         code = 1

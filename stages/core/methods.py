@@ -185,7 +185,9 @@ def _build_controller(base: BaseModel, layers: int) -> PreTrainedModel:
         config.layer_types = config.layer_types[:layers]
     config.vocab_size, config.pad_token_id = 1, None  # it reads embedded queries, so its own table goes at once
     config.dtype = torch.float32
-    controller: PreTrainedModel = AutoModel.from_config(config)
+    controller: PreTrainedModel = AutoModel.from_config(
+        config, attn_implementation=base.model.config._attn_implementation
+    )
     controller.set_input_embeddings(nn.Identity())
     return controller
 

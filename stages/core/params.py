@@ -18,7 +18,7 @@ MAX_TRIALS = 64
 Positive = Annotated[int, Field(gt=0)]
 LearningRate = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 class Pairs(Strict):

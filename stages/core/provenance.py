@@ -30,13 +30,14 @@ def files_hash(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
-def versions(device: torch.device) -> dict[str, Any]:
+def versions(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """Libraries, machine and threads: sums, and so the last bits of every weight, depend on them."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "precision": str(dtype).removeprefix("torch."),
         "machine": platform.machine(),
         "threads": torch.get_num_threads(),
     }

@@ -111,10 +111,10 @@ def response_losses(method: Method, trials: Sequence[Weights], batch: Batch, tra
     """
     weights = [method.prepared(own) for own in trials]
     parts: list[list[Tensor]] = []
+    both = torch.cat([batch.queries, batch.responses], dim=1)
     for own in weights:
-        queries = method.embed(own, batch.queries)
-        prompt = method.prompt(own, queries, train)
-        row = [queries, method.embed(own, batch.responses)]
+        row = list(method.embed(own, both).split([batch.queries.shape[1], batch.responses.shape[1]], dim=1))
+        prompt = method.prompt(own, row[0], train)
         parts.append(row if prompt is None else [prompt, *row])
     prompted = len(parts[0]) == 3
     lengths = [batch.query_lengths] * (1 + prompted) + [batch.response_lengths]
