@@ -14,7 +14,7 @@ from stages.core.params import Dynamic, FineTune, LearningRates, Soft, Training,
 from tests.tiny import tiny_model
 
 FAMILIES = (("gpt2", True), ("llama", True), ("llama", False))
-SETTINGS = {
+SETTINGS: dict[str, FineTune | Soft | Dynamic | ZeroShot] = {
     "fine-tune": FineTune(kind="fine-tune"),
     "soft": Soft(kind="soft", prompt_tokens=32, train_embeddings=True),
     "soft-classic": Soft(kind="soft", prompt_tokens=32, train_embeddings=False),

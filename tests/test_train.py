@@ -101,7 +101,7 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(damage: str, undisturbed:
     if damage == "missing":
         victim.unlink()
     else:
-        victim.write_bytes({"truncated": content[:100], "flipped": content, "empty": b""}[damage])
+        victim.write_bytes(bytes({"truncated": content[:100], "flipped": content, "empty": b""}[damage]))
     err = finish(folder)
     assert f"{newest.name}: not usable" in err.replace(str(folder), "")
     assert result(folder) == result(undisturbed)

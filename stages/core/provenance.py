@@ -14,9 +14,8 @@ import transformers
 def code_hash() -> str:
     """Hex sha256 over the sources of every module of this project that is loaded: an edit makes old state stale."""
     own = Path(__file__).resolve().parents[1]
-    sources = {
-        Path(module.__file__).resolve() for module in list(sys.modules.values()) if getattr(module, "__file__", "")
-    }
+    files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+    sources = {Path(file).resolve() for file in files if file}
     digest = hashlib.sha256()
     for source in sorted(sources):
         if source.is_relative_to(own):

@@ -113,12 +113,12 @@ def response_losses(method: Method, trials: Sequence[Weights], batch: Batch, tra
     parts: list[list[Tensor]] = []
     both = torch.cat([batch.queries, batch.responses], dim=1)
     for own in weights:
-        row = list(method.embed(own, both).split([batch.queries.shape[1], batch.responses.shape[1]], dim=1))
-        prompt = method.prompt(own, row[0], train)
-        parts.append(row if prompt is None else [prompt, *row])
+        query, response = method.embed(own, both).split([batch.queries.shape[1], batch.responses.shape[1]], dim=1)
+        prompt = method.prompt(own, query, train)
+        parts.append([query, response] if prompt is None else [prompt, query, response])
     prompted = len(parts[0]) == 3
     lengths = [batch.query_lengths] * (1 + prompted) + [batch.response_lengths]
-    rows = [join(part, lengths).embedded for part in parts]
+    rows = [join(three, lengths).embedded for three in parts]
     hidden = method.base.hidden(torch.cat(rows), weights=method.layers(weights[0]))
     row, column = (index.to(hidden.device) for index in response_positions(batch, prompted))
     targets = response_targets(batch)
