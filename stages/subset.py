@@ -9,12 +9,15 @@ import math
 from collections import defaultdict
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from stages.core.errors import StageError, run_stage
 from stages.core.files import check_folder, output_folder, write_json
 from stages.core.overlap import overlapping
-from stages.core.params import load_params
+from stages.core.params import Params, load_params
 from stages.core.records import SPLITS, Dialogue, Pair, read_records, write_records
+
+Chosen = dict[str, list[Pair] | list[Dialogue]]  # the name of a file to write, and its records
 
 
 def rank(seed: int, name: str) -> str:
@@ -58,52 +61,61 @@ def remaining_turns(dialogues: list[Dialogue], kept: list[Pair], dropped: list[P
     ]
 
 
-def main(arguments: argparse.Namespace) -> None:
-    """Choose, drop what overlaps if asked to, write."""
-    params = load_params()
+def without_overlap(candidates: list[Pair], held_out: list[Pair], regime: float) -> tuple[list[Pair], list[Pair]]:
+    """The training pairs that do not overlap the held-out ones, and those that do.
+
+    Raises:
+        StageError: none is left.
+    """
+    overlaps = overlapping(candidates, held_out)
+    kept = [pair for pair, overlap in zip(candidates, overlaps, strict=True) if not overlap]
+    dropped = [pair for pair, overlap in zip(candidates, overlaps, strict=True) if overlap]
+    if not kept:
+        found = f"all {len(dropped)} training pairs of regime {regime} overlap validation or test"
+        raise StageError("params.yaml: drop_overlap", found, "raise regime or set drop_overlap to false")
+    return kept, dropped
+
+
+def choose(pairs: dict[str, list[Pair]], dialogues: list[Dialogue], params: Params) -> tuple[Chosen, dict[str, Any]]:
+    """The records of each file to write, and the report."""
     data, seed = params.chosen_protocol.data, params.seed
+    names, whole = choose_dialogues(pairs["train"], data.train_dialogues, params.regime, seed)
+    train = [pair for pair in pairs["train"] if pair.dialogue in names]
+    dropped: list[Pair] = []
+    if params.drop_overlap:  # of validation and test as a whole, whatever part of them the protocol takes
+        train, dropped = without_overlap(train, pairs["validation"] + pairs["test"], params.regime)
+    turns = remaining_turns(dialogues, train, dropped)
+    chosen: Chosen = {
+        "train": train,
+        "validation": choose_pairs(pairs["validation"], data.validation_pairs, seed),
+        "test": choose_pairs(pairs["test"], data.test_pairs, seed),
+        "turns": turns,
+    }
+    report: dict[str, Any] = {"regime": params.regime}
+    report |= {split: {"pairs": len(chosen[split]), "pairs_of_corpus": len(pairs[split])} for split in SPLITS}
+    report["train"] |= {
+        "dialogues": len(turns),
+        "turns": sum(len(each.turns) for each in turns),
+        "dialogues_of_100_percent": whole,
+        "dialogues_of_corpus": len({pair.dialogue for pair in pairs["train"]}),
+        "pairs_dropped_for_overlap": len(dropped),
+        "dialogues_dropped_for_overlap": len(names) - len(turns),
+    }
+    return chosen, report
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Read the pairs, choose, write."""
+    params = load_params()
     check_folder(arguments.pairs)
     pairs = {split: read_records(arguments.pairs / f"{split}.jsonl", Pair) for split in SPLITS}
-    dialogues = read_records(arguments.pairs / "turns.jsonl", Dialogue)
-
-    names, whole = choose_dialogues(pairs["train"], data.train_dialogues, params.regime, seed)
-    candidates = [pair for pair in pairs["train"] if pair.dialogue in names]
-    overlaps = (
-        overlapping(candidates, pairs["validation"] + pairs["test"])
-        if params.drop_overlap
-        else [False] * len(candidates)
-    )
-    train = [pair for pair, overlap in zip(candidates, overlaps, strict=True) if not overlap]
-    dropped = [pair for pair, overlap in zip(candidates, overlaps, strict=True) if overlap]
-    if not train:
-        found = f"all {len(dropped)} training pairs of regime {params.regime} overlap validation or test"
-        raise StageError("params.yaml: drop_overlap", found, "raise regime or set drop_overlap to false")
-    turns = remaining_turns(dialogues, train, dropped)
-    validation = choose_pairs(pairs["validation"], data.validation_pairs, seed)
-    test = choose_pairs(pairs["test"], data.test_pairs, seed)
-
+    chosen, report = choose(pairs, read_records(arguments.pairs / "turns.jsonl", Dialogue), params)
     with output_folder(arguments.subset) as folder:
-        write_records(folder / "train.jsonl", train)
-        write_records(folder / "validation.jsonl", validation)
-        write_records(folder / "test.jsonl", test)
-        write_records(folder / "turns.jsonl", turns)
-    report = {
-        "regime": params.regime,
-        "train": {
-            "dialogues": len(turns),
-            "pairs": len(train),
-            "turns": sum(len(each.turns) for each in turns),
-            "dialogues_of_100_percent": whole,
-            "dialogues_of_corpus": len({pair.dialogue for pair in pairs["train"]}),
-            "pairs_of_corpus": len(pairs["train"]),
-            "pairs_dropped_for_overlap": len(dropped),
-            "dialogues_dropped_for_overlap": len(names) - len(turns),
-        },
-        "validation": {"pairs": len(validation), "pairs_of_corpus": len(pairs["validation"])},
-        "test": {"pairs": len(test), "pairs_of_corpus": len(pairs["test"])},
-    }
+        for name, records in chosen.items():
+            write_records(folder / f"{name}.jsonl", records)
     write_json(arguments.report, report)
-    print(f"{len(turns)} dialogues, {len(train)} training, {len(validation)} validation and {len(test)} test pairs")
+    counts = ", ".join(f"{report[split]['pairs']} {split} pairs" for split in SPLITS)
+    print(f"{report['train']['dialogues']} dialogues, {counts}")
 
 
 if __name__ == "__main__":
