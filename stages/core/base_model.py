@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.func import functional_call
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -137,13 +138,22 @@ def load_base_model(folder: Path, device: torch.device, dtype: torch.dtype, drop
         for name in DROPOUTS:
             if isinstance(getattr(config, name, None), float):
                 setattr(config, name, dropout)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise StageError(folder, f"no causal language model ({error})", "see `models` in params.yaml") from None
+    if info["missing_keys"]:  # the library would make them up and only warn
+        names = ", ".join(sorted(info["missing_keys"])[:3])
+        raise StageError(folder, f"its weights lack {names}", "use the complete model")
     if device.type == "cpu" and model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(SHORT)
     base = BaseModel(model.to(device).eval().requires_grad_(False))  # type: ignore[arg-type]

@@ -1,0 +1,78 @@
+"""What replaces the library's functions on a CPU computes what they compute."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from stages.core.fast_cpu import LONGEST, OneDnnLinear, short_attention
+
+
+def inputs(groups: int, tokens: int, length: int, grad: bool = False) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(2, 2 * groups, tokens, 8), (2, 2, length, 8), (2, 2, length, 8)]
+    return [torch.randn(shape, generator=generator).requires_grad_(grad) for shape in shapes]
+
+
+def module(groups: int) -> Any:
+    return SimpleNamespace(is_causal=True, num_key_value_groups=groups)
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_causal_attention_and_its_gradients(groups: int) -> None:
+    ours, theirs = inputs(groups, 11, 11, grad=True), inputs(groups, 11, 11, grad=True)
+    first = short_attention(module(groups), *ours, attention_mask=None)[0]
+    second = sdpa_attention_forward(module(groups), *theirs, attention_mask=None)[0]  # type: ignore[arg-type]
+    assert torch.allclose(first, second, atol=1e-5)
+    first.square().sum().backward()
+    second.square().sum().backward()
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.grad is not None and other.grad is not None
+        assert torch.allclose(one.grad, other.grad, atol=1e-4)
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("tokens", [1, 5])
+def test_attention_with_padding_and_a_cache(groups: int, tokens: int) -> None:
+    length = 9
+    mask = torch.ones(2, 1, tokens, length, dtype=torch.bool).tril(length - tokens)
+    mask[0, :, :, :3] = False
+    some = inputs(groups, tokens, length)
+    first = short_attention(module(groups), *some, attention_mask=mask)[0]
+    second = sdpa_attention_forward(module(groups), *some, attention_mask=mask)[0]  # type: ignore[arg-type]
+    assert torch.allclose(first, second, atol=1e-5)
+
+
+def test_long_rows_go_to_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    from stages.core import fast_cpu
+
+    monkeypatch.setattr(fast_cpu, "sdpa_attention_forward", lambda *words, **more: ("library", None))
+    long, short = inputs(1, LONGEST + 1, LONGEST + 1), inputs(1, 4, 4)
+    assert short_attention(module(1), *long, attention_mask=None)[0] == "library"  # type: ignore[comparison-overlap]
+    assert isinstance(short_attention(module(1), *short, attention_mask=None)[0], torch.Tensor)
+
+
+def test_products_by_onednn_equal_pytorch_s() -> None:
+    rows, weight, bias = torch.randn(3, 4, 20), torch.randn(7, 20), torch.randn(7)
+    with torch.inference_mode():
+        expected = F.linear(rows, weight, bias), F.linear(rows, weight), torch.addmm(bias, rows[0], weight.t())
+        with OneDnnLinear():
+            found = F.linear(rows, weight, bias), F.linear(rows, weight), torch.addmm(bias, rows[0], weight.t())
+    for one, other in zip(expected, found, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+
+
+def test_gradients_and_other_types_pass_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*words: object) -> torch.Tensor:
+        raise AssertionError("not for oneDNN")
+
+    monkeypatch.setattr(OneDnnLinear, "product", staticmethod(refused))
+    rows, weight = torch.randn(3, 4), torch.randn(5, 4, requires_grad=True)
+    with OneDnnLinear():
+        F.linear(rows, weight).sum().backward()
+        with torch.inference_mode():
+            F.linear(rows.bfloat16(), weight.bfloat16())
+    assert weight.grad is not None
