@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help repro test lint
+.PHONY: help repro grid test lint
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -22,6 +22,9 @@ help:  ## this list
 repro: $(VENV)/.installed  ## the pipeline with the parameters of params.yaml, then its scores
 	$(DVC) repro
 	$(DVC) metrics show
+
+grid: $(VENV)/.installed  ## the paper's grid of experiments; GRID="--jobs 2 --status": more of its options
+	$(VENV)/bin/python -m stages.grid -S dataset=dailydialog -S protocol=paper $(GRID)
 
 test: lint  ## lint, formatting, types and tests
 	$(VENV)/bin/pytest -n auto --maxprocesses 4 --dist loadgroup

@@ -1,0 +1,269 @@
+"""The paper's grid: models x methods x regimes as DVC experiments, restartable, several at a time if asked.
+
+    python -m stages.grid -S dataset=dailydialog -S protocol=paper
+    python -m stages.grid --models gpt2 --methods soft dynamic --regimes 10 100 --jobs 2
+    python -m stages.grid --status
+
+Experiments start from the last commit and get names like `gpt2-dynamic-100`; `dvc exp show` lists them as they end.
+What is done is skipped, so after a kill, a failure or a power cut the same command goes on: finished stages come from
+DVC's cache, an unfinished training from its last checkpoint. What configurations share (download, pairs, subset) runs
+once, before them. The smallest regimes come first, so that there is soon something to judge the rest by.
+
+Why not `dvc queue`: measured with DVC 3.67. After a SIGKILL of its workers the tasks that ran say `Running` for ever,
+`dvc queue start` never takes them up again and `dvc queue remove` refuses them; two workers that start together run
+the stages that their tasks share twice. `dvc exp run --temp` stashes the workspace's changes while it starts: killed
+just then (24 times), it left them in the stash and the index locked, and the next one failed. Of two `dvc exp run` in
+two Git worktrees, which share their refs, one failed. So each job here has a clone of its own (stages/core/lanes.py).
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+
+from stages.core.configurations import AXES, Configuration
+from stages.core.errors import StageError, run_stage
+from stages.core.experiments import check_committed, check_configurations, finished_experiments
+from stages.core.lanes import STATE_VARIABLE, Lane, make_lanes
+from stages.core.ledger import Ledger
+from stages.core.locks import lock
+from stages.core.processes import stages_at_work_in, stop
+from stages.core.progress import duration
+
+METHODS = ["fine-tune", "soft", "dynamic"]
+MODELS = ["gpt2", "dialogpt"]
+REGIMES = [10.0, 20.0, 30.0, 50.0, 70.0, 100.0]
+SECONDS_BETWEEN_LOOKS = 0.5
+SECONDS_BETWEEN_LINES = 60.0
+
+
+def lines_of(log: Path, start: int = 0) -> list[str]:
+    """The lines of a log from byte `start` on, blank ones left out."""
+    text = log.read_bytes()[start:].decode("utf-8", "replace") if log.exists() else ""
+    return [line.strip() for line in text.replace("\r", "\n").splitlines() if line.strip()]
+
+
+def error_in(log: Path, start: int) -> str:
+    """The error of a stage in a log from byte `start` on; if there is none, the last line."""
+    lines = lines_of(log, start)
+    errors = [line for line in lines if line.startswith("ERROR ")]  # DVC's own begin with `ERROR:`
+    return (errors or lines or ["no output"])[-1]
+
+
+@dataclass
+class Job:
+    """A configuration at work in a lane."""
+
+    lane: Lane
+    configuration: Configuration
+    process: subprocess.Popen[bytes]
+    log: Path
+    log_start: int  # bytes that earlier attempts wrote
+    began: float
+    seconds_before: float  # of earlier attempts
+
+    @property
+    def seconds(self) -> float:
+        """Time spent on the configuration, earlier attempts included."""
+        return self.seconds_before + time.monotonic() - self.began
+
+
+class Grid:
+    """The configurations, where they stand and the means to go on."""
+
+    def __init__(self, root: Path, state: Path, baseline: str, configurations: list[Configuration], jobs: int) -> None:
+        self.root, self.state, self.baseline, self.jobs = root, state, baseline, jobs
+        self.folder = state / "grid"
+        self.configurations = sorted(configurations, key=lambda each: each.regime)
+        self.ledger = Ledger(self.folder / "ledger.json")
+        self.running: list[Job] = []
+
+    @property
+    def lanes_folder(self) -> Path:
+        """Where the lanes are."""
+        return self.folder / "lanes"
+
+    def done(self) -> set[str]:
+        """Names of the configurations whose experiment is there."""
+        return {each.name for each in self.configurations} & set(finished_experiments(self.root, self.baseline))
+
+    def log(self, configuration: Configuration) -> Path:
+        """All that an experiment printed."""
+        return self.folder / "logs" / f"{configuration.name}.log"
+
+    def state_of(self, configuration: Configuration, done: set[str]) -> str:
+        """Where a configuration stands: done, failed, running, stopped (a kill) or waiting."""
+        entry = self.ledger.of(configuration)
+        if configuration.name in done:
+            return "done"
+        if entry.baseline != self.baseline or entry.state == "done":
+            return "waiting"
+        at_work = any(job.configuration == configuration for job in self.running)
+        if entry.state == "running" and not at_work and not stages_at_work_in(self.lanes_folder):
+            return "stopped"
+        return entry.state
+
+    def summary(self) -> str:
+        """One line: how many are done, how much is left."""
+        done = self.done()
+        states = [self.state_of(each, done) for each in self.configurations]
+        unfinished = [each for each in self.configurations if each.name not in done]
+        left = self.ledger.seconds_left(unfinished, self.jobs)
+        counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(sorted(states)))
+        time_left = "known when the first one has ended" if left is None else f"about {duration(left)}"
+        return f"{len(states)} experiments: {counts}; time left: {time_left if unfinished else 'none'}"
+
+    def table(self) -> str:
+        """A line for each configuration, then the summary."""
+        done, width = self.done(), max(len(each.name) for each in self.configurations)
+        lines = []
+        for each in self.configurations:
+            state, entry = self.state_of(each, done), self.ledger.of(each)
+            note = {"running": "".join(lines_of(self.log(each))[-1:]), "failed": entry.note}.get(state, "")
+            spent = duration(entry.seconds) if entry.seconds else "-"
+            lines.append(f"{state:8} {each.name:{width}} {spent:>9}  {note}".rstrip())
+        return "\n".join([*lines, self.summary()])
+
+    def run(self) -> None:
+        """Run what is not done yet.
+
+        Raises:
+            StageError: a stage that all share failed, or an experiment did; the others were run all the same.
+        """
+        done = self.done()
+        waiting = [each for each in self.configurations if each.name not in done]
+        if leftovers := stages_at_work_in(self.lanes_folder):
+            print(f"stopping what an earlier grid left at work: {len(leftovers)} processes", flush=True)
+            stop(leftovers)
+        if not waiting:
+            print(self.summary())
+            return
+        try:
+            count = min(self.jobs, len(waiting))
+            lanes = make_lanes(self.root, self.lanes_folder, count, self.baseline, self.state)
+            self.prepare(waiting, lanes)
+            failed = self.work(waiting, lanes)
+        finally:
+            stop([psutil.Process(job.process.pid) for job in self.running if job.process.poll() is None])
+            shutil.rmtree(self.lanes_folder, ignore_errors=True)
+        print(self.summary())
+        if failed:
+            raise StageError(
+                f"{len(failed)} experiments",
+                f"failed: {', '.join(each.name for each in failed)}",
+                f"their logs are in {self.folder / 'logs'}; the same command tries them again",
+            )
+
+    def prepare(self, waiting: Sequence[Configuration], lanes: Sequence[Lane]) -> None:
+        """Run once what waiting configurations share, so that they find it in DVC's cache: no two run it at once."""
+        models, regimes = (list(dict.fromkeys(getattr(each, axis) for each in waiting)) for axis in ("model", "regime"))
+        shared = [replace(waiting[0], model=model) for model in models]
+        shared += [replace(waiting[0], regime=regime) for regime in regimes if regime != waiting[0].regime]
+        log = self.folder / "logs" / "shared-stages.log"
+        for number, each in enumerate(shared, start=1):
+            print(f"shared stages {number}/{len(shared)}: {each.model}, {each.regime:g} %", flush=True)
+            job = Job(lanes[0], each, lanes[0].start_shared_stages(each, log), log, _size(log), time.monotonic(), 0.0)
+            self.running.append(job)
+            code = job.process.wait()
+            self.running.remove(job)
+            if code:
+                raise StageError(f"shared stages of {each.name}", error_in(log, job.log_start), f"see {log}")
+
+    def work(self, waiting: Sequence[Configuration], lanes: Sequence[Lane]) -> list[Configuration]:
+        """Run the configurations, one in each lane; returns those that failed."""
+        queue, free, failed = list(waiting), list(lanes), []
+        spoke = time.monotonic()
+        while queue or self.running:
+            while queue and free:
+                self.running.append(self.start(free.pop(), queue.pop(0)))
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+            for job in [job for job in self.running if job.process.poll() is not None]:
+                self.running.remove(job)
+                free.append(job.lane)
+                if not self.finish(job):
+                    failed.append(job.configuration)
+            if time.monotonic() - spoke > SECONDS_BETWEEN_LINES:
+                spoke = time.monotonic()
+                self.note_time()
+                print(self.summary(), flush=True)
+        return failed
+
+    def start(self, lane: Lane, configuration: Configuration) -> Job:
+        """Start a configuration in a free lane."""
+        log = self.log(configuration)
+        before, start = self.ledger.of(configuration).seconds, _size(log)
+        process = lane.start_experiment(configuration, log)
+        self.ledger.note(configuration, state="running", baseline=self.baseline, note="")
+        print(f"started {configuration.name}", flush=True)
+        return Job(lane, configuration, process, log, start, time.monotonic(), before)
+
+    def finish(self, job: Job) -> bool:
+        """Keep the experiment of a job that has ended; False if it failed."""
+        each = job.configuration
+        if job.process.returncode:
+            note = error_in(job.log, job.log_start)
+            self.ledger.note(each, state="failed", seconds=job.seconds, note=note)
+            print(f"failed  {each.name}: {note}", flush=True)
+            return False
+        job.lane.publish(each)
+        # What came from the cache says nothing about the time that the others will take.
+        trained = b"Running stage 'train'" in job.log.read_bytes()[job.log_start :]
+        self.ledger.note(each, state="done", seconds=job.seconds if trained else job.seconds_before)
+        print(f"done    {each.name} in {duration(job.seconds)}; {self.summary()}", flush=True)
+        return True
+
+    def note_time(self) -> None:
+        """Write down the time that the running jobs have taken so far: a kill loses no more than a minute of it."""
+        for job in self.running:
+            self.ledger.note(job.configuration, seconds=job.seconds)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Check, then show or run."""
+    for setting in arguments.set:
+        if setting.split("=")[0] in AXES:
+            raise StageError(f"-S {setting}", "set by the grid itself", "use --models, --methods and --regimes")
+    root = Path.cwd()
+    baseline = check_committed(root)
+    configurations = [
+        Configuration(model, method, regime, tuple(arguments.set))
+        for model in dict.fromkeys(arguments.models)
+        for method in dict.fromkeys(arguments.methods)
+        for regime in dict.fromkeys(arguments.regimes)
+    ]
+    check_configurations(root, baseline, configurations)
+    state = Path(os.environ.get(STATE_VARIABLE) or ".state").resolve()
+    grid = Grid(root, state, baseline, configurations, arguments.jobs)
+    if arguments.status:
+        print(grid.table())
+        return
+    with lock(grid.folder / "lock"):
+        grid.run()
+
+
+def positive(text: str) -> int:
+    """A whole number above 0, for argparse."""
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=MODELS, help="keys of models (default: %(default)s)")
+    parser.add_argument("--methods", nargs="+", default=METHODS, help="keys of methods (default: %(default)s)")
+    parser.add_argument("--regimes", nargs="+", type=float, default=REGIMES, help="percent (default: %(default)s)")
+    parser.add_argument("--jobs", type=positive, default=1, help="experiments at a time (default: 1)")
+    parser.add_argument("-S", dest="set", action="append", default=[], metavar="KEY=VALUE", help="another parameter")
+    parser.add_argument("--status", action="store_true", help="show where the grid stands, and run nothing")
+    run_stage("grid", parser, main)
