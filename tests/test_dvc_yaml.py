@@ -120,6 +120,25 @@ def test_a_stage_watches_the_parameters_it_uses_and_no_whole_table(name: str) ->
             value = value[part]
 
 
+@stages
+def test_a_stage_reads_no_parameter_that_it_does_not_watch(name: str) -> None:
+    """`params.seed` in the source needs `seed` in dvc.yaml, `params.chosen_model` needs `models.${model}`, and so on.
+
+    `runtime` is free: it is how a result is made, not what it is. So is the name of an entry that is watched itself.
+    """
+    watched = STAGES[name].get("params", [])
+    for path in all_local_modules(stage_module(name)) - {"stages/core/params.py"}:
+        source = (ROOT / path).read_text(encoding="utf-8")
+        for key in re.findall(r"\bparams\.([a-z]\w*)", source):
+            if key in ("runtime", "yaml", "chosen_protocol"):
+                continue
+            table = key.removeprefix("chosen_")
+            entry = f"{table}s.${{{table}}}"
+            assert entry in watched or any(each.split(".")[0] == key for each in watched), f"{path}: params.{key}"
+        for key in re.findall(r"\bprotocol\.(data|lengths|training|decoding_precision)\b", source):
+            assert f"protocols.${{protocol}}.{key}" in watched, f"{path}: protocol.{key}"
+
+
 def test_outputs_lie_in_data_and_metrics_alone() -> None:
     for name in STAGES:
         for path in paths_of(name, "outs"):
