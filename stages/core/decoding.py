@@ -1,10 +1,12 @@
 """Greedy decoding on top of the language model's cache, for a list of trials at once (App. B: "only greedy decoding").
 
 K trials decode the same queries in one pass through the frozen layers: rows are (trial, query), trial by trial. Queries
-are sorted by length, so that rows pad little; a row that has ended leaves the batch, so that the rest goes faster.
+of like length are read together, so that hardly a product is spent on padding; then all rows of a batch decode together,
+token by token, and a row that has ended leaves, so that the rest goes faster.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,40 +19,61 @@ from stages.core.fast_cpu import OneDnnLinear
 from stages.core.methods import Method
 
 ROWS = 256  # rows of a batch: beyond it the layers' matrix products gain nothing on any machine tried
+FEW = 16  # queries below which a chunk takes whatever comes next: small products cost more than padding
+SHORTER = 0.7  # of the longest query of a chunk: a shorter one opens the next chunk, so that rows pad little
 KEEP = 0.75  # the batch is compacted when this share of its rows is left: copying the cache costs too
 
 
 class RoomyLayer(DynamicLayer):
-    """Keys and values of one layer [rows, heads, tokens, size] in a buffer with room for `room` more tokens.
+    """Keys and values of one layer in buffers [rows, heads, columns, size], made once.
 
-    The library's own layer concatenates, so that each token copies all that came before it.
+    The library's own layer concatenates, so that each token copies all that came before it. Here the queries are read
+    chunk by chunk (`read`), each chunk's rows ending at column `queries_end`; then `decode` appends one column a token.
     """
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, rows: int, queries_end: int, columns: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.room = room
+        self._size = (rows, columns)
+        self._end = queries_end
+        self._chunk: Tensor | None = None
+
+    def read(self, rows: Tensor) -> None:
+        """The next update is the reading of these rows, from their beginning."""
+        self._chunk = rows
+
+    def decode(self) -> None:
+        """From now on each update is one token of every row."""
+        self._chunk = None
+        self.keys, self.values = self._keys[:, :, : self._end], self._values[:, :, : self._end]
+
+    def get_seq_length(self) -> int:
+        """Columns that count as read: none for a chunk that is read from its beginning."""
+        return 0 if self._chunk is not None else self._end
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """Append the new tokens' keys and values and return all."""
+        """Store the new keys and values and return all that the new tokens may look at."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-            rows, heads, tokens, size = key_states.shape
-            self._keys = key_states.new_empty(rows, heads, tokens + self.room, size)
-            self._values = value_states.new_empty(rows, heads, tokens + self.room, value_states.shape[-1])
-            self._length = 0
-        end = self._length + key_states.shape[2]
-        self._keys[:, :, self._length : end] = key_states
-        self._values[:, :, self._length : end] = value_states
-        self._length = end
-        self.keys, self.values = self._keys[:, :, :end], self._values[:, :, :end]
+            rows, columns = self._size
+            # Zeros: what no row has written is masked, and 0 x 0 is 0 while 0 x (whatever lay there) may be NaN.
+            self._keys = key_states.new_zeros(rows, key_states.shape[1], columns, key_states.shape[3])
+            self._values = value_states.new_zeros(rows, value_states.shape[1], columns, value_states.shape[3])
+        tokens = key_states.shape[2]
+        if self._chunk is not None:
+            self._keys[self._chunk, :, self._end - tokens : self._end] = key_states
+            self._values[self._chunk, :, self._end - tokens : self._end] = value_states
+            return key_states, value_states
+        self._keys[:, :, self._end : self._end + tokens] = key_states
+        self._values[:, :, self._end : self._end + tokens] = value_states
+        self._end += tokens
+        self.keys, self.values = self._keys[:, :, : self._end], self._values[:, :, : self._end]
         return self.keys, self.values
 
     def keep(self, rows: Tensor) -> None:
         """Drop all but these rows."""
         self._keys, self._values = self._keys[rows], self._values[rows]
-        self.keys, self.values = self._keys[:, :, : self._length], self._values[:, :, : self._length]
 
 
 def _prompted(method: Method, weights: Weights, queries: Sequence[list[int]]) -> tuple[list[Tensor], list[list[int]]]:
@@ -88,6 +111,48 @@ def _embed_by_owner(method: Method, trials: Sequence[Weights], tokens: Tensor, o
     return torch.cat(parts).unsqueeze(1)
 
 
+@dataclass
+class _Running:
+    """The rows of a batch that have not ended: which row each is, whose, its hidden state [H] and its position."""
+
+    row: Tensor
+    owner: Tensor
+    hidden: Tensor
+    position: Tensor
+
+    def keep(self, rows: Tensor) -> "_Running":
+        return _Running(self.row[rows], self.owner[rows], self.hidden[rows], self.position[rows])
+
+
+def _read(
+    method: Method, trials: Sequence[Weights], queries: Sequence[list[int]], limit: int
+) -> tuple[list[RoomyLayer], _Running, Tensor]:
+    """Read the prompts and queries of a batch into the cache, chunk by chunk; returns it, the rows and their mask."""
+    base, layers = method.base, method.layers(trials[0])
+    longest = _row_length(method, trials[0], queries[0])
+    count = len(trials) * len(queries)
+    cached = [RoomyLayer(count, longest, longest + limit) for _ in range(base.model.config.num_hidden_layers)]
+    cache = Cache(layers=list(cached))
+    hidden = torch.empty(count, base.width, dtype=base.dtype, device=base.device)
+    position = torch.empty(count, dtype=torch.long, device=base.device)
+    start = 0
+    while start < len(queries):
+        chunk = queries[start : start + _alike([len(query) for query in queries[start:]])]
+        numbers = torch.arange(start, start + len(chunk), device=base.device)
+        which = (torch.arange(len(trials), device=base.device).unsqueeze(1) * len(queries) + numbers).flatten()
+        for layer in cached:
+            layer.read(which)
+        rows = _rows(method, trials, chunk)
+        hidden[which] = base.hidden(rows.embedded, rows.positions, rows.mask, cache, layers)[:, -1]
+        position[which] = rows.embedded.shape[1] if rows.mask is None else rows.mask.sum(dim=1)
+        start += len(chunk)
+    for layer in cached:
+        layer.decode()
+    owner = torch.arange(len(trials), device=base.device).repeat_interleave(len(queries))
+    mask = torch.arange(longest, device=base.device) >= longest - position.unsqueeze(1)
+    return cached, _Running(torch.arange(count, device=base.device), owner, hidden, position), mask
+
+
 def _decode_batch(
     method: Method,
     trials: Sequence[Weights],
@@ -96,44 +161,43 @@ def _decode_batch(
     end: int,
     tick: Callable[[int], None],
 ) -> list[list[int]]:
-    """Decode one batch: token ids of each row without the end-of-text, rows trial by trial."""
-    base, layers = method.base, method.layers(trials[0])
-    rows = _rows(method, trials, queries)
-    count = rows.embedded.shape[0]
-    cached = [RoomyLayer(limit) for _ in range(base.model.config.num_hidden_layers)]
-    cache = Cache(layers=list(cached))
-    hidden = base.hidden(rows.embedded, rows.positions, rows.mask, cache, layers)[:, -1]
-    mask = rows.mask
-    tokens_so_far = rows.embedded.shape[1]
-    position = torch.full((count,), tokens_so_far) if mask is None else mask.sum(dim=1).cpu()
-    position = position.to(base.device)
-    owners = torch.arange(len(trials), device=base.device).repeat_interleave(len(queries))
-    alive = torch.arange(count, device=base.device)  # which of the batch's rows each row of the cache is
-    answers: list[list[int]] = [[] for _ in range(count)]
-    running = torch.ones(count, dtype=torch.bool, device=base.device)
-    left = count
+    """Decode one batch, longest query first: token ids of each row without the end-of-text, rows trial by trial."""
+    cached, running, mask = _read(method, trials, queries, limit)
+    cache, layers = Cache(layers=list(cached)), method.layers(trials[0])
+    answers: list[list[int]] = [[] for _ in running.row]
+    ended = torch.zeros(len(running.row), dtype=torch.bool, device=mask.device)  # of those still in the cache
     for step in range(limit):
-        tokens = _next_tokens(method, trials, hidden, owners)
-        running &= tokens != end
-        for row, token, going in zip(alive.tolist(), tokens.tolist(), running.tolist(), strict=True):
-            if going:
+        tokens = _next_tokens(method, trials, running.hidden, running.owner)
+        before, ended = int(ended.sum()), ended | (tokens == end)
+        for row, token, over in zip(running.row.tolist(), tokens.tolist(), ended.tolist(), strict=True):
+            if not over:
                 answers[row].append(token)
-        before, left = left, int(running.sum()) if step < limit - 1 else 0
-        tick(before - left)
-        if left == 0:
+        over = len(ended) if step == limit - 1 else int(ended.sum())
+        tick(over - before)
+        if over == len(ended):
             break
-        if left <= KEEP * len(running):
-            kept = running.nonzero().squeeze(1)
+        if len(ended) - over <= KEEP * len(ended):
+            kept = (~ended).nonzero().squeeze(1)
+            running, tokens, mask, ended = running.keep(kept), tokens[kept], mask[kept], ended[kept]
             for layer in cached:
                 layer.keep(kept)
-            tokens, owners, alive, position, running = (x[kept] for x in (tokens, owners, alive, position, running))
-            mask = None if mask is None else mask[kept]
-        if mask is not None:
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-        embedded = _embed_by_owner(method, trials, tokens, owners)
-        hidden = base.hidden(embedded, position.unsqueeze(1), mask, cache, layers)[:, -1]
-        position = position + 1
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        embedded = _embed_by_owner(method, trials, tokens, running.owner)
+        running.hidden = method.base.hidden(embedded, running.position.unsqueeze(1), mask, cache, layers)[:, -1]
+        running.position = running.position + 1
     return answers
+
+
+def _row_length(method: Method, weights: Weights, query: list[int]) -> int:
+    """Tokens that the language model reads for a query: with its prompt, if the method makes one."""
+    _, lengths = _prompted(method, weights, [query])
+    return sum(length[0] for length in lengths)
+
+
+def _alike(lengths: Sequence[int]) -> int:
+    """How many of the queries, longest first, are read together: those of like length, and at least a few."""
+    alike = sum(length >= SHORTER * lengths[0] for length in lengths)
+    return min(max(alike, FEW), len(lengths))
 
 
 def greedy(
