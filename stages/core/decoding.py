@@ -1,8 +1,8 @@
 """Greedy decoding on top of the language model's cache, for a list of trials at once (App. B: "only greedy decoding").
 
-K trials decode the same queries in one pass through the frozen layers: rows are (trial, query), trial by trial. Queries
-of like length are read together, so that hardly a product is spent on padding; then all rows of a batch decode together,
-token by token, and a row that has ended leaves, so that the rest goes faster.
+K trials decode the same queries in one pass through the frozen layers: rows are (trial, query), trial by trial.
+Queries of like length are read together, so that hardly a product is spent on padding; then all rows of a batch decode
+together, token by token, and a row that has ended leaves, so that the rest goes faster.
 """
 
 from collections.abc import Callable, Sequence
