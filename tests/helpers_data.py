@@ -70,7 +70,7 @@ def run_module(module: str, folder: Path, arguments: Sequence[str], **variables:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=250,  # a loaded machine is slow; below pytest's own limit, so that the command is named
         check=False,
     )
 

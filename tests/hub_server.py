@@ -200,6 +200,6 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body[: len(body) // 2] if cut else body)
         self.wfile.flush()
         if stall:
-            self.hub.stop.wait(60)
+            self.hub.stop.wait(250)
         if cut:
             self.close_connection = True

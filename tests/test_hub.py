@@ -368,7 +368,7 @@ def test_a_signal_in_a_download_leaves_nothing_half_done(
     files = project.serve_gpt2(weights)
     project.hub.faults["model.safetensors"] = Fault("stall", times=1)
     write_params(project.folder, project.params)
-    variables = {**project.variables, "HF_HUB_DOWNLOAD_TIMEOUT": "60"}
+    variables = {**project.variables, "HF_HUB_DOWNLOAD_TIMEOUT": "250"}
     stage = subprocess.Popen(
         [sys.executable, "-m", "stages.download", *DOWNLOAD],
         cwd=project.folder,
@@ -376,13 +376,13 @@ def test_a_signal_in_a_download_leaves_nothing_half_done(
         stderr=subprocess.PIPE,
         text=True,
     )
-    until = time.monotonic() + 60
+    until = time.monotonic() + 120
     while not any(method == "GET" and "model.safetensors" in path for method, path in project.hub.requests):
         assert time.monotonic() < until
         assert stage.poll() is None
         time.sleep(0.02)
     stage.send_signal(number)
-    _, stderr = stage.communicate(timeout=60)
+    _, stderr = stage.communicate(timeout=120)
     assert stage.returncode == code, stderr
     names = {path.name for path in (project.folder / "data").iterdir()}
     assert not names & {"dialogues", "model"}
