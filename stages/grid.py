@@ -7,7 +7,8 @@
 Experiments start from the last commit and get names like `gpt2-dynamic-100`; `dvc exp show` lists them as they end.
 What is done is skipped, so after a kill, a failure or a power cut the same command goes on: finished stages come from
 DVC's cache, an unfinished training from its last checkpoint. What configurations share (download, pairs, subset) runs
-once, before them. The smallest regimes come first, so that there is soon something to judge the rest by.
+once, before them. The smallest regimes come first, so that there is soon something to judge the rest by. Several at a
+time share the machine: on a CPU, divide its cores among them with -S runtime.threads=N.
 
 Why not `dvc queue`: measured with DVC 3.67. After a SIGKILL of its workers the tasks that ran say `Running` for ever,
 `dvc queue start` never takes them up again and `dvc queue remove` refuses them; two workers that start together run

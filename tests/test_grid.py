@@ -289,6 +289,7 @@ def test_names_are_readable_and_tell_settings_apart() -> None:
     assert (
         Configuration("gpt2", "soft", 12.5, ("protocol=paper", "seed=1")).name == "gpt2-soft-12.5-protocol-paper-seed-1"
     )
+    assert Configuration("gpt2", "soft", 10, ("runtime.threads=1",)).name == "gpt2-soft-10"
     assert Configuration("gpt2", "soft", 10, ("drop_overlap=true",)).overrides[-1] == "drop_overlap=true"
 
 

@@ -29,8 +29,9 @@ class Configuration:
 
     @property
     def name(self) -> str:
-        """`gpt2-dynamic-100`; settings follow: `gpt2-dynamic-100-protocol-paper`."""
-        words = [self.model, self.method, f"{self.regime:g}", *(setting.replace("=", "-") for setting in self.settings)]
+        """`gpt2-dynamic-100`; settings follow, but those of `runtime`: `gpt2-dynamic-100-protocol-paper`."""
+        settings = [each.replace("=", "-") for each in self.settings if not each.startswith("runtime.")]
+        words = [self.model, self.method, f"{self.regime:g}", *settings]
         return re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(words)).replace("..", ".").strip("-.")
 
     def applied(self, params: dict[str, Any]) -> dict[str, Any]:
