@@ -11,9 +11,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from stages.core.base_model import BaseModel, check_row_length, load_base_model, load_tokenizer
+from stages.core.base_model import BaseModel, Weights, check_row_length, load_base_model, load_tokenizer
 from stages.core.checkpoint import Position, TrainingState, fingerprint_of
 from stages.core.device import arithmetic, choose_device
 from stages.core.encoding import encode_pairs
@@ -32,14 +34,20 @@ from stages.core.trials import Passes, Trial, new_trial
 STATE_VARIABLE = "DIALOG_PROMPTING_STATE"
 
 
-def load_both(folder: Path, params: Params) -> tuple[BaseModel, BaseModel]:
-    """The base model in the precision of training, and in the precision of decoding (the same one if they agree)."""
+def load_methods(folder: Path, params: Params) -> tuple[Method, Method, dict[str, Tensor]]:
+    """The method in the precision of training and in that of decoding, and the weights from which trials start.
+
+    The base model is held once in each precision; what is trained starts from its float32 weights in any case.
+    """
     device = choose_device(params.runtime)
-    training, decoding = params.chosen_protocol.training, params.chosen_protocol.decoding_precision
-    base = load_base_model(folder, device, arithmetic(training.precision, device), training.dropout)
-    if arithmetic(decoding, device) == base.dtype:
-        return base, base
-    return base, load_base_model(folder, device, arithmetic(decoding, device))
+    training, settings = params.chosen_protocol.training, params.chosen_method
+    wanted = [arithmetic(one, device) for one in (training.precision, params.chosen_protocol.decoding_precision)]
+    methods = {
+        dtype: build_method(load_base_model(folder, device, dtype, training.dropout), settings)
+        for dtype in {*wanted, torch.float32}
+    }
+    initial = methods[torch.float32].initial_weights(torch.Generator().manual_seed(params.seed))
+    return methods[wanted[0]], methods[wanted[1]], initial
 
 
 def load_examples(subset: Path, tokenizer: PreTrainedTokenizerBase, params: Params) -> Examples:
@@ -60,7 +68,7 @@ def groups_of_trials(method: Method, training: Training) -> list[list[tuple[int,
     return [numbered] if method.shares_layers else [[one] for one in numbered]
 
 
-def run_trials(sweep: Sweep, facts: dict[str, Any], root: Path) -> tuple[list[Trial], Path]:
+def run_trials(sweep: Sweep, initial: Weights, facts: dict[str, Any], root: Path) -> tuple[list[Trial], Path]:
     """Train every trial, or find it finished; returns the trials and the file of the best one's weights.
 
     Raises:
@@ -71,7 +79,7 @@ def run_trials(sweep: Sweep, facts: dict[str, Any], root: Path) -> tuple[list[Tr
         for numbered in groups_of_trials(sweep.method, sweep.training):
             state = TrainingState(root, fingerprint_of({**facts, "trials": numbered}))
             locks.enter_context(lock(state.folder / "lock"))
-            trials = [new_trial(sweep.method, *one, sweep.training, sweep.seed) for one in numbered]
+            trials = [new_trial(initial, *one, sweep.training, sweep.method.base.device) for one in numbered]
             done.append((state, sweep.run(trials, state), trials))
         best = best_trial([trial for _, _, trials in done for trial in trials])
         for state, position, trials in done:
@@ -167,14 +175,14 @@ def main(arguments: argparse.Namespace) -> None:
     data_hash = files_hash(check_folder(arguments.subset))
     base_hash = files_hash(check_folder(arguments.model))
     tokenizer = load_tokenizer(arguments.model)
-    base, decoding_base = load_both(arguments.model, params)
+    method, decoder, initial = load_methods(arguments.model, params)
+    base = method.base
     check_row_length(base, protocol.lengths.query_tokens * 2 + protocol.lengths.response_tokens)
-    method, decoder = (build_method(one, params.chosen_method) for one in (base, decoding_base))
     sweep = Sweep(
         method, decoder, tokenizer, load_examples(arguments.subset, tokenizer, params), protocol.training,
         protocol.lengths.response_tokens, params.runtime.decode_rows, params.seed,
     )  # fmt: skip
-    parameters = sum(shape.numel() for shape in method.shapes().values())
+    parameters = sum(value.numel() for value in initial.values())
     print(f"{params.method} on {base.device}: {parameters:,} trained parameters")
     if parameters:
         facts = {
@@ -183,7 +191,7 @@ def main(arguments: argparse.Namespace) -> None:
             "code": code_hash(), "environment": versions(base.device, base.dtype),
         }  # fmt: skip
         root = Path(os.environ.get(STATE_VARIABLE) or ".state") / "train"
-        trials, best_weights = run_trials(sweep, facts, root)
+        trials, best_weights = run_trials(sweep, initial, facts, root)
         best = best_trial(trials)
     else:
         best = untrained(sweep)

@@ -44,7 +44,7 @@ def test_the_number_of_trained_parameters_equals_a_formula(name: str, family: st
 def test_one_optimizer_step_changes_exactly_the_method_s_parameters(name: str, family: str, tied: bool) -> None:
     one = method(name, family, tied)
     frozen = {key: value.clone() for key, value in one.base.model.state_dict().items()}
-    trial = new_trial(one, 0, 1e-2, TRAINING, seed=0)
+    trial = new_trial(weights(one), 0, 1e-2, TRAINING)
     before = {key: value.detach().clone() for key, value in trial.weights.items()}
     train_step(one, [trial], collate(pairs(4)), TRAINING, Passes(1), noise=0)
     assert {key for key, value in trial.weights.items() if not torch.equal(value, before[key])} == set(before)

@@ -5,13 +5,14 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from stages.core.errors import StageError
-from stages.core.params import Dynamic
+from stages.core.params import Dynamic, load_params
 from stages.core.trained import read_description
 from stages.core.trials import Trial
-from stages.train import best_trial, range_end
+from stages.train import best_trial, load_methods, range_end
 from tests.training_runs import checkpoints, finish, kill_when, result, start, workspace
 
 
@@ -36,6 +37,15 @@ def test_what_is_written(undisturbed: Path) -> None:
     assert Dynamic.model_validate(description["method"])
     tensors = load_file(undisturbed / "data/train/weights.safetensors")
     assert summary["trained_parameters"] == sum(tensor.numel() for tensor in tensors.values())
+
+
+@pytest.mark.parametrize("method", ["dynamic", "fine-tune"])
+def test_what_is_trained_starts_from_the_float32_weights_in_any_precision(method: str, tmp_path: Path) -> None:
+    folder = workspace(tmp_path / "half", method=method, **{"protocols.tiny.training.precision": "bfloat16"})
+    trainer, decoder, initial = load_methods(folder / "data/download/model", load_params(folder / "params.yaml"))
+    stored = load_file(folder / "data/download/model/model.safetensors")["transformer.wte.weight"]
+    assert torch.equal(initial["embeddings" if method == "dynamic" else "transformer.wte.weight"], stored)
+    assert (trainer.base.dtype, decoder.base.dtype) == (torch.bfloat16, torch.float32)
 
 
 def test_training_lowers_the_loss_and_moves_the_answers(undisturbed: Path) -> None:

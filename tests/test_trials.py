@@ -53,7 +53,7 @@ def test_padding_has_no_gradient(name: str) -> None:
     short, long = EncodedPair([5, 6, 0], [7, 0]), EncodedPair([*list(range(1, 13)), 0], [*list(range(20, 30)), 0])
 
     def gradients(batch: list[EncodedPair]) -> dict[str, Tensor]:
-        trial = new_trial(one, 0, 1e-3, TRAINING, 0)
+        trial = new_trial(weights(one), 0, 1e-3, TRAINING)
         response_losses(one, [trial.weights], collate(batch))[0].backward()
         return {key: value.grad.clone() for key, value in trial.weights.items() if value.grad is not None}
 
@@ -71,7 +71,7 @@ def train(one: Method, trials: list[Trial], epochs: int = 2, passes: Passes | No
 
 
 def new_trials(one: Method, rates: tuple[float, ...] = RATES) -> list[Trial]:
-    return [new_trial(one, index, rate, TRAINING, seed=0) for index, rate in enumerate(rates)]
+    return [new_trial(weights(one), index, rate, TRAINING) for index, rate in enumerate(rates)]
 
 
 def assert_equal_weights(first: Trial, second: Trial, tolerance: float = 2e-5) -> None:
@@ -89,7 +89,7 @@ def test_a_trial_in_a_list_of_trials_equals_the_same_trial_alone(name: str, fami
     train(one, together)
     assert not torch.allclose(together[0].weights["embeddings"], together[-1].weights["embeddings"], atol=1e-3)
     for index in (0, 5, 11):
-        alone = new_trial(one, 0, together[index].learning_rate, TRAINING, seed=0)
+        alone = new_trial(weights(one), 0, together[index].learning_rate, TRAINING)
         train(one, [alone])
         assert_equal_weights(together[index], alone)
 
@@ -162,7 +162,7 @@ def test_an_error_that_is_not_out_of_memory_is_not_swallowed(monkeypatch: pytest
 
 def test_the_gradient_of_each_trial_is_limited_on_its_own() -> None:
     one = method("soft-classic")
-    trial = new_trial(one, 0, 1e-3, TRAINING, 0)
+    trial = new_trial(weights(one), 0, 1e-3, TRAINING)
     trial.weights["prompt"].grad = torch.full_like(trial.weights["prompt"], 3.0)
     norm = engine._clip(trial, 1.0)
     assert norm == pytest.approx(3.0 * math.sqrt(trial.weights["prompt"].numel()))
@@ -171,7 +171,7 @@ def test_the_gradient_of_each_trial_is_limited_on_its_own() -> None:
 
 def test_warm_up_rises_to_the_trial_s_learning_rate() -> None:
     one = method("soft-classic")
-    trial = new_trial(one, 0, 1e-2, TRAINING, 0)
+    trial = new_trial(weights(one), 0, 1e-2, TRAINING)
     training = TRAINING.model_copy(update={"warmup_steps": 4})
     rates = []
     for step in range(6):

@@ -6,7 +6,6 @@ tensors that one learning rate trains; everything else is the base model's, froz
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -33,7 +32,10 @@ class Method(ABC):
 
     @abstractmethod
     def initial_weights(self, generator: torch.Generator) -> dict[str, Tensor]:
-        """What a trial trains, at its start, in float32 on the CPU, by the names under which it is saved."""
+        """What a trial trains, at its start, in float32 on the CPU, by the names under which it is saved.
+
+        Meant for a base model in float32: one in bfloat16 has lost the last bits of the pre-trained weights.
+        """
 
     def shapes(self) -> dict[str, torch.Size]:
         """Name and shape of everything that a trial trains and saves."""
@@ -131,8 +133,8 @@ class SoftMethod(Method):
 class DynamicMethod(Method):
     """A prompt for each query: C(E[query]), E[query], E[response]; C and E are trained (Sec. 3, Eq. 3).
 
-    C is a causal Transformer of the base model's own architecture with few layers. Its output is scaled to the size of
-    word embeddings, so that at the start a prompt weighs no more than words do (our choice; the paper does not say).
+    C is a causal Transformer of the base model's own architecture with few layers. Its last normalisation starts at the
+    size of word embeddings, so that a prompt weighs no more than words do (our choice; the paper does not say).
     """
 
     settings: Dynamic
@@ -141,7 +143,6 @@ class DynamicMethod(Method):
         super().__init__(base, settings)
         self.controller = _build_controller(base, settings.layers)
         self.controller.to(base.device).requires_grad_(False)  # type: ignore[arg-type]
-        self.scale = float(base.embeddings.detach().float().square().mean().sqrt())
 
     def initial_weights(self, generator: torch.Generator) -> dict[str, Tensor]:
         """C, random or from the language model's first layers; E as pre-trained."""
@@ -153,8 +154,12 @@ class DynamicMethod(Method):
             # Layers only: the last normalisation belongs to the layers in front of it and stays as it starts.
             own = dict(self.base.model.base_model.named_parameters())
             weights |= {
-                name: own[name].detach().float().cpu().clone() for name in weights if _is_layer_or_position(name, own)
+                name: own[name].detach().float().cpu()
+                for name in weights
+                if name in own and not _is_last_normalisation(name, weights[name])
             }
+        size = self.base.embeddings.detach().float().square().mean().sqrt()
+        weights |= {name: weights[name] * size for name in weights if _is_last_normalisation(name, weights[name])}
         controller = {CONTROLLER + name: value.clone() for name, value in weights.items()}
         return {**controller, **_initial_embeddings(self.base, self.settings.train_embeddings)}
 
@@ -164,17 +169,21 @@ class DynamicMethod(Method):
         self.controller.train(train)
         output = functional_call(self.controller, own, (), {"inputs_embeds": queries, "use_cache": False})
         hidden: Tensor = output.last_hidden_state
-        return hidden * self.scale
+        return hidden
 
 
 def _initial_embeddings(base: BaseModel, train_embeddings: bool) -> dict[str, Tensor]:
     return {EMBEDDINGS: base.embeddings.detach().float().cpu().clone()} if train_embeddings else {}
 
 
-def _is_layer_or_position(name: str, own: Mapping[str, Tensor]) -> bool:
-    """Numbered parameters are those of a layer; GPT-2 learns its positions (wpe) beside them."""
-    in_layer = any(part.isdigit() for part in name.split("."))
-    return name in own and (in_layer or name.startswith(("wpe.", "embed_positions.")))
+def _in_layer(name: str) -> bool:
+    """Parameters of a layer have its number in their name."""
+    return any(part.isdigit() for part in name.split("."))
+
+
+def _is_last_normalisation(name: str, value: Tensor) -> bool:
+    """Behind the layers there is a vector of weights (and perhaps of biases, which start at zero)."""
+    return not _in_layer(name) and value.dim() == 1
 
 
 def _build_controller(base: BaseModel, layers: int) -> PreTrainedModel:

@@ -21,6 +21,7 @@ from stages.core.encoding import Batch, join
 from stages.core.methods import Method
 from stages.core.params import Training
 
+CPU = torch.device("cpu")
 Status = Literal["running", "finished", "diverged"]
 
 
@@ -71,11 +72,14 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def new_trial(method: Method, index: int, learning_rate: float, training: Training, seed: int) -> Trial:
-    """A trial at its start. All trials of a seed start from the same weights, so that only the rate differs."""
-    initial = method.initial_weights(torch.Generator().manual_seed(seed))
-    device = method.base.device
-    weights = {name: value.to(device).requires_grad_(True) for name, value in initial.items()}
+def new_trial(
+    initial: Weights, index: int, learning_rate: float, training: Training, device: torch.device = CPU
+) -> Trial:
+    """A trial at its start. All trials of a sweep start from the same weights, so that only the rate differs.
+
+    initial: as `Method.initial_weights` gives them; copied.
+    """
+    weights = {name: value.to(device, copy=True).requires_grad_(True) for name, value in initial.items()}
     optimizer = None
     if weights:
         optimizer = torch.optim.AdamW(
