@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help repro grid test lint
+.PHONY: help repro grid test lint bench
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -27,12 +27,16 @@ grid: $(VENV)/.installed  ## the paper's grid of experiments; GRID="--jobs 2 --s
 	$(VENV)/bin/python -m stages.grid -S dataset=dailydialog -S protocol=paper $(GRID)
 
 test: lint  ## lint, formatting, types and tests
-	$(VENV)/bin/pytest -n auto --maxprocesses 4 --dist loadgroup
+	$(VENV)/bin/pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.installed-dev  ## lint, formatting and types alone
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+bench: $(VENV)/.installed-bench  ## its speed beside Trainer, PEFT and generate; BENCH="--only a b --repeats 5": more of its options
+	$(DVC) repro pair-extract
+	$(VENV)/bin/python -m stages.bench $(BENCH)
 
 # A stamp is written when the work is done, so a make that was stopped does it again and a second make does not.
 $(VENV)/.created:

@@ -1,4 +1,7 @@
-"""The real `dvc repro` and `dvc exp run` on a dozen dialogues and a two-layer random GPT-2."""
+"""The real `dvc repro` and `dvc exp run` on a dozen dialogues and a two-layer random GPT-2.
+
+The runs that several tests look at are made once; a test that changes something gets a copy of what they left.
+"""
 
 import csv
 import json
@@ -12,9 +15,6 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.tiny import command, commit_all, tiny_project
-
-# One worker makes the runs that the tests share; every test gets a copy of what they left.
-pytestmark = pytest.mark.xdist_group("end-to-end")
 
 ALL = ["download", "pair-extract", "subset", "train", "greedy-generate", "score"]
 FROM_TRAIN = ["train", "greedy-generate", "score"]

@@ -22,8 +22,6 @@ from stages.core.experiments import check_configurations, experiment_ref, finish
 from stages.core.ledger import Ledger
 from tests.tiny import command, commit_all, tiny_project
 
-pytestmark = pytest.mark.xdist_group("grid")
-
 GRID = ["--models", "tiny-gpt2", "tiny-llama", "--methods", "soft", "--regimes", "100", "50", "--jobs", "2"]
 NAMES = {f"tiny-{family}-soft-{regime}" for family in ("gpt2", "llama") for regime in (50, 100)}
 STEPS = 8
@@ -254,7 +252,7 @@ def test_two_grids_at_once_are_refused(project: Path) -> None:
 def test_a_grid_that_cannot_run_is_refused_before_it_starts(project: Path, words: list[str], message: str) -> None:
     refused = command(project, "python", "-m", "stages.grid", "--models", "tiny-gpt2", *words, fails=True)
     assert message in refused.stderr.splitlines()[-1]
-    assert not (project / ".state").exists()
+    assert not (project / ".state/grid").exists()
 
 
 def test_uncommitted_parameters_are_refused(project: Path) -> None:
@@ -277,8 +275,9 @@ def test_an_experiment_of_the_same_name_with_other_parameters_is_no_result(
 
 def test_a_relative_folder_is_no_source_of_a_grid(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)
-    text = (project / "params.yaml").read_text(encoding="utf-8")
-    (project / "params.yaml").write_text(text.replace("source: file:/", "source: file:../"), encoding="utf-8")
+    params = YAML(typ="safe", pure=True).load(project / "params.yaml")
+    params["datasets"]["tiny"]["source"] = "file:../dialogues"
+    YAML().dump(params, project / "params.yaml")
     commit_all(project)
     with pytest.raises(StageError, match=r"datasets\.tiny\.source: .* is relative"):
         check_configurations(project, git(project, "rev-parse", "HEAD"), [Configuration("tiny-gpt2", "soft", 100)])
