@@ -93,6 +93,30 @@ def test_out_of_memory_halves_the_batch_with_the_same_result(monkeypatch: pytest
     assert sizes[:3] == [17, 8, 4]
 
 
+def test_little_free_memory_makes_small_batches_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = method("dynamic", "llama")
+    own = weights(one)
+    expected = greedy(one, [own], QUERIES, LIMIT, end=-1)
+    decode, sizes = decoding._decode_batch, []
+
+    def watched(*arguments: object) -> list[list[int]]:
+        assert isinstance(arguments[2], list)
+        sizes.append(len(arguments[2]))
+        return decode(*arguments)  # type: ignore[arg-type]
+
+    columns = 2 * max(map(len, QUERIES)) + LIMIT
+    of_a_row = 2 * 2 * 16 * columns * 4  # keys and values, layers, width of one shared head, float32
+    monkeypatch.setattr(decoding, "free_memory", lambda device: 2 * 5 * of_a_row + 1)
+    monkeypatch.setattr(decoding, "_decode_batch", watched)
+    assert greedy(one, [own], QUERIES, LIMIT, end=-1) == expected
+    assert sizes == [5, 5, 5, 2]
+
+
+def test_no_queries_have_no_answers() -> None:
+    one = method("zero-shot")
+    assert greedy(one, [{}], [], LIMIT, end=0) == [[]]
+
+
 def test_the_limit_counts_end_of_text_and_rows_are_ticked_off() -> None:
     one = method("zero-shot")
     ticks: list[int] = []

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
 from stages.core.base_model import Weights
-from stages.core.device import is_out_of_memory
+from stages.core.device import free_memory, is_out_of_memory
 from stages.core.encoding import Rows, join
 from stages.core.fast_cpu import OneDnnLinear
 from stages.core.methods import Method
@@ -200,6 +200,16 @@ def _alike(lengths: Sequence[int]) -> int:
     return min(max(alike, FEW), len(lengths))
 
 
+def _rows_that_fit(method: Method, columns: int) -> int:
+    """Rows whose keys and values fill half of the free memory, up to ROWS: Linux kills what takes more than it has."""
+    config = method.base.model.config
+    heads = config.num_attention_heads
+    shared = getattr(config, "num_key_value_heads", None) or heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    of_a_row = 2 * config.num_hidden_layers * shared * size * columns * method.base.dtype.itemsize
+    return max(1, min(ROWS, free_memory(method.base.device) // 2 // of_a_row))
+
+
 def greedy(
     method: Method,
     trials: Sequence[Weights],
@@ -212,17 +222,20 @@ def greedy(
     """Greedy responses of K trials to N queries: token ids [K][N][at most limit], end-of-text left out.
 
     trials: each trial's weights. queries: token ids with end-of-text. limit: most tokens of a response, end-of-text
-    included. end: the token that ends it. rows: most rows in a batch, 0 for ROWS. tick: called after every token with
-    the number of rows that ended with it. Out of memory halves the batch and goes on, with the same result.
+    included. end: the token that ends it. rows: most rows in a batch, 0 for what the memory takes. tick: called after
+    every token with the number of rows that ended with it. Out of memory halves the batch and goes on, with the same
+    result.
     """
-    room = rows or ROWS
     if not method.shares_layers and len(trials) > 1:
         return [greedy(method, [trial], queries, limit, end, rows, tick)[0] for trial in trials]
     prepared = [method.prepared(weights) for weights in trials]
     order = sorted(range(len(queries)), key=lambda number: (-len(queries[number]), number))
     answers: list[list[list[int]]] = [[[] for _ in queries] for _ in trials]
+    if not queries:
+        return answers
     start = 0
     with torch.inference_mode(), OneDnnLinear():
+        room = rows or _rows_that_fit(method, _row_length(method, prepared[0], queries[order[0]]) + limit)
         while start < len(order):
             chosen = order[start : start + max(1, room // len(trials))]
             try:

@@ -2,6 +2,7 @@
 
 import os
 
+import psutil
 import torch
 
 from stages.core.errors import StageError
@@ -42,6 +43,13 @@ def arithmetic(precision: Precision, device: torch.device) -> torch.dtype:
     else:
         native = device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in CPU_BFLOAT16)
     return torch.bfloat16 if native else torch.float32
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that a program may still take on a device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
