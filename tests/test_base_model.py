@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -41,7 +42,7 @@ def test_dropout_is_the_protocol_s_and_not_the_configuration_s(tmp_path: Path) -
 
 
 def test_logits_that_are_more_than_the_output_layer_s_are_refused(tmp_path: Path) -> None:
-    sizes = {
+    sizes: dict[str, Any] = {
         "hidden_size": 16,
         "intermediate_size": 16,
         "num_hidden_layers": 1,

@@ -11,7 +11,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from stages.core.fast_cpu import LONGEST, OneDnnLinear, short_attention
 
 
-def inputs(groups: int, tokens: int, length: int, grad: bool = False) -> list[torch.Tensor]:
+def inputs(groups: int, tokens: int, length: int, grad: bool = False) -> Any:
     generator = torch.Generator().manual_seed(0)
     shapes = [(2, 2 * groups, tokens, 8), (2, 2, length, 8), (2, 2, length, 8)]
     return [torch.randn(shape, generator=generator).requires_grad_(grad) for shape in shapes]
@@ -24,8 +24,8 @@ def module(groups: int) -> Any:
 @pytest.mark.parametrize("groups", [1, 3])
 def test_causal_attention_and_its_gradients(groups: int) -> None:
     ours, theirs = inputs(groups, 11, 11, grad=True), inputs(groups, 11, 11, grad=True)
-    first = short_attention(module(groups), *ours, attention_mask=None)[0]
-    second = sdpa_attention_forward(module(groups), *theirs, attention_mask=None)[0]  # type: ignore[arg-type]
+    first = short_attention(module(groups), *ours, None)[0]
+    second = sdpa_attention_forward(module(groups), *theirs, None)[0]
     assert torch.allclose(first, second, atol=1e-5)
     first.square().sum().backward()
     second.square().sum().backward()
@@ -41,8 +41,8 @@ def test_attention_with_padding_and_a_cache(groups: int, tokens: int) -> None:
     mask = torch.ones(2, 1, tokens, length, dtype=torch.bool).tril(length - tokens)
     mask[0, :, :, :3] = False
     some = inputs(groups, tokens, length)
-    first = short_attention(module(groups), *some, attention_mask=mask)[0]
-    second = sdpa_attention_forward(module(groups), *some, attention_mask=mask)[0]  # type: ignore[arg-type]
+    first = short_attention(module(groups), *some, mask)[0]
+    second = sdpa_attention_forward(module(groups), *some, mask)[0]
     assert torch.allclose(first, second, atol=1e-5)
 
 
@@ -51,8 +51,8 @@ def test_long_rows_go_to_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(fast_cpu, "sdpa_attention_forward", lambda *words, **more: ("library", None))
     long, short = inputs(1, LONGEST + 1, LONGEST + 1), inputs(1, 4, 4)
-    assert short_attention(module(1), *long, attention_mask=None)[0] == "library"  # type: ignore[comparison-overlap]
-    assert isinstance(short_attention(module(1), *short, attention_mask=None)[0], torch.Tensor)
+    assert short_attention(module(1), *long, None)[0] == "library"
+    assert isinstance(short_attention(module(1), *short, None)[0], torch.Tensor)
 
 
 def test_products_by_onednn_equal_pytorch_s() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -138,7 +139,7 @@ def load_base_model(folder: Path, device: torch.device, dtype: torch.dtype, drop
         for name in DROPOUTS:
             if isinstance(getattr(config, name, None), float):
                 setattr(config, name, dropout)
-        model, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
             dtype=dtype,
@@ -151,12 +152,13 @@ def load_base_model(folder: Path, device: torch.device, dtype: torch.dtype, drop
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise StageError(folder, f"no causal language model ({error})", "see `models` in params.yaml") from None
+    model, info = loaded
     if info["missing_keys"]:  # the library would make them up and only warn
         names = ", ".join(sorted(info["missing_keys"])[:3])
         raise StageError(folder, f"its weights lack {names}", "use the complete model")
     if device.type == "cpu" and model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(SHORT)
-    base = BaseModel(model.to(device).eval().requires_grad_(False))  # type: ignore[arg-type]
+    base = BaseModel(model.to(device).eval().requires_grad_(False))
     _check_parts(base, folder)
     return base
 

@@ -207,7 +207,7 @@ def _rows_that_fit(method: Method, columns: int) -> int:
     shared = getattr(config, "num_key_value_heads", None) or heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     of_a_row = 2 * config.num_hidden_layers * shared * size * columns * method.base.dtype.itemsize
-    return max(1, min(ROWS, free_memory(method.base.device) // 2 // of_a_row))
+    return max(1, min(ROWS, int(free_memory(method.base.device) // 2 // of_a_row)))
 
 
 def greedy(
