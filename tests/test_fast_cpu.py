@@ -21,11 +21,16 @@ def module(groups: int) -> Any:
     return SimpleNamespace(is_causal=True, num_key_value_groups=groups)
 
 
+def attend(function: Any, groups: int, three: Any, mask: torch.Tensor | None) -> Any:
+    query, key, value = three
+    return function(module(groups), query, key, value, mask)[0]
+
+
 @pytest.mark.parametrize("groups", [1, 3])
 def test_causal_attention_and_its_gradients(groups: int) -> None:
     ours, theirs = inputs(groups, 11, 11, grad=True), inputs(groups, 11, 11, grad=True)
-    first = short_attention(module(groups), *ours, None)[0]
-    second = sdpa_attention_forward(module(groups), *theirs, None)[0]
+    first = attend(short_attention, groups, ours, None)
+    second = attend(sdpa_attention_forward, groups, theirs, None)
     assert torch.allclose(first, second, atol=1e-5)
     first.square().sum().backward()
     second.square().sum().backward()
@@ -41,8 +46,8 @@ def test_attention_with_padding_and_a_cache(groups: int, tokens: int) -> None:
     mask = torch.ones(2, 1, tokens, length, dtype=torch.bool).tril(length - tokens)
     mask[0, :, :, :3] = False
     some = inputs(groups, tokens, length)
-    first = short_attention(module(groups), *some, mask)[0]
-    second = sdpa_attention_forward(module(groups), *some, mask)[0]
+    first = attend(short_attention, groups, some, mask)
+    second = attend(sdpa_attention_forward, groups, some, mask)
     assert torch.allclose(first, second, atol=1e-5)
 
 
@@ -51,8 +56,8 @@ def test_long_rows_go_to_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(fast_cpu, "sdpa_attention_forward", lambda *words, **more: ("library", None))
     long, short = inputs(1, LONGEST + 1, LONGEST + 1), inputs(1, 4, 4)
-    assert short_attention(module(1), *long, None)[0] == "library"
-    assert isinstance(short_attention(module(1), *short, None)[0], torch.Tensor)
+    assert attend(short_attention, 1, long, None) == "library"
+    assert isinstance(attend(short_attention, 1, short, None), torch.Tensor)
 
 
 def test_products_by_onednn_equal_pytorch_s() -> None:
