@@ -122,6 +122,12 @@ def measure(bench: Bench, arguments: argparse.Namespace, texts: list[str]) -> di
     return rows
 
 
+def peak_memory() -> int:
+    """Most bytes of main memory that this process has taken."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
 def main(arguments: argparse.Namespace) -> None:
     """Measure, print, write."""
     check_extras()
@@ -146,7 +152,7 @@ def main(arguments: argparse.Namespace) -> None:
             "repeats": bench.repeats,
             "steps": bench.steps,
             "seconds": round(time.monotonic() - start),
-            "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 1),
+            "peak_memory_gib": round(peak_memory() / 2**30, 1),
             "rows": rows,
         }
     write_json(arguments.out, result)
