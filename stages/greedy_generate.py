@@ -21,8 +21,8 @@ def main(arguments: argparse.Namespace) -> None:
     params = load_params()
     protocol = params.chosen_protocol
     check_folder(arguments.subset)
-    description = read_description(arguments.trained, files_hash(check_folder(arguments.model)))
     check_folder(arguments.trained)
+    description = read_description(arguments.trained, files_hash(check_folder(arguments.model)))
     device = choose_device(params.runtime)
     base = load_base_model(arguments.model, device, arithmetic(protocol.decoding_precision, device))
     tokenizer = load_tokenizer(arguments.model)

@@ -267,4 +267,4 @@ if __name__ == "__main__":
     parser.add_argument("--jobs", type=positive, default=1, help="experiments at a time (default: 1)")
     parser.add_argument("-S", dest="set", action="append", default=[], metavar="KEY=VALUE", help="another parameter")
     parser.add_argument("--status", action="store_true", help="show where the grid stands, and run nothing")
-    run_stage("grid", parser, main)
+    run_stage("grid", parser, main, alone=False)  # --status looks at one that runs

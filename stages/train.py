@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from stages.core.base_model import BaseModel, Weights, check_row_length, load_base_model, load_tokenizer
-from stages.core.checkpoint import Position, TrainingState, fingerprint_of
+from stages.core.checkpoint import Position, TrainingState, fingerprint_of, forget_old
 from stages.core.device import arithmetic, choose_device
 from stages.core.encoding import encode_pairs
 from stages.core.errors import StageError, run_stage
@@ -191,6 +191,7 @@ def main(arguments: argparse.Namespace) -> None:
             "code": code_hash(), "environment": versions(base.device, base.dtype),
         }  # fmt: skip
         root = Path(os.environ.get(STATE_VARIABLE) or ".state") / "train"
+        forget_old(root)
         trials, best_weights = run_trials(sweep, initial, facts, root)
         best = best_trial(trials)
     else:

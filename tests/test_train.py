@@ -1,19 +1,23 @@
 """The stage train as a user runs it: killed, continued, and the same bytes at the end."""
 
 import json
+import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from stages.core.checkpoint import forget_old
 from stages.core.errors import StageError
 from stages.core.params import Dynamic, load_params
 from stages.core.trained import read_description
 from stages.core.trials import Trial
 from stages.train import best_trial, load_methods, range_end
-from tests.training_runs import checkpoints, finish, kill_when, result, start, workspace
+from tests.stops import Stop
+from tests.training_runs import checkpoints, finish, result, start, stopped, workspace
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +59,22 @@ def test_training_lowers_the_loss_and_moves_the_answers(undisturbed: Path) -> No
     assert highest[-1]["validation_loss"] < highest[0]["validation_loss"]
 
 
+def test_a_finished_sweep_keeps_its_result_and_nothing_else(undisturbed: Path) -> None:
+    (state,) = (undisturbed / ".state/train").iterdir()
+    weights = [path.relative_to(state).parts[0] for path in state.rglob("*.safetensors")]
+    assert weights == ["best"]
+    assert len(list((state / "checkpoints").iterdir())) == 1
+
+
+def test_states_that_nobody_touched_for_long_are_forgotten(tmp_path: Path) -> None:
+    for name, age in (("old", 40 * 86400), ("young", 3600)):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+        for path in (tmp_path / name, tmp_path / name / "checkpoints"):
+            os.utime(path, (time.time() - age,) * 2)
+    forget_old(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["young"]
+
+
 def test_a_second_run_trains_nothing_again(undisturbed: Path) -> None:
     before = result(undisturbed)
     assert "epoch" not in finish(undisturbed)
@@ -63,14 +83,15 @@ def test_a_second_run_trains_nothing_again(undisturbed: Path) -> None:
 
 def test_killed_in_an_epoch_and_in_a_checkpoint_it_ends_with_the_same_bytes(undisturbed: Path, tmp_path: Path) -> None:
     folder = workspace(tmp_path / "killed")
-    moments = (
-        lambda place: len(checkpoints(place)) == 1,
-        lambda place: any(place.glob(".state/train/*/checkpoints/.tmp-*")),
-        lambda place: len(checkpoints(place)) == 2,
-    )
-    for ready in moments:
-        code, _ = kill_when(folder, ready)
+    moments = {  # names of checkpoints say where it goes on from: epoch and step
+        Stop(1, "-000002-00000000", "os.rename"): 0,
+        Stop(1, "-000004-00000000", "os.mkdir"): 2,
+        Stop(4, "-000004-00000000"): 2,
+    }
+    for moment, whole in moments.items():
+        code, _ = stopped(folder, moment)
         assert code == -signal.SIGKILL
+        assert len(checkpoints(folder)) == whole
         assert not (folder / "data/train").exists()
     err = finish(folder)
     assert "epoch 1 " not in err
@@ -80,7 +101,7 @@ def test_killed_in_an_epoch_and_in_a_checkpoint_it_ends_with_the_same_bytes(undi
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_first(number: int, expected: int, undisturbed: Path, tmp_path: Path) -> None:
     folder = workspace(tmp_path / "stopped")
-    code, err = kill_when(folder, lambda place: len(checkpoints(place)) == 1, number)
+    code, err = stopped(folder, Stop(1, "-000002-00000000", "os.rename", number))
     assert code == expected
     assert err.splitlines()[-1].startswith("ERROR train: ")
     assert "Traceback" not in err
@@ -94,7 +115,8 @@ def test_fine_tuning_goes_on_with_the_next_trial(tmp_path: Path) -> None:
         workspace(tmp_path / "killed", method="fine-tune"),
     )
     finish(plain)
-    kill_when(killed, lambda place: len({path.parents[1] for path in checkpoints(place)}) == 2)
+    stopped(killed, Stop(12, "/checkpoints/.tmp", "os.rename"))
+    assert len({path.parents[1] for path in checkpoints(killed)}) == 2
     err = finish(killed)
     assert "learning rate 0.001," not in err  # the finished trial is not trained again
     assert result(killed) == result(plain)
@@ -103,7 +125,7 @@ def test_fine_tuning_goes_on_with_the_next_trial(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "empty"])
 def test_a_damaged_checkpoint_is_named_and_passed_over(damage: str, undisturbed: Path, tmp_path: Path) -> None:
     folder = workspace(tmp_path / "damaged")
-    kill_when(folder, lambda place: len(checkpoints(place)) == 2)
+    stopped(folder, Stop(1, "-000004-00000000", "os.mkdir"))
     newest = checkpoints(folder)[-1]
     victim = newest / "trial-01.safetensors"
     content = bytearray(victim.read_bytes())
@@ -127,10 +149,8 @@ def test_other_parameters_never_use_the_state_of_these(undisturbed: Path, tmp_pa
 
 def test_two_at_once_one_works_and_the_other_names_it(undisturbed: Path, tmp_path: Path) -> None:
     folder = workspace(tmp_path / "both")
-    first = start(folder)
-    while not checkpoints(folder) and first.running():
-        pass
-    first.signal(signal.SIGSTOP)  # holds its lock for longer than the second one waits
+    first = start(folder, Stop(1, "-000002-00000000", "os.rename", signal.SIGSTOP))
+    first.wait_until_paused()  # holds its lock for longer than the second one waits
     code, err = start(folder, DIALOG_PROMPTING_LOCK_SECONDS="1").wait()
     first.signal(signal.SIGCONT)
     assert first.wait()[0] == 0

@@ -1,5 +1,6 @@
 """A learning-rate sweep: trials trained, validated by greedy decoding and BLEU-4, and stopped early (App. B)."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -163,6 +164,9 @@ class _Epoch:
             return
         results = sweep.validate(running, self.passes, self.stop, self.title())
         for trial, (loss, score) in zip(running, results, strict=True):
+            if not math.isfinite(loss):  # its loss was finite, but its last step was its ruin
+                trial.status, trial.diverged_at = "diverged", f"step {trial.steps}"
+                continue
             better = trial.record_epoch(
                 self.position.epoch, loss, score, sweep.training.patience, sweep.training.max_epochs
             )

@@ -1,0 +1,114 @@
+"""A workspace for the six stages on tiny sources, what it ends with undisturbed, and what is true at any moment."""
+
+import json
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from stages.core.files import check_folder
+from tests.stage_runs import COMMANDS, contents, start
+from tests.stops import Tally
+from tests.tiny import ROOT
+
+STAGES = list(COMMANDS)
+TRAINING = {
+    "learning_rates": {"low": 0.001, "high": 0.01, "trials": 3},
+    "batch_size": 4,
+    "max_epochs": 4,
+    "warmup_steps": 2,
+    "dropout": 0.1,
+}
+each_stage = pytest.mark.parametrize("stage", STAGES)
+
+
+def outputs(stage: str) -> list[str]:
+    """Files and folders that a stage of dvc.yaml writes."""
+    entry = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]
+    listed = [out for kind in ("outs", "metrics", "plots") for out in entry.get(kind, [])]
+    return [out if isinstance(out, str) else next(iter(out)) for out in listed]
+
+
+def change_params(folder: Path, changes: dict[str, Any]) -> None:
+    """Set keys of params.yaml, given with dots."""
+    yaml = YAML()
+    params = yaml.load(folder / "params.yaml")
+    for key, value in changes.items():
+        place = params
+        *parents, last = key.split(".")
+        for parent in parents:
+            place = place[parent]
+        place[last] = value
+    yaml.dump(params, folder / "params.yaml")
+
+
+def new_workspace(folder: Path, project: Path, **changes: Any) -> Path:
+    """A folder with the params.yaml of a tiny project and a few epochs to train; nothing has run."""
+    folder.mkdir(parents=True)
+    shutil.copy(project / "params.yaml", folder)
+    training = {f"protocols.tiny.training.{name}": value for name, value in TRAINING.items()}
+    change_params(folder, training | changes)
+    return folder
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """A workspace in which every stage has run; of each stage, its seconds and how many things it did to files."""
+
+    folder: Path
+    results: dict[str, str]
+    seconds: dict[str, float]
+    file_events: dict[str, int]
+
+    def copy(self, folder: Path) -> Path:
+        """A copy with all results, but without the state of the training."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        shutil.rmtree(folder / ".state")
+        return folder
+
+    def before(self, stage: str, folder: Path) -> Path:
+        """A copy as it was before a stage."""
+        self.copy(folder)
+        for name in outputs(stage):
+            path = folder / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        return folder
+
+
+def run_all(folder: Path) -> Undisturbed:
+    """Every stage once, in order."""
+    seconds, file_events = {}, {}
+    for stage in STAGES:
+        began, log = time.monotonic(), folder.with_name(f"{folder.name}-{stage}-events")
+        code, printed = start(folder, stage, Tally(str(log))).wait()
+        assert code == 0, printed
+        seconds[stage], file_events[stage] = time.monotonic() - began, log.stat().st_size
+    return Undisturbed(folder, results(folder), seconds, file_events)
+
+
+def results(folder: Path) -> dict[str, str]:
+    """sha256 of every artifact; what has a temporary name is none."""
+    found = contents(folder / "data", folder / "metrics")
+    return {name: value for name, value in found.items() if "/.tmp-" not in name}
+
+
+def check_whole(folder: Path) -> None:
+    """Whatever has a final name is whole: each folder agrees with its manifest, each metric is JSON."""
+    for stage in STAGES:
+        for path in (folder / name for name in outputs(stage)):
+            if path.is_dir():
+                check_folder(path)
+            elif path.exists():
+                json.loads(path.read_bytes())
+
+
+def check_tidy(folder: Path) -> None:
+    """No temporary name is left anywhere."""
+    assert not [path for path in folder.rglob("*") if ".tmp" in path.name]

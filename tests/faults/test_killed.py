@@ -1,0 +1,136 @@
+"""Killed at any moment: the next run goes on and ends with the same bytes; nothing half-written has a final name."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stages.core.errors import Terminated
+from stages.core.stopping import StopRequest
+from tests.faults.pipeline import (
+    Undisturbed,
+    change_params,
+    check_tidy,
+    each_stage,
+    new_workspace,
+    results,
+    run_all,
+)
+from tests.faults.torture import torture
+from tests.stage_runs import fails, finish, start, stopped
+from tests.stops import Stop
+
+THIRD_SAVE = "-000004-00000000"  # where epoch 4 begins
+SAVING = Stop(1, THIRD_SAVE, "os.mkdir")
+
+
+@pytest.mark.parametrize(("method", "seed"), [("dynamic", 1), ("fine-tune", 2)])
+def test_killed_at_random_moments_every_stage_ends_with_the_same_bytes(
+    method: str, seed: int, project: Path, tmp_path: Path
+) -> None:
+    undisturbed = run_all(new_workspace(tmp_path / "undisturbed", project, method=method))
+    stops = list(torture(new_workspace(tmp_path / "tortured", project, method=method), seed, undisturbed))
+    assert len(stops) >= 6, stops
+
+
+@each_stage
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_stopped_while_it_writes_a_stage_leaves_what_was_there_and_goes_on(
+    stage: str, number: signal.Signals, code: int, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    folder = undisturbed.copy(tmp_path / "stopped")
+    found, printed = stopped(folder, stage, Stop(2, "/.tmp-", number=number))
+    assert found == code
+    assert results(folder) == undisturbed.results
+    if number != signal.SIGKILL:
+        assert "Traceback" not in printed
+        last = f"ERROR {stage}: stopped by a signal: nothing is lost; run it again to go on"
+        assert printed.splitlines()[-1] == last
+        check_tidy(folder)
+    finish(folder, stage)
+    assert results(folder) == undisturbed.results
+    check_tidy(folder)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_more_signals_while_it_saves_change_nothing(
+    number: signal.Signals, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    folder = undisturbed.before("train", tmp_path / "twice")
+    code, printed = stopped(folder, "train", Stop(1, THIRD_SAVE, "os.mkdir", number, again=True))
+    assert code == {signal.SIGTERM: 143, signal.SIGINT: 130}[number]
+    assert "Traceback" not in printed
+    check_tidy(folder)
+    assert "epoch 3 " not in finish(folder, "train")
+    assert results(folder) == undisturbed.results
+
+
+@pytest.mark.parametrize("nth", range(1, 30, 4))
+def test_killed_while_it_writes_a_checkpoint_it_goes_on_from_the_one_before(
+    nth: int, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    folder = undisturbed.before("train", tmp_path / "killed")
+    stopped(folder, "train", SAVING)
+    code, _ = stopped(folder, "train", Stop(nth, "/.tmp-"))
+    assert code == -signal.SIGKILL
+    assert "epoch 1 " not in finish(folder, "train")
+    assert results(folder) == undisturbed.results
+    check_tidy(folder)
+
+
+def test_a_signal_in_the_last_save_of_a_trial_stops_before_the_next_one(project: Path, tmp_path: Path) -> None:
+    undisturbed = run_all(new_workspace(tmp_path / "undisturbed", project, method="fine-tune"))
+    folder = undisturbed.before("train", tmp_path / "stopped")
+    last_save = Stop(1, "-000005-00000000", "os.mkdir", signal.SIGTERM)  # after epoch 4 of 4
+    assert stopped(folder, "train", last_save)[0] == 143
+    assert len(list((folder / ".state/train").iterdir())) == 1
+    printed = finish(folder, "train")
+    assert "learning rate 0.001" not in printed, "the first trial was finished"
+    assert "learning rate 0.01" in printed
+    assert results(folder) == undisturbed.results
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("handlers")
+def test_a_signal_that_nobody_looked_at_raises_at_the_end_of_the_block() -> None:
+    with pytest.raises(Terminated), StopRequest():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN, "a second one could interrupt what follows"
+
+
+@each_stage
+def test_of_two_at_once_one_works_and_the_other_names_it(stage: str, undisturbed: Undisturbed, tmp_path: Path) -> None:
+    folder = undisturbed.copy(tmp_path / "both")
+    first = start(folder, stage, Stop(1, "/.tmp-", number=signal.SIGSTOP))
+    first.wait_until_paused()
+    last = fails(folder, stage, DIALOG_PROMPTING_LOCK_SECONDS="0.1")
+    assert last.startswith(f"ERROR {stage}: .state/locks/{stage}: held by process {first.pid} on ")
+    assert last.endswith("; wait for it to end, or stop it")
+    first.signal(signal.SIGCONT)
+    assert first.wait()[0] == 0
+    assert results(folder) == undisturbed.results
+
+
+def test_what_is_left_of_an_earlier_run_shares_no_file_with_one_of_other_parameters(
+    undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    plain = undisturbed.before("train", tmp_path / "plain")
+    change_params(plain, {"seed": 1})
+    finish(plain, "train")
+    folder = undisturbed.before("train", tmp_path / "changed")
+    first = start(folder, "train", Stop(1, THIRD_SAVE, "os.mkdir", signal.SIGSTOP))
+    first.wait_until_paused()
+    change_params(folder, {"seed": 1})
+    assert f"held by process {first.pid} on " in fails(folder, "train", DIALOG_PROMPTING_LOCK_SECONDS="0.1")
+    first.signal(signal.SIGKILL)
+    assert "epoch 1 " in finish(folder, "train")
+    assert results(folder) == results(plain) != undisturbed.results
