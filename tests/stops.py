@@ -14,7 +14,7 @@ from typing import Any
 FILE_EVENTS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree")
 
 
-def watch_files(seen: Callable[[str, str], None]) -> None:
+def watch_files(seen: Callable[[str, str], object]) -> None:
     """Call `seen(event, path)` before each thing that this process does to a file of its working directory."""
     busy = False
 
