@@ -1,0 +1,108 @@
+"""A project with experiments that nobody ran: real DVC, real scores, but responses made up by chance."""
+
+import argparse
+import contextlib
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from stages import score
+from stages.core.files import output_folder, write_json
+from stages.core.records import Dialogue, Pair
+from tests.helpers_scores import write_responses, write_subset
+from tests.tiny import command, commit_all, tiny_project
+
+WORDS = [f"word{number}" for number in range(28)]
+TEST_PAIRS, TRAINING_DIALOGUES = 80, 60
+ODD = 'a|b *c* `d` <b>e</b> <script>alert("f")</script> [g](http://h.example/i) ![j](http://h.example/k.png) $l$ & _m_'
+
+
+def sentence(chance: random.Random) -> str:
+    return " ".join(chance.choice(WORDS) for _ in range(chance.randint(6, 12)))
+
+
+def corpus(regime: float) -> tuple[list[Pair], list[Pair], list[Dialogue]]:
+    """Training pairs of a regime, test pairs, training dialogues; the last 20 test pairs stand in training."""
+    chance = random.Random(0)
+    test = [Pair(f"t{number:02}", 0, sentence(chance), sentence(chance)) for number in range(TEST_PAIRS)]
+    train = [Pair(f"d{number:02}", 0, sentence(chance), sentence(chance)) for number in range(TRAINING_DIALOGUES)]
+    train = [Pair(f"l{number:02}", 0, each.query, each.response) for number, each in enumerate(test[-20:])] + train
+    train = train[: round(len(train) * regime / 100)]
+    return train, test, [Dialogue(each.dialogue, [each.query, each.response]) for each in train]
+
+
+def answers(test: Sequence[Pair], copied: Sequence[str], quality: float, seed: int) -> list[str]:
+    """Responses of which a share `quality` of the words are the reference's, and two are turns of `copied`."""
+    chance = random.Random(seed)
+    made = [
+        " ".join(word if chance.random() < quality else chance.choice(WORDS) for word in pair.response.split())
+        for pair in test
+    ]
+    return [*copied[:2], ODD, *made[3:]]
+
+
+def write_results(project: Path, quality: float, rates: Sequence[float], diverged: int = 0) -> None:
+    """What `dvc repro` would write with the params.yaml that is there; `rates` are the trials' BLEU-4."""
+    params = YAML(typ="safe", pure=True).load((project / "params.yaml").read_text(encoding="utf-8"))
+    for name in ("download/dialogues", "download/model", "pair_extract"):
+        with output_folder(project / "data" / name) as folder:
+            (folder / "content").write_text(params["model"], encoding="utf-8")
+    train, test, dialogues = corpus(params["regime"])
+    subset = write_subset(project / "data/subset", train, test, dialogues)
+    trials = [
+        {
+            "trial": number,
+            "learning_rate": 1e-5 * 10**number,
+            "bleu4": bleu4,
+            "epoch": 3,
+            "status": "diverged at 7" if number >= len(rates) - diverged else "finished",
+        }
+        for number, bleu4 in enumerate(rates)
+    ]
+    with output_folder(project / "data/train") as folder:
+        write_json(folder / "method.json", {"environment": {"torch": "9.9", "device": "cpu"}})
+    seed = hash((params["method"] == "soft", params["model"] == "gpt2", params["regime"]))
+    responses = answers(test, [train[0].response, train[1].query], quality, seed)
+    write_responses(project / "data/greedy_generate", test, responses, cut_queries=0)
+    metrics = project / "metrics"
+    for name in ("pairs", "subset", "train"):
+        write_json(metrics / f"{name}.json", {"learning_rate": 1e-4, "trained_parameters": 7})
+    write_json(metrics / "learning_rates.json", trials)
+    write_json(metrics / "curves.json", [{"trial": 0, "epoch": 1, "bleu4": 0.1, "learning_rate": 1e-4}])
+    paths = {"subset": subset, "responses": project / "data/greedy_generate"}
+    with contextlib.chdir(project):
+        score.main(argparse.Namespace(**paths, scores=metrics / "scores.json", rows=metrics / "scores"))
+
+
+def switch(project: Path, **switches: Any) -> None:
+    """Change params.yaml; a dotted key is written with `__`."""
+    yaml = YAML()
+    params = yaml.load(project / "params.yaml")
+    for key, value in switches.items():
+        *tables, last = key.split("__")
+        place = params
+        for each in tables:
+            place = place[each]
+        place[last] = value
+    yaml.dump(params, project / "params.yaml")
+
+
+def save(project: Path, name: str, quality: float, rates: Sequence[float], diverged: int = 0, **switches: Any) -> None:
+    """Make an experiment."""
+    switch(project, **switches)
+    write_results(project, quality, rates, diverged)
+    command(project, "dvc", "exp", "save", "--force", "--name", name)
+
+
+def project_with_results(folder: Path, quality: float = 0.8, **switches: Any) -> Path:
+    """A project whose first commit has results, of dynamic prompts on GPT-2 if nothing else is said."""
+    project = tiny_project(folder)
+    first = {"dataset": "dailydialog", "model": "gpt2", "method": "dynamic", "regime": 100, "protocol": "paper"}
+    switch(project, **first, **switches)
+    write_results(project, quality, [0.1, 0.3, 0.2])
+    command(project, "dvc", "commit", "--force")
+    commit_all(project)
+    return project
