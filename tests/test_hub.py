@@ -375,6 +375,8 @@ def test_a_signal_in_a_download_leaves_nothing_half_done(
         env=environment(**variables),
         stderr=subprocess.PIPE,
         text=True,
+        # Where the tests run in the background of a script, SIGINT is ignored and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     until = time.monotonic() + 120
     while not any(method == "GET" and "model.safetensors" in path for method, path in project.hub.requests):
