@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help repro grid test lint bench
+.PHONY: help repro grid report test lint bench
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -25,6 +25,9 @@ repro: $(VENV)/.installed  ## the pipeline with the parameters of params.yaml, t
 
 grid: $(VENV)/.installed  ## the paper's grid of experiments; GRID="--jobs 2 --status": more of its options
 	$(VENV)/bin/python -m stages.grid -S dataset=dailydialog -S protocol=paper $(GRID)
+
+report: $(VENV)/.installed-report  ## all experiments beside the paper's tables: metrics/report.md and metrics/report.html
+	$(VENV)/bin/python -m stages.report
 
 test: lint  ## lint, formatting, types and tests
 	$(VENV)/bin/pytest -n auto --maxprocesses 4 --dist loadfile

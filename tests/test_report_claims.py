@@ -1,0 +1,297 @@
+"""The rules of the report, on runs that exist in memory alone: what is compared with what, and when a claim holds."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.core.bleu import bleu
+from stages.core.records import Pair, Response
+from stages.core.report.answers import Answers, Comparison, NotMeasured
+from stages.core.report.claims import FAILS, HOLDS, NOT_MEASURED, Judge
+from stages.core.report.figures import method_styles, model_dashes
+from stages.core.report.markdown import anchor, plain
+from stages.core.report.methods_table import methods_table
+from stages.core.report.paper import METHODS, MODELS, REGIMES, SCORES, paper_scores
+from stages.core.report.rates import rates_of
+from stages.core.report.revision import Revision
+from stages.core.report.runs import Collection, Run
+from stages.core.report.settings import Cell, settings_of
+from stages.core.report.stale import MISSING, look_up
+
+TRAINING: dict[str, Any] = {"max_epochs": 2, "learning_rates": {"low": 0.1, "high": 0.2, "trials": 2}}
+PARAMS: dict[str, Any] = {
+    "dataset": "dailydialog", "model": "gpt2", "method": "soft", "regime": 100, "protocol": "paper", "seed": 0,
+    "drop_overlap": False, "pairs": {"stride": 2}, "datasets": {"dailydialog": {"format": "eou"}},
+    "models": {"gpt2": {}, "dialogpt": {}}, "methods": {"soft": {"rows": 8}, "dynamic": {}, "fine-tune": {}},
+    "protocols": {"paper": TRAINING, "quick": TRAINING},
+}  # fmt: skip
+
+
+class Files(Revision):
+    """A revision whose files are given."""
+
+    def __init__(self, **files: Any) -> None:
+        super().__init__(Path("nowhere"), "0" * 40)
+        self.files = {name.replace("__", "/"): content for name, content in files.items()}
+
+    def read(self, path: str) -> bytes | None:
+        content = self.files.get(Path(path).stem)
+        return None if content is None else json.dumps(content).encode() if path.endswith("json") else content
+
+
+def lines(*records: Pair | Response) -> bytes:
+    return b"".join(json.dumps(asdict(each)).encode() + b"\n" for each in records)
+
+
+def make_run(responses: list[str] | None = None, bleu4: float = 0.1, **switches: Any) -> Run:
+    """A run that gave these responses to the queries q0, q1, ..., whose references are r0 r0 r0 r0 r0, ..."""
+    params = {**PARAMS, **{name: value for name, value in switches.items() if name in PARAMS}}
+    row = {"bleu4": bleu4, "novelty": 0.95, "diversity": 0.95, "pairs": 4, **switches.get("row", {})}
+    files = Files(scores={"unlike": switches.get("unlike", row)}, train=switches.get("train", b""))
+    if responses is not None:
+        given = [Response("d", number, f"q{number}", reference(number), each) for number, each in enumerate(responses)]
+        files.files["responses"] = lines(*given)
+        row["bleu4"] = round(bleu(responses, [reference(number) for number in range(len(responses))]), 6)
+    name = f"{params['model']}-{params['method']}-{params['regime']}"
+    rows = {"test": row, "unseen": switches.get("unseen", row), "human": row, "retrieval": row}
+    return Run(name, "experiment", "0" * 40, "0" * 40, params, rows, f"data-{params['regime']}", files)
+
+
+def reference(number: int) -> str:
+    return " ".join([f"r{number}"] * 5)
+
+
+def answers(right: int, of: int = 40) -> list[str]:
+    return [reference(number) if number < right else "wrong" for number in range(of)]
+
+
+def judge(*runs: Run) -> dict[str, dict[str, str]]:
+    """Claim -> part -> verdict, of the model gpt2."""
+    [setting], _ = settings_of(runs)
+    found = Judge(setting, Answers()).claims()
+    return {
+        claim.text.split(":")[0] if "stops" in claim.text else claim.text: {
+            part: each.verdict for part, each in claim.findings.items()
+        }
+        for claim in found
+        if claim.model in ("gpt2", "both")
+    }
+
+
+def everywhere(verdict: str) -> dict[str, str]:
+    return dict.fromkeys(("all", "unseen", "unlike"), verdict)
+
+
+ORDER = "BLEU-4 at 100 %: dynamic > fine-tune"
+STOPS = "soft stops improving above 30 %"
+VARIED = "dynamic keeps novelty and diversity above 0.90"
+LANGUAGE_MODELS = "BLEU-4 at 100 % with dynamic: gpt2 > dialogpt"
+
+
+@pytest.mark.parametrize(
+    ("dynamic", "fine_tune", "verdict"),
+    [(30, 10, HOLDS), (10, 30, FAILS), (20, 20, FAILS), (20, 19, FAILS)],
+    ids=["better", "worse", "the same", "better by chance"],
+)
+def test_one_method_is_above_another_if_it_is_so_by_more_than_chance(
+    dynamic: int, fine_tune: int, verdict: str
+) -> None:
+    found = judge(make_run(answers(dynamic), method="dynamic"), make_run(answers(fine_tune), method="fine-tune"))
+    assert found[ORDER] == everywhere(verdict)
+
+
+def test_a_claim_about_runs_that_are_not_there_is_not_measured() -> None:
+    found = judge(make_run(answers(30), method="dynamic"), make_run(answers(10), method="fine-tune", regime=50))
+    assert found[ORDER] == found[STOPS] == found[LANGUAGE_MODELS] == everywhere(NOT_MEASURED)
+    assert set(found) == {ORDER, "BLEU-4 at 100 %: fine-tune > soft", STOPS, VARIED, LANGUAGE_MODELS}
+
+
+@pytest.mark.parametrize(
+    ("at_30", "at_50", "at_100", "verdict"), [(20, 20, 20, HOLDS), (20, 20, 39, FAILS), (20, 39, 20, FAILS)]
+)
+def test_a_method_stops_improving_if_no_larger_regime_is_better(
+    at_30: int, at_50: int, at_100: int, verdict: str
+) -> None:
+    runs = [make_run(answers(right), regime=regime) for right, regime in ((at_30, 30), (at_50, 50), (at_100, 100))]
+    assert judge(*runs)[STOPS] == everywhere(verdict)
+    assert judge(*runs[:2])[STOPS] == everywhere(NOT_MEASURED), "without the whole data"
+
+
+@pytest.mark.parametrize(("name", "value", "verdict"), [
+    ("novelty", 0.91, HOLDS), ("novelty", 0.90, FAILS), ("diversity", 0.5, FAILS)
+])  # fmt: skip
+def test_novelty_and_diversity_are_kept_if_the_lowest_is_above_the_limit(name: str, value: float, verdict: str) -> None:
+    runs = [make_run(method="dynamic", regime=10), make_run(method="dynamic", row={name: value})]
+    assert judge(*runs)[VARIED] == everywhere(verdict)
+    alone = NOT_MEASURED if verdict == HOLDS else FAILS
+    assert judge(runs[1])[VARIED] == everywhere(alone), "one regime alone shows no effect of the data"
+
+
+@pytest.mark.parametrize("part", ["unseen", "unlike"])
+def test_novelty_and_diversity_of_a_part_are_those_of_its_own_pairs(part: str) -> None:
+    low: dict[str, Any] = {part: {"novelty": 0.1, "diversity": 1.0, "pairs": 2}}
+    none: dict[str, Any] = {part: {"pairs": 0}}
+    other = make_run(method="dynamic", regime=10)
+    assert judge(other, make_run(method="dynamic", **low))[VARIED] == everywhere(HOLDS) | {part: FAILS}
+    assert judge(other, make_run(method="dynamic", **none))[VARIED] == everywhere(HOLDS) | {part: NOT_MEASURED}
+
+
+def test_gpt2_is_compared_with_dialogpt() -> None:
+    found = judge(make_run(answers(30), method="dynamic"), make_run(answers(10), method="dynamic", model="dialogpt"))
+    assert found[LANGUAGE_MODELS] == everywhere(HOLDS)
+
+
+def test_each_part_is_judged_by_its_own_pairs() -> None:
+    """The first 20 pairs stand in the training regime; only there is the one method better."""
+    train = lines(*(Pair("l", number, f"q{number}", reference(number)) for number in range(20)))
+    runs = [make_run(answers(right), method=name, train=train) for right, name in ((20, "dynamic"), (2, "fine-tune"))]
+    assert judge(*runs)[ORDER] == {"all": HOLDS, "unseen": FAILS, "unlike": FAILS}
+
+
+def compare(first: Run, second: Run, part: str = "unseen") -> Comparison:
+    return Answers().compare(first, second, part)
+
+
+def test_two_regimes_are_compared_on_the_pairs_that_neither_has_seen() -> None:
+    some, all_but_10 = (lines(*(Pair("l", at, f"q{at}", "no") for at in range(count))) for count in (5, 30))
+    small, large = (
+        make_run(answers(20), regime=regime, train=train) for regime, train in ((30, some), (100, all_but_10))
+    )
+    assert compare(small, large).pairs == compare(large, small).pairs == 10
+    assert compare(small, small).pairs == 35
+
+
+def test_a_pair_like_one_of_training_is_unseen_but_not_unlike() -> None:
+    run = make_run(answers(20), train=lines(*(Pair("l", number, f"Q{number} !", "no") for number in range(10))))
+    assert [compare(run, run, part).pairs for part in ("all", "unseen", "unlike")] == [40, 40, 30]
+
+
+def without(name: str) -> Callable[[Run], Run]:
+    def change(run: Run) -> Run:
+        assert isinstance(run.files, Files)
+        del run.files.files[name]
+        return run
+
+    return change
+
+
+@pytest.mark.parametrize(("change", "reason"), [
+    (without("responses"), "responses not in the cache"),
+    (without("train"), "training pairs not in the cache"),
+    (lambda run: replace(run, rows={**run.rows, "test": {"bleu4": 0.2}}), "its metrics say otherwise"),
+    (lambda run: make_run(answers(20, of=39), regime=100), "other pairs"),
+])  # fmt: skip
+def test_what_cannot_be_compared_is_not(change: Callable[[Run], Run], reason: str) -> None:
+    with pytest.raises(NotMeasured, match=reason):
+        compare(make_run(answers(20), regime=30), change(make_run(answers(20), regime=100)))
+
+
+def test_a_part_without_pairs_is_not_measured() -> None:
+    train = lines(*(Pair("l", number, f"q{number}", "no") for number in range(40)))
+    with pytest.raises(NotMeasured, match="no such pairs"):
+        compare(make_run(answers(20), train=train), make_run(answers(20), train=train))
+
+
+@pytest.mark.parametrize(
+    ("changes", "titles"),
+    [
+        ({"seed": 1}, ["dailydialog, protocol paper, seed 0", "dailydialog, protocol paper, seed 1"]),
+        ({"protocol": "quick"}, ["dailydialog, protocol paper, seed 0", "dailydialog, protocol quick, seed 0"]),
+        ({"drop_overlap": True}, [
+            "dailydialog, protocol paper, seed 0", "dailydialog, protocol paper, seed 0, without overlap",
+        ]),
+        ({"pairs": {"stride": 1}}, [
+            "dailydialog, protocol paper, seed 0", "dailydialog, protocol paper, seed 0, stride 1",
+        ]),
+        ({"protocols": {"paper": {**TRAINING, "max_epochs": 9}}}, [
+            "dailydialog, protocol paper, seed 0 (protocol.max_epochs=2)",
+            "dailydialog, protocol paper, seed 0 (protocol.max_epochs=9)",
+        ]),
+    ],
+)  # fmt: skip
+def test_what_may_not_be_compared_stands_in_settings_of_its_own(changes: dict[str, Any], titles: list[str]) -> None:
+    settings, repeated = settings_of([make_run(), make_run(**changes)])
+    assert [each.title for each in settings] == titles
+    assert repeated == []
+
+
+def test_two_contents_of_one_method_are_two_methods() -> None:
+    other = make_run(methods={"soft": {"rows": 9}})
+    [setting], _ = settings_of([make_run(), other])
+    assert list(setting.runs) == [Cell("gpt2", "soft (rows=8)", 100), Cell("gpt2", "soft (rows=9)", 100)]
+    assert len(set(method_styles(setting.methods).values())) == 2
+
+
+def test_of_runs_of_one_configuration_an_experiment_counts_first_and_other_scores_are_told() -> None:
+    first = make_run()
+    commit, workspace = replace(first, name="commit", kind="commit"), replace(make_run(bleu4=0.7), kind="workspace")
+    [setting], repeated = settings_of([replace(workspace, name="workspace"), commit, first])
+    assert list(setting.runs.values()) == [first]
+    assert [(each.name, each.state) for each in repeated] == [("commit", "the same"), ("workspace", "other scores")]
+    assert "0.7" in repeated[1].reason
+
+
+def rates(*bleu4: float, diverged: int | None = None) -> Any:
+    trials = [
+        {"trial": at, "learning_rate": 10.0**at, "bleu4": value, "epoch": 1,
+         "status": "diverged at 3" if at == diverged else "finished"}
+        for at, value in enumerate(bleu4)
+    ]  # fmt: skip
+    return rates_of(replace(make_run(), files=Files(learning_rates=trials)))
+
+
+@pytest.mark.parametrize(("scores", "end"), [
+    ((0.3, 0.2, 0.1), "lowest"), ((0.1, 0.2, 0.3), "highest"), ((0.1, 0.3, 0.2), None), ((0.2, 0.2, 0.2), "lowest"),
+])  # fmt: skip
+def test_a_best_trial_at_an_end_of_the_range_is_noticed(scores: tuple[float, ...], end: str | None) -> None:
+    assert rates(*scores).end == end
+
+
+def test_a_trial_that_diverged_is_never_the_best() -> None:
+    found = rates(0.1, 0.2, 0.9, diverged=2)
+    assert (found.best["bleu4"], found.end, found.diverged) == (0.2, None, 1)
+
+
+def test_where_there_was_no_choice_there_is_no_range() -> None:
+    assert rates(0.1) is None
+    assert rates_of(replace(make_run(), files=Files())) is None
+
+
+def test_the_papers_tables_are_whole() -> None:
+    """Spot checks against Tables 1 and 2; every configuration is there, and BLEU falls with its order."""
+    known = paper_scores()
+    assert set(known) == {(model, method, at) for model in MODELS for method in METHODS for at in REGIMES}
+    assert list(known["gpt2", "dynamic", 100].values()) == [0.258, 0.190, 0.164, 0.142, 0.913, 0.944]
+    assert list(known["dialogpt", "fine-tune", 10].values()) == [0.138, 0.063, 0.044, 0.034, 0.850, 0.732]
+    for row in known.values():
+        assert tuple(row) == SCORES
+        assert row["bleu1"] > row["bleu2"] > row["bleu3"] > row["bleu4"]
+
+
+def test_as_in_the_paper_gpt2_is_drawn_full_and_dialogpt_dashed() -> None:
+    assert model_dashes(["gpt2", "dialogpt"]) == {"gpt2": "-", "dialogpt": "--"}
+    assert model_dashes(["dialogpt", "smollm2"]) == {"dialogpt": "--", "smollm2": "-"}
+
+
+def test_the_table_of_the_methods_takes_no_run_with_another_parameter() -> None:
+    runs = (make_run(bleu4=0.1, row={"bleu1": 0, "bleu2": 0, "bleu3": 0}),)
+    for changes, found in (({}, True), ({"seed": 1}, False), ({"methods": {**PARAMS["methods"], "soft": {}}}, False)):
+        text = methods_table(Collection(runs, ()), {**PARAMS, **changes})
+        assert ("| soft | 0.0000 |" in text) == found
+        assert ("`dvc exp run -S method=soft`" in text) == (not found)
+
+
+def test_text_is_shown_as_it_is_and_headings_can_be_linked() -> None:
+    assert plain("a|b\n*c* [d](e)") == r"a\|b \*c\* \[d\](e)"
+    assert anchor("Table 2, gpt2-soft-0.5 (x)") == "table-2-gpt2-soft-05-x"
+
+
+def test_dotted_keys_are_found_in_tables_whose_names_have_dots() -> None:
+    table = {"models": {"qwen2.5": {"format": "safetensors"}, "qwen2": {"6": 1}}}
+    assert look_up(table, "models.qwen2.5") == {"format": "safetensors"}
+    assert look_up(table, "models.qwen2.6") == 1
+    assert look_up(table, "models.gpt2") is MISSING
