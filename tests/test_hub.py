@@ -369,14 +369,14 @@ def test_a_signal_in_a_download_leaves_nothing_half_done(
     project.hub.faults["model.safetensors"] = Fault("stall", times=1)
     write_params(project.folder, project.params)
     variables = {**project.variables, "HF_HUB_DOWNLOAD_TIMEOUT": "250"}
+    # Where the tests run in the background of a script, SIGINT is ignored, and children inherit that.
+    listen = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
     stage = subprocess.Popen(
-        [sys.executable, "-m", "stages.download", *DOWNLOAD],
+        [sys.executable, "-c", listen + "runpy.run_module('stages.download', run_name='__main__')", *DOWNLOAD],
         cwd=project.folder,
         env=environment(**variables),
         stderr=subprocess.PIPE,
         text=True,
-        # Where the tests run in the background of a script, SIGINT is ignored and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     until = time.monotonic() + 120
     while not any(method == "GET" and "model.safetensors" in path for method, path in project.hub.requests):
