@@ -20,7 +20,7 @@ from stages.core.report.page import to_html
 from stages.core.report.runs import Collection, collect
 from tests.browser import Browser, needs_browser
 from tests.helpers_report import ODD, project_with_results, save, switch
-from tests.tiny import command
+from tests.tiny import command, tiny_project
 
 pytestmark = pytest.mark.xdist_group("report")
 
@@ -284,6 +284,12 @@ def test_the_table_of_the_methods_has_those_with_the_parameters_of_the_workspace
     assert found["soft"]["experiment"] == f"gpt2-soft-100 (`{shown['rev'][:10]}`)"
     assert found["zero-shot"]["experiment"] == "`dvc exp run -S method=zero-shot`"
     assert "`protocol=paper`" in printed
+
+
+def test_where_nothing_was_run_the_report_says_so(tmp_path: Path) -> None:
+    collection = collected(tiny_project(tmp_path / "project"))
+    assert collection == Collection((), ())
+    assert "No experiment has results yet" in build(collection, "report").markdown
 
 
 def test_what_draws_may_be_missing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,7 @@ OTHER_STYLES = (("#E69F00", "v"), ("#56B4E9", "P"), ("#000000", "X"), ("#999933"
 DASHES = {"gpt2": "-", "dialogpt": "--"}
 OTHER_DASHES = ("-", "--", ":", "-.")
 REFERENCES = {"human": ("#000000", (0, (7, 2, 1, 2))), "retrieval": ("#666666", (0, (1, 1)))}
-FAINT: dict[str, Any] = {"alpha": 0.35, "linewidth": 1.0}
+FAINT: dict[str, Any] = {"alpha": 0.45, "linewidth": 1.0}
 RING: dict[str, Any] = {"marker": "o", "markersize": 11, "markerfacecolor": "none", "markeredgecolor": "black"}
 TITLES = {**{f"bleu{order}": f"BLEU-{order}" for order in range(1, 5)}, "novelty": "novelty", "diversity": "diversity"}
 BLEUS = {score for score in TITLES if score.startswith("bleu")}
@@ -167,7 +167,7 @@ def rates_figure(rates: dict[Cell, Rates], name: str) -> str:
     pairs = list(dict.fromkeys((cell.model, cell.method) for cell in rates))
     columns = min(3, len(pairs))
     regimes = sorted({cell.regime for cell in rates})
-    colours = matplotlib.colormaps["viridis"]([0.9 * place / max(1, len(regimes) - 1) for place in range(len(regimes))])
+    colours = matplotlib.colormaps["viridis"]([0.8 * place / max(1, len(regimes) - 1) for place in range(len(regimes))])
     looks = dict(zip(regimes, zip(colours, "osv^DPX*" * len(regimes), strict=False), strict=True))
     with matplotlib.rc_context(LOOK):
         rows = -(-len(pairs) // columns)

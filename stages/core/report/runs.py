@@ -98,12 +98,12 @@ def collect(root: Path, state: Path) -> Collection:
         for baseline in started
         for experiment in sorted(shown[baseline]["experiments"] or [], key=lambda each: each["name"] or "")
     ]
-    for commit in brought:
-        found.append(_read(root, f"commit {commit[:SHORT]}", "commit", commit, commit, shown[commit]))
-    found.append(_read(root, "workspace", "workspace", "", started[0], shown["workspace"]))
+    others = [_read(root, f"commit {each[:SHORT]}", "commit", each, each, shown[each]) for each in brought]
+    others.append(_read(root, "workspace", "workspace", "", started[0], shown["workspace"]))
+    # A commit or a workspace in which nothing was run is no experiment that went wrong.
+    found += [each for each in others if isinstance(each, Run) or each.state != NOTHING]
     found = _with_names_of_their_own(found)
     runs = tuple(each for each in found if isinstance(each, Run))
-    # A commit or a workspace in which nothing was run is no experiment that went wrong.
     absent = [each for each in found if isinstance(each, Absent)]
     return Collection(runs, (*absent, *_unfinished(state, {each.name for each in found})))
 
