@@ -75,7 +75,8 @@ class Run:
         return self.process.exitcode, self.log.read_text(encoding="utf-8")
 
 
-def _run(folder: str, log: str, words: list[str], variables: dict[str, str], prepare: Preparation | None) -> None:
+def enter(folder: str, log: str, variables: dict[str, str]) -> None:
+    """Make this process one that a shell has started in `folder`, with its output in `log`."""
     os.setpgid(0, 0)
     os.chdir(folder)
     os.environ.clear()
@@ -84,6 +85,10 @@ def _run(folder: str, log: str, words: list[str], variables: dict[str, str], pre
     output = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
+
+
+def _run(folder: str, log: str, words: list[str], variables: dict[str, str], prepare: Preparation | None) -> None:
+    enter(folder, log, variables)
     if prepare is not None:
         prepare()
     sys.argv = words

@@ -12,7 +12,7 @@ from torch.func import functional_call
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import Cache
 
-from stages.core.errors import StageError
+from stages.core.errors import StageError, is_out_of_memory
 from stages.core.fast_cpu import SHORT
 
 # The names under which configurations of the hub's families keep their dropout probabilities.
@@ -149,7 +149,7 @@ def load_base_model(folder: Path, device: torch.device, dtype: torch.dtype, drop
             output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        if is_out_of_memory(error) or (isinstance(error, OSError) and error.errno is not None):
             raise
         raise StageError(folder, f"no causal language model ({error})", "see `models` in params.yaml") from None
     model, info = loaded

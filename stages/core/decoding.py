@@ -13,8 +13,9 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
 from stages.core.base_model import Weights
-from stages.core.device import free_memory, is_out_of_memory
+from stages.core.device import free_memory
 from stages.core.encoding import Rows, join
+from stages.core.errors import is_out_of_memory
 from stages.core.fast_cpu import OneDnnLinear
 from stages.core.methods import Method
 

@@ -17,6 +17,10 @@ from typing import NoReturn
 
 DEBUG_VARIABLE = "DIALOG_PROMPTING_DEBUG"
 LOCKS = Path(".state/locks")  # of the stages at work in this folder
+NO_MEMORY = (  # of the CPU's allocator, of an accelerator's, of threads, of oneDNN, of files mapped into memory
+    *("not enough memory", "out of memory", "can't start new thread", "could not create a primitive"),
+    "Cannot allocate memory",
+)
 SECONDS_BETWEEN_LOOKS = 0.25  # at the processes above this one
 
 
@@ -45,22 +49,25 @@ def system_error(error: BaseException) -> int | None:
     return int(found[1]) if found else None
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory, of the machine or of its accelerator, is used up; without PyTorch, which is slow to import."""
-    said = isinstance(error, RuntimeError) and "not enough memory" in str(error)
-    return said or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory, of the machine or of its accelerator, is used up.
+
+    What says it with a RuntimeError is told by its words; PyTorch, which has a class for it, is not imported here.
+    """
+    said = isinstance(error, RuntimeError | OSError) and any(words in str(error) for words in NO_MEMORY)
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return said or named or system_error(error) == errno.ENOMEM
 
 
 def describe(error: BaseException) -> str:
     """The text behind `ERROR <stage>: ` for an error: `<file or key>: <what was found>; <what to do>`."""
     if isinstance(error, StageError):
         return one_line(str(error))
-    number = system_error(error)
-    if _is_out_of_memory(error) or number == errno.ENOMEM:
+    if is_out_of_memory(error):
         remedy = "close other programs, or lower protocols.<name>.training.batch_size or runtime.decode_rows"
         return f"memory: not enough of it; {remedy}"
-    if number is not None:
-        subject = getattr(error, "filename", None) or "a file"
+    if (number := system_error(error)) is not None:
+        subject = getattr(error, "filename", None) or "standard output or a file"  # ours are all named
         if number in (errno.ENOSPC, errno.EDQUOT):
             return f"{subject}: no space left on the device; free some and run the same command again"
         if number == errno.EFBIG:
@@ -148,10 +155,7 @@ def _run(name: str, main: Callable[[argparse.Namespace], None], arguments: argpa
     _stop_with_dvc()
     with lock(LOCKS / name) if alone else nullcontext():
         main(arguments)
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, "standard output") from error
+    sys.stdout.flush()
     ignore_signals()
 
 

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stages.core.base_model import Weights
-from stages.core.device import is_out_of_memory
 from stages.core.encoding import Batch, join
+from stages.core.errors import is_out_of_memory
 from stages.core.methods import Method
 from stages.core.params import Training
 

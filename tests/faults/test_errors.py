@@ -1,0 +1,52 @@
+"""One rule for all errors: an exit code that is not zero and one last line; a traceback only if it is asked for."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.faults.pipeline import Undisturbed, each_stage, results
+from tests.stage_runs import COMMANDS, Run, fails
+
+
+@each_stage
+@pytest.mark.parametrize("words", [[], ["--unknown", "x"], ["surplus"]], ids=["missing", "unknown", "surplus"])
+def test_a_wrong_command_line_is_one_line(stage: str, words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    given = COMMANDS[stage][:1] if not words else COMMANDS[stage]
+    code, printed = Run(tmp_path / "empty", [*given, *words], {}).wait()
+    assert code == 2
+    assert printed.startswith(f"ERROR {stage}: command line: ")
+    assert printed.endswith("; see --help\n")
+    assert printed.count("\n") == 1
+
+
+@each_stage
+def test_outside_a_project_the_missing_file_is_named(stage: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    last = fails(tmp_path / "empty", stage)
+    assert last == f"ERROR {stage}: params.yaml: missing; run this from the top of the project"
+
+
+@pytest.mark.parametrize(("words", "value"), [(["--debug"], ""), ([], "1")])
+def test_a_traceback_comes_before_the_line_if_asked_for(words: list[str], value: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    variables = {"DIALOG_PROMPTING_DEBUG": value}
+    code, printed = Run(tmp_path / "empty", [*COMMANDS["subset"], *words], variables).wait()
+    assert code == 1
+    assert "Traceback (most recent call last):" in printed
+    assert printed.splitlines()[-1].startswith("ERROR subset: params.yaml: missing; ")
+    assert "Traceback" not in fails(tmp_path / "empty", "subset", DIALOG_PROMPTING_DEBUG="0")
+
+
+def full_output() -> None:
+    os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+
+
+@each_stage
+def test_a_full_disk_below_the_standard_output_is_named(stage: str, undisturbed: Undisturbed, tmp_path: Path) -> None:
+    folder = undisturbed.copy(tmp_path / "full")
+    assert fails(folder, stage, full_output).startswith(
+        f"ERROR {stage}: standard output or a file: no space left on the device; "
+    )
+    assert results(folder) == undisturbed.results

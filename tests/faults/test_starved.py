@@ -1,0 +1,122 @@
+"""No room, no permission to write, no memory: named, nothing half-written, and it goes on when there is some again."""
+
+import resource
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.faults.disks import attempts_on_a_disk, mounts_are_allowed
+from tests.faults.pipeline import Undisturbed, check_tidy, check_whole, each_stage, results
+from tests.stage_runs import fails, finish, start
+
+GROWING = [0, 1 << 12, 1 << 13, 1 << 15, 1 << 17, 1 << 19, 1 << 21, 1 << 30]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A limit of the process on a resource; `more`: so much beyond the address space that it has."""
+
+    kind: int
+    value: int = 0
+    more: int | None = None
+
+    def __call__(self) -> None:
+        """Set it."""
+        value = self.value
+        if self.more is not None:
+            value = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + self.more
+        resource.setrlimit(self.kind, (value, value))
+
+
+@pytest.fixture(scope="session")
+def disks(tmp_path_factory: pytest.TempPathFactory) -> None:
+    if not mounts_are_allowed(tmp_path_factory.mktemp("mount")):
+        pytest.skip("no process may have mounts of its own here")
+
+
+@pytest.mark.usefixtures("disks")
+@each_stage
+def test_on_a_full_disk_a_stage_fails_cleanly_until_there_is_room(
+    stage: str, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    folder = undisturbed.copy(tmp_path / "disk")
+    *attempts, last = attempts_on_a_disk(folder, stage, GROWING)
+    failed = [attempt for attempt in attempts if attempt["code"]]
+    assert len(failed) >= 2
+    for attempt in failed:
+        printed = str(attempt["printed"])
+        assert attempt["code"] == 1, printed
+        assert "Traceback" not in printed
+        error = printed.splitlines()[-1]
+        assert error.startswith((f"ERROR {stage}: data/", f"ERROR {stage}: metrics/", f"ERROR {stage}: .state/"))
+        assert error.endswith(": no space left on the device; free some and run the same command again")
+        assert ".tmp-" not in error
+        assert attempt["results"] == undisturbed.results, "what was there before"
+        assert attempt["left"] == []
+    assert last["code"] == 0, last["printed"]
+    assert last["results"] == undisturbed.results
+    assert last["left"] == []
+
+
+@pytest.mark.usefixtures("disks")
+@each_stage
+def test_on_a_read_only_disk_a_stage_says_so(stage: str, undisturbed: Undisturbed, tmp_path: Path) -> None:
+    refused, then = attempts_on_a_disk(undisturbed.copy(tmp_path / "disk"), stage, [None, 1 << 30])
+    assert refused["code"] == 1
+    assert "Traceback" not in str(refused["printed"])
+    error = str(refused["printed"]).splitlines()[-1]
+    assert error == f"ERROR {stage}: .state: Read-only file system; check that path and its permissions"
+    assert (then["code"], then["results"]) == (0, undisturbed.results)
+
+
+@each_stage
+def test_a_limit_on_the_size_of_files_is_named(stage: str, undisturbed: Undisturbed, tmp_path: Path) -> None:
+    folder = undisturbed.before(stage, tmp_path / "limited")
+    written = {name: value for name, value in undisturbed.results.items() if name not in results(folder)}
+    largest = max((undisturbed.folder / name).stat().st_size for name in written)
+    earlier = results(folder)
+    last = fails(folder, stage, Limit(resource.RLIMIT_FSIZE, largest - 1))
+    assert last.endswith(": larger than files may be here; raise that limit (ulimit -f) and run it again")
+    assert ".tmp-" not in last
+    assert results(folder).items() >= earlier.items()
+    check_whole(folder)
+    check_tidy(folder)
+    finish(folder, stage)
+    assert results(folder) == undisturbed.results
+
+
+@pytest.mark.parametrize("stage", ["train", "greedy-generate"])
+def test_without_memory_a_stage_says_so_until_there_is_enough(
+    stage: str, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    folder = undisturbed.before(stage, tmp_path / "small")
+    refused = []
+    for power in range(18, 36, 2):
+        code, printed = start(folder, stage, Limit(resource.RLIMIT_AS, more=1 << power)).wait()
+        check_whole(folder)
+        if code == 0:
+            break
+        assert code == 1, printed
+        assert "Traceback" not in printed
+        refused.append(printed.splitlines()[-1])
+    assert code == 0
+    assert len(refused) >= 2
+    assert {line.partition("; ")[0] for line in refused} == {f"ERROR {stage}: memory: not enough of it"}
+    assert results(folder) == undisturbed.results
+    check_tidy(folder)
+
+
+@pytest.mark.parametrize("stage", ["download", "pair-extract", "subset", "score"])
+def test_without_memory_the_other_stages_leave_nothing_behind(
+    stage: str, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    folder = undisturbed.copy(tmp_path / "small")
+    for more in (0, 1 << 14, 1 << 16):
+        code, printed = start(folder, stage, Limit(resource.RLIMIT_AS, more=more)).wait()
+        assert code in (0, 1), printed
+        assert code == 0 or printed.splitlines()[-1].startswith(f"ERROR {stage}: memory: not enough of it; ")
+        assert results(folder) == undisturbed.results
+    finish(folder, stage)
+    assert results(folder) == undisturbed.results
+    check_tidy(folder)
