@@ -92,6 +92,7 @@ def _run(folder: str, log: str, words: list[str], variables: dict[str, str], pre
     if prepare is not None:
         prepare()
     sys.argv = words
+    sys.modules.pop(words[0], None)  # preloaded, which runpy would warn of
     runpy.run_module(words[0], run_name="__main__")
 
 
