@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from stages.core.device import keep_freed_memory
+
 
 def now(device: torch.device) -> float:
     """Seconds of a clock that only goes forward, read when the device has done all that it was given."""
@@ -27,13 +29,15 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
 
 @contextmanager
 def as_users_have_it() -> Iterator[None]:
-    """Without the deterministic algorithms that this project asks for: other tools do not pay for them."""
+    """Without what `choose_device` asks for: other tools pay for no deterministic algorithms and keep no freed memory."""
     asked = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(False)
+    keep_freed_memory(False)
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(asked, warn_only=True)
+        keep_freed_memory(True)
 
 
 def summary(values: Sequence[float]) -> dict[str, Any]:
