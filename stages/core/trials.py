@@ -108,17 +108,21 @@ def response_targets(batch: Batch) -> Tensor:
     return torch.cat([row[:length] for row, length in zip(batch.responses, batch.response_lengths, strict=True)])
 
 
-def response_losses(method: Method, trials: Sequence[Weights], batch: Batch, train: bool = False) -> list[Tensor]:
+def response_losses(method: Method, trials: Sequence[Weights], batch: Batch, noise: int | None = None) -> list[Tensor]:
     """Sum of the cross-entropy of the response tokens, end-of-text included, for each of K trials: K scalars.
 
     One pass through the layers for all trials (Eq. 1 and 2; the mean over tokens is taken by the caller).
+    noise: seeds the dropout of each trial anew, so that the masks of one do not depend on who else is in the pass;
+    None for no dropout.
     """
     weights = [method.prepared(own) for own in trials]
     parts: list[list[Tensor]] = []
     both = torch.cat([batch.queries, batch.responses], dim=1)
     for own in weights:
         query, response = method.embed(own, both).split([batch.queries.shape[1], batch.responses.shape[1]], dim=1)
-        prompt = method.prompt(own, query, train)
+        if noise is not None:  # for the controller; in fine-tuning, which has none, for the layers below
+            torch.manual_seed(noise)
+        prompt = method.prompt(own, query, noise is not None)
         parts.append([query, response] if prompt is None else [prompt, query, response])
     prompted = len(parts[0]) == 3
     lengths = [batch.query_lengths] * (1 + prompted) + [batch.response_lengths]
@@ -166,7 +170,7 @@ def validation_losses(method: Method, trials: Sequence[Trial], batch: Batch, pas
     return sums
 
 
-def _backward(method: Method, trials: Sequence[Trial], batch: Batch, passes: Passes) -> list[float]:
+def _backward(method: Method, trials: Sequence[Trial], batch: Batch, passes: Passes, noise: int) -> list[float]:
     """Gradients of the mean loss of each trial; returns the summed losses. Out of memory splits the trials."""
     tokens = sum(batch.response_lengths)
     while True:
@@ -174,7 +178,7 @@ def _backward(method: Method, trials: Sequence[Trial], batch: Batch, passes: Pas
         try:
             for start in range(0, len(trials), passes.size):
                 part = trials[start : start + passes.size]
-                losses = response_losses(method, [trial.weights for trial in part], batch, train=True)
+                losses = response_losses(method, [trial.weights for trial in part], batch, noise)
                 torch.stack(losses).sum().div(tokens).backward()
                 sums += torch.stack([loss.detach() for loss in losses]).tolist()
             return sums
@@ -198,9 +202,8 @@ def train_step(
     noise: seeds the dropout of this step, the same for each trial. A trial whose loss or gradient is not finite is
     marked diverged, with its step, and left as it is; the others never see it.
     """
-    torch.manual_seed(noise)
     method.base.model.train(not method.shares_layers)  # dropout acts in what is trained, never in frozen layers
-    sums = _backward(method, trials, batch, passes)
+    sums = _backward(method, trials, batch, passes, noise)
     method.base.model.eval()
     tokens = sum(batch.response_lengths)
     for trial, loss in zip(trials, sums, strict=True):
