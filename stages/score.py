@@ -3,17 +3,19 @@
 `--scores` is one JSON file. On top the paper's six, as fractions like in its tables: bleu1 to bleu4, novelty,
 diversity; then
 
-- pairs, bleu4_interval (middle 95 % of the bootstrap), empty_responses, mean_words (of a response),
+- empty (share of responses without a word: the paper's novelty counts them as novel, so it stands beside it), pairs,
+  bleu4_interval (middle 95 % of the bootstrap), mean_words (of a response),
 - unseen: the same on the pairs of which neither query nor response stands in the training regime, word for word,
 - unlike: the same on the pairs of which neither even resembles one there (rule: stages/core/overlap.py),
 - human and retrieval: the same, `unseen` and `unlike` too, for the references themselves and for the response to the
   most similar training query (stages/core/retrieval.py): what people, and copying, would have scored,
 - leakage: shares of the test set that stand in the training regime, exactly and nearly,
-- protocol and training_pairs; subset and generation: what those stages noted in their manifests (queries cut, ...);
+- protocol and training_pairs; subset and generation: what those stages noted in their manifests (regime, how many of
+  the pairs of the corpus, queries cut, ...);
   signature: with it others can repeat a BLEU of sacrebleu.
 
-A set without pairs has null in place of its scores. `--rows` is a folder of the same six, a file a row, for
-`dvc metrics show`: test.json (all test pairs), unseen.json, human.json and retrieval.json.
+A set without pairs has null in place of its scores. `--rows` is a folder of the same six with empty and pairs, a file a
+row, for `dvc metrics show`: test.json (all test pairs), unseen.json, human.json and retrieval.json.
 """
 
 import argparse
@@ -32,10 +34,10 @@ from stages.core.overlap import Flags
 from stages.core.params import load_params
 from stages.core.records import Dialogue, Pair, Response, read_records
 from stages.core.retrieval import look_up
-from stages.core.word_scores import diversity, novelty
+from stages.core.word_scores import DIGITS, diversity, empty, novelty
 
-DIGITS = 6
 SIX = (*(f"bleu{order}" for order in range(1, MAX_ORDER + 1)), "novelty", "diversity")
+ROW = (*SIX, "empty", "pairs")
 
 Scores = dict[str, Any]
 
@@ -59,9 +61,9 @@ class Scale:
         low, high = bleu_interval(counts, self.seed)
         return {
             **{name: round(value, DIGITS) for name, value in zip(SIX, values, strict=True)},
+            "empty": round(empty(responses), DIGITS),
             "pairs": len(responses),
             "bleu4_interval": [round(low, DIGITS), round(high, DIGITS)],
-            "empty_responses": sum(not response.strip() for response in responses),
             "mean_words": round(sum(len(response.split()) for response in responses) / len(responses), DIGITS),
         }
 
@@ -100,7 +102,7 @@ def write_rows(folder: Path, scores: Scores) -> None:
     """One small file a row, so that `dvc metrics show` prints a table; a set without pairs has `pairs` alone."""
     rows = {"test": scores, "unseen": scores["unseen"], "human": scores["human"], "retrieval": scores["retrieval"]}
     for name, row in rows.items():
-        write_json(folder / f"{name}.json", {key: row[key] for key in (*SIX, "pairs")} if row else {"pairs": 0})
+        write_json(folder / f"{name}.json", {key: row[key] for key in ROW} if row else {"pairs": 0})
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """The data regime: a seeded, nested part of the training dialogues; validation and test are as the protocol says.
 
-Writes {train,validation,test}.jsonl (a Pair a line) and turns.jsonl (the turns of the chosen training dialogues).
+Writes {train,validation,test}.jsonl (a Pair a line) and turns.jsonl (the turns of the chosen training dialogues). What
+was chosen out of what stands in the report, and in the manifest too, from where the scores take it.
 """
 
 import argparse
@@ -91,7 +92,7 @@ def choose(pairs: dict[str, list[Pair]], dialogues: list[Dialogue], params: Para
         "test": choose_pairs(pairs["test"], data.test_pairs, seed),
         "turns": turns,
     }
-    report: dict[str, Any] = {"regime": params.regime}
+    report: dict[str, Any] = {"regime": params.regime, "drop_overlap": params.drop_overlap}
     report |= {split: {"pairs": len(chosen[split]), "pairs_of_corpus": len(pairs[split])} for split in SPLITS}
     report["train"] |= {
         "dialogues": len(turns),
@@ -110,7 +111,7 @@ def main(arguments: argparse.Namespace) -> None:
     check_folder(arguments.pairs)
     pairs = {split: read_records(arguments.pairs / f"{split}.jsonl", Pair) for split in SPLITS}
     chosen, report = choose(pairs, read_records(arguments.pairs / "turns.jsonl", Dialogue), params)
-    with output_folder(arguments.subset) as folder:
+    with output_folder(arguments.subset, **report) as folder:
         for name, records in chosen.items():
             write_records(folder / f"{name}.jsonl", records)
     write_json(arguments.report, report)

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,11 +32,13 @@ def dailydialog(split: str) -> tuple[list[Dialogue], list[Pair]]:
     return dialogues, pairs
 
 
-def write_subset(folder: Path, train: Iterable[Pair], test: Iterable[Pair], turns: Iterable[Dialogue]) -> Path:
-    with output_folder(folder) as temporary:
+def write_subset(
+    folder: Path, train: Iterable[Pair], test_pairs: Iterable[Pair], turns: Iterable[Dialogue], **facts: Any
+) -> Path:
+    with output_folder(folder, **facts) as temporary:
         write_records(temporary / "train.jsonl", train)
         write_records(temporary / "validation.jsonl", [])
-        write_records(temporary / "test.jsonl", test)
+        write_records(temporary / "test.jsonl", test_pairs)
         write_records(temporary / "turns.jsonl", turns)
     return folder
 

@@ -40,6 +40,9 @@ def read_json(path: Path) -> Any:
 def check_results(project: Path, trials: set[int]) -> None:
     scores = read_json(project / "metrics/scores.json")
     assert list(scores)[:6] == SIX
+    noted = scores["subset"]
+    assert {"regime", "train"} < set(noted)
+    assert (noted["test"]["pairs"], noted["drop_overlap"]) == (scores["pairs"], False)
     assert all(0 <= scores[name] <= 1 for name in SIX)
     responses = (project / "data/greedy_generate/responses.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(responses) == scores["pairs"] > 0
@@ -120,7 +123,7 @@ def test_an_edit_to_decoding_leaves_what_came_before_it(first_run: Path, tmp_pat
 
 def test_metrics_and_experiments_can_be_shown_and_compared(softly: Path) -> None:
     shown = json.loads(command(softly, "dvc", "metrics", "show", "--json").stdout)[""]["data"]
-    assert set(shown["metrics/scores/test.json"]["data"]) == {*SIX, "pairs"}
+    assert set(shown["metrics/scores/test.json"]["data"]) == {*SIX, "empty", "pairs"}
     widest = max(map(len, command(softly, "dvc", "metrics", "show").stdout.splitlines()))
     assert widest <= 120, "dvc metrics show does not fit a terminal"
 

@@ -15,7 +15,7 @@ import pytest
 
 from stages.core.errors import StageError
 from stages.core.records import Dialogue, Pair
-from stages.score import SIX, main
+from stages.score import ROW, SIX, main
 from tests.helpers_scores import dailydialog, needs_dailydialog, write_responses, write_subset
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,7 +54,7 @@ def run(place: Path) -> dict[str, Any]:
 
 
 def score(place: Path, test: Sequence[Pair] = TEST, responses: Sequence[str] = RESPONSES) -> dict[str, Any]:
-    write_subset(place / "subset", TRAIN, test, TURNS)
+    write_subset(place / "subset", TRAIN, test, TURNS, regime=50.0, test={"pairs": 4, "pairs_of_corpus": 9})
     write_responses(place / "responses", test, responses, cut_queries=3)
     return run(place)
 
@@ -97,7 +97,8 @@ def test_what_the_scores_depend_on_stands_beside_them(place: Path) -> None:
     assert scores["signature"].startswith("nrefs:1|case:mixed")
     assert (scores["protocol"], scores["training_pairs"]) == ("quick", len(TRAIN))
     assert scores["generation"] == {"cut_queries": 3}
-    assert scores["empty_responses"] == 1
+    assert scores["empty"] == scores["rows"]["test"]["empty"] == 0.25
+    assert scores["subset"] == {"regime": 50.0, "test": {"pairs": 4, "pairs_of_corpus": 9}}
     assert scores["mean_words"] == (0 + 5 + 5 + 7) / 4
 
 
@@ -114,7 +115,7 @@ def test_a_row_a_file_with_the_same_numbers(place: Path) -> None:
     assert sorted(rows) == ["human", "retrieval", "test", "unseen"]
     for name, row in rows.items():
         source = scores if name == "test" else scores[name]
-        assert row == {key: source[key] for key in (*SIX, "pairs")}
+        assert row == {key: source[key] for key in ROW}
 
 
 def test_a_part_without_pairs_has_no_scores_and_says_so(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

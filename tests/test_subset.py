@@ -142,6 +142,9 @@ def test_pairs_and_turns_are_of_the_same_dialogues(project: Path) -> None:
     assert (numbers["regime"], numbers["train"]["dialogues_of_100_percent"]) == (50.0, 20)
     assert numbers["train"]["pairs"] == len(pairs)
     assert numbers["validation"]["pairs"] == 3
+    assert numbers["test"]["pairs"] == 4 < numbers["test"]["pairs_of_corpus"]
+    manifest = check_folder(project / "subset")
+    assert manifest == {**numbers, "files": manifest["files"]}, "the manifest tells the scores what was chosen"
 
 
 def test_overlap_leaves_training_with_its_turns_and_is_counted(tmp_path: Path) -> None:
@@ -158,6 +161,7 @@ def test_overlap_leaves_training_with_its_turns_and_is_counted(tmp_path: Path) -
         assert turns == [Dialogue("train000", own), Dialogue("train002", ["three", "four"])]
         assert report(tmp_path)["train"]["pairs_dropped_for_overlap"] == 2
         assert report(tmp_path)["train"]["dialogues_dropped_for_overlap"] == 1
+        assert report(tmp_path)["drop_overlap"] is True
     assert choose(tmp_path, drop_overlap=False).returncode == 0
     assert len(read_records(tmp_path / "subset/train.jsonl", Pair)) == 4
 

@@ -11,7 +11,6 @@ from pydantic import Field, model_validator
 from stages.core.strict import Refused, Strict, redact
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Kind = Literal["pypi", "hub", "url", "file"]
 
 NAME = r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?"
 GRAMMAR: dict[str, tuple[str, str]] = {

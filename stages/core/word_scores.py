@@ -1,8 +1,13 @@
-"""The paper's two scores of variety (Sec. 4, "Metrics"), both shares from 0 to 1, the higher the more varied."""
+"""The paper's two scores of variety (Sec. 4, "Metrics"), both shares from 0 to 1, the higher the more varied.
+
+Neither sees that a response has no words: an empty one is no training turn, so it is novel. `empty` says how many are.
+"""
 
 from collections.abc import Iterable, Sequence
 
 from stages.core.records import single_line
+
+DIGITS = 6  # of every score in metrics/
 
 
 def novelty(responses: Sequence[str], turns: Iterable[str]) -> float:
@@ -25,3 +30,12 @@ def diversity(responses: Sequence[str]) -> float:
     0.75
     """
     return len({single_line(response) for response in responses}) / len(responses)
+
+
+def empty(responses: Sequence[str]) -> float:
+    """Share of the responses that have no words.
+
+    >>> empty(["", " ", "No .", "."])
+    0.5
+    """
+    return sum(not response.strip() for response in responses) / len(responses)

@@ -11,9 +11,9 @@ from stages.core.leakage import Leakage, exact_leakage, near_leakage
 from stages.core.overlap import Flags
 from stages.core.records import Dialogue, Pair, Response, single_line
 from stages.core.report.runs import Run
+from stages.core.word_scores import DIGITS
 
 PARTS = ("all", "unseen", "unlike")
-DIGITS = 6  # of the scores in metrics/
 RESPONSES = "data/greedy_generate/responses.jsonl"
 
 
