@@ -38,7 +38,7 @@ from stages.pair_extract import extract
 
 DAILYDIALOG = (Path("data/dailydialog"), Path("../shared/dailydialog"))
 STEPS, QUERIES = {"cuda": 32}, {"cuda": None}  # None: all; on other devices:
-SLOW_STEPS, SLOW_QUERIES = 4, 64
+SLOW_STEPS, SLOW_QUERIES = 4, 128
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
@@ -184,7 +184,7 @@ def arguments_of() -> argparse.ArgumentParser:
     parser.add_argument("--only", nargs="+", choices="abcde", default=list("abcde"), help="rows (default: all)")
     parser.add_argument("--repeats", type=positive, default=3, help="times that all take turns (default: 3)")
     parser.add_argument("--steps", type=int, default=0, help="training steps of a repeat (default: 4; on a GPU 32)")
-    parser.add_argument("--queries", type=int, default=0, help="test queries to decode (default: 64; on a GPU all)")
+    parser.add_argument("--queries", type=int, default=0, help="test queries to decode (default: 128; on a GPU all)")
     parser.add_argument("--trials", type=positive, default=12, help="trials of the sweep (default: 12)")
     parser.add_argument("--grow-shapes", nargs="+", choices=list(SHAPES), default=list(growth.SHAPES), help="of row e")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="(default: auto)")

@@ -1,6 +1,6 @@
 """What PyTorch leaves on the table on a CPU: float32 products by oneDNN, and attention over short rows.
 
-Both compute what the library's own functions compute, in the same precision; only the order of sums differs.
+Both compute what the library's own functions compute; in float32 only the order of sums differs.
 """
 
 from collections.abc import Callable, Sequence
@@ -72,7 +72,8 @@ def short_attention(
     T queries, so that keys are never copied); attention_mask: boolean [B, 1, T, L] or None. Returns [B, T, heads, d].
 
     The library's kernel for the CPU works in blocks made for thousands of tokens: on rows of 50 its backward pass takes
-    several times as long as the products.
+    several times as long as the products. In bfloat16 scores and weights are rounded to it between the products, as in
+    the library's `eager` attention, where the kernel rounds its result alone.
     """
     batch, heads, tokens, size = query.shape
     length, shared = key.shape[2], key.shape[1]

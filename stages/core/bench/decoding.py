@@ -16,7 +16,7 @@ from stages.core.decoding import greedy
 from stages.core.encoding import EncodedPair
 from stages.core.methods import Method
 
-PILOT = 1024  # queries on which the best batch size is looked for
+PILOT, SLOW_PILOT = {"cuda": 1024}, 64  # queries on which the best batch size is looked for
 Answers = list[list[int]]
 
 
@@ -110,8 +110,9 @@ def batch_sizes(queries: int, device: torch.device) -> list[int]:
 
 def best_batch_size(decoding: Decoding, by_length: bool) -> tuple[int, dict[str, float]]:
     """The fastest batch size, from one run of each, and all of their rates."""
-    sizes = batch_sizes(len(decoding.bench.queries), decoding.bench.device)
-    rates = {size: decoding.theirs(by_length, size, PILOT) for size in sizes}
+    device = decoding.bench.device
+    sizes, most = batch_sizes(len(decoding.bench.queries), device), PILOT.get(device.type, SLOW_PILOT)
+    rates = {size: decoding.theirs(by_length, size, most) for size in sizes}
     return max(rates, key=lambda size: rates[size]), {str(size): rate for size, rate in rates.items()}
 
 
