@@ -29,7 +29,7 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
 
 @contextmanager
 def as_users_have_it() -> Iterator[None]:
-    """Without what `choose_device` asks for: other tools pay for no deterministic algorithms and keep no freed memory."""
+    """Without what `choose_device` asks for: other tools neither pay for determinism nor keep freed memory."""
     asked = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(False)
     keep_freed_memory(False)
