@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from stages.core.errors import StageError, run_stage
 from stages.core.files import check_folder, output_folder, write_json
 from stages.core.locks import lock
 from stages.core.methods import Method, build_method
-from stages.core.params import Params, Training, load_params
+from stages.core.params import Dynamic, Params, Training, load_params
 from stages.core.provenance import code_hash, files_hash, versions
 from stages.core.records import Pair, read_records
 from stages.core.stopping import StopRequest
@@ -50,16 +51,30 @@ def load_methods(folder: Path, params: Params) -> tuple[Method, Method, dict[str
     return methods[wanted[0]], methods[wanted[1]], initial
 
 
-def load_examples(subset: Path, tokenizer: PreTrainedTokenizerBase, params: Params) -> Examples:
-    """Training and validation pairs of the regime, as tokens."""
+def check_layers(base: BaseModel, params: Params) -> None:
+    """Refuse a controller that starts from more layers than the language model has.
+
+    Raises:
+        StageError: it does.
+    """
+    settings, there = params.chosen_method, base.model.config.num_hidden_layers
+    if isinstance(settings, Dynamic) and settings.initial == "first-layers" and settings.layers > there:
+        found = f"{settings.layers} first layers of a model that has {there}"
+        raise StageError(f"params.yaml: methods.{params.method}.layers", found, "lower it or set initial to random")
+
+
+def load_examples(subset: Path, tokenizer: PreTrainedTokenizerBase, params: Params) -> tuple[Examples, dict[str, int]]:
+    """Training and validation pairs of the regime, as tokens; and how many texts of each had to be cut."""
     lengths = params.chosen_protocol.lengths
     train, validation = (read_records(subset / f"{split}.jsonl", Pair) for split in ("train", "validation"))
-    encoded, cuts = encode_pairs(train, tokenizer, lengths)
+    (trained, cuts), (validated, others) = (encode_pairs(pairs, tokenizer, lengths) for pairs in (train, validation))
     print(
         f"{len(train)} training pairs, {len(validation)} validation pairs; cut to the protocol's lengths in training: "
         f"{cuts.queries} queries, {cuts.responses} responses"
     )
-    return Examples(encoded, encode_pairs(validation, tokenizer, lengths)[0], [pair.response for pair in validation])
+    examples = Examples(trained, validated, [pair.response for pair in validation])
+    counted = {"train": asdict(cuts), "validation": asdict(others)}
+    return examples, {f"cut_{split}_{side}": count for split in counted for side, count in counted[split].items()}
 
 
 def groups_of_trials(method: Method, training: Training) -> list[list[tuple[int, float]]]:
@@ -119,7 +134,7 @@ def range_end(trial: Trial, trials: Sequence[Trial]) -> str | None:
     return "lowest" if trial.index == 0 else "highest"
 
 
-def write_metrics(arguments: argparse.Namespace, trials: Sequence[Trial], best: Trial, parameters: int) -> None:
+def write_metrics(arguments: argparse.Namespace, trials: Sequence[Trial], best: Trial, counts: dict[str, int]) -> None:
     """The curves of all trials, the best BLEU-4 by learning rate, and the choice that was made."""
     write_json(arguments.curves, [row for trial in trials for row in trial.curve])
     rates = [
@@ -146,7 +161,7 @@ def write_metrics(arguments: argparse.Namespace, trials: Sequence[Trial], best: 
         "best_at_range_end": end,
         "trials": len(trials),
         "diverged": sum(trial.status == "diverged" for trial in trials),
-        "trained_parameters": parameters,
+        **counts,
     }
     write_json(arguments.summary, summary)
 
@@ -178,8 +193,10 @@ def main(arguments: argparse.Namespace) -> None:
     method, decoder, initial = load_methods(arguments.model, params)
     base = method.base
     check_row_length(base, protocol.lengths.query_tokens * 2 + protocol.lengths.response_tokens)
+    check_layers(base, params)
+    examples, cuts = load_examples(arguments.subset, tokenizer, params)
     sweep = Sweep(
-        method, decoder, tokenizer, load_examples(arguments.subset, tokenizer, params), protocol.training,
+        method, decoder, tokenizer, examples, protocol.training,
         protocol.lengths.response_tokens, params.runtime.decode_rows, params.seed,
     )  # fmt: skip
     parameters = sum(value.numel() for value in initial.values())
@@ -199,7 +216,7 @@ def main(arguments: argparse.Namespace) -> None:
         trials, best_weights = [best], None
     with output_folder(arguments.trained) as folder:
         write_trained(folder, best_weights, describe(params, base_hash, best, range_end(best, trials), base))
-    write_metrics(arguments, trials, best, parameters)
+    write_metrics(arguments, trials, best, {"trained_parameters": parameters, **cuts})
 
 
 if __name__ == "__main__":

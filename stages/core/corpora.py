@@ -157,9 +157,18 @@ def _read_eou(path: Path, counts: Counts) -> Iterator[list[str]]:
         yield turns
 
 
+def _without_twins(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; Python would keep the last of equal keys and say nothing."""
+    table = dict(items)
+    if len(table) < len(items):
+        twin = next(key for key, count in Counter(key for key, _ in items).items() if count > 1)
+        raise ValueError(f"the key {twin!r} is there twice")
+    return table
+
+
 def _parse(subject: str, text: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_without_twins)
     except (ValueError, RecursionError) as error:
         raise StageError(subject, f"not JSON ({error})", "mend that line") from None
 

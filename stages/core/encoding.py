@@ -36,13 +36,18 @@ class Cuts:
 def encode_pairs(
     pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, lengths: Lengths
 ) -> tuple[list[EncodedPair], Cuts]:
-    """Tokenise pairs: a long query loses its beginning, a long response its end and its end-of-text."""
+    """Tokenise pairs: a long query loses its beginning, a long response its end and its end-of-text.
+
+    A special token that somebody has written, `<|endoftext|>`, is text like any other.
+    """
     if not pairs:
         return [], Cuts(0, 0)
     end = tokenizer.eos_token_id
 
     def tokens(texts: list[str]) -> list[list[int]]:
-        ids: list[list[int]] = tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+        ids: list[list[int]] = tokenizer(
+            texts, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False
+        )["input_ids"]
         return ids
 
     encoded = []

@@ -15,7 +15,8 @@ from stages.core.strict import Refused, Strict, allowed, explain, redact, show
 PARAMS_FILE = Path("params.yaml")
 MAX_TRIALS = 64
 
-Positive = Annotated[int, Field(gt=0)]
+LARGEST = 2**31 - 1  # of a number of things
+Positive = Annotated[int, Field(gt=0, le=LARGEST)]
 LearningRate = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -32,7 +33,7 @@ class Runtime(Strict):
 
     device: Literal["auto", "cpu", "cuda", "mps"]
     threads: Annotated[int, Field(ge=0, le=1024)]
-    decode_rows: Annotated[int, Field(ge=0)]
+    decode_rows: Annotated[int, Field(ge=0, le=LARGEST)]
 
 
 class FineTune(Strict):
@@ -78,8 +79,8 @@ class Data(Strict):
 class Lengths(Strict):
     """Longest query and response in tokens, end-of-text included."""
 
-    query_tokens: Annotated[int, Field(ge=2)]
-    response_tokens: Annotated[int, Field(ge=2)]
+    query_tokens: Annotated[int, Field(ge=2, le=LARGEST)]
+    response_tokens: Annotated[int, Field(ge=2, le=LARGEST)]
 
 
 class LearningRates(Strict):
@@ -112,7 +113,7 @@ class Training(Strict):
     max_epochs: Positive
     patience: Positive
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    warmup_steps: Annotated[int, Field(ge=0)]
+    warmup_steps: Annotated[int, Field(ge=0, le=LARGEST)]
     gradient_clip: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
     dropout: Fraction
     precision: Precision
@@ -213,4 +214,6 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         raise StageError(f"{path}{line}", problem, "mend the YAML") from None
     except YAMLError as error:
         raise StageError(path, redact(one_line(str(error))), "mend the YAML") from None
+    except (RecursionError, ValueError):  # ValueError: more digits than Python reads, a 13th month
+        raise StageError(path, "nested too deeply, or a number or date that is none", "mend the YAML") from None
     return parse_params(value)

@@ -52,7 +52,7 @@ def show(value: object, key: str = "") -> str:
     if isinstance(value, dict | list):
         kind, unit = ("table", "keys") if isinstance(value, dict) else ("list", "entries")
         return f"a {kind} of {len(value)} {unit}" if value else f"an empty {kind}"
-    if SECRET_NAMES.search(key):
+    if isinstance(value, str) and SECRET_NAMES.search(key):
         return "a value (not shown)"
     text = redact(repr(value))
     return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}… ({len(text)} characters)"
