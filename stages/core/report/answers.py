@@ -6,7 +6,7 @@ from itertools import compress
 import numpy as np
 
 from stages.core.bleu import bleu
-from stages.core.bootstrap import paired_test
+from stages.core.bootstrap import CONFIDENCE, paired_test, resampled_bleu, sentence_counts
 from stages.core.leakage import Leakage, exact_leakage, near_leakage
 from stages.core.overlap import Flags
 from stages.core.records import Dialogue, Pair, Response, single_line
@@ -82,8 +82,8 @@ class Answers:
         found: Leakage = exact_leakage(train, test) if name == "unseen" else near_leakage(train, test)
         return found.unseen
 
-    def compare(self, first: Run, second: Run, part: str) -> Comparison:
-        """BLEU-4 of two runs on a part of the test pairs: on those that belong to it for both.
+    def common(self, first: Run, second: Run, part: str) -> tuple[list[str], list[str], list[str]]:
+        """The responses of both runs, and the references, on the test pairs that belong to a part for both.
 
         Raises:
             NotMeasured: something is not in the cache, they answer other pairs, or the part is empty.
@@ -97,4 +97,17 @@ class Answers:
             raise NotMeasured("no such pairs")
         references = list(compress((each.reference for each in answers[0]), chosen))
         a, b = (list(compress((each.response for each in some), chosen)) for some in answers)
+        return a, b, references
+
+    def compare(self, first: Run, second: Run, part: str) -> Comparison:
+        """BLEU-4 of two runs on a part of the test pairs; raises as `common`."""
+        a, b, references = self.common(first, second, part)
         return Comparison(bleu(a, references), bleu(b, references), paired_test(a, b, references), len(references))
+
+    def gain(self, first: Run, second: Run, part: str) -> tuple[float, float]:
+        """Bounds of the middle 95 % of resampled differences in BLEU-4, first less second; raises as `common`."""
+        *systems, references = self.common(first, second, part)
+        seed = first.switch("seed")  # the same for both: the same draws
+        a, b = (resampled_bleu(sentence_counts(each, references), seed) for each in systems)
+        low, high = np.quantile(np.subtract(a, b), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        return float(low), float(high)

@@ -1,7 +1,9 @@
 """The paper's claims (Sec. 5), one by one, against what was measured.
 
 A claim that one system scores above another holds if it does and chance makes such a difference in less than 5 % of the
-draws of a paired bootstrap; one that a system stops improving holds if no larger regime is better by that measure.
+draws of a paired bootstrap. One that a system stops improving does not hold if a larger regime is better by that
+measure, and holds if the bootstrap excludes that any is better by more than `NEGLIGIBLE`; that no difference is seen is
+not enough, for few test pairs show none: then it is not contradicted. All of it is about one training run each.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +19,9 @@ from stages.core.report.settings import Cell, Setting
 ALPHA = 0.05
 WHOLE, TURNING_POINT = 100.0, 30.0  # percent: the regimes that the claims are about
 HIGH = 0.90
-HOLDS, FAILS, NOT_MEASURED = "holds", "does not hold", "not measured"
+# BLEU-4. In the paper soft prompts gain 0.003 at most above 30 % of the data, dynamic prompts 0.037 and 0.047.
+NEGLIGIBLE = 0.005
+HOLDS, OPEN, FAILS, NOT_MEASURED = VERDICTS = ("holds", "not contradicted", "does not hold", "not measured")
 PAPER = paper.paper_scores()
 
 
@@ -111,9 +115,15 @@ class Judge:
             start = self.run(model, method, TURNING_POINT)
             self.run(model, method, WHOLE)  # without it the claim is not about much
             larger = [each for each in self.setting.regimes(model=model, method=method) if each > TURNING_POINT]
-            found = {each: self.answers.compare(self.run(model, method, each), start, part) for each in larger}
-            verdict = FAILS if any(map(above, found.values())) else HOLDS
-            return Finding(verdict, "; ".join(f"{percent(regime)}: {show(each)}" for regime, each in found.items()))
+            runs = {regime: self.run(model, method, regime) for regime in larger}
+            found = {regime: self.answers.compare(run, start, part) for regime, run in runs.items()}
+            gains = {regime: self.answers.gain(run, start, part) for regime, run in runs.items()}
+            at_most = max(high for _, high in gains.values())
+            verdict = FAILS if any(map(above, found.values())) else HOLDS if at_most < NEGLIGIBLE else OPEN
+            shown = (
+                f"{percent(at)}: {show(found[at])}, gain {low:+.4f} to {high:+.4f}" for at, (low, high) in gains.items()
+            )
+            return Finding(verdict, "; ".join(shown))
 
         numbers = self.papers(*((model, method, regime) for regime in (WHOLE, TURNING_POINT)))
         text = f"{method} stops improving above 30 %: BLEU-4 not above that at 30 %"
@@ -156,9 +166,10 @@ class Judge:
 
 
 def lowest(rows: Sequence[Row]) -> str:
-    """The lowest novelty and the lowest diversity of some rows of scores."""
-    low = [min(row[name] for row in rows) for name in ("novelty", "diversity")]
-    return "lowest novelty {:.4g}, diversity {:.4g}".format(*low)
+    """The lowest novelty and the lowest diversity of some rows of scores, and the most empty responses."""
+    shown = ", ".join(f"{name} {min(row[name] for row in rows):.4g}" for name in ("novelty", "diversity"))
+    empty = [row["empty"] for row in rows if "empty" in row]  # the paper has no such number
+    return f"lowest {shown}" + (f", up to {max(empty):.1%} of the responses empty" if empty else "")
 
 
 def part_row(run: Run, part: str) -> Row:

@@ -7,10 +7,10 @@ from itertools import product
 
 from stages.core.report import paper
 from stages.core.report.answers import Answers
-from stages.core.report.claims import FAILS, HOLDS, NOT_MEASURED, Claim, Judge
+from stages.core.report.claims import ALPHA, NEGLIGIBLE, VERDICTS, Claim, Judge
 from stages.core.report.examples import MARK, QUERIES, example_tables
 from stages.core.report.figures import Picture, rates_figure, scores_figure
-from stages.core.report.markdown import items, link, plain
+from stages.core.report.markdown import items, link, plain, value
 from stages.core.report.rates import Rates, rates_of
 from stages.core.report.runs import Absent, Collection, Run
 from stages.core.report.scores import leakage_table, scale_tables, score_tables
@@ -32,16 +32,21 @@ written by `python -m stages.report`. "The paper" is Valvoda, Fang and Vandyke, 
 control a dialog model?" (2022, arXiv 2209.11068)."""
 DEFINITIONS = (
     "BLEU-n, novelty and diversity are fractions from 0 to 1, as in the paper; novelty is the share of responses that "
-    "are not, word for word, a turn of the training dialogues, diversity that of distinct responses.",
+    "are not, word for word, a turn of the training dialogues, diversity that of distinct responses. Both are the "
+    "paper's, and neither sees that a response has no words: empty is the share of those, and they count as novel.",
     "*unseen* pairs: test pairs of which neither query nor response stands, word for word, in the training regime; "
     "*unlike* pairs: of which neither even resembles one there (stages/core/overlap.py has the rule). Two runs are "
     "compared on the pairs that are so for both.",
     "retrieval: the response to the most similar training query, by TF-IDF: what copying scores. human: the "
     "references themselves; their BLEU is 1 by definition.",
     "Intervals are the middle 95 % of a bootstrap, p-values those of sacrebleu's paired bootstrap test (1000 draws, "
-    "two-sided, not corrected for the number of tests).",
-    "A claim that one scores above another holds if it does with p < 0.05. That soft prompts stop improving holds if "
-    "no larger regime is better with p < 0.05, which a small test set makes easy.",
+    "two-sided, not corrected for the number of tests). Both draw test pairs, of one training run each: how much runs "
+    "with different seeds differ is no part of them.",
+    f"A claim that one scores above another holds if it does with p < {ALPHA}. That soft prompts stop improving does "
+    f"not hold if a larger regime is better with p < {ALPHA}, and holds if for each larger regime the interval of the "
+    f"difference excludes a gain of {NEGLIGIBLE}. Between the two, as with a small test set, it is not contradicted.",
+    "The dataset, models and methods are the paper's if they have its names (`dailydialog`, `gpt2`, `dialogpt`, "
+    "`fine-tune`, `soft`, `dynamic`); what those names stand for is in the parameters of each setting.",
 )
 
 
@@ -113,14 +118,16 @@ def summary(
     else:
         yield "Numbers of different settings are never compared: each has its own section below."
         yield settings_table(settings)
-    measured = sum(len(compared(each)) for each in settings if each.as_in_paper)
+    measured = {cell for each in settings if each.as_in_paper for cell in compared(each)}
+    protocol = ", ".join(f"`{key}={value(each)}`" for key, each in paper.PROTOCOL.items())
     yield (
-        f"Of the {len(paper.paper_scores())} configurations of the paper, {measured} were measured with its data and "
-        f"its protocol (`dataset={paper.DATASET}`, `protocol={paper.PROTOCOL}`, stride 2, all training pairs)."
+        f"Of the {len(paper.paper_scores())} configurations of the paper, {len(measured)} were measured with its data "
+        f"(`dataset={paper.DATASET}`, stride 2, all training pairs) and its protocol, which is one with the values of "
+        f"its App. B, whatever its name: {protocol}."
     )
     for each in settings:
         found = [claim.findings["all"].verdict for claim in claims[each.title]]
-        counts = ", ".join(f"{verdict}: {found.count(verdict)}" for verdict in (HOLDS, FAILS, NOT_MEASURED))
+        counts = ", ".join(f"{verdict}: {found.count(verdict)}" for verdict in VERDICTS)
         yield f"The paper's claims on all test pairs of {link(each.title)}: {counts}."
     if noted := [f"{plain(title)}: {line}" for title, each in rates.items() for line in warnings(each)]:
         yield "### Warnings: the best learning rate stands at an end of its range"
@@ -133,9 +140,13 @@ def summary(
 
 
 def compared(setting: Setting) -> list[Cell]:
-    """The configurations of a setting that the paper has too."""
+    """The configurations of a setting that the paper has too: in all of them word embeddings are trained (Sec. 3)."""
     known = paper.paper_scores()
-    return [cell for cell in setting.runs if (cell.model, cell.method, cell.regime) in known]
+    return [
+        cell
+        for cell, run in setting.runs.items()
+        if (cell.model, cell.method, cell.regime) in known and run.entry("method").get("train_embeddings", True)
+    ]
 
 
 def add_setting(

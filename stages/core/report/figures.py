@@ -32,8 +32,7 @@ OTHER_DASHES = ("-", "--", ":", "-.")
 REFERENCES = {"human": ("#000000", (0, (7, 2, 1, 2))), "retrieval": ("#666666", (0, (1, 1)))}
 FAINT: dict[str, Any] = {"alpha": 0.45, "linewidth": 1.0}
 RING: dict[str, Any] = {"marker": "o", "markersize": 11, "markerfacecolor": "none", "markeredgecolor": "black"}
-TITLES = {**{f"bleu{order}": f"BLEU-{order}" for order in range(1, 5)}, "novelty": "novelty", "diversity": "diversity"}
-BLEUS = {score for score in TITLES if score.startswith("bleu")}
+BLEUS = {score for score in paper.SCORES if score.startswith("bleu")}
 LOOK: Any = {
     "svg.fonttype": "none",  # text stays text: it can be searched, selected and read aloud
     "font.family": "sans-serif",
@@ -155,7 +154,7 @@ def drawn_references(scores: Sequence[str]) -> list[tuple[str, Any]]:
 def finish(panel: Axes, setting: Setting, score: str) -> None:
     """Title, ticks and limits."""
     ticks = sorted({*setting.regimes(), *(paper.REGIMES if papers_models(setting) else ())})
-    panel.set(title=TITLES[score])
+    panel.set(title=paper.SCORES[score])
     panel.set_xticks(ticks, [f"{each:g}" for each in ticks])
     panel.set_xlim(min(ticks) - 5, max(ticks) + 5)
     if score in BLEUS:

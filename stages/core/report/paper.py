@@ -1,14 +1,25 @@
-"""Tables 1 and 2 of the paper: what it scored on DailyDialog with each of its 36 configurations."""
+"""Tables 1 and 2 of the paper: what it scored on DailyDialog with each of its 36 configurations, and how (App. B)."""
 
 import csv
 from pathlib import Path
 
-DATASET, PROTOCOL = "dailydialog", "paper"
+DATASET = "dailydialog"
 MODELS = ("gpt2", "dialogpt")
 METHODS = ("fine-tune", "soft", "dynamic")
-REGIMES = (10, 20, 30, 50, 70, 100)
-SCORES = ("bleu1", "bleu2", "bleu3", "bleu4", "novelty", "diversity")
+REGIMES = (10.0, 20.0, 30.0, 50.0, 70.0, 100.0)
+SCORES = {**{f"bleu{order}": f"BLEU-{order}" for order in range(1, 5)}, "novelty": "novelty", "diversity": "diversity"}
 DIGITS = 3  # of the paper's numbers
+PROTOCOL = {  # App. B; keys as in an entry of `protocols` in params.yaml
+    "data.train_dialogues": None,
+    "data.validation_pairs": None,
+    "data.test_pairs": None,
+    "training.learning_rates.low": 3e-6,
+    "training.learning_rates.high": 9e-3,
+    "training.learning_rates.trials": 12,
+    "training.batch_size": 8,
+    "training.max_epochs": 300,
+    "training.patience": 100,
+}
 
 Six = dict[str, float]
 

@@ -1,16 +1,16 @@
-"""Tables of scores: the paper's Tables 1 and 2 with ours beside them, the scale, the four methods of the README."""
+"""Tables of scores: the paper's Tables 1 and 2 with ours beside them, the scale."""
 
 from collections.abc import Iterator
 from typing import Any
 
 from stages.core.report import paper
-from stages.core.report.figures import TITLES
 from stages.core.report.markdown import NONE, SPACE, link, number, percent, plain, table
 from stages.core.report.runs import Run
 from stages.core.report.settings import Cell, Setting
 
 PAPERS_TABLES = {"dialogpt": "Table 1", "gpt2": "Table 2"}
-SIX = list(TITLES)
+SIX = list(paper.SCORES)
+COLUMNS = [*paper.SCORES.values(), "empty"]
 
 Scores = dict[str, Any]
 
@@ -30,7 +30,7 @@ def score_tables(setting: Setting) -> Iterator[str]:
                 f"Ours (the paper's, the difference). {len(compared)} of the {whole} configurations of the paper's "
                 f"table were measured{other}."
             )
-        yield table(["regime", "method", *TITLES.values(), "experiment"], score_rows(setting, model, known), left=2)
+        yield table(["regime", "method", *COLUMNS, "experiment"], score_rows(setting, model, known), left=2)
 
 
 def score_rows(setting: Setting, model: str, known: dict[tuple[str, str, float], paper.Six]) -> Iterator[list[str]]:
@@ -42,9 +42,10 @@ def score_rows(setting: Setting, model: str, known: dict[tuple[str, str, float],
                 continue
             papers = known.get((model, method, regime), {})
             scores = [with_papers(run.rows["test"][name], papers.get(name)) for name in SIX]
-            yield [percent(regime), plain(method), *scores, link(run.name)]
+            yield [percent(regime), plain(method), *scores, number(run.rows["test"].get("empty")), link(run.name)]
         for row in ("retrieval", "human"):
-            yield [percent(regime), row, *(number(run_at(setting, regime).rows[row][name]) for name in SIX), ""]
+            scale = run_at(setting, regime).rows[row]
+            yield [percent(regime), row, *(number(scale.get(name)) for name in (*SIX, "empty")), ""]
 
 
 def run_at(setting: Setting, regime: float) -> Run:
@@ -62,7 +63,7 @@ def with_papers(ours: float, papers: float | None) -> str:
 
 
 def scale_tables(setting: Setting) -> Iterator[str]:
-    """BLEU-4, then novelty and diversity, of all, the unseen and the unlike pairs, people and the lookup with them."""
+    """BLEU-4, then the scores of variety, of all, the unseen and the unlike pairs, people and the lookup with them."""
     first = ["regime", "model", "method"]
     rows = list(scale_rows(setting))
     yield table(
@@ -70,13 +71,11 @@ def scale_tables(setting: Setting) -> Iterator[str]:
         ([*words, *(with_interval(part) for part in parts), link_to_run] for words, parts, link_to_run in rows),
         left=3,
     )
-    variety = [f"{name}: {part}" for name in ("novelty", "diversity") for part in ("all", "unseen", "unlike")]
+    names = ("novelty", "diversity", "empty")
+    variety = [f"{name}: {part}" for name in names for part in ("all", "unseen", "unlike")]
     yield table(
         [*first, *variety],
-        (
-            [*words, *(number(part.get(name)) for name in ("novelty", "diversity") for part in parts)]
-            for words, parts, _ in rows
-        ),
+        ([*words, *(number(part.get(name)) for name in names for part in parts)] for words, parts, _ in rows),
         left=3,
     )
 

@@ -109,7 +109,7 @@ def details(run: Run) -> Iterator[str]:
     noted |= {"decoding": scores.get("generation"), "BLEU": {"signature": scores.get("signature")} if scores else None}
     for name, facts in noted.items():
         if facts:
-            yield f"{name}: {values(facts)}"
+            yield f"{name}: {values(flatten(facts))}"
 
 
 def values(table: dict[str, Any]) -> str:
