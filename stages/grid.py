@@ -2,7 +2,7 @@
 
     python -m stages.grid -S dataset=dailydialog -S protocol=paper
     python -m stages.grid --models gpt2 --methods soft dynamic --regimes 10 100 --jobs 2
-    python -m stages.grid --status
+    python -m stages.grid --status       all that was started; with the options above, what they ask for
 
 Experiments start from the last commit and get names like `gpt2-dynamic-100`; `dvc exp show` lists them as they end.
 What is done is skipped, so after a kill, a failure or a power cut the same command goes on: finished stages come from
@@ -18,7 +18,6 @@ two Git worktrees, which share their refs, one failed. So each job here has a cl
 """
 
 import argparse
-import os
 import shutil
 import subprocess
 import time
@@ -31,15 +30,14 @@ import psutil
 from stages.core.configurations import AXES, Configuration
 from stages.core.errors import StageError, run_stage
 from stages.core.experiments import check_committed, check_configurations, finished_experiments
-from stages.core.lanes import STATE_VARIABLE, Lane, make_lanes
+from stages.core.files import state_folder
+from stages.core.lanes import Lane, make_lanes
 from stages.core.ledger import Ledger
 from stages.core.locks import lock
 from stages.core.processes import stages_at_work_in, stop
 from stages.core.progress import duration
+from stages.core.report import paper
 
-METHODS = ["fine-tune", "soft", "dynamic"]
-MODELS = ["gpt2", "dialogpt"]
-REGIMES = [10.0, 20.0, 30.0, 50.0, 70.0, 100.0]
 SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_BETWEEN_LINES = 60.0
 
@@ -145,6 +143,7 @@ class Grid:
         if not waiting:
             print(self.summary())
             return
+        self.ledger.note(*waiting, state="waiting", baseline=self.baseline, note="")
         try:
             count = min(self.jobs, len(waiting))
             lanes = make_lanes(self.root, self.lanes_folder, count, self.baseline, self.state)
@@ -200,7 +199,7 @@ class Grid:
         log = self.log(configuration)
         before, start = self.ledger.of(configuration).seconds, _size(log)
         process = lane.start_experiment(configuration, log)
-        self.ledger.note(configuration, state="running", baseline=self.baseline, note="")
+        self.ledger.note(configuration, state="running")
         print(f"started {configuration.name}", flush=True)
         return Job(lane, configuration, process, log, start, time.monotonic(), before)
 
@@ -229,21 +228,41 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def main(arguments: argparse.Namespace) -> None:
-    """Check, then show or run."""
+def status(root: Path, state: Path, jobs: int) -> str:
+    """Where all stands that grids were asked for, a table for each commit that they started from."""
+    entries = Ledger(state / "grid" / "ledger.json").entries.values()
+    started = {
+        each.baseline: [other.configuration for other in entries if other.baseline == each.baseline] for each in entries
+    }
+    tables = {baseline: Grid(root, state, baseline, found, jobs).table() for baseline, found in started.items()}
+    return "\n\n".join(f"from commit {baseline[:10]}\n{table}" for baseline, table in tables.items())
+
+
+def wanted(arguments: argparse.Namespace) -> list[Configuration]:
+    """The configurations that the command line asks for.
+
+    Raises:
+        StageError: a setting is about what the grid itself sets.
+    """
     for setting in arguments.set:
         if setting.split("=")[0] in AXES:
             raise StageError(f"-S {setting}", "set by the grid itself", "use --models, --methods and --regimes")
-    root = Path.cwd()
-    baseline = check_committed(root)
-    configurations = [
+    return [
         Configuration(model, method, regime, tuple(arguments.set))
-        for model in dict.fromkeys(arguments.models)
-        for method in dict.fromkeys(arguments.methods)
-        for regime in dict.fromkeys(arguments.regimes)
+        for model in dict.fromkeys(arguments.models or paper.MODELS)
+        for method in dict.fromkeys(arguments.methods or paper.METHODS)
+        for regime in dict.fromkeys(arguments.regimes or paper.REGIMES)
     ]
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Check, then show or run."""
+    root, state, configurations = Path.cwd(), state_folder().resolve(), wanted(arguments)
+    if arguments.status and not (arguments.models or arguments.methods or arguments.regimes or arguments.set):
+        print(status(root, state, arguments.jobs) or "no grid was started here")
+        return
+    baseline = check_committed(root)
     check_configurations(root, baseline, configurations)
-    state = Path(os.environ.get(STATE_VARIABLE) or ".state").resolve()
     grid = Grid(root, state, baseline, configurations, arguments.jobs)
     if arguments.status:
         print(grid.table())
@@ -261,10 +280,15 @@ def positive(text: str) -> int:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=MODELS, help="keys of models (default: %(default)s)")
-    parser.add_argument("--methods", nargs="+", default=METHODS, help="keys of methods (default: %(default)s)")
-    parser.add_argument("--regimes", nargs="+", type=float, default=REGIMES, help="percent (default: %(default)s)")
+    parser.add_argument("--models", nargs="+", help=f"keys of models (default: {' '.join(paper.MODELS)})")
+    parser.add_argument("--methods", nargs="+", help=f"keys of methods (default: {' '.join(paper.METHODS)})")
+    regimes = " ".join(f"{each:g}" for each in paper.REGIMES)
+    parser.add_argument("--regimes", nargs="+", type=float, help=f"percent (default: {regimes})")
     parser.add_argument("--jobs", type=positive, default=1, help="experiments at a time (default: 1)")
     parser.add_argument("-S", dest="set", action="append", default=[], metavar="KEY=VALUE", help="another parameter")
-    parser.add_argument("--status", action="store_true", help="show where the grid stands, and run nothing")
+    parser.add_argument(
+        "--status",
+        action="store_true",
+        help="show where the grid stands and run nothing; without a choice, all that was started",
+    )
     run_stage("grid", parser, main, alone=False)  # --status looks at one that runs

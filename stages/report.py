@@ -1,25 +1,22 @@
 """The report: every experiment that there is beside the paper's own numbers, as Markdown and as one HTML file.
 
     python -m stages.report              writes metrics/report.md, metrics/report.html and metrics/report/*.svg
-    python -m stages.report --table      prints the README's table: the four methods with the parameters of params.yaml
+    python -m stages.report --table      prints the README's table: the methods with the parameters of params.yaml
 
 It reads what DVC has (experiments, the last commit's results, the workspace) and runs nothing. The same experiments
 give the same bytes.
 """
 
 import argparse
-import os
 from pathlib import Path
 
 from ruamel.yaml import YAML
 
 from stages.core.errors import StageError, run_stage
-from stages.core.files import write_bytes
+from stages.core.files import state_folder, write_bytes
 from stages.core.params import PARAMS_FILE, load_params
 from stages.core.report.methods_table import methods_table
 from stages.core.report.runs import Collection, collect
-
-STATE_VARIABLE = "DIALOG_PROMPTING_STATE"
 
 
 def write_report(collection: Collection, folder: Path) -> None:
@@ -47,8 +44,7 @@ def write_report(collection: Collection, folder: Path) -> None:
 def main(arguments: argparse.Namespace) -> None:
     """Collect, write."""
     load_params()  # refuses what is not a project, or a broken one
-    state = Path(os.environ.get(STATE_VARIABLE) or ".state")
-    collection = collect(Path.cwd(), state)
+    collection = collect(Path.cwd(), state_folder())
     if arguments.table:
         print(methods_table(collection, YAML(typ="safe").load(PARAMS_FILE)))
     else:

@@ -173,6 +173,31 @@ def test_what_is_done_is_skipped_and_shown(undisturbed: Path) -> None:
     assert lines[-1].startswith("8 experiments: 4 done, 4 waiting; time left: about 0:")
 
 
+def test_the_status_without_a_choice_is_that_of_all_that_was_started(project: Path) -> None:
+    assert command(project, "python", "-m", "stages.grid", "--status").stdout == "no grid was started here\n"
+    words = ["--models", "tiny-gpt2", "--methods", "soft", "--regimes", "50", "100", "-S", "seed=1"]
+    command(project, "python", "-m", "stages.grid", *words, fails=True, TOY_FAILS="train-soft-tiny-gpt2-50")
+    first = git(project, "rev-parse", "HEAD")
+    (project / "params.yaml").write_text((project / "params.yaml").read_text("utf-8") + "\n# a comment\n", "utf-8")
+    commit_all(project)
+    grid = start(project, "--models", "tiny-gpt2", "--methods", "soft", "dynamic", "--regimes", "20")
+    ledger = project / ".state/grid/ledger.json"
+    wait_for(lambda: "dynamic" in ledger.read_text(encoding="utf-8"))
+    os.killpg(grid.pid, signal.SIGKILL)
+    grid.wait()
+    shown = command(project, "python", "-m", "stages.grid", "--status").stdout.splitlines()
+    assert [line.split()[:2] for line in shown if line and "experiments: " not in line] == [
+        ["from", "commit"],
+        ["waiting", "tiny-gpt2-dynamic-20"],
+        ["waiting", "tiny-gpt2-soft-20"],
+        ["from", "commit"],
+        ["failed", "tiny-gpt2-soft-50-seed-1"],
+        ["done", "tiny-gpt2-soft-100-seed-1"],
+    ]
+    assert f"from commit {first[:10]}" in shown
+    assert shown[-1].startswith("2 experiments: 1 done, 1 failed; time left: about 0:")
+
+
 def test_a_grid_killed_again_and_again_ends_equal_to_an_undisturbed_one(
     undisturbed: Path, project: Path, tmp_path: Path
 ) -> None:
@@ -257,7 +282,7 @@ def test_a_grid_that_cannot_run_is_refused_before_it_starts(project: Path, words
 
 def test_uncommitted_parameters_are_refused(project: Path) -> None:
     (project / "params.yaml").write_text((project / "params.yaml").read_text("utf-8") + "\n# a comment\n", "utf-8")
-    refused = command(project, "python", "-m", "stages.grid", "--status", fails=True)
+    refused = command(project, "python", "-m", "stages.grid", *GRID, fails=True)
     assert "ERROR grid: params.yaml: changed since the last commit; " in refused.stderr
 
 

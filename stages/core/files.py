@@ -13,11 +13,17 @@ from typing import Any
 from stages.core.errors import StageError, system_error
 
 MANIFEST = "manifest.json"
+STATE_VARIABLE = "DIALOG_PROMPTING_STATE"
 # DVC trusts a file of its cache that is read-only, or of which it knows the time; of all others it checks the hash.
 HEAL = (
     "it is damaged, perhaps in DVC's cache too: let DVC check that, then make it anew: rm -rf {folder}; "
     'find "$(dvc cache dir)" -type f -exec chmod u+w {{}} + -exec touch {{}} +; dvc repro'
 )
+
+
+def state_folder() -> Path:
+    """Where what was stopped has left what it goes on from: .state, or the folder that DIALOG_PROMPTING_STATE names."""
+    return Path(os.environ.get(STATE_VARIABLE) or ".state")
 
 
 def sha256_of(path: Path) -> str:

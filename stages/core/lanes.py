@@ -13,8 +13,7 @@ from pathlib import Path
 
 from stages.core.configurations import Configuration
 from stages.core.experiments import dvc, dvc_command, experiment_ref, git
-
-STATE_VARIABLE = "DIALOG_PROMPTING_STATE"
+from stages.core.files import STATE_VARIABLE
 
 
 def make_lanes(root: Path, folder: Path, count: int, baseline: str, state: Path) -> list["Lane"]:

@@ -20,6 +20,12 @@ class Entry:
     state: str = "waiting"  # waiting | running | done | failed
     baseline: str = ""  # the commit that `state` is about
     note: str = ""  # why it failed
+    settings: Sequence[str] = ()  # what else than model, method and regime it changes in params.yaml
+
+    @property
+    def configuration(self) -> Configuration:
+        """What the entry is about."""
+        return Configuration(self.model, self.method, self.regime, tuple(self.settings))
 
     def is_like(self, other: "Entry", *fields: str) -> bool:
         """Whether both have the same values in `fields`."""
@@ -41,12 +47,13 @@ class Ledger:
 
     def of(self, configuration: Configuration) -> Entry:
         """The entry of a configuration, a new one if there is none."""
-        new = Entry(configuration.model, configuration.method, configuration.regime)
+        new = Entry(configuration.model, configuration.method, configuration.regime, settings=configuration.settings)
         return self.entries.get(configuration.name, new)
 
-    def note(self, configuration: Configuration, **changes: object) -> None:
-        """Change an entry."""
-        self.entries[configuration.name] = replace(self.of(configuration), **changes)  # type: ignore[arg-type]
+    def note(self, *configurations: Configuration, **changes: object) -> None:
+        """Change their entries."""
+        for each in configurations:
+            self.entries[each.name] = replace(self.of(each), **changes)  # type: ignore[arg-type]
         write_json(self.path, {name: asdict(entry) for name, entry in sorted(self.entries.items())})
 
     def seconds_left(self, unfinished: Iterable[Configuration], jobs: int) -> float | None:
