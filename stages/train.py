@@ -1,13 +1,13 @@
 """Train one method on one base model: the learning-rate trials, the best epoch of the best one kept (Sec. 3, App. B).
 
 A run that was stopped goes on where it was: its state is under .state/train, or where DIALOG_PROMPTING_STATE says.
+Nothing but the result of each sweep stays there; the folder may be removed whenever no training is at work.
 """
 
 import argparse
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from stages.core.base_model import BaseModel, Weights, check_row_length, load_base_model, load_tokenizer
-from stages.core.checkpoint import Position, TrainingState, fingerprint_of, forget_old
+from stages.core.base_model import BaseModel, Weights, check_row_length, load_base_model, load_config, load_tokenizer
+from stages.core.checkpoint import TrainingState, fingerprint_of
 from stages.core.device import arithmetic, choose_device
 from stages.core.encoding import encode_pairs
 from stages.core.errors import StageError, run_stage
 from stages.core.files import check_folder, output_folder, write_json
-from stages.core.locks import lock
-from stages.core.methods import Method, build_method
+from stages.core.methods import METHODS, Method, build_method
 from stages.core.params import Dynamic, Params, Training, load_params
 from stages.core.provenance import code_hash, files_hash, versions
 from stages.core.records import Pair, read_records
@@ -33,6 +32,7 @@ from stages.core.trained import write_trained
 from stages.core.trials import Passes, Trial, new_trial
 
 STATE_VARIABLE = "DIALOG_PROMPTING_STATE"
+PAIRS = ("train.jsonl", "validation.jsonl")  # all that is read of the subset; the deps in dvc.yaml too
 
 
 def load_methods(folder: Path, params: Params) -> tuple[Method, Method, dict[str, Tensor]]:
@@ -51,22 +51,30 @@ def load_methods(folder: Path, params: Params) -> tuple[Method, Method, dict[str
     return methods[wanted[0]], methods[wanted[1]], initial
 
 
-def check_layers(base: BaseModel, params: Params) -> None:
-    """Refuse a controller that starts from more layers than the language model has.
+def check_fit(folder: Path, params: Params) -> None:
+    """Refuse what the base model cannot take, before its weights are read.
 
     Raises:
-        StageError: it does.
+        StageError: rows are longer than its positions, or a controller is to start from more layers than it has.
     """
-    settings, there = params.chosen_method, base.model.config.num_hidden_layers
+    config, lengths, settings = load_config(folder), params.chosen_protocol.lengths, params.chosen_method
+    slots = METHODS[settings.kind].prompt_slots * lengths.query_tokens
+    check_row_length(config, slots + lengths.query_tokens + lengths.response_tokens)
+    there = config.num_hidden_layers
     if isinstance(settings, Dynamic) and settings.initial == "first-layers" and settings.layers > there:
         found = f"{settings.layers} first layers of a model that has {there}"
         raise StageError(f"params.yaml: methods.{params.method}.layers", found, "lower it or set initial to random")
 
 
+def hash_of_examples(manifest: dict[str, Any]) -> str:
+    """The identity of the training and validation pairs: another test part is no reason to train again."""
+    return files_hash({"files": {name: facts for name, facts in manifest["files"].items() if name in PAIRS}})
+
+
 def load_examples(subset: Path, tokenizer: PreTrainedTokenizerBase, params: Params) -> tuple[Examples, dict[str, int]]:
     """Training and validation pairs of the regime, as tokens; and how many texts of each had to be cut."""
     lengths = params.chosen_protocol.lengths
-    train, validation = (read_records(subset / f"{split}.jsonl", Pair) for split in ("train", "validation"))
+    train, validation = (read_records(subset / name, Pair) for name in PAIRS)
     (trained, cuts), (validated, others) = (encode_pairs(pairs, tokenizer, lengths) for pairs in (train, validation))
     print(
         f"{len(train)} training pairs, {len(validation)} validation pairs; cut to the protocol's lengths in training: "
@@ -83,24 +91,22 @@ def groups_of_trials(method: Method, training: Training) -> list[list[tuple[int,
     return [numbered] if method.shares_layers else [[one] for one in numbered]
 
 
-def run_trials(sweep: Sweep, initial: Weights, facts: dict[str, Any], root: Path) -> tuple[list[Trial], Path]:
-    """Train every trial, or find it finished; returns the trials and the file of the best one's weights.
+def run_trials(sweep: Sweep, initial: Weights, state: TrainingState) -> list[Trial]:
+    """Train every trial, or find it finished; `state` has the best one's weights at the end.
 
     Raises:
         StageError: every trial diverged, or another process trains the same.
     """
-    done: list[tuple[TrainingState, Position, list[Trial]]] = []
-    with ExitStack() as locks:
-        for numbered in groups_of_trials(sweep.method, sweep.training):
-            state = TrainingState(root, fingerprint_of({**facts, "trials": numbered}))
-            locks.enter_context(lock(state.folder / "lock"))
-            trials = [new_trial(initial, *one, sweep.training, sweep.method.base.device) for one in numbered]
-            done.append((state, sweep.run(trials, state), trials))
-        best = best_trial([trial for _, _, trials in done for trial in trials])
-        for state, position, trials in done:
-            state.release(position, trials, best)
-        winner = next(state for state, _, trials in done if best in trials)
-        return [trial for _, _, trials in done for trial in trials], winner.best_weights(best)
+    with state.lock():
+        trials = state.read_result()
+        if not trials:
+            for numbered in groups_of_trials(sweep.method, sweep.training):
+                group = [new_trial(initial, *one, sweep.training, sweep.method.base.device) for one in numbered]
+                sweep.run(group, state)
+                trials += group
+            state.write_result(trials, best_trial(trials))
+        state.keep_result_only()
+    return trials
 
 
 def best_trial(trials: Sequence[Trial]) -> Trial:
@@ -187,13 +193,12 @@ def main(arguments: argparse.Namespace) -> None:
     """Read, train, write."""
     params = load_params()
     protocol = params.chosen_protocol
-    data_hash = files_hash(check_folder(arguments.subset))
+    data_hash = hash_of_examples(check_folder(arguments.subset))
     base_hash = files_hash(check_folder(arguments.model))
+    check_fit(arguments.model, params)
     tokenizer = load_tokenizer(arguments.model)
     method, decoder, initial = load_methods(arguments.model, params)
     base = method.base
-    check_row_length(base, protocol.lengths.query_tokens * 2 + protocol.lengths.response_tokens)
-    check_layers(base, params)
     examples, cuts = load_examples(arguments.subset, tokenizer, params)
     sweep = Sweep(
         method, decoder, tokenizer, examples, protocol.training,
@@ -204,18 +209,16 @@ def main(arguments: argparse.Namespace) -> None:
     if parameters:
         facts = {
             "data": data_hash, "model": base_hash, "method": params.chosen_method.model_dump(), "seed": params.seed,
-            "protocol": protocol.model_dump(exclude={"data": True, "training": {"learning_rates"}}),
+            "protocol": protocol.model_dump(exclude={"data"}),
             "code": code_hash(), "environment": versions(base.device, base.dtype),
         }  # fmt: skip
-        root = Path(os.environ.get(STATE_VARIABLE) or ".state") / "train"
-        forget_old(root)
-        trials, best_weights = run_trials(sweep, initial, facts, root)
-        best = best_trial(trials)
+        state = TrainingState(Path(os.environ.get(STATE_VARIABLE) or ".state") / "train", fingerprint_of(facts))
+        trials, weights = run_trials(sweep, initial, state), state.result_weights
     else:
-        best = untrained(sweep)
-        trials, best_weights = [best], None
+        trials, weights = [untrained(sweep)], None
+    best = best_trial(trials)
     with output_folder(arguments.trained) as folder:
-        write_trained(folder, best_weights, describe(params, base_hash, best, range_end(best, trials), base))
+        write_trained(folder, weights, describe(params, base_hash, best, range_end(best, trials), base))
     write_metrics(arguments, trials, best, {"trained_parameters": parameters, **cuts})
 
 

@@ -87,6 +87,6 @@ def test_a_tokenizer_without_end_of_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_rows_longer_than_the_model_s_positions_are_refused() -> None:
-    check_row_length(base_model(), 512)
+    check_row_length(base_model().model.config, 512)
     with pytest.raises(StageError, match="513 tokens, the model takes 512"):
-        check_row_length(base_model(), 513)
+        check_row_length(base_model().model.config, 513)

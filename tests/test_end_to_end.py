@@ -93,6 +93,13 @@ def test_zero_shot_is_scored_and_another_regime_starts_at_the_subset(first_run: 
     check_results(project, trials={0})
 
 
+def test_fewer_test_pairs_are_no_reason_to_train_again(first_run: Path, tmp_path: Path) -> None:
+    project = copy(first_run, tmp_path)
+    done = command(project, "dvc", "exp", "run", "-S", "protocols.tiny.data.test_pairs=3")
+    assert stages_run(done) == ["subset", "greedy-generate", "score"]
+    assert read_json(project / "metrics/scores.json")["pairs"] == 3
+
+
 def test_the_way_back_comes_from_the_cache(first_run: Path, softly: Path, tmp_path: Path) -> None:
     project = copy(softly, tmp_path)
     assert stages_run(command(project, "dvc", "exp", "run", "-S", "method=dynamic")) == []
@@ -147,4 +154,6 @@ def test_plots_of_two_revisions_are_drawn_with_the_templates_of_the_project(soft
         assert drawn == {("HEAD", 0), ("HEAD", 1), ("softly", 0), ("softly", 1)}
     curves = by_title["validation BLEU-4"]["spec"]["encoding"]
     assert (curves["detail"]["field"], curves["x"]["field"], curves["y"]["field"]) == ("trial", "epoch", "bleu4")
-    assert by_title["learning rates"]["encoding"]["x"]["scale"]["type"] == "log"
+    rates = by_title["learning rates"]
+    assert rates["encoding"]["x"]["scale"]["type"] == "log"
+    assert rates["transform"][0] == {"filter": "datum['learning_rate'] > 0"}, "zero-shot's 0 has no place there"

@@ -107,6 +107,14 @@ def test_a_soft_prompt_is_the_same_rows_for_every_query() -> None:
     assert torch.equal(long[1, :3], short[0])
 
 
+@pytest.mark.parametrize("name", list(SETTINGS))
+def test_a_method_says_how_many_prompt_slots_it_makes(name: str) -> None:
+    one = method(name)
+    own = weights(one)
+    prompt = one.prompt(own, one.embed(own, torch.arange(1, 6).unsqueeze(0)))
+    assert (0 if prompt is None else prompt.shape[1]) == 5 * one.prompt_slots
+
+
 def test_prompts_start_at_the_size_of_word_embeddings() -> None:
     for name in ("soft", "dynamic", "dynamic-first-layers"):
         one = method(name)

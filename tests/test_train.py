@@ -3,21 +3,25 @@
 import json
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from stages.core.checkpoint import forget_old
+from stages.core.base_model import load_base_model, load_tokenizer
+from stages.core.bleu import bleu
+from stages.core.decoding import greedy
+from stages.core.encoding import encode_pairs, to_text
 from stages.core.errors import StageError
 from stages.core.params import Dynamic, load_params
-from stages.core.trained import read_description
+from stages.core.records import Pair, read_records
+from stages.core.trained import read_description, read_trained
 from stages.core.trials import Trial
-from stages.train import best_trial, load_methods, range_end
+from stages.train import best_trial, check_fit, load_methods, range_end
+from tests.stage_runs import contents
 from tests.stops import Stop
-from tests.training_runs import checkpoints, finish, result, start, stopped, workspace
+from tests.training_runs import checkpoints, finish, result, start, stopped, workspace, write_subset
 
 
 @pytest.fixture(scope="module")
@@ -61,18 +65,49 @@ def test_training_lowers_the_loss_and_moves_the_answers(undisturbed: Path) -> No
 
 def test_a_finished_sweep_keeps_its_result_and_nothing_else(undisturbed: Path) -> None:
     (state,) = (undisturbed / ".state/train").iterdir()
-    weights = [path.relative_to(state).parts[0] for path in state.rglob("*.safetensors")]
-    assert weights == ["best"]
-    assert len(list((state / "checkpoints").iterdir())) == 1
+    assert {path.name for path in state.iterdir()} == {"lock", "result"}
+    assert [path.parent.name for path in state.rglob("*.safetensors")] == ["result"]
 
 
-def test_states_that_nobody_touched_for_long_are_forgotten(tmp_path: Path) -> None:
-    for name, age in (("old", 40 * 86400), ("young", 3600)):
-        (tmp_path / name / "checkpoints").mkdir(parents=True)
-        for path in (tmp_path / name, tmp_path / name / "checkpoints"):
-            os.utime(path, (time.time() - age,) * 2)
-    forget_old(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["young"]
+def validation_bleu4(folder: Path) -> float:
+    """BLEU-4 on the validation pairs, by the weights that the stage has left."""
+    base = load_base_model(folder / "data/download/model", torch.device("cpu"), torch.float32)
+    tokenizer = load_tokenizer(folder / "data/download/model")
+    pairs = read_records(folder / "data/subset/validation.jsonl", Pair)
+    lengths = load_params(folder / "params.yaml").chosen_protocol.lengths
+    description = json.loads((folder / "data/train/method.json").read_text())
+    method, own = read_trained(folder / "data/train", base, description)
+    queries = [pair.query for pair in encode_pairs(pairs, tokenizer, lengths)[0]]
+    (answers,) = greedy(method, [own], queries, lengths.response_tokens, tokenizer.eos_token_id)
+    return bleu([to_text(answer, tokenizer) for answer in answers], [pair.response for pair in pairs])
+
+
+def test_the_weights_have_the_score_that_is_reported_of_them_on_the_validation_pairs(undisturbed: Path) -> None:
+    summary = json.loads((undisturbed / "metrics/train.json").read_text())
+    assert validation_bleu4(undisturbed) == pytest.approx(summary["validation_bleu4"], abs=1e-6)
+
+
+def test_the_weights_are_those_of_the_best_epoch_not_of_the_last(tmp_path: Path) -> None:
+    hot = {"low": 0.01, "high": 0.05, "trials": 2}  # so that the best epoch is an early one
+    changes = {"protocols.tiny.training.learning_rates": hot, "protocols.tiny.training.max_epochs": 6}
+    folder = workspace(tmp_path / "early", method="fine-tune", **changes)
+    finish(folder)
+    rows = json.loads((folder / "metrics/curves.json").read_text())
+    summary = json.loads((folder / "metrics/train.json").read_text())
+    last = [row for row in rows if row["learning_rate"] == summary["learning_rate"]][-1]
+    assert summary["epoch"] < last["epoch"]
+    assert summary["validation_bleu4"] > last["bleu4"] + 1e-4
+    assert validation_bleu4(folder) == pytest.approx(summary["validation_bleu4"], abs=1e-6)
+
+
+def test_the_test_pairs_change_nothing_and_are_no_reason_to_train_again(undisturbed: Path, tmp_path: Path) -> None:
+    folder = workspace(tmp_path / "other-test")
+    write_subset(folder / "data/subset", test_seed=7)
+    finish(folder)
+    assert result(folder) == result(undisturbed)
+    write_subset(folder / "data/subset", test_seed=8)
+    assert "epoch" not in finish(folder)
+    assert result(folder) == result(undisturbed)
 
 
 def test_a_second_run_trains_nothing_again(undisturbed: Path) -> None:
@@ -139,6 +174,58 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(damage: str, undisturbed:
     assert result(folder) == result(undisturbed)
 
 
+ENDINGS = {
+    "before the result is written": Stop(1, "-result", "os.mkdir"),
+    "before the rest is removed": Stop(1, "-old-result", "shutil.rmtree"),
+    "before the output is written": Stop(1, "/data/.tmp-", "os.mkdir"),
+}
+
+
+@pytest.mark.parametrize("moment", ENDINGS.values(), ids=ENDINGS)
+def test_killed_when_the_sweep_is_over_nothing_is_trained_again(
+    moment: Stop, undisturbed: Path, tmp_path: Path
+) -> None:
+    folder = workspace(tmp_path / "over")
+    assert stopped(folder, moment)[0] == -signal.SIGKILL
+    assert not (folder / "data/train").exists()
+    assert "epoch" not in finish(folder)
+    assert result(folder) == result(undisturbed)
+    (state,) = (folder / ".state/train").iterdir()
+    assert {path.name for path in state.iterdir()} == {"lock", "result"}
+
+
+def test_another_range_of_learning_rates_is_another_sweep_and_the_way_back_trains_nothing(tmp_path: Path) -> None:
+    """Its lowest rate, now the best one, was in an earlier range, where it was not the best: those weights are gone."""
+
+    def with_highest(rate: float) -> dict[str, str]:
+        rates = {"low": 0.001, "high": rate, "trials": 2}
+        workspace(folder, method="fine-tune", **{"protocols.tiny.training.learning_rates": rates})
+        printed.append(finish(folder))
+        return result(folder)
+
+    folder, printed = tmp_path / "ranges", list[str]()
+    first = with_highest(0.01)
+    assert json.loads((folder / "metrics/train.json").read_text())["best_at_range_end"] == "highest"
+    with_highest(1.0)
+    assert json.loads((folder / "metrics/train.json").read_text())["best_at_range_end"] == "lowest"
+    assert with_highest(0.01) == first
+    assert ["epoch 1 " in each for each in printed] == [True, True, False]
+
+
+def test_no_training_touches_another_s_state_however_old(tmp_path: Path) -> None:
+    folder = workspace(tmp_path / "shared", method="fine-tune")
+    stopped(folder, Stop(1, "-01-000002-00000000", "os.mkdir"))  # the first trial is finished, its folder at rest
+    (own,) = (folder / ".state/train").iterdir()
+    for path in [own, *own.rglob("*")]:
+        os.utime(path, (0, 0))
+    before = contents(own)
+    workspace(folder, method="dynamic", seed=1)
+    finish(folder)
+    assert contents(own) == before
+    workspace(folder, method="fine-tune")
+    assert "learning rate 0.001," not in finish(folder)
+
+
 def test_other_parameters_never_use_the_state_of_these(undisturbed: Path, tmp_path: Path) -> None:
     folder = workspace(tmp_path / "other", seed=1)
     (folder / ".state").symlink_to(undisturbed / ".state")
@@ -175,6 +262,17 @@ def test_lengths_beyond_the_model_s_positions_are_refused(tmp_path: Path) -> Non
     code, err = start(folder).wait()
     assert code == 1
     assert "612 tokens, the model takes 512" in err.splitlines()[-1]
+
+
+def test_what_the_model_cannot_take_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:
+    lengths = {"query_tokens": 300, "response_tokens": 12}
+    model = workspace(tmp_path / "long", **{"protocols.tiny.lengths": lengths}) / "data/download/model"
+    (model / "model.safetensors").unlink()
+    params = load_params(tmp_path / "long/params.yaml")
+    with pytest.raises(StageError, match="612 tokens, the model takes 512"):
+        check_fit(model, params)
+    check_fit(model, params.model_copy(update={"method": "fine-tune"}))  # 312: it has no prompt
+    check_fit(model, params.model_copy(update={"method": "zero-shot"}))
 
 
 def test_weights_of_another_base_model_are_refused(undisturbed: Path) -> None:

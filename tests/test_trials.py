@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from stages.core import trials as engine
@@ -186,14 +185,42 @@ def test_warm_up_rises_to_the_trial_s_learning_rate() -> None:
     assert rates == pytest.approx([0.0025, 0.005, 0.0075, 0.01, 0.01, 0.01])
 
 
-def test_validation_loss_is_without_dropout_and_does_not_depend_on_the_split() -> None:
-    one = method("dynamic")
-    trials = new_trials(one)
-    whole = validation_losses(one, trials, collate(pairs(6)), Passes(3))
-    assert whole == pytest.approx(validation_losses(one, trials, collate(pairs(6)), Passes(1)), rel=1e-6)
-    with torch.no_grad():
-        expected = F.mse_loss(torch.tensor(whole), torch.tensor([whole[0]] * 3))
-    assert float(expected) == pytest.approx(0.0, abs=1e-6)  # all trials start alike
+@pytest.mark.parametrize("name", ["fine-tune", "soft", "dynamic"])
+def test_validation_loss_is_without_dropout_and_does_not_depend_on_the_split(name: str) -> None:
+    one, batch = method(name, dropout=0.5), collate(pairs(6))
+    trials = new_trials(one) if one.shares_layers else new_trials(one)[:1]
+    for rate, trial in enumerate(trials):
+        for value in trial.weights.values():
+            value.data *= 1 + 0.01 * rate
+    whole = validation_losses(one, trials, batch, Passes(3))
+    assert len(set(whole)) == len(trials)
+    assert whole == pytest.approx(validation_losses(one, trials, batch, Passes(1)), rel=1e-6)
+    assert whole == pytest.approx(validation_losses(method(name), trials, batch, Passes(3)), rel=1e-6)
+
+
+@pytest.mark.parametrize(("name", "acts"), [("fine-tune", True), ("dynamic", True), ("soft", False)])
+def test_dropout_acts_in_training_and_in_what_is_trained_alone(name: str, acts: bool) -> None:
+    one, batch, modes = method(name, dropout=0.5), collate(pairs(6)), set()
+    for module in one.base.model.modules():
+        module.register_forward_pre_hook(lambda module, _: modes.add(module.training))
+    trial = new_trial(weights(one), 0, 1e-3, TRAINING)
+    (plain,) = validation_losses(one, [trial], batch, Passes(1))
+    assert modes == {False}
+    modes.clear()
+    train_step(one, [trial], batch, TRAINING, Passes(1), noise=1)
+    assert modes == {not one.shares_layers}, "frozen layers are never in the mode of training"
+    assert (abs(trial.loss_sum / plain - 1) > 1e-3) == acts
+    modes.clear()
+    validation_losses(one, [trial], batch, Passes(1))
+    assert modes == {False}
+
+
+def test_dropout_is_the_same_for_equal_trials_and_another_at_each_step() -> None:
+    one, batch = method("dynamic", dropout=0.5), collate(pairs(6))
+    own = weights(one)
+    first, second, third = map(float, response_losses(one, [own] * 3, batch, noise=1))
+    assert (second, third) == pytest.approx((first, first), rel=1e-5)
+    assert float(response_losses(one, [own], batch, noise=2)[0]) != pytest.approx(first, rel=1e-3)
 
 
 def test_patience_counts_epochs_without_a_better_score() -> None:

@@ -9,7 +9,14 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 from torch.func import functional_call
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.cache_utils import Cache
 
 from stages.core.errors import StageError, is_out_of_memory
@@ -59,11 +66,6 @@ class BaseModel:
     def tied(self) -> bool:
         """Whether E is the output layer too."""
         return self.model.get_output_embeddings().weight is self.embeddings
-
-    @property
-    def positions(self) -> int | None:
-        """The longest row that the model takes, if its configuration names one."""
-        return getattr(self.model.config, "max_position_embeddings", None)
 
     def embed(self, tokens: Tensor, embeddings: Tensor | None = None) -> Tensor:
         """E[tokens]: [...] -> [..., H], by the pre-trained E or by another [V, H]."""
@@ -126,6 +128,21 @@ def _check_parts(base: BaseModel, folder: Path) -> None:
         raise StageError(folder, found, "use a model of another architecture")
 
 
+def load_config(folder: Path) -> PretrainedConfig:
+    """The model's configuration alone, for what can be refused before its weights are read.
+
+    Raises:
+        StageError: there is none, or of no known architecture.
+    """
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise StageError(folder, f"no causal language model ({error})", "see `models` in params.yaml") from None
+    return config
+
+
 def load_base_model(folder: Path, device: torch.device, dtype: torch.dtype, dropout: float = 0.0) -> BaseModel:
     """Load a model from safetensors, frozen, in evaluation mode; no code from the folder is ever run.
 
@@ -135,7 +152,7 @@ def load_base_model(folder: Path, device: torch.device, dtype: torch.dtype, drop
         StageError: the folder holds no such model, or one whose parts the methods cannot take hold of.
     """
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        config = load_config(folder)
         for name in DROPOUTS:
             if isinstance(getattr(config, name, None), float):
                 setattr(config, name, dropout)
@@ -163,14 +180,15 @@ def load_base_model(folder: Path, device: torch.device, dtype: torch.dtype, drop
     return base
 
 
-def check_row_length(base: BaseModel, tokens: int) -> None:
+def check_row_length(config: PretrainedConfig, tokens: int) -> None:
     """Refuse lengths that the model has no positions for.
 
     Raises:
         StageError: the longest row, prompt and query and response, is longer than the model takes.
     """
-    if base.positions is not None and tokens > base.positions:
-        found = f"prompt, query and response are up to {tokens} tokens, the model takes {base.positions}"
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None and tokens > positions:
+        found = f"prompt, query and response are up to {tokens} tokens, the model takes {positions}"
         raise StageError("params.yaml: protocols.<protocol>.lengths", found, "lower query_tokens or response_tokens")
 
 

@@ -1,11 +1,16 @@
-"""Training state on disk: lives outside DVC's outputs, survives a kill at any moment, never mixes two trainings.
+"""The state of a sweep on disk: outside DVC's outputs, survives a kill at any moment, is never mixed with another's.
 
     <state>/<fingerprint>/lock
-    <state>/<fingerprint>/checkpoints/<epoch>-<step>/   state.json, trial-<k>.safetensors, manifest.json (written last)
-    <state>/<fingerprint>/best/trial-<k>-epoch-<e>/     weights.safetensors, manifest.json
+    <state>/<fingerprint>/checkpoints/<trial>-<epoch>-<step>/   state.json, trial-<k>.safetensors, manifest.json
+    <state>/<fingerprint>/best/trial-<k>-epoch-<e>/             weights.safetensors, manifest.json
+    <state>/<fingerprint>/result/                               trials.json, weights.safetensors, manifest.json
 
-A folder gets its final name only when it is whole and flushed. The two newest checkpoints are kept: a damaged one is
-named, and training goes on from the one before, or from the start.
+A folder gets its final name only when it is whole and flushed. Trials that share their passes share their checkpoints,
+named after the first of them; the two newest are kept: a damaged one is named, and training goes on from the one
+before, or from the start.
+
+One rule for forgetting: when the sweep is over its result is written, and then all else of the sweep goes. No training
+removes anything of another: a state that nobody wants any more goes by hand.
 """
 
 import errno
@@ -13,9 +18,8 @@ import hashlib
 import json
 import shutil
 import sys
-import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,11 +31,13 @@ from torch import Tensor
 
 from stages.core.errors import StageError, one_line, system_error
 from stages.core.files import check_folder, output_folder
+from stages.core.locks import lock
 from stages.core.trials import Trial
 
 KEPT = 2
-OLD_DAYS = 30.0
 STATE = "state.json"
+TRIALS = "trials.json"
+WEIGHTS = "weights.safetensors"
 TENSORS = ("weights", "optimizer")  # the fields of a Trial that are no JSON
 MOMENTS = ("exp_avg", "exp_avg_sq")  # of Adam; its step is the same number for all: Trial.steps
 DAMAGED = (StageError, FileNotFoundError, ValueError, KeyError, TypeError, SafetensorError)
@@ -82,48 +88,65 @@ def _restore(trial: Trial, tensors: dict[str, Tensor]) -> None:
             trial.optimizer.state[weight] = {"step": step, **moments}
 
 
+def _record(trial: Trial) -> dict[str, Any]:
+    return {name: value for name, value in vars(trial).items() if name not in TENSORS}
+
+
+def _remove_unusable(folder: Path, error: BaseException) -> None:
+    """Name and remove what is damaged or another training's; an error that is not the folder's fault is raised."""
+    if system_error(error) not in (None, errno.ENOENT):  # no memory, no permission, ...
+        raise error
+    reason = error.found if isinstance(error, StageError) else f"{type(error).__name__}: {error}"
+    print(f"{folder}: not usable ({one_line(reason)}): passed over", file=sys.stderr)
+    shutil.rmtree(folder)
+
+
 class TrainingState:
-    """The state of one training (a list of trials that share their passes) under its fingerprint."""
+    """The state of one sweep under its fingerprint."""
 
     def __init__(self, root: Path, fingerprint: str) -> None:
         self.fingerprint = fingerprint
         self.folder = root / fingerprint
         self.checkpoints = self.folder / "checkpoints"
         self.best = self.folder / "best"
+        self.result = self.folder / "result"
+
+    def lock(self) -> AbstractContextManager[None]:
+        """To be held by whoever trains this sweep."""
+        return lock(self.folder / "lock")
+
+    def _check(self, folder: Path) -> None:
+        if check_folder(folder).get("fingerprint") != self.fingerprint:
+            raise ValueError("it belongs to another training")
 
     def _best_folder(self, index: int, epoch: int) -> Path:
         return self.best / f"trial-{index:02d}-epoch-{epoch:04d}"
 
-    def best_weights(self, trial: Trial) -> Path:
-        """The weights of a trial's best epoch."""
-        return self._best_folder(trial.index, trial.best_epoch) / "weights.safetensors"
-
     def save_best(self, trial: Trial) -> None:
         """Keep the weights of the epoch that has just become a trial's best."""
-        with output_folder(self.best_weights(trial).parent, fingerprint=self.fingerprint) as folder:
+        with output_folder(self._best_folder(trial.index, trial.best_epoch), fingerprint=self.fingerprint) as folder:
             tensors = {name: weight.detach().cpu().contiguous() for name, weight in trial.weights.items()}
-            save_file(tensors, folder / self.best_weights(trial).name)
+            save_file(tensors, folder / WEIGHTS)
 
     def save(self, position: Position, trials: Sequence[Trial]) -> None:
-        """Write a checkpoint whole; then drop all but the newest two, and best epochs that none of them names."""
-        target = self.checkpoints / f"{position.epoch:06d}-{position.step:08d}"
+        """Write a checkpoint whole; then drop all but their newest two, and best epochs that no checkpoint names."""
+        target = self.checkpoints / f"{trials[0].index:02d}-{position.epoch:06d}-{position.step:08d}"
         with output_folder(target, fingerprint=self.fingerprint) as folder:
             for trial in trials:
                 if trial.status == "running" and trial.weights:
                     save_file(_tensors(trial), folder / f"trial-{trial.index:02d}.safetensors")
-            records = [{name: value for name, value in vars(trial).items() if name not in TENSORS} for trial in trials]
-            state = {"position": asdict(position), "trials": records}
+            state = {"position": asdict(position), "trials": [_record(trial) for trial in trials]}
             (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
-        for old in self._newest_first()[KEPT:]:
+        for old in self._newest_first(trials)[KEPT:]:
             shutil.rmtree(old)
         self._drop_unused_best()
 
-    def _newest_first(self) -> list[Path]:
-        return sorted((p for p in self.checkpoints.glob("*-*") if not p.name.startswith(".")), reverse=True)
+    def _newest_first(self, trials: Sequence[Trial]) -> list[Path]:
+        return sorted(self.checkpoints.glob(f"{trials[0].index:02d}-*"), reverse=True)
 
     def _drop_unused_best(self) -> None:
         named = set()
-        for checkpoint in self._newest_first():
+        for checkpoint in self.checkpoints.glob("[0-9]*"):
             with suppress(*DAMAGED):
                 for trial in json.loads((checkpoint / STATE).read_bytes())["trials"]:
                     named.add(self._best_folder(trial["index"], trial["best_epoch"]))
@@ -139,32 +162,27 @@ class TrainingState:
         """
         for leftover in [*self.checkpoints.glob(".tmp-*"), *self.best.glob(".tmp-*")]:
             shutil.rmtree(leftover)
-        for checkpoint in self._newest_first():
+        for checkpoint in self._newest_first(trials):
             try:
                 return self._load(checkpoint, trials)
             except DAMAGED as error:
-                if system_error(error) not in (None, errno.ENOENT):  # not its fault: no memory, no permission, ...
-                    raise
-                reason = error.found if isinstance(error, StageError) else f"{type(error).__name__}: {error}"
-                print(f"{checkpoint}: not usable ({one_line(reason)}): passed over", file=sys.stderr)
-                shutil.rmtree(checkpoint)
+                _remove_unusable(checkpoint, error)
         return Position(epoch=1, step=0)
 
     def _load(self, checkpoint: Path, trials: Sequence[Trial]) -> Position:
-        if check_folder(checkpoint).get("fingerprint") != self.fingerprint:
-            raise ValueError("it belongs to another training")
+        self._check(checkpoint)
         state = json.loads((checkpoint / STATE).read_bytes())
         position, tensors = Position(**state["position"]), {}
         for trial, record in zip(trials, state["trials"], strict=True):
-            if {*record} != {*vars(trial)} - {*TENSORS}:
+            if {*record} != {*_record(trial)}:
                 raise ValueError("the records of its trials are others")
             if record["index"] != trial.index or record["learning_rate"] != trial.learning_rate:
                 raise ValueError("its trials are others")
             if record["status"] == "running" and trial.weights:
                 tensors[trial.index] = load_file(checkpoint / f"trial-{trial.index:02d}.safetensors")
                 _check_tensors(trial, record["steps"], tensors[trial.index])
-            if record["best_epoch"] and record["status"] != "diverged" and not record["released"]:
-                self._check_best(record["index"], record["best_epoch"])
+            if record["best_epoch"] and record["status"] != "diverged":
+                self._check(self._best_folder(record["index"], record["best_epoch"]))
         for trial, record in zip(trials, state["trials"], strict=True):  # all is sound: now nothing can fail half-way
             vars(trial).update(record)
             if trial.index in tensors:
@@ -173,28 +191,30 @@ class TrainingState:
                 trial.drop_tensors()
         return position
 
-    def _check_best(self, index: int, epoch: int) -> None:
-        if check_folder(self._best_folder(index, epoch)).get("fingerprint") != self.fingerprint:
-            raise ValueError("the weights of its best epoch belong to another training")
+    @property
+    def result_weights(self) -> Path:
+        """The weights of the best trial's best epoch, once the sweep is over."""
+        return self.result / WEIGHTS
 
-    def release(self, position: Position, trials: Sequence[Trial], keep: Trial | None) -> None:
-        """A sweep is over: forget the weights of all its trials but the best one's, and the checkpoints on the way."""
-        for trial in trials:
-            trial.released = trial is not keep
-        self.save(position, trials)
-        for old in self._newest_first()[1:]:
-            shutil.rmtree(old)
-        self._drop_unused_best()
-        for trial in trials:
-            if trial.released:
-                shutil.rmtree(self.best_weights(trial).parent, ignore_errors=True)
+    def write_result(self, trials: Sequence[Trial], best: Trial) -> None:
+        """The sweep is over: keep the records of its trials and the weights of the best one."""
+        with output_folder(self.result, fingerprint=self.fingerprint) as folder:
+            shutil.copyfile(self._best_folder(best.index, best.best_epoch) / WEIGHTS, folder / WEIGHTS)
+            (folder / TRIALS).write_text(json.dumps([_record(trial) for trial in trials]), encoding="utf-8")
 
+    def read_result(self) -> list[Trial]:
+        """The trials of a sweep that is over; none if it is not, or if its result is damaged: named and removed."""
+        if not self.result.exists():
+            return []
+        try:
+            self._check(self.result)
+            records = json.loads((self.result / TRIALS).read_bytes())
+            return [Trial(weights={}, optimizer=None, **record) for record in records]
+        except DAMAGED as error:
+            _remove_unusable(self.result, error)
+            return []
 
-def forget_old(root: Path, days: float = OLD_DAYS) -> None:
-    """Remove the states under `root` that no training has touched for so long: nobody will go on with them."""
-    for folder in root.glob("*"):
-        with suppress(FileNotFoundError):  # of a training that is at work beside this one
-            newest = max(path.stat().st_mtime for path in [folder, *folder.glob("checkpoints/*")])
-            if folder.is_dir() and time.time() - newest > days * 86400:
-                print(f"{folder}: untouched for over {days:g} days, removed", file=sys.stderr)
-                shutil.rmtree(folder)
+    def keep_result_only(self) -> None:
+        """Remove what led to the result."""
+        for folder in (self.checkpoints, self.best):
+            shutil.rmtree(folder, ignore_errors=True)

@@ -26,6 +26,7 @@ class Method(ABC):
     """One way to make a language model answer. Stateless: all that is trained is in the trial's weights."""
 
     shares_layers: ClassVar[bool] = True  # the Transformer stays frozen, so that one pass serves all trials
+    prompt_slots: ClassVar[int] = 1  # for each token of the query
 
     def __init__(self, base: BaseModel, settings: Any) -> None:
         self.base, self.settings = base, settings
@@ -67,6 +68,8 @@ class Method(ABC):
 class ZeroShotMethod(Method):
     """The base model as it is: E[query], E[response]; nothing is trained."""
 
+    prompt_slots = 0
+
     def initial_weights(self, generator: torch.Generator) -> dict[str, Tensor]:
         """Nothing."""
         return {}
@@ -80,6 +83,7 @@ class FineTuneMethod(Method):
     """The baseline: E[query], E[response]; every parameter of the model is trained (Sec. 3, "Fine-tuning")."""
 
     shares_layers = False
+    prompt_slots = 0
 
     def initial_weights(self, generator: torch.Generator) -> dict[str, Tensor]:
         """Every parameter of the base model by its name there; tied ones once."""

@@ -83,7 +83,7 @@ class Sweep:
         scores = [bleu([to_text(a, self.tokenizer) for a in own], self.examples.references) for own in answers]
         return list(zip(losses.tolist(), scores, strict=True))
 
-    def run(self, trials: Sequence[Trial], state: TrainingState) -> Position:
+    def run(self, trials: Sequence[Trial], state: TrainingState) -> None:
         """Train trials that share their passes until none is running; goes on from the state on disk.
 
         Raises:
@@ -94,7 +94,6 @@ class Sweep:
         with StopRequest() as stop:
             while any(trial.status == "running" for trial in trials):
                 position = _Epoch(self, trials, state, passes, stop, position).run()
-        return position
 
 
 class _Epoch:

@@ -41,7 +41,6 @@ class Trial:
     best_epoch: int = 0
     best_bleu4: float = -1.0
     diverged_at: str | None = None
-    released: bool = False  # the sweep is over and another trial won: the best weights are no longer on disk
 
     def drop_tensors(self) -> None:
         """Free the memory of a trial that trains no more."""

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from stages.core.checkpoint import TrainingState
 from stages.core.files import MANIFEST, write_manifest
+from stages.core.trials import Trial
 from tests.faults.pipeline import Undisturbed, change_params, check_tidy, results
 from tests.stage_runs import contents, finish, stopped
 from tests.stops import Stop
@@ -157,7 +158,7 @@ def test_a_damaged_one_behind_the_newest_disturbs_nothing(folder: Path, undistur
 
 def test_the_best_weights_of_a_training_that_is_done_are_checked_too(folder: Path, undisturbed: Undisturbed) -> None:
     finish(folder, "train")
-    (best,) = folder.glob(".state/train/*/best/*/weights.safetensors")
+    (best,) = folder.glob(".state/train/*/result/weights.safetensors")
     flip(best)
     shutil.rmtree(folder / "data/train")
     assert "epoch 1 " in finish(folder, "train")
@@ -222,5 +223,5 @@ def test_a_checkpoint_that_cannot_be_read_for_now_is_not_thrown_away(
     state = contents(own)
     monkeypatch.setattr(TrainingState, "_load", refuse)
     with pytest.raises(type(error)):
-        TrainingState(own.parent, own.name).load([])
+        TrainingState(own.parent, own.name).load([Trial(0, 1e-3, {}, None)])
     assert contents(own) == state
