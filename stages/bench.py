@@ -7,7 +7,7 @@ import argparse
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -159,11 +159,16 @@ def main(arguments: argparse.Namespace) -> None:
     print(render(result))
 
 
-def positive(text: str) -> int:
-    """A whole number above 0, for argparse."""
-    if (value := int(text)) < 1:
-        raise ValueError
-    return value
+def whole(low: int, high: int = 2**31 - 1) -> Callable[[str], int]:
+    """A whole number from `low` to `high`, for argparse."""
+
+    def parse(text: str) -> int:
+        if not low <= (value := int(text)) <= high:
+            raise argparse.ArgumentTypeError(f"found {text}; it must be from {low} to {high}")
+        return value
+
+    parse.__name__ = "whole number"  # argparse says: invalid whole number value
+    return parse
 
 
 def arguments_of() -> argparse.ArgumentParser:
@@ -182,14 +187,18 @@ def arguments_of() -> argparse.ArgumentParser:
         "--out", type=Path, default=Path("metrics/bench.json"), help="JSON to write (default: %(default)s)"
     )
     parser.add_argument("--only", nargs="+", choices="abcde", default=list("abcde"), help="rows (default: all)")
-    parser.add_argument("--repeats", type=positive, default=3, help="times that all take turns (default: 3)")
-    parser.add_argument("--steps", type=int, default=0, help="training steps of a repeat (default: 4; on a GPU 32)")
-    parser.add_argument("--queries", type=int, default=0, help="test queries to decode (default: 128; on a GPU all)")
-    parser.add_argument("--trials", type=positive, default=12, help="trials of the sweep (default: 12)")
+    parser.add_argument("--repeats", type=whole(1), default=3, help="times that all take turns (default: 3)")
+    parser.add_argument(
+        "--steps", type=whole(0), default=0, help="training steps of a repeat (default: 4; on a GPU 32)"
+    )
+    parser.add_argument(
+        "--queries", type=whole(0), default=0, help="test queries to decode (default: 128; on a GPU all)"
+    )
+    parser.add_argument("--trials", type=whole(1), default=12, help="trials of the sweep (default: 12)")
     parser.add_argument("--grow-shapes", nargs="+", choices=list(SHAPES), default=list(growth.SHAPES), help="of row e")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="(default: auto)")
     parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="of training (default: auto)")
-    parser.add_argument("--threads", type=int, default=0, help="of the CPU (default: all cores)")
+    parser.add_argument("--threads", type=whole(0, 1024), default=0, help="of the CPU (default: all cores)")
     return parser
 
 
