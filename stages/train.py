@@ -5,7 +5,6 @@ Nothing but the result of each sweep stays there; the folder may be removed when
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -21,7 +20,7 @@ from stages.core.checkpoint import TrainingState, fingerprint_of
 from stages.core.device import arithmetic, choose_device
 from stages.core.encoding import encode_pairs
 from stages.core.errors import StageError, run_stage
-from stages.core.files import check_folder, output_folder, write_json
+from stages.core.files import check_folder, output_folder, state_folder, write_json
 from stages.core.methods import METHODS, Method, build_method
 from stages.core.params import Dynamic, Params, Training, load_params
 from stages.core.provenance import code_hash, files_hash, versions
@@ -31,7 +30,6 @@ from stages.core.sweep import Examples, Sweep
 from stages.core.trained import write_trained
 from stages.core.trials import Passes, Trial, new_trial
 
-STATE_VARIABLE = "DIALOG_PROMPTING_STATE"
 PAIRS = ("train.jsonl", "validation.jsonl")  # all that is read of the subset; the deps in dvc.yaml too
 
 
@@ -212,7 +210,7 @@ def main(arguments: argparse.Namespace) -> None:
             "protocol": protocol.model_dump(exclude={"data"}),
             "code": code_hash(), "environment": versions(base.device, base.dtype),
         }  # fmt: skip
-        state = TrainingState(Path(os.environ.get(STATE_VARIABLE) or ".state") / "train", fingerprint_of(facts))
+        state = TrainingState(state_folder() / "train", fingerprint_of(facts))
         trials, weights = run_trials(sweep, initial, state), state.result_weights
     else:
         trials, weights = [untrained(sweep)], None
