@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help repro grid report test lint bench
+.PHONY: help repro grid report test torture lint bench
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -31,6 +31,9 @@ report: $(VENV)/.installed-report  ## all experiments beside the paper's tables:
 
 test: lint  ## lint, formatting, types and tests
 	$(VENV)/bin/pytest -n auto --maxprocesses 4 --dist loadfile
+
+torture: $(VENV)/.installed-dev  ## kill the stages at random moments, compare bytes; TORTURE="--rounds 100 --seed 7": how often, where to begin
+	$(VENV)/bin/python -m tests.faults.torture $(TORTURE)
 
 lint: $(VENV)/.installed-dev  ## lint, formatting and types alone
 	$(VENV)/bin/ruff check .

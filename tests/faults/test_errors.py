@@ -50,3 +50,29 @@ def test_a_full_disk_below_the_standard_output_is_named(stage: str, undisturbed:
         f"ERROR {stage}: standard output or a file: no space left on the device; "
     )
     assert results(folder) == undisturbed.results
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("grid", "git status: fatal: not a git repository"),
+        ("grid --jobs 0", "command line: argument --jobs: "),
+        ("grid --regimes x", "command line: argument --regimes: "),
+        ("grid -S method=soft", "-S method=soft: set by the grid itself; use --models, --methods and --regimes"),
+        ("report", "params.yaml: missing; run this from the top of the project"),
+        ("report surplus", "command line: unrecognized arguments: surplus; see --help"),
+        ("bench", "data/pair_extract: missing; run `dvc repro pair-extract`, or name "),
+        ("bench --dialogues nowhere", "nowhere/dialogues_train.txt: No such file or directory; "),
+        ("bench --steps -1", "command line: argument --steps: found -1; it must be from 0 to 2147483647; see --help"),
+        ("bench --threads 1025", "command line: argument --threads: found 1025; it must be from 0 to 1024; see --help"),
+        ("bench --queries x", "command line: argument --queries: invalid whole number value: 'x'; see --help"),
+        ("bench --only x", "command line: argument --only: invalid choice: 'x' "),
+    ],
+)
+def test_a_command_run_by_hand_with_bad_input_says_so_in_one_line(words: str, found: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    name, *others = words.split()
+    code, printed = Run(tmp_path / "empty", [f"stages.{name}", *others], {}).wait()
+    assert code in (1, 2)
+    assert "Traceback" not in printed
+    assert printed.splitlines()[-1].startswith(f"ERROR {name}: {found}")

@@ -1,0 +1,106 @@
+"""Under the real `dvc`: it dies alone, its cache lies; the next `dvc repro`, or the advice followed word for word."""
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.faults.pipeline import Undisturbed, check_tidy, results
+from tests.tiny import ROOT, command
+
+PAUSE_IN_THE_THIRD_SAVE = f"""
+import os, signal, sys
+if os.environ.get("DVC_STAGE") == "train":
+    sys.path.append({str(ROOT)!r})
+    from tests.stops import Stop
+    Stop(1, "-000004-00000000", "os.mkdir", signal.SIGSTOP)()
+"""
+
+
+@dataclass(frozen=True)
+class Killed:
+    """A project in which only `dvc` was killed, in the middle of its `dvc repro`; then `dvc repro` was run again."""
+
+    project: Path
+    first: str  # what the one that was killed printed, and the stage that it left alone
+    second: str
+
+
+def kill_when_its_stage_pauses(dvc: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """Kill DVC alone, and let the stage go on; returns what was at work below DVC."""
+    below: list[psutil.Process] = []
+    try:
+        while dvc.poll() is None and not any(each.status() == psutil.STATUS_STOPPED for each in below):
+            time.sleep(0.1)
+            with suppress(psutil.NoSuchProcess):
+                below = [each for each in psutil.Process(dvc.pid).children(recursive=True) if each.is_running()]
+    finally:
+        dvc.kill()
+        dvc.wait()
+        for each in below:
+            with suppress(psutil.NoSuchProcess):
+                each.send_signal(signal.SIGCONT)
+    return below
+
+
+@pytest.fixture(scope="module")
+def killed(project: Path, undisturbed: Undisturbed, tmp_path_factory: pytest.TempPathFactory) -> Killed:
+    root = tmp_path_factory.mktemp("dvc")
+    folder = Path(shutil.copytree(project, root / "project", symlinks=True))
+    shutil.copy(undisturbed.folder / "params.yaml", folder)
+    (root / "injected").mkdir()
+    (root / "injected/sitecustomize.py").write_text(PAUSE_IN_THE_THIRD_SAVE)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    variables = {**os.environ, "PATH": path, "PYTHONPATH": str(root / "injected")}
+    with (root / "log").open("wb") as log:
+        dvc = subprocess.Popen(["dvc", "repro"], cwd=folder, env=variables, stdout=log, stderr=log)
+    left = kill_when_its_stage_pauses(dvc)
+    assert left, "it came to no third save"
+    second = command(folder, "dvc", "repro")  # at once: the stage may still be at work
+    psutil.wait_procs(left, timeout=60)
+    return Killed(folder, (root / "log").read_text(encoding="utf-8"), second.stdout + second.stderr)
+
+
+def test_if_only_dvc_dies_the_next_one_goes_on_and_ends_with_the_same_bytes(
+    killed: Killed, undisturbed: Undisturbed
+) -> None:
+    assert "epoch 3 " in killed.first
+    assert "Running stage 'train'" in killed.second
+    assert "epoch 1 " not in killed.second
+    assert results(killed.project) == undisturbed.results
+    check_tidy(killed.project)
+
+
+def flip_in_the_cache(project: Path, name: str) -> None:
+    """One bit of a file of DVC's cache, without a trace: as read-only as it was."""
+    md5 = hashlib.md5((project / name).read_bytes()).hexdigest()
+    cached = project / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
+    content, mode = bytearray(cached.read_bytes()), cached.stat().st_mode
+    content[len(content) // 2] ^= 1
+    cached.chmod(0o644)
+    cached.write_bytes(content)
+    cached.chmod(mode)
+
+
+def test_the_advice_for_a_damaged_cache_followed_word_for_word_brings_the_same_bytes(
+    killed: Killed, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    project = Path(shutil.copytree(killed.project, tmp_path / "project", symlinks=True))
+    flip_in_the_cache(project, "data/pair_extract/train.jsonl")
+    shutil.rmtree(project / "data/pair_extract")
+    command(project, "dvc", "checkout")
+    assert results(project) != undisturbed.results, "DVC hands out what it does not check"
+    refused = command(project, "dvc", "repro", "--force", "--single-item", "subset", fails=True)
+    (line,) = [each for each in refused.stderr.splitlines() if each.startswith("ERROR subset: ")]
+    assert "data/pair_extract/train.jsonl: its sha256 is not the one in its manifest; " in line
+    command(project, "sh", "-c", line.partition("make it anew: ")[2])
+    assert results(project) == undisturbed.results

@@ -1,0 +1,181 @@
+"""Rubbish from outside, through the real commands: corpora as they come, and parameters that contradict each other."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.core.base_model import load_tokenizer
+from stages.core.encoding import encode_pairs
+from stages.core.params import Lengths
+from stages.core.records import Pair
+from tests.faults.pipeline import STAGES, Undisturbed, change_params, results
+from tests.stage_runs import fails, finish
+from tests.tiny import END_OF_TEXT
+
+Corpus = Callable[..., Path]
+TURNS = "one __eou__ two __eou__\n"
+HALF_A_CHITCHAT = '{"a": {"messages": [[{"text": "one"}], [{"text": "two"}]]}'
+
+
+@pytest.fixture
+def corpus(undisturbed: Undisturbed, project: Path, tmp_path: Path) -> Corpus:
+    """Makes a workspace whose corpus has another training file; what is behind the download is as it was."""
+
+    def make(content: bytes, kind: str = "eou") -> Path:
+        sources = tmp_path / "sources"
+        shutil.copytree(project.with_name(f"{project.name}-sources") / "dialogues", sources)
+        (sources / "file").write_bytes(content)
+        folder = undisturbed.copy(tmp_path / "workspace")
+        file = {"path": "file", "sha256": hashlib.sha256(content).hexdigest()}
+        changes: dict[str, Any] = {"datasets.tiny.source": f"file:{sources}", "datasets.tiny.files.train": file}
+        if kind != "eou":
+            split = {"validation": 1, "test": 1, "seed": 0}
+            entry = {"format": kind, "source": f"file:{sources}", "files": {"all": file}, "split": split}
+            changes = {"datasets.tiny": entry}
+        change_params(folder, changes)
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "found"),
+    [
+        ("eou", b"", "train.txt: an empty file; "),
+        ("eou", b" \n\n", "train: no pair among 0 usable dialogues; "),
+        ("eou", b"only __eou__\n", "train: no pair among 0 usable dialogues; "),
+        ("eou", f"{TURNS}a\xff __eou__ b __eou__\n".encode("latin-1"), "train.txt:2: not UTF-8 (byte 0xff at column 2"),
+        ("eou", f"{TURNS}one __eou__ tw".encode(), "train.txt:2: half a last line: "),
+        ("eou", f"{TURNS}one".encode(), "train.txt:2: a line without __eou__; "),
+        ("jsonl", b'["one", "two"]\n["one", "tw', "all.jsonl:2: not JSON ("),
+        ("jsonl", b'["one", "two"]\n{"one": "two"}\n', "all.jsonl:2: not a list of texts; "),
+        ("jsonl", b'["one", 2]\n', "all.jsonl:1: not a list of texts; "),
+        ("jsonl", b"[" * 100_000, "all.jsonl:1: not JSON (maximum recursion depth"),
+        (
+            "jsonl",
+            b'{"turns": ["one", "two"], "turns": ["three"]}\n',
+            "all.jsonl:1: not JSON (the key 'turns' is there",
+        ),
+        ("chitchat", b"[]", "all.json: not a JSON object of conversations; "),
+        (
+            "chitchat",
+            f"{HALF_A_CHITCHAT}, {HALF_A_CHITCHAT[1:]}}}".encode(),
+            "all.json: not JSON (the key 'a' is there",
+        ),
+        ("parquet", b"PAR1", "all.parquet: not a Parquet file ("),
+    ],
+)
+def test_a_corpus_that_is_none_is_named_with_its_line_and_nothing_is_touched(
+    kind: str, content: bytes, found: str, corpus: Corpus
+) -> None:
+    folder = corpus(content, kind)
+    finish(folder, "download")
+    before = results(folder)
+    last = fails(folder, "pair-extract")
+    assert last.startswith("ERROR pair-extract: data/download/dialogues")
+    assert found in last
+    assert results(folder) == before
+
+
+def test_whatever_people_write_comes_through_and_what_is_cut_or_skipped_is_counted(
+    corpus: Corpus, project: Path
+) -> None:
+    plain = (project.with_name(f"{project.name}-sources") / "dialogues/train.txt").read_bytes()
+    strange = [
+        "\ufeffa\0b __eou__ c\u2028d\x85e __eou__ 😀 שלום \u202e __eou__ yes __eou__\r",
+        "alone __eou__",
+        "one __eou__  \u00a0 __eou__ three __eou__ four __eou__",
+        "",
+        f"{'word ' * 200_000}__eou__ {'x' * 1_000_000} __eou__",
+        f"{END_OF_TEXT} hello __eou__ {END_OF_TEXT} __eou__",
+    ]
+    folder = corpus("".join(f"{line}\n" for line in strange).encode() + plain)
+    for stage in STAGES:
+        finish(folder, stage)
+    counted = json.loads((folder / "metrics/pairs.json").read_bytes())
+    assert counted["train"]["pairs_skipped_for_empty_turn"] == 1
+    expected = {"removed_characters": 1, "byte_order_marks": 1, "blank_lines": 1, "empty_turns": 1}
+    expected |= {"unusable_dialogues": 1}
+    assert {name: counted["files"]["train"][name] for name in expected} == expected
+    trained = json.loads((folder / "metrics/train.json").read_bytes())
+    assert trained["cut_train_queries"] >= 1
+    assert trained["cut_train_responses"] >= 1
+    assert {"cut_validation_queries", "cut_validation_responses"} <= trained.keys()
+    assert json.loads((folder / "metrics/scores.json").read_bytes())["generation"]["cut_queries"] >= 0
+
+
+def test_a_special_token_that_somebody_wrote_is_text(undisturbed: Undisturbed) -> None:
+    tokenizer = load_tokenizer(undisturbed.folder / "data/download/model")
+    pair = Pair("a", 0, f"{END_OF_TEXT} hello", f"so {END_OF_TEXT} it ends")
+    (encoded,), _ = encode_pairs([pair], tokenizer, Lengths(query_tokens=99, response_tokens=99))
+    for tokens, text in ((encoded.query, pair.query), (encoded.response, pair.response)):
+        assert tokens.index(tokenizer.eos_token_id) == len(tokens) - 1
+        assert tokenizer.decode(tokens[:-1]) == text
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes", "found"),
+    [
+        ("train", {"protocols.tiny.lengths.query_tokens": 300}, "tokens, the model takes 512; lower query_tokens or"),
+        (
+            "train",
+            {"methods.dynamic.initial": "first-layers", "methods.dynamic.layers": 3},
+            "methods.dynamic.layers: 3 first layers of a model that has 2; lower it or set initial to random",
+        ),
+        (
+            "greedy-generate",
+            {"protocols.tiny.lengths.query_tokens": 25},
+            "protocols.tiny.lengths.query_tokens: 25, but data/train was trained with 24; run `dvc repro train`",
+        ),
+        (
+            "subset",
+            {"method": "soft", "methods.soft.prompt_tokens": 23},
+            "methods.soft.prompt_tokens: 23 rows are fewer than the 24 of protocols.tiny.lengths.query_tokens; ",
+        ),
+        ("subset", {"methods.soft.prompt_tokens": 10**30}, "methods.soft.prompt_tokens: found 1000000000000000000000"),
+        (
+            "subset",
+            {"protocols.tiny.training.learning_rates.trials": 65},
+            "learning_rates.trials: found 65; it must be",
+        ),
+        ("subset", {"regim": 3}, "regim: unknown key; did you mean 'regime'? "),
+    ],
+)
+def test_parameters_that_contradict_each_other_are_refused_and_nothing_is_touched(
+    stage: str, changes: dict[str, Any], found: str, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    folder = undisturbed.copy(tmp_path / "contradiction")
+    change_params(folder, changes)
+    last = fails(folder, stage)
+    assert last.startswith(f"ERROR {stage}: params.yaml: ")
+    assert found in last
+    assert results(folder) == undisturbed.results
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("seed: 1\n", "duplicate key"),
+        ("x: " + "[" * 5000, "nested too deeply"),
+        (f"x: {'9' * 5000}\n", "a number or date that is none"),
+        ("x: 2020-13-01\n", "a number or date that is none"),
+        ("x: !!python/name:os.system\n", "could not determine a constructor"),
+        ("x: \0\n", "unacceptable character"),
+    ],
+)
+def test_a_params_yaml_that_cannot_be_read_is_named(
+    text: str, found: str, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    folder = undisturbed.copy(tmp_path / "unreadable")
+    with (folder / "params.yaml").open("a", encoding="utf-8") as file:
+        file.write(text)
+    last = fails(folder, "subset")
+    assert last.startswith("ERROR subset: params.yaml")
+    assert found in last
+    assert last.endswith("; mend the YAML")
+    assert results(folder) == undisturbed.results

@@ -1,0 +1,63 @@
+"""The same bytes: whatever does not change what is computed changes no artifact; what does is recorded."""
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.faults.pipeline import Undisturbed, change_params, new_workspace, results
+from tests.stage_runs import finish, stopped
+from tests.stops import Stop
+from tests.tiny import ROOT
+
+RUN_ALL = "import sys; from pathlib import Path; from tests.faults import pipeline; pipeline.run_all(Path(sys.argv[1]))"
+
+
+def shuffled(project: Path, folder: Path) -> dict[str, object]:
+    """A copy of the tiny corpus with its training dialogues in another order; what params.yaml says of it."""
+    shutil.copytree(project.with_name(f"{project.name}-sources") / "dialogues", folder)
+    lines = (folder / "train.txt").read_bytes().splitlines(keepends=True)
+    content = b"".join(random.Random(0).sample(lines, len(lines)))
+    assert content != (folder / "train.txt").read_bytes()
+    (folder / "train.txt").write_bytes(content)
+    return {
+        "datasets.tiny.source": f"file:{folder}",
+        "datasets.tiny.files.train.sha256": hashlib.sha256(content).hexdigest(),
+    }
+
+
+def test_two_workspaces_another_hash_seed_batch_size_and_order_of_the_corpus_give_the_same_bytes(
+    project: Path, tmp_path: Path
+) -> None:
+    other = {"runtime.decode_rows": 3, **shuffled(project, tmp_path / "corpus")}
+    workspaces = [new_workspace(tmp_path / "one", project), new_workspace(tmp_path / "two", project, **other)]
+    for seed, folder in enumerate(workspaces, start=1):  # interpreters of their own: a fork has its parent's seed
+        variables = {**os.environ, "PYTHONHASHSEED": str(seed)}
+        subprocess.run([sys.executable, "-c", RUN_ALL, folder], cwd=ROOT, env=variables, check=True)
+    one, two = map(results, workspaces)
+    different = {name for name in one.keys() | two.keys() if one.get(name) != two.get(name)}
+    assert different == {f"data/download/dialogues/{name}" for name in ("train.txt", "manifest.json")}
+
+
+def test_the_number_of_threads_is_recorded_and_a_training_goes_on_with_its_own_alone(
+    undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    def recorded(folder: Path) -> list[int]:
+        description = json.loads((folder / "data/train/method.json").read_bytes())
+        scores = json.loads((folder / "metrics/scores.json").read_bytes())
+        return [description["environment"]["threads"], scores["generation"]["threads"]]
+
+    assert recorded(undisturbed.folder) == [1, 1]
+    folder = undisturbed.copy(tmp_path / "threads")
+    stopped(folder, "train", Stop(1, "-000003-00000000", "os.mkdir"))
+    change_params(folder, {"runtime.threads": 2})
+    _, printed = stopped(folder, "train", Stop(1, "-000002-00000000", "os.mkdir"))
+    assert "epoch 1 " in printed, "it went on with what one thread has summed"
+    assert len(list(folder.glob(".state/train/*"))) == 2
+    for stage in ("greedy-generate", "score"):
+        finish(folder, stage)
+    assert recorded(folder) == [1, 2]
