@@ -89,7 +89,7 @@ def check_configurations(root: Path, baseline: str, configurations: Sequence[Con
             source = parse_source(entry.source)
             if source.kind == "file" and not Path(source.place).expanduser().is_absolute():
                 found = f"{entry.source} is relative, and experiments run in folders of their own"
-                raise StageError(f"{key}s.{wanted[key]}.source", found, "write the whole path")
+                raise StageError(f"{PARAMS_FILE}: {key}s.{wanted[key]}.source", found, "write the whole path")
         if each.name in finished:
             made = params_of(root, finished[each.name])
             other = [key for key in wanted if key != "runtime" and made.get(key) != wanted[key]]

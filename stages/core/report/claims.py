@@ -169,7 +169,7 @@ def lowest(rows: Sequence[Row]) -> str:
     """The lowest novelty and the lowest diversity of some rows of scores, and the most empty responses."""
     shown = ", ".join(f"{name} {min(row[name] for row in rows):.4g}" for name in ("novelty", "diversity"))
     empty = [row["empty"] for row in rows if "empty" in row]  # the paper has no such number
-    return f"lowest {shown}" + (f", up to {max(empty):.1%} of the responses empty" if empty else "")
+    return f"lowest {shown}" + (f", highest share of empty responses {max(empty):.4g}" if empty else "")
 
 
 def part_row(run: Run, part: str) -> Row:
