@@ -67,7 +67,7 @@ def lines(*records: Pair | Response) -> bytes:
 def make_run(responses: list[str] | None = None, bleu4: float = 0.1, **switches: Any) -> Run:
     """A run that gave these responses to the queries q0, q1, ..., whose references are r0 r0 r0 r0 r0, ..."""
     params = {**PARAMS, **{name: value for name, value in switches.items() if name in PARAMS}}
-    row = dict.fromkeys(SCORES, 0.95) | {"bleu4": bleu4, "empty": 0.0, "pairs": 4, **switches.get("row", {})}
+    row = dict.fromkeys(SCORES, 0.95) | {"bleu4": bleu4, "empty": 0.0, "pairs": 40, **switches.get("row", {})}
     scores = {"unlike": switches.get("unlike", row), "human": row, "retrieval": row}
     files = Files(scores={**row, **scores}, train=switches.get("train", b""))
     if responses is not None:
@@ -153,8 +153,8 @@ def test_novelty_and_diversity_are_kept_if_the_lowest_is_above_the_limit(name: s
 
 @pytest.mark.parametrize("part", ["unseen", "unlike"])
 def test_novelty_and_diversity_of_a_part_are_those_of_its_own_pairs(part: str) -> None:
-    low: dict[str, Any] = {part: {"novelty": 0.1, "diversity": 1.0, "pairs": 2}}
-    none: dict[str, Any] = {part: {"pairs": 0}}
+    low: dict[str, Any] = {part: {"novelty": 0.1, "diversity": 1.0, "pairs": 20}}
+    none: dict[str, Any] = {part: {"pairs": 9, "novelty": 1.0, "diversity": 1.0}}
     other = make_run(method="dynamic", regime=10)
     assert judge(other, make_run(method="dynamic", **low))[VARIED] == everywhere(HOLDS) | {part: FAILS}
     assert judge(other, make_run(method="dynamic", **none))[VARIED] == everywhere(HOLDS) | {part: NOT_MEASURED}
@@ -210,9 +210,15 @@ def test_what_cannot_be_compared_is_not(change: Callable[[Run], Run], reason: st
         compare(make_run(answers(20), regime=30), change(make_run(answers(20), regime=100)))
 
 
-def test_a_part_without_pairs_is_not_measured() -> None:
-    train = lines(*(Pair("l", number, f"q{number}", "no") for number in range(40)))
-    with pytest.raises(NotMeasured, match="no such pairs"):
+def test_scores_that_are_equal_differ_by_chance() -> None:
+    found = compare(make_run(["wrong"] * 40, regime=30), make_run(["false"] * 40), part="all")
+    assert (found.first, found.p) == (found.second, 1.0)
+
+
+@pytest.mark.parametrize(("known", "reason"), [(40, "no such pairs"), (39, "1 such pairs, too few")])
+def test_a_part_with_no_pairs_or_few_is_not_measured(known: int, reason: str) -> None:
+    train = lines(*(Pair("l", number, f"q{number}", "no") for number in range(known)))
+    with pytest.raises(NotMeasured, match=reason):
         compare(make_run(answers(20), train=train), make_run(answers(20), train=train))
 
 

@@ -14,6 +14,7 @@ from stages.core.report.runs import Run
 from stages.core.word_scores import DIGITS
 
 PARTS = ("all", "unseen", "unlike")
+FEWEST = 10  # pairs: with one, every draw of the bootstrap is the same, and any difference looks certain
 RESPONSES = "data/greedy_generate/responses.jsonl"
 
 
@@ -29,6 +30,16 @@ class Comparison:
     second: float
     p: float
     pairs: int
+
+
+def check_pairs(count: int) -> None:
+    """Refuse a part of the test pairs that says nothing.
+
+    Raises:
+        NotMeasured: it is smaller than FEWEST.
+    """
+    if count < FEWEST:
+        raise NotMeasured(f"{count} such pairs, too few" if count else "no such pairs")
 
 
 @dataclass
@@ -86,15 +97,14 @@ class Answers:
         """The responses of both runs, and the references, on the test pairs that belong to a part for both.
 
         Raises:
-            NotMeasured: something is not in the cache, they answer other pairs, or the part is empty.
+            NotMeasured: something is not in the cache, they answer other pairs, or the part has too few pairs.
         """
         answers = [self.of(first), self.of(second)]
         asked = [[(each.dialogue, each.position, each.query, each.reference) for each in some] for some in answers]
         if asked[0] != asked[1]:
             raise NotMeasured("they answered other pairs")
         chosen = self.part(first, part) & self.part(second, part)
-        if not chosen.any():
-            raise NotMeasured("no such pairs")
+        check_pairs(int(chosen.sum()))
         references = list(compress((each.reference for each in answers[0]), chosen))
         a, b = (list(compress((each.response for each in some), chosen)) for some in answers)
         return a, b, references
@@ -102,7 +112,9 @@ class Answers:
     def compare(self, first: Run, second: Run, part: str) -> Comparison:
         """BLEU-4 of two runs on a part of the test pairs; raises as `common`."""
         a, b, references = self.common(first, second, part)
-        return Comparison(bleu(a, references), bleu(b, references), paired_test(a, b, references), len(references))
+        scores = bleu(a, references), bleu(b, references)
+        p = paired_test(a, b, references) if scores[0] != scores[1] else 1.0  # sacrebleu: 0.001 if all draws are equal
+        return Comparison(*scores, p, len(references))
 
     def gain(self, first: Run, second: Run, part: str) -> tuple[float, float]:
         """Bounds of the middle 95 % of resampled differences in BLEU-4, first less second; raises as `common`."""

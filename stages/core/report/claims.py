@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from stages.core.report import paper
-from stages.core.report.answers import PARTS, Answers, Comparison, NotMeasured
+from stages.core.report.answers import PARTS, Answers, Comparison, NotMeasured, check_pairs
 from stages.core.report.markdown import SPACE, number, percent
 from stages.core.report.runs import Row, Run
 from stages.core.report.settings import Cell, Setting
@@ -176,7 +176,7 @@ def part_row(run: Run, part: str) -> Row:
     """The scores of a run on a part of the test pairs.
 
     Raises:
-        NotMeasured: they are not in the cache, or the part is empty.
+        NotMeasured: they are not in the cache, or the part has too few pairs.
     """
     if part == "unlike":
         scores = run.files.json("metrics/scores.json")
@@ -185,6 +185,5 @@ def part_row(run: Run, part: str) -> Row:
         row = scores.get(part)
     else:
         row = run.rows["test" if part == "all" else part]
-    if not row or not row["pairs"]:
-        raise NotMeasured("no such pairs")
+    check_pairs(int(row["pairs"]) if row else 0)
     return dict(row)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import product
 
 from stages.core.report import paper
-from stages.core.report.answers import Answers
+from stages.core.report.answers import FEWEST, Answers
 from stages.core.report.claims import ALPHA, NEGLIGIBLE, VERDICTS, Claim, Judge
 from stages.core.report.examples import MARK, QUERIES, example_tables
 from stages.core.report.figures import Picture, rates_figure, scores_figure
@@ -44,7 +44,8 @@ DEFINITIONS = (
     "with different seeds differ is no part of them.",
     f"A claim that one scores above another holds if it does with p < {ALPHA}. That soft prompts stop improving does "
     f"not hold if a larger regime is better with p < {ALPHA}, and holds if for each larger regime the interval of the "
-    f"difference excludes a gain of {NEGLIGIBLE}. Between the two, as with a small test set, it is not contradicted.",
+    f"difference excludes a gain of {NEGLIGIBLE}. Between the two, as with a small test set, it is not contradicted. "
+    f"Fewer than {FEWEST} pairs measure nothing.",
     "The dataset, models and methods are the paper's if they have its names (`dailydialog`, `gpt2`, `dialogpt`, "
     "`fine-tune`, `soft`, `dynamic`); what those names stand for is in the parameters of each setting.",
 )

@@ -1,7 +1,7 @@
 """Figures 2 and 3 of the paper with our numbers, and the learning-rate curves, as SVG that is the same at every run.
 
-Colour and marker say the method, the dashes the model, so that neither print in grey nor eyes that see colours
-differently lose anything; the colours are those of Okabe and Ito (jfly.uni-koeln.de/color).
+Colour and marker say the method, dashes and the marker's inside the model, so that neither print in grey nor eyes that
+see colours differently lose anything; the colours are those of Okabe and Ito (jfly.uni-koeln.de/color).
 """
 
 import io
@@ -87,6 +87,11 @@ def model_dashes(models: Sequence[str]) -> dict[str, Any]:
     return {model: taken.get(model) or next(free) for model in models}
 
 
+def fill(dash: Any, colour: str) -> dict[str, str]:
+    """The inside of a model's markers, full for a full line: a point without a line shows its model too."""
+    return {"markerfacecolor": colour if dash == "-" else "white"}
+
+
 def papers_models(setting: Setting) -> list[str]:
     """The models whose values of the paper are drawn: those of the setting, or GPT-2 where it has none of them."""
     if not setting.on_papers_data:
@@ -109,10 +114,15 @@ def scores_figure(setting: Setting, scores: Sequence[str], name: str) -> str:
             for (model, dash), (method, (colour, marker)) in product(models.items(), methods.items()):
                 at = setting.regimes(model=model, method=method)
                 values = [setting.runs[Cell(model, method, regime)].rows["test"][score] for regime in at]
-                panel.plot(at, values, linestyle=dash, color=colour, marker=marker)
+                panel.plot(at, values, linestyle=dash, color=colour, marker=marker, **fill(dash, colour))
             finish(panel, setting, score)
         lines = [[Line2D([], [], color=look[0], marker=look[1], label=each) for each, look in methods.items()]]
-        lines += [[Line2D([], [], color="black", linestyle=dash, label=each) for each, dash in models.items()]]
+        lines += [
+            [
+                Line2D([], [], color="black", linestyle=dash, marker="o", label=each, **fill(dash, "black"))
+                for each, dash in models.items()
+            ]
+        ]
         lines += [
             [Line2D([], [], color=look[0], linestyle=look[1], label=each) for each, look in drawn_references(scores)]
         ]
@@ -172,9 +182,12 @@ def rates_figure(rates: dict[Cell, Rates], name: str) -> str:
         rows = -(-len(pairs) // columns)
         figure = Figure(figsize=(7.2, 0.7 + 2.2 * rows), layout="constrained")
         panels = list(chain.from_iterable(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)))
-        for panel, (model, method) in zip(panels, pairs, strict=False):
+        for number, (panel, (model, method)) in enumerate(zip(panels, pairs, strict=False)):
             panel.set(title=f"{model}, {method}", xscale="log", xlabel="learning rate", ylabel="validation BLEU-4")
             panel.label_outer()
+            if number + columns >= len(pairs):  # none below it
+                panel.tick_params(labelbottom=True)
+                panel.set_xlabel("learning rate")
             for cell, each in rates.items():
                 if (cell.model, cell.method) == (model, method):
                     draw_rates(panel, each, *looks[cell.regime])

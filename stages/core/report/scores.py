@@ -27,8 +27,8 @@ def score_tables(setting: Setting) -> Iterator[str]:
             other = "" if setting.as_in_paper else ", with another protocol or other pairs than the paper's"
             whole = len(paper.REGIMES) * len(paper.METHODS)
             yield (
-                f"Ours (the paper's, the difference). {len(compared)} of the {whole} configurations of the paper's "
-                f"table were measured{other}."
+                f"Ours (the paper's, the difference). Measured: {len(compared)} of the {whole} configurations of the "
+                f"paper's table{other}."
             )
         yield table(["regime", "method", *COLUMNS, "experiment"], score_rows(setting, model, known), left=2)
 
