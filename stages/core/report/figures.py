@@ -87,7 +87,7 @@ def model_dashes(models: Sequence[str]) -> dict[str, Any]:
     return {model: taken.get(model) or next(free) for model in models}
 
 
-def fill(dash: Any, colour: str) -> dict[str, str]:
+def fill(dash: Any, colour: str) -> dict[str, Any]:
     """The inside of a model's markers, full for a full line: a point without a line shows its model too."""
     return {"markerfacecolor": colour if dash == "-" else "white"}
 
