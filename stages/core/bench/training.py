@@ -15,7 +15,8 @@ from stages.core.methods import Method
 from stages.core.trials import Passes, Trial, train_step
 
 METHODS = ("fine-tune", "soft", "dynamic")
-WARM = 2  # steps before the clock starts: memory is taken, the optimizer's state is made
+WARM, WARM_MANY = 6, 2  # steps before the clock starts, of one trial and of many, whose step takes seconds on a CPU:
+# the optimizer's state is made, and memory is taken until an epoch's steps find all they need in what was freed
 ONE, TRAINER, PEFT = "ours", "Trainer", "PEFT prompt tuning with Trainer"
 Contender = Callable[[int], float]
 
@@ -40,10 +41,11 @@ def our_rate(
 
 def _ours(bench: Bench, name: str, trials: int) -> Contender:
     method = bench.method(name)
-    warm = WARM if trials == 1 or bench.device.type == "cuda" else 1  # a step of many trials takes seconds on a CPU
+    warm = WARM if trials == 1 or bench.device.type == "cuda" else WARM_MANY
 
     def measure(repeat: int) -> float:
-        return our_rate(method, new_trials(method, trials), bench.sample(repeat)[:warm], bench.sample(repeat))
+        sample = bench.sample(repeat)
+        return our_rate(method, new_trials(method, trials), (sample * warm)[:warm], sample)
 
     return measure
 
