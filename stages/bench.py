@@ -7,7 +7,7 @@ import argparse
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
+from stages.core.arguments import whole
 from stages.core.base_model import Weights, load_base_model, load_tokenizer
 from stages.core.bench import growth
 from stages.core.bench.data import LENGTHS, SETTINGS, SHAPES, Bench, initial_weights, random_model
@@ -157,18 +158,6 @@ def main(arguments: argparse.Namespace) -> None:
         }
     write_json(arguments.out, result)
     print(render(result))
-
-
-def whole(low: int, high: int = 2**31 - 1) -> Callable[[str], int]:
-    """A whole number from `low` to `high`, for argparse."""
-
-    def parse(text: str) -> int:
-        if not low <= (value := int(text)) <= high:
-            raise argparse.ArgumentTypeError(f"found {text}; it must be from {low} to {high}")
-        return value
-
-    parse.__name__ = "whole number"  # argparse says: invalid whole number value
-    return parse
 
 
 def arguments_of() -> argparse.ArgumentParser:

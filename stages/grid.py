@@ -27,6 +27,7 @@ from pathlib import Path
 
 import psutil
 
+from stages.core.arguments import whole
 from stages.core.configurations import AXES, Configuration
 from stages.core.errors import StageError, run_stage
 from stages.core.experiments import check_committed, check_configurations, finished_experiments
@@ -271,20 +272,13 @@ def main(arguments: argparse.Namespace) -> None:
         grid.run()
 
 
-def positive(text: str) -> int:
-    """A whole number above 0, for argparse."""
-    if (number := int(text)) < 1:
-        raise ValueError
-    return number
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", help=f"keys of models (default: {' '.join(paper.MODELS)})")
     parser.add_argument("--methods", nargs="+", help=f"keys of methods (default: {' '.join(paper.METHODS)})")
     regimes = " ".join(f"{each:g}" for each in paper.REGIMES)
     parser.add_argument("--regimes", nargs="+", type=float, help=f"percent (default: {regimes})")
-    parser.add_argument("--jobs", type=positive, default=1, help="experiments at a time (default: 1)")
+    parser.add_argument("--jobs", type=whole(1), default=1, help="experiments at a time (default: 1)")
     parser.add_argument("-S", dest="set", action="append", default=[], metavar="KEY=VALUE", help="another parameter")
     parser.add_argument(
         "--status",

@@ -6,8 +6,8 @@
     <state>/<fingerprint>/result/                               trials.json, weights.safetensors, manifest.json
 
 A folder gets its final name only when it is whole and flushed. Trials that share their passes share their checkpoints,
-named after the first of them; the two newest are kept: a damaged one is named, and training goes on from the one
-before, or from the start.
+named after the first of them; the two newest are kept until the trials have ended: a damaged one is named, and training
+goes on from the one before, or from the start.
 
 One rule for forgetting: when the sweep is over its result is written, and then all else of the sweep goes. No training
 removes anything of another: a state that nobody wants any more goes by hand.
@@ -137,7 +137,8 @@ class TrainingState:
                     save_file(_tensors(trial), folder / f"trial-{trial.index:02d}.safetensors")
             state = {"position": asdict(position), "trials": [_record(trial) for trial in trials]}
             (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
-        for old in self._newest_first(trials)[KEPT:]:
+        kept = KEPT if any(trial.status == "running" for trial in trials) else 1  # the last one has no tensors
+        for old in self._newest_first(trials)[kept:]:
             shutil.rmtree(old)
         self._drop_unused_best()
 
@@ -198,8 +199,10 @@ class TrainingState:
 
     def write_result(self, trials: Sequence[Trial], best: Trial) -> None:
         """The sweep is over: keep the records of its trials and the weights of the best one."""
+        source = self._best_folder(best.index, best.best_epoch)
+        self._check(source)
         with output_folder(self.result, fingerprint=self.fingerprint) as folder:
-            shutil.copyfile(self._best_folder(best.index, best.best_epoch) / WEIGHTS, folder / WEIGHTS)
+            shutil.copyfile(source / WEIGHTS, folder / WEIGHTS)
             (folder / TRIALS).write_text(json.dumps([_record(trial) for trial in trials]), encoding="utf-8")
 
     def read_result(self) -> list[Trial]:

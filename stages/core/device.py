@@ -41,19 +41,20 @@ def choose_device(runtime: Runtime) -> torch.device:
     return torch.device(runtime.device)
 
 
+def _glibc() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
+
+
 def keep_freed_memory(keep: bool) -> None:
     """Whether large blocks of main memory that are freed stay with this process, where the C library is glibc.
 
     Left alone it gives each block above 32 MiB back to the kernel, which clears it page by page when the next tensor of
     that size is made: a copy of word embeddings then takes five times as long. False: as it is left alone.
     """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    library = ctypes.CDLL(None)
-    library.mallopt(M_MMAP_MAX, 0 if keep else 65536)
-    library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1 if keep else 64 * MIB)
-    library.mallopt(M_MMAP_THRESHOLD, 32 * MIB)
-    if not keep:
+    if library := _glibc():
+        library.mallopt(M_MMAP_MAX, 0 if keep else 65536)
+        library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1 if keep else 64 * MIB)
+        library.mallopt(M_MMAP_THRESHOLD, 32 * MIB)
         library.malloc_trim(0)
 
 
@@ -72,4 +73,6 @@ def free_memory(device: torch.device) -> int:
     """Bytes that a program may still take on a device."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
+    if library := _glibc():
+        library.malloc_trim(0)  # what was kept is free too
     return int(psutil.virtual_memory().available)

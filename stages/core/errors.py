@@ -17,9 +17,9 @@ from typing import NoReturn
 
 DEBUG_VARIABLE = "DIALOG_PROMPTING_DEBUG"
 LOCKS = Path(".state/locks")  # of the stages at work in this folder
-NO_MEMORY = (  # of the CPU's allocator, of an accelerator's, of threads, of oneDNN, of files mapped into memory
-    *("not enough memory", "out of memory", "can't start new thread", "could not create a primitive"),
-    "Cannot allocate memory",
+NO_MEMORY = re.compile(  # of the CPU's allocator, an accelerator and its libraries, threads, oneDNN, mapped files
+    "not enough memory|out of memory|_ALLOC_FAILED|can't start new thread|could not create a primitive(?! descriptor)"
+    "|Cannot allocate memory"
 )
 SECONDS_BETWEEN_LOOKS = 0.25  # at the processes above this one
 
@@ -54,7 +54,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     What says it with a RuntimeError is told by its words; PyTorch, which has a class for it, is not imported here.
     """
-    said = isinstance(error, RuntimeError | OSError) and any(words in str(error) for words in NO_MEMORY)
+    said = isinstance(error, RuntimeError | OSError) and NO_MEMORY.search(str(error)) is not None
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return said or named or system_error(error) == errno.ENOMEM
 
