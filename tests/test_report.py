@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from stages import report
 from stages.core.errors import StageError
@@ -17,9 +18,11 @@ from stages.core.files import write_json
 from stages.core.report.document import TITLE, build
 from stages.core.report.markdown import plain
 from stages.core.report.page import to_html
+from stages.core.report.revision import Revision
 from stages.core.report.runs import Collection, collect
+from stages.core.report.stale import problem
 from tests.browser import Browser, needs_browser
-from tests.helpers_report import ODD, project_with_results, save, switch
+from tests.helpers_report import ODD, project_with_results, save, switch, write_results
 from tests.tiny import command, tiny_project
 
 PAPERS_GROUP, OTHER_GROUP = "## dailydialog, protocol paper, seed 0", "## dailydialog, protocol quick, seed 0"
@@ -253,7 +256,30 @@ def test_results_that_are_not_those_of_the_parameters_the_code_or_the_stage_are_
     command(project, "git", "checkout", "metrics/scores/test.json")
     with (project / "stages/core/decoding.py").open("a", encoding="utf-8") as file:
         file.write("\n# a comment\n")
-    assert "stages/core/decoding.py is not the one of the run" in reason()
+    assert "was run with another stages/core/decoding.py" in reason()
+
+
+def test_results_of_a_stage_that_was_run_with_other_data_are_left_out(project: Path) -> None:
+    switch(project, regime=10)
+    write_results(project, 0.3, [0.2, 0.1, 0.1])
+    command(project, "dvc", "commit", "--force", "subset", "greedy-generate", "score")
+    reasons = {each.name: each.reason for each in collected(project).absent}
+    assert reasons == {"workspace": "the stage train was run with another data/subset/train.jsonl"}
+    command(project, "dvc", "commit", "--force", "train")
+    assert [run.regime for run in collected(project).runs if run.kind == "workspace"] == [10]
+
+
+def test_whatever_data_a_stage_was_run_with_are_compared_with_those_that_there_are(project: Path) -> None:
+    lock, params = (YAML(typ="safe", pure=True).load(project / name) for name in ("dvc.lock", "params.yaml"))
+    assert problem(Revision(project, None), params) is None
+    deps = [(name, dep) for name, stage in lock["stages"].items() for dep in stage["deps"]]
+    data = [(name, dep) for name, dep in deps if not dep["path"].startswith("stages/")]
+    assert len(data) > len(lock["stages"])
+    for name, dep in data:
+        was, dep["md5"] = dep["md5"], "0" * 32
+        YAML().dump(lock, project / "dvc.lock")
+        assert problem(Revision(project, None), params) == f"the stage {name} was run with another {dep['path']}"
+        dep["md5"] = was
 
 
 def test_experiments_that_failed_or_wait_are_listed(project: Path) -> None:

@@ -42,12 +42,14 @@ DEFINITIONS = (
     "Intervals are the middle 95 % of a bootstrap, p-values those of sacrebleu's paired bootstrap test (1000 draws, "
     "two-sided, not corrected for the number of tests). Both draw test pairs, of one training run each: how much runs "
     "with different seeds differ is no part of them.",
-    f"A claim that one scores above another holds if it does with p < {ALPHA}. That soft prompts stop improving does "
-    f"not hold if a larger regime is better with p < {ALPHA}, and holds if for each larger regime the interval of the "
-    f"difference excludes a gain of {NEGLIGIBLE}. Between the two, as with a small test set, it is not contradicted. "
-    f"Fewer than {FEWEST} pairs measure nothing.",
-    "The dataset, models and methods are the paper's if they have its names (`dailydialog`, `gpt2`, `dialogpt`, "
-    "`fine-tune`, `soft`, `dynamic`); what those names stand for is in the parameters of each setting.",
+    f"A claim that one scores above another holds if it does with p < {ALPHA}, and does not hold if the other one "
+    f"does. That soft prompts stop improving does not hold if a larger regime is better with p < {ALPHA}, and holds if "
+    f"for each larger regime the interval of the difference excludes a gain of {100 * NEGLIGIBLE:g} % of the score at "
+    f"30 %. Between the two, as with a small test set, a claim is not contradicted. Fewer than {FEWEST} pairs measure "
+    "nothing.",
+    "The corpus is the paper's if its files are DailyDialog's by the sha256 that pins them, whatever its name; models "
+    "and methods are the paper's if they have its names (`gpt2`, `dialogpt`, `fine-tune`, `soft`, `dynamic`), and what "
+    "those stand for is in the parameters of each setting.",
 )
 
 
@@ -123,8 +125,8 @@ def summary(
     protocol = ", ".join(f"`{key}={value(each)}`" for key, each in paper.PROTOCOL.items())
     yield (
         f"Of the {len(paper.paper_scores())} configurations of the paper, {len(measured)} were measured with its data "
-        f"(`dataset={paper.DATASET}`, stride 2, all training pairs) and its protocol, which is one with the values of "
-        f"its App. B, whatever its name: {protocol}."
+        f"(DailyDialog, stride 2, all training pairs) and its protocol, which is one with the values of its App. B, "
+        f"whatever its name: {protocol}."
     )
     for each in settings:
         found = [claim.findings["all"].verdict for claim in claims[each.title]]

@@ -3,7 +3,15 @@
 import csv
 from pathlib import Path
 
-DATASET = "dailydialog"
+# DailyDialog: the sha256 of its text files, of the training set also that of the archive which params.yaml pins.
+CORPUS = {
+    "train": {
+        "3db42eef11758c62908fe3183ae93e7ac5c6da5f27771f340543d184973cee9e",
+        "c5179ab5a9a86a77b9d29114087c6b82cc4cb366abea25a43a0c24be761133f7",
+    },
+    "validation": {"2ad64701fe3a4449e7a6ee7cdc6c2a71c80f77b8a34f708ac0532395f499081c"},
+    "test": {"3c323651cdfb09f7b529f850eddf96a638fc6cc9b43330b77956ab248484a1a8"},
+}
 MODELS = ("gpt2", "dialogpt")
 METHODS = ("fine-tune", "soft", "dynamic")
 REGIMES = (10.0, 20.0, 30.0, 50.0, 70.0, 100.0)

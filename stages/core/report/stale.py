@@ -6,6 +6,7 @@ are not those that the stage wrote, would put a wrong origin beside its numbers.
 
 import hashlib
 from collections.abc import Iterator
+from functools import cache, partial
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -37,22 +38,23 @@ def problem(revision: Revision, params: dict[str, Any]) -> str | None:
 
 def _differences(revision: Revision, params: dict[str, Any], stages: dict[str, Any]) -> Iterator[str]:
     made = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
-    checked: set[str] = set()
+    md5_of = cache(partial(_md5, revision))
     for name, stage in stages.items():
         for key, used in stage.get("params", {}).get("params.yaml", {}).items():
             if look_up(params, key) != used:
                 yield f"the stage {name} was run with another {key} than params.yaml has"
         for file in stage.get("deps", []):
-            path, md5 = file["path"], file["md5"]
-            if md5 != made.get(path, md5):
-                yield f"the stage {name} was run with another {path}"
-        for file in [*stage.get("deps", []), *stage.get("outs", [])]:
             path = file["path"]
-            in_git = path.startswith(("stages/", "metrics/"))
-            if in_git and path not in checked:
-                checked.add(path)
-                content = revision.read(path)
-                if content is None and path.startswith("metrics/"):
-                    continue  # no longer in DVC's cache
-                if content is None or hashlib.md5(content, usedforsecurity=False).hexdigest() != file["md5"]:
-                    yield f"{path} is not the one of the run of stage {name}"
+            found = made.get(path) or md5_of(path)  # a file of an output that is a folder is no output by itself
+            gone = found is None and path.startswith("data/")  # no longer in DVC's cache
+            if not gone and found != file["md5"]:
+                yield f"the stage {name} was run with another {path}"
+        for file in stage.get("outs", []):
+            path = file["path"]
+            if path.startswith("metrics/") and md5_of(path) not in (None, file["md5"]):
+                yield f"{path} is not the one of the run of stage {name}"
+
+
+def _md5(revision: Revision, path: str) -> str | None:
+    content = revision.read(path)
+    return None if content is None else hashlib.md5(content, usedforsecurity=False).hexdigest()
