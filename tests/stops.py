@@ -1,7 +1,7 @@
 """Where a process is stopped: by what it does with files, which no busy machine can shift.
 
-Works in any Python process that runs it early: a fork (tests/stage_runs.py), or an interpreter whose PYTHONPATH begins
-with tests/faults/injected. Only the standard library, so that it costs such a process nothing.
+Works in any Python process that runs it early: a fork (tests/stage_runs.py), or an interpreter whose sitecustomize does
+(tests/faults/test_dvc.py). Only the standard library, so that it costs such a process nothing.
 """
 
 import os

@@ -29,5 +29,5 @@ def faults_of_pages(how: str) -> int:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library's allocator is left alone")
 def test_freed_memory_is_used_again_without_the_kernel() -> None:
-    assert faults_of_pages("keep") < 100
-    assert faults_of_pages("give back") > 800
+    kept, given_back = faults_of_pages("keep"), faults_of_pages("give back")
+    assert 2 * kept < given_back, "how many these are depends on the size of pages, which may be huge"

@@ -1,4 +1,4 @@
-"""A workspace for the six stages on tiny sources, what it ends with undisturbed, and what is true at any moment."""
+"""A workspace for the six stages on tiny sources: what it ends with undisturbed, what always holds, what damages it."""
 
 import json
 import shutil
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from stages.core.files import check_folder
+from stages.core.files import MANIFEST, check_folder, write_manifest
 from tests.stage_runs import COMMANDS, contents, start
 from tests.stops import Tally
 from tests.tiny import ROOT
@@ -112,3 +112,22 @@ def check_whole(folder: Path) -> None:
 def check_tidy(folder: Path) -> None:
     """No temporary name is left anywhere."""
     assert not [path for path in folder.rglob("*") if ".tmp" in path.name]
+
+
+def flip(path: Path) -> None:
+    """One bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def seal(folder: Path) -> None:
+    """Make the manifest of a folder agree with whatever is in it; the facts beside the files stay."""
+    manifest = json.loads((folder / MANIFEST).read_bytes())
+    (folder / MANIFEST).unlink()
+    write_manifest(folder, **{name: value for name, value in manifest.items() if name not in ("files", "sha256")})
+
+
+def stopped_line(stage: str) -> str:
+    """What a stage that SIGTERM or Ctrl-C has stopped says last."""
+    return f"ERROR {stage}: stopped by a signal: nothing is lost; run it again to go on"

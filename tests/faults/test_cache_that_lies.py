@@ -6,14 +6,8 @@ from pathlib import Path
 import pytest
 
 from stages.core.files import MANIFEST
-from tests.faults.pipeline import STAGES, Undisturbed, each_stage, results
+from tests.faults.pipeline import STAGES, Undisturbed, each_stage, flip, results
 from tests.stage_runs import COMMANDS, fails, finish
-
-
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 def inputs(stage: str) -> list[str]:

@@ -12,9 +12,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from stages.core.checkpoint import TrainingState
-from stages.core.files import MANIFEST, write_manifest
+from stages.core.files import MANIFEST
 from stages.core.trials import Trial
-from tests.faults.pipeline import Undisturbed, change_params, check_tidy, results
+from tests.faults.pipeline import Undisturbed, change_params, check_tidy, flip, results, seal
 from tests.stage_runs import contents, finish, stopped
 from tests.stops import Stop
 
@@ -37,19 +37,6 @@ def folder(halfway: Path, tmp_path: Path) -> Path:
 def checkpoints(folder: Path) -> list[Path]:
     """The one before, and the newest."""
     return sorted(folder.glob(".state/train/*/checkpoints/[0-9]*"))
-
-
-def seal(checkpoint: Path) -> None:
-    """Make its manifest agree with whatever is in it."""
-    fingerprint = json.loads((checkpoint / MANIFEST).read_bytes())["fingerprint"]
-    (checkpoint / MANIFEST).unlink()
-    write_manifest(checkpoint, fingerprint=fingerprint)
-
-
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 def without_tensor(ending: str) -> Damage:

@@ -14,9 +14,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.faults.pipeline import Undisturbed, check_tidy, results
+from tests.faults.pipeline import Undisturbed, check_tidy, flip, results
 from tests.tiny import ROOT, command
 
+pytestmark = pytest.mark.timeout(600)  # the first test waits for `undisturbed` and for `dvc repro`, twice
+SECONDS_TO_PAUSE = 240
 PAUSE_IN_THE_THIRD_SAVE = f"""
 import os, signal, sys
 if os.environ.get("DVC_STAGE") == "train":
@@ -38,11 +40,15 @@ class Killed:
 def kill_when_its_stage_pauses(dvc: subprocess.Popen[bytes]) -> list[psutil.Process]:
     """Kill DVC alone, and let the stage go on; returns what was at work below DVC."""
     below: list[psutil.Process] = []
+    paused, deadline = False, time.monotonic() + SECONDS_TO_PAUSE
     try:
-        while dvc.poll() is None and not any(each.status() == psutil.STATUS_STOPPED for each in below):
+        while not paused:
+            assert dvc.poll() is None, "it came to no third save"
+            assert time.monotonic() < deadline, f"it came to no third save in {SECONDS_TO_PAUSE} seconds"
             time.sleep(0.1)
-            with suppress(psutil.NoSuchProcess):
+            with suppress(psutil.NoSuchProcess):  # a child that lived for a moment
                 below = [each for each in psutil.Process(dvc.pid).children(recursive=True) if each.is_running()]
+                paused = any(each.status() == psutil.STATUS_STOPPED for each in below)
     finally:
         dvc.kill()
         dvc.wait()
@@ -64,7 +70,6 @@ def killed(project: Path, undisturbed: Undisturbed, tmp_path_factory: pytest.Tem
     with (root / "log").open("wb") as log:
         dvc = subprocess.Popen(["dvc", "repro"], cwd=folder, env=variables, stdout=log, stderr=log)
     left = kill_when_its_stage_pauses(dvc)
-    assert left, "it came to no third save"
     second = command(folder, "dvc", "repro")  # at once: the stage may still be at work
     psutil.wait_procs(left, timeout=60)
     return Killed(folder, (root / "log").read_text(encoding="utf-8"), second.stdout + second.stderr)
@@ -84,10 +89,9 @@ def flip_in_the_cache(project: Path, name: str) -> None:
     """One bit of a file of DVC's cache, without a trace: as read-only as it was."""
     md5 = hashlib.md5((project / name).read_bytes()).hexdigest()
     cached = project / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
-    content, mode = bytearray(cached.read_bytes()), cached.stat().st_mode
-    content[len(content) // 2] ^= 1
+    mode = cached.stat().st_mode
     cached.chmod(0o644)
-    cached.write_bytes(content)
+    flip(cached)
     cached.chmod(mode)
 
 

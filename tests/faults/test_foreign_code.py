@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from stages.core.files import MANIFEST, write_manifest
-from tests.faults.pipeline import Undisturbed, results
+from tests.faults.pipeline import Undisturbed, results, seal
 from tests.stage_runs import fails, finish, stopped
 from tests.stops import Stop
 
@@ -23,13 +22,6 @@ class Harmful:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Path.touch, (self.proof,))
-
-
-def seal(folder: Path) -> None:
-    """Make the manifest agree with whatever is in the folder."""
-    manifest = json.loads((folder / MANIFEST).read_bytes())
-    (folder / MANIFEST).unlink()
-    write_manifest(folder, **{name: value for name, value in manifest.items() if name not in ("files", "sha256")})
 
 
 @READERS

@@ -4,9 +4,9 @@
     python -m tests.faults.torture --methods soft    of one method
 
 A round is a fresh workspace. Each stage is started, stopped after a random part of the time that it takes undisturbed
-or before a random thing that it does to a file, started again, ...; after every stop whatever has a final name must be
-whole, and at the end all must have the bytes of the undisturbed run, with nothing left over. A failure says the seed
-of its round: `--rounds 1 --seed SEED` repeats it.
+or before a random thing that it does to a file, started again, ...; after every stop it must have ended as its signal
+ends it and whatever has a final name must be whole, and at the end all must have the bytes of the undisturbed run, with
+nothing left over. A failure says the seed of its round: `--rounds 1 --seed SEED` repeats it, but for the times.
 """
 
 import argparse
@@ -20,7 +20,16 @@ from pathlib import Path
 
 import tests.conftest  # noqa: F401 - its settings, before any library reads them
 from stages.core.progress import duration
-from tests.faults.pipeline import STAGES, Undisturbed, check_tidy, check_whole, new_workspace, results, run_all
+from tests.faults.pipeline import (
+    STAGES,
+    Undisturbed,
+    check_tidy,
+    check_whole,
+    new_workspace,
+    results,
+    run_all,
+    stopped_line,
+)
 from tests.stage_runs import Run, finish, start
 from tests.stops import Stop
 from tests.tiny import tiny_project
@@ -29,8 +38,17 @@ METHODS = ("dynamic", "soft", "fine-tune")
 # Signals to the process group, one behind the other: mostly the one that cannot be caught.
 WAYS = [[signal.SIGKILL]] * 3 + [[signal.SIGTERM], [signal.SIGINT], [signal.SIGTERM, signal.SIGINT, signal.SIGTERM]]
 STOPS = {"train": 6, "greedy-generate": 2}  # in a round; of the other stages 1
-# Stopped, or ended before; SIGTERM and SIGINT before the stage has begun end it as they end any Python.
-CODES = (0, 130, 143, 1, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT)
+NOTICED = {signal.SIGTERM: 143, signal.SIGINT: 130}  # the exit codes of a stage that was stopped
+UNNOTICED = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: -signal.SIGTERM}  # or that had not begun: as any Python
+
+
+def ended_by(way: list[signal.Signals], stage: str, code: int, printed: str) -> bool:
+    """Whether a stage ended before the signals came, or as one of them ends it; all else is a failure of its own."""
+    if code in {NOTICED.get(number) for number in way}:
+        return printed.endswith(f"{stopped_line(stage)}\n")
+    if code == 1 and signal.SIGINT in way:  # before the stage had begun
+        return "KeyboardInterrupt" in printed and "ERROR " not in printed
+    return code in {0, *(UNNOTICED.get(number) for number in way)}
 
 
 def stop_by_clock(run: Run, seconds: float, way: list[signal.Signals], chance: random.Random) -> None:
@@ -44,28 +62,28 @@ def stop_by_clock(run: Run, seconds: float, way: list[signal.Signals], chance: r
         time.sleep(chance.uniform(0, 0.01))
 
 
-def disturb(folder: Path, stage: str, undisturbed: Undisturbed, chance: random.Random) -> str | None:
+def disturb(folder: Path, stage: str, undisturbed: Undisturbed, chance: random.Random, by_clock: float) -> str | None:
     """Start a stage and stop it; how, or None if it ended before."""
     way, events = chance.choice(WAYS), undisturbed.file_events[stage]
     names = " and ".join(number.name for number in way)
-    if chance.random() < 0.5:
-        stop = Stop(chance.randint(1, events), number=way[0], again=len(way) > 1)
-        how, run = f"{names} before file event {stop.nth} of {events}", start(folder, stage, stop)
-    else:
+    if chance.random() < by_clock:
         how, run = f"{names} at a random time", start(folder, stage)
         stop_by_clock(run, undisturbed.seconds[stage], way, chance)
+    else:
+        stop = Stop(chance.randint(1, events), number=way[0], again=len(way) > 1)
+        how, run = f"{names} before file event {stop.nth} of {events}", start(folder, stage, stop)
     code, printed = run.wait()
-    assert code in CODES, f"{how}: exit code {code}\n{printed}"
+    assert ended_by(way, stage, code, printed), f"{how}: exit code {code}\n{printed}"
     check_whole(folder)
     return f"{stage}: {how}: exit code {code}" if code else None
 
 
-def torture(folder: Path, seed: int, undisturbed: Undisturbed) -> Iterator[str]:
-    """One round in a fresh workspace; yields each stop."""
+def torture(folder: Path, seed: int, undisturbed: Undisturbed, by_clock: float = 0.5) -> Iterator[str]:
+    """One round in a fresh workspace; yields each stop. `by_clock`: the part of them that no seed repeats exactly."""
     chance = random.Random(seed)
     for stage in STAGES:
         for _ in range(STOPS.get(stage, 1)):
-            if how := disturb(folder, stage, undisturbed, chance):
+            if how := disturb(folder, stage, undisturbed, chance, by_clock):
                 yield how
         finish(folder, stage)
     assert results(folder) == undisturbed.results
