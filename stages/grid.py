@@ -4,7 +4,8 @@
     python -m stages.grid --models gpt2 --methods soft dynamic --regimes 10 100 --jobs 2
     python -m stages.grid --status       all that was started; with the options above, what they ask for
 
-Experiments start from the last commit and get names like `gpt2-dynamic-100`; `dvc exp show` lists them as they end.
+Experiments start from the last commit and are named after what they change (`gpt2-dynamic-100`, and then the -S);
+`dvc exp show` lists them as they end.
 What is done is skipped, so after a kill, a failure or a power cut the same command goes on: finished stages come from
 DVC's cache, an unfinished training from its last checkpoint. What configurations share (download, pairs, subset) runs
 once, before them. The smallest regimes come first, so that there is soon something to judge the rest by. Several at a

@@ -13,7 +13,7 @@ from stages import score
 from stages.core.files import output_folder, write_json
 from stages.core.records import Dialogue, Pair
 from tests.helpers_scores import write_responses, write_subset
-from tests.tiny import command, commit_all, tiny_project
+from tests.tiny import change_params, command, commit_all, tiny_project
 
 WORDS = [f"word{number}" for number in range(28)]
 TEST_PAIRS, TRAINING_DIALOGUES = 80, 60
@@ -79,15 +79,7 @@ def write_results(project: Path, quality: float, rates: Sequence[float], diverge
 
 def switch(project: Path, **switches: Any) -> None:
     """Change params.yaml; a dotted key is written with `__`."""
-    yaml = YAML()
-    params = yaml.load(project / "params.yaml")
-    for key, value in switches.items():
-        *tables, last = key.split("__")
-        place = params
-        for each in tables:
-            place = place[each]
-        place[last] = value
-    yaml.dump(params, project / "params.yaml")
+    change_params(project, {name.replace("__", "."): value for name, value in switches.items()})
 
 
 def save(project: Path, name: str, quality: float, rates: Sequence[float], diverged: int = 0, **switches: Any) -> None:

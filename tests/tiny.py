@@ -194,3 +194,16 @@ def commit_all(project: Path) -> None:
     """Commit whatever Git does not ignore."""
     command(project, "git", "add", "-A")
     command(project, "git", "commit", "-q", "-m", "state of a test")
+
+
+def change_params(folder: Path, changes: dict[str, Any]) -> None:
+    """Set keys of params.yaml, given with dots."""
+    yaml = YAML()
+    params = yaml.load(folder / "params.yaml")
+    for key, value in changes.items():
+        place = params
+        *parents, last = key.split(".")
+        for parent in parents:
+            place = place[parent]
+        place[last] = value
+    yaml.dump(params, folder / "params.yaml")

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from stages.core.files import MANIFEST, check_folder, write_manifest
 from tests.stage_runs import COMMANDS, contents, start
 from tests.stops import Tally
-from tests.tiny import ROOT
+from tests.tiny import ROOT, change_params
 
 STAGES = list(COMMANDS)
 TRAINING = {
@@ -31,19 +31,6 @@ def outputs(stage: str) -> list[str]:
     entry = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]
     listed = [out for kind in ("outs", "metrics", "plots") for out in entry.get(kind, [])]
     return [out if isinstance(out, str) else next(iter(out)) for out in listed]
-
-
-def change_params(folder: Path, changes: dict[str, Any]) -> None:
-    """Set keys of params.yaml, given with dots."""
-    yaml = YAML()
-    params = yaml.load(folder / "params.yaml")
-    for key, value in changes.items():
-        place = params
-        *parents, last = key.split(".")
-        for parent in parents:
-            place = place[parent]
-        place[last] = value
-    yaml.dump(params, folder / "params.yaml")
 
 
 def new_workspace(folder: Path, project: Path, **changes: Any) -> Path:

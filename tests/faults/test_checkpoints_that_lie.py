@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 from stages.core.checkpoint import TrainingState
 from stages.core.files import MANIFEST
 from stages.core.trials import Trial
-from tests.faults.pipeline import Undisturbed, change_params, check_tidy, flip, results, seal
+from tests.faults.pipeline import Undisturbed, check_tidy, flip, results, seal
 from tests.stage_runs import contents, finish, stopped
 from tests.stops import Stop
+from tests.tiny import change_params
 
 Damage = Callable[[Path], object]
 

@@ -12,7 +12,6 @@ from stages.core.stopping import StopRequest
 from tests.faults.pipeline import (
     STAGES,
     Undisturbed,
-    change_params,
     check_tidy,
     each_stage,
     new_workspace,
@@ -23,6 +22,7 @@ from tests.faults.pipeline import (
 from tests.faults.torture import torture
 from tests.stage_runs import fails, finish, start, stopped
 from tests.stops import Stop
+from tests.tiny import change_params
 
 THIRD_SAVE = "-000004-00000000"  # where epoch 4 begins
 SAVING = Stop(1, THIRD_SAVE, "os.mkdir")

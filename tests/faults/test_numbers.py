@@ -5,9 +5,10 @@ import re
 import signal
 from pathlib import Path
 
-from tests.faults.pipeline import Undisturbed, change_params, results
+from tests.faults.pipeline import Undisturbed, results
 from tests.stage_runs import fails, finish, stopped
 from tests.stops import Stop
+from tests.tiny import change_params
 
 # Decay multiplies weights by 1 - rate * decay a step: by 0.99 at the lowest rate, by -1e20 and more at the others.
 RUINOUS = {"low": 1e-38, "high": 1e-2, "trials": 3}

@@ -13,9 +13,9 @@ from stages.core.base_model import load_tokenizer
 from stages.core.encoding import encode_pairs
 from stages.core.params import Lengths
 from stages.core.records import Pair
-from tests.faults.pipeline import STAGES, Undisturbed, change_params, results
+from tests.faults.pipeline import STAGES, Undisturbed, results
 from tests.stage_runs import fails, finish
-from tests.tiny import END_OF_TEXT
+from tests.tiny import END_OF_TEXT, change_params
 
 Corpus = Callable[..., Path]
 TURNS = "one __eou__ two __eou__\n"

@@ -9,10 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.faults.pipeline import Undisturbed, change_params, new_workspace, results
+from tests.faults.pipeline import Undisturbed, new_workspace, results
 from tests.stage_runs import finish, stopped
 from tests.stops import Stop
-from tests.tiny import ROOT
+from tests.tiny import ROOT, change_params
 
 RUN_ALL = "import sys; from pathlib import Path; from tests.faults import pipeline; pipeline.run_all(Path(sys.argv[1]))"
 
