@@ -22,9 +22,9 @@ from stages.core.bench.trainer import lay_out, load_plain_model, same_module, tr
 from stages.core.decoding import greedy
 from stages.core.encoding import EncodedPair, collate
 from stages.core.errors import StageError
-from stages.core.fast_cpu import OneDnnLinear
 from stages.core.files import check_folder, output_folder
 from stages.core.methods import Method
+from stages.core.onednn import use_onednn
 from stages.core.provenance import files_hash
 from stages.core.records import Pair, write_records
 from stages.core.trained import write_trained
@@ -170,8 +170,8 @@ def test_a_sample_stands_for_an_epoch() -> None:
     assert [len(batch) for batch in sample] == [data.BATCH_SIZE] * 4
     assert sample == data.sample_of_epoch(many, 4, seed=1)
     assert sample != data.sample_of_epoch(many, 4, seed=2)
-    means = [sum(map(data.row_size, batch)) / data.BATCH_SIZE for batch in sample]
-    everywhere = sum(map(data.row_size, many)) / len(many)
+    means = [data.tokens_of(batch) / data.BATCH_SIZE for batch in sample]
+    everywhere = data.tokens_of(many) / len(many)
     assert max(means) > 1.5 * min(means)  # short and long batches
     assert sum(means) / 4 == pytest.approx(everywhere, rel=0.15)
 
@@ -189,17 +189,10 @@ def test_batch_sizes_are_not_far_above_the_number_of_queries() -> None:
 
 @pytest.mark.parametrize("by_onednn", [False, True])
 def test_products_are_counted_whoever_computes_them(by_onednn: bool) -> None:
-    rows, weight = torch.randn(3, 5, 7), torch.randn(11, 7)
-
-    def work() -> None:
-        with torch.inference_mode():
-            if by_onednn:
-                with OneDnnLinear():
-                    nn.functional.linear(rows, weight)
-            else:
-                nn.functional.linear(rows, weight)
-
-    assert products.count_flop(work) == 2 * 15 * 7 * 11
+    rows, layer = torch.randn(3, 5, 7, requires_grad=True), nn.Linear(7, 11).requires_grad_(False)
+    if by_onednn:
+        use_onednn(layer)
+    assert products.count_flop(lambda: layer(rows).sum().backward()) == 2 * 2 * 15 * 7 * 11  # there and back
 
 
 def test_a_profile_tells_products_from_the_rest() -> None:

@@ -20,7 +20,8 @@ from transformers import (
 from transformers.cache_utils import Cache
 
 from stages.core.errors import StageError, is_out_of_memory
-from stages.core.fast_cpu import SHORT
+from stages.core.onednn import use_onednn
+from stages.core.short_attention import SHORT
 
 # The names under which configurations of the hub's families keep their dropout probabilities.
 DROPOUTS = (
@@ -177,6 +178,7 @@ def load_base_model(folder: Path, device: torch.device, dtype: torch.dtype, drop
         model.set_attn_implementation(SHORT)
     base = BaseModel(model.to(device).eval().requires_grad_(False))
     _check_parts(base, folder)
+    use_onednn(model)
     return base
 
 

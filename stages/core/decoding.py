@@ -16,7 +16,6 @@ from stages.core.base_model import Weights
 from stages.core.device import free_memory
 from stages.core.encoding import Rows, join
 from stages.core.errors import is_out_of_memory
-from stages.core.fast_cpu import OneDnnLinear
 from stages.core.methods import Method
 
 ROWS = 256  # rows of a batch: beyond it the layers' matrix products gain nothing on any machine tried
@@ -235,7 +234,7 @@ def greedy(
     if not queries:
         return answers
     start = 0
-    with torch.inference_mode(), OneDnnLinear():
+    with torch.inference_mode():
         room = rows or _rows_that_fit(method, _row_length(method, prepared[0], queries[order[0]]) + limit)
         while start < len(order):
             chosen = order[start : start + max(1, room // len(trials))]

@@ -14,6 +14,7 @@ from torch.func import functional_call
 from transformers import AutoModel, PreTrainedModel
 
 from stages.core.base_model import BaseModel, Weights
+from stages.core.onednn import use_onednn
 from stages.core.params import Dynamic, Soft
 from stages.core.params import Method as MethodSettings
 
@@ -147,6 +148,7 @@ class DynamicMethod(Method):
         super().__init__(base, settings)
         self.controller = _build_controller(base, settings.layers)
         self.controller.to(base.device).requires_grad_(False)  # type: ignore[arg-type]
+        use_onednn(self.controller)
 
     def initial_weights(self, generator: torch.Generator) -> dict[str, Tensor]:
         """C, random or from the language model's first layers; E as pre-trained."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity, profile, schedule
 from torch.utils.flop_counter import FlopCounterMode
 
 from stages.core.base_model import Weights
@@ -14,13 +14,13 @@ from stages.core.bench.clock import seconds
 from stages.core.bench.data import LENGTHS, TRAINING, Bench, new_trials
 from stages.core.decoding import greedy
 from stages.core.encoding import collate
-from stages.core.fast_cpu import OneDnnLinear
 from stages.core.methods import Method
+from stages.core.onednn import is_for_onednn, product
 from stages.core.trials import Passes, train_step
 
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "mkldnn::_linear_pointwise", "aten::mkldnn_linear")
 FUSED = ("_attention_forward", "_attention_backward", "_flash_attention", "_efficient_attention")
-TIMINGS = 3
+WARM, TIMINGS = 3, 3  # memory is taken from the system in the first calls, and never again
 LARGE = {"cuda": 8192}  # rows and columns of a large product
 
 
@@ -32,7 +32,7 @@ def _linear_flop(
 
 def count_flop(work: Callable[[], object]) -> int:
     """Floating-point operations of the matrix products in one call."""
-    own = {torch.ops.mkldnn._linear_pointwise: _linear_flop} if OneDnnLinear.product is not None else {}
+    own = {torch.ops.mkldnn._linear_pointwise: _linear_flop} if is_for_onednn(torch.float32) else {}
     with FlopCounterMode(display=False, custom_mapping=own) as counter:
         work()
     return int(counter.get_total_flops())
@@ -43,13 +43,11 @@ def peak_flop(dtype: torch.dtype, device: torch.device) -> float:
     size = LARGE.get(device.type, 2048)
     rows, weight = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
 
-    def best() -> float:
-        return min(seconds(lambda: F.linear(rows, weight), device) for _ in range(5))
-
+    libraries: list[Callable[[], object]] = [lambda: F.linear(rows, weight)]
+    if device.type == "cpu" and is_for_onednn(dtype):
+        libraries.append(lambda: product(rows, weight, None))
     with torch.inference_mode():
-        plain = best()
-        with OneDnnLinear():
-            return 2 * size**3 / min(plain, best())
+        return 2 * size**3 / min(seconds(library, device) for library in libraries * 5)
 
 
 def profile_of(work: Callable[[], object], device: torch.device) -> dict[str, Any]:
@@ -58,11 +56,14 @@ def profile_of(work: Callable[[], object], device: torch.device) -> dict[str, An
     On a GPU the time is that of the kernels that an operator starts.
     """
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])
-    with profile(activities=activities) as recorded:
-        seconds(work, device)
+    once = schedule(wait=0, warmup=1, active=1, repeat=1)  # the recording itself takes memory at its start
+    with profile(activities=activities, schedule=once) as recorded:
+        for _ in range(2):
+            seconds(work, device)
+            recorded.step()
     times: dict[str, float] = {}
     for event in recorded.key_averages():
-        if event.device_type == torch.profiler.DeviceType.CPU:
+        if event.device_type == torch.profiler.DeviceType.CPU and not event.key.startswith("ProfilerStep"):
             own = event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
             times[event.key] = times.get(event.key, 0.0) + own
     total = sum(times.values())
@@ -81,7 +82,8 @@ def is_product(name: str) -> bool:
 
 def describe(subject: str, work: Callable[[], object], dtype: torch.dtype, device: torch.device, peak: float) -> Any:
     """One line: what the products need at the speed of a large one, what was measured, what else takes time."""
-    work()
+    for _ in range(WARM):
+        work()
     taken = [seconds(work, device) for _ in range(TIMINGS)]
     flop = count_flop(work)
     return {

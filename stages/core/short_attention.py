@@ -1,52 +1,16 @@
-"""What PyTorch leaves on the table on a CPU: float32 products by oneDNN, and attention over short rows.
+"""Attention over short rows on a CPU: what the library's function computes, by two batched products."""
 
-Both compute what the library's own functions compute; in float32 only the order of sums differs.
-"""
-
-from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 SHORT = "short_rows"  # the name under which the attention is registered with transformers
 LONGEST = 192  # tokens; above it the library's kernel, which never holds all scores, is the better one
-
-
-class OneDnnLinear(TorchFunctionMode):
-    """`with OneDnnLinear():` float32 linear layers on the CPU, without gradients, are computed by oneDNN.
-
-    PyTorch gives them to MKL, which on processors that are not Intel's reaches less than half of oneDNN's speed (on an
-    AMD EPYC with AVX-512: 90 against 200 GFLOP/s a core, 64 x 576 x 1536). Whatever oneDNN is not for passes through.
-    """
-
-    product: Callable[..., Tensor] | None = (
-        getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
-    )
-
-    def __torch_function__(
-        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Replace `linear(x, W, b)`, and GPT-2's `addmm(b, x, W)`."""
-        kwargs = kwargs or {}
-        if not kwargs and self.product is not None and torch.is_inference_mode_enabled():
-            if func is F.linear:
-                bias = args[2] if len(args) > 2 else None
-                if _plain(args[0], args[1]):
-                    return self.product(args[0], args[1], bias, "none", [], "")
-            elif func is torch.addmm and _plain(args[1], args[2]) and args[0].dim() == 1:
-                return self.product(args[1], args[2].t(), args[0], "none", [], "")
-        return func(*args, **kwargs)
-
-
-def _plain(rows: Tensor, weight: Tensor) -> bool:
-    return all(t.device.type == "cpu" and t.dtype is torch.float32 for t in (rows, weight)) and rows.numel() > 0
 
 
 @lru_cache(maxsize=64)

@@ -1,14 +1,13 @@
-"""What replaces the library's functions on a CPU computes what they compute."""
+"""Attention over short rows computes what the library's function computes."""
 
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from stages.core.fast_cpu import LONGEST, OneDnnLinear, short_attention
+from stages.core.short_attention import LONGEST, short_attention
 
 
 def inputs(groups: int, tokens: int, length: int, grad: bool = False) -> Any:
@@ -52,32 +51,9 @@ def test_attention_with_padding_and_a_cache(groups: int, tokens: int) -> None:
 
 
 def test_long_rows_go_to_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    from stages.core import fast_cpu
+    from stages.core import short_attention as module
 
-    monkeypatch.setattr(fast_cpu, "sdpa_attention_forward", lambda *words, **more: ("library", None))
+    monkeypatch.setattr(module, "sdpa_attention_forward", lambda *words, **more: ("library", None))
     long, short = inputs(1, LONGEST + 1, LONGEST + 1), inputs(1, 4, 4)
     assert attend(short_attention, 1, long, None) == "library"
     assert isinstance(attend(short_attention, 1, short, None), torch.Tensor)
-
-
-def test_products_by_onednn_equal_pytorch_s() -> None:
-    rows, weight, bias = torch.randn(3, 4, 20), torch.randn(7, 20), torch.randn(7)
-    with torch.inference_mode():
-        expected = F.linear(rows, weight, bias), F.linear(rows, weight), torch.addmm(bias, rows[0], weight.t())
-        with OneDnnLinear():
-            found = F.linear(rows, weight, bias), F.linear(rows, weight), torch.addmm(bias, rows[0], weight.t())
-    for one, other in zip(expected, found, strict=True):
-        assert torch.allclose(one, other, atol=1e-5)
-
-
-def test_gradients_and_other_types_pass_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(*words: object) -> torch.Tensor:
-        raise AssertionError("not for oneDNN")
-
-    monkeypatch.setattr(OneDnnLinear, "product", staticmethod(refused))
-    rows, weight = torch.randn(3, 4), torch.randn(5, 4, requires_grad=True)
-    with OneDnnLinear():
-        F.linear(rows, weight).sum().backward()
-        with torch.inference_mode():
-            F.linear(rows.bfloat16(), weight.bfloat16())
-    assert weight.grad is not None
