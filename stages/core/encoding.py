@@ -24,6 +24,10 @@ class EncodedPair:
     query: list[int]
     response: list[int]
 
+    def row_tokens(self, prompt_slots: int) -> int:
+        """Tokens of its row: `prompt_slots` of a prompt for each of the query, the query, the response."""
+        return (prompt_slots + 1) * len(self.query) + len(self.response)
+
 
 @dataclass(frozen=True)
 class Cuts:

@@ -31,9 +31,9 @@ class Examples:
     validation: list[EncodedPair]
     references: list[str]  # the validation responses as people wrote them
 
-    def epoch(self, batch_size: int, seed: int, epoch: int) -> list[list[EncodedPair]]:
-        """The batches of an epoch; what a row costs decides which pairs go together."""
-        sizes = [2 * len(pair.query) + len(pair.response) for pair in self.train]
+    def epoch(self, batch_size: int, prompt_slots: int, seed: int, epoch: int) -> list[list[EncodedPair]]:
+        """The batches of an epoch; the length of its row decides which pairs a pair goes with."""
+        sizes = [pair.row_tokens(prompt_slots) for pair in self.train]
         return [[self.train[i] for i in batch] for batch in epoch_batches(sizes, batch_size, seed, epoch)]
 
 
@@ -58,7 +58,7 @@ class Sweep:
     ) -> list[tuple[float, float]]:
         """Validation loss (mean over response tokens) and BLEU-4 of each trial, on the whole validation part."""
         pairs, count = self.examples.validation, len(self.examples.validation)
-        by_length = sorted(pairs, key=lambda pair: 2 * len(pair.query) + len(pair.response))
+        by_length = sorted(pairs, key=lambda pair: pair.row_tokens(self.method.prompt_slots))
         sums = np.zeros(len(trials))
         for start in range(0, count, VALIDATION_BATCH):
             stop.check()
@@ -136,7 +136,7 @@ class _Epoch:
 
     def _train(self) -> None:
         sweep, epoch = self.sweep, self.position.epoch
-        batches = sweep.examples.epoch(sweep.training.batch_size, sweep.seed, epoch)
+        batches = sweep.examples.epoch(sweep.training.batch_size, sweep.method.prompt_slots, sweep.seed, epoch)
         done = sum(len(batch) for batch in batches[: self.position.step])
         with Progress(len(sweep.examples.train), self.title(), "pairs", done) as progress:
             for step in range(self.position.step, len(batches)):

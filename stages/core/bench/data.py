@@ -80,15 +80,15 @@ class Bench:
         """A method of SETTINGS, in the precision of training."""
         return build_method(self.base, SETTINGS[name])
 
-    def sample(self, repeat: int) -> list[list[EncodedPair]]:
+    def sample(self, repeat: int, method: Method) -> list[list[EncodedPair]]:
         """`steps` batches of an epoch, by (repeat): another sample in each repeat, the same for every contender."""
-        return sample_of_epoch(self.train, self.steps, repeat)
+        return sample_of_epoch(self.train, self.steps, repeat, method.prompt_slots)
 
     def typical_batch(self) -> list[EncodedPair]:
-        """The batch of an epoch whose size is nearest to the mean."""
+        """The batch of a prompted epoch whose size is nearest to the mean."""
         batches = sample_of_epoch(self.train, BATCHES_PER_POOL, 0)
-        sizes = [sum(map(row_size, batch)) for batch in batches]
-        return min(batches, key=lambda batch: abs(sum(map(row_size, batch)) - float(np.mean(sizes))))
+        sizes = [tokens_of(batch) for batch in batches]
+        return min(batches, key=lambda batch: abs(tokens_of(batch) - float(np.mean(sizes))))
 
 
 def initial_weights(method: Method) -> dict[str, Tensor]:
@@ -102,12 +102,14 @@ def new_trials(method: Method, count: int) -> list[Trial]:
     return [new_trial(initial, index, LEARNING_RATE, TRAINING, method.base.device) for index in range(count)]
 
 
-def row_size(pair: EncodedPair) -> int:
-    """Tokens of prompt, query and response together."""
-    return 2 * len(pair.query) + len(pair.response)
+def tokens_of(batch: Sequence[EncodedPair], prompt_slots: int = 1) -> int:
+    """Tokens of prompts, queries and responses together."""
+    return sum(pair.row_tokens(prompt_slots) for pair in batch)
 
 
-def sample_of_epoch(pairs: Sequence[EncodedPair], steps: int, seed: int) -> list[list[EncodedPair]]:
+def sample_of_epoch(
+    pairs: Sequence[EncodedPair], steps: int, seed: int, prompt_slots: int = 1
+) -> list[list[EncodedPair]]:
     """At most `steps` batches that stand for an epoch's: evenly spaced in size among those of one pool, then shuffled.
 
     Raises:
@@ -117,12 +119,12 @@ def sample_of_epoch(pairs: Sequence[EncodedPair], steps: int, seed: int) -> list
     chosen = [pairs[index] for index in generator.permutation(len(pairs))[: BATCHES_PER_POOL * BATCH_SIZE]]
     batches = [
         [chosen[index] for index in batch]
-        for batch in epoch_batches([row_size(pair) for pair in chosen], BATCH_SIZE, seed, 0)
+        for batch in epoch_batches([pair.row_tokens(prompt_slots) for pair in chosen], BATCH_SIZE, seed, 0)
         if len(batch) == BATCH_SIZE
     ]
     if not batches:
         raise StageError("training pairs", f"{len(pairs)}", f"give at least {BATCH_SIZE}, a batch")
-    batches.sort(key=lambda batch: sum(map(row_size, batch)))
+    batches.sort(key=lambda batch: tokens_of(batch, prompt_slots))
     count = min(steps, len(batches))
     sample = [batches[int((index + 0.5) * len(batches) / count)] for index in range(count)]
     return [sample[index] for index in generator.permutation(count)]

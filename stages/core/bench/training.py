@@ -44,15 +44,17 @@ def _ours(bench: Bench, name: str, trials: int) -> Contender:
     warm = WARM if trials == 1 or bench.device.type == "cuda" else WARM_MANY
 
     def measure(repeat: int) -> float:
-        sample = bench.sample(repeat)
+        sample = bench.sample(repeat, method)
         return our_rate(method, new_trials(method, trials), (sample * warm)[:warm], sample)
 
     return measure
 
 
-def _trainer(bench: Bench, module: torch.nn.Module, prompted: bool) -> Contender:
+def _trainer(bench: Bench, module: torch.nn.Module, method: Method, prompted: bool) -> Contender:
+    """On the pairs that ours of `method` trains on, shuffled."""
+
     def measure(repeat: int) -> float:
-        pairs = [pair for batch in bench.sample(repeat) for pair in batch]
+        pairs = [pair for batch in bench.sample(repeat, method) for pair in batch]
         shuffled = [pairs[index] for index in np.random.default_rng(repeat).permutation(len(pairs))]
         warm = (shuffled * WARM)[: WARM * TRAINING.batch_size]
         collator = partial(lay_out, prompted=prompted)
@@ -64,14 +66,14 @@ def _trainer(bench: Bench, module: torch.nn.Module, prompted: bool) -> Contender
 def _same_method(bench: Bench, name: str) -> Contender:
     method = bench.method(name)
     model = load_plain_model(bench.folder, torch.float32, bench.device)
-    return _trainer(bench, same_module(method, initial_weights(method), model), prompted=method.shares_layers)
+    return _trainer(bench, same_module(method, initial_weights(method), model), method, method.shares_layers)
 
 
-def _peft(bench: Bench) -> Contender:
+def _peft(bench: Bench, ours: str) -> Contender:
     """With as many virtual tokens as a query has on average, so that rows are as long as ours."""
     tokens = round(float(np.mean([len(pair.query) for pair in bench.train])))
     model = load_plain_model(bench.folder, torch.float32, bench.device)
-    return _trainer(bench, peft_module(model, tokens), prompted=False)
+    return _trainer(bench, peft_module(model, tokens), bench.method(ours), prompted=False)
 
 
 def measure_method(bench: Bench, name: str, sweep: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -101,7 +103,7 @@ def one_after_another(rate: dict[str, Any], trials: int) -> dict[str, Any]:
 def measure_peft(bench: Bench) -> list[dict[str, Any]]:
     """The line of row a for prompt tuning by PEFT: word embeddings stay frozen on both sides."""
     name = "soft, embeddings frozen"
-    contenders = {ONE: _ours(bench, name, 1), PEFT: _peft(bench)}
+    contenders = {ONE: _ours(bench, name, 1), PEFT: _peft(bench, name)}
     rates = take_turns(f"training, {name}", "pairs/s", contenders, bench.repeats, bench.device)
     return [comparison(name, "pairs/s", rates[ONE], rates[PEFT])]
 
