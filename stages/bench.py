@@ -71,7 +71,7 @@ def read_pairs(arguments: argparse.Namespace) -> tuple[str, list[Pair], list[Pai
 def make_bench(arguments: argparse.Namespace, folder: Path, train: list[Pair], test: list[Pair]) -> Bench:
     """Load what the rows have in common."""
     runtime = Runtime(device=arguments.device, threads=arguments.threads, decode_rows=0)
-    device = choose_device(runtime)
+    device = choose_device(runtime, asked_in="--device")
     base = load_base_model(folder, device, arithmetic(arguments.precision, device))
     tokenizer = load_tokenizer(folder)
     queries = encode_pairs(test[: arguments.queries or QUERIES.get(device.type, SLOW_QUERIES)], tokenizer, LENGTHS)[0]

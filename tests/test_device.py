@@ -1,11 +1,15 @@
-"""Memory that is freed stays with the process, unless it is to be as other programs have it."""
+"""A device that is not there is refused; memory that is freed stays with the process, unless told otherwise."""
 
 import platform
 import subprocess
 import sys
 
 import pytest
+import torch
 
+from stages.core.device import choose_device
+from stages.core.errors import StageError
+from stages.core.params import Runtime
 from tests.tiny import ROOT
 
 MIB_THAT_STAY = """
@@ -28,3 +32,12 @@ def mib_that_stay(how: str) -> int:
 def test_freed_memory_stays_until_it_is_given_back() -> None:
     assert mib_that_stay("keep") > 200
     assert mib_that_stay("give back") < 50
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here is one")
+def test_a_gpu_that_is_not_there_is_refused_where_it_was_asked_for() -> None:
+    runtime = Runtime(device="cuda", threads=0, decode_rows=0)
+    with pytest.raises(StageError, match=r"params.yaml: runtime.device: found cuda"):
+        choose_device(runtime)
+    with pytest.raises(StageError, match="--device: found cuda"):
+        choose_device(runtime, asked_in="--device")

@@ -16,11 +16,11 @@ MIB = 1 << 20
 CPU_BFLOAT16 = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # of torch.cpu: products in hardware
 
 
-def choose_device(runtime: Runtime) -> torch.device:
+def choose_device(runtime: Runtime, asked_in: str = "params.yaml: runtime.device") -> torch.device:
     """The device that `runtime.device` names; auto is the first of cuda, mps and cpu that there is.
 
     Also sets the number of CPU threads, has freed memory kept and asks for deterministic algorithms, so that the same
-    machine gives the same bytes.
+    machine gives the same bytes. asked_in: where the user named the device, for the message.
 
     Raises:
         StageError: the device that was asked for is not there.
@@ -37,7 +37,7 @@ def choose_device(runtime: Runtime) -> torch.device:
         return torch.device(next(name for name, available in there.items() if available))
     if not there[runtime.device]:
         found = f"{runtime.device}, which this machine does not have"
-        raise StageError("params.yaml: runtime.device", found, "use auto")
+        raise StageError(asked_in, found, "use auto")
     return torch.device(runtime.device)
 
 

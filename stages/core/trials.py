@@ -205,25 +205,28 @@ def train_step(
     sums = _backward(method, trials, batch, passes, noise)
     method.base.model.eval()
     tokens = sum(batch.response_lengths)
-    for trial, loss in zip(trials, sums, strict=True):
-        norm = _clip(trial, training.gradient_clip)
+    norms = torch.stack([_gradient_norm(trial) for trial in trials]).tolist()  # a GPU is waited for once, not K times
+    for trial, loss, norm in zip(trials, sums, norms, strict=True):
         if not (math.isfinite(loss) and math.isfinite(norm)):
             trial.status, trial.diverged_at = "diverged", f"step {trial.steps + 1}"
             trial.optimizer = None
         else:
+            _clip(trial, norm, training.gradient_clip)
             _update(trial, training)
             trial.loss_sum += loss
             trial.loss_tokens += tokens
         _drop_gradients(trial)
 
 
-def _clip(trial: Trial, limit: float | None) -> float:
-    """Limit the norm of a trial's gradient, its own and no other's, and return what it was."""
-    gradients = [tensor.grad for tensor in trial.weights.values() if tensor.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
+def _gradient_norm(trial: Trial) -> Tensor:
+    """Of all tensors of a trial together, its own and no other's: a scalar."""
+    return torch.nn.utils.get_total_norm([tensor.grad for tensor in trial.weights.values() if tensor.grad is not None])
+
+
+def _clip(trial: Trial, norm: float, limit: float | None) -> None:
+    """Limit a gradient of this norm."""
     if limit is not None and norm > limit:
-        torch.nn.utils.clip_grads_with_norm_(trial.weights.values(), limit, norm)
-    return float(norm)
+        torch.nn.utils.clip_grads_with_norm_(trial.weights.values(), limit, torch.tensor(norm))
 
 
 def _update(trial: Trial, training: Training) -> None:
