@@ -53,7 +53,7 @@ def keep_freed_memory(keep: bool) -> None:
     """
     if library := _glibc():
         library.mallopt(M_MMAP_MAX, 0 if keep else 65536)
-        library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1 if keep else 64 * MIB)
+        library.mallopt(M_TRIM_THRESHOLD, -1 if keep else 64 * MIB)  # -1: never, and not only up to 2 GiB
         library.mallopt(M_MMAP_THRESHOLD, 32 * MIB)
         library.malloc_trim(0)
 
