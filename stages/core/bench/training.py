@@ -15,7 +15,7 @@ from stages.core.methods import Method
 from stages.core.trials import Passes, Trial, train_step
 
 METHODS = ("fine-tune", "soft", "dynamic")
-WARM, WARM_MANY = 6, 2  # steps before the clock starts, of one trial and of many, whose step takes seconds on a CPU:
+WARM, WARM_MANY = 6, 4  # steps before the clock starts, of one trial and of many, whose step takes seconds on a CPU:
 # the optimizer's state is made, and memory is taken until an epoch's steps find all they need in what was freed
 ONE, TRAINER, PEFT = "ours", "Trainer", "PEFT prompt tuning with Trainer"
 Contender = Callable[[int], float]
