@@ -204,11 +204,11 @@ def test_another_range_of_learning_rates_is_another_sweep_and_the_way_back_train
         return result(folder)
 
     folder, printed = tmp_path / "ranges", list[str]()
-    first = with_highest(0.01)
+    first = with_highest(0.005)
     assert json.loads((folder / "metrics/train.json").read_text())["best_at_range_end"] == "highest"
     with_highest(1.0)
     assert json.loads((folder / "metrics/train.json").read_text())["best_at_range_end"] == "lowest"
-    assert with_highest(0.01) == first
+    assert with_highest(0.005) == first
     assert ["epoch 1 " in each for each in printed] == [True, True, False]
 
 

@@ -2,14 +2,18 @@
 
 import copy
 import math
+from collections.abc import Iterable
+from itertools import pairwise
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from stages.core import trials as engine
 from stages.core.encoding import EncodedPair, collate
 from stages.core.methods import Method
+from stages.core.sweep import Examples, Sweep
 from stages.core.trials import Passes, Trial, new_trial, response_losses, train_step, validation_losses
 from tests.models import FAMILIES, SETTINGS, TRAINING, method, pairs, weights
 
@@ -164,14 +168,25 @@ def test_an_error_that_is_not_out_of_memory_is_not_swallowed(monkeypatch: pytest
         train(one, new_trials(one))
 
 
-def test_the_gradient_of_each_trial_is_limited_on_its_own() -> None:
-    one = method("soft-classic")
-    trial = new_trial(weights(one), 0, 1e-3, TRAINING)
-    trial.weights["prompt"].grad = torch.full_like(trial.weights["prompt"], 3.0)
-    norm = float(engine._gradient_norm(trial))
-    engine._clip(trial, norm, 1.0)
-    assert norm == pytest.approx(3.0 * math.sqrt(trial.weights["prompt"].numel()))
-    assert float(trial.weights["prompt"].grad.norm()) == pytest.approx(1.0, rel=1e-4)
+@pytest.mark.parametrize(("limit", "limited"), [(1e-3, 2), (1e9, 0), (None, 0)])
+def test_the_gradient_of_each_trial_is_limited_on_its_own(
+    limit: float | None, limited: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    norms: list[float] = []
+    clip = clip_grads_with_norm_
+
+    def seen(tensors: Iterable[Tensor], most: float, norm: Tensor) -> None:
+        own = list(tensors)
+        clip(own, most, norm)
+        norms.append(float(get_total_norm([tensor.grad for tensor in own if tensor.grad is not None])))
+
+    monkeypatch.setattr(engine, "clip_grads_with_norm_", seen)
+    one = method("soft")
+    trials = new_trials(one)[:2]
+    with torch.no_grad():
+        trials[1].weights["prompt"].mul_(3)  # another gradient than the first's
+    train_step(one, trials, collate(pairs(4)), TRAINING.model_copy(update={"gradient_clip": limit}), Passes(2), noise=0)
+    assert norms == pytest.approx([limit] * limited, rel=1e-3)
 
 
 def test_warm_up_rises_to_the_trial_s_learning_rate() -> None:
@@ -235,3 +250,13 @@ def test_patience_counts_epochs_without_a_better_score() -> None:
     assert better == [True, True, False, False, False]
     assert (trial.best_epoch, trial.best_bleu4, trial.status) == (2, 0.3, "finished")
     assert [row["bleu4"] for row in trial.curve] == scores
+
+
+@pytest.mark.parametrize("name", ["fine-tune", "soft"])
+def test_pairs_share_a_batch_whose_rows_are_as_long_in_this_method(name: str) -> None:
+    one, train_pairs = method(name), pairs(64, longest=40)
+    sweep = Sweep(one, one, None, Examples(train_pairs, [], []), TRAINING, 8, 0, seed=0)  # type: ignore[arg-type]
+    batches = sweep.batches(1)
+    rows = [sorted(pair.row_tokens(one.prompt_slots) for pair in batch) for batch in batches]
+    assert sum(map(len, rows)) == len(train_pairs)
+    assert all(shorter[-1] <= longer[0] for shorter, longer in pairwise(sorted(rows)))

@@ -72,7 +72,8 @@ def arithmetic(precision: Precision, device: torch.device) -> torch.dtype:
 def free_memory(device: torch.device) -> int:
     """Bytes that a program may still take on a device."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by PyTorch, to be used again
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
     if library := _glibc():
         library.malloc_trim(0)  # what was kept is free too
     return int(psutil.virtual_memory().available)

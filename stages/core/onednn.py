@@ -6,7 +6,7 @@ speed. What is computed is the same; in float32 only the order of sums differs.
 """
 
 import copy
-from functools import cache, cached_property
+from functools import cache
 from typing import Any
 
 import torch
@@ -36,31 +36,35 @@ def is_for_onednn(dtype: torch.dtype) -> bool:
 class FrozenWeight:
     """The weight [out, in] of a frozen linear layer, packed when it is first used in one order or the other.
 
-    parameter: never changed from then on. transposed: whether it is held as [in, out]. keep: whether what was packed
-    stays; without memory for it each call packs anew, with the same result.
+    transposed: whether the parameter holds it as [in, out]. keep: whether what was packed stays; without memory for it
+    each call packs anew, with the same result.
     """
 
     def __init__(self, parameter: nn.Parameter, transposed: bool, keep: bool) -> None:
         self.parameter, self.transposed, self.keep = parameter, transposed, keep
+        self._kept: dict[tuple[bool, int, torch.dtype], Tensor] = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "FrozenWeight":
         return FrozenWeight(copy.deepcopy(self.parameter, memo), self.transposed, self.keep)
 
-    @cached_property
     def ahead(self) -> Tensor:
-        """W, for y = x W^T."""
-        return self._packed(self.parameter.t() if self.transposed else self.parameter)
+        """W packed, for y = x W^T."""
+        return self._packed(self.transposed)
 
-    @cached_property
     def back(self) -> Tensor:
-        """W^T, for dx = dy W."""
-        return self._packed(self.parameter if self.transposed else self.parameter.t())
+        """W^T packed, for dx = dy W."""
+        return self._packed(not self.transposed)
 
-    def _packed(self, weight: Tensor) -> Tensor:
-        if not self.keep:
-            return weight
+    def _packed(self, turned: bool) -> Tensor:
+        # A weight that somebody writes to has another version from then on.
+        key = turned, self.parameter._version, self.parameter.dtype
+        if key in self._kept:
+            return self._kept[key]
         with torch.inference_mode(False), torch.no_grad():  # what is packed while decoding may train later
-            packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS)
+            weight = (self.parameter.t() if turned else self.parameter).contiguous()
+            packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS)
+        if self.keep:
+            self._kept = {other: value for other, value in self._kept.items() if other[1:] == key[1:]} | {key: packed}
         return packed
 
 
@@ -70,11 +74,11 @@ class _FrozenProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, frozen: FrozenWeight, bias: Tensor | None) -> Tensor:
         ctx.frozen = frozen
-        return product(rows, frozen.ahead, bias)
+        return product(rows, frozen.ahead(), bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return product(gradients[0], ctx.frozen.back, None), None, None
+        return product(gradients[0], ctx.frozen.back(), None), None, None
 
 
 class OneDnnLinear(nn.Linear):
@@ -104,11 +108,11 @@ def _by_onednn(
 ) -> Tensor | None:
     if rows.device.type != "cpu" or not rows.numel() or rows.dtype is not weight.dtype or not is_for_onednn(rows.dtype):
         return None
-    is_frozen = weight is frozen.parameter and not weight.requires_grad
+    is_frozen = weight is frozen.parameter and not any(own.requires_grad for own in (weight, bias) if own is not None)
     if is_frozen and rows.requires_grad and torch.is_grad_enabled():
         return _FrozenProduct.apply(rows, frozen, bias)  # type: ignore[no-any-return,no-untyped-call]
     if is_frozen:
-        return product(rows, frozen.ahead, bias)
+        return product(rows, frozen.ahead(), bias)
     if torch.is_inference_mode_enabled():
         return product(rows, weight.t() if transposed else weight, bias)
     return None

@@ -31,11 +31,6 @@ class Examples:
     validation: list[EncodedPair]
     references: list[str]  # the validation responses as people wrote them
 
-    def epoch(self, batch_size: int, prompt_slots: int, seed: int, epoch: int) -> list[list[EncodedPair]]:
-        """The batches of an epoch; the length of its row decides which pairs a pair goes with."""
-        sizes = [pair.row_tokens(prompt_slots) for pair in self.train]
-        return [[self.train[i] for i in batch] for batch in epoch_batches(sizes, batch_size, seed, epoch)]
-
 
 @dataclass(frozen=True)
 class Sweep:
@@ -52,6 +47,12 @@ class Sweep:
     response_tokens: int
     decode_rows: int
     seed: int
+
+    def batches(self, epoch: int) -> list[list[EncodedPair]]:
+        """The batches of an epoch; the length of its row in this method decides which pairs a pair goes with."""
+        pairs = self.examples.train
+        sizes = [pair.row_tokens(self.method.prompt_slots) for pair in pairs]
+        return [[pairs[i] for i in batch] for batch in epoch_batches(sizes, self.training.batch_size, self.seed, epoch)]
 
     def validate(
         self, trials: Sequence[Trial], passes: Passes, stop: StopRequest, title: str
@@ -136,7 +137,7 @@ class _Epoch:
 
     def _train(self) -> None:
         sweep, epoch = self.sweep, self.position.epoch
-        batches = sweep.examples.epoch(sweep.training.batch_size, sweep.method.prompt_slots, sweep.seed, epoch)
+        batches = sweep.batches(epoch)
         done = sum(len(batch) for batch in batches[: self.position.step])
         with Progress(len(sweep.examples.train), self.title(), "pairs", done) as progress:
             for step in range(self.position.step, len(batches)):

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from stages.core.base_model import Weights
 from stages.core.encoding import Batch, join
@@ -205,13 +206,15 @@ def train_step(
     sums = _backward(method, trials, batch, passes, noise)
     method.base.model.eval()
     tokens = sum(batch.response_lengths)
-    norms = torch.stack([_gradient_norm(trial) for trial in trials]).tolist()  # a GPU is waited for once, not K times
-    for trial, loss, norm in zip(trials, sums, norms, strict=True):
-        if not (math.isfinite(loss) and math.isfinite(norm)):
+    norms = torch.stack([_gradient_norm(trial) for trial in trials])
+    sizes: list[float] = norms.tolist()  # once for all: a GPU has to be waited for
+    for trial, loss, size, norm in zip(trials, sums, sizes, norms, strict=True):
+        if not (math.isfinite(loss) and math.isfinite(size)):
             trial.status, trial.diverged_at = "diverged", f"step {trial.steps + 1}"
             trial.optimizer = None
         else:
-            _clip(trial, norm, training.gradient_clip)
+            if training.gradient_clip is not None and size > training.gradient_clip:
+                clip_grads_with_norm_(trial.weights.values(), training.gradient_clip, norm)
             _update(trial, training)
             trial.loss_sum += loss
             trial.loss_tokens += tokens
@@ -220,13 +223,7 @@ def train_step(
 
 def _gradient_norm(trial: Trial) -> Tensor:
     """Of all tensors of a trial together, its own and no other's: a scalar."""
-    return torch.nn.utils.get_total_norm([tensor.grad for tensor in trial.weights.values() if tensor.grad is not None])
-
-
-def _clip(trial: Trial, norm: float, limit: float | None) -> None:
-    """Limit a gradient of this norm."""
-    if limit is not None and norm > limit:
-        torch.nn.utils.clip_grads_with_norm_(trial.weights.values(), limit, torch.tensor(norm))
+    return get_total_norm([tensor.grad for tensor in trial.weights.values() if tensor.grad is not None])
 
 
 def _update(trial: Trial, training: Training) -> None:

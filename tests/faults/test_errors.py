@@ -1,15 +1,12 @@
 """One rule for all errors: an exit code that is not zero and one last line; a traceback only if it is asked for."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.faults.pipeline import Undisturbed, each_stage, results
 from tests.stage_runs import COMMANDS, Run, fails
-from tests.tiny import ROOT
 
 
 @each_stage
@@ -79,13 +76,3 @@ def test_a_command_run_by_hand_with_bad_input_says_so_in_one_line(words: str, fo
     assert code in (1, 2)
     assert "Traceback" not in printed
     assert printed.splitlines()[-1].startswith(f"ERROR {name}: {found}")
-
-
-def test_a_python_of_another_environment_is_told_which_one_to_take() -> None:
-    words = [sys.executable, "-S", "-m", "stages.train", "--help"]  # -S: without the packages that are installed
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env={}, check=False)
-    assert done.returncode == 1
-    assert done.stderr.startswith(
-        f"ERROR stages: {sys.executable}: without the packages of this project; source .venv/"
-    )
-    assert done.stderr.count("\n") == 1

@@ -20,7 +20,7 @@ from stages.core.trials import Passes, train_step
 
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "mkldnn::_linear_pointwise", "aten::mkldnn_linear")
 FUSED = ("_attention_forward", "_attention_backward", "_flash_attention", "_efficient_attention")
-WARM, TIMINGS = 3, 3  # memory is taken from the system in the first calls, and never again
+WARM, TIMINGS = 3, 3  # in the first calls memory is taken from the system
 LARGE = {"cuda": 8192}  # rows and columns of a large product
 
 
