@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.core.base_model import load_base_model, load_tokenizer
-from stages.core.decoding import greedy
+from stages.core.decoding import Room, greedy
 from stages.core.device import arithmetic, choose_device
 from stages.core.encoding import encode_pairs, to_text
 from stages.core.errors import StageError, run_stage
@@ -49,7 +49,7 @@ def main(arguments: argparse.Namespace) -> None:
     with Progress(len(pairs), "greedy-generate", "responses") as progress:
         answers = greedy(
             method, [weights], [pair.query for pair in encoded], limit, tokenizer.eos_token_id,
-            params.runtime.decode_rows, progress.advance,
+            Room(params.runtime.decode_rows), progress.advance,
         )[0]  # fmt: skip
     unended = sum(len(answer) == limit for answer in answers)
     print(

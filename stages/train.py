@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from stages.core.base_model import BaseModel, Weights, check_row_length, load_base_model, load_config, load_tokenizer
 from stages.core.checkpoint import TrainingState, fingerprint_of
+from stages.core.decoding import Room
 from stages.core.device import arithmetic, choose_device
 from stages.core.encoding import encode_pairs
 from stages.core.errors import StageError, run_stage
@@ -200,7 +201,7 @@ def main(arguments: argparse.Namespace) -> None:
     examples, cuts = load_examples(arguments.subset, tokenizer, params)
     sweep = Sweep(
         method, decoder, tokenizer, examples, protocol.training,
-        protocol.lengths.response_tokens, params.runtime.decode_rows, params.seed,
+        protocol.lengths.response_tokens, Room(params.runtime.decode_rows), params.seed,
     )  # fmt: skip
     parameters = sum(value.numel() for value in initial.values())
     print(f"{params.method} on {base.device}: {parameters:,} trained parameters")

@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel
 
 from stages.core import decoding
-from stages.core.decoding import greedy
+from stages.core.decoding import Room, greedy
 from stages.core.methods import Method
 from tests.models import FAMILIES, method, pairs, weights
 
@@ -51,7 +51,7 @@ def test_greedy_decoding_equals_generate(name: str, family: str, tied: bool) -> 
     expected = generated(one, own, end)
     assert len({len(answer) for answer in expected}) > 2  # rows leave the batch at different steps
     for rows in (1, 5, 256):
-        assert greedy(one, [own], QUERIES, LIMIT, end, rows)[0] == expected
+        assert greedy(one, [own], QUERIES, LIMIT, end, Room(rows))[0] == expected
 
 
 def test_fine_tuned_weights_decode_as_the_model_that_holds_them() -> None:
@@ -69,12 +69,14 @@ def test_a_list_of_trials_decodes_as_each_trial_alone(name: str) -> None:
     trials = [weights(one, seed) for seed in range(3)]
     for index, own in enumerate(trials):  # no two trials answer alike
         own.update({key: value * (1 + 0.1 * index) for key, value in own.items()})
-    together = greedy(one, trials, QUERIES, LIMIT, end=-1, rows=12)
+    together = greedy(one, trials, QUERIES, LIMIT, end=-1, room=Room(12))
     assert together == [greedy(one, [own], QUERIES, LIMIT, end=-1)[0] for own in trials]
     assert together[0] != together[1]
 
 
-def test_out_of_memory_halves_the_batch_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_halves_the_batch_for_good_with_the_same_result(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     one = method("dynamic")
     own = weights(one)
     expected = greedy(one, [own], QUERIES, LIMIT, end=-1)
@@ -89,8 +91,13 @@ def test_out_of_memory_halves_the_batch_with_the_same_result(monkeypatch: pytest
         return decode(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(decoding, "_decode_batch", limited)
-    assert greedy(one, [own], QUERIES, LIMIT, end=-1) == expected
+    room = Room()
+    assert greedy(one, [own], QUERIES, LIMIT, end=-1, room=room) == expected
     assert sizes[:3] == [17, 8, 4]
+    said = capsys.readouterr().out
+    assert said.count("out of memory") == 2
+    assert greedy(one, [own], QUERIES, LIMIT, end=-1, room=room) == expected  # as the next epoch does
+    assert max(sizes[3:]) == 4 and not capsys.readouterr().out
 
 
 def test_little_free_memory_makes_small_batches_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:

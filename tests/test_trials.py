@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from stages.core import trials as engine
+from stages.core.decoding import Room
 from stages.core.encoding import EncodedPair, collate
 from stages.core.methods import Method
 from stages.core.sweep import Examples, Sweep
@@ -255,7 +256,7 @@ def test_patience_counts_epochs_without_a_better_score() -> None:
 @pytest.mark.parametrize("name", ["fine-tune", "soft"])
 def test_pairs_share_a_batch_whose_rows_are_as_long_in_this_method(name: str) -> None:
     one, train_pairs = method(name), pairs(64, longest=40)
-    sweep = Sweep(one, one, None, Examples(train_pairs, [], []), TRAINING, 8, 0, seed=0)  # type: ignore[arg-type]
+    sweep = Sweep(one, one, None, Examples(train_pairs, [], []), TRAINING, 8, Room(), seed=0)  # type: ignore[arg-type]
     batches = sweep.batches(1)
     rows = [sorted(pair.row_tokens(one.prompt_slots) for pair in batch) for batch in batches]
     assert sum(map(len, rows)) == len(train_pairs)

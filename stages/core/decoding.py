@@ -214,24 +214,37 @@ def _rows_that_fit(method: Method, columns: int) -> int:
     return max(1, min(ROWS.get(device.type, FEWER_ROWS), int(free_memory(device) // 2 // of_a_row)))
 
 
+class Room:
+    """How many rows a batch may have: `rows`, or what the memory takes; fewer for good once memory has run out."""
+
+    def __init__(self, rows: int = 0) -> None:
+        self.rows = rows  # 0: not known yet
+
+    def shrink(self, tried: int) -> None:
+        """Allow half of the rows that did not fit."""
+        self.rows = tried // 2
+        print(f"out of memory: decoding goes on with {self.rows} rows a batch")
+
+
 def greedy(
     method: Method,
     trials: Sequence[Weights],
     queries: Sequence[list[int]],
     limit: int,
     end: int,
-    rows: int = 0,
+    room: Room | None = None,
     tick: Callable[[int], None] = lambda ended: None,
 ) -> list[list[list[int]]]:
     """Greedy responses of K trials to N queries: token ids [K][N][at most limit], end-of-text left out.
 
     trials: each trial's weights. queries: token ids with end-of-text. limit: most tokens of a response, end-of-text
-    included. end: the token that ends it. rows: most rows in a batch, 0 for what the memory takes. tick: called after
-    every token with the number of rows that ended with it. Out of memory halves the batch and goes on, with the same
-    result.
+    included. end: the token that ends it. room: given again, what an earlier call has found out about the memory holds
+    for this one. tick: called after every token with the number of rows that ended with it. Out of memory halves the
+    batch and goes on, with the same result.
     """
+    room = room or Room()
     if not method.shares_layers and len(trials) > 1:
-        return [greedy(method, [trial], queries, limit, end, rows, tick)[0] for trial in trials]
+        return [greedy(method, [trial], queries, limit, end, room, tick)[0] for trial in trials]
     prepared = [method.prepared(weights) for weights in trials]
     order = sorted(range(len(queries)), key=lambda number: (-len(queries[number]), number))
     answers: list[list[list[int]]] = [[[] for _ in queries] for _ in trials]
@@ -239,16 +252,16 @@ def greedy(
         return answers
     start = 0
     with torch.inference_mode():
-        room = rows or _rows_that_fit(method, _row_length(method, prepared[0], queries[order[0]]) + limit)
+        if not room.rows:
+            room.rows = _rows_that_fit(method, _row_length(method, prepared[0], queries[order[0]]) + limit)
         while start < len(order):
-            chosen = order[start : start + max(1, room // len(trials))]
+            chosen = order[start : start + max(1, room.rows // len(trials))]
             try:
                 decoded = _decode_batch(method, prepared, [queries[number] for number in chosen], limit, end, tick)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or len(chosen) == 1:
                     raise
-                room = len(chosen) * len(trials) // 2
-                print(f"out of memory: decoding goes on with {room} rows a batch")
+                room.shrink(len(chosen) * len(trials))
                 continue
             for index, answer in enumerate(decoded):
                 answers[index // len(chosen)][chosen[index % len(chosen)]] = answer

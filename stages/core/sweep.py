@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from stages.core.bleu import bleu
 from stages.core.checkpoint import Position, TrainingState
-from stages.core.decoding import greedy
+from stages.core.decoding import Room, greedy
 from stages.core.encoding import EncodedPair, collate, epoch_batches, to_text
 from stages.core.errors import Terminated
 from stages.core.methods import Method
@@ -45,7 +45,7 @@ class Sweep:
     examples: Examples
     training: Training
     response_tokens: int
-    decode_rows: int
+    room: Room
     seed: int
 
     def batches(self, epoch: int) -> list[list[EncodedPair]]:
@@ -78,7 +78,7 @@ class Sweep:
                 [pair.query for pair in pairs],
                 self.response_tokens,
                 self.tokenizer.eos_token_id,
-                self.decode_rows,
+                self.room,
                 tick,
             )
         scores = [bleu([to_text(a, self.tokenizer) for a in own], self.examples.references) for own in answers]
