@@ -130,6 +130,7 @@ def test_killed_in_an_epoch_and_in_a_checkpoint_it_ends_with_the_same_bytes(undi
         assert not (folder / "data/train").exists()
     err = finish(folder)
     assert "epoch 1 " not in err
+    assert "goes on where it was stopped: in epoch 3, 0 steps done" in err
     assert result(folder) == result(undisturbed)
 
 
@@ -139,8 +140,8 @@ def test_a_signal_saves_first(number: int, expected: int, undisturbed: Path, tmp
     code, err = stopped(folder, Stop(1, "-000002-00000000", "os.rename", number))
     assert code == expected
     assert err.splitlines()[-1].startswith("ERROR train: ")
-    assert "Traceback" not in err
-    finish(folder)
+    assert "Traceback" not in err and "goes on where" not in err
+    assert "goes on where it was stopped: in epoch " in finish(folder)
     assert result(folder) == result(undisturbed)
 
 

@@ -57,6 +57,9 @@ class Position:
     step: int
 
 
+BEGINNING = Position(epoch=1, step=0)
+
+
 def _tensors(trial: Trial) -> dict[str, Tensor]:
     """Weights and both moments of Adam, by name."""
     assert trial.optimizer is not None
@@ -168,7 +171,7 @@ class TrainingState:
                 return self._load(checkpoint, trials)
             except DAMAGED as error:
                 _remove_unusable(checkpoint, error)
-        return Position(epoch=1, step=0)
+        return BEGINNING
 
     def _load(self, checkpoint: Path, trials: Sequence[Trial]) -> Position:
         self._check(checkpoint)

@@ -181,7 +181,7 @@ def run_stage(
     try:
         _run(name, main, arguments, alone)
     except (KeyboardInterrupt, Terminated) as stop:
-        _fail(name, "stopped by a signal: nothing is lost; run it again to go on")
+        _fail(name, "stopped by a signal: what was finished is kept; run it again to go on")
         sys.exit(130 if isinstance(stop, KeyboardInterrupt) else 143)
     except Exception as error:  # the boundary: every error becomes one line
         ignore_signals()

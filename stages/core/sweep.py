@@ -9,7 +9,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from stages.core.bleu import bleu
-from stages.core.checkpoint import Position, TrainingState
+from stages.core.checkpoint import BEGINNING, Position, TrainingState
 from stages.core.decoding import Room, greedy
 from stages.core.encoding import EncodedPair, collate, epoch_batches, to_text
 from stages.core.errors import Terminated
@@ -91,6 +91,8 @@ class Sweep:
             Terminated, KeyboardInterrupt: a signal came; everything up to the last step is on disk.
         """
         position = state.load(trials)
+        if position != BEGINNING and any(trial.status == "running" for trial in trials):
+            print(f"goes on where it was stopped: in epoch {position.epoch}, {position.step} steps done")
         passes = Passes(len(trials))
         with StopRequest() as stop:
             while any(trial.status == "running" for trial in trials):

@@ -117,4 +117,4 @@ def seal(folder: Path) -> None:
 
 def stopped_line(stage: str) -> str:
     """What a stage that SIGTERM or Ctrl-C has stopped says last."""
-    return f"ERROR {stage}: stopped by a signal: nothing is lost; run it again to go on"
+    return f"ERROR {stage}: stopped by a signal: what was finished is kept; run it again to go on"

@@ -60,7 +60,7 @@ class Orphan:
     def check_stopped(self) -> None:
         wait_for(self.ended)
         log = (self.folder / "log").read_text()
-        assert log == "ERROR toy: stopped by a signal: nothing is lost; run it again to go on\n"
+        assert log == "ERROR toy: stopped by a signal: what was finished is kept; run it again to go on\n"
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
