@@ -18,8 +18,8 @@ from stages.core.encoding import Rows, join
 from stages.core.errors import is_out_of_memory
 from stages.core.methods import Method
 
-# Rows of a batch, at most. Beyond 256 a CPU's matrix products gain nothing; on a GPU a token costs the same few hundred
-# kernels however many rows there are, so that the batch is as large as its products still take no longer than those.
+# Rows of a batch, at most. Beyond 256 a CPU's matrix products gain nothing; on a GPU a token costs the same number of
+# kernels however many rows there are, so that more rows should pay there (reasoned, not measured).
 ROWS = {"cuda": 2048}
 FEWER_ROWS = 256
 FEW = 16  # queries below which a chunk takes whatever comes next: small products cost more than padding

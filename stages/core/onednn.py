@@ -1,8 +1,8 @@
 """Linear layers on a CPU by oneDNN, frozen weights kept in the blocks that it computes with.
 
-PyTorch hands oneDNN its weights as they are, so that each call rearranges them first (a fifth of the time at 400 rows,
-a third at 64), and float32 goes to MKL, which on processors that are not Intel's reaches less than half of oneDNN's
-speed. What is computed is the same; in float32 only the order of sums differs.
+PyTorch hands oneDNN its weights as they are, so that each call rearranges them first, which costs the more the fewer
+the rows; and float32 goes to MKL, which is the slower one on processors that are not Intel's. What is computed is the
+same; in float32 only the order of sums differs.
 """
 
 import copy
