@@ -12,7 +12,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from stages.core.files import sha256_of
+from stages.plumbing.files import sha256_of
 from tests.tiny import tiny_dialogues, write_jsonl
 
 Done = subprocess.CompletedProcess[str]

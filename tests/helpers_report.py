@@ -9,9 +9,9 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from stages import score
-from stages.core.files import output_folder, write_json
-from stages.core.records import Dialogue, Pair
+from stages.plumbing.files import output_folder, write_json
+from stages.records import Dialogue, Pair
+from stages.score import __main__ as score
 from tests.helpers_scores import write_responses, write_subset
 from tests.tiny import change_params, command, commit_all, tiny_project
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from stages.core.files import output_folder
-from stages.core.records import Dialogue, Pair, Response, single_line, write_records
+from stages.plumbing.files import output_folder
+from stages.records import Dialogue, Pair, Response, single_line, write_records
 
 DAILYDIALOG = Path(__file__).resolve().parents[2] / "shared/dailydialog"
 needs_dailydialog = pytest.mark.skipif(not DAILYDIALOG.is_dir(), reason="DailyDialog's text files are not here")

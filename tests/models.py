@@ -7,10 +7,12 @@ from tempfile import mkdtemp
 import torch
 from torch import Tensor
 
-from stages.core.base_model import BaseModel, load_base_model
-from stages.core.encoding import EncodedPair
-from stages.core.methods import Method, build_method
-from stages.core.params import Dynamic, FineTune, LearningRates, Soft, Training, ZeroShot
+from stages.language_model.base_model import BaseModel, load_base_model
+from stages.language_model.encoding import EncodedPair
+from stages.methods.method import Method
+from stages.methods.registry import build_method
+from stages.params.methods import Dynamic, FineTune, Soft, ZeroShot
+from stages.params.schema import LearningRates, Training
 from tests.tiny import tiny_model
 
 FAMILIES = (("gpt2", True), ("llama", True), ("llama", False))

@@ -24,7 +24,7 @@ from tests.stops import Stop
 from tests.tiny import ROOT
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["stages.download", "stages.train", "stages.greedy_generate", "stages.score"])
+SERVER.set_forkserver_preload([f"stages.{name}.__main__" for name in ("download", "train", "greedy_generate", "score")])
 COMMANDS: dict[str, list[str]] = {
     name: stage["cmd"].split()[2:]
     for name, stage in YAML(typ="safe", pure=True)
@@ -92,7 +92,7 @@ def _run(folder: str, log: str, words: list[str], variables: dict[str, str], pre
     if prepare is not None:
         prepare()
     sys.argv = words
-    sys.modules.pop(words[0], None)  # preloaded, which runpy would warn of
+    sys.modules.pop(f"{words[0]}.__main__", None)  # preloaded, which runpy would warn of
     runpy.run_module(words[0], run_name="__main__")
 
 

@@ -4,12 +4,12 @@ import random
 
 import pytest
 
-from stages.core import overlap
-from stages.core.bleu import bleu
-from stages.core.leakage import exact_leakage, near_leakage
-from stages.core.overlap import overlapping, words
-from stages.core.records import Pair
-from stages.core.retrieval import look_up
+from stages import overlap
+from stages.bleu import bleu
+from stages.overlap import overlapping, words
+from stages.records import Pair
+from stages.score.leakage import exact_leakage, near_leakage
+from stages.score.retrieval import look_up
 from tests.helpers_scores import dailydialog, needs_dailydialog, pair
 
 SIX = "one two three four five six"

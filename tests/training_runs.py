@@ -6,8 +6,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from stages.core.files import output_folder
-from stages.core.records import Dialogue, Pair, write_records
+from stages.plumbing.files import output_folder
+from stages.records import Dialogue, Pair, write_records
 from tests import stage_runs
 from tests.stage_runs import Run, contents
 from tests.stops import Stop

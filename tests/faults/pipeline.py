@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from stages.core.files import MANIFEST, check_folder, write_manifest
+from stages.plumbing.files import MANIFEST, check_folder, write_manifest
 from tests.stage_runs import COMMANDS, contents, start
 from tests.stops import Tally
 from tests.tiny import ROOT, change_params

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.core.files import MANIFEST
+from stages.plumbing.files import MANIFEST
 from tests.faults.pipeline import STAGES, Undisturbed, each_stage, flip, results
 from tests.stage_runs import COMMANDS, fails, finish
 

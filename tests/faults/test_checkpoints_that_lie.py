@@ -11,9 +11,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from stages.core.checkpoint import TrainingState
-from stages.core.files import MANIFEST
-from stages.core.trials import Trial
+from stages.plumbing.files import MANIFEST
+from stages.train.checkpoint import TrainingState
+from stages.train.trials import Trial
 from tests.faults.pipeline import Undisturbed, check_tidy, flip, results, seal
 from tests.stage_runs import contents, finish, stopped
 from tests.stops import Stop

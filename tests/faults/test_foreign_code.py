@@ -39,8 +39,7 @@ def test_a_pickle_in_place_of_the_base_model_is_not_loaded(
 
 
 def finish_description(folder: Path) -> None:
-    from stages.core.files import check_folder
-    from stages.core.provenance import files_hash
+    from stages.plumbing.files import check_folder, files_hash
 
     path = folder / "data/train/method.json"
     base_model = files_hash(check_folder(folder / "data/download/model"))

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.core.errors import Terminated
-from stages.core.stopping import StopRequest
+from stages.plumbing.signals import StopRequest, Terminated
 from tests.faults.pipeline import (
     STAGES,
     Undisturbed,

@@ -16,7 +16,7 @@ STAGE = """
 import argparse, os, pathlib, time
 while {wait_for_go} and not pathlib.Path("go").exists():
     time.sleep(0.02)  # as long as libraries take to load
-from stages.core.errors import run_stage
+from stages.plumbing.errors import run_stage
 
 def main(arguments):
     pathlib.Path("main").touch()

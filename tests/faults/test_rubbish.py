@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from stages.core.base_model import load_tokenizer
-from stages.core.encoding import encode_pairs
-from stages.core.params import Lengths
-from stages.core.records import Pair
+from stages.language_model.base_model import load_tokenizer
+from stages.language_model.encoding import encode_pairs
+from stages.params.schema import Lengths
+from stages.records import Pair
 from tests.faults.pipeline import STAGES, Undisturbed, results
 from tests.stage_runs import fails, finish
 from tests.tiny import END_OF_TEXT, change_params

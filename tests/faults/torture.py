@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import tests.conftest  # noqa: F401 - its settings, before any library reads them
-from stages.core.progress import duration
+from stages.plumbing.progress import duration
 from tests.faults.pipeline import (
     STAGES,
     Undisturbed,

@@ -1,0 +1,86 @@
+"""How fast it is, beside what a user would otherwise run: Trainer, PEFT and generate. `make bench` calls it.
+
+Prints tables in Markdown and writes every repeat to a JSON file. Nothing here is a stage of the pipeline.
+"""
+
+import argparse
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from transformers.utils import logging
+
+from stages.bench import growth
+from stages.bench.data import SHAPES, random_model
+from stages.bench.measure import PRECISIONS, make_bench, measure, peak_memory, read_pairs
+from stages.bench.table import describe_machine, render
+from stages.bench.trainer import check_extras
+from stages.plumbing.command import run_stage, whole_number
+from stages.plumbing.errors import StageError
+from stages.plumbing.files import write_json
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Measure, print, write."""
+    check_extras()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    start = time.monotonic()
+    source, train, test = read_pairs(arguments)
+    texts = [text for pair in train for text in (pair.query, pair.response)]
+    with ExitStack() as stack:
+        if arguments.shape is None and not arguments.model.is_dir():
+            raise StageError(
+                arguments.model, "missing", "run `dvc repro download`, or take random weights: --shape gpt2"
+            )
+        folder = stack.enter_context(random_model(arguments.shape, texts)) if arguments.shape else arguments.model
+        bench = make_bench(arguments, folder, train, test)
+        rows = measure(bench, arguments, texts)
+        result = {
+            "machine": describe_machine(bench.device),
+            "model": f"{arguments.shape}'s shape, random weights" if arguments.shape else str(arguments.model),
+            "data": f"{source}, {len(train)} for training, {len(bench.queries)} test queries",
+            "precision": str(bench.base.dtype).removeprefix("torch."),
+            "repeats": bench.repeats,
+            "steps": bench.steps,
+            "seconds": round(time.monotonic() - start),
+            "peak_memory_gib": round(peak_memory() / 2**30, 1),
+            "rows": rows,
+        }
+    write_json(arguments.out, result)
+    print(render(result))
+
+
+def arguments_of() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=Path("data/download/model"), help="folder (default: %(default)s)")
+    parser.add_argument("--shape", choices=list(SHAPES), help="instead of --model: random weights of this shape")
+    parser.add_argument(
+        "--dialogues", type=Path, help="folder with DailyDialog's text files (default: where they may lie)"
+    )
+    parser.add_argument("--pairs", type=Path, help="instead: output of the stage pair-extract (data/pair_extract)")
+    parser.add_argument(
+        "--trained", type=Path, default=Path("data/train"), help="decoded with too (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("metrics/bench.json"), help="JSON to write (default: %(default)s)"
+    )
+    parser.add_argument("--only", nargs="+", choices="abcde", default=list("abcde"), help="rows (default: all)")
+    parser.add_argument("--repeats", type=whole_number(1), default=3, help="times that all take turns (default: 3)")
+    parser.add_argument(
+        "--steps", type=whole_number(0), default=0, help="training steps of a repeat (default: 4; on a GPU 32)"
+    )
+    parser.add_argument(
+        "--queries", type=whole_number(0), default=0, help="test queries to decode (default: 128; on a GPU all)"
+    )
+    parser.add_argument("--trials", type=whole_number(1), default=12, help="trials of the sweep (default: 12)")
+    parser.add_argument("--grow-shapes", nargs="+", choices=list(SHAPES), default=list(growth.SHAPES), help="of row e")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="(default: auto)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="of training (default: auto)")
+    parser.add_argument("--threads", type=whole_number(0, 1024), default=0, help="of the CPU (default: all cores)")
+    return parser
+
+
+if __name__ == "__main__":
+    run_stage("bench", arguments_of(), main)

@@ -1,0 +1,92 @@
+"""Timing for the benchmark: contenders that take turns, medians with their spread, ratios of medians."""
+
+import gc
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from stages.language_model.device import keep_freed_memory
+
+
+def now(device: torch.device) -> float:
+    """Seconds of a clock that only goes forward, read when the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    """How long one call takes."""
+    start = now(device)
+    work()
+    return now(device) - start
+
+
+@contextmanager
+def as_users_have_it() -> Iterator[None]:
+    """Without what `choose_device` asks for: other tools neither pay for determinism nor keep freed memory."""
+    asked = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(False)
+    keep_freed_memory(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(asked, warn_only=True)
+        keep_freed_memory(True)
+
+
+def summary(values: Sequence[float]) -> dict[str, Any]:
+    """Median, spread and every repeat."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values), "repeats": list(values)}
+
+
+def compare(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
+    """How many times the rate of theirs ours is: the ratio of the medians, and the spread of the repeats' own ratios.
+
+    >>> compare([4.0, 6.0, 5.0], [2.0, 2.0, 2.5])
+    {'median': 2.5, 'min': 2.0, 'max': 3.0}
+    """
+    each = [own / other for own, other in zip(ours, theirs, strict=True)]
+    return {"median": statistics.median(ours) / statistics.median(theirs), "min": min(each), "max": max(each)}
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Most bytes that tensors have taken on a GPU since it was last asked; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    peak = torch.cuda.max_memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    return peak
+
+
+def take_turns(
+    title: str, unit: str, contenders: Mapping[str, Callable[[int], float]], repeats: int, device: torch.device
+) -> dict[str, dict[str, Any]]:
+    """Let every contender measure itself once in each repeat, in turns, so that the machine's drift meets all alike.
+
+    contenders: name -> measurement(number of the repeat). Every second repeat goes through them backwards. Returns the
+    summary of each, with its `peak_bytes` on a GPU.
+    """
+    values: dict[str, list[float]] = {name: [] for name in contenders}
+    peaks: dict[str, int | None] = dict.fromkeys(contenders)
+    for repeat in range(repeats):
+        for name in list(contenders)[:: -1 if repeat % 2 else 1]:
+            gc.collect()
+            peak_memory(device)
+            values[name].append(contenders[name](repeat))
+            peaks[name] = max(filter(None, (peaks[name], peak_memory(device))), default=None)
+            print(
+                f"{title}, {repeat + 1}/{repeats}: {name}: {values[name][-1]:.4g} {unit}", file=sys.stderr, flush=True
+            )
+    return {name: {"label": name, **summary(own), "peak_bytes": peaks[name]} for name, own in values.items()}
+
+
+def comparison(subject: str, unit: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """One line of a table of rates: ours, theirs and how many times faster ours is."""
+    ratio = compare(ours["repeats"], theirs["repeats"])
+    return {"subject": subject, "unit": unit, "ours": dict(ours), "theirs": dict(theirs), "ratio": ratio}

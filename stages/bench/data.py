@@ -1,0 +1,163 @@
+"""What the benchmark works on: a model, pairs, and samples of an epoch that are the same for every contender."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from stages.language_model.base_model import BaseModel
+from stages.language_model.encoding import EncodedPair
+from stages.methods.dynamic import DynamicMethod
+from stages.methods.method import Method
+from stages.methods.registry import build_method
+from stages.params.methods import Dynamic, FineTune, Soft, ZeroShot
+from stages.params.schema import LearningRates, Lengths, Training
+from stages.plumbing.errors import StageError
+from stages.train.batches import BATCHES_PER_POOL, epoch_batches
+from stages.train.trials import Trial, new_trial
+
+# Fixed, whatever params.yaml says, so that figures of two machines can be compared.
+LENGTHS = Lengths(query_tokens=64, response_tokens=32)
+BATCH_SIZE = 8  # App. B
+LEARNING_RATE = 1e-4
+SETTINGS: dict[str, FineTune | Soft | Dynamic | ZeroShot] = {
+    "fine-tune": FineTune(kind="fine-tune"),
+    "soft": Soft(kind="soft", prompt_tokens=LENGTHS.query_tokens, train_embeddings=True),
+    "soft, embeddings frozen": Soft(kind="soft", prompt_tokens=LENGTHS.query_tokens, train_embeddings=False),
+    "dynamic": Dynamic(kind="dynamic", layers=2, initial="random", train_embeddings=True),
+    "zero-shot": ZeroShot(kind="zero-shot"),
+}
+TRAINING = Training(
+    learning_rates=LearningRates(low=LEARNING_RATE, high=LEARNING_RATE, trials=1),
+    batch_size=BATCH_SIZE, max_epochs=1, patience=1, weight_decay=0.0, warmup_steps=0, gradient_clip=1.0, dropout=0.0,
+    precision="auto",
+)  # fmt: skip
+_LLAMA: dict[str, Any] = {
+    "model_type": "llama", "vocab_size": 49152, "max_position_embeddings": 8192, "rope_theta": 100000.0,
+    "tie_word_embeddings": True,
+}  # fmt: skip
+SHAPES: dict[str, dict[str, Any]] = {
+    "gpt2": {"model_type": "gpt2"},
+    "gpt2-medium": {"model_type": "gpt2", "n_layer": 24, "n_embd": 1024, "n_head": 16},
+    "smollm2": {
+        **_LLAMA, "num_hidden_layers": 30, "hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+    },
+    "llama-350m": {
+        **_LLAMA, "num_hidden_layers": 32, "hidden_size": 960, "intermediate_size": 2560, "num_attention_heads": 15,
+        "num_key_value_heads": 5,
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Everything that the rows of the benchmark have in common.
+
+    `base` computes in the precision of training, `decoding_base` in float32; `queries` are those of the test pairs.
+    """
+
+    folder: Path
+    base: BaseModel
+    decoding_base: BaseModel
+    end: int
+    train: list[EncodedPair]
+    queries: list[list[int]]
+    repeats: int
+    steps: int
+    trials: int
+
+    @property
+    def device(self) -> torch.device:
+        """Where everything runs."""
+        return self.base.device
+
+    def method(self, name: str) -> Method:
+        """A method of SETTINGS, in the precision of training."""
+        return build_method(self.base, SETTINGS[name])
+
+    def sample(self, repeat: int, method: Method) -> list[list[EncodedPair]]:
+        """`steps` batches of an epoch, by (repeat): another sample in each repeat, the same for every contender."""
+        return sample_of_epoch(self.train, self.steps, repeat, method)
+
+    def typical_batch(self) -> list[EncodedPair]:
+        """The batch of a prompted epoch whose size is nearest to the mean."""
+        batches = sample_of_epoch(self.train, BATCHES_PER_POOL, 0)
+        sizes = [tokens_of(batch) for batch in batches]
+        return min(batches, key=lambda batch: abs(tokens_of(batch) - float(np.mean(sizes))))
+
+
+def initial_weights(method: Method) -> dict[str, Tensor]:
+    """What a trial of a method starts from, for every contender the same."""
+    return method.initial_weights(torch.Generator().manual_seed(0))
+
+
+def new_trials(method: Method, count: int) -> list[Trial]:
+    """`count` trials at their start, all at one learning rate: it makes no difference to the cost."""
+    initial = initial_weights(method)
+    return [new_trial(initial, index, LEARNING_RATE, TRAINING, method.base.device) for index in range(count)]
+
+
+def tokens_of(batch: Sequence[EncodedPair], method: type[Method] | Method = DynamicMethod) -> int:
+    """Tokens of prompts, queries and responses together."""
+    return sum(method.row_tokens(batch))
+
+
+def sample_of_epoch(
+    pairs: Sequence[EncodedPair], steps: int, seed: int, method: type[Method] | Method = DynamicMethod
+) -> list[list[EncodedPair]]:
+    """At most `steps` batches that stand for an epoch's: evenly spaced in size among those of one pool, then shuffled.
+
+    Raises:
+        StageError: fewer pairs than one batch.
+    """
+    generator = np.random.default_rng(seed)
+    chosen = [pairs[index] for index in generator.permutation(len(pairs))[: BATCHES_PER_POOL * BATCH_SIZE]]
+    batches = [
+        [chosen[index] for index in batch]
+        for batch in epoch_batches(method.row_tokens(chosen), BATCH_SIZE, seed, 0)
+        if len(batch) == BATCH_SIZE
+    ]
+    if not batches:
+        raise StageError("training pairs", f"{len(pairs)}", f"give at least {BATCH_SIZE}, a batch")
+    batches.sort(key=lambda batch: tokens_of(batch, method))
+    count = min(steps, len(batches))
+    sample = [batches[int((index + 0.5) * len(batches) / count)] for index in range(count)]
+    return [sample[index] for index in generator.permutation(count)]
+
+
+def _tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE of at most `vocabulary` tokens trained on the texts: rows of a usual length need no download."""
+    end = "<|endoftext|>"
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=[end], initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )  # fmt: skip
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=end, eos_token=end)
+
+
+@contextmanager
+def random_model(shape: str, texts: Sequence[str]) -> Iterator[Path]:
+    """A folder with a randomly initialised model of one of SHAPES, for as long as the block lasts."""
+    settings = dict(SHAPES[shape])
+    with TemporaryDirectory(prefix="bench-") as name:
+        tokenizer = _tokenizer(texts, settings.get("vocab_size", 50257))
+        config = AutoConfig.for_model(
+            **settings, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id
+        )
+        torch.manual_seed(0)
+        AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(name)
+        tokenizer.save_pretrained(name)
+        yield Path(name)

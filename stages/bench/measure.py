@@ -1,0 +1,119 @@
+"""What the benchmark loads and which rows it measures."""
+
+import argparse
+import resource
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stages.bench.data import LENGTHS, SETTINGS, Bench, initial_weights
+from stages.bench.decoding import decoding_rows
+from stages.bench.growth import growth_rows
+from stages.bench.products import products_rows
+from stages.bench.training import training_rows
+from stages.language_model.base_model import Weights, load_base_model, load_tokenizer
+from stages.language_model.device import arithmetic, choose_device
+from stages.language_model.encoding import encode_pairs
+from stages.methods.method import Method
+from stages.methods.registry import build_method
+from stages.methods.trained_method import read_description, read_trained
+from stages.pair_extract.corpora import END_OF_TURN
+from stages.pair_extract.pairs import extract
+from stages.params.schema import Runtime
+from stages.plumbing.errors import StageError
+from stages.plumbing.files import check_folder, files_hash
+from stages.records import Dialogue, Pair, read_records, single_line
+
+DAILYDIALOG = (Path("data/dailydialog"), Path("../shared/dailydialog"))
+STEPS, QUERIES = {"cuda": 32}, {"cuda": None}  # None: all; on other devices:
+SLOW_STEPS, SLOW_QUERIES = 4, 128
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+def dailydialog_pairs(path: Path) -> list[Pair]:
+    """The pairs (stride 2) of one of DailyDialog's own files: a dialogue a line, `__eou__` behind every turn."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    turns = ([single_line(turn) for turn in line.split(END_OF_TURN)[:-1]] for line in lines)
+    return extract((Dialogue(str(number), own) for number, own in enumerate(turns)), stride=2)[0]
+
+
+def read_pairs(arguments: argparse.Namespace) -> tuple[str, list[Pair], list[Pair]]:
+    """Where the pairs come from, the training pairs and the test pairs.
+
+    Raises:
+        StageError: there are none.
+    """
+    dialogues = arguments.dialogues or next((each for each in DAILYDIALOG if each.is_dir()), None)
+    if dialogues is not None and arguments.pairs is None:
+        train, test = (dailydialog_pairs(dialogues / f"dialogues_{split}.txt") for split in ("train", "test"))
+        return "DailyDialog", train, test
+    folder = arguments.pairs or Path("data/pair_extract")
+    if not folder.is_dir():
+        raise StageError(folder, "missing", "run `dvc repro pair-extract`, or name DailyDialog's folder: --dialogues")
+    check_folder(folder)
+    train, test = (read_records(folder / f"{split}.jsonl", Pair) for split in ("train", "test"))
+    return f"{folder}", train, test
+
+
+def make_bench(arguments: argparse.Namespace, folder: Path, train: list[Pair], test: list[Pair]) -> Bench:
+    """Load what the rows have in common."""
+    runtime = Runtime(device=arguments.device, threads=arguments.threads, decode_rows=0)
+    device = choose_device(runtime, asked_in="--device")
+    base = load_base_model(folder, device, arithmetic(arguments.precision, device))
+    tokenizer = load_tokenizer(folder)
+    queries = encode_pairs(test[: arguments.queries or QUERIES.get(device.type, SLOW_QUERIES)], tokenizer, LENGTHS)[0]
+    return Bench(
+        folder=folder, base=base,
+        decoding_base=base if base.dtype is torch.float32 else load_base_model(folder, device, torch.float32),
+        end=tokenizer.eos_token_id, train=encode_pairs(train, tokenizer, LENGTHS)[0],
+        queries=[pair.query for pair in queries], repeats=arguments.repeats,
+        steps=arguments.steps or STEPS.get(device.type, SLOW_STEPS), trials=arguments.trials,
+    )  # fmt: skip
+
+
+def read_trained_for(bench: Bench, folder: Path) -> tuple[str, Method, Weights]:
+    """What the stage train left, as (name, method in float32, weights).
+
+    Raises:
+        StageError: nothing, or something for another model.
+    """
+    check_folder(folder)
+    description = read_description(folder, files_hash(check_folder(bench.folder)))
+    return f"{description['method']['kind']}, trained", *read_trained(folder, bench.decoding_base, description)
+
+
+def decoders(bench: Bench, trained: Path) -> Iterator[tuple[str, Method, Weights]]:
+    """What row c decodes with: zero-shot, and the trained method if there is one, else an untrained dynamic prompt."""
+    yield "zero-shot", build_method(bench.decoding_base, SETTINGS["zero-shot"]), {}
+    try:
+        found = read_trained_for(bench, trained)
+    except StageError as error:
+        print(f"no trained weights to decode with ({error}): an untrained prompt instead", file=sys.stderr)
+        method = build_method(bench.decoding_base, SETTINGS["dynamic"])
+        found = "dynamic, untrained", method, initial_weights(method)
+    yield found
+
+
+def measure(bench: Bench, arguments: argparse.Namespace, texts: list[str]) -> dict[str, Any]:
+    """The rows that were asked for."""
+    wanted = set(arguments.only)
+    rows: dict[str, Any] = {}
+    if wanted & {"a", "b"}:
+        rows |= training_rows(bench, wanted)
+    if "c" in wanted:
+        rows |= decoding_rows(bench, decoders(bench, arguments.trained))
+    if "d" in wanted:
+        *_, last = decoders(bench, arguments.trained)
+        rows |= products_rows(bench, *last)
+    if "e" in wanted:
+        rows |= growth_rows(bench, arguments.grow_shapes, texts)
+    return rows
+
+
+def peak_memory() -> int:
+    """Most bytes of main memory that this process has taken."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,123 @@
+"""Rows a and b of the benchmark: training, one trial and a sweep of them, against `Trainer` and PEFT."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from stages.bench.clock import comparison, now, take_turns
+from stages.bench.data import TRAINING, Bench, initial_weights, new_trials
+from stages.bench.trainer import lay_out, load_plain_model, peft_module, same_module, trainer_rate
+from stages.language_model.encoding import EncodedPair
+from stages.methods.method import Method
+from stages.train.batches import collate
+from stages.train.trials import Trial, TrialsPerPass, train_step
+
+METHODS = ("fine-tune", "soft", "dynamic")
+WARM, WARM_MANY = 6, 4  # steps before the clock starts, of one trial and of many, whose step takes seconds on a CPU:
+# the optimizer's state is made, and memory is taken until an epoch's steps find all they need in what was freed
+ONE, TRAINER, PEFT = "ours", "Trainer", "PEFT prompt tuning with Trainer"
+Contender = Callable[[int], float]
+
+
+def our_rate(
+    method: Method, trials: Sequence[Trial], warm: Sequence[list[EncodedPair]], sample: Sequence[list[EncodedPair]]
+) -> float:
+    """Pairs per second of trials that share a pass: each pair counts once, whatever the number of trials."""
+    device = method.base.device
+    per_pass = TrialsPerPass(len(trials))
+
+    def step(batch: list[EncodedPair]) -> None:
+        train_step(method, trials, collate(batch).to(device), TRAINING, per_pass, dropout_seed=0)
+
+    for batch in warm:
+        step(batch)
+    start = now(device)
+    for batch in sample:
+        step(batch)
+    return sum(map(len, sample)) / (now(device) - start)
+
+
+def _ours(bench: Bench, name: str, trials: int) -> Contender:
+    method = bench.method(name)
+    warm = WARM if trials == 1 or bench.device.type == "cuda" else WARM_MANY
+
+    def measure(repeat: int) -> float:
+        sample = bench.sample(repeat, method)
+        return our_rate(method, new_trials(method, trials), (sample * warm)[:warm], sample)
+
+    return measure
+
+
+def _trainer(bench: Bench, module: torch.nn.Module, method: Method, prompted: bool) -> Contender:
+    """On the pairs that ours of `method` trains on, shuffled."""
+
+    def measure(repeat: int) -> float:
+        pairs = [pair for batch in bench.sample(repeat, method) for pair in batch]
+        shuffled = [pairs[index] for index in np.random.default_rng(repeat).permutation(len(pairs))]
+        warm = (shuffled * WARM)[: WARM * TRAINING.batch_size]
+        collator = partial(lay_out, prompted=prompted)
+        return trainer_rate(module, collator, warm, shuffled, TRAINING, bench.device, bench.base.dtype)
+
+    return measure
+
+
+def _same_method(bench: Bench, name: str) -> Contender:
+    method = bench.method(name)
+    model = load_plain_model(bench.folder, torch.float32, bench.device)
+    return _trainer(bench, same_module(method, initial_weights(method), model), method, method.shares_layers)
+
+
+def _peft(bench: Bench, ours: str) -> Contender:
+    """With as many virtual tokens as a query has on average, so that rows are as long as ours."""
+    tokens = round(float(np.mean([len(pair.query) for pair in bench.train])))
+    model = load_plain_model(bench.folder, torch.float32, bench.device)
+    return _trainer(bench, peft_module(model, tokens), bench.method(ours), prompted=False)
+
+
+def measure_method(bench: Bench, name: str, sweep: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Lines of row a and of row b for one method."""
+    together = f"ours, {bench.trials} in one pass"
+    contenders = {ONE: _ours(bench, name, 1), TRAINER: _same_method(bench, name)}
+    if sweep:
+        contenders[together] = _ours(bench, name, bench.trials)
+    rates = take_turns(f"training, {name}", "pairs/s", contenders, bench.repeats, bench.device)
+    single = [comparison(name, "pairs/s", rates[ONE], rates[TRAINER])]
+    if not sweep:
+        return single, []
+    return single, [
+        comparison(name, "pairs/s", rates[together], one_after_another(rates[other], bench.trials))
+        for other in (ONE, TRAINER)
+    ]
+
+
+def one_after_another(rate: dict[str, Any], trials: int) -> dict[str, Any]:
+    """The rate of a sweep whose trials run in turn: a pair is done when each of them has trained on it."""
+    slower = {name: rate[name] / trials for name in ("median", "min", "max")}
+    repeats = [value / trials for value in rate["repeats"]]
+    label = f"{rate['label']}, {trials} x a measured run"
+    return {**rate, **slower, "label": label, "repeats": repeats}
+
+
+def measure_peft(bench: Bench) -> list[dict[str, Any]]:
+    """The line of row a for prompt tuning by PEFT: word embeddings stay frozen on both sides."""
+    name = "soft, embeddings frozen"
+    contenders = {ONE: _ours(bench, name, 1), PEFT: _peft(bench, name)}
+    rates = take_turns(f"training, {name}", "pairs/s", contenders, bench.repeats, bench.device)
+    return [comparison(name, "pairs/s", rates[ONE], rates[PEFT])]
+
+
+def training_rows(bench: Bench, wanted: set[str]) -> dict[str, list[dict[str, Any]]]:
+    """Rows a and b, of which b needs a's runs of the same methods."""
+    rows: dict[str, list[dict[str, Any]]] = {"a": [], "b": []}
+    for name in METHODS:
+        shared = bench.method(name).shares_layers
+        if "a" in wanted or ("b" in wanted and shared):
+            single, sweep = measure_method(bench, name, "b" in wanted and shared)
+            rows["a"] += single
+            rows["b"] += sweep
+    if "a" in wanted:
+        rows["a"] += measure_peft(bench)
+    return {name: lines for name, lines in rows.items() if lines}

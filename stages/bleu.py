@@ -1,0 +1,55 @@
+"""Corpus BLEU (Papineni et al., 2002) of one response per reference, by sacrebleu, as a fraction like in the paper.
+
+BLEU-n is the brevity penalty times the geometric mean of the precisions of 1-grams to n-grams, so that BLEU-1 is no
+part of BLEU-4 but a score of its own (`max_ngram_order`). All else is sacrebleu's default, which `signature` names:
+mixed case, the 13a tokenisation, and "exp" smoothing: where no n-gram of some length matches at all, its precision is
+taken as 1/2, 1/4, ... of one match, which a handful of pairs needs and a few hundred hardly ever. Responses that are
+all shorter than n words score 0.
+"""
+
+from collections.abc import Sequence
+
+from sacrebleu.metrics.bleu import BLEU
+
+from stages.plumbing.errors import StageError
+
+MAX_ORDER = 4
+
+
+def check_texts(responses: Sequence[str], references: Sequence[str], source: object = "responses") -> None:
+    """Refuse what sacrebleu would score in silence: it cuts the longer of two lists and joins lines.
+
+    Raises:
+        StageError: the lists differ in length or are empty, or a text has a line break in it; `source` (a file) and
+            the number of the text are named.
+    """
+    remedy = "give one response of one line for each reference"
+    if len(responses) != len(references):
+        raise StageError(source, f"{len(responses)} responses for {len(references)} references", remedy)
+    if not responses:
+        raise StageError(source, "no responses", "score at least one")
+    for name, texts in (("response", responses), ("reference", references)):
+        for number, text in enumerate(texts, start=1):
+            if text.splitlines() not in ([], [text]):
+                raise StageError(f"{source}:{number}", f"a line break in the {name} {text[:40]!r}", remedy)
+
+
+def bleu(responses: Sequence[str], references: Sequence[str], order: int = MAX_ORDER) -> float:
+    """Corpus BLEU-`order` (1 to 4) of N responses against their N references, from 0 to 1.
+
+    >>> round(bleu(["the cat sat down"], ["the cat sat up"], order=2), 4)  # sqrt(3/4 * 2/3)
+    0.7071
+
+    Raises:
+        StageError: the lists differ in length or are empty, or a text has a line break in it.
+    """
+    check_texts(responses, references)
+    # force: DailyDialog stands tokenised in its files, and sacrebleu would print a warning about that at every epoch.
+    return float(BLEU(max_ngram_order=order, force=True).corpus_score(responses, [references]).score) / 100
+
+
+def signature() -> str:
+    """Name these settings as sacrebleu does, its version included, so that others can repeat the scores."""
+    metric = BLEU(force=True)
+    metric.corpus_score(["a"], [["a"]])  # the signature counts the references of the last score
+    return str(metric.get_signature())

@@ -1,0 +1,87 @@
+"""The cells of the grid: what each changes in params.yaml, and what its experiment is called."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from stages.params.schema import PARAMS_FILE
+from stages.plumbing.errors import StageError
+
+AXES = ("model", "method", "regime")
+MODELS = ("gpt2", "dialogpt")  # the paper's, as METHODS and REGIMES (Tables 1 and 2)
+METHODS = ("fine-tune", "soft", "dynamic")
+REGIMES = (10.0, 20.0, 30.0, 50.0, 70.0, 100.0)
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One cell of the grid; `settings` are the other `key=value` that it changes."""
+
+    model: str
+    method: str
+    regime: float
+    settings: tuple[str, ...] = ()
+
+    @property
+    def overrides(self) -> list[str]:
+        """Every `key=value` for `dvc exp run -S`."""
+        return [f"model={self.model}", f"method={self.method}", f"regime={self.regime:g}", *self.settings]
+
+    @property
+    def name(self) -> str:
+        """`gpt2-dynamic-100`; settings follow, but those of `runtime`: `gpt2-dynamic-100-protocol-paper`."""
+        settings = [each.replace("=", "-") for each in self.settings if not each.startswith("runtime.")]
+        words = [self.model, self.method, f"{self.regime:g}", *settings]
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(words)).replace("..", ".").strip("-.")
+
+    def applied(self, params: dict[str, Any]) -> dict[str, Any]:
+        """The content of params.yaml with the settings of this configuration.
+
+        Raises:
+            StageError: a setting is no `key=value`, or params.yaml has no such key.
+        """
+        for override in self.overrides:
+            key, equals, text = override.partition("=")
+            *tables, last = key.split(".")
+            try:
+                value = YAML(typ="safe", pure=True).load(text)
+            except YAMLError:
+                equals = ""
+            if not equals:
+                raise StageError(f"-S {override}", "not of the form key=value", "for example -S protocol=paper")
+            params = _with(params, tables, last, value, override)
+        return params
+
+
+def _with(params: Any, tables: list[str], last: str, value: Any, override: str) -> dict[str, Any]:
+    """A copy of `params` where the key `last` below `tables` has another value."""
+    key = tables[0] if tables else last
+    if not isinstance(params, dict) or key not in params:
+        raise StageError(f"-S {override}", f"{PARAMS_FILE} has no key {key!r} there", "name a key that it has")
+    return {**params, key: _with(params[key], tables[1:], last, value, override) if tables else value}
+
+
+def wanted(
+    models: Sequence[str] | None,
+    methods: Sequence[str] | None,
+    regimes: Sequence[float] | None,
+    settings: Sequence[str],
+) -> list[Configuration]:
+    """Every combination of models, methods and regimes (None: the paper's), with the same other `key=value` settings.
+
+    Raises:
+        StageError: a setting is about what the grid itself sets.
+    """
+    for setting in settings:
+        if setting.split("=")[0] in AXES:
+            raise StageError(f"-S {setting}", "set by the grid itself", "use --models, --methods and --regimes")
+    return [
+        Configuration(model, method, regime, tuple(settings))
+        for model in dict.fromkeys(models or MODELS)
+        for method in dict.fromkeys(methods or METHODS)
+        for regime in dict.fromkeys(regimes or REGIMES)
+    ]

@@ -1,0 +1,98 @@
+"""The experiments that DVC keeps in the project's Git repository, and what must be true before new ones start."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from stages.grid.configurations import Configuration
+from stages.params.schema import PARAMS_FILE, load_params, parse_params
+from stages.params.sources import parse_source
+from stages.plumbing.errors import StageError
+
+
+def git(folder: Path, *words: str) -> str:
+    """What a Git command prints.
+
+    Raises:
+        StageError: it failed; the message is Git's.
+    """
+    done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise StageError(f"git {words[0]}", done.stderr or "failed", "mend the repository")
+    return done.stdout.rstrip("\n")
+
+
+def dvc(folder: Path, *words: str) -> str:
+    """What a DVC command prints on stdout.
+
+    Raises:
+        StageError: it failed; the message is DVC's.
+    """
+    done = subprocess.run(dvc_command(*words), cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise StageError(f"dvc {words[0]}", done.stderr or "failed", "mend the project's .dvc folder")
+    return done.stdout.rstrip("\n")
+
+
+def dvc_command(*words: str) -> list[str]:
+    """DVC of the environment that this runs in."""
+    return [sys.executable, "-m", "dvc", *words]
+
+
+def experiment_ref(baseline: str, name: str) -> str:
+    """Where DVC keeps an experiment that started from the commit `baseline`."""
+    return f"refs/exps/{baseline[:2]}/{baseline[2:]}/{name}"
+
+
+def finished_experiments(root: Path, baseline: str) -> dict[str, str]:
+    """The experiments that started from `baseline`: name -> commit."""
+    prefix = experiment_ref(baseline, "")
+    lines = git(root, "for-each-ref", "--format=%(objectname) %(refname)", prefix).splitlines()
+    return {name.removeprefix(prefix): commit for commit, name in (line.split(" ", 1) for line in lines)}
+
+
+def params_of(root: Path, commit: str) -> dict[str, Any]:
+    """The content of params.yaml in a commit."""
+    value = YAML(typ="safe", pure=True).load(git(root, "show", f"{commit}:{PARAMS_FILE}"))
+    return value if isinstance(value, dict) else {}
+
+
+def check_committed(root: Path) -> str:
+    """The last commit, as hex.
+
+    Raises:
+        StageError: this is no Git repository, or what experiments are made of has changed since.
+    """
+    changed = git(root, "status", "--porcelain", "--", "stages", "dvc.yaml", str(PARAMS_FILE), ".dvc/config")
+    if changed:
+        name = changed.splitlines()[0][3:]
+        raise StageError(name, "changed since the last commit", "experiments start from a commit: commit it or undo it")
+    return git(root, "rev-parse", "HEAD")
+
+
+def check_configurations(root: Path, baseline: str, configurations: Sequence[Configuration]) -> None:
+    """Refuse, before anything slow, what would fail or mix results.
+
+    Raises:
+        StageError: a setting that params.yaml does not allow; an experiment of the same name with other settings.
+    """
+    load_params()
+    params, finished = params_of(root, baseline), finished_experiments(root, baseline)
+    for each in configurations:
+        wanted = each.applied(params)
+        chosen = parse_params(wanted)
+        for key, entry in (("dataset", chosen.chosen_dataset), ("model", chosen.chosen_model)):
+            source = parse_source(entry.source)
+            if source.kind == "file" and not Path(source.place).expanduser().is_absolute():
+                found = f"{entry.source} is relative, and experiments run in folders of their own"
+                raise StageError(f"{PARAMS_FILE}: {key}s.{wanted[key]}.source", found, "write the whole path")
+        if each.name in finished:
+            made = params_of(root, finished[each.name])
+            other = [key for key in wanted if key != "runtime" and made.get(key) != wanted[key]]
+            if other:
+                remedy = f"remove it (dvc exp remove {each.name}) to make it anew"
+                raise StageError(f"experiment {each.name}", f"it was made with another {', '.join(other)}", remedy)

@@ -1,0 +1,135 @@
+"""Linear layers on a CPU by oneDNN, frozen weights kept in the blocks that it computes with.
+
+PyTorch hands oneDNN its weights as they are, so that each call rearranges them first, which costs the more the fewer
+the rows; and float32 goes to MKL, which is the slower one on processors that are not Intel's. What is computed is the
+same; in float32 only the order of sums differs.
+"""
+
+import copy
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from stages.language_model.device import free_memory
+
+ROWS = 64  # told to oneDNN when it packs; on the processors tried its blocks are the same for any number
+
+
+def product(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Of rows [..., in], W [out, in] (packed or not), b [out] -> rows W^T + b [..., out], without gradients."""
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
+    return result
+
+
+@cache
+def is_for_onednn(dtype: torch.dtype) -> bool:
+    """Whether oneDNN is there and multiplies this type."""
+    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")):
+        return False
+    bfloat16 = dtype is torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return dtype is torch.float32 or bfloat16
+
+
+class FrozenWeight:
+    """The weight [out, in] of a frozen linear layer, packed when it is first used in one order or the other.
+
+    transposed: whether the parameter holds it as [in, out]. keep: whether what was packed stays; without memory for it
+    each call packs anew, with the same result.
+    """
+
+    def __init__(self, parameter: nn.Parameter, transposed: bool, keep: bool) -> None:
+        self.parameter, self.transposed, self.keep = parameter, transposed, keep
+        self._kept: dict[tuple[bool, int, torch.dtype], Tensor] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "FrozenWeight":
+        return FrozenWeight(copy.deepcopy(self.parameter, memo), self.transposed, self.keep)
+
+    def ahead(self) -> Tensor:
+        """W packed, for y = x W^T."""
+        return self._packed(self.transposed)
+
+    def back(self) -> Tensor:
+        """W^T packed, for dx = dy W."""
+        return self._packed(not self.transposed)
+
+    def _packed(self, turned: bool) -> Tensor:
+        # A weight that somebody writes to has another version from then on.
+        key = turned, self.parameter._version, self.parameter.dtype
+        if key in self._kept:
+            return self._kept[key]
+        with torch.inference_mode(False), torch.no_grad():  # what is packed while decoding may train later
+            weight = (self.parameter.t() if turned else self.parameter).contiguous()
+            packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS)
+        if self.keep:
+            self._kept = {other: value for other, value in self._kept.items() if other[1:] == key[1:]} | {key: packed}
+        return packed
+
+
+class _FrozenProduct(torch.autograd.Function):
+    """x [..., in] -> x W^T + b [..., out]; the gradient reaches x alone."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, frozen: FrozenWeight, bias: Tensor | None) -> Tensor:
+        ctx.frozen = frozen
+        return product(rows, frozen.ahead(), bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return product(gradients[0], ctx.frozen.back(), None), None, None
+
+
+class OneDnnLinear(nn.Linear):
+    """`nn.Linear` by oneDNN: packed while its weight is the frozen one, as it is where a trial's takes its place."""
+
+    frozen: FrozenWeight
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[..., in] -> [..., out]; with gradients for the weight it is PyTorch's own."""
+        result = _by_onednn(self.frozen, input, self.weight, self.bias, False)
+        return super().forward(input) if result is None else result
+
+
+class OneDnnConv1D(Conv1D):
+    """The same for GPT-2's linear layer, whose weight is [in, out]."""
+
+    frozen: FrozenWeight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., in] -> [..., out]."""
+        result = _by_onednn(self.frozen, x, self.weight, self.bias, True)
+        return super().forward(x) if result is None else result  # type: ignore[no-untyped-call]
+
+
+def _by_onednn(
+    frozen: FrozenWeight, rows: Tensor, weight: Tensor, bias: Tensor | None, transposed: bool
+) -> Tensor | None:
+    if rows.device.type != "cpu" or not rows.numel() or rows.dtype is not weight.dtype or not is_for_onednn(rows.dtype):
+        return None
+    is_frozen = weight is frozen.parameter and not any(own.requires_grad for own in (weight, bias) if own is not None)
+    if is_frozen and rows.requires_grad and torch.is_grad_enabled():
+        return _FrozenProduct.apply(rows, frozen, bias)  # type: ignore[no-any-return,no-untyped-call]
+    if is_frozen:
+        return product(rows, frozen.ahead(), bias)
+    if torch.is_inference_mode_enabled():
+        return product(rows, weight.t() if transposed else weight, bias)
+    return None
+
+
+REPLACED: dict[type[nn.Module], type[OneDnnLinear | OneDnnConv1D]] = {nn.Linear: OneDnnLinear, Conv1D: OneDnnConv1D}
+
+
+def use_onednn(model: nn.Module) -> None:
+    """Let a model's linear layers be computed by oneDNN, if it is on a CPU where that is possible.
+
+    Memory is spent on packed weights only where a quarter of what is free holds them twice.
+    """
+    layers: list[Any] = [module for module in model.modules() if type(module) in REPLACED]
+    keep = 8 * sum(layer.weight.nbytes for layer in layers) <= free_memory(torch.device("cpu"))
+    for layer in layers:
+        if layer.weight.device.type == "cpu":
+            transposed = type(layer) is Conv1D
+            layer.__class__ = REPLACED[type(layer)]
+            layer.frozen = FrozenWeight(layer.weight, transposed, keep)

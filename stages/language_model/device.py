@@ -1,0 +1,94 @@
+"""Which processor runs it, in which precision and with how many threads."""
+
+import ctypes
+import os
+import platform
+from typing import Any
+
+import psutil
+import torch
+import transformers
+
+from stages.params.schema import Precision, Runtime
+from stages.plumbing.errors import StageError
+
+DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # options of glibc's mallopt
+MIB = 1 << 20
+CPU_BFLOAT16 = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # of torch.cpu: products in hardware
+
+
+def choose_device(runtime: Runtime, asked_in: str = "params.yaml: runtime.device") -> torch.device:
+    """The device that `runtime.device` names; auto is the first of cuda, mps and cpu that there is.
+
+    Also sets the number of CPU threads, has freed memory kept and asks for deterministic algorithms, so that the same
+    machine gives the same bytes. asked_in: where the user named the device, for the message.
+
+    Raises:
+        StageError: the device that was asked for is not there.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with it
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Nothing reads memory before it is written, and filling all of it took a fifth of a step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    keep_freed_memory(True)
+    if runtime.threads:
+        torch.set_num_threads(runtime.threads)
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if runtime.device == "auto":
+        return torch.device(next(name for name, available in there.items() if available))
+    if not there[runtime.device]:
+        found = f"{runtime.device}, which this machine does not have"
+        raise StageError(asked_in, found, "use auto")
+    return torch.device(runtime.device)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
+
+
+def keep_freed_memory(keep: bool) -> None:
+    """Whether large blocks of main memory that are freed stay with this process, where the C library is glibc.
+
+    Left alone it gives each block above 32 MiB back to the kernel, which clears it page by page when the next tensor of
+    that size is made: a copy of word embeddings then takes five times as long. False: as it is left alone.
+    """
+    if library := _glibc():
+        library.mallopt(M_MMAP_MAX, 0 if keep else 65536)
+        library.mallopt(M_TRIM_THRESHOLD, -1 if keep else 64 * MIB)  # -1: never, and not only up to 2 GiB
+        library.mallopt(M_MMAP_THRESHOLD, 32 * MIB)
+        library.malloc_trim(0)
+
+
+def arithmetic(precision: Precision, device: torch.device) -> torch.dtype:
+    """The type of the layers' arithmetic; auto is bfloat16 where the processor multiplies it in hardware."""
+    if precision != "auto":
+        return DTYPES[precision]
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in CPU_BFLOAT16)
+    return torch.bfloat16 if native else torch.float32
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that a program may still take on a device."""
+    if device.type == "cuda":
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by PyTorch, to be used again
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
+    if library := _glibc():
+        library.malloc_trim(0)  # what was kept is free too
+    return int(psutil.virtual_memory().available)
+
+
+def versions(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """Libraries, machine and threads: sums, and so the last bits of every weight, depend on them."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "precision": str(dtype).removeprefix("torch."),
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+    }

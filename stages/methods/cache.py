@@ -1,0 +1,56 @@
+"""The language model's cache of keys and values while it decodes."""
+
+from torch import Tensor
+from transformers.cache_utils import DynamicLayer
+
+
+class PreallocatedLayer(DynamicLayer):
+    """Keys and values of one layer in buffers [rows, heads, columns, size], made once.
+
+    The library's own layer concatenates, so that each token copies all that came before it. Here the queries are read
+    chunk by chunk (`read`), each chunk's rows ending at column `queries_end`; then `decode` appends one column a token.
+    """
+
+    def __init__(self, rows: int, queries_end: int, columns: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._size = (rows, columns)
+        self._end = queries_end
+        self._chunk: Tensor | None = None
+
+    def read(self, rows: Tensor) -> None:
+        """The next update is the reading of these rows, from their beginning."""
+        self._chunk = rows
+
+    def decode(self) -> None:
+        """From now on each update is one token of every row."""
+        self._chunk = None
+        self.keys, self.values = self._keys[:, :, : self._end], self._values[:, :, : self._end]
+
+    def get_seq_length(self) -> int:
+        """Columns that count as read: none for a chunk that is read from its beginning."""
+        return 0 if self._chunk is not None else self._end
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        """Store the new keys and values and return all that the new tokens may look at."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            rows, columns = self._size
+            # Zeros: what no row has written is masked, and 0 x 0 is 0 while 0 x (whatever lay there) may be NaN.
+            self._keys = key_states.new_zeros(rows, key_states.shape[1], columns, key_states.shape[3])
+            self._values = value_states.new_zeros(rows, value_states.shape[1], columns, value_states.shape[3])
+        tokens = key_states.shape[2]
+        if self._chunk is not None:
+            self._keys[self._chunk, :, self._end - tokens : self._end] = key_states
+            self._values[self._chunk, :, self._end - tokens : self._end] = value_states
+            return key_states, value_states
+        self._keys[:, :, self._end : self._end + tokens] = key_states
+        self._values[:, :, self._end : self._end + tokens] = value_states
+        self._end += tokens
+        self.keys, self.values = self._keys[:, :, : self._end], self._values[:, :, : self._end]
+        return self.keys, self.values
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all but these rows."""
+        self._keys, self._values = self._keys[rows], self._values[rows]

@@ -1,0 +1,39 @@
+"""Fine-tuning, the paper's baseline (Sec. 3, "Fine-tuning")."""
+
+import torch
+from torch import Tensor
+
+from stages.language_model.base_model import Weights
+from stages.methods.method import Method
+
+
+class FineTuneMethod(Method):
+    """The baseline: E[query], E[response]; every parameter of the model is trained (Sec. 3, "Fine-tuning")."""
+
+    shares_layers = False
+    has_prompt = False
+
+    def initial_weights(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """Every parameter of the base model by its name there; tied ones once."""
+        return {name: value.detach().float().cpu().clone() for name, value in self.base.model.named_parameters()}
+
+    def prompt(self, weights: Weights, queries: Tensor, train: bool = False) -> None:
+        """No prompt."""
+        return None
+
+    def _embeddings_name(self) -> str:
+        return next(name for name, value in self.base.model.named_parameters() if value is self.base.embeddings)
+
+    def embed(self, weights: Weights, tokens: Tensor) -> Tensor:
+        """E[tokens] by the trial's own E."""
+        return self.base.embed(tokens, weights[self._embeddings_name()])
+
+    def layers(self, weights: Weights) -> Weights:
+        """All of them."""
+        return weights
+
+    def output(self, weights: Weights) -> Weights:
+        """The trial's own output layer: E where the model ties them."""
+        own = {"weight": weights[self._embeddings_name()]} if self.base.tied else {}
+        prefix = self.base.output_name() + "."
+        return own | {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}

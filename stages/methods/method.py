@@ -1,0 +1,82 @@
+"""What every method is: what it trains, the prompt that it makes from a query, and how its rows are laid out (Sec. 3).
+
+Symbols: B batch, S query tokens with end-of-text, P prompt slots (P >= S), H width, V vocabulary. A trial is the named
+tensors that one learning rate trains; everything else is the base model's, frozen and shared.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from stages.language_model.base_model import BaseModel, Weights
+from stages.language_model.encoding import EncodedPair
+from stages.methods.row_layout import RowLayout
+
+EMBEDDINGS = "embeddings"  # E [V, H], the word embeddings; the output layer too where the model ties them
+
+
+class Method(ABC):
+    """One way to make a language model answer. Stateless: all that is trained is in the trial's weights."""
+
+    shares_layers: ClassVar[bool] = True  # the Transformer stays frozen, so that one pass serves all trials
+    has_prompt: ClassVar[bool] = True  # one prompt slot for each token of the query, in front of it
+
+    def __init__(self, base: BaseModel, settings: Any) -> None:
+        self.base, self.settings = base, settings
+
+    @abstractmethod
+    def initial_weights(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """What a trial trains, at its start, in float32 on the CPU, by the names under which it is saved.
+
+        Meant for a base model in float32: one in bfloat16 has lost the last bits of the pre-trained weights.
+        """
+
+    def shapes(self) -> dict[str, torch.Size]:
+        """Name and shape of everything that a trial trains and saves."""
+        return {name: value.shape for name, value in self.initial_weights(torch.Generator()).items()}
+
+    @abstractmethod
+    def prompt(self, weights: Weights, queries: Tensor, train: bool = False) -> Tensor | None:
+        """Embedded queries [B, S, H] -> prompts [B, S, H], one slot a query token; None for no prompt."""
+
+    @classmethod
+    def layout(cls, queries: Sequence[int], responses: Sequence[int] | None = None) -> RowLayout:
+        """The rows of B pairs, from the tokens of their queries and responses, [B] each (None: no response yet)."""
+        prompts = list(queries) if cls.has_prompt else [0] * len(queries)
+        return RowLayout(prompts, list(queries), list(responses) if responses is not None else [0] * len(queries))
+
+    @classmethod
+    def row_tokens(cls, pairs: Sequence[EncodedPair]) -> list[int]:
+        """Tokens of the row of each of B pairs, [B]."""
+        return cls.layout([len(pair.query) for pair in pairs], [len(pair.response) for pair in pairs]).tokens()
+
+    def before_response(self, weights: Weights, queries: Tensor, train: bool = False) -> list[Tensor]:
+        """Embedded queries [B, S, H] -> what a row has in front of its response: [prompt, query] or [query]."""
+        prompt = self.prompt(weights, queries, train)
+        return [queries] if prompt is None else [prompt, queries]
+
+    def prepared(self, weights: Weights) -> Weights:
+        """The weights in the precision of the arithmetic: cast once, used all through a step or a decoding."""
+        return {name: value.to(self.base.dtype) for name, value in weights.items()}
+
+    def embed(self, weights: Weights, tokens: Tensor) -> Tensor:
+        """E[tokens]: [...] -> [..., H]."""
+        return self.base.embed(tokens, weights.get(EMBEDDINGS))
+
+    def layers(self, weights: Weights) -> Weights | None:
+        """Parameters that take the place of the frozen Transformer's; None where it is shared."""
+        return None
+
+    def output(self, weights: Weights) -> Weights | None:
+        """Parameters of the output layer; None for the base model's own."""
+        if EMBEDDINGS in weights and self.base.tied:
+            return {"weight": weights[EMBEDDINGS]}
+        return None
+
+
+def initial_embeddings(base: BaseModel, train_embeddings: bool) -> dict[str, Tensor]:
+    """E as pre-trained [V, H], in float32 on the CPU, if it is to be trained."""
+    return {EMBEDDINGS: base.embeddings.detach().float().cpu().clone()} if train_embeddings else {}

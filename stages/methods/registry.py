@@ -1,0 +1,21 @@
+"""The methods by the `kind` of their entry in params.yaml."""
+
+from stages.language_model.base_model import BaseModel
+from stages.methods.dynamic import DynamicMethod
+from stages.methods.fine_tune import FineTuneMethod
+from stages.methods.method import Method
+from stages.methods.soft import SoftMethod
+from stages.methods.zero_shot import ZeroShotMethod
+from stages.params.methods import MethodSettings
+
+METHODS: dict[str, type[Method]] = {
+    "zero-shot": ZeroShotMethod,
+    "fine-tune": FineTuneMethod,
+    "soft": SoftMethod,
+    "dynamic": DynamicMethod,
+}
+
+
+def build_method(base: BaseModel, settings: MethodSettings) -> Method:
+    """The method that an entry of `methods` in params.yaml describes, on a base model."""
+    return METHODS[settings.kind](base, settings)

@@ -1,0 +1,81 @@
+"""Where prompt, query and response stand in a row: training, validation and decoding all ask here.
+
+A row is [prompt][query][response]. The language model predicts token t + 1 at column t, so the first response token is
+predicted at the end of the query. B rows, T columns, H width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class RowLayout:
+    """How many tokens of prompt, query and response each of B rows has: three lists [B]."""
+
+    prompts: list[int]
+    queries: list[int]
+    responses: list[int]
+
+    def lengths(self) -> list[list[int]]:
+        """Tokens of each part in each row, [parts, B], from left to right; without the parts that no row has."""
+        return [part for part in (self.prompts, self.queries, self.responses) if any(part)]
+
+    def tokens(self) -> list[int]:
+        """Tokens of each row, [B]."""
+        return [sum(row) for row in zip(self.prompts, self.queries, self.responses, strict=True)]
+
+    def response_positions(self) -> tuple[Tensor, Tensor]:
+        """Where the rows predict their response tokens: (row, column), each [number of response tokens].
+
+        This is the loss mask: it covers these positions only, never prompt, query or padding (Sec. 3).
+        """
+        rows: list[int] = []
+        columns: list[int] = []
+        for row, (prompt, query, response) in enumerate(zip(self.prompts, self.queries, self.responses, strict=True)):
+            first = prompt + query - 1
+            rows += [row] * response
+            columns += range(first, first + response)
+        return torch.tensor(rows), torch.tensor(columns)
+
+    def repeat(self, times: int) -> "RowLayout":
+        """The layout of the same rows, `times` times over."""
+        return RowLayout(self.prompts * times, self.queries * times, self.responses * times)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What the language model reads: embedded [B, T, H]; mask and positions [B, T], None if nothing is on the left."""
+
+    embedded: Tensor
+    mask: Tensor | None
+    positions: Tensor | None
+
+
+def join(parts: Sequence[Tensor], lengths: Sequence[Sequence[int]], left: bool = False) -> Rows:
+    """Place prompt, query and response side by side: rows of [pad][prompt][query][response][pad].
+
+    parts: tensors [B, *, H], of which row b holds lengths[part][b] tokens from its beginning on. In training the
+    padding is on the right, where causal attention never looks, so there is no mask to build; in decoding it is on
+    the left (`left`), so that all rows end together; mask and positions then say where each row begins.
+    """
+    counts = np.array(lengths)  # [parts, B]
+    totals = counts.sum(axis=0)
+    longest = int(totals.max())
+    starts = np.cumsum([0, *(part.shape[1] for part in parts[:-1])])
+    source = np.zeros((len(totals), longest), dtype=np.int64)
+    begin = longest - totals if left else np.zeros_like(totals)
+    for row, first in enumerate(begin):
+        chosen = [start + np.arange(count) for start, count in zip(starts, counts[:, row], strict=True)]
+        source[row, first : first + totals[row]] = np.concatenate(chosen)
+    joined = torch.cat(list(parts), dim=1) if len(parts) > 1 else parts[0]
+    rows = torch.arange(len(totals), device=joined.device).unsqueeze(1)
+    embedded = joined[rows, torch.from_numpy(source).to(joined.device)]
+    if not left or not begin.any():
+        return Rows(embedded, None, None)
+    columns = torch.arange(longest, device=joined.device)
+    offset = torch.from_numpy(begin).to(joined.device).unsqueeze(1)
+    return Rows(embedded, columns >= offset, (columns - offset).clamp(min=0))

@@ -1,0 +1,33 @@
+"""The soft prompt: one trained prompt for all queries (Sec. 3, Eq. 2)."""
+
+import torch
+from torch import Tensor
+
+from stages.language_model.base_model import BaseModel, Weights
+from stages.methods.method import Method, initial_embeddings
+from stages.params.methods import Soft
+
+PROMPT = "prompt"  # Z [P, H]
+
+
+class SoftMethod(Method):
+    """One prompt for all queries: Z[0:S], E[query], E[response]; Z and E are trained (Sec. 3, Eq. 2)."""
+
+    settings: Soft
+
+    def initial_weights(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """Z [P, H], random; E as pre-trained."""
+        table = _random_like_embeddings(self.base, self.settings.prompt_tokens, self.base.width, generator=generator)
+        return {PROMPT: table, **initial_embeddings(self.base, self.settings.train_embeddings)}
+
+    def prompt(self, weights: Weights, queries: Tensor, train: bool = False) -> Tensor:
+        """Z[0:S] for every query: "we set the length of the soft prompt to the length of S"."""
+        batch, tokens, _ = queries.shape
+        return weights[PROMPT][:tokens].to(queries.dtype).expand(batch, tokens, -1)
+
+
+def _random_like_embeddings(base: BaseModel, *shape: int, generator: torch.Generator) -> Tensor:
+    """Normal values with the mean and spread of the word embeddings: "randomly initialised word embeddings"."""
+    embeddings = base.embeddings.detach().float()
+    mean, spread = float(embeddings.mean()), float(embeddings.std())
+    return torch.randn(*shape, generator=generator) * spread + mean

@@ -1,0 +1,112 @@
+"""Which training pairs stand, wholly or nearly, among the pairs that are held out for validation and test.
+
+Two texts overlap when
+
+- they are equal but for case, punctuation and white space, or
+- both have at least six different words and share most of them: twice the number of shared words over the sum of both
+  numbers of words is at least 0.8. Shorter texts ("Thank you for your help .") resemble each other and are no copies.
+
+Queries are compared with queries, responses with responses. The ratio is the one in the code that Wen, Luo and Mou
+published with "An Empirical Study on the Overlapping Problem of Open-Domain Dialogue Datasets" (LREC 2022;
+github.com/yq-wen/overlapping-datasets, preprocessing/preprocess_utils.py): sets of words in lower case, punctuation
+left out, and for a pair the smaller of its query's and its response's ratio. They split the dialogues anew, those that
+resemble others least to validation and test; here the corpus keeps its split, and training gives way. The limits of
+0.8 and of six words are ours.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import csr_matrix
+from sklearn.feature_extraction.text import CountVectorizer
+
+from stages.records import Pair
+
+SHARED = 0.8
+LONG = 6
+BLOCK = 1 << 23  # comparisons held at a time: 32 MiB of float32
+
+Flags = np.ndarray[tuple[int], np.dtype[np.bool_]]
+Table = np.ndarray[tuple[int, int], np.dtype[np.bool_]]
+
+
+def words(text: str) -> list[str]:
+    """The words of a text in lower case, without punctuation; a text of nothing else is a word of its own.
+
+    >>> words("I ' m fine , thanks .") == words("i'm fine... Thanks!")
+    True
+    """
+    return re.findall(r"\w+", text.lower()) or [text]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """N texts as `compare` needs them."""
+
+    sets: csr_matrix  # [N, words]: 1 where the text has the word
+    sizes: np.ndarray[tuple[int], np.dtype[np.float32]]  # [N]: how many different words
+    numbers: np.ndarray[tuple[int], np.dtype[np.int64]]  # [N]: the same for texts of the same words in the same order
+
+    @property
+    def long(self) -> Flags:
+        """Which of the texts have enough words for a resemblance to mean something, [N]."""
+        return self.sizes >= LONG
+
+
+def index(train: Sequence[str], held_out: Sequence[str]) -> tuple[Texts, Texts]:
+    """Both lists of texts, with one numbering of words and texts."""
+    split = [words(text) for text in (*train, *held_out)]
+    sets = CountVectorizer(analyzer=lambda text: text, binary=True, dtype=np.float32).fit_transform(split).tocsr()
+    known: dict[tuple[str, ...], int] = {}
+    numbers = np.array([known.setdefault(tuple(text), len(known)) for text in split])
+    sizes = np.diff(sets.indptr).astype(np.float32)
+    first, second = slice(len(train)), slice(len(train), None)
+    return Texts(sets[first], sizes[first], numbers[first]), Texts(sets[second], sizes[second], numbers[second])
+
+
+def compare(train: Texts, held_out: Texts, rows: slice) -> Table:
+    """Which of the held-out texts `rows` (B of them) overlap which of the M training texts, [B, M]."""
+    shared = (held_out.sets[rows] @ train.sets.T).toarray()
+    alike = 2 * shared >= SHARED * (held_out.sizes[rows, None] + train.sizes)
+    both_long = held_out.long[rows, None] & train.long
+    equal = held_out.numbers[rows, None] == train.numbers
+    return np.asarray(equal | (alike & both_long), dtype=np.bool_)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some held-out pairs, B of them, beside all M training pairs."""
+
+    rows: slice  # which of the held-out pairs
+    queries: Table  # [B, M]: the queries overlap
+    responses: Table  # [B, M]: the responses overlap
+    long_queries: Flags  # [B]: held-out queries of at least LONG words
+    long_responses: Flags  # [B]
+
+
+def blocks(train: Sequence[Pair], held_out: Sequence[Pair]) -> Iterator[Block]:
+    """Compare all held-out pairs with all training pairs, some held-out pairs at a time."""
+    queries = index([pair.query for pair in train], [pair.query for pair in held_out])
+    responses = index([pair.response for pair in train], [pair.response for pair in held_out])
+    step = max(1, BLOCK // max(1, len(train)))
+    for start in range(0, len(held_out), step):
+        rows = slice(start, start + step)
+        yield Block(
+            rows, compare(*queries, rows), compare(*responses, rows), queries[1].long[rows], responses[1].long[rows]
+        )
+
+
+def overlapping(train: Sequence[Pair], held_out: Sequence[Pair]) -> list[bool]:
+    """True for each training pair that gives a held-out pair away.
+
+    It does when its query and its response overlap those of one held-out pair, or when one of the two is long (six
+    words) and overlaps a held-out query or response: a short text that recurs ("Yes , please .") gives nothing away.
+    """
+    found = np.zeros(len(train), dtype=np.bool_)
+    for block in blocks(train, held_out):
+        found |= (block.queries & block.responses).any(axis=0)
+        found |= block.queries[block.long_queries].any(axis=0)
+        found |= block.responses[block.long_responses].any(axis=0)
+    return [bool(each) for each in found]

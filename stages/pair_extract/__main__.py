@@ -1,0 +1,43 @@
+"""Dialogues become pairs of a query and its response: "every two steps in a conversation" (Sec. 4).
+
+Writes {train,validation,test}.jsonl (a Pair a line) and turns.jsonl (all turns of the training dialogues).
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from stages.pair_extract.corpora import read_corpus
+from stages.pair_extract.pairs import extract
+from stages.params.schema import load_params
+from stages.plumbing.command import run_stage
+from stages.plumbing.errors import StageError
+from stages.plumbing.files import check_folder, output_folder, write_json
+from stages.records import SPLITS, Dialogue, write_records
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Read the corpus, write its pairs and their report."""
+    params = load_params()
+    check_folder(arguments.dialogues)
+    corpus, read = read_corpus(f"datasets.{params.dataset}", params.chosen_dataset, arguments.dialogues)
+    report: dict[str, Any] = {"stride": params.pairs.stride, "files": {name: dict(read[name]) for name in read}}
+    with output_folder(arguments.pairs) as folder:
+        for split in SPLITS:
+            pairs, report[split] = extract(corpus[split], params.pairs.stride)
+            if not pairs:
+                found = f"no pair among {len(corpus[split])} usable dialogues"
+                raise StageError(f"{arguments.dialogues}: {split}", found, "a pair needs two neighbouring turns")
+            write_records(folder / f"{split}.jsonl", pairs)
+        turns = (Dialogue(each.dialogue, [turn for turn in each.turns if turn]) for each in corpus["train"])
+        write_records(folder / "turns.jsonl", turns)
+    write_json(arguments.report, report)
+    print(", ".join(f"{report[split]['pairs']} {split} pairs" for split in SPLITS))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dialogues", type=Path, required=True, help="folder of the download stage")
+    parser.add_argument("--pairs", type=Path, required=True, help="folder to write")
+    parser.add_argument("--report", type=Path, required=True, help="JSON file to write: what was counted and skipped")
+    run_stage("pair-extract", parser, main)

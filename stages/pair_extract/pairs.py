@@ -1,0 +1,32 @@
+"""Pairs of a query and its response: "every two steps in a conversation" (Sec. 4)."""
+
+from collections.abc import Iterable
+
+from stages.records import Dialogue, Pair
+
+
+def pairs_of(dialogue: Dialogue, stride: int) -> tuple[list[Pair], int]:
+    """The pairs of one dialogue, and how many were skipped because one of their turns is empty.
+
+    Turns t0 t1 t2 t3 t4 give (t0, t1), (t2, t3) with stride 2 and (t0, t1), (t1, t2), (t2, t3), (t3, t4) with
+    stride 1. A skipped pair leaves the positions of the others as they are.
+    """
+    turns = dialogue.turns
+    positions = range(0, len(turns) - 1, stride)
+    pairs = [Pair(dialogue.dialogue, at, turns[at], turns[at + 1]) for at in positions if turns[at] and turns[at + 1]]
+    return pairs, len(positions) - len(pairs)
+
+
+def extract(dialogues: Iterable[Dialogue], stride: int) -> tuple[list[Pair], dict[str, int]]:
+    """The pairs of one split, and its counts for the report."""
+    pairs: list[Pair] = []
+    counts = {"dialogues": 0, "turns": 0, "pairs": 0, "dialogues_without_pair": 0, "pairs_skipped_for_empty_turn": 0}
+    for dialogue in dialogues:
+        found, skipped = pairs_of(dialogue, stride)
+        pairs += found
+        counts["dialogues"] += 1
+        counts["turns"] += sum(1 for turn in dialogue.turns if turn)
+        counts["pairs"] += len(found)
+        counts["dialogues_without_pair"] += not found
+        counts["pairs_skipped_for_empty_turn"] += skipped
+    return pairs, counts

@@ -1,0 +1,42 @@
+"""The settings of the methods: an entry of `methods` in params.yaml is one of these, told by its `kind`.
+
+They stand here and not beside the code of their method so that reading params.yaml imports no PyTorch.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from stages.params.validation import Positive, Strict
+
+
+class FineTune(Strict):
+    """Everything is trained."""
+
+    kind: Literal["fine-tune"]
+
+
+class Soft(Strict):
+    """One shared prompt."""
+
+    kind: Literal["soft"]
+    prompt_tokens: Positive
+    train_embeddings: bool
+
+
+class Dynamic(Strict):
+    """A prompt generated from the query."""
+
+    kind: Literal["dynamic"]
+    layers: Positive
+    initial: Literal["random", "first-layers"]
+    train_embeddings: bool
+
+
+class ZeroShot(Strict):
+    """Nothing is trained."""
+
+    kind: Literal["zero-shot"]
+
+
+MethodSettings = Annotated[FineTune | Soft | Dynamic | ZeroShot, Field(discriminator="kind")]

@@ -1,0 +1,186 @@
+"""params.yaml as strict models: every key known, every value of its type and range, before anything slow starts."""
+
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from stages.params.methods import MethodSettings, Soft
+from stages.params.sources import Dataset, Model
+from stages.params.validation import LARGEST, Positive, Refused, Strict, allowed, explain, redact, show
+from stages.plumbing.errors import StageError, one_line
+
+PARAMS_FILE = Path("params.yaml")
+MAX_TRIALS = 64
+
+LearningRate = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+class Pairs(Strict):
+    """How dialogues become pairs (Sec. 4)."""
+
+    stride: Literal[1, 2]
+
+
+class Runtime(Strict):
+    """Where it runs. Not tracked by DVC: it changes speed and the last bits of sums, nothing else."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    threads: Annotated[int, Field(ge=0, le=1024)]
+    decode_rows: Annotated[int, Field(ge=0, le=LARGEST)]
+
+
+class Data(Strict):
+    """How much of a corpus a protocol uses; null is all of it."""
+
+    train_dialogues: Positive | None
+    validation_pairs: Positive | None
+    test_pairs: Positive | None
+
+
+class Lengths(Strict):
+    """Longest query and response in tokens, end-of-text included."""
+
+    query_tokens: Annotated[int, Field(ge=2, le=LARGEST)]
+    response_tokens: Annotated[int, Field(ge=2, le=LARGEST)]
+
+
+class LearningRates(Strict):
+    """`trials` learning rates from low to high, evenly spaced in their logarithm, both ends included."""
+
+    low: LearningRate
+    high: LearningRate
+    trials: Annotated[int, Field(ge=1, le=MAX_TRIALS)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low > self.high:
+            raise Refused("low", f"{self.low} is above high ({self.high})", "lower the one or raise the other")
+        return self
+
+    def values(self) -> list[float]:
+        """The learning rates, rising; a single trial gets the geometric middle."""
+        if self.trials == 1:
+            return [math.sqrt(self.low * self.high)]
+        ratio = math.log(self.high / self.low) / (self.trials - 1)
+        inner = [self.low * math.exp(ratio * index) for index in range(1, self.trials - 1)]
+        return [self.low, *inner, self.high]
+
+
+class Training(Strict):
+    """The training protocol (App. B)."""
+
+    learning_rates: LearningRates
+    batch_size: Positive
+    max_epochs: Positive
+    patience: Positive
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    warmup_steps: Annotated[int, Field(ge=0, le=LARGEST)]
+    gradient_clip: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
+    dropout: Fraction
+    precision: Precision
+
+
+class Protocol(Strict):
+    """How much data, how long the texts, how it is trained."""
+
+    data: Data
+    lengths: Lengths
+    decoding_precision: Precision
+    training: Training
+
+
+class Params(Strict):
+    """The whole of params.yaml."""
+
+    dataset: str
+    model: str
+    method: str
+    regime: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
+    protocol: str
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    drop_overlap: bool
+    pairs: Pairs
+    runtime: Runtime
+    datasets: dict[str, Dataset]
+    models: dict[str, Model]
+    methods: dict[str, MethodSettings]
+    protocols: dict[str, Protocol]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for switch in ("dataset", "model", "method", "protocol"):
+            table = getattr(self, f"{switch}s")
+            if getattr(self, switch) not in table:
+                chosen = getattr(self, switch)
+                raise Refused(switch, f"{show(chosen)} is no entry of {switch}s", allowed(chosen, table))
+        method, longest = self.chosen_method, self.chosen_protocol.lengths.query_tokens
+        if isinstance(method, Soft) and method.prompt_tokens < longest:
+            raise Refused(
+                f"methods.{self.method}.prompt_tokens",
+                f"{method.prompt_tokens} rows are fewer than the {longest} of "
+                f"protocols.{self.protocol}.lengths.query_tokens",
+                "raise the one or lower the other",
+            )
+        return self
+
+    @property
+    def chosen_dataset(self) -> Dataset:
+        """The entry that `dataset` names."""
+        return self.datasets[self.dataset]
+
+    @property
+    def chosen_model(self) -> Model:
+        """The entry that `model` names."""
+        return self.models[self.model]
+
+    @property
+    def chosen_method(self) -> MethodSettings:
+        """The entry that `method` names."""
+        return self.methods[self.method]
+
+    @property
+    def chosen_protocol(self) -> Protocol:
+        """The entry that `protocol` names."""
+        return self.protocols[self.protocol]
+
+
+def parse_params(value: Any) -> Params:
+    """Check what was read from params.yaml.
+
+    Raises:
+        StageError: it names the first offending key, the value found and what is allowed.
+    """
+    try:
+        return Params.model_validate(value)
+    except ValidationError as error:
+        key, found, remedy = explain(Params, error)
+        raise StageError(f"{PARAMS_FILE}: {key}" if key else PARAMS_FILE, found, remedy) from None
+
+
+def load_params(path: Path = PARAMS_FILE) -> Params:
+    """Read params.yaml with the parser that DVC itself uses: 1e-5 is a float, a key given twice is refused.
+
+    Raises:
+        StageError: the file is missing, no YAML, or one of its values is not allowed.
+    """
+    try:
+        value = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StageError(path, "missing", "run this from the top of the project") from None
+    except UnicodeDecodeError as error:
+        raise StageError(path, f"not UTF-8 ({error.reason} at byte {error.start})", "save it as UTF-8") from None
+    except MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        problem = one_line(str(error.problem)).partition(" with value ")[0]  # of a duplicate key: no values here
+        raise StageError(f"{path}{line}", problem, "mend the YAML") from None
+    except YAMLError as error:
+        raise StageError(path, redact(one_line(str(error))), "mend the YAML") from None
+    except (RecursionError, ValueError):  # ValueError: more digits than Python reads, a 13th month
+        raise StageError(path, "nested too deeply, or a number or date that is none", "mend the YAML") from None
+    return parse_params(value)

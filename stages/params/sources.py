@@ -1,0 +1,188 @@
+"""The entries of `datasets` and `models` in params.yaml: where the files come from, and that they are pinned."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from stages.params.validation import Refused, Strict, redact
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+NAME = r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?"
+GRAMMAR: dict[str, tuple[str, str]] = {
+    "pypi": (rf"(?P<place>{NAME})==(?P<revision>[0-9][\w.!+-]*)", "pypi:NAME==VERSION, an exact version"),
+    "hub": (
+        rf"(?P<place>(?:datasets/)?{NAME}/{NAME})@(?P<revision>{NAME}(?:/{NAME})*)",
+        "hub:OWNER/NAME@REVISION or hub:datasets/OWNER/NAME@REVISION",
+    ),
+    "url": (r"(?P<place>https?://[^\s/@]+(?:/\S*)?)(?P<revision>)", "url:https://HOST/PATH, without a password"),
+    "file": (r"(?P<place>[^\0\r\n]*\S)(?P<revision>)", "file:FOLDER"),
+}
+COMMIT = re.compile(r"[0-9a-f]{40}")
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".msgpack", ".h5", ".joblib", ".npy", ".npz")
+MODEL_SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".jinja")
+SUFFIXES = {"chitchat": ".json", "eou": ".txt", "jsonl": ".jsonl", "parquet": ".parquet"}  # of corpora, by format
+RESERVED = ("manifest.json", "adapter_config.json")  # ours; and transformers would fetch the base that it names
+
+
+@dataclass(frozen=True)
+class Source:
+    """A parsed source: `hub:datasets/roskoN/dailydialog@main` has the place `datasets/roskoN/dailydialog`."""
+
+    kind: str
+    place: str
+    revision: str
+
+
+def parse_source(text: str) -> Source:
+    """Take a source apart.
+
+    Raises:
+        Refused: it is not of one of the four forms in `GRAMMAR`.
+    """
+    kind, _, rest = text.partition(":")
+    if kind not in GRAMMAR:
+        forms = ", ".join(form for _, form in GRAMMAR.values())
+        raise Refused("source", f"found {redact(text)!r}", f"it must be one of {forms}")
+    pattern, form = GRAMMAR[kind]
+    match = re.fullmatch(pattern, rest, flags=re.ASCII if kind != "file" else 0)
+    if match is None:
+        raise Refused("source", f"found {redact(text)!r}", f"it must be {form}")
+    return Source(kind, match["place"], match["revision"])
+
+
+def check_path(key: str, path: str) -> None:
+    """Refuse a path that could lead out of its folder.
+
+    Raises:
+        Refused: it is empty, absolute, has a part `..`, a backslash or a NUL.
+    """
+    parts = path.split("/")
+    if path.startswith("/") or not all(parts) or {".", ".."} & set(parts) or re.search(r"[\\\0]", path):
+        raise Refused(key, f"found {path!r}", "give a path inside the source: no leading /, no .., no empty part")
+
+
+class SourceFile(Strict):
+    """One file of a source; see the comment above `datasets` in params.yaml."""
+
+    path: str | None = None
+    member: str | None = None
+    sha256: Sha256 | None = None
+    member_sha256: Sha256 | None = None
+
+    @model_validator(mode="after")
+    def _paths_stay_inside(self) -> Self:
+        for key in ("path", "member"):
+            if getattr(self, key) is not None:
+                check_path(key, getattr(self, key))
+        if self.member_sha256 and not self.member:
+            raise Refused("member_sha256", "there is no member", "add member, or use sha256 for the whole file")
+        return self
+
+
+class Split(Strict):
+    """Dialogues set aside from a corpus that has no split of its own."""
+
+    validation: Annotated[int, Field(gt=0)]
+    test: Annotated[int, Field(gt=0)]
+    seed: int
+
+
+def check_files(source: Source, files: Iterable[tuple[str, SourceFile]], names_are_paths: bool) -> None:
+    """Refuse files that are not pinned or that do not say where they lie in the source.
+
+    Args:
+        source: where they come from.
+        files: their names and entries.
+        names_are_paths: a file without `path` lies in the source under its name.
+
+    Raises:
+        Refused: naming the file's key.
+    """
+    for name, file in files:
+        _check_pinned(source, f"files.{name}", file)
+        if source.kind == "pypi":
+            if file.path is not None:
+                raise Refused(f"files.{name}.path", "a wheel has no path", "use member for a file inside it")
+            if file.member is None:
+                raise Refused(f"files.{name}.member", "missing", "name the file inside the wheel")
+        elif source.kind in ("hub", "file") and file.path is None and not names_are_paths:
+            raise Refused(f"files.{name}.path", "missing", "name the file inside the source")
+
+
+def _check_pinned(source: Source, key: str, file: SourceFile) -> None:
+    if source.kind == "hub":
+        if not COMMIT.fullmatch(source.revision) and not (file.sha256 or file.member_sha256):
+            found = f"missing, and revision {source.revision!r} can move"
+            raise Refused(f"{key}.sha256", found, "add it (or member_sha256), or use the 40 hex digits of a commit")
+    elif file.sha256 is None:
+        how = f"`sha256sum {source.place}/{file.path or key.rpartition('files.')[2]}` prints it"
+        raise Refused(
+            f"{key}.sha256", "missing", "add it" + (f": {how}" if source.kind == "file" else ", so that it is pinned")
+        )
+
+
+class Dataset(Strict):
+    """A corpus of dialogues."""
+
+    format: Literal["chitchat", "eou", "jsonl", "parquet"]
+    source: str
+    files: dict[Literal["train", "validation", "test", "all"], SourceFile]
+    split: Split | None = None
+
+    def file_name(self, split: str) -> str:
+        """Name of a corpus file in the folder of the download stage: its split and the suffix of its format."""
+        return split + SUFFIXES[self.format]
+
+    @model_validator(mode="after")
+    def _pinned_and_split_one_way(self) -> Self:
+        check_files(parse_source(self.source), self.files.items(), names_are_paths=False)
+        names = set(self.files)
+        if names == {"all"}:
+            if self.split is None:
+                raise Refused("split", "missing", "files has only `all`: say how many dialogues are set aside")
+        elif names != {"train", "validation", "test"}:
+            found = f"found {', '.join(sorted(names))}"
+            raise Refused("files", found, "it must be train, validation and test, or all with split")
+        elif self.split is not None:
+            raise Refused("split", "the files are a split already", "remove it")
+        return self
+
+
+class Model(Strict):
+    """A pre-trained causal language model: safetensors with its configuration and tokenizer, or one GGUF file."""
+
+    format: Literal["safetensors", "gguf"]
+    source: str
+    files: dict[str, SourceFile]
+
+    @model_validator(mode="after")
+    def _pinned_and_safe(self) -> Self:
+        check_files(parse_source(self.source), self.files.items(), names_are_paths=True)
+        for name, file in self.files.items():
+            self._check_name(name, name)
+            self._check_name(name, file.member or file.path or name)
+        names = set(self.files)
+        if self.format == "safetensors":
+            missing = [name for name in ("config.json", "model.safetensors") if name not in names]
+            if missing and not ("config.json" in names and "model.safetensors.index.json" in names):
+                raise Refused(f"files.{missing[0]}", "missing", "a safetensors model needs it")
+        elif len(names) != 1:
+            raise Refused("files", f"found {len(names)}", "a GGUF model is one file")
+        return self
+
+    def _check_name(self, key: str, name: str) -> None:
+        subject, suffix = f"files.{key}", PurePosixPath(name).suffix.lower()
+        if name == key and ("/" in name or name.lower() in RESERVED):
+            raise Refused(subject, f"{name!r} is no name for a model's file", "give a plain file name")
+        check_path(subject, name)
+        if suffix in PICKLES:
+            found = f"{name!r} can hold a pickle, which runs code when it is loaded"
+            raise Refused(subject, found, "use the model.safetensors of this model, or a GGUF file")
+        suffixes = (".gguf",) if self.format == "gguf" else MODEL_SUFFIXES
+        if suffix not in suffixes:
+            raise Refused(subject, f"{name!r} is not read with format {self.format}", f"allowed: {', '.join(suffixes)}")

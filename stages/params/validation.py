@@ -1,0 +1,138 @@
+"""Strict models for params.yaml, and their errors in words: which key, what was found, what is allowed."""
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from stages.plumbing.errors import one_line
+
+LONGEST_VALUE = 60
+LARGEST = 2**31 - 1  # of a number of things
+SECRET_NAMES = re.compile(r"token|passw|secret|credential|api_?key", re.IGNORECASE)
+EXPECTED = {
+    "model_type": "a table of keys (`key: value` lines)",
+    "model_attributes_type": "a table of keys (`key: value` lines)",
+    "dict_type": "a table of keys (`key: value` lines)",
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+}
+
+Positive = Annotated[int, Field(gt=0, le=LARGEST)]
+
+
+class Strict(BaseModel):
+    """No unknown key, no silent conversion ("8" is not 8)."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Refused(ValueError):
+    """A value that a validator does not allow; `key` is relative to the model that the validator belongs to."""
+
+    def __init__(self, key: str, found: str, remedy: str) -> None:
+        super().__init__(f"{key}: {found}; {remedy}")
+        self.key, self.found, self.remedy = key, found, remedy
+
+
+def redact(text: str) -> str:
+    """Text that may be shown: names and passwords in addresses, their queries, and access tokens become ***."""
+    text = re.sub(r"//[^/@\s]+@", "//***@", text)
+    text = re.sub(r"((?:https?://|url: /)[^\s?'\"]*)\?[^\s'\"]+", r"\1?***", text)
+    return re.sub(r"\bhf_\w{8,}", "hf_***", text)
+
+
+def show(value: object, key: str = "") -> str:
+    """A found value for a message: short, with no secret in it."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, dict | list):
+        kind, unit = ("table", "keys") if isinstance(value, dict) else ("list", "entries")
+        return f"a {kind} of {len(value)} {unit}" if value else f"an empty {kind}"
+    if isinstance(value, str) and SECRET_NAMES.search(key):
+        return "a value (not shown)"
+    text = redact(repr(value))
+    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}… ({len(text)} characters)"
+
+
+def allowed(found: object, names: Iterable[str]) -> str:
+    """The nearest of the allowed names, and all of them."""
+    names = list(names)
+    near = difflib.get_close_matches(str(found), names, n=1, cutoff=0.5)
+    return (f"did you mean {near[0]!r}? " if near else "") + f"allowed: {', '.join(names)}"
+
+
+def explain(model: type[BaseModel], error: ValidationError) -> tuple[str, str, str]:
+    """The first of pydantic's errors as (key, what was found, what to do); the key is "" for the whole."""
+    details = error.errors()
+    first = details[0]
+    keys, place = _locate(model, first["loc"])
+    *words, advice = _words(first, keys, place)
+    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+    return words[0], words[1], advice + more
+
+
+def _words(error: Any, keys: list[str], place: Any) -> tuple[str, str, str]:
+    key, kind = ".".join(keys), error["type"]
+    if kind == "value_error" and isinstance(refused := error["ctx"]["error"], Refused):
+        return ".".join(part for part in (key, refused.key) if part), refused.found, refused.remedy
+    if kind == "extra_forbidden":
+        return key, "unknown key", allowed(keys[-1], _fields(place))
+    if kind == "missing":
+        return key, "missing", "add it (params.yaml as published shows every key)"
+    if kind == "union_tag_not_found":
+        return f"{key}.kind", "missing", "add it (params.yaml as published shows every key)"
+    if kind == "union_tag_invalid":
+        tags = re.findall(r"'([^']+)'", error["ctx"]["expected_tags"])
+        return f"{key}.kind", f"found {show(error['ctx']['tag'])}", allowed(error["ctx"]["tag"], tags)
+    if keys and keys[-1] == "[key]":
+        names = re.findall(r"'([^']+)'", error["msg"])
+        found = keys[-2] if len(keys) > 1 else ""
+        return ".".join(keys[:-1]), "unknown key", allowed(found, names) if names else "write it as text"
+    found = f"found {show(error['input'], key)}"
+    if kind in EXPECTED:
+        return key, found, f"it must be {EXPECTED[kind]}"
+    if kind == "literal_error":
+        return key, found, allowed(error["input"], re.findall(r"'([^']+)'", error["msg"]) or [error["ctx"]["expected"]])
+    return key, found, one_line(error["msg"]).replace("Input should", "it must").replace("String should", "it must")
+
+
+def _locate(annotation: Any, location: Sequence[int | str]) -> tuple[list[str], Any]:
+    """The keys of pydantic's location without the tags of unions, and the type of the place that holds the last."""
+    keys: list[str] = []
+    place = annotation
+    for part in location:
+        place, annotation, is_key = _step(annotation, str(part))
+        if is_key:
+            keys.append(str(part))
+    return keys, place
+
+
+def _step(annotation: Any, part: str) -> tuple[Any, Any, bool]:
+    """One step down: the type stepped from, the type stepped to, and whether `part` is a key (or a union's tag)."""
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) in (Union, UnionType):
+        members = [member for member in get_args(annotation) if member is not type(None)]
+        tagged = [member for member in members if part in _tags(member)]
+        if tagged:
+            return annotation, tagged[0], False
+        return _step(members[0], part)
+    if get_origin(annotation) is dict:
+        return annotation, get_args(annotation)[1], True
+    return annotation, _fields(annotation).get(part), True
+
+
+def _fields(annotation: Any) -> dict[str, Any]:
+    fields = annotation.model_fields if isinstance(annotation, type) and issubclass(annotation, BaseModel) else {}
+    return {name: field.annotation for name, field in fields.items()}
+
+
+def _tags(member: Any) -> tuple[Any, ...]:
+    return get_args(_fields(member).get("kind"))

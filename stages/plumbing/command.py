@@ -1,0 +1,81 @@
+"""How every command starts and ends: its arguments, its signals, one line on stderr for an error, its exit code."""
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import NoReturn
+
+from stages.plumbing.errors import DEBUG_VARIABLE, describe, one_line
+from stages.plumbing.locks import lock
+from stages.plumbing.signals import Terminated, ignore_signals, raise_on_signals, stop_with_dvc
+
+LOCKS = Path(".state/locks")  # of the stages at work in this folder
+
+
+def whole_number(low: int, high: int = 2**31 - 1) -> Callable[[str], int]:
+    """A whole number from `low` to `high`, for argparse."""
+
+    def parse(text: str) -> int:
+        if not low <= (value := int(text)) <= high:
+            raise argparse.ArgumentTypeError(f"found {text}; it must be from {low} to {high}")
+        return value
+
+    parse.__name__ = "whole number"  # argparse says: invalid whole number value
+    return parse
+
+
+def _parse(name: str, parser: argparse.ArgumentParser) -> argparse.Namespace:
+    def refuse(message: str) -> NoReturn:
+        print(f"ERROR {name}: command line: {one_line(message)}; see --help", file=sys.stderr)
+        sys.exit(2)
+
+    parser.prog = f"python -m stages.{name.replace('-', '_')}"  # argparse itself would say __main__.py
+    parser.error = refuse  # type: ignore[method-assign]
+    parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
+    return parser.parse_args()
+
+
+def _run(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespace, lock_name: str | None) -> None:
+    raise_on_signals()
+    stop_with_dvc()
+    with lock(LOCKS / lock_name) if lock_name else nullcontext():
+        main(arguments)
+    sys.stdout.flush()
+    ignore_signals()
+
+
+def _fail(name: str, text: str) -> None:
+    try:
+        sys.stdout.flush()  # first, so that in a log of both the error is the last line
+    except OSError:  # or Python tries once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    print(f"ERROR {name}: {text}", file=sys.stderr, flush=True)
+
+
+def run_stage(
+    name: str, parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], None], alone: bool = True
+) -> NoReturn:
+    """Parse the arguments, run `main` and exit: 0 when done, 1 on an error, 130 after Ctrl-C, 143 after SIGTERM.
+
+    The last line on stderr of a failed stage is `ERROR <stage>: <file or key>: <what was found>; <what to do>`;
+    the traceback comes before it only with --debug or DIALOG_PROMPTING_DEBUG=1. alone: a second one of that name in
+    the same folder is refused, so that what an earlier run has left at work shares no file with the next.
+    """
+    arguments = _parse(name, parser)
+    debug = arguments.debug or os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
+    try:
+        _run(main, arguments, name if alone else None)
+    except (KeyboardInterrupt, Terminated) as stop:
+        _fail(name, "stopped by a signal: what was finished is kept; run it again to go on")
+        sys.exit(130 if isinstance(stop, KeyboardInterrupt) else 143)
+    except Exception as error:  # the boundary: every error becomes one line
+        ignore_signals()
+        if debug:
+            traceback.print_exc()
+        _fail(name, describe(error))
+        sys.exit(1)
+    sys.exit(0)

@@ -1,0 +1,85 @@
+"""What the stages hand each other: JSON lines of dialogues, pairs and responses."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from stages.plumbing.errors import StageError
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """One conversation: its turns in order, each on one line, none empty."""
+
+    dialogue: str  # id: the same for the same turns, wherever the conversation stood in its file
+    turns: list[str]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A query and the response a person gave to it: turns `position` and `position + 1` of a dialogue."""
+
+    dialogue: str
+    position: int
+    query: str
+    response: str
+
+
+@dataclass(frozen=True)
+class Response:
+    """A generated response beside the query it answers and the human reference."""
+
+    dialogue: str
+    position: int
+    query: str
+    reference: str
+    response: str
+
+
+Record = TypeVar("Record", Dialogue, Pair, Response)
+
+
+def single_line(text: str) -> str:
+    """Words joined by single spaces: no line break of any kind (U+2028 too) survives in a turn."""
+    return " ".join(text.split())
+
+
+def write_records(path: Path, records: Iterable[Dialogue | Pair | Response]) -> int:
+    """Write one JSON object a line, UTF-8, and return how many."""
+    count = 0
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for record in records:
+            file.write(json.dumps(asdict(record), ensure_ascii=False) + "\n")
+            count += 1
+    return count
+
+
+def _parse(kind: type[Record], value: Any) -> Record:
+    if not isinstance(value, dict):
+        raise TypeError("not a JSON object")
+    record = kind(**value)
+    for name, expected in kind.__annotations__.items():
+        if not isinstance(getattr(record, name), list if expected == list[str] else expected):
+            raise TypeError(f"{name} is not {expected}")
+    return record
+
+
+def read_records(path: Path, kind: type[Record]) -> list[Record]:
+    """Read JSON lines as written by `write_records`.
+
+    Raises:
+        StageError: a line is not such a record; the message names file and line.
+    """
+    records = []
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                records.append(_parse(kind, json.loads(line)))
+            except (ValueError, TypeError) as error:
+                remedy = "remove the file's folder and run `dvc repro` again"
+                raise StageError(f"{path}:{number}", f"not a {kind.__name__} ({error})", remedy) from None
+    return records

@@ -1,0 +1,37 @@
+"""The report: every experiment that there is beside the paper's own numbers, as Markdown and as one HTML file.
+
+    python -m stages.report              writes metrics/report.md, metrics/report.html and metrics/report/*.svg
+    python -m stages.report --table      prints the README's table: the methods with the parameters of params.yaml
+
+It reads what DVC has (experiments, the last commit's results, the workspace) and runs nothing. The same experiments
+give the same bytes.
+"""
+
+import argparse
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from stages.params.schema import PARAMS_FILE, load_params
+from stages.plumbing.command import run_stage
+from stages.plumbing.files import state_folder
+from stages.report.methods_table import methods_table
+from stages.report.runs import collect
+from stages.report.write import write_report
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Collect, write."""
+    load_params()  # refuses what is not a project, or a broken one
+    collection = collect(Path.cwd(), state_folder())
+    if arguments.table:
+        print(methods_table(collection, YAML(typ="safe").load(PARAMS_FILE)))
+    else:
+        write_report(collection, arguments.out)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("metrics"), help="folder to write to (default: %(default)s)")
+    parser.add_argument("--table", action="store_true", help="print the table of the README and write nothing")
+    run_stage("report", parser, main)

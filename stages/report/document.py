@@ -1,0 +1,173 @@
+"""The report from the experiments: its Markdown and its figures."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+
+from stages.report import paper
+from stages.report.answers import FEWEST, Answers
+from stages.report.claims import ALPHA, NEGLIGIBLE, VERDICTS, Claim, Judge
+from stages.report.examples import MARK, QUERIES, example_tables
+from stages.report.figures import Picture, rates_figure, scores_figure
+from stages.report.markdown import items, link, plain, value
+from stages.report.rates import Rates, rates_of
+from stages.report.runs import Absent, Collection, Run
+from stages.report.scores import leakage_table, scale_tables, score_tables
+from stages.report.sections import absent_table, claims_table, entry, parameters, rates_table, settings_table, warnings
+from stages.report.settings import Cell, Setting, settings_of
+
+TITLE = "Prompting for a conversation: the report"
+INTRODUCTION = """Every number is that of an experiment of this project, as `dvc exp show` has it; the link beside it
+leads to the experiment, the commit and the parameters that made it. `dvc exp apply NAME` brings one back. This file is
+written by `python -m stages.report`. "The paper" is Valvoda, Fang and Vandyke, "Prompting for a conversation: How to
+control a dialog model?" (2022, arXiv 2209.11068)."""
+DEFINITIONS = (
+    "BLEU-n, novelty and diversity are fractions from 0 to 1, as in the paper; novelty is the share of responses that "
+    "are not, word for word, a turn of the training dialogues, diversity that of distinct responses. Both are the "
+    "paper's, and neither sees that a response has no words: empty is the share of those, and they count as novel.",
+    "*unseen* pairs: test pairs of which neither query nor response stands, word for word, in the training regime; "
+    "*unlike* pairs: of which neither even resembles one there (stages/overlap.py has the rule). Two runs are "
+    "compared on the pairs that are so for both.",
+    "retrieval: the response to the most similar training query, by TF-IDF: what copying scores. human: the "
+    "references themselves; their BLEU is 1 by definition.",
+    "Intervals are the middle 95 % of a bootstrap, p-values those of sacrebleu's paired bootstrap test (1000 draws, "
+    "two-sided, not corrected for the number of tests). Both draw test pairs, of one training run each: how much runs "
+    "with different seeds differ is no part of them.",
+    f"A claim that one scores above another holds if it does with p < {ALPHA}, and does not hold if the other one "
+    f"does. That soft prompts stop improving does not hold if a larger regime is better with p < {ALPHA}, and holds if "
+    f"for each larger regime the interval of the difference excludes a gain of {100 * NEGLIGIBLE:g} % of the score at "
+    f"30 %. Between the two, as with a small test set, a claim is not contradicted. Fewer than {FEWEST} pairs measure "
+    "nothing.",
+    "The corpus is the paper's if its files are DailyDialog's by the sha256 that pins them, whatever its name; models "
+    "and methods are the paper's if they have its names (`gpt2`, `dialogpt`, `fine-tune`, `soft`, `dynamic`), and what "
+    "those stand for is in the parameters of each setting.",
+)
+
+
+@dataclass
+class Document:
+    """Blocks of Markdown, and the figures that they show from the folder `folder`."""
+
+    folder: str
+    blocks: list[str] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+
+    def add(self, *blocks: str) -> None:
+        """Add blocks at the end."""
+        self.blocks += [block for block in blocks if block]
+
+    def show(self, name: str, caption: str, svg: str) -> None:
+        """Add a figure."""
+        self.pictures.append(Picture(name, caption, svg))
+        self.add(f"![{plain(caption)}]({self.folder}/{name}.svg)")
+
+    @property
+    def markdown(self) -> str:
+        """The whole text."""
+        return "\n\n".join(self.blocks) + "\n"
+
+
+def build(collection: Collection, folder: str) -> Document:
+    """The report of all experiments; `folder` is where its Markdown finds the figures."""
+    settings, repeated = settings_of(collection.runs)
+    document, answers = Document(folder), Answers()
+    rates = {each.title: rates_in(each) for each in settings}
+    claims = {}
+    for number, each in enumerate(settings, start=1):
+        print(f"setting {number}/{len(settings)}: {each.title}, {len(each.runs)} runs", flush=True)
+        claims[each.title] = list(Judge(each, answers).claims())
+    document.add(f"# {TITLE}", INTRODUCTION)
+    document.add(*summary(settings, claims, rates, [*collection.absent, *repeated]))
+    for each in settings:
+        add_setting(document, each, claims[each.title], rates[each.title], answers)
+    document.add("## Experiments")
+    for each in settings:
+        for _, run in ordered(each):
+            document.add(*entry(run, each))
+    return document
+
+
+def rates_in(setting: Setting) -> dict[Cell, Rates]:
+    """The learning-rate trials of each run that had any."""
+    found = {cell: rates_of(run) for cell, run in ordered(setting)}
+    return {cell: each for cell, each in found.items() if each}
+
+
+def ordered(setting: Setting) -> list[tuple[Cell, Run]]:
+    """The runs by model, method and regime."""
+    cells = product(setting.models, setting.methods, setting.regimes())
+    return [(Cell(*cell), setting.runs[Cell(*cell)]) for cell in cells if Cell(*cell) in setting.runs]
+
+
+def summary(
+    settings: Sequence[Setting],
+    claims: dict[str, list[Claim]],
+    rates: dict[str, dict[Cell, Rates]],
+    absent: Sequence[Absent],
+) -> Iterator[str]:
+    """What there is, what was found, what to beware of, what is not in the tables."""
+    yield "## Summary"
+    if not settings:
+        yield "No experiment has results yet: `dvc repro` or `python -m stages.grid` make some."
+    else:
+        yield "Numbers of different settings are never compared: each has its own section below."
+        yield settings_table(settings)
+    measured = {cell for each in settings if each.as_in_paper for cell in compared(each)}
+    protocol = ", ".join(f"`{key}={value(each)}`" for key, each in paper.PROTOCOL.items())
+    yield (
+        f"Of the {len(paper.paper_scores())} configurations of the paper, {len(measured)} were measured with its data "
+        f"(DailyDialog, stride 2, all training pairs) and its protocol, which is one with the values of its App. B, "
+        f"whatever its name: {protocol}."
+    )
+    for each in settings:
+        found = [claim.findings["all"].verdict for claim in claims[each.title]]
+        counts = ", ".join(f"{verdict}: {found.count(verdict)}" for verdict in VERDICTS)
+        yield f"The paper's claims on all test pairs of {link(each.title)}: {counts}."
+    if noted := [f"{plain(title)}: {line}" for title, each in rates.items() for line in warnings(each)]:
+        yield "### Warnings: the best learning rate stands at an end of its range"
+        yield items(noted)
+    if absent:
+        yield "### Not in the tables"
+        yield absent_table(absent)
+    yield "### How to read it"
+    yield items(DEFINITIONS)
+
+
+def compared(setting: Setting) -> list[Cell]:
+    """The configurations of a setting that the paper has too: in all of them word embeddings are trained (Sec. 3)."""
+    known = paper.paper_scores()
+    return [
+        cell
+        for cell, run in setting.runs.items()
+        if (cell.model, cell.method, cell.regime) in known and run.entry("method").get("train_embeddings", True)
+    ]
+
+
+def add_setting(
+    document: Document, setting: Setting, claims: Sequence[Claim], rates: dict[Cell, Rates], answers: Answers
+) -> None:
+    """The section of a setting."""
+    title, slug = setting.title, re.sub(r"[^a-z0-9]+", "-", setting.title.lower()).strip("-")
+    document.add(f"## {plain(title)}")
+    if not setting.as_in_paper:
+        document.add("**This is not the paper's experiment**: its corpus, pairs or protocol differ.")
+    document.add("### The paper's claims", claims_table(claims))
+    document.add("### Scores of all test pairs", *score_tables(setting))
+    papers = " Faint lines: the paper's values." if setting.on_papers_data else ""
+    for number, scores, what in (
+        (2, ("bleu4", "novelty", "diversity"), "BLEU-4, novelty and diversity"),
+        (3, ("bleu1", "bleu2", "bleu3", "bleu4"), "BLEU-1 to BLEU-4"),
+    ):
+        caption = f"Figure {number} ({title}): {what} of all test pairs against the regime.{papers}"
+        name = f"figure-{number}-{slug}"
+        document.show(name, caption, scores_figure(setting, scores, name))
+    document.add("### Leakage", leakage_table(setting))
+    document.add("### Scores of the pairs that the training regime does not give away", *scale_tables(setting))
+    if rates:
+        document.add("### Learning rates", rates_table(setting, rates))
+        caption = f"Learning rates ({title}): the best validation BLEU-4 of each trial. A cross: it diverged."
+        document.show(f"rates-{slug}", caption, rates_figure(rates, f"rates-{slug}"))
+    drawing = f"{QUERIES} queries at most, drawn by the seed. {MARK} marks what is, word for word, a training turn."
+    document.add("### Answers to the same queries", drawing, *example_tables(setting, answers))
+    document.add("### Parameters of these runs", parameters(setting))

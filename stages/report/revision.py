@@ -1,0 +1,76 @@
+"""The files of one revision of the project, wherever they are: in Git, in DVC's cache, in the workspace."""
+
+import hashlib
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dvc.api import DVCFileSystem
+from dvc.exceptions import DvcException
+from dvc_data.index import DataIndexError
+
+from stages.plumbing.errors import StageError
+from stages.records import Dialogue, Pair, Response
+
+Record = TypeVar("Record", Dialogue, Pair, Response)
+
+
+class Revision:
+    """The project at `root` as it was at a commit (hex), or as it is in the workspace (None)."""
+
+    def __init__(self, root: Path, commit: str | None) -> None:
+        self.root, self.commit = root, commit
+
+    @cached_property
+    def _system(self) -> DVCFileSystem:
+        return DVCFileSystem(str(self.root), rev=self.commit)
+
+    def read(self, path: str) -> bytes | None:
+        """The content of a file; None if it is not there or, though DVC tracks it, not in its cache."""
+        try:
+            return bytes(self._system.read_bytes(path))
+        except (FileNotFoundError, IsADirectoryError, DataIndexError, DvcException):
+            return None
+
+    def md5(self, path: str) -> str | None:
+        """The hash that DVC gives a file, or a folder (with `.dir` behind it), in dvc.lock; None if it is not there."""
+        if not self._system.isdir(path):
+            content = self.read(path)
+            return None if content is None else _md5(content)
+        files = {file.removeprefix(f"{path}/"): self._system.read_bytes(file) for file in self._system.find(path)}
+        tree = [{"md5": _md5(content), "relpath": name} for name, content in sorted(files.items())]
+        return _md5(json.dumps(tree, sort_keys=True).encode()) + ".dir"
+
+    def json(self, path: str) -> Any:
+        """The content of a JSON file; None if it cannot be had.
+
+        Raises:
+            StageError: it is not JSON.
+        """
+        content = self.read(path)
+        try:
+            return None if content is None else json.loads(content)
+        except ValueError as error:
+            raise self._damaged(path, error) from None
+
+    def records(self, path: str, kind: type[Record]) -> list[Record] | None:
+        """The records of a file of JSON lines; None if it cannot be had.
+
+        Raises:
+            StageError: a line is not such a record.
+        """
+        content = self.read(path)
+        try:
+            return None if content is None else [kind(**json.loads(line)) for line in content.splitlines()]
+        except (ValueError, TypeError) as error:
+            raise self._damaged(path, error) from None
+
+    def _damaged(self, path: str, error: Exception) -> StageError:
+        place = f"{self.commit[:10]}:{path}" if self.commit else path
+        remedy = "remove what DVC's cache has of it, then make its experiment again"
+        return StageError(place, f"damaged ({error})", remedy)
+
+
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()

@@ -1,0 +1,132 @@
+"""Which runs may stand in one table: those with the same data, protocol, seed and pairs.
+
+What counts is the content of the entries in params.yaml, not their names: `-S protocols.paper.training.dropout=0` makes
+another protocol. Where one name has several contents, the values in which they differ stand behind it.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stages.report import paper
+from stages.report.runs import Absent, Run
+
+METHODS = (*paper.METHODS, "zero-shot")
+KINDS = ("experiment", "commit", "workspace")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A configuration within a setting; model and method are named so that no two configurations look the same."""
+
+    model: str
+    method: str
+    regime: float
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Runs that differ in model, method and regime alone, one each."""
+
+    title: str
+    runs: dict[Cell, Run]
+
+    @property
+    def any_run(self) -> Run:
+        """One of the runs: they agree in all that the setting is about."""
+        return next(iter(self.runs.values()))
+
+    @property
+    def models(self) -> list[str]:
+        """The models, the paper's first."""
+        return in_order({cell.model for cell in self.runs}, paper.MODELS)
+
+    @property
+    def methods(self) -> list[str]:
+        """The methods, in the order of the paper's tables."""
+        return in_order({cell.method for cell in self.runs}, METHODS)
+
+    def regimes(self, **wanted: str) -> list[float]:
+        """The regimes, rising, of the runs with the `model` and `method` wanted (of all)."""
+        return sorted({cell.regime for cell in self.runs if all(getattr(cell, at) == wanted[at] for at in wanted)})
+
+    @property
+    def on_papers_data(self) -> bool:
+        """Whether the paper's numbers stand beside ours: it is the same corpus, by the sha256 of its files."""
+        entry, keys = flatten(self.any_run.entry("dataset")), ("sha256", "member_sha256")
+        return all(known & {entry.get(f"files.{part}.{key}") for key in keys} for part, known in paper.CORPUS.items())
+
+    @property
+    def as_in_paper(self) -> bool:
+        """Whether the paper's numbers should come out: its corpus, all its pairs, the values of its App. B."""
+        run = self.any_run
+        whole = run.params["pairs"]["stride"] == 2 and not run.switch("drop_overlap")
+        return self.on_papers_data and whole and paper.PROTOCOL.items() <= flatten(run.entry("protocol")).items()
+
+
+def in_order(names: set[str], known: Sequence[str]) -> list[str]:
+    """Names in the order of those that are known (or begin with them), then the others in that of the alphabet."""
+    first = [word.split(" ")[0] for word in known]
+    places = {name: first.index(word) if (word := name.split(" ")[0]) in first else len(first) for name in names}
+    return sorted(names, key=lambda name: (places[name], name))
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested tables as one: dotted key -> value."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    inner = [flatten(each, f"{prefix}.{key}" if prefix else str(key)) for key, each in value.items()]
+    return {key: each for table in inner for key, each in table.items()}
+
+
+def labels(entries: Sequence[tuple[str, Any]]) -> list[str]:
+    """A label for each (name, content), the same for the same two: the name, and if need be what sets it apart.
+
+    >>> labels([("soft", {"rows": 1}), ("soft", {"rows": 2}), ("dynamic", {})])
+    ['soft (rows=1)', 'soft (rows=2)', 'dynamic']
+    """
+    flat = [(name, flatten(content)) for name, content in entries]
+    made = []
+    for name, values in flat:
+        peers = [other for other_name, other in flat if other_name == name]
+        keys = dict.fromkeys(key for peer in peers for key in peer)
+        differing = [key for key in keys if len({repr(peer.get(key)) for peer in peers}) > 1]
+        made.append(f"{name} ({', '.join(f'{key}={values.get(key)}' for key in differing)})" if differing else name)
+    return made
+
+
+def setting_of(run: Run) -> tuple[str, Any]:
+    """Name and content of what a table's runs must share."""
+    stride = run.params["pairs"]["stride"]
+    words = [run.switch("dataset"), f"protocol {run.switch('protocol')}", f"seed {run.switch('seed')}"]
+    words += [f"stride {stride}"] * (stride != 2) + ["without overlap"] * bool(run.switch("drop_overlap"))
+    return ", ".join(words), {"dataset": run.entry("dataset"), "protocol": run.entry("protocol")}
+
+
+def settings_of(runs: Sequence[Run]) -> tuple[list[Setting], list[Absent]]:
+    """The settings, the paper's first, and the runs that repeat another one.
+
+    Of several runs of a configuration the first counts: an experiment before a commit before the workspace, those that
+    started from HEAD before others. If another one scored otherwise, its entry says so.
+    """
+    titles = labels([setting_of(run) for run in runs])
+    models = labels([(run.switch("model"), run.entry("model")) for run in runs])
+    methods = labels([(run.switch("method"), run.entry("method")) for run in runs])
+    tables: dict[str, dict[Cell, list[Run]]] = defaultdict(lambda: defaultdict(list))
+    for run, title, model, method in zip(runs, titles, models, methods, strict=True):
+        tables[title][Cell(model, method, run.regime)].append(run)
+    settings, repeated = [], []
+    for title, cells in tables.items():
+        ordered = {cell: sorted(each, key=lambda run: KINDS.index(run.kind)) for cell, each in cells.items()}
+        settings.append(Setting(title, {cell: each[0] for cell, each in ordered.items()}))
+        repeated += [_repeat(each[0], other) for each in ordered.values() for other in each[1:]]
+    settings.sort(key=lambda each: (not each.as_in_paper, not each.on_papers_data, each.title))
+    return settings, repeated
+
+
+def _repeat(first: Run, other: Run) -> Absent:
+    if other.rows == first.rows:
+        return Absent(other.name, other.commit, "the same", f"the parameters and scores of {first.name}")
+    reason = f"the parameters of {first.name}, which stands in the tables; BLEU-4 {other.rows['test'].get('bleu4')}"
+    return Absent(other.name, other.commit, "other scores", reason)

@@ -1,0 +1,54 @@
+"""Whether the results of a revision are those of its parameters, its code and its data: `dvc status` for a commit.
+
+dvc.lock says from what each stage was run. A commit with other parameters or sources than those, or whose score files
+are not those that the stage wrote, would put a wrong origin beside its numbers.
+"""
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from stages.report.revision import Revision
+
+LOCK, MISSING = "dvc.lock", object()
+
+
+def look_up(table: Any, key: str) -> Any:
+    """The value of a dotted key (`methods.soft`) in nested tables whose names may have dots too; else MISSING."""
+    if not isinstance(table, dict):
+        return MISSING
+    if key in table:
+        return table[key]
+    heads = (key[:place] for place, letter in enumerate(key) if letter == "." and key[:place] in table)
+    found = (look_up(table[head], key[len(head) + 1 :]) for head in heads)
+    return next((value for value in found if value is not MISSING), MISSING)
+
+
+def problem(revision: Revision, params: dict[str, Any]) -> str | None:
+    """Why a revision's results are not those of `params` (its params.yaml) and of its sources; None if they are."""
+    content = revision.read(LOCK)
+    lock = YAML(typ="safe", pure=True).load(content) if content else None
+    if not lock or not lock.get("stages"):
+        return "it has scores, but no dvc.lock that says how they were made"
+    return next(_differences(revision, params, lock["stages"]), None)
+
+
+def _differences(revision: Revision, params: dict[str, Any], stages: dict[str, Any]) -> Iterator[str]:
+    made = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
+    md5_of = cache(revision.md5)
+    for name, stage in stages.items():
+        for key, used in stage.get("params", {}).get("params.yaml", {}).items():
+            if look_up(params, key) != used:
+                yield f"the stage {name} was run with another {key} than params.yaml has"
+        for file in stage.get("deps", []):
+            path = file["path"]
+            found = made.get(path) or md5_of(path)  # a file of an output that is a folder is no output by itself
+            gone = found is None and path.startswith("data/")  # no longer in DVC's cache
+            if not gone and found != file["md5"]:
+                yield f"the stage {name} was run with another {path}"
+        for file in stage.get("outs", []):
+            path = file["path"]
+            if path.startswith("metrics/") and md5_of(path) not in (None, file["md5"]):
+                yield f"{path} is not the one of the run of stage {name}"

@@ -1,0 +1,49 @@
+"""Responses become scores, with human and retrieval baselines beside them (Sec. 4, Tables 1 and 2)."""
+
+import argparse
+from pathlib import Path
+
+from stages.bleu import signature
+from stages.params.schema import load_params
+from stages.plumbing.command import run_stage
+from stages.plumbing.files import check_folder, write_json
+from stages.records import Dialogue, Pair, Response, read_records
+from stages.score.scorer import check_answers, facts, score_all, write_rows
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Read, check, score, write."""
+    params = load_params()
+    notes = {"subset": facts(check_folder(arguments.subset)), "generation": facts(check_folder(arguments.responses))}
+    train, test = (read_records(arguments.subset / f"{split}.jsonl", Pair) for split in ("train", "test"))
+    turns = read_records(arguments.subset / "turns.jsonl", Dialogue)
+    path = arguments.responses / "responses.jsonl"
+    responses = read_records(path, Response)
+    check_answers(path, responses, test)
+
+    every_turn = (turn for each in turns for turn in each.turns)
+    scores = {
+        **score_all(train, test, every_turn, [response.response for response in responses], params.seed),
+        "protocol": params.protocol,
+        "training_pairs": len(train),
+        **notes,
+        "signature": signature(),
+    }
+    write_json(arguments.scores, scores)
+    write_rows(arguments.rows, scores)
+    low, high = scores["bleu4_interval"]
+    print(
+        f"BLEU-4 {scores['bleu4']:.4f} ({low:.4f} to {high:.4f}) on {len(test)} test pairs, human novelty "
+        f"{scores['human']['novelty']:.4f}, retrieval {scores['retrieval']['bleu4']:.4f}"
+    )
+    unseen = scores["unseen"]
+    print(f"unseen: BLEU-4 {unseen['bleu4']:.4f} on {unseen['pairs']} pairs" if unseen else "unseen: no test pair is")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--subset", type=Path, required=True, help="folder of the stage subset")
+    parser.add_argument("--responses", type=Path, required=True, help="folder of the stage greedy-generate")
+    parser.add_argument("--scores", type=Path, required=True, help="JSON file to write: all scores")
+    parser.add_argument("--rows", type=Path, required=True, help="folder to write: a row of scores a file")
+    run_stage("score", parser, main)

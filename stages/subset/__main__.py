@@ -1,0 +1,36 @@
+"""The data regime: a seeded, nested part of the training dialogues; validation and test are as the protocol says.
+
+Writes {train,validation,test}.jsonl (a Pair a line) and turns.jsonl (the turns of the chosen training dialogues). What
+was chosen out of what stands in the report, and in the manifest too, from where the scores take it.
+"""
+
+import argparse
+from pathlib import Path
+
+from stages.params.schema import load_params
+from stages.plumbing.command import run_stage
+from stages.plumbing.files import check_folder, output_folder, write_json
+from stages.records import SPLITS, Dialogue, Pair, read_records, write_records
+from stages.subset.regime import choose
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Read the pairs, choose, write."""
+    params = load_params()
+    check_folder(arguments.pairs)
+    pairs = {split: read_records(arguments.pairs / f"{split}.jsonl", Pair) for split in SPLITS}
+    chosen, report = choose(pairs, read_records(arguments.pairs / "turns.jsonl", Dialogue), params)
+    with output_folder(arguments.subset, **report) as folder:
+        for name, records in chosen.items():
+            write_records(folder / f"{name}.jsonl", records)
+    write_json(arguments.report, report)
+    counts = ", ".join(f"{report[split]['pairs']} {split} pairs" for split in SPLITS)
+    print(f"{report['train']['dialogues']} dialogues, {counts}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=Path, required=True, help="folder of the pair-extract stage")
+    parser.add_argument("--subset", type=Path, required=True, help="folder to write")
+    parser.add_argument("--report", type=Path, required=True, help="JSON file to write: what was chosen and dropped")
+    run_stage("subset", parser, main)

@@ -1,0 +1,98 @@
+"""Which dialogues and pairs a regime has: a seeded, nested part of the training dialogues (Sec. 4)."""
+
+import hashlib
+import math
+from collections import defaultdict
+from fractions import Fraction
+from typing import Any
+
+from stages.overlap import overlapping
+from stages.params.schema import Params
+from stages.plumbing.errors import StageError
+from stages.records import SPLITS, Dialogue, Pair
+
+Chosen = dict[str, list[Pair] | list[Dialogue]]  # the name of a file to write, and its records
+
+
+def rank(seed: int, name: str) -> str:
+    """Place of a name in the seeded permutation: its sha256 together with the seed, so no other name moves it."""
+    return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
+
+
+def regime_size(whole: int, regime: float) -> int:
+    """`regime` percent of `whole`, rounded up, so that a regime is never empty (10 % of 11,118 is 1,112)."""
+    return math.ceil(whole * Fraction(str(regime)) / 100)  # exact: 0.1 is a tenth here
+
+
+def choose_dialogues(pairs: list[Pair], whole: int | None, regime: float, seed: int) -> tuple[set[str], int]:
+    """Ids of the training dialogues of a regime, and of how many they are a part.
+
+    The first `whole` (None: all) of the seeded permutation of the dialogues that have a pair are the 100 %; a regime
+    is the first part of those. So every regime holds all smaller ones of the same seed.
+    """
+    names = sorted({pair.dialogue for pair in pairs}, key=lambda name: rank(seed, name))[:whole]
+    return set(names[: regime_size(len(names), regime)]), len(names)
+
+
+def choose_pairs(pairs: list[Pair], count: int | None, seed: int) -> list[Pair]:
+    """The first `count` (None: all) of the seeded permutation of the pairs, in the order of dialogue and position."""
+    chosen = sorted(pairs, key=lambda pair: rank(seed, f"{pair.dialogue}:{pair.position}"))[:count]
+    return sorted(chosen, key=lambda pair: (pair.dialogue, pair.position))
+
+
+def remaining_turns(dialogues: list[Dialogue], kept: list[Pair], dropped: list[Pair]) -> list[Dialogue]:
+    """The dialogues that keep a pair, without the turns that stand in dropped pairs only."""
+    trained: dict[str, set[str]] = defaultdict(set)
+    gone: dict[str, set[str]] = defaultdict(set)
+    for pair in kept:
+        trained[pair.dialogue] |= {pair.query, pair.response}
+    for pair in dropped:
+        gone[pair.dialogue] |= {pair.query, pair.response}
+    return [
+        Dialogue(each.dialogue, [turn for turn in each.turns if turn not in gone[name] - trained[name]])
+        for each in dialogues
+        if (name := each.dialogue) in trained
+    ]
+
+
+def without_overlap(candidates: list[Pair], held_out: list[Pair], regime: float) -> tuple[list[Pair], list[Pair]]:
+    """The training pairs that do not overlap the held-out ones, and those that do.
+
+    Raises:
+        StageError: none is left.
+    """
+    overlaps = overlapping(candidates, held_out)
+    kept = [pair for pair, overlap in zip(candidates, overlaps, strict=True) if not overlap]
+    dropped = [pair for pair, overlap in zip(candidates, overlaps, strict=True) if overlap]
+    if not kept:
+        found = f"all {len(dropped)} training pairs of regime {regime} overlap validation or test"
+        raise StageError("params.yaml: drop_overlap", found, "raise regime or set drop_overlap to false")
+    return kept, dropped
+
+
+def choose(pairs: dict[str, list[Pair]], dialogues: list[Dialogue], params: Params) -> tuple[Chosen, dict[str, Any]]:
+    """The records of each file to write, and the report."""
+    data, seed = params.chosen_protocol.data, params.seed
+    names, whole = choose_dialogues(pairs["train"], data.train_dialogues, params.regime, seed)
+    train = [pair for pair in pairs["train"] if pair.dialogue in names]
+    dropped: list[Pair] = []
+    if params.drop_overlap:  # of validation and test as a whole, whatever part of them the protocol takes
+        train, dropped = without_overlap(train, pairs["validation"] + pairs["test"], params.regime)
+    turns = remaining_turns(dialogues, train, dropped)
+    chosen: Chosen = {
+        "train": train,
+        "validation": choose_pairs(pairs["validation"], data.validation_pairs, seed),
+        "test": choose_pairs(pairs["test"], data.test_pairs, seed),
+        "turns": turns,
+    }
+    report: dict[str, Any] = {"regime": params.regime, "drop_overlap": params.drop_overlap}
+    report |= {split: {"pairs": len(chosen[split]), "pairs_of_corpus": len(pairs[split])} for split in SPLITS}
+    report["train"] |= {
+        "dialogues": len(turns),
+        "turns": sum(len(each.turns) for each in turns),
+        "dialogues_of_100_percent": whole,
+        "dialogues_of_corpus": len({pair.dialogue for pair in pairs["train"]}),
+        "pairs_dropped_for_overlap": len(dropped),
+        "dialogues_dropped_for_overlap": len(names) - len(turns),
+    }
+    return chosen, report

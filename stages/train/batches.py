@@ -1,0 +1,60 @@
+"""Encoded pairs become padded batches, and an epoch a list of batches.
+
+Symbols: B pairs in a batch, S query tokens and R response tokens (end-of-text included).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stages.language_model.encoding import EncodedPair
+
+BATCHES_PER_POOL = 32  # batches whose pairs are sorted by length together: long enough to pad little
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded pairs: queries [B, S], responses [B, R] of token ids, and how long each is."""
+
+    queries: Tensor
+    responses: Tensor
+    query_lengths: list[int]
+    response_lengths: list[int]
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on a device."""
+        return Batch(self.queries.to(device), self.responses.to(device), self.query_lengths, self.response_lengths)
+
+
+def _pad(rows: Sequence[Sequence[int]]) -> Tensor:
+    padded = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+    for row, tokens in enumerate(rows):
+        padded[row, : len(tokens)] = torch.tensor(tokens)
+    return padded
+
+
+def collate(pairs: Sequence[EncodedPair]) -> Batch:
+    """Pad pairs to a batch (with token 0, which no computation ever sees)."""
+    queries, responses = [pair.query for pair in pairs], [pair.response for pair in pairs]
+    return Batch(
+        _pad(queries), _pad(responses), [len(query) for query in queries], [len(response) for response in responses]
+    )
+
+
+def epoch_batches(sizes: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """The batches of one epoch as lists of pair numbers: a function of (seed, epoch) alone.
+
+    The pairs are shuffled; in each pool of BATCHES_PER_POOL batches they are sorted by size, so that a batch holds
+    pairs of like length and pads little; then the order of the batches is shuffled.
+    """
+    generator = np.random.default_rng([seed, epoch])
+    order = generator.permutation(len(sizes))
+    pool = batch_size * BATCHES_PER_POOL
+    batches: list[list[int]] = []
+    for start in range(0, len(order), pool):
+        by_size = sorted(order[start : start + pool].tolist(), key=lambda pair: sizes[pair])
+        batches += [by_size[first : first + batch_size] for first in range(0, len(by_size), batch_size)]
+    return [batches[index] for index in generator.permutation(len(batches))]

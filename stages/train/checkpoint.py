@@ -1,0 +1,238 @@
+"""The state of a sweep on disk: outside DVC's outputs, survives a kill at any moment, is never mixed with another's.
+
+    <state>/<fingerprint>/lock
+    <state>/<fingerprint>/checkpoints/<trial>-<epoch>-<step>/   state.json, trial-<k>.safetensors, manifest.json
+    <state>/<fingerprint>/best/trial-<k>-epoch-<e>/             weights.safetensors, manifest.json
+    <state>/<fingerprint>/result/                               trials.json, weights.safetensors, manifest.json
+
+A folder gets its final name only when it is whole and flushed. Trials that share their passes share their checkpoints,
+named after the first of them; the two newest are kept until the trials have ended: a damaged one is named, and training
+goes on from the one before, or from the start.
+
+One rule for forgetting: when the sweep is over its result is written, and then all else of the sweep goes. No training
+removes anything of another: a state that nobody wants any more goes by hand.
+"""
+
+import errno
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from stages.plumbing.errors import StageError, one_line, system_error
+from stages.plumbing.files import check_folder, output_folder
+from stages.plumbing.locks import lock
+from stages.train.trials import Trial
+
+KEPT = 2
+STATE = "state.json"
+TRIALS = "trials.json"
+WEIGHTS = "weights.safetensors"
+TENSORS = ("weights", "optimizer")  # the fields of a Trial that are no JSON
+MOMENTS = ("exp_avg", "exp_avg_sq")  # of Adam; its step is the same number for all: Trial.steps
+DAMAGED = (StageError, FileNotFoundError, ValueError, KeyError, TypeError, SafetensorError)
+
+
+def code_hash() -> str:
+    """Hex sha256 over the sources of every module of this project that is loaded: an edit makes old state stale."""
+    own = Path(__file__).resolve().parents[1]
+    files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+    sources = {Path(file).resolve() for file in files if file}
+    digest = hashlib.sha256()
+    for source in sorted(sources):
+        if source.is_relative_to(own):
+            digest.update(source.read_bytes())
+    return digest.hexdigest()
+
+
+def fingerprint_of(facts: dict[str, Any]) -> str:
+    """A name for a training: the sha256 of everything that its result depends on, as hex, shortened to 24 digits."""
+    text = json.dumps(facts, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+@dataclass(frozen=True)
+class Position:
+    """The next thing to do: step `step` (from 0) of epoch `epoch` (from 1)."""
+
+    epoch: int
+    step: int
+
+
+BEGINNING = Position(epoch=1, step=0)
+
+
+def _tensors(trial: Trial) -> dict[str, Tensor]:
+    """Weights and both moments of Adam, by name."""
+    assert trial.optimizer is not None
+    tensors = {name: weight.detach() for name, weight in trial.weights.items()}
+    for name, weight in trial.weights.items():
+        state = trial.optimizer.state.get(weight, {})
+        tensors |= {f"{name}|{moment}": state[moment] for moment in MOMENTS if moment in state}
+    return {name: value.cpu().contiguous() for name, value in tensors.items()}
+
+
+def _check_tensors(trial: Trial, steps: int, tensors: dict[str, Tensor]) -> None:
+    """Refuse a checkpoint that lacks a tensor, has one too many or one of another shape."""
+    parts = ("", *(f"|{moment}" for moment in MOMENTS)) if steps else ("",)
+    expected = {f"{name}{part}": weight.shape for name, weight in trial.weights.items() for part in parts}
+    found = {name: tensor.shape for name, tensor in tensors.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise ValueError(f"its tensor {name} is missing, unknown or of another shape")
+
+
+def _restore(trial: Trial, tensors: dict[str, Tensor]) -> None:
+    assert trial.optimizer is not None
+    for name, weight in trial.weights.items():
+        with torch.no_grad():
+            weight.copy_(tensors[name])
+        if trial.steps:
+            moments = {moment: tensors[f"{name}|{moment}"].to(weight.device) for moment in MOMENTS}
+            step = torch.tensor(float(trial.steps), device=weight.device if weight.is_cuda else "cpu")
+            trial.optimizer.state[weight] = {"step": step, **moments}
+
+
+def _record(trial: Trial) -> dict[str, Any]:
+    return {name: value for name, value in vars(trial).items() if name not in TENSORS}
+
+
+def _remove_unusable(folder: Path, error: BaseException) -> None:
+    """Name and remove what is damaged or another training's; an error that is not the folder's fault is raised."""
+    if system_error(error) not in (None, errno.ENOENT):  # no memory, no permission, ...
+        raise error
+    reason = error.found if isinstance(error, StageError) else f"{type(error).__name__}: {error}"
+    print(f"{folder}: not usable ({one_line(reason)}): passed over", file=sys.stderr)
+    shutil.rmtree(folder)
+
+
+class TrainingState:
+    """The state of one sweep under its fingerprint."""
+
+    def __init__(self, root: Path, fingerprint: str) -> None:
+        self.fingerprint = fingerprint
+        self.folder = root / fingerprint
+        self.checkpoints = self.folder / "checkpoints"
+        self.best = self.folder / "best"
+        self.result = self.folder / "result"
+
+    def lock(self) -> AbstractContextManager[None]:
+        """To be held by whoever trains this sweep."""
+        return lock(self.folder / "lock")
+
+    def _check(self, folder: Path) -> None:
+        if check_folder(folder).get("fingerprint") != self.fingerprint:
+            raise ValueError("it belongs to another training")
+
+    def _best_folder(self, index: int, epoch: int) -> Path:
+        return self.best / f"trial-{index:02d}-epoch-{epoch:04d}"
+
+    def save_best(self, trial: Trial) -> None:
+        """Keep the weights of the epoch that has just become a trial's best."""
+        with output_folder(self._best_folder(trial.index, trial.best_epoch), fingerprint=self.fingerprint) as folder:
+            tensors = {name: weight.detach().cpu().contiguous() for name, weight in trial.weights.items()}
+            save_file(tensors, folder / WEIGHTS)
+
+    def save(self, position: Position, trials: Sequence[Trial]) -> None:
+        """Write a checkpoint whole; then drop all but their newest two, and best epochs that no checkpoint names."""
+        target = self.checkpoints / f"{trials[0].index:02d}-{position.epoch:06d}-{position.step:08d}"
+        with output_folder(target, fingerprint=self.fingerprint) as folder:
+            for trial in trials:
+                if trial.status == "running" and trial.weights:
+                    save_file(_tensors(trial), folder / f"trial-{trial.index:02d}.safetensors")
+            state = {"position": asdict(position), "trials": [_record(trial) for trial in trials]}
+            (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
+        kept = KEPT if any(trial.status == "running" for trial in trials) else 1  # the last one has no tensors
+        for old in self._newest_first(trials)[kept:]:
+            shutil.rmtree(old)
+        self._drop_unused_best()
+
+    def _newest_first(self, trials: Sequence[Trial]) -> list[Path]:
+        return sorted(self.checkpoints.glob(f"{trials[0].index:02d}-*"), reverse=True)
+
+    def _drop_unused_best(self) -> None:
+        named = set()
+        for checkpoint in self.checkpoints.glob("[0-9]*"):
+            with suppress(*DAMAGED):
+                for trial in json.loads((checkpoint / STATE).read_bytes())["trials"]:
+                    named.add(self._best_folder(trial["index"], trial["best_epoch"]))
+        for folder in self.best.glob("trial-*"):
+            if folder not in named:
+                shutil.rmtree(folder)
+
+    def load(self, trials: Sequence[Trial]) -> Position:
+        """Put the newest sound checkpoint into freshly made trials; returns where to go on.
+
+        A checkpoint that is damaged, or was written by another training, is named on stderr, removed and passed over.
+        What a kill left half-written goes too.
+        """
+        for leftover in [*self.checkpoints.glob(".tmp-*"), *self.best.glob(".tmp-*")]:
+            shutil.rmtree(leftover)
+        for checkpoint in self._newest_first(trials):
+            try:
+                return self._load(checkpoint, trials)
+            except DAMAGED as error:
+                _remove_unusable(checkpoint, error)
+        return BEGINNING
+
+    def _load(self, checkpoint: Path, trials: Sequence[Trial]) -> Position:
+        self._check(checkpoint)
+        state = json.loads((checkpoint / STATE).read_bytes())
+        position, tensors = Position(**state["position"]), {}
+        for trial, record in zip(trials, state["trials"], strict=True):
+            if {*record} != {*_record(trial)}:
+                raise ValueError("the records of its trials are others")
+            if record["index"] != trial.index or record["learning_rate"] != trial.learning_rate:
+                raise ValueError("its trials are others")
+            if record["status"] == "running" and trial.weights:
+                tensors[trial.index] = load_file(checkpoint / f"trial-{trial.index:02d}.safetensors")
+                _check_tensors(trial, record["steps"], tensors[trial.index])
+            if record["best_epoch"] and record["status"] != "diverged":
+                self._check(self._best_folder(record["index"], record["best_epoch"]))
+        for trial, record in zip(trials, state["trials"], strict=True):  # all is sound: now nothing can fail half-way
+            vars(trial).update(record)
+            if trial.index in tensors:
+                _restore(trial, tensors[trial.index])
+            else:
+                trial.drop_tensors()
+        return position
+
+    @property
+    def result_weights(self) -> Path:
+        """The weights of the best trial's best epoch, once the sweep is over."""
+        return self.result / WEIGHTS
+
+    def write_result(self, trials: Sequence[Trial], best: Trial) -> None:
+        """The sweep is over: keep the records of its trials and the weights of the best one."""
+        source = self._best_folder(best.index, best.best_epoch)
+        self._check(source)
+        with output_folder(self.result, fingerprint=self.fingerprint) as folder:
+            shutil.copyfile(source / WEIGHTS, folder / WEIGHTS)
+            (folder / TRIALS).write_text(json.dumps([_record(trial) for trial in trials]), encoding="utf-8")
+
+    def read_result(self) -> list[Trial]:
+        """The trials of a sweep that is over; none if it is not, or if its result is damaged: named and removed."""
+        if not self.result.exists():
+            return []
+        try:
+            self._check(self.result)
+            records = json.loads((self.result / TRIALS).read_bytes())
+            return [Trial(weights={}, optimizer=None, **record) for record in records]
+        except DAMAGED as error:
+            _remove_unusable(self.result, error)
+            return []
+
+    def keep_result_only(self) -> None:
+        """Remove what led to the result."""
+        for folder in (self.checkpoints, self.best):
+            shutil.rmtree(folder, ignore_errors=True)

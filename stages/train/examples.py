@@ -1,0 +1,42 @@
+"""The training and validation pairs of the regime, as tokens."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from stages.language_model.encoding import EncodedPair, encode_pairs
+from stages.params.schema import Params
+from stages.plumbing.files import files_hash
+from stages.records import Pair, read_records
+
+PAIRS = ("train.jsonl", "validation.jsonl")  # all that is read of the subset; the deps in dvc.yaml too
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What a sweep trains on and validates with."""
+
+    train: list[EncodedPair]
+    validation: list[EncodedPair]
+    references: list[str]  # the validation responses as people wrote them
+
+
+def hash_of_examples(manifest: dict[str, Any]) -> str:
+    """The identity of the training and validation pairs: another test part is no reason to train again."""
+    return files_hash({"files": {name: facts for name, facts in manifest["files"].items() if name in PAIRS}})
+
+
+def load_examples(subset: Path, tokenizer: PreTrainedTokenizerBase, params: Params) -> tuple[Examples, dict[str, int]]:
+    """Training and validation pairs of the regime, as tokens; and how many texts of each had to be cut."""
+    lengths = params.chosen_protocol.lengths
+    train, validation = (read_records(subset / name, Pair) for name in PAIRS)
+    (trained, cuts), (validated, others) = (encode_pairs(pairs, tokenizer, lengths) for pairs in (train, validation))
+    print(
+        f"{len(train)} training pairs, {len(validation)} validation pairs; cut to the protocol's lengths in training: "
+        f"{cuts.queries} queries, {cuts.responses} responses"
+    )
+    examples = Examples(trained, validated, [pair.response for pair in validation])
+    counted = {"train": asdict(cuts), "validation": asdict(others)}
+    return examples, {f"cut_{split}_{side}": count for split in counted for side, count in counted[split].items()}

@@ -1,0 +1,59 @@
+"""What a search leaves: the curves of all trials, the choice that was made, what the trained weights belong to."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from stages.language_model.base_model import BaseModel
+from stages.language_model.device import versions
+from stages.params.schema import Params
+from stages.train.search import range_end
+from stages.train.trials import Trial
+
+
+def curves(trials: Sequence[Trial]) -> list[dict[str, Any]]:
+    """A row for each epoch of each trial."""
+    return [row for trial in trials for row in trial.curve]
+
+
+def best_by_rate(trials: Sequence[Trial]) -> list[dict[str, Any]]:
+    """A row for each trial: its learning rate and the best validation BLEU-4 that it reached."""
+    return [
+        {
+            "trial": trial.index,
+            "learning_rate": trial.learning_rate,
+            "bleu4": max(trial.best_bleu4, 0.0),
+            "epoch": trial.best_epoch,
+            "status": trial.status if trial.diverged_at is None else f"diverged at {trial.diverged_at}",
+        }
+        for trial in trials
+    ]
+
+
+def summary(trials: Sequence[Trial], best: Trial, counts: dict[str, int]) -> dict[str, Any]:
+    """The choice that was made; `counts` are added."""
+    return {
+        "learning_rate": best.learning_rate,
+        "epoch": best.best_epoch,
+        "validation_bleu4": best.best_bleu4,
+        "best_at_range_end": range_end(best, trials),
+        "trials": len(trials),
+        "diverged": sum(trial.status == "diverged" for trial in trials),
+        **counts,
+    }
+
+
+def describe(params: Params, base_hash: str, best: Trial, end: str | None, base: BaseModel) -> dict[str, Any]:
+    """What stands beside the trained weights."""
+    protocol = params.chosen_protocol
+    return {
+        "method": params.chosen_method.model_dump(),
+        "base_model": base_hash,
+        "learning_rate": best.learning_rate,
+        "epoch": best.best_epoch,
+        "validation_bleu4": best.best_bleu4,
+        "best_at_range_end": end,
+        "seed": params.seed,
+        "training": protocol.training.model_dump(),
+        "lengths": protocol.lengths.model_dump(),
+        "environment": versions(base.device, base.dtype),
+    }

@@ -1,0 +1,67 @@
+"""The search for a learning rate: every trial is trained, the best epoch of the best one is kept (App. B)."""
+
+from collections.abc import Sequence
+
+from stages.language_model.base_model import Weights
+from stages.methods.method import Method
+from stages.params.schema import Training
+from stages.plumbing.errors import StageError
+from stages.plumbing.signals import StopRequest
+from stages.train.checkpoint import TrainingState
+from stages.train.sweep import Sweep
+from stages.train.trials import Trial, TrialsPerPass, new_trial
+
+
+def groups_of_trials(method: Method, training: Training) -> list[list[tuple[int, float]]]:
+    """(number, learning rate) of the trials, grouped by pass: all together where the layers are shared, else alone."""
+    numbered = list(enumerate(training.learning_rates.values()))
+    return [numbered] if method.shares_layers else [[one] for one in numbered]
+
+
+def run_trials(sweep: Sweep, initial: Weights, state: TrainingState) -> list[Trial]:
+    """Train every trial, or find it finished; `state` has the best one's weights at the end.
+
+    Raises:
+        StageError: every trial diverged, or another process trains the same.
+    """
+    with state.lock():
+        trials = state.read_result()
+        if not trials:
+            for numbered in groups_of_trials(sweep.method, sweep.training):
+                group = [new_trial(initial, *one, sweep.training, sweep.method.base.device) for one in numbered]
+                sweep.run(group, state)
+                trials += group
+            state.write_result(trials, best_trial(trials))
+        state.keep_result_only()
+    return trials
+
+
+def best_trial(trials: Sequence[Trial]) -> Trial:
+    """The trial with the highest validation BLEU-4 at any epoch; of equals the lowest learning rate (App. B).
+
+    Raises:
+        StageError: every trial diverged.
+    """
+    sound = [trial for trial in trials if trial.status == "finished"]
+    if not sound:
+        steps = ", ".join(f"{trial.learning_rate:.2g} at {trial.diverged_at}" for trial in trials)
+        raise StageError(
+            "training", f"every trial diverged ({steps})", "lower protocols.<name>.training.learning_rates"
+        )
+    return max(sound, key=lambda trial: (trial.best_bleu4, -trial.index))
+
+
+def untrained(sweep: Sweep) -> Trial:
+    """The one trial of a method that trains nothing: only validated, as epoch 0."""
+    trial = Trial(0, 0.0, {}, None)
+    with StopRequest() as stop:
+        loss, score = sweep.validate([trial], TrialsPerPass(1), stop, "untrained")[0]
+    trial.record_epoch(0, loss, score, patience=0, last_epoch=0)
+    return trial
+
+
+def range_end(trial: Trial, trials: Sequence[Trial]) -> str | None:
+    """Which end of the range of learning rates the best trial stands at, if any: the range should then be wider."""
+    if len(trials) < 2 or trial.index not in (0, len(trials) - 1):
+        return None
+    return "lowest" if trial.index == 0 else "highest"

@@ -1,0 +1,169 @@
+"""A learning-rate sweep: trials trained, validated by greedy decoding and BLEU-4, and stopped early (App. B)."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from stages.bleu import bleu
+from stages.language_model.encoding import EncodedPair, to_text
+from stages.methods.decoding import RowLimit, greedy
+from stages.methods.method import Method
+from stages.params.schema import Training
+from stages.plumbing.progress import Progress
+from stages.plumbing.signals import StopRequest, Terminated
+from stages.train.batches import collate, epoch_batches
+from stages.train.checkpoint import BEGINNING, Position, TrainingState
+from stages.train.examples import Examples
+from stages.train.trials import Trial, TrialsPerPass, train_step, validation_losses
+
+VALIDATION_BATCH = 32
+SECONDS_BETWEEN_CHECKPOINTS = 900.0  # within an epoch; there is one at the end of each epoch anyway
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What the trials of a sweep have in common.
+
+    `method` computes in the precision of training; `decoding_method` is the same method in the precision of decoding.
+    """
+
+    method: Method
+    decoding_method: Method
+    tokenizer: PreTrainedTokenizerBase
+    examples: Examples
+    training: Training
+    response_tokens: int
+    row_limit: RowLimit
+    seed: int
+
+    def batches(self, epoch: int) -> list[list[EncodedPair]]:
+        """The batches of an epoch; the length of its row in this method decides which pairs a pair goes with."""
+        pairs = self.examples.train
+        batches = epoch_batches(self.method.row_tokens(pairs), self.training.batch_size, self.seed, epoch)
+        return [[pairs[number] for number in batch] for batch in batches]
+
+    def validate(
+        self, trials: Sequence[Trial], per_pass: TrialsPerPass, stop: StopRequest, title: str
+    ) -> list[tuple[float, float]]:
+        """Validation loss (mean over response tokens) and BLEU-4 of each trial, on the whole validation part."""
+        pairs, count = self.examples.validation, len(self.examples.validation)
+        sizes = self.method.row_tokens(pairs)
+        by_length = [pairs[number] for number in sorted(range(count), key=sizes.__getitem__)]
+        sums = np.zeros(len(trials))
+        for start in range(0, count, VALIDATION_BATCH):
+            stop.check()
+            batch = collate(by_length[start : start + VALIDATION_BATCH]).to(self.method.base.device)
+            sums += validation_losses(self.method, trials, batch, per_pass)
+        losses = sums / sum(len(pair.response) for pair in pairs)
+        with Progress(count * len(trials), f"{title}: validation", "responses") as progress:
+
+            def tick(ended: int) -> None:
+                stop.check()
+                progress.advance(ended)
+
+            answers = greedy(
+                self.decoding_method,
+                [trial.weights for trial in trials],
+                [pair.query for pair in pairs],
+                self.response_tokens,
+                self.tokenizer.eos_token_id,
+                self.row_limit,
+                tick,
+            )
+        scores = [bleu([to_text(a, self.tokenizer) for a in own], self.examples.references) for own in answers]
+        return list(zip(losses.tolist(), scores, strict=True))
+
+    def run(self, trials: Sequence[Trial], state: TrainingState) -> None:
+        """Train trials that share their passes until none is running; goes on from the state on disk.
+
+        Raises:
+            Terminated, KeyboardInterrupt: a signal came; everything up to the last step is on disk.
+        """
+        position = state.load(trials)
+        if position != BEGINNING and any(trial.status == "running" for trial in trials):
+            print(f"goes on where it was stopped: in epoch {position.epoch}, {position.step} steps done")
+        per_pass = TrialsPerPass(len(trials))
+        with StopRequest() as stop:
+            while any(trial.status == "running" for trial in trials):
+                position = _Epoch(self, trials, state, per_pass, stop, position).run()
+
+
+class _Epoch:
+    """One epoch of a list of trials, from any step of it on."""
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        trials: Sequence[Trial],
+        state: TrainingState,
+        per_pass: TrialsPerPass,
+        stop: StopRequest,
+        position: Position,
+    ) -> None:
+        self.sweep, self.trials, self.state = sweep, trials, state
+        self.per_pass, self.stop, self.position = per_pass, stop, position
+        self.saved_at = time.monotonic()
+
+    def running(self) -> list[Trial]:
+        return [trial for trial in self.trials if trial.status == "running"]
+
+    def run(self) -> Position:
+        try:
+            self._train()
+            self._validate()
+        except (Terminated, KeyboardInterrupt):
+            self.state.save(self.position, self.trials)
+            raise
+        self.position = Position(self.position.epoch + 1, 0)
+        self.state.save(self.position, self.trials)
+        for trial in self.trials:
+            if trial.status != "running":
+                trial.drop_tensors()
+        return self.position
+
+    def title(self) -> str:
+        rates = self.running() or self.trials
+        which = f"{len(rates)} trials" if len(rates) > 1 else f"learning rate {rates[0].learning_rate:.2g}"
+        return f"epoch {self.position.epoch} of at most {self.sweep.training.max_epochs}, {which}"
+
+    def _train(self) -> None:
+        sweep, epoch = self.sweep, self.position.epoch
+        batches = sweep.batches(epoch)
+        done = sum(len(batch) for batch in batches[: self.position.step])
+        with Progress(len(sweep.examples.train), self.title(), "pairs", done) as progress:
+            for step in range(self.position.step, len(batches)):
+                running = self.running()
+                if not running:
+                    return
+                batch = collate(batches[step]).to(sweep.method.base.device)
+                dropout_seed = int(np.random.SeedSequence([sweep.seed, epoch, step]).generate_state(1)[0])
+                train_step(sweep.method, running, batch, sweep.training, self.per_pass, dropout_seed)
+                self.position = Position(epoch, step + 1)
+                progress.advance(len(batches[step]), self._losses())
+                self.stop.check()
+                if time.monotonic() - self.saved_at > SECONDS_BETWEEN_CHECKPOINTS:
+                    self.state.save(self.position, self.trials)
+                    self.saved_at = time.monotonic()
+
+    def _losses(self) -> str:
+        shown = [t.loss_sum / t.loss_tokens for t in self.running() if t.loss_tokens]
+        return f"loss {' '.join(f'{loss:.2f}' for loss in shown)}"
+
+    def _validate(self) -> None:
+        sweep, running = self.sweep, self.running()
+        if not running:
+            return
+        results = sweep.validate(running, self.per_pass, self.stop, self.title())
+        for trial, (loss, score) in zip(running, results, strict=True):
+            if not math.isfinite(loss):  # the loss was finite, but the last update diverged
+                trial.status, trial.diverged_at = "diverged", f"step {trial.steps}"
+                continue
+            better = trial.record_epoch(
+                self.position.epoch, loss, score, sweep.training.patience, sweep.training.max_epochs
+            )
+            if better:
+                self.state.save_best(trial)

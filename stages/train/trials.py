@@ -1,0 +1,228 @@
+"""The trial engine: K learning-rate trials of one method, all in one pass through the frozen layers.
+
+With soft and dynamic prompts the Transformer is frozen and shared, so that one step runs all K trials on the same batch
+of B pairs: K x B rows through the layers, then K output layers, K losses and K optimizer updates, each with its own
+learning rate. Nothing that a trial computes depends on another trial but for the order in which products are summed.
+Fine-tuning shares nothing: its trials come one at a time, through the same code.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from stages.language_model.base_model import Weights
+from stages.methods.method import Method
+from stages.methods.row_layout import join
+from stages.params.schema import Training
+from stages.plumbing.errors import is_out_of_memory
+from stages.train.batches import Batch
+
+CPU = torch.device("cpu")
+Status = Literal["running", "finished", "diverged"]
+
+
+@dataclass
+class Trial:
+    """One learning rate: its trained tensors, its optimizer and what became of it."""
+
+    index: int
+    learning_rate: float
+    weights: dict[str, Tensor]
+    optimizer: torch.optim.Optimizer | None
+    status: Status = "running"
+    steps: int = 0
+    loss_sum: float = 0.0  # of the epoch under way: of the loss of every response token
+    loss_tokens: int = 0
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    best_epoch: int = 0
+    best_bleu4: float = -1.0
+    diverged_at: str | None = None
+
+    def drop_tensors(self) -> None:
+        """Free the memory of a trial that trains no more."""
+        self.weights, self.optimizer = {}, None
+
+    def record_epoch(self, epoch: int, validation_loss: float, bleu4: float, patience: int, last_epoch: int) -> bool:
+        """Close an epoch; True if it is the best so far. Stops the trial when patience or the epochs are used up."""
+        self.curve.append(
+            {
+                "trial": self.index,
+                "learning_rate": self.learning_rate,
+                "epoch": epoch,
+                "train_loss": _finite(self.loss_sum / self.loss_tokens) if self.loss_tokens else None,
+                "validation_loss": _finite(validation_loss),
+                "bleu4": bleu4,
+            }
+        )
+        self.loss_sum, self.loss_tokens = 0.0, 0
+        better = bleu4 > self.best_bleu4
+        if better:
+            self.best_epoch, self.best_bleu4 = epoch, bleu4
+        if epoch - self.best_epoch >= patience or epoch >= last_epoch:
+            self.status = "finished"
+        return better
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def new_trial(
+    initial: Weights, index: int, learning_rate: float, training: Training, device: torch.device = CPU
+) -> Trial:
+    """A trial at its start. All trials of a sweep start from the same weights, so that only the rate differs.
+
+    initial: as `Method.initial_weights` gives them; copied.
+    """
+    weights = {name: value.to(device, copy=True).requires_grad_(True) for name, value in initial.items()}
+    optimizer = None
+    if weights:
+        optimizer = torch.optim.AdamW(
+            weights.values(), lr=learning_rate, weight_decay=training.weight_decay, fused=device.type != "mps"
+        )
+    return Trial(index, learning_rate, weights, optimizer)
+
+
+def response_targets(batch: Batch) -> Tensor:
+    """The response tokens of a batch, row by row: [number of response tokens]."""
+    return torch.cat([row[:length] for row, length in zip(batch.responses, batch.response_lengths, strict=True)])
+
+
+def response_losses(
+    method: Method, trials: Sequence[Weights], batch: Batch, dropout_seed: int | None = None
+) -> list[Tensor]:
+    """Sum of the cross-entropy of the response tokens, end-of-text included, for each of K trials: K scalars.
+
+    One pass through the layers for all trials (Eq. 1 and 2; the mean over tokens is taken by the caller).
+    dropout_seed: seeds the dropout of each trial anew, so that the masks of one do not depend on who else is in the
+    pass; None for no dropout.
+    """
+    weights = [method.prepared(own) for own in trials]
+    parts: list[list[Tensor]] = []
+    both = torch.cat([batch.queries, batch.responses], dim=1)
+    for own in weights:
+        query, response = method.embed(own, both).split([batch.queries.shape[1], batch.responses.shape[1]], dim=1)
+        if dropout_seed is not None:  # for the controller; in fine-tuning, which has none, for the layers below
+            torch.manual_seed(dropout_seed)
+        parts.append([*method.before_response(own, query, dropout_seed is not None), response])
+    layout = method.layout(batch.query_lengths, batch.response_lengths)
+    rows = [join(own, layout.lengths()).embedded for own in parts]
+    hidden = method.base.hidden(torch.cat(rows), weights=method.layers(weights[0]))
+    row, column = (index.to(hidden.device) for index in layout.response_positions())
+    targets = response_targets(batch)
+    losses = []
+    for own, states in zip(weights, hidden.split(len(batch.query_lengths)), strict=True):
+        logits = method.base.logits(states[row, column], method.output(own))
+        losses.append(F.cross_entropy(logits.float(), targets, reduction="sum"))
+    return losses
+
+
+class TrialsPerPass:
+    """How many trials share a pass: all of them until memory runs out, then fewer, with the same results."""
+
+    def __init__(self, trials: int) -> None:
+        self.size = max(1, trials)
+
+    def shrink(self) -> bool:
+        """Halve the pass; False if it is a single trial already."""
+        if self.size == 1:
+            return False
+        self.size = (self.size + 1) // 2
+        print(f"out of memory: training goes on with {self.size} trials a pass")
+        return True
+
+
+def validation_losses(method: Method, trials: Sequence[Trial], batch: Batch, per_pass: TrialsPerPass) -> list[float]:
+    """Summed loss of each trial on one batch, without gradients and without dropout."""
+    sums: list[float] = []
+    start = 0
+    while start < len(trials):
+        part = trials[start : start + per_pass.size]
+        try:
+            with torch.inference_mode():
+                losses = response_losses(method, [trial.weights for trial in part], batch)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or not per_pass.shrink():
+                raise
+            continue
+        sums += torch.stack(losses).tolist()
+        start += len(part)
+    return sums
+
+
+def _backward(
+    method: Method, trials: Sequence[Trial], batch: Batch, per_pass: TrialsPerPass, dropout_seed: int
+) -> list[float]:
+    """Gradients of the mean loss of each trial; returns the summed losses. Out of memory splits the trials."""
+    tokens = sum(batch.response_lengths)
+    while True:
+        sums: list[float] = []
+        try:
+            for start in range(0, len(trials), per_pass.size):
+                part = trials[start : start + per_pass.size]
+                losses = response_losses(method, [trial.weights for trial in part], batch, dropout_seed)
+                torch.stack(losses).sum().div(tokens).backward()
+                sums += torch.stack([loss.detach() for loss in losses]).tolist()
+            return sums
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or not per_pass.shrink():
+                raise
+            for trial in trials:
+                _drop_gradients(trial)
+
+
+def _drop_gradients(trial: Trial) -> None:
+    for tensor in trial.weights.values():
+        tensor.grad = None
+
+
+def train_step(
+    method: Method,
+    trials: Sequence[Trial],
+    batch: Batch,
+    training: Training,
+    per_pass: TrialsPerPass,
+    dropout_seed: int,
+) -> None:
+    """One optimizer step of every running trial on one batch.
+
+    dropout_seed: seeds the dropout of this step, the same for each trial. A trial whose loss or gradient is not finite
+    is marked diverged, with its step, and left as it is; the others never see it.
+    """
+    method.base.model.train(not method.shares_layers)  # dropout acts in what is trained, never in frozen layers
+    sums = _backward(method, trials, batch, per_pass, dropout_seed)
+    method.base.model.eval()
+    tokens = sum(batch.response_lengths)
+    norms = torch.stack([_gradient_norm(trial) for trial in trials])
+    sizes: list[float] = norms.tolist()  # once for all: a GPU has to be waited for
+    for trial, loss, size, norm in zip(trials, sums, sizes, norms, strict=True):
+        if not (math.isfinite(loss) and math.isfinite(size)):
+            trial.status, trial.diverged_at = "diverged", f"step {trial.steps + 1}"
+            trial.optimizer = None
+        else:
+            if training.gradient_clip is not None and size > training.gradient_clip:
+                clip_grads_with_norm_(trial.weights.values(), training.gradient_clip, norm)
+            _update(trial, training)
+            trial.loss_sum += loss
+            trial.loss_tokens += tokens
+        _drop_gradients(trial)
+
+
+def _gradient_norm(trial: Trial) -> Tensor:
+    """Of all tensors of a trial together, its own and no other's: a scalar."""
+    return get_total_norm([tensor.grad for tensor in trial.weights.values() if tensor.grad is not None])
+
+
+def _update(trial: Trial, training: Training) -> None:
+    assert trial.optimizer is not None
+    trial.steps += 1
+    warm = min(1.0, trial.steps / training.warmup_steps) if training.warmup_steps else 1.0
+    for group in trial.optimizer.param_groups:
+        group["lr"] = trial.learning_rate * warm
+    trial.optimizer.step()

@@ -1,0 +1,311 @@
+"""The download stage as a process: both outputs or none, clean model folders, the same bytes twice."""
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from stages.download.model_folder import check_model_folder, convert_gguf
+from stages.plumbing.errors import StageError
+from stages.plumbing.files import check_folder, sha256_of
+from tests.helpers_data import (
+    DOWNLOAD,
+    Done,
+    last_line,
+    local_dialogues,
+    local_model,
+    run_module,
+    sha256,
+    shipped,
+    write_params,
+    zip_of,
+)
+from tests.tiny import MODEL_FILES, tiny_model, tiny_tokenizer
+
+Array = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def params(tmp_path: Path, weights: Path) -> dict[str, Any]:
+    value = shipped()
+    value["datasets"]["x"] = local_dialogues(tmp_path / "corpus")
+    value["models"]["x"] = local_model(weights)
+    return value | {"dataset": "x", "model": "x"}
+
+
+def download(folder: Path, params: dict[str, Any], **variables: str) -> Done:
+    write_params(folder, params)
+    return run_module("stages.download", folder, DOWNLOAD, **variables)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_both_outputs_are_copies_with_a_manifest_and_nothing_else(
+    tmp_path: Path, params: dict[str, Any], weights: Path
+) -> None:
+    done = download(tmp_path, params)
+    assert done.returncode == 0, done.stderr
+    assert set(contents(tmp_path / "data/dialogues")) == {"all.jsonl", "manifest.json"}
+    assert set(contents(tmp_path / "data/model")) == {*contents(weights), "manifest.json"}
+    for name, content in contents(weights).items():
+        assert (tmp_path / "data/model" / name).read_bytes() == content
+    check_folder(tmp_path / "data/dialogues")
+    check_folder(tmp_path / "data/model")
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["dialogues", "model"]
+
+
+def test_if_one_fails_neither_output_changes(tmp_path: Path, params: dict[str, Any], weights: Path) -> None:
+    assert download(tmp_path, params).returncode == 0
+    before = contents(tmp_path / "data")
+    corpus = tmp_path / "corpus/all.jsonl"
+    corpus.write_bytes(corpus.read_bytes() * 2)  # the corpus changes, and its pin, and the model is not what it was
+    params["datasets"]["x"]["files"]["all"]["sha256"] = sha256_of(corpus)
+    params["models"]["x"]["files"]["config.json"]["sha256"] = "0" * 64
+    done = download(tmp_path, params)
+    assert done.returncode == 1
+    assert last_line(done).startswith("ERROR download: models.x.files.config.json.sha256: ")
+    assert sha256_of(weights / "config.json") in last_line(done)
+    assert contents(tmp_path / "data") == before
+
+
+def test_a_mistake_in_params_is_found_before_anything_is_downloaded(tmp_path: Path, params: dict[str, Any]) -> None:
+    params["protocols"]["paper"]["training"]["patience"] = 0
+    done = download(tmp_path, params)
+    assert done.returncode == 1
+    assert "params.yaml: protocols.paper.training.patience: found 0; it must be greater than 0" in last_line(done)
+    assert not (tmp_path / "data").exists()
+
+
+def test_debug_shows_the_traceback_before_the_last_line(tmp_path: Path, params: dict[str, Any]) -> None:
+    params["dataset"] = "y"
+    done = download(tmp_path, params, DIALOG_PROMPTING_DEBUG="1")
+    assert "Traceback" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("ERROR download: params.yaml: dataset: 'y' is no entry of datasets")
+
+
+def test_a_corpus_inside_an_archive_and_sharded_weights_arrive(
+    tmp_path: Path, params: dict[str, Any], weights: Path
+) -> None:
+    text = (tmp_path / "corpus/all.jsonl").read_bytes()
+    archive = zip_of({"deep/folder/all.jsonl": text})
+    (tmp_path / "corpus/x.zip").write_bytes(archive)
+    params["datasets"]["x"]["files"]["all"] = {"path": "x.zip", "member": "all.jsonl", "sha256": sha256(archive)}
+    sharded = tmp_path / "sharded"
+    model = AutoModelForCausalLM.from_pretrained(weights)
+    model.save_pretrained(sharded, max_shard_size="30KB")
+    params["models"]["x"] = local_model(sharded)
+    done = download(tmp_path, params)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "data/dialogues/all.jsonl").read_bytes() == text
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "data/model")
+    assert all(torch.equal(one, two) for one, two in zip(model.parameters(), again.parameters(), strict=True))
+
+
+# --- nobody else's code --------------------------------------------------------------------------------------------
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(StageError) as caught:
+        check_model_folder("models.x.files", folder)
+    return str(caught.value).removeprefix("models.x.files.")
+
+
+def a_copy(weights: Path, folder: Path) -> Path:
+    for name, content in contents(weights).items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"PK\x03\x04rest", "model.safetensors: not safetensors but a zip archive, as pickled PyTorch weights are"),
+        (b"\x80\x02crest", "model.safetensors: not safetensors but a pickle; pickles run code"),
+        (b"<html>", "model.safetensors: not safetensors ("),
+        (b"", "model.safetensors: not safetensors ("),
+        (struct.pack("<Q", 1 << 60), "model.safetensors: not safetensors ("),
+    ],
+)
+def test_weights_that_are_not_safetensors_are_refused_whatever_their_name(
+    content: bytes, expected: str, weights: Path, tmp_path: Path
+) -> None:
+    (a_copy(weights, tmp_path) / "model.safetensors").write_bytes(content)
+    assert refusal(tmp_path).startswith(expected)
+
+
+def test_truncated_weights_are_refused(weights: Path, tmp_path: Path) -> None:
+    path = a_copy(weights, tmp_path) / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert refusal(tmp_path).startswith("model.safetensors: not safetensors (")
+
+
+@pytest.mark.parametrize(
+    ("file", "added", "key"),
+    [
+        ("config.json", {"auto_map": {"AutoModelForCausalLM": "modeling.X"}}, "auto_map"),
+        ("config.json", {"text_config": {"auto_map": {"AutoConfig": "a--b.C"}}}, "text_config.auto_map"),
+        ("config.json", {"trust_remote_code": True}, "trust_remote_code"),
+        ("config.json", {"custom_pipelines": {"x": {"impl": "a.B"}}}, "custom_pipelines"),
+        ("config.json", {"quantization_config": {"quant_method": "gptq"}}, "quantization_config"),
+        ("config.json", {"attn_implementation": "someone/kernels"}, "attn_implementation"),
+        ("config.json", {"_attn_implementation": {"text": "someone/kernels"}}, "_attn_implementation"),
+        ("config.json", {"transformers_weights": "../x.bin"}, "transformers_weights"),
+        ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["a.B", None]}}, "auto_map"),
+        ("generation_config.json", {"custom_generate": "someone/generate"}, "custom_generate"),
+    ],
+)
+def test_a_configuration_that_would_load_something_else_is_refused(
+    file: str, added: dict[str, Any], key: str, weights: Path, tmp_path: Path
+) -> None:
+    path = a_copy(weights, tmp_path) / file
+    path.write_text(json.dumps(json.loads(path.read_bytes() if path.exists() else b"{}") | added))
+    assert refusal(tmp_path).startswith(f"{file}: {key}: it makes transformers load code or a converter; ")
+
+
+def test_a_word_of_the_vocabulary_is_no_configuration(weights: Path, tmp_path: Path) -> None:
+    (a_copy(weights, tmp_path) / "vocab.json").write_text('{"auto_map": 3}')
+    configuration = json.loads((tmp_path / "config.json").read_bytes())
+    (tmp_path / "config.json").write_text(json.dumps(configuration | {"attn_implementation": "sdpa", "auto_map": None}))
+    check_model_folder("key", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../x.safetensors", "x.bin", "missing.safetensors"])
+def test_an_index_can_only_name_shards_that_are_there(name: str, weights: Path, tmp_path: Path) -> None:
+    (a_copy(weights, tmp_path) / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
+    assert refusal(tmp_path).startswith(f"model.safetensors.index.json: it names '{name}'")
+
+
+@pytest.mark.parametrize("content", [b"[]", b"{", b"\xff", b"[" * 100_000])
+def test_a_configuration_that_is_no_json_object_is_refused(content: bytes, weights: Path, tmp_path: Path) -> None:
+    (a_copy(weights, tmp_path) / "config.json").write_bytes(content)
+    assert refusal(tmp_path).startswith("config.json: not ")
+
+
+# --- GGUF ----------------------------------------------------------------------------------------------------------
+
+
+def interleaved(rows: Array, heads: int) -> Array:
+    """Queries and keys in the order of GGUF's rotary embedding: the halves of each head one by one."""
+    return np.ascontiguousarray(rows.reshape(heads, 2, -1, rows.shape[1]).swapaxes(1, 2).reshape(rows.shape))
+
+
+def write_gguf(folder: Path) -> Path:
+    """A tiny Llama as GGUF, whose tokenizer and configuration disagree on the end of text as SmolLM2's do."""
+    source = tiny_model(folder / "llama", "llama")
+    configuration = json.loads((source / "config.json").read_bytes())
+    tensors = load_file(source / "model.safetensors")
+    path = folder / "tiny.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_name("Tiny")
+    writer.add_vocab_size(configuration["vocab_size"])
+    writer.add_context_length(configuration["max_position_embeddings"])
+    writer.add_embedding_length(configuration["hidden_size"])
+    writer.add_feed_forward_length(configuration["intermediate_size"])
+    writer.add_block_count(configuration["num_hidden_layers"])
+    writer.add_head_count(configuration["num_attention_heads"])
+    writer.add_head_count_kv(configuration["num_key_value_heads"])
+    writer.add_layer_norm_rms_eps(configuration["rms_norm_eps"])
+    writer.add_rope_freq_base(10_000.0)
+    vocabulary = tiny_tokenizer().get_vocab()
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(sorted(vocabulary, key=lambda token: vocabulary[token]))
+    writer.add_token_types([3 if vocabulary["<|endoftext|>"] == number else 1 for number in range(len(vocabulary))])
+    merges = json.loads(tiny_tokenizer().backend_tokenizer.to_str())["model"]["merges"]
+    writer.add_token_merges([" ".join(merge) for merge in merges])
+    writer.add_bos_token_id(vocabulary["<|endoftext|>"])
+    writer.add_eos_token_id(vocabulary["<|endoftext|>"])
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, configuration["num_hidden_layers"])
+    for name, tensor in tensors.items():
+        stem, _, suffix = name.rpartition(".")
+        found = names.get_name(stem)
+        assert found is not None, name
+        heads = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}.get(stem.rpartition(".")[2])
+        array = tensor.numpy() if heads is None else interleaved(tensor.numpy(), configuration[heads])
+        writer.add_tensor(f"{found}.{suffix}", array)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_gguf_becomes_a_clean_folder_with_tied_weights_once_and_the_same_bytes_twice(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path)
+    value = shipped()
+    value["datasets"]["x"] = local_dialogues(tmp_path / "corpus")
+    entry = {"path": path.name, "sha256": sha256_of(path)}
+    value["models"]["x"] = {"format": "gguf", "source": f"file:{tmp_path}", "files": {"model.gguf": entry}}
+    done = download(tmp_path, value | {"dataset": "x", "model": "x"}, PYTHONHASHSEED="1")
+    assert done.returncode == 0, done.stderr
+    written = contents(tmp_path / "data/model")
+    assert set(written) == {*MODEL_FILES, "manifest.json"}
+    (tmp_path / "again").mkdir()
+    convert_gguf("key", path, tmp_path / "again")  # in this process, with another seed of its hashes
+    for name, content in contents(tmp_path / "again").items():
+        assert content == written[name], name
+    stored = load_file(tmp_path / "data/model/model.safetensors")
+    assert "lm_head.weight" not in stored
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float32}
+    assert "quantization_config" not in json.loads(written["config.json"])
+    check_model_folder("key", tmp_path / "data/model")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "data/model")
+    assert model.lm_head.weight is model.get_input_embeddings().weight
+    original = AutoModelForCausalLM.from_pretrained(tmp_path / "llama")
+    ids = torch.tensor([[5, 6, 7, 8]])
+    torch.testing.assert_close(model(ids).logits, original(ids).logits)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "data/model")
+    text = "my sister , is really great . Oh , why ?"
+    assert tokenizer.decode(tokenizer(text).input_ids) == text
+    assert tokenizer.clean_up_tokenization_spaces is False
+    assert tokenizer.eos_token_id == model.config.eos_token_id
+
+
+def test_the_tokenizers_end_of_text_is_the_configurations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SmolLM2's GGUF says <|im_start|> in one place and <|im_end|> in the other."""
+    path = write_gguf(tmp_path)
+    load = AutoModelForCausalLM.from_pretrained
+
+    def disagreeing(*words: Any, **options: Any) -> Any:
+        model = load(*words, **options)
+        model.config.eos_token_id = [7]
+        return model
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", disagreeing)
+    (tmp_path / "out").mkdir()
+    convert_gguf("key", path, tmp_path / "out")
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").eos_token_id == 7
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04", b"", b"GGUF", b"GGUF\x03\0\0\0" + bytes(100)])
+def test_what_is_no_gguf_is_an_error_of_one_line(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_bytes(content)
+    with pytest.raises(StageError, match=r"^key: .*GGUF file"):
+        convert_gguf("key", tmp_path / "model.gguf", tmp_path)
+
+
+def test_half_precision_stays_on_disk(tmp_path: Path, params: dict[str, Any], weights: Path) -> None:
+    half = a_copy_in(tmp_path / "half", weights)
+    tensors = {name: tensor.half() for name, tensor in load_file(weights / "model.safetensors").items()}
+    save_file(tensors, half / "model.safetensors", metadata={"format": "pt"})
+    params["models"]["x"] = local_model(half)
+    assert download(tmp_path, params).returncode == 0
+    assert {each.dtype for each in load_file(tmp_path / "data/model/model.safetensors").values()} == {torch.float16}
+
+
+def a_copy_in(folder: Path, weights: Path) -> Path:
+    folder.mkdir()
+    return a_copy(weights, folder)

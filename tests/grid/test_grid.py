@@ -1,0 +1,336 @@
+"""The grid through real DVC and real kills, on a pipeline of the same shape whose stages take a moment each."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from ruamel.yaml import YAML
+
+from stages.grid.configurations import Configuration
+from stages.grid.experiments import check_configurations, experiment_ref, finished_experiments, git
+from stages.grid.status import Status
+from stages.plumbing.errors import StageError
+from tests.tiny import command, commit_all, tiny_project
+
+GRID = ["--models", "tiny-gpt2", "tiny-llama", "--methods", "soft", "--regimes", "100", "50", "--jobs", "2"]
+NAMES = {f"tiny-{family}-soft-{regime}" for family in ("gpt2", "llama") for regime in (50, 100)}
+STEPS = 8
+
+TOY = '''"""python toy.py STAGE OUTPUT KEY...: writes the values of some parameters, slowly if STAGE is train."""
+import json, os, pathlib, signal, sys, time
+from ruamel.yaml import YAML
+
+stage, output, *keys = sys.argv[1:]
+params = YAML(typ="safe", pure=True).load(pathlib.Path("params.yaml"))
+values = {key: params[key] for key in keys}
+name = "-".join([stage, *map(str, values.values())])
+with open(os.environ["TOY_LOG"], "a") as log:
+    log.write(name + "\\n")
+signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.5), print("saved"), sys.exit(143)))
+if stage == "train":
+    if os.environ.get("TOY_FAILS") == name:
+        sys.exit("ERROR train: every trial diverged; lower the learning rates")
+    state = pathlib.Path(os.environ["DIALOG_PROMPTING_STATE"], "toy", name)
+    state.parent.mkdir(parents=True, exist_ok=True)
+    for step in range(int(state.read_text()) if state.exists() else 0, STEPS):
+        print(f"step {step}", flush=True)
+        time.sleep(0.15)
+        state.with_suffix(".new").write_text(str(step + 1))
+        state.with_suffix(".new").replace(state)
+pathlib.Path(output).parent.mkdir(parents=True, exist_ok=True)
+pathlib.Path(output).write_text(json.dumps(values))
+'''.replace("STEPS", str(STEPS))
+
+PIPELINE: dict[str, Any] = {
+    "download": {"params": ["model"], "outs": ["data/model"]},
+    "pair_extract": {"params": ["dataset"], "outs": ["data/pairs"]},
+    "subset": {"params": ["regime"], "deps": ["data/pairs"], "outs": ["data/subset"]},
+    "train": {"params": ["method", "model", "regime"], "deps": ["data/subset", "data/model"], "outs": ["data/train"]},
+    "score": {"params": ["method", "model", "regime"], "deps": ["data/train"], "metrics": ["metrics/score.json"]},
+}
+
+
+def toy_stage(name: str, stage: dict[str, Any]) -> dict[str, Any]:
+    output = (stage.get("outs") or stage["metrics"])[0]
+    made = {**stage, "cmd": " ".join(["python", "toy.py", name, output, *stage["params"]])}
+    made["deps"] = ["toy.py", *stage.get("deps", [])]
+    return {**made, "metrics": [{output: {"cache": False}}]} if "metrics" in stage else made
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with the toy pipeline, committed; nothing has run."""
+    project = tiny_project(tmp_path_factory.mktemp("toy") / "project")
+    (project / "toy.py").write_text(TOY, encoding="utf-8")
+    pipeline = {"stages": {name: toy_stage(name, stage) for name, stage in PIPELINE.items()}}
+    YAML().dump(pipeline, project / "dvc.yaml")
+    commit_all(project)
+    return project
+
+
+@pytest.fixture
+def project(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TOY_LOG", str(tmp_path / "toy.log"))
+    return Path(shutil.copytree(toy, tmp_path / "project", symlinks=True))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project after a whole grid."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    project = Path(shutil.copytree(toy, folder / "project", symlinks=True))
+    command(project, "python", "-m", "stages.grid", *GRID, TOY_LOG=str(folder / "toy.log"))
+    return project
+
+
+def start(project: Path, *words: str) -> subprocess.Popen[str]:
+    """Start a grid in a process group of its own."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.Popen(
+        ["python", "-m", "stages.grid", *words],
+        cwd=project,
+        env={**os.environ, "PATH": path},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def trees(project: Path) -> dict[str, str]:
+    """Each experiment's name and the hash of all that it holds."""
+    finished = finished_experiments(project, git(project, "rev-parse", "HEAD"))
+    return {name: git(project, "rev-parse", f"{commit}^{{tree}}") for name, commit in finished.items()}
+
+
+def stages_in(log: Path) -> list[str]:
+    return sorted(log.read_text(encoding="utf-8").split())
+
+
+def wait_for(condition: Any, seconds: float = 150) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def at_work(project: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.cwd().startswith(str(project)) and process.pid != os.getpid():
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_each_experiment_is_made_and_what_they_share_runs_once(undisturbed: Path) -> None:
+    assert set(trees(undisturbed)) == NAMES
+    ran = stages_in(undisturbed.parent / "toy.log")
+    shared = ["download-tiny-gpt2", "download-tiny-llama", "pair_extract-tiny", "subset-100", "subset-50"]
+    each = [
+        f"{stage}-soft-tiny-{model}-{regime}"
+        for stage in ("train", "score")
+        for model in ("gpt2", "llama")
+        for regime in (50, 100)
+    ]
+    assert ran == sorted(shared + each)
+    for name in NAMES:
+        score = json.loads(git(undisturbed, "show", f"{trees(undisturbed)[name]}:metrics/score.json"))
+        assert "-".join([score["model"], score["method"], str(score["regime"])]) == name
+
+
+def test_the_workspace_of_the_user_stays_as_it_was(undisturbed: Path) -> None:
+    assert git(undisturbed, "status", "--porcelain") == ""
+    assert git(undisturbed, "for-each-ref", "refs/stash", "refs/exps/exec", "refs/exps/stash") == ""
+    assert not (undisturbed / "data").exists()
+    assert not (undisturbed / ".state/grid/lanes").exists()
+
+
+def test_what_is_done_is_skipped_and_shown(undisturbed: Path) -> None:
+    before = (undisturbed.parent / "toy.log").read_bytes()
+    again = command(undisturbed, "python", "-m", "stages.grid", *GRID, TOY_LOG=str(undisturbed.parent / "toy.log"))
+    assert again.stdout.strip() == "4 experiments: 4 done; time left: none"
+    assert (undisturbed.parent / "toy.log").read_bytes() == before
+    shown = command(
+        undisturbed, "python", "-m", "stages.grid", *GRID, "--status", "--methods", "soft", "dynamic"
+    ).stdout
+    lines = shown.splitlines()
+    states = {line.split()[1]: line.split()[0] for line in lines[:-1]}
+    assert states == {**dict.fromkeys(NAMES, "done"), **{name.replace("soft", "dynamic"): "waiting" for name in NAMES}}
+    assert lines[-1].startswith("8 experiments: 4 done, 4 waiting; time left: about 0:")
+
+
+def test_the_status_without_a_choice_is_that_of_all_that_was_started(project: Path) -> None:
+    assert command(project, "python", "-m", "stages.grid", "--status").stdout == "no grid was started here\n"
+    words = ["--models", "tiny-gpt2", "--methods", "soft", "--regimes", "50", "100", "-S", "seed=1"]
+    command(project, "python", "-m", "stages.grid", *words, fails=True, TOY_FAILS="train-soft-tiny-gpt2-50")
+    first = git(project, "rev-parse", "HEAD")
+    (project / "params.yaml").write_text((project / "params.yaml").read_text("utf-8") + "\n# a comment\n", "utf-8")
+    commit_all(project)
+    grid = start(project, "--models", "tiny-gpt2", "--methods", "soft", "dynamic", "--regimes", "20")
+    ledger = project / ".state/grid/status.json"
+    wait_for(lambda: "dynamic" in ledger.read_text(encoding="utf-8"))
+    os.killpg(grid.pid, signal.SIGKILL)
+    grid.wait()
+    shown = command(project, "python", "-m", "stages.grid", "--status").stdout.splitlines()
+    assert [line.split()[:2] for line in shown if line and "experiments: " not in line] == [
+        ["from", "commit"],
+        ["waiting", "tiny-gpt2-dynamic-20"],
+        ["waiting", "tiny-gpt2-soft-20"],
+        ["from", "commit"],
+        ["failed", "tiny-gpt2-soft-50-seed-1"],
+        ["done", "tiny-gpt2-soft-100-seed-1"],
+    ]
+    assert f"from commit {first[:10]}" in shown
+    assert shown[-1].startswith("2 experiments: 1 done, 1 failed; time left: about 0:")
+
+
+def test_a_grid_killed_again_and_again_ends_equal_to_an_undisturbed_one(
+    undisturbed: Path, project: Path, tmp_path: Path
+) -> None:
+    chance = random.Random(0)
+    for _ in range(4):
+        grid = start(project, *GRID)
+        time.sleep(chance.uniform(1.0, 6.0))
+        os.killpg(grid.pid, signal.SIGKILL)
+        grid.wait()
+    command(project, "python", "-m", "stages.grid", *GRID)
+    assert trees(project) == trees(undisturbed)
+    assert git(project, "status", "--porcelain") == ""
+
+
+def test_a_stop_waits_until_the_stages_have_saved_and_the_next_grid_goes_on(project: Path) -> None:
+    words = ["--models", "tiny-gpt2", "--methods", "soft", "--regimes", "50"]
+    log = project / ".state/grid/logs/tiny-gpt2-soft-50.log"
+    grid = start(project, *words)
+    wait_for(lambda: log.exists() and "step 2" in log.read_text(encoding="utf-8"))
+    os.kill(grid.pid, signal.SIGTERM)
+    assert grid.wait(timeout=150) == 143
+    assert "saved" in log.read_text(encoding="utf-8")
+    assert at_work(project) == []
+    command(project, "python", "-m", "stages.grid", *words)
+    steps = [line for line in log.read_text(encoding="utf-8").splitlines() if line.startswith("step ")]
+    assert len(steps) <= STEPS + 1, "steps that were done were done again"
+    assert set(trees(project)) == {"tiny-gpt2-soft-50"}
+
+
+def test_what_a_grid_that_was_killed_alone_left_at_work_is_stopped_first(project: Path) -> None:
+    words = ["--models", "tiny-gpt2", "--methods", "soft", "--regimes", "50"]
+    log = project / ".state/grid/logs/tiny-gpt2-soft-50.log"
+    grid = start(project, *words)
+    wait_for(lambda: log.exists() and "step 2" in log.read_text(encoding="utf-8"))
+    grid.kill()
+    grid.wait()
+    assert at_work(project) != []
+    assert "running" in command(project, "python", "-m", "stages.grid", *words, "--status").stdout
+    again = command(project, "python", "-m", "stages.grid", *words)
+    assert "stopping what an earlier grid left at work" in again.stdout
+    assert set(trees(project)) == {"tiny-gpt2-soft-50"}
+
+
+def test_one_that_fails_is_named_and_tried_again_and_the_others_are_run(project: Path) -> None:
+    words = ["--models", "tiny-gpt2", "--methods", "soft", "--regimes", "50", "100"]
+    failed = command(project, "python", "-m", "stages.grid", *words, fails=True, TOY_FAILS="train-soft-tiny-gpt2-50")
+    assert failed.stderr.splitlines()[-1].startswith("ERROR grid: 1 experiments: failed: tiny-gpt2-soft-50; ")
+    assert set(trees(project)) == {"tiny-gpt2-soft-100"}
+    status = command(project, "python", "-m", "stages.grid", *words, "--status").stdout
+    line = next(line for line in status.splitlines() if " tiny-gpt2-soft-50 " in line)
+    assert line.startswith("failed")
+    assert line.endswith("ERROR train: every trial diverged; lower the learning rates")
+    command(project, "python", "-m", "stages.grid", *words)
+    assert set(trees(project)) == {"tiny-gpt2-soft-50", "tiny-gpt2-soft-100"}
+
+
+def test_two_grids_at_once_are_refused(project: Path) -> None:
+    first = start(project, *GRID)
+    wait_for((project / ".state/grid/lock").exists)
+    second = command(project, "python", "-m", "stages.grid", *GRID, fails=True, DIALOG_PROMPTING_LOCK_SECONDS="0")
+    assert f"held by process {first.pid}" in second.stderr
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--methods", "softly"], "'softly' is no entry of methods"),
+        (["--regimes", "0"], "regime"),
+        (["-S", "protocol=papers"], "'papers' is no entry of protocols"),
+        (["-S", "protokoll=paper"], "-S protokoll=paper: params.yaml has no key 'protokoll'"),
+        (["-S", "seed"], "-S seed: not of the form key=value"),
+        (["-S", "model=gpt2"], "-S model=gpt2: set by the grid itself"),
+    ],
+)
+def test_a_grid_that_cannot_run_is_refused_before_it_starts(project: Path, words: list[str], message: str) -> None:
+    refused = command(project, "python", "-m", "stages.grid", "--models", "tiny-gpt2", *words, fails=True)
+    assert message in refused.stderr.splitlines()[-1]
+    assert not (project / ".state/grid").exists()
+
+
+def test_uncommitted_parameters_are_refused(project: Path) -> None:
+    (project / "params.yaml").write_text((project / "params.yaml").read_text("utf-8") + "\n# a comment\n", "utf-8")
+    refused = command(project, "python", "-m", "stages.grid", *GRID, fails=True)
+    assert "ERROR grid: params.yaml: changed since the last commit; " in refused.stderr
+
+
+def test_an_experiment_of_the_same_name_with_other_parameters_is_no_result(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    head = git(project, "rev-parse", "HEAD")
+    wanted = Configuration("tiny-gpt2", "soft", 100)
+    check_configurations(project, head, [wanted])
+    git(project, "update-ref", experiment_ref(head, wanted.name), head)
+    with pytest.raises(StageError, match="it was made with another method"):
+        check_configurations(project, head, [wanted])
+
+
+def test_a_relative_folder_is_no_source_of_a_grid(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    params = YAML(typ="safe", pure=True).load(project / "params.yaml")
+    params["datasets"]["tiny"]["source"] = "file:../dialogues"
+    YAML().dump(params, project / "params.yaml")
+    commit_all(project)
+    with pytest.raises(StageError, match=r"datasets\.tiny\.source: .* is relative"):
+        check_configurations(project, git(project, "rev-parse", "HEAD"), [Configuration("tiny-gpt2", "soft", 100)])
+
+
+def test_names_are_readable_and_tell_settings_apart() -> None:
+    assert Configuration("gpt2", "fine-tune", 100.0).name == "gpt2-fine-tune-100"
+    assert (
+        Configuration("gpt2", "soft", 12.5, ("protocol=paper", "seed=1")).name == "gpt2-soft-12.5-protocol-paper-seed-1"
+    )
+    assert Configuration("gpt2", "soft", 10, ("runtime.threads=1",)).name == "gpt2-soft-10"
+    assert Configuration("gpt2", "soft", 10, ("drop_overlap=true",)).overrides[-1] == "drop_overlap=true"
+
+
+def test_the_time_left_is_judged_by_the_most_similar_that_is_done(tmp_path: Path) -> None:
+    ledger = Status(tmp_path / "status.json")
+    soft, dynamic = partial(Configuration, "gpt2", "soft"), partial(Configuration, "gpt2", "dynamic")
+    assert ledger.seconds_left([soft(10)], 1) is None
+    ledger.note(soft(10), state="done", seconds=20.0)
+    assert ledger.seconds_left([dynamic(30), soft(100)], 1) == pytest.approx(60 + 200)
+    ledger.note(dynamic(10), state="done", seconds=50.0)
+    ledger.note(dynamic(30), state="running", seconds=100.0)
+    assert ledger.seconds_left([dynamic(30), soft(100)], 1) == pytest.approx(50 + 200)
+    assert ledger.seconds_left([dynamic(30), soft(100)], 2) == pytest.approx(200)
+    assert Status(tmp_path / "status.json").seconds_left([soft(100)], 1) == pytest.approx(200)
+
+
+def test_a_damaged_ledger_costs_only_the_estimate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "status.json").write_text("[1]")
+    assert Status(tmp_path / "status.json").entries == {}
+    assert "not readable" in capsys.readouterr().out

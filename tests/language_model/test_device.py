@@ -1,0 +1,47 @@
+"""A device that is not there is refused; memory that is freed stays with the process, unless told otherwise."""
+
+import platform
+import subprocess
+import sys
+
+import psutil
+import pytest
+import torch
+
+from stages.language_model.device import choose_device
+from stages.params.schema import Runtime
+from stages.plumbing.errors import StageError
+from tests.tiny import ROOT
+
+MIB_THAT_STAY = """
+import sys, psutil, torch
+from stages.language_model.device import keep_freed_memory
+keep_freed_memory(sys.argv[1] == "keep")
+before = psutil.Process().memory_info().rss
+block = torch.full((int(sys.argv[2]) << 20,), 1, dtype=torch.uint8)
+del block
+print((psutil.Process().memory_info().rss - before) >> 20)
+"""
+
+
+def mib_that_stay(how: str, mib: int) -> int:
+    words = [sys.executable, "-c", MIB_THAT_STAY, how, str(mib)]
+    return int(subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library's allocator is left alone")
+@pytest.mark.parametrize("mib", [256, 2560])  # twelve trials free more than 2 GiB at a time
+def test_freed_memory_stays_until_it_is_given_back(mib: int) -> None:
+    if psutil.virtual_memory().available < 3 * mib << 20:
+        pytest.skip("too little memory")
+    assert mib_that_stay("keep", mib) > 0.8 * mib
+    assert mib_that_stay("give back", mib) < 50
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here is one")
+def test_a_gpu_that_is_not_there_is_refused_where_it_was_asked_for() -> None:
+    runtime = Runtime(device="cuda", threads=0, decode_rows=0)
+    with pytest.raises(StageError, match=r"params\.yaml: runtime.device: cuda, which"):
+        choose_device(runtime)
+    with pytest.raises(StageError, match="--device: cuda, which"):
+        choose_device(runtime, asked_in="--device")

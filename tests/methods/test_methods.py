@@ -1,0 +1,141 @@
+"""What each method trains, and the prompts that it makes."""
+
+import pytest
+import torch
+
+from stages.train.batches import collate
+from stages.train.trials import TrialsPerPass, new_trial, train_step
+from tests.models import FAMILIES, SETTINGS, TRAINING, base_model, method, pairs, weights
+
+TRAINED = [name for name in SETTINGS if name != "zero-shot"]
+
+
+def layer_parameters(family: str, width: int) -> int:
+    """Parameters of one layer of the tiny models, by hand."""
+    if family == "gpt2":
+        return (
+            2 * 2 * width + (width * 3 * width + 3 * width) + (width * width + width) + (8 * width * width + 5 * width)
+        )
+    return 2 * width + 2 * width * width + 2 * width * width // 2 + 3 * width * 2 * width
+
+
+@pytest.mark.parametrize(("family", "tied"), FAMILIES)
+@pytest.mark.parametrize("name", list(SETTINGS))
+def test_the_number_of_trained_parameters_equals_a_formula(name: str, family: str, tied: bool) -> None:
+    one = method(name, family, tied)
+    vocabulary, width = one.base.embeddings.shape
+    positions = 512 * width if family == "gpt2" else 0
+    norm = 2 * width if family == "gpt2" else width
+    layer = layer_parameters(family, width)
+    embeddings = vocabulary * width
+    expected = {
+        "fine-tune": embeddings * (1 if tied else 2) + positions + 2 * layer + norm,
+        "soft": 32 * width + embeddings,
+        "soft-classic": 32 * width,
+        "dynamic": embeddings + positions + layer + norm,
+        "dynamic-first-layers": embeddings + positions + layer + norm,
+        "zero-shot": 0,
+    }
+    assert sum(value.numel() for value in weights(one).values()) == expected[name]
+
+
+@pytest.mark.parametrize(("family", "tied"), FAMILIES)
+@pytest.mark.parametrize("name", TRAINED)
+def test_one_optimizer_step_changes_exactly_the_method_s_parameters(name: str, family: str, tied: bool) -> None:
+    one = method(name, family, tied)
+    frozen = {key: value.clone() for key, value in one.base.model.state_dict().items()}
+    trial = new_trial(weights(one), 0, 1e-2, TRAINING)
+    before = {key: value.detach().clone() for key, value in trial.weights.items()}
+    train_step(one, [trial], collate(pairs(4)), TRAINING, TrialsPerPass(1), dropout_seed=0)
+    assert {key for key, value in trial.weights.items() if not torch.equal(value, before[key])} == set(before)
+    for key, value in one.base.model.state_dict().items():
+        assert torch.equal(value, frozen[key]), key
+
+
+def test_the_saved_names_are_an_exact_set() -> None:
+    layer = {
+        f"controller.h.0.{part}.{kind}"
+        for part in ("ln_1", "ln_2", "attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+        for kind in ("weight", "bias")
+    }
+    norm = {"controller.ln_f.weight", "controller.ln_f.bias"}
+    assert set(weights(method("dynamic"))) == {"embeddings", "controller.wpe.weight"} | layer | norm
+    assert set(weights(method("soft"))) == {"embeddings", "prompt"}
+    assert set(weights(method("soft-classic"))) == {"prompt"}
+    assert set(weights(method("zero-shot"))) == set()
+    assert "lm_head.weight" not in weights(method("fine-tune"))  # tied: stored once
+    assert "lm_head.weight" in weights(method("fine-tune", "llama", tied=False))
+
+
+@pytest.mark.parametrize(("family", "tied"), FAMILIES)
+def test_a_tied_output_layer_is_the_trial_s_word_embeddings(family: str, tied: bool) -> None:
+    for name in ("fine-tune", "soft", "dynamic"):
+        one = method(name, family, tied)
+        own = weights(one)
+        embedded = one.embed(own, torch.tensor([7]))
+        output = (one.output(own) or {}).get("weight")
+        if tied:
+            assert output is not None
+            assert torch.equal(output[7], embedded[0])
+            assert any(output is value for value in own.values())
+        elif name != "fine-tune":
+            assert output is None
+    assert base_model(family, tied).tied == tied
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("name", ["dynamic", "dynamic-first-layers"])
+def test_dynamic_prompts_differ_between_queries_and_depend_on_earlier_tokens_only(name: str, family: str) -> None:
+    one = method(name, family)
+    own = weights(one)
+    query = torch.tensor([[5, 6, 7, 8, 9]])
+    other_end = torch.tensor([[5, 6, 7, 99, 98]])
+    prompt = one.prompt(own, one.embed(own, query))
+    changed = one.prompt(own, one.embed(own, other_end))
+    assert prompt is not None and changed is not None
+    assert prompt.shape == (1, 5, one.base.width)
+    assert torch.allclose(prompt[:, :3], changed[:, :3], atol=1e-6)
+    assert not torch.allclose(prompt[:, 3:], changed[:, 3:], atol=1e-3)
+
+
+def test_a_soft_prompt_is_the_same_rows_for_every_query() -> None:
+    one = method("soft")
+    own = weights(one)
+    short, long = (one.prompt(own, torch.zeros(2, length, one.base.width)) for length in (3, 6))
+    assert short is not None and long is not None
+    assert torch.equal(short[0], own["prompt"][:3])
+    assert torch.equal(long[1, :3], short[0])
+
+
+@pytest.mark.parametrize("name", list(SETTINGS))
+def test_a_method_makes_the_prompt_that_its_layout_has_room_for(name: str) -> None:
+    one = method(name)
+    own = weights(one)
+    prompt = one.prompt(own, one.embed(own, torch.arange(1, 6).unsqueeze(0)))
+    assert (0 if prompt is None else prompt.shape[1]) == one.layout([5]).prompts[0]
+
+
+def test_prompts_start_at_the_size_of_word_embeddings() -> None:
+    for name in ("soft", "dynamic", "dynamic-first-layers"):
+        one = method(name)
+        own = weights(one)
+        prompt = one.prompt(own, one.embed(own, torch.arange(1, 25).unsqueeze(0)))
+        assert prompt is not None
+        ratio = float(prompt.square().mean().sqrt() / one.base.embeddings.square().mean().sqrt())
+        assert 0.8 < ratio < 1.25
+
+
+def test_the_first_layers_are_the_language_model_s() -> None:
+    one = method("dynamic-first-layers")
+    own, layers = weights(one), dict(one.base.model.base_model.named_parameters())
+    assert torch.equal(own["controller.h.0.mlp.c_fc.weight"], layers["h.0.mlp.c_fc.weight"])
+    random = weights(method("dynamic"))
+    assert not torch.equal(random["controller.h.0.mlp.c_fc.weight"], layers["h.0.mlp.c_fc.weight"])
+
+
+def test_the_same_seed_gives_the_same_start() -> None:
+    for name in ("soft", "dynamic"):
+        one = method(name)
+        first, same, other = weights(one, 1), weights(one, 1), weights(one, 2)
+        assert all(torch.equal(first[key], same[key]) for key in first)
+        assert not all(torch.equal(first[key], other[key]) for key in first)

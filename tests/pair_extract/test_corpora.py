@@ -1,0 +1,281 @@
+"""Corpora as they come: every format, every kind of dirt, each of it counted, and the same whatever the order."""
+
+import json
+import random
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from stages.pair_extract.corpora import COUNTED, content_id, read_corpus, split_dialogues
+from stages.params.sources import Dataset, Split
+from stages.plumbing.errors import StageError
+from stages.records import Dialogue
+from tests.tiny import tiny_dialogues
+
+DIALOGUES = [["hi", "hello", "how are you"], ["what is that", "a dog"], ["one", "two", "three", "four"]]
+SPLIT = {"validation": 1, "test": 1, "seed": 0}
+FORMATS = ("chitchat", "eou", "jsonl", "parquet")
+
+
+def entry(format_: str, splits: Sequence[str] = ("train", "validation", "test")) -> Dataset:
+    files = {split: {"path": "x", "sha256": "0" * 64} for split in splits}
+    split = SPLIT if "all" in splits else None
+    return Dataset.model_validate({"format": format_, "source": "file:x", "files": files, "split": split})
+
+
+def encode(format_: str, dialogues: Sequence[Sequence[str]]) -> bytes:
+    if format_ == "chitchat":
+        turns = [[[{"text": text, "sender": "x"}] for text in dialogue] for dialogue in dialogues]
+        return json.dumps({f"id{number}": {"messages": each} for number, each in enumerate(turns)}).encode()
+    if format_ == "eou":
+        return "".join("".join(f"{turn} __eou__ " for turn in turns) + "\n" for turns in dialogues).encode()
+    if format_ == "jsonl":
+        return "".join(json.dumps(turns) + "\n" for turns in dialogues).encode()
+    buffer = pa.BufferOutputStream()
+    pyarrow.parquet.write_table(pa.table({"dialog": dialogues, "act": [[1]] * len(dialogues)}), buffer)
+    return bytes(buffer.getvalue().to_pybytes())
+
+
+def read(format_: str, content: bytes, folder: Path) -> tuple[list[Dialogue], Counter[str]]:
+    """The training dialogues of a corpus whose training file has this content."""
+    dataset = entry(format_)
+    for split in ("train", "validation", "test"):
+        (folder / dataset.file_name(split)).write_bytes(content if split == "train" else encode(format_, DIALOGUES))
+    dialogues, counts = read_corpus("datasets.x", dataset, folder)
+    return dialogues["train"], counts["train"]
+
+
+def turns_of(dialogues: Sequence[Dialogue]) -> list[list[str]]:
+    return sorted(dialogue.turns for dialogue in dialogues)
+
+
+def refusal(format_: str, content: bytes, folder: Path) -> str:
+    with pytest.raises(StageError) as caught:
+        read(format_, content, folder)
+    return str(caught.value).removeprefix(f"{folder}/")
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_each_format_gives_the_same_dialogues_with_the_same_ids(format_: str, tmp_path: Path) -> None:
+    dialogues, counts = read(format_, encode(format_, DIALOGUES), tmp_path)
+    assert turns_of(dialogues) == sorted(DIALOGUES)
+    assert {each.dialogue for each in dialogues} == {content_id(turns) for turns in DIALOGUES}
+    assert +counts == Counter(dialogues=3, turns=9)
+    assert set(counts) == set(COUNTED)  # zeros too: a report always has the same keys
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_the_order_in_the_file_makes_no_difference(format_: str, tmp_path: Path) -> None:
+    corpus = [*tiny_dialogues(40), *tiny_dialogues(5)]  # with duplicates
+    shuffled = random.Random(1).sample(corpus, len(corpus))
+    assert read(format_, encode(format_, corpus), tmp_path) == read(format_, encode(format_, shuffled), tmp_path)
+
+
+def test_a_turn_of_chitchat_is_the_messages_sent_in_a_row(tmp_path: Path) -> None:
+    messages = [[{"text": "hi "}, {"text": " "}, {"text": "how are you"}], [{"text": "fine\r\nthanks"}]]
+    dialogues, _ = read("chitchat", json.dumps({"a": {"messages": messages, "start": 1}}).encode(), tmp_path)
+    assert turns_of(dialogues) == [["hi how are you", "fine thanks"]]
+
+
+@pytest.mark.parametrize("line", [["a", "b"], {"turns": ["a", "b"]}, {"dialog": ["a", "b"], "act": [1, 2]}])
+def test_a_json_line_is_a_list_or_has_one(line: Any, tmp_path: Path) -> None:
+    dialogues, _ = read("jsonl", json.dumps(line).encode(), tmp_path)
+    assert turns_of(dialogues) == [["a", "b"]]
+
+
+def test_parquet_may_call_its_column_turns(tmp_path: Path) -> None:
+    buffer = pa.BufferOutputStream()
+    pyarrow.parquet.write_table(pa.table({"turns": DIALOGUES}), buffer)
+    dialogues, _ = read("parquet", buffer.getvalue().to_pybytes(), tmp_path)
+    assert turns_of(dialogues) == sorted(DIALOGUES)
+
+
+# --- dirt that is mended and counted -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("format_", ["eou", "jsonl"])
+def test_crlf_blank_lines_and_a_byte_order_mark_change_nothing(format_: str, tmp_path: Path) -> None:
+    clean = encode(format_, DIALOGUES)
+    dirty = b"\xef\xbb\xbf" + clean.replace(b"\n", b"\r\n") + b"\r\n  \n"
+    dialogues, counts = read(format_, dirty, tmp_path)
+    assert dialogues == read(format_, clean, tmp_path)[0]
+    assert +counts == Counter(dialogues=3, turns=9, byte_order_marks=1, blank_lines=2)
+
+
+def test_a_byte_order_mark_before_json_changes_nothing(tmp_path: Path) -> None:
+    dialogues, counts = read("chitchat", b"\xef\xbb\xbf" + encode("chitchat", DIALOGUES), tmp_path)
+    assert turns_of(dialogues) == sorted(DIALOGUES)
+    assert counts["byte_order_marks"] == 1
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\r"])
+@pytest.mark.parametrize("format_", FORMATS)
+def test_only_a_line_feed_ends_a_line_and_no_turn_keeps_a_break(format_: str, separator: str, tmp_path: Path) -> None:
+    content = encode(format_, [[f"one{separator}two", "three"]])
+    if format_ in ("chitchat", "jsonl"):  # as itself, where JSON allows it, and not escaped
+        content = content.decode().replace("\\u2028", "\u2028").replace("\\u2029", "\u2029").encode()
+    dialogues, _ = read(format_, content, tmp_path)
+    assert turns_of(dialogues) == [["one two", "three"]]
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_emoji_and_right_to_left_text_stay_as_they_are(format_: str, tmp_path: Path) -> None:
+    turns = ["👩‍👩‍👧 ok 🇩🇪", "مرحبا כן", "naïve ﬁ Å"]
+    assert turns_of(read(format_, encode(format_, [turns]), tmp_path)[0]) == [turns]
+
+
+@pytest.mark.parametrize("format_", ["chitchat", "jsonl"])
+def test_nul_and_halves_of_surrogate_pairs_are_removed_and_counted(format_: str, tmp_path: Path) -> None:
+    dialogues, counts = read(format_, encode(format_, [["a\0b", "c\ud83dd", "\0"]]), tmp_path)
+    assert turns_of(dialogues) == [["ab", "cd", ""]]
+    assert counts["removed_characters"] == 3
+    assert counts["empty_turns"] == 1
+
+
+def test_nul_in_a_text_file_is_removed_and_counted(tmp_path: Path) -> None:
+    dialogues, counts = read("eou", b"a\0b __eou__ c __eou__\n", tmp_path)
+    assert turns_of(dialogues) == [["ab", "c"]]
+    assert counts["removed_characters"] == 1
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_an_empty_or_blank_turn_keeps_its_place_and_is_counted(format_: str, tmp_path: Path) -> None:
+    dialogues, counts = read(format_, encode(format_, [["a", "", "b", " \t\u00a0 ", "c"]]), tmp_path)
+    assert turns_of(dialogues) == [["a", "", "b", "", "c"]]
+    assert +counts == Counter(dialogues=1, turns=5, empty_turns=2)
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_a_dialogue_of_one_turn_is_left_out_and_counted(format_: str, tmp_path: Path) -> None:
+    dialogues, counts = read(format_, encode(format_, [["a"], ["b", " "], ["c", "d"]]), tmp_path)
+    assert turns_of(dialogues) == [["c", "d"]]
+    assert +counts == Counter(dialogues=3, turns=5, empty_turns=1, unusable_dialogues=2)
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_a_turn_of_a_megabyte_is_kept(format_: str, tmp_path: Path) -> None:
+    long = "word " * 250_000 + "end"
+    assert turns_of(read(format_, encode(format_, [[long, "ok"]]), tmp_path)[0]) == [[long, "ok"]]
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_equal_dialogues_are_kept_under_names_of_their_own(format_: str, tmp_path: Path) -> None:
+    dialogues, counts = read(format_, encode(format_, [DIALOGUES[0]] * 3), tmp_path)
+    name = content_id(DIALOGUES[0])
+    assert [each.dialogue for each in dialogues] == [name, f"{name}-2", f"{name}-3"]
+    assert counts["duplicate_dialogues"] == 2
+
+
+def test_text_behind_the_last_mark_is_a_turn_if_the_line_goes_on_and_is_counted(tmp_path: Path) -> None:
+    dialogues, counts = read("eou", b"a __eou__ b\nc __eou__ d __eou__\n", tmp_path)
+    assert turns_of(dialogues) == [["a", "b"], ["c", "d"]]
+    assert counts["unmarked_turns"] == 1
+
+
+# --- what is refused, with its line --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_an_empty_file_is_refused(format_: str, tmp_path: Path) -> None:
+    assert refusal(format_, b"", tmp_path).startswith("train.")
+
+
+@pytest.mark.parametrize("format_", ["chitchat", "eou", "jsonl"])
+def test_bad_utf8_is_refused_with_its_line(format_: str, tmp_path: Path) -> None:
+    good = {"chitchat": b"{\n", "eou": b"a __eou__ b __eou__\n", "jsonl": b'["a", "b"]\n'}[format_]
+    message = refusal(format_, good + b"caf\xe9 __eou__ x __eou__\n", tmp_path)
+    assert ":2: not UTF-8 (byte 0xe9 at column 4); save the corpus as UTF-8" in message
+
+
+@pytest.mark.parametrize(
+    ("format_", "content", "expected"),
+    [
+        ("jsonl", b'["a", "b"]\n["c", "d', "train.jsonl:2: not JSON"),
+        ("jsonl", b'["a", "b"]\n\n{"turn": ["a", "b"]}\n', "train.jsonl:3: not a list of texts; write a dialogue a l"),
+        ("jsonl", b'["a", 1]\n', "train.jsonl:1: not a list of texts"),
+        ("jsonl", b'"ab"\n', "train.jsonl:1: not a list of texts"),
+        ("jsonl", b"[" * 100_000, "train.jsonl:1: not JSON"),
+        ("eou", b"a __eou__ b __eou__\nc __eou__ d", "train.txt:2: half a last line: no line break and no mark"),
+        ("eou", b'["a", "b"]\n', "train.txt:1: a line without __eou__"),
+        ("chitchat", b'{"a": {"messages": [[', "train.json: not JSON"),
+        ("chitchat", b"[]", "train.json: not a JSON object of conversations"),
+        ("chitchat", b'{"a": {"messages": [["text"]]}}', "train.json: a: a conversation of another shape"),
+        ("chitchat", b'{"a": {"messages": [[{"text": 1}]]}}', "train.json: a: a conversation of another shape"),
+        ("chitchat", b'{"a": {"turns": []}}', "train.json: a: a conversation of another shape"),
+        ("chitchat", b'{"a": ["x"]}', "train.json: a: a conversation of another shape"),
+        ("parquet", b"PAR1 not at all", "train.parquet: not a Parquet file"),
+        ("parquet", encode("parquet", DIALOGUES)[:-100], "train.parquet: not a Parquet file"),
+    ],
+)
+def test_another_shape_is_refused_with_its_place(format_: str, content: bytes, expected: str, tmp_path: Path) -> None:
+    assert refusal(format_, content, tmp_path).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({"text": ["a", "b"]}, "columns text; one of them must be called turns or dialog"),
+        ({"dialog": ["a", "b"]}, "row 1 of dialog: not a list of texts"),
+        ({"dialog": [["a", "b"], None]}, "row 2 of dialog: not a list of texts"),
+        ({"dialog": [["a", None]]}, "row 1 of dialog: not a list of texts"),
+        ({"dialog": pa.array([], pa.list_(pa.string()))}, "no rows"),
+    ],
+)
+def test_parquet_of_another_shape_is_refused(columns: dict[str, Any], expected: str, tmp_path: Path) -> None:
+    buffer = pa.BufferOutputStream()
+    pyarrow.parquet.write_table(pa.table(columns), buffer)
+    assert refusal("parquet", buffer.getvalue().to_pybytes(), tmp_path).startswith(f"train.parquet: {expected}")
+
+
+# --- the split of a corpus that has none ---------------------------------------------------------------------------
+
+
+def many(count: int) -> list[Dialogue]:
+    return [Dialogue(content_id([str(number), "x"]), [str(number), "x"]) for number in range(count)]
+
+
+def names(dialogues: Sequence[Dialogue]) -> set[str]:
+    return {dialogue.dialogue for dialogue in dialogues}
+
+
+def test_a_split_is_a_partition_of_the_sizes_asked_for() -> None:
+    dialogues = many(100)
+    parts = split_dialogues("key", dialogues, Split(validation=10, test=20, seed=0))
+    assert {name: len(part) for name, part in parts.items()} == {"train": 70, "validation": 10, "test": 20}
+    assert set.union(*map(names, parts.values())) == names(dialogues)
+    assert all(part == sorted(part, key=lambda each: each.dialogue) for part in parts.values())
+
+
+def test_a_split_depends_on_the_seed_and_on_the_dialogues_alone() -> None:
+    dialogues = many(100)
+    split = Split(validation=10, test=20, seed=0)
+    assert split_dialogues("key", dialogues[::-1], split) == split_dialogues("key", dialogues, split)
+    other = split_dialogues("key", dialogues, Split(validation=10, test=20, seed=1))
+    assert other["test"] != split_dialogues("key", dialogues, split)["test"]
+
+
+def test_equal_dialogues_stay_in_one_part() -> None:
+    dialogues = [Dialogue(each.dialogue + end, each.turns) for each in many(30) for end in ("", "-2", "-3")]
+    parts = split_dialogues("key", dialogues, Split(validation=10, test=10, seed=0))
+    of_part = {name: {each.dialogue.partition("-")[0] for each in part} for name, part in parts.items()}
+    assert not of_part["train"] & of_part["test"]
+    assert not of_part["train"] & of_part["validation"]
+    assert not of_part["validation"] & of_part["test"]
+    assert [len(parts[name]) for name in ("test", "validation")] == [12, 12]  # ten, and the rest of the last three
+
+
+def test_a_split_that_leaves_nothing_for_training_is_refused() -> None:
+    with pytest.raises(StageError, match=r"key: 5 \+ 5 dialogues are set aside of 10 usable ones; set fewer aside"):
+        split_dialogues("key", many(10), Split(validation=5, test=5, seed=0))
+
+
+def test_a_corpus_with_one_file_is_split(tmp_path: Path) -> None:
+    (tmp_path / "all.jsonl").write_bytes(encode("jsonl", [*DIALOGUES, ["alone"]]))
+    dialogues, counts = read_corpus("datasets.x", entry("jsonl", ["all"]), tmp_path)
+    assert {name: len(part) for name, part in dialogues.items()} == {"train": 1, "validation": 1, "test": 1}
+    assert +counts["all"] == Counter(dialogues=4, turns=10, unusable_dialogues=1)

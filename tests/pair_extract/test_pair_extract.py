@@ -1,0 +1,149 @@
+"""Pairs: every two steps or every neighbouring two, never across a hole, and DailyDialog's published numbers."""
+
+import json
+import random
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.download.fetch import fetch_dialogues
+from stages.pair_extract.pairs import pairs_of
+from stages.params.schema import parse_params
+from stages.plumbing.files import check_folder, output_folder, sha256_of
+from stages.records import Dialogue, Pair, read_records
+from tests.helpers_data import ROOT, Done, last_line, run_module, shipped, write_params
+from tests.tiny import tiny_dialogues, write_jsonl
+
+DAILYDIALOG = ROOT.parent / "shared/dailydialog"
+SPLITS = ("train", "validation", "test")
+ARGUMENTS = ("--dialogues", "dialogues", "--pairs", "pairs", "--report", "metrics/pairs.json")
+
+
+@pytest.mark.parametrize(
+    ("stride", "turns", "expected", "skipped"),
+    [
+        (2, "abcde", ["ab", "cd"], 0),
+        (1, "abcde", ["ab", "bc", "cd", "de"], 0),
+        (2, "ab", ["ab"], 0),
+        (1, "ab", ["ab"], 0),
+        (2, "a", [], 0),
+        (2, "", [], 0),
+        (2, "a cdef", ["cd", "ef"], 1),  # a hole at 1: (c, d) keeps position 2, and (a, c) are no neighbours
+        (2, "ab def", ["ab", "ef"], 1),
+        (1, "ab def", ["ab", "de", "ef"], 2),
+        (1, " bc", ["bc"], 1),
+    ],
+)
+def test_pairs_keep_their_positions_and_never_cross_a_hole(
+    stride: int, turns: str, expected: list[str], skipped: int
+) -> None:
+    dialogue = Dialogue("x", [turn.strip() for turn in turns])
+    pairs, count = pairs_of(dialogue, stride)
+    assert [pair.query + pair.response for pair in pairs] == expected
+    assert count == skipped
+    for pair in pairs:
+        assert pair.dialogue == "x"
+        assert pair.position % stride == 0
+        assert turns[pair.position : pair.position + 2] == pair.query + pair.response
+
+
+def pinned(files: dict[str, Path]) -> dict[str, Any]:
+    return {name: {"path": path.name, "sha256": sha256_of(path)} for name, path in files.items()}
+
+
+def prepare(folder: Path, dataset: dict[str, Any], stride: int = 2) -> None:
+    """A project with `dialogues/`, as the download stage leaves it."""
+    params = shipped()
+    params["datasets"]["x"] = dataset
+    write_params(folder, params | {"dataset": "x", "pairs": {"stride": stride}})
+
+
+def extract(folder: Path, **variables: str) -> Done:
+    return run_module("stages.pair_extract", folder, ARGUMENTS, **variables)
+
+
+def jsonl_project(folder: Path, corpus: list[list[str]], stride: int = 2) -> None:
+    folder.mkdir(exist_ok=True)
+    with output_folder(folder / "dialogues") as dialogues:
+        path = write_jsonl(dialogues / "all.jsonl", corpus)
+        files = pinned({"all": path})
+    split = {"validation": 5, "test": 5, "seed": 0}
+    prepare(folder, {"format": "jsonl", "source": "file:x", "files": files, "split": split}, stride)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_stage_writes_pairs_the_training_turns_and_a_report(stride: int, tmp_path: Path) -> None:
+    corpus = [*tiny_dialogues(30), ["only"], ["a", "", "c", "d"]]
+    jsonl_project(tmp_path, corpus, stride)
+    done = extract(tmp_path)
+    assert done.returncode == 0, done.stderr
+    check_folder(tmp_path / "pairs")
+    report = json.loads((tmp_path / "metrics/pairs.json").read_bytes())
+    assert report["stride"] == stride
+    assert report["files"]["all"]["dialogues"] == 32
+    assert report["files"]["all"]["unusable_dialogues"] == 1
+    neighbours = {pair for turns in corpus for pair in enumerate(pairwise(turns))}
+    for split in SPLITS:
+        pairs = read_records(tmp_path / f"pairs/{split}.jsonl", Pair)
+        assert len(pairs) == report[split]["pairs"]
+        assert {(pair.position, (pair.query, pair.response)) for pair in pairs} <= neighbours
+    turns = read_records(tmp_path / "pairs/turns.jsonl", Dialogue)
+    assert {pair.dialogue for pair in read_records(tmp_path / "pairs/train.jsonl", Pair)} == {t.dialogue for t in turns}
+    assert all(turn for each in turns for turn in each.turns)
+    assert sum(report[split]["pairs_skipped_for_empty_turn"] for split in SPLITS) == (1 if stride == 2 else 2)
+
+
+def test_a_shuffled_corpus_and_another_hash_seed_give_the_same_bytes(tmp_path: Path) -> None:
+    corpus = [*tiny_dialogues(40), *tiny_dialogues(3)]
+    outputs = []
+    for seed in ("1", "2"):
+        folder = tmp_path / seed
+        jsonl_project(folder, random.Random(seed).sample(corpus, len(corpus)))
+        done = extract(folder, PYTHONHASHSEED=seed)
+        assert done.returncode == 0, done.stderr
+        outputs.append({path.name: path.read_bytes() for path in (folder / "pairs").iterdir()})
+        outputs[-1]["report"] = (folder / "metrics/pairs.json").read_bytes()
+    assert outputs[0] == outputs[1]
+
+
+def test_a_split_without_a_pair_is_refused_and_the_earlier_output_stays(tmp_path: Path) -> None:
+    jsonl_project(tmp_path, tiny_dialogues(30))
+    assert extract(tmp_path).returncode == 0
+    before = check_folder(tmp_path / "pairs")
+    jsonl_project(tmp_path, [[f"{number}", "", "x"] for number in range(30)])
+    done = extract(tmp_path)
+    assert done.returncode == 1
+    assert last_line(done) == (
+        "ERROR pair-extract: dialogues: train: no pair among 20 usable dialogues; a pair needs two neighbouring turns"
+    )
+    assert check_folder(tmp_path / "pairs") == before
+
+
+def test_a_damaged_input_is_named(tmp_path: Path) -> None:
+    jsonl_project(tmp_path, tiny_dialogues(30))
+    path = tmp_path / "dialogues/all.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"great", b"grEat", 1))
+    done = extract(tmp_path)
+    assert done.returncode == 1
+    assert "dialogues/all.jsonl: its sha256 is not the one in its manifest" in last_line(done)
+
+
+@pytest.mark.skipif(not DAILYDIALOG.is_dir(), reason="DailyDialog is not beside this repository")
+def test_dailydialog_gives_its_published_numbers_of_pairs_from_a_local_folder(tmp_path: Path) -> None:
+    texts = {split: DAILYDIALOG / f"dialogues_{split}.txt" for split in SPLITS}
+    params = shipped()
+    params["datasets"]["x"] = {"format": "eou", "source": f"file:{DAILYDIALOG}", "files": pinned(texts)}
+    params["dataset"] = "x"
+    with output_folder(tmp_path / "dialogues") as folder:
+        fetch_dialogues(parse_params(params), folder, tmp_path / "scratch")
+    found = {}
+    for stride in (2, 1):
+        write_params(tmp_path, params | {"pairs": {"stride": stride}})
+        assert extract(tmp_path).returncode == 0
+        found[stride] = json.loads((tmp_path / "metrics/pairs.json").read_bytes())
+    assert [found[2][split]["pairs"] for split in SPLITS] == [41_637, 3_851, 3_700]
+    assert [found[1][split]["pairs"] for split in SPLITS] == [76_052, 7_069, 6_740]
+    assert found[2]["train"]["dialogues"] == 11_118
+    assert found[2]["train"]["turns"] == 87_170

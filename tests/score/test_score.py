@@ -1,0 +1,194 @@
+"""The score stage on a handful of pairs that can be worked out by hand."""
+
+import argparse
+import json
+import math
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.plumbing.errors import StageError
+from stages.records import Dialogue, Pair
+from stages.score.__main__ import main
+from stages.score.scorer import ROW, SIX
+from tests.helpers_scores import dailydialog, needs_dailydialog, write_responses, write_subset
+
+ROOT = Path(__file__).resolve().parents[1]
+TURNS = [
+    Dialogue("t1", ["How are you today ?", "I am fine , thank you .", "And you ?", "Not too bad ."]),
+    Dialogue("t2", ["Where is the bank ?", "It is just over there , sir .", "Thank you !"]),
+]
+TRAIN = [
+    Pair(each.dialogue, position, each.turns[position], each.turns[position + 1])
+    for each in TURNS
+    for position in range(0, len(each.turns) - 1, 2)
+]
+TEST = [
+    Pair("e1", 0, "How are you today ?", "I am fine , thank you ."),  # a training pair
+    Pair("e1", 2, "And you ?", "I am very well indeed ."),  # a training query
+    Pair("e2", 0, "Can you see the big bank ?", "Yes , it is just over there , sir ."),  # resembles one
+    Pair("e2", 2, "Do you have a dog ?", "No , I have two cats ."),
+]
+RESPONSES = ["I am fine , thank you .", "I am very well .", "It is over there .", "I am fine , thank you ."]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(place: Path) -> dict[str, Any]:
+    """Run the stage on the folders of `place` and return what it wrote, the rows under `rows`."""
+    folders = {"subset": place / "subset", "responses": place / "responses"}
+    main(argparse.Namespace(**folders, scores=place / "scores.json", rows=place / "rows"))
+    rows = {path.stem: json.loads(path.read_text()) for path in sorted((place / "rows").iterdir())}
+    scores: dict[str, Any] = json.loads((place / "scores.json").read_text())
+    return {**scores, "rows": rows}
+
+
+def score(place: Path, test: Sequence[Pair] = TEST, responses: Sequence[str] = RESPONSES) -> dict[str, Any]:
+    write_subset(place / "subset", TRAIN, test, TURNS, regime=50.0, test={"pairs": 4, "pairs_of_corpus": 9})
+    write_responses(place / "responses", test, responses, cut_queries=3)
+    return run(place)
+
+
+def test_the_papers_six_come_first_and_are_right(place: Path) -> None:
+    scores = score(place)
+    assert tuple(scores)[:6] == SIX == ("bleu1", "bleu2", "bleu3", "bleu4", "novelty", "diversity")
+    assert scores["novelty"] == 0.5  # the first response is a training turn, and so is the last
+    assert scores["diversity"] == 0.75
+    assert scores["bleu4"] <= scores["bleu3"] <= scores["bleu2"] <= scores["bleu1"]
+    # 7 + 5 + 4 + 3 of the 24 words match; the references have 30
+    assert scores["bleu1"] == pytest.approx(19 / 24 * math.exp(1 - 30 / 24), abs=1e-6)
+    low, high = scores["bleu4_interval"]
+    assert low <= scores["bleu4"] <= high
+
+
+def test_each_part_of_the_test_set_has_its_own_scores(place: Path) -> None:
+    scores = score(place)
+    assert scores["pairs"] == 4
+    assert scores["unseen"]["pairs"] == 2  # without the known pair and the known query
+    assert scores["unseen"]["novelty"] == 0.5
+    assert scores["unlike"]["pairs"] == 1  # the third reference is nearly a training response
+    assert scores["unlike"]["novelty"] == 0.0
+    assert scores["leakage"]["exact"] == {"queries": 0.5, "responses": 0.25, "pairs": 0.25}
+    assert scores["leakage"]["near"] == {"queries": 0.5, "responses": 0.5, "pairs": 0.25}
+
+
+def test_people_and_the_lookup_stand_beside_the_model(place: Path) -> None:
+    scores = score(place)
+    human, lookup = scores["human"], scores["retrieval"]
+    assert [human[f"bleu{order}"] for order in (1, 2, 3, 4)] == [1.0] * 4
+    assert human["bleu4_interval"] == [1.0, 1.0]
+    assert (human["novelty"], human["unseen"]["novelty"]) == (0.75, 1.0)
+    assert (lookup["novelty"], lookup["diversity"]) == (0.0, 0.75)
+    assert lookup["unseen"]["pairs"] == human["unseen"]["pairs"] == 2
+
+
+def test_what_the_scores_depend_on_stands_beside_them(place: Path) -> None:
+    scores = score(place, responses=["", *RESPONSES[1:]])
+    assert scores["signature"].startswith("nrefs:1|case:mixed")
+    assert (scores["protocol"], scores["training_pairs"]) == ("quick", len(TRAIN))
+    assert scores["generation"] == {"cut_queries": 3}
+    assert scores["empty"] == scores["rows"]["test"]["empty"] == 0.25
+    assert scores["subset"] == {"regime": 50.0, "test": {"pairs": 4, "pairs_of_corpus": 9}}
+    assert scores["mean_words"] == (0 + 5 + 5 + 7) / 4
+
+
+def test_the_seed_of_the_interval_is_that_of_the_parameters(place: Path) -> None:
+    first = score(place)["bleu4_interval"]
+    params = (place / "params.yaml").read_text()
+    (place / "params.yaml").write_text(params.replace("\nseed: 0", "\nseed: 1"))
+    assert run(place)["bleu4_interval"] != first
+
+
+def test_a_row_a_file_with_the_same_numbers(place: Path) -> None:
+    scores = score(place)
+    rows = scores["rows"]
+    assert sorted(rows) == ["human", "retrieval", "test", "unseen"]
+    for name, row in rows.items():
+        source = scores if name == "test" else scores[name]
+        assert row == {key: source[key] for key in ROW}
+
+
+def test_a_part_without_pairs_has_no_scores_and_says_so(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scores = score(place, TEST[:2], RESPONSES[:2])
+    assert scores["unseen"] is None
+    assert scores["human"]["unlike"] is None
+    assert scores["rows"]["unseen"] == {"pairs": 0}
+    assert "unseen: no test pair is" in capsys.readouterr().out
+
+
+def test_the_same_bytes_again(place: Path) -> None:
+    score(place)
+    first = {path: path.read_bytes() for path in place.rglob("*.json")}
+    run(place)
+    assert {path: path.read_bytes() for path in place.rglob("*.json")} == first
+
+
+WRONG = [
+    (TEST[:3], "3 responses for 4 test pairs"),
+    ([*TEST, replace(TEST[0], position=4)], "5 responses for 4 test pairs"),
+    ([TEST[1], TEST[0], *TEST[2:]], "responses.jsonl:1: its dialogue, position"),
+    ([*TEST[:3], replace(TEST[3], query="What ?")], "responses.jsonl:4: its dialogue, position, query or reference"),
+    ([*TEST[:3], replace(TEST[3], response="What ?")], "responses.jsonl:4: its dialogue, position, query or reference"),
+    ([*TEST[:3], replace(TEST[3], dialogue="e3")], "responses.jsonl:4: its dialogue, position, query or reference"),
+]
+
+
+@pytest.mark.parametrize(("answered", "message"), WRONG)
+def test_responses_to_other_pairs_are_refused(place: Path, answered: list[Pair], message: str) -> None:
+    write_subset(place / "subset", TRAIN, TEST, TURNS)
+    write_responses(place / "responses", answered, [each.response for each in answered])
+    with pytest.raises(StageError, match=message):
+        run(place)
+    assert not (place / "scores.json").exists()
+
+
+def test_a_line_break_in_a_response_is_refused(place: Path) -> None:
+    with pytest.raises(StageError, match=r"responses\.jsonl:2: a line break"):
+        score(place, responses=[RESPONSES[0], "I am\u2028well .", *RESPONSES[2:]])
+
+
+def test_a_damaged_file_is_named_in_one_line_and_earlier_scores_stay(place: Path) -> None:
+    score(place)
+    before = (place / "scores.json").read_bytes()
+    path = place / "responses/responses.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"fine", b"well"))
+    words = ["--subset", "subset", "--responses", "responses", "--scores", "scores.json", "--rows", "rows"]
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.score", *words],
+        cwd=place,
+        env={"PYTHONPATH": str(ROOT), "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("ERROR score: responses/responses.jsonl: ")
+    assert done.stderr.count("\n") == 1
+    assert (place / "scores.json").read_bytes() == before
+
+
+@needs_dailydialog
+def test_the_figures_of_dailydialog(place: Path) -> None:
+    (turns, train), test = dailydialog("train"), dailydialog("test")[1]
+    write_subset(place / "subset", train, test, turns)
+    write_responses(place / "responses", test, [each.response for each in test])
+    scores = run(place)
+    assert (scores["training_pairs"], scores["pairs"], scores["unseen"]["pairs"]) == (41637, 3700, 2458)
+    assert scores["novelty"] == scores["human"]["novelty"] == 0.73
+    assert scores["leakage"]["exact"] == pytest.approx({"queries": 0.241, "responses": 0.259, "pairs": 0.158}, abs=5e-4)
+    assert scores["leakage"]["near"] == pytest.approx({"queries": 0.380, "responses": 0.380, "pairs": 0.279}, abs=5e-4)
+    assert scores["unlike"]["pairs"] == 1981
+    assert scores["retrieval"]["bleu4"] == pytest.approx(0.3257, abs=1e-4)
+    assert scores["retrieval"]["unseen"]["bleu4"] == pytest.approx(0.1242, abs=1e-4)
+    assert scores["retrieval"]["unlike"]["bleu4"] == pytest.approx(0.0213, abs=1e-4)

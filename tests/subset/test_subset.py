@@ -1,0 +1,183 @@
+"""The data regime: nested, seeded, rounded up; what overlaps leaves training, its turns with it."""
+
+import json
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.plumbing.files import check_folder, output_folder
+from stages.records import Dialogue, Pair, read_records, write_records
+from stages.subset.regime import choose_dialogues, choose_pairs, regime_size, remaining_turns
+from tests.helpers_data import Done, last_line, run_module, shipped, write_params
+from tests.tiny import tiny_dialogues
+
+REGIMES = (10, 20, 30, 50, 70, 100)
+ARGUMENTS = ("--pairs", "pairs", "--subset", "subset", "--report", "metrics/subset.json")
+
+
+def some_pairs(dialogues: int, each: int = 2) -> list[Pair]:
+    return [Pair(f"d{number:03}", 2 * at, f"q{at}", f"r{at}") for number in range(dialogues) for at in range(each)]
+
+
+@pytest.mark.parametrize(
+    ("whole", "regime", "expected"),
+    [
+        (11_118, 10.0, 1_112),
+        (11_118, 100.0, 11_118),
+        (60, 10.0, 6),
+        (500, 32.2, 161),  # 500 * 32.2 / 100 is above 161 in floating point
+        (1_000, 16.1, 161),
+        (7, 0.001, 1),  # never empty
+        (1_000, 33.3, 333),
+    ],
+)
+def test_a_regime_is_a_percentage_rounded_up_exactly(whole: int, regime: float, expected: int) -> None:
+    assert regime_size(whole, regime) == expected
+
+
+@pytest.mark.parametrize("whole", [None, 37])
+def test_regimes_are_nested(whole: int | None) -> None:
+    chosen = [choose_dialogues(some_pairs(50), whole, float(regime), seed=3)[0] for regime in REGIMES]
+    for smaller, larger in pairwise(chosen):
+        assert smaller < larger
+    assert len(chosen[-1]) == (whole or 50)
+
+
+def test_a_regime_depends_on_the_seed_and_on_no_other_dialogue() -> None:
+    pairs = some_pairs(50)
+    chosen, whole = choose_dialogues(pairs, None, 50.0, seed=0)
+    assert (len(chosen), whole) == (25, 50)
+    assert choose_dialogues(pairs[::-1], None, 50.0, seed=0)[0] == chosen
+    assert choose_dialogues(pairs, None, 50.0, seed=1)[0] != chosen
+    more, _ = choose_dialogues(some_pairs(60), None, 100.0 * 25 / 60, seed=0)
+    newcomers = {f"d{number:03}" for number in range(50, 60)}
+    assert more - newcomers <= chosen  # a newcomer may push one out, never another one in
+
+
+def test_a_part_of_the_pairs_is_seeded_nested_and_in_the_order_of_the_dialogues() -> None:
+    pairs = some_pairs(20, 3)
+    five, ten = choose_pairs(pairs, 5, seed=0), choose_pairs(pairs[::-1], 10, seed=0)
+    assert len(five) == 5
+    assert set(five) < set(ten)
+    assert ten == sorted(ten, key=lambda pair: (pair.dialogue, pair.position))
+    assert choose_pairs(pairs, None, seed=0) == pairs
+    assert choose_pairs(pairs, 5, seed=1) != five
+
+
+def test_the_turns_of_dropped_pairs_go_unless_a_kept_pair_has_them() -> None:
+    dialogues = [Dialogue("a", ["1", "2", "3", "4", "5"]), Dialogue("b", ["1", "2"]), Dialogue("c", ["6", "7"])]
+    kept = [Pair("a", 1, "2", "3"), Pair("c", 0, "6", "7")]
+    dropped = [Pair("a", 0, "1", "2"), Pair("b", 0, "1", "2")]
+    assert remaining_turns(dialogues, kept, dropped) == [Dialogue("a", ["2", "3", "4", "5"]), Dialogue("c", ["6", "7"])]
+
+
+# --- the stage -----------------------------------------------------------------------------------------------------
+
+
+def prepare(folder: Path, splits: dict[str, Sequence[Sequence[str]]]) -> None:
+    """`pairs/` as the pair-extract stage leaves it, with stride 2."""
+    with output_folder(folder / "pairs") as pairs:
+        for split, corpus in splits.items():
+            found = [
+                Pair(f"{split}{number:03}", at, turns[at], turns[at + 1])
+                for number, turns in enumerate(corpus)
+                for at in range(0, len(turns) - 1, 2)
+            ]
+            write_records(pairs / f"{split}.jsonl", found)
+        turns = [Dialogue(f"train{number:03}", list(turns)) for number, turns in enumerate(splits["train"])]
+        write_records(pairs / "turns.jsonl", turns)
+
+
+def choose(folder: Path, data: dict[str, Any] | None = None, **switches: Any) -> Done:
+    params = shipped()
+    whole = {"train_dialogues": None, "validation_pairs": None, "test_pairs": None}
+    params["protocols"]["quick"]["data"] = whole | (data or {})
+    write_params(folder, params | switches)
+    return run_module("stages.subset", folder, ARGUMENTS)
+
+
+def report(folder: Path) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads((folder / "metrics/subset.json").read_bytes())
+    return value
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    prepare(tmp_path, {"train": tiny_dialogues(40), "validation": tiny_dialogues(9, 1), "test": tiny_dialogues(9, 2)})
+    return tmp_path
+
+
+def test_the_whole_is_everything_and_the_regime_leaves_validation_and_test_alone(project: Path) -> None:
+    outputs = {}
+    for regime in (100, 30):
+        done = choose(project, regime=regime)
+        assert done.returncode == 0, done.stderr
+        check_folder(project / "subset")
+        outputs[regime] = {path.name: path.read_bytes() for path in (project / "subset").glob("*.jsonl")}
+    for name in ("train.jsonl", "validation.jsonl", "test.jsonl", "turns.jsonl"):
+        whole = (project / "pairs" / name).read_bytes()
+        assert outputs[100][name] == whole
+        if name in ("validation.jsonl", "test.jsonl"):
+            assert outputs[30][name] == whole
+        else:
+            assert set(outputs[30][name].splitlines()) < set(whole.splitlines())
+    assert report(project)["train"]["dialogues"] == 12
+    assert report(project)["train"]["dialogues_of_corpus"] == 40
+
+
+def test_pairs_and_turns_are_of_the_same_dialogues(project: Path) -> None:
+    assert choose(project, {"train_dialogues": 20, "validation_pairs": 3, "test_pairs": 4}, regime=50).returncode == 0
+    pairs = read_records(project / "subset/train.jsonl", Pair)
+    turns = read_records(project / "subset/turns.jsonl", Dialogue)
+    assert len(turns) == 10
+    assert {pair.dialogue for pair in pairs} == {each.dialogue for each in turns}
+    sizes = {
+        split: len((project / f"subset/{split}.jsonl").read_text().splitlines()) for split in ("validation", "test")
+    }
+    assert sizes == {"validation": 3, "test": 4}
+    numbers = report(project)
+    assert (numbers["regime"], numbers["train"]["dialogues_of_100_percent"]) == (50.0, 20)
+    assert numbers["train"]["pairs"] == len(pairs)
+    assert numbers["validation"]["pairs"] == 3
+    assert numbers["test"]["pairs"] == 4 < numbers["test"]["pairs_of_corpus"]
+    manifest = check_folder(project / "subset")
+    assert manifest == {**numbers, "files": manifest["files"]}, "the manifest tells the scores what was chosen"
+
+
+def test_overlap_leaves_training_with_its_turns_and_is_counted(tmp_path: Path) -> None:
+    leaked, own = ["shall we go to the harbour tonight", "yes let us take the late ferry"], ["one", "two"]
+    train = [[*leaked, *own], leaked, ["three", "four"]]
+    prepare(tmp_path, {"train": train, "validation": [["x", "y"]], "test": [leaked, ["z", "w"]]})
+    # The test part leaves the leaked pair out: overlap is with the whole of test all the same.
+    for test_pairs in (None, 1):
+        done = choose(tmp_path, {"test_pairs": test_pairs}, drop_overlap=True)
+        assert done.returncode == 0, done.stderr
+        pairs = read_records(tmp_path / "subset/train.jsonl", Pair)
+        assert [(pair.dialogue, pair.query) for pair in pairs] == [("train000", "one"), ("train002", "three")]
+        turns = read_records(tmp_path / "subset/turns.jsonl", Dialogue)
+        assert turns == [Dialogue("train000", own), Dialogue("train002", ["three", "four"])]
+        assert report(tmp_path)["train"]["pairs_dropped_for_overlap"] == 2
+        assert report(tmp_path)["train"]["dialogues_dropped_for_overlap"] == 1
+        assert report(tmp_path)["drop_overlap"] is True
+    assert choose(tmp_path, drop_overlap=False).returncode == 0
+    assert len(read_records(tmp_path / "subset/train.jsonl", Pair)) == 4
+
+
+def test_a_regime_that_keeps_no_pair_is_refused(tmp_path: Path) -> None:
+    prepare(tmp_path, {split: [["the same here", "and the same there"]] for split in ("train", "validation", "test")})
+    done = choose(tmp_path, drop_overlap=True)
+    assert done.returncode == 1
+    assert "params.yaml: drop_overlap: all 1 training pairs of regime 100.0 overlap" in last_line(done)
+    assert not (tmp_path / "subset").exists()
+
+
+def test_a_damaged_input_is_named(project: Path) -> None:
+    path = project / "pairs/test.jsonl"
+    path.write_bytes(path.read_bytes()[:-1])
+    done = choose(project)
+    assert done.returncode == 1
+    assert "pairs/test.jsonl: " in last_line(done)
+    assert "where its manifest says" in last_line(done)

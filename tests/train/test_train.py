@@ -1,0 +1,300 @@
+"""The stage train as a user runs it: killed, continued, and the same bytes at the end."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from stages.bleu import bleu
+from stages.language_model.base_model import load_base_model, load_tokenizer
+from stages.language_model.encoding import encode_pairs, to_text
+from stages.methods.decoding import greedy
+from stages.methods.trained_method import read_description, read_trained
+from stages.params.methods import Dynamic
+from stages.params.schema import load_params
+from stages.plumbing.errors import StageError
+from stages.records import Pair, read_records
+from stages.train.preparation import check_fit, load_methods
+from stages.train.search import best_trial, range_end
+from stages.train.trials import Trial
+from tests.stage_runs import contents
+from tests.stops import Stop
+from tests.training_runs import checkpoints, finish, result, start, stopped, workspace, write_subset
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = workspace(tmp_path_factory.mktemp("undisturbed"))
+    finish(folder)
+    return folder
+
+
+def test_what_is_written(undisturbed: Path) -> None:
+    rows = json.loads((undisturbed / "metrics/curves.json").read_text())
+    rates = json.loads((undisturbed / "metrics/learning_rates.json").read_text())
+    summary = json.loads((undisturbed / "metrics/train.json").read_text())
+    assert {row["trial"] for row in rows} == {0, 1, 2}
+    assert set(rows[0]) == {"trial", "learning_rate", "epoch", "train_loss", "validation_loss", "bleu4"}
+    assert [rate["learning_rate"] for rate in rates] == pytest.approx([0.001, 1e-5**0.5, 0.01])
+    best = max(rates, key=lambda rate: (rate["bleu4"], -rate["trial"]))
+    assert summary["learning_rate"] == best["learning_rate"]
+    assert summary["validation_bleu4"] == max(row["bleu4"] for row in rows)
+    description = json.loads((undisturbed / "data/train/method.json").read_text())
+    assert Dynamic.model_validate(description["method"])
+    tensors = load_file(undisturbed / "data/train/weights.safetensors")
+    assert summary["trained_parameters"] == sum(tensor.numel() for tensor in tensors.values())
+
+
+@pytest.mark.parametrize("method", ["dynamic", "fine-tune"])
+def test_what_is_trained_starts_from_the_float32_weights_in_any_precision(method: str, tmp_path: Path) -> None:
+    folder = workspace(tmp_path / "half", method=method, **{"protocols.tiny.training.precision": "bfloat16"})
+    trainer, decoder, initial = load_methods(folder / "data/download/model", load_params(folder / "params.yaml"))
+    stored = load_file(folder / "data/download/model/model.safetensors")["transformer.wte.weight"]
+    assert torch.equal(initial["embeddings" if method == "dynamic" else "transformer.wte.weight"], stored)
+    assert (trainer.base.dtype, decoder.base.dtype) == (torch.bfloat16, torch.float32)
+
+
+def test_training_lowers_the_loss_and_moves_the_answers(undisturbed: Path) -> None:
+    rows = json.loads((undisturbed / "metrics/curves.json").read_text())
+    highest = [row for row in rows if row["trial"] == 2]
+    assert highest[-1]["train_loss"] < highest[0]["train_loss"]
+    assert highest[-1]["validation_loss"] < highest[0]["validation_loss"]
+
+
+def test_a_finished_sweep_keeps_its_result_and_nothing_else(undisturbed: Path) -> None:
+    (state,) = (undisturbed / ".state/train").iterdir()
+    assert {path.name for path in state.iterdir()} == {"lock", "result"}
+    assert [path.parent.name for path in state.rglob("*.safetensors")] == ["result"]
+
+
+def validation_bleu4(folder: Path) -> float:
+    """BLEU-4 on the validation pairs, by the weights that the stage has left."""
+    base = load_base_model(folder / "data/download/model", torch.device("cpu"), torch.float32)
+    tokenizer = load_tokenizer(folder / "data/download/model")
+    pairs = read_records(folder / "data/subset/validation.jsonl", Pair)
+    lengths = load_params(folder / "params.yaml").chosen_protocol.lengths
+    description = json.loads((folder / "data/train/method.json").read_text())
+    method, own = read_trained(folder / "data/train", base, description)
+    queries = [pair.query for pair in encode_pairs(pairs, tokenizer, lengths)[0]]
+    (answers,) = greedy(method, [own], queries, lengths.response_tokens, tokenizer.eos_token_id)
+    return bleu([to_text(answer, tokenizer) for answer in answers], [pair.response for pair in pairs])
+
+
+def test_the_weights_have_the_score_that_is_reported_of_them_on_the_validation_pairs(undisturbed: Path) -> None:
+    summary = json.loads((undisturbed / "metrics/train.json").read_text())
+    assert validation_bleu4(undisturbed) == pytest.approx(summary["validation_bleu4"], abs=1e-6)
+
+
+def test_the_weights_are_those_of_the_best_epoch_not_of_the_last(tmp_path: Path) -> None:
+    hot = {"low": 0.01, "high": 0.05, "trials": 2}  # so that the best epoch is an early one
+    changes = {"protocols.tiny.training.learning_rates": hot, "protocols.tiny.training.max_epochs": 6}
+    folder = workspace(tmp_path / "early", method="fine-tune", **changes)
+    finish(folder)
+    rows = json.loads((folder / "metrics/curves.json").read_text())
+    summary = json.loads((folder / "metrics/train.json").read_text())
+    last = [row for row in rows if row["learning_rate"] == summary["learning_rate"]][-1]
+    assert summary["epoch"] < last["epoch"]
+    assert summary["validation_bleu4"] > last["bleu4"] + 1e-4
+    assert validation_bleu4(folder) == pytest.approx(summary["validation_bleu4"], abs=1e-6)
+
+
+def test_the_test_pairs_change_nothing_and_are_no_reason_to_train_again(undisturbed: Path, tmp_path: Path) -> None:
+    folder = workspace(tmp_path / "other-test")
+    write_subset(folder / "data/subset", test_seed=7)
+    finish(folder)
+    assert result(folder) == result(undisturbed)
+    write_subset(folder / "data/subset", test_seed=8)
+    assert "epoch" not in finish(folder)
+    assert result(folder) == result(undisturbed)
+
+
+def test_a_second_run_trains_nothing_again(undisturbed: Path) -> None:
+    before = result(undisturbed)
+    assert "epoch" not in finish(undisturbed)
+    assert result(undisturbed) == before
+
+
+def test_killed_in_an_epoch_and_in_a_checkpoint_it_ends_with_the_same_bytes(undisturbed: Path, tmp_path: Path) -> None:
+    folder = workspace(tmp_path / "killed")
+    moments = {  # names of checkpoints say where it goes on from: epoch and step
+        Stop(1, "-000002-00000000", "os.rename"): 0,
+        Stop(1, "-000004-00000000", "os.mkdir"): 2,
+        Stop(4, "-000004-00000000"): 2,
+    }
+    for moment, whole in moments.items():
+        code, _ = stopped(folder, moment)
+        assert code == -signal.SIGKILL
+        assert len(checkpoints(folder)) == whole
+        assert not (folder / "data/train").exists()
+    err = finish(folder)
+    assert "epoch 1 " not in err
+    assert "goes on where it was stopped: in epoch 3, 0 steps done" in err
+    assert result(folder) == result(undisturbed)
+
+
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_first(number: int, expected: int, undisturbed: Path, tmp_path: Path) -> None:
+    folder = workspace(tmp_path / "stopped")
+    code, err = stopped(folder, Stop(1, "-000002-00000000", "os.rename", number))
+    assert code == expected
+    assert err.splitlines()[-1].startswith("ERROR train: ")
+    assert "Traceback" not in err and "goes on where" not in err
+    assert "goes on where it was stopped: in epoch " in finish(folder)
+    assert result(folder) == result(undisturbed)
+
+
+def test_fine_tuning_goes_on_with_the_next_trial(tmp_path: Path) -> None:
+    plain, killed = (
+        workspace(tmp_path / "plain", method="fine-tune"),
+        workspace(tmp_path / "killed", method="fine-tune"),
+    )
+    finish(plain)
+    stopped(killed, Stop(12, "/checkpoints/.tmp", "os.rename"))
+    assert {path.name[:2] for path in checkpoints(killed)} == {"00", "01"}
+    err = finish(killed)
+    assert "learning rate 0.001," not in err  # the finished trial is not trained again
+    assert result(killed) == result(plain)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "empty"])
+def test_a_damaged_checkpoint_is_named_and_passed_over(damage: str, undisturbed: Path, tmp_path: Path) -> None:
+    folder = workspace(tmp_path / "damaged")
+    stopped(folder, Stop(1, "-000004-00000000", "os.mkdir"))
+    newest = checkpoints(folder)[-1]
+    victim = newest / "trial-01.safetensors"
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    if damage == "missing":
+        victim.unlink()
+    else:
+        victim.write_bytes(bytes({"truncated": content[:100], "flipped": content, "empty": b""}[damage]))
+    err = finish(folder)
+    assert f"{newest.name}: not usable" in err.replace(str(folder), "")
+    assert result(folder) == result(undisturbed)
+
+
+ENDINGS = {
+    "before the result is written": Stop(1, "-result", "os.mkdir"),
+    "before the rest is removed": Stop(1, "-old-result", "shutil.rmtree"),
+    "before the output is written": Stop(1, "/data/.tmp-", "os.mkdir"),
+}
+
+
+@pytest.mark.parametrize("moment", ENDINGS.values(), ids=ENDINGS)
+def test_killed_when_the_sweep_is_over_nothing_is_trained_again(
+    moment: Stop, undisturbed: Path, tmp_path: Path
+) -> None:
+    folder = workspace(tmp_path / "over")
+    assert stopped(folder, moment)[0] == -signal.SIGKILL
+    assert not (folder / "data/train").exists()
+    assert "epoch" not in finish(folder)
+    assert result(folder) == result(undisturbed)
+    (state,) = (folder / ".state/train").iterdir()
+    assert {path.name for path in state.iterdir()} == {"lock", "result"}
+
+
+def test_another_range_of_learning_rates_is_another_sweep_and_the_way_back_trains_nothing(tmp_path: Path) -> None:
+    """Its lowest rate, now the best one, was in an earlier range, where it was not the best: those weights are gone."""
+
+    def with_highest(rate: float) -> dict[str, str]:
+        rates = {"low": 0.001, "high": rate, "trials": 2}
+        workspace(folder, method="fine-tune", **{"protocols.tiny.training.learning_rates": rates})
+        printed.append(finish(folder))
+        return result(folder)
+
+    folder, printed = tmp_path / "ranges", list[str]()
+    first = with_highest(0.005)
+    assert json.loads((folder / "metrics/train.json").read_text())["best_at_range_end"] == "highest"
+    with_highest(1.0)
+    assert json.loads((folder / "metrics/train.json").read_text())["best_at_range_end"] == "lowest"
+    assert with_highest(0.005) == first
+    assert ["epoch 1 " in each for each in printed] == [True, True, False]
+
+
+def test_no_training_touches_another_s_state_however_old(tmp_path: Path) -> None:
+    folder = workspace(tmp_path / "shared", method="fine-tune")
+    stopped(folder, Stop(1, "-01-000002-00000000", "os.mkdir"))  # the first trial is finished, its folder at rest
+    (own,) = (folder / ".state/train").iterdir()
+    for path in [own, *own.rglob("*")]:
+        os.utime(path, (0, 0))
+    before = contents(own)
+    workspace(folder, method="dynamic", seed=1)
+    finish(folder)
+    assert contents(own) == before
+    workspace(folder, method="fine-tune")
+    assert "learning rate 0.001," not in finish(folder)
+
+
+def test_other_parameters_never_use_the_state_of_these(undisturbed: Path, tmp_path: Path) -> None:
+    folder = workspace(tmp_path / "other", seed=1)
+    (folder / ".state").symlink_to(undisturbed / ".state")
+    err = finish(folder)
+    assert "epoch 1 " in err
+    assert result(folder) != result(undisturbed)
+
+
+def test_two_at_once_one_works_and_the_other_names_it(undisturbed: Path, tmp_path: Path) -> None:
+    folder = workspace(tmp_path / "both")
+    first = start(folder, Stop(1, "-000002-00000000", "os.rename", signal.SIGSTOP))
+    first.wait_until_paused()  # holds its lock for longer than the second one waits
+    code, err = start(folder, DIALOG_PROMPTING_LOCK_SECONDS="1").wait()
+    first.signal(signal.SIGCONT)
+    assert first.wait()[0] == 0
+    assert code == 1
+    assert f"held by process {first.pid}" in err.splitlines()[-1]
+    assert result(folder) == result(undisturbed)
+
+
+def test_every_trial_diverged_is_an_error(tmp_path: Path) -> None:
+    hot = {
+        "protocols.tiny.training.learning_rates": {"low": 0.9, "high": 1.0, "trials": 2},
+        "protocols.tiny.training.weight_decay": 1e30,
+    }
+    folder = workspace(tmp_path / "diverged", **hot)
+    code, err = start(folder).wait()
+    assert code == 1
+    assert "every trial diverged" in err.splitlines()[-1] and "step " in err.splitlines()[-1]
+
+
+def test_lengths_beyond_the_model_s_positions_are_refused(tmp_path: Path) -> None:
+    folder = workspace(tmp_path / "long", **{"protocols.tiny.lengths": {"query_tokens": 300, "response_tokens": 12}})
+    code, err = start(folder).wait()
+    assert code == 1
+    assert "612 tokens, the model takes 512" in err.splitlines()[-1]
+
+
+def test_what_the_model_cannot_take_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:
+    lengths = {"query_tokens": 300, "response_tokens": 12}
+    model = workspace(tmp_path / "long", **{"protocols.tiny.lengths": lengths}) / "data/download/model"
+    (model / "model.safetensors").unlink()
+    params = load_params(tmp_path / "long/params.yaml")
+    with pytest.raises(StageError, match="612 tokens, the model takes 512"):
+        check_fit(model, params)
+    check_fit(model, params.model_copy(update={"method": "fine-tune"}))  # 312: it has no prompt
+    check_fit(model, params.model_copy(update={"method": "zero-shot"}))
+
+
+def test_weights_of_another_base_model_are_refused(undisturbed: Path) -> None:
+    with pytest.raises(StageError, match="trained on the base model"):
+        read_description(undisturbed / "data/train", "0" * 64)
+
+
+def trials(*scores: float) -> list[Trial]:
+    made = [Trial(index, 10.0**index, {}, None, status="finished") for index in range(len(scores))]
+    for trial, score in zip(made, scores, strict=True):
+        trial.best_bleu4, trial.best_epoch = score, 1
+    return made
+
+
+def test_of_equal_trials_the_lowest_learning_rate_wins_and_a_diverged_one_never() -> None:
+    some = trials(0.1, 0.2, 0.2, 0.9)
+    some[3].status = "diverged"
+    assert best_trial(some).index == 1
+    assert range_end(some[1], some) is None
+    assert range_end(some[0], some) == "lowest"
+    assert range_end(some[3], some) == "highest"
+    assert range_end(some[0], some[:1]) is None

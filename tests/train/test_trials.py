@@ -1,0 +1,272 @@
+"""The trial engine: what the loss covers, and that trials in one pass are the trials alone."""
+
+import copy
+import math
+from collections.abc import Iterable
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from stages.language_model.encoding import EncodedPair
+from stages.methods.decoding import RowLimit
+from stages.methods.method import Method
+from stages.train import trials as engine
+from stages.train.batches import collate
+from stages.train.examples import Examples
+from stages.train.sweep import Sweep
+from stages.train.trials import Trial, TrialsPerPass, new_trial, response_losses, train_step, validation_losses
+from tests.models import FAMILIES, SETTINGS, TRAINING, method, pairs, weights
+
+RATES = (1e-3, 3e-3, 1e-2)
+with_and_without_dropout = pytest.mark.parametrize("dropout", [0.0, 0.3])
+
+
+def reference_loss(one: Method, own: dict[str, Tensor], pair: EncodedPair) -> float:
+    """Eq. 1 and 2 written out: one unpadded row through the whole model, the log-probability of each response token."""
+    query, response = torch.tensor([pair.query]), torch.tensor([pair.response])
+    embedded = one.embed(own, query)
+    prompt = one.prompt(own, embedded)
+    row = torch.cat([*([] if prompt is None else [prompt]), embedded, one.embed(own, response)], dim=1)
+    model = copy.deepcopy(one.base.model)
+    if "embeddings" in own and one.base.tied:
+        model.get_input_embeddings().weight.data = own["embeddings"]
+    elif "embeddings" not in own:
+        model.load_state_dict(own, strict=False)
+    log_probabilities = model(inputs_embeds=row).logits.log_softmax(dim=-1)[0]
+    before = row.shape[1] - len(pair.response)
+    return -sum(float(log_probabilities[before + i - 1, token]) for i, token in enumerate(pair.response))
+
+
+@pytest.mark.parametrize(("family", "tied"), FAMILIES)
+@pytest.mark.parametrize("name", list(SETTINGS))
+def test_the_loss_is_the_cross_entropy_of_the_response_tokens_only(name: str, family: str, tied: bool) -> None:
+    one = method(name, family, tied)
+    own = weights(one)
+    some = pairs(5)
+    with torch.no_grad():
+        together = float(response_losses(one, [own], collate(some))[0])
+        alone = [float(response_losses(one, [own], collate([pair]))[0]) for pair in some]
+        assert together == pytest.approx(sum(reference_loss(one, own, pair) for pair in some), rel=1e-5)
+    assert together == pytest.approx(sum(alone), rel=1e-5)  # padding changes nothing
+
+
+@pytest.mark.parametrize("name", ["soft", "dynamic", "fine-tune"])
+def test_padding_has_no_gradient(name: str) -> None:
+    """A short pair's gradient is the same beside a long pair whose own gradient is taken away."""
+    one = method(name)
+    short, long = EncodedPair([5, 6, 0], [7, 0]), EncodedPair([*list(range(1, 13)), 0], [*list(range(20, 30)), 0])
+
+    def gradients(batch: list[EncodedPair]) -> dict[str, Tensor]:
+        trial = new_trial(weights(one), 0, 1e-3, TRAINING)
+        response_losses(one, [trial.weights], collate(batch))[0].backward()
+        return {key: value.grad.clone() for key, value in trial.weights.items() if value.grad is not None}
+
+    both, of_long, of_short = gradients([short, long]), gradients([long]), gradients([short])
+    for key, value in of_short.items():
+        assert torch.allclose(both[key] - of_long[key], value, atol=2e-5), key
+
+
+def train(one: Method, trials: list[Trial], epochs: int = 2, passes: TrialsPerPass | None = None) -> None:
+    for epoch in range(epochs):
+        for step in range(4):
+            running = [trial for trial in trials if trial.status == "running"]
+            batch = collate(pairs(4, seed=10 * epoch + step))
+            train_step(one, running, batch, TRAINING, passes or TrialsPerPass(len(trials)), dropout_seed=step)
+
+
+def new_trials(one: Method, rates: tuple[float, ...] = RATES) -> list[Trial]:
+    return [new_trial(weights(one), index, rate, TRAINING) for index, rate in enumerate(rates)]
+
+
+def assert_equal_weights(first: Trial, second: Trial, tolerance: float = 2e-5) -> None:
+    for key, value in first.weights.items():
+        # Adam's first steps are +-rate wherever the gradient is not zero: what rounds to another sign may differ so.
+        far = (value - second.weights[key]).abs() > tolerance
+        assert far.float().mean() < 1e-3, key
+
+
+@with_and_without_dropout
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("name", ["soft", "dynamic"])
+def test_a_trial_in_a_list_of_trials_equals_the_same_trial_alone(name: str, family: str, dropout: float) -> None:
+    one = method(name, family, dropout=dropout)
+    together = new_trials(one, tuple(1e-4 * 1.5**k for k in range(12)))
+    train(one, together)
+    assert not torch.allclose(together[0].weights["embeddings"], together[-1].weights["embeddings"], atol=1e-3)
+    for index in (0, 5, 11):
+        alone = new_trial(weights(one), 0, together[index].learning_rate, TRAINING)
+        train(one, [alone])
+        assert_equal_weights(together[index], alone)
+
+
+@with_and_without_dropout
+@pytest.mark.parametrize("name", ["soft", "dynamic"])
+def test_a_trial_that_leaves_the_pass_changes_nothing_for_the_others(name: str, dropout: float) -> None:
+    one = method(name, dropout=dropout)
+    all_stay, one_leaves = new_trials(one), new_trials(one)
+    train(one, all_stay)
+    train(one, one_leaves, epochs=1)
+    one_leaves[1].status = "finished"
+    left_with = {key: value.clone() for key, value in one_leaves[1].weights.items()}
+    for step in range(4):
+        batch = collate(pairs(4, seed=10 + step))
+        train_step(one, [one_leaves[0], one_leaves[2]], batch, TRAINING, TrialsPerPass(2), dropout_seed=step)
+    assert_equal_weights(all_stay[0], one_leaves[0])
+    assert_equal_weights(all_stay[2], one_leaves[2])
+    assert all(torch.equal(value, left_with[key]) for key, value in one_leaves[1].weights.items())
+
+
+def test_a_trial_that_diverges_is_marked_and_the_others_never_see_it() -> None:
+    one = method("dynamic")
+    trials, alone = new_trials(one), new_trials(one)
+    with torch.no_grad():
+        trials[1].weights["embeddings"][3:] = math.nan
+    train(one, trials)
+    train(one, [alone[0], alone[2]])
+    assert [trial.status for trial in trials] == ["running", "diverged", "running"]
+    assert trials[1].diverged_at == "step 1"
+    assert_equal_weights(trials[0], alone[0])
+    assert_equal_weights(trials[2], alone[2])
+    assert all(torch.isfinite(value).all() for trial in (trials[0], trials[2]) for value in trial.weights.values())
+
+
+@with_and_without_dropout
+def test_out_of_memory_splits_the_trials_with_the_same_result(
+    dropout: float, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = method("dynamic", dropout=dropout)
+    expected, split = new_trials(one), new_trials(one)
+    train(one, expected)
+    losses, seen = engine.response_losses, []
+
+    def limited(*arguments: object, **options: object) -> list[Tensor]:
+        trials = arguments[1]
+        assert isinstance(trials, list)
+        seen.append(len(trials))
+        computed = losses(*arguments, **options)  # type: ignore[arg-type]
+        if len(trials) > 1:  # it comes late: masks of the dropout have been drawn
+            raise torch.OutOfMemoryError("no memory")
+        return computed
+
+    monkeypatch.setattr(engine, "response_losses", limited)
+    passes = TrialsPerPass(len(split))
+    train(one, split, passes=passes)
+    assert seen[:5] == [3, 2, 1, 1, 1] and set(seen[2:]) == {1}
+    for first, second in zip(expected, split, strict=True):
+        assert_equal_weights(first, second)
+    assert capsys.readouterr().out.count("out of memory") == 2
+    assert validation_losses(one, split, collate(pairs(3)), passes)
+
+
+def test_an_error_that_is_not_out_of_memory_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: object, **options: object) -> list[Tensor]:
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr(engine, "response_losses", broken)
+    one = method("soft")
+    with pytest.raises(RuntimeError, match="shapes"):
+        train(one, new_trials(one))
+
+
+@pytest.mark.parametrize(("limit", "limited"), [(1e-3, 2), (1e9, 0), (None, 0)])
+def test_the_gradient_of_each_trial_is_limited_on_its_own(
+    limit: float | None, limited: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    norms: list[float] = []
+    clip = clip_grads_with_norm_
+
+    def seen(tensors: Iterable[Tensor], most: float, norm: Tensor) -> None:
+        own = list(tensors)
+        clip(own, most, norm)
+        norms.append(float(get_total_norm([tensor.grad for tensor in own if tensor.grad is not None])))
+
+    monkeypatch.setattr(engine, "clip_grads_with_norm_", seen)
+    one = method("soft")
+    trials = new_trials(one)[:2]
+    with torch.no_grad():
+        trials[1].weights["prompt"].mul_(3)  # another gradient than the first's
+    train_step(
+        one,
+        trials,
+        collate(pairs(4)),
+        TRAINING.model_copy(update={"gradient_clip": limit}),
+        TrialsPerPass(2),
+        dropout_seed=0,
+    )
+    assert norms == pytest.approx([limit] * limited, rel=1e-3)
+
+
+def test_warm_up_rises_to_the_trial_s_learning_rate() -> None:
+    one = method("soft-classic")
+    trial = new_trial(weights(one), 0, 1e-2, TRAINING)
+    training = TRAINING.model_copy(update={"warmup_steps": 4})
+    rates = []
+    for step in range(6):
+        train_step(one, [trial], collate(pairs(2, seed=step)), training, TrialsPerPass(1), dropout_seed=0)
+        assert trial.optimizer is not None
+        rates.append(trial.optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.0025, 0.005, 0.0075, 0.01, 0.01, 0.01])
+
+
+@pytest.mark.parametrize("name", ["fine-tune", "soft", "dynamic"])
+def test_validation_loss_is_without_dropout_and_does_not_depend_on_the_split(name: str) -> None:
+    one, batch = method(name, dropout=0.5), collate(pairs(6))
+    trials = new_trials(one) if one.shares_layers else new_trials(one)[:1]
+    for rate, trial in enumerate(trials):
+        for value in trial.weights.values():
+            value.data *= 1 + 0.01 * rate
+    whole = validation_losses(one, trials, batch, TrialsPerPass(3))
+    assert len(set(whole)) == len(trials)
+    assert whole == pytest.approx(validation_losses(one, trials, batch, TrialsPerPass(1)), rel=1e-6)
+    assert whole == pytest.approx(validation_losses(method(name), trials, batch, TrialsPerPass(3)), rel=1e-6)
+
+
+@pytest.mark.parametrize(("name", "acts"), [("fine-tune", True), ("dynamic", True), ("soft", False)])
+def test_dropout_acts_in_training_and_in_what_is_trained_alone(name: str, acts: bool) -> None:
+    one, batch, modes = method(name, dropout=0.5), collate(pairs(6)), set()
+    for module in one.base.model.modules():
+        module.register_forward_pre_hook(lambda module, _: modes.add(module.training))
+    trial = new_trial(weights(one), 0, 1e-3, TRAINING)
+    (plain,) = validation_losses(one, [trial], batch, TrialsPerPass(1))
+    assert modes == {False}
+    modes.clear()
+    train_step(one, [trial], batch, TRAINING, TrialsPerPass(1), dropout_seed=1)
+    assert modes == {not one.shares_layers}, "frozen layers are never in the mode of training"
+    assert (abs(trial.loss_sum / plain - 1) > 1e-3) == acts
+    modes.clear()
+    validation_losses(one, [trial], batch, TrialsPerPass(1))
+    assert modes == {False}
+
+
+def test_dropout_is_the_same_for_equal_trials_and_another_at_each_step() -> None:
+    one, batch = method("dynamic", dropout=0.5), collate(pairs(6))
+    own = weights(one)
+    first, second, third = map(float, response_losses(one, [own] * 3, batch, dropout_seed=1))
+    assert (second, third) == pytest.approx((first, first), rel=1e-5)
+    assert float(response_losses(one, [own], batch, dropout_seed=2)[0]) != pytest.approx(first, rel=1e-3)
+
+
+def test_patience_counts_epochs_without_a_better_score() -> None:
+    trial = Trial(0, 1e-3, {}, None)
+    scores = [0.1, 0.3, 0.2, 0.3, 0.1]  # an equal score is no better one
+    better = []
+    for epoch, score in enumerate(scores, start=1):
+        better.append(trial.record_epoch(epoch, 1.0, score, patience=3, last_epoch=100))
+        if trial.status == "finished":
+            break
+    assert better == [True, True, False, False, False]
+    assert (trial.best_epoch, trial.best_bleu4, trial.status) == (2, 0.3, "finished")
+    assert [row["bleu4"] for row in trial.curve] == scores
+
+
+@pytest.mark.parametrize("name", ["fine-tune", "soft"])
+def test_pairs_share_a_batch_whose_rows_are_as_long_in_this_method(name: str) -> None:
+    one, train_pairs = method(name), pairs(64, longest=40)
+    sweep = Sweep(one, one, None, Examples(train_pairs, [], []), TRAINING, 8, RowLimit(), seed=0)  # type: ignore[arg-type]
+    batches = sweep.batches(1)
+    rows = [sorted(one.row_tokens(batch)) for batch in batches]
+    assert sum(map(len, rows)) == len(train_pairs)
+    assert all(shorter[-1] <= longer[0] for shorter, longer in pairwise(sorted(rows)))
