@@ -11,13 +11,14 @@ from stages.language_model.base_model import BaseModel, load_base_model
 from stages.language_model.encoding import EncodedPair
 from stages.methods.method import Method
 from stages.methods.registry import build_method
-from stages.params.methods import Dynamic, FineTune, Soft, ZeroShot
+from stages.params.methods import Dynamic, Embeddings, FineTune, MethodSettings, Soft, ZeroShot
 from stages.params.schema import LearningRates, Training
 from tests.tiny import tiny_model
 
 FAMILIES = (("gpt2", True), ("llama", True), ("llama", False))
-SETTINGS: dict[str, FineTune | Soft | Dynamic | ZeroShot] = {
+SETTINGS: dict[str, MethodSettings] = {
     "fine-tune": FineTune(kind="fine-tune"),
+    "embeddings": Embeddings(kind="embeddings"),
     "soft": Soft(kind="soft", prompt_tokens=32, train_embeddings=True),
     "soft-classic": Soft(kind="soft", prompt_tokens=32, train_embeddings=False),
     "dynamic": Dynamic(kind="dynamic", layers=1, initial="random", train_embeddings=True),

@@ -2,6 +2,7 @@
 
 from stages.language_model.base_model import BaseModel
 from stages.methods.dynamic import DynamicMethod
+from stages.methods.embeddings import EmbeddingsMethod
 from stages.methods.fine_tune import FineTuneMethod
 from stages.methods.method import Method
 from stages.methods.soft import SoftMethod
@@ -11,6 +12,7 @@ from stages.params.methods import MethodSettings
 METHODS: dict[str, type[Method]] = {
     "zero-shot": ZeroShotMethod,
     "fine-tune": FineTuneMethod,
+    "embeddings": EmbeddingsMethod,
     "soft": SoftMethod,
     "dynamic": DynamicMethod,
 }

@@ -39,4 +39,10 @@ class ZeroShot(Strict):
     kind: Literal["zero-shot"]
 
 
-MethodSettings = Annotated[FineTune | Soft | Dynamic | ZeroShot, Field(discriminator="kind")]
+class Embeddings(Strict):
+    """The word embeddings are trained, there is no prompt."""
+
+    kind: Literal["embeddings"]
+
+
+MethodSettings = Annotated[FineTune | Embeddings | Soft | Dynamic | ZeroShot, Field(discriminator="kind")]

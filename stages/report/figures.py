@@ -24,9 +24,10 @@ STYLES = {
     "fine-tune": ("#D55E00", "s"),
     "soft": ("#0072B2", "o"),
     "dynamic": ("#009E73", "^"),
+    "embeddings": ("#E69F00", "v"),
     "zero-shot": ("#CC79A7", "D"),
 }
-OTHER_STYLES = (("#E69F00", "v"), ("#56B4E9", "P"), ("#000000", "X"), ("#999933", "*"))
+OTHER_STYLES = (("#56B4E9", "P"), ("#000000", "X"), ("#999933", "*"))
 DASHES = {"gpt2": "-", "dialogpt": "--"}
 OTHER_DASHES = ("-", "--", ":", "-.")
 REFERENCES = {"human": ("#000000", (0, (7, 2, 1, 2))), "retrieval": ("#666666", (0, (1, 1)))}

@@ -12,7 +12,7 @@ from typing import Any
 from stages.report import paper
 from stages.report.runs import Absent, Run
 
-METHODS = (*paper.METHODS, "zero-shot")
+METHODS = (*paper.METHODS, "embeddings", "zero-shot")
 KINDS = ("experiment", "commit", "workspace")
 
 

@@ -30,6 +30,7 @@ def test_the_number_of_trained_parameters_equals_a_formula(name: str, family: st
     embeddings = vocabulary * width
     expected = {
         "fine-tune": embeddings * (1 if tied else 2) + positions + 2 * layer + norm,
+        "embeddings": embeddings,
         "soft": 32 * width + embeddings,
         "soft-classic": 32 * width,
         "dynamic": embeddings + positions + layer + norm,
@@ -62,6 +63,7 @@ def test_the_saved_names_are_an_exact_set() -> None:
     assert set(weights(method("dynamic"))) == {"embeddings", "controller.wpe.weight"} | layer | norm
     assert set(weights(method("soft"))) == {"embeddings", "prompt"}
     assert set(weights(method("soft-classic"))) == {"prompt"}
+    assert set(weights(method("embeddings"))) == {"embeddings"}
     assert set(weights(method("zero-shot"))) == set()
     assert "lm_head.weight" not in weights(method("fine-tune"))  # tied: stored once
     assert "lm_head.weight" in weights(method("fine-tune", "llama", tied=False))
@@ -69,7 +71,7 @@ def test_the_saved_names_are_an_exact_set() -> None:
 
 @pytest.mark.parametrize(("family", "tied"), FAMILIES)
 def test_a_tied_output_layer_is_the_trial_s_word_embeddings(family: str, tied: bool) -> None:
-    for name in ("fine-tune", "soft", "dynamic"):
+    for name in ("fine-tune", "embeddings", "soft", "dynamic"):
         one = method(name, family, tied)
         own = weights(one)
         embedded = one.embed(own, torch.tensor([7]))
