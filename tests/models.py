@@ -6,22 +6,26 @@ from tempfile import mkdtemp
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from stages.language_model.base_model import BaseModel, load_base_model
 from stages.language_model.encoding import EncodedPair
+from stages.language_model.row_format import RowFormat, build_row_format
 from stages.methods.method import Method
 from stages.methods.registry import build_method
 from stages.params.methods import Dynamic, Embeddings, FineTune, MethodSettings, Soft, ZeroShot
-from stages.params.schema import LearningRates, Training
+from stages.params.schema import LearningRates, Lengths, Training
+from stages.params.sources import END_OF_TEXT, RowFormatText
 from tests.tiny import tiny_model
 
 FAMILIES = (("gpt2", True), ("llama", True), ("llama", False))
 SETTINGS: dict[str, MethodSettings] = {
     "fine-tune": FineTune(kind="fine-tune"),
     "embeddings": Embeddings(kind="embeddings"),
-    "soft": Soft(kind="soft", prompt_tokens=32, train_embeddings=True),
-    "soft-classic": Soft(kind="soft", prompt_tokens=32, train_embeddings=False),
+    "soft": Soft(kind="soft", prompt_tokens=32, initial="random", train_embeddings=True),
+    "soft-classic": Soft(kind="soft", prompt_tokens=32, initial="random", train_embeddings=False),
     "dynamic": Dynamic(kind="dynamic", layers=1, initial="random", train_embeddings=True),
+    "dynamic-identity": Dynamic(kind="dynamic", layers=1, initial="identity", train_embeddings=True),
     "dynamic-first-layers": Dynamic(kind="dynamic", layers=1, initial="first-layers", train_embeddings=True),
     "zero-shot": ZeroShot(kind="zero-shot"),
 }
@@ -35,7 +39,18 @@ TRAINING = Training(
     gradient_clip=1.0,
     dropout=0.0,
     precision="float32",
+    schedule="constant",
+    embeddings_rate=1.0,
+    select_by="bleu4",
 )
+
+
+LONG = Lengths(query_tokens=99, response_tokens=99)
+
+
+def end_of_text_format(tokenizer: PreTrainedTokenizerBase) -> RowFormat:
+    """Query, end-of-text, response, end-of-text: the format of the tiny models in tests/tiny.py."""
+    return build_row_format(tokenizer, RowFormatText(separator=END_OF_TEXT, end=END_OF_TEXT), LONG, "row_format")
 
 
 @cache

@@ -132,6 +132,7 @@ def _tiny_params(params: dict[str, Any], sources: Path) -> dict[str, Any]:
             "format": "safetensors",
             "source": f"file:{sources / family}",
             "files": {name: _pinned(sources / family / name) for name in MODEL_FILES},
+            "row_format": {"separator": "<end-of-text>", "end": "<end-of-text>"},
         }
     params["protocols"]["tiny"] = {
         "data": {"train_dialogues": None, "validation_pairs": None, "test_pairs": None},

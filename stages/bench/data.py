@@ -20,25 +20,29 @@ from stages.methods.method import Method
 from stages.methods.registry import build_method
 from stages.params.methods import Dynamic, FineTune, Soft, ZeroShot
 from stages.params.schema import LearningRates, Lengths, Training
+from stages.params.sources import END_OF_TEXT, RowFormatText
 from stages.plumbing.errors import StageError
 from stages.train.batches import BATCHES_PER_POOL, epoch_batches
 from stages.train.trials import Trial, new_trial
 
 # Fixed, whatever params.yaml says, so that figures of two machines can be compared.
 LENGTHS = Lengths(query_tokens=64, response_tokens=32)
+ROW_FORMAT = RowFormatText(separator=END_OF_TEXT, end=END_OF_TEXT)  # any model has it
 BATCH_SIZE = 8  # App. B
 LEARNING_RATE = 1e-4
 SETTINGS: dict[str, FineTune | Soft | Dynamic | ZeroShot] = {
     "fine-tune": FineTune(kind="fine-tune"),
-    "soft": Soft(kind="soft", prompt_tokens=LENGTHS.query_tokens, train_embeddings=True),
-    "soft, embeddings frozen": Soft(kind="soft", prompt_tokens=LENGTHS.query_tokens, train_embeddings=False),
+    "soft": Soft(kind="soft", prompt_tokens=LENGTHS.query_tokens, initial="random", train_embeddings=True),
+    "soft, embeddings frozen": Soft(
+        kind="soft", prompt_tokens=LENGTHS.query_tokens, initial="random", train_embeddings=False
+    ),
     "dynamic": Dynamic(kind="dynamic", layers=2, initial="random", train_embeddings=True),
     "zero-shot": ZeroShot(kind="zero-shot"),
 }
 TRAINING = Training(
     learning_rates=LearningRates(low=LEARNING_RATE, high=LEARNING_RATE, trials=1),
     batch_size=BATCH_SIZE, max_epochs=1, patience=1, weight_decay=0.0, warmup_steps=0, gradient_clip=1.0, dropout=0.0,
-    precision="auto",
+    precision="auto", schedule="constant", embeddings_rate=1.0, select_by="bleu4",
 )  # fmt: skip
 _LLAMA: dict[str, Any] = {
     "model_type": "llama", "vocab_size": 49152, "max_position_embeddings": 8192, "rope_theta": 100000.0,

@@ -9,20 +9,21 @@ from typing import Any
 
 import torch
 
-from stages.bench.data import LENGTHS, SETTINGS, Bench, initial_weights
+from stages.bench.data import LENGTHS, ROW_FORMAT, SETTINGS, Bench, initial_weights
 from stages.bench.decoding import decoding_rows
 from stages.bench.growth import growth_rows
 from stages.bench.products import products_rows
 from stages.bench.training import training_rows
 from stages.language_model.base_model import Weights, load_base_model, load_tokenizer
 from stages.language_model.device import arithmetic, choose_device
-from stages.language_model.encoding import encode_pairs
+from stages.language_model.encoding import encode_pairs, encode_queries
+from stages.language_model.row_format import build_row_format
 from stages.methods.method import Method
 from stages.methods.registry import build_method
 from stages.methods.trained_method import read_description, read_trained
 from stages.pair_extract.corpora import END_OF_TURN
 from stages.pair_extract.pairs import extract
-from stages.params.schema import Runtime
+from stages.params.schema import Pairs, Runtime
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import check_folder, files_hash
 from stages.records import Dialogue, Pair, read_records, single_line
@@ -37,7 +38,8 @@ def dailydialog_pairs(path: Path) -> list[Pair]:
     """The pairs (stride 2) of one of DailyDialog's own files: a dialogue a line, `__eou__` behind every turn."""
     lines = path.read_text(encoding="utf-8").splitlines()
     turns = ([single_line(turn) for turn in line.split(END_OF_TURN)[:-1]] for line in lines)
-    return extract((Dialogue(str(number), own) for number, own in enumerate(turns)), stride=2)[0]
+    dialogues = (Dialogue(str(number), own) for number, own in enumerate(turns))
+    return extract(dialogues, Pairs(stride=2, history=1, joined_by=" "))[0]
 
 
 def read_pairs(arguments: argparse.Namespace) -> tuple[str, list[Pair], list[Pair]]:
@@ -64,12 +66,14 @@ def make_bench(arguments: argparse.Namespace, folder: Path, train: list[Pair], t
     device = choose_device(runtime, asked_in="--device")
     base = load_base_model(folder, device, arithmetic(arguments.precision, device))
     tokenizer = load_tokenizer(folder)
-    queries = encode_pairs(test[: arguments.queries or QUERIES.get(device.type, SLOW_QUERIES)], tokenizer, LENGTHS)[0]
+    row_format = build_row_format(tokenizer, ROW_FORMAT, LENGTHS, "the row format of the benchmark")
+    asked = test[: arguments.queries or QUERIES.get(device.type, SLOW_QUERIES)]
     return Bench(
         folder=folder, base=base,
         decoding_base=base if base.dtype is torch.float32 else load_base_model(folder, device, torch.float32),
-        end=tokenizer.eos_token_id, train=encode_pairs(train, tokenizer, LENGTHS)[0],
-        queries=[pair.query for pair in queries], repeats=arguments.repeats,
+        end=row_format.end, train=encode_pairs(train, tokenizer, row_format, LENGTHS)[0],
+        queries=encode_queries([pair.query for pair in asked], tokenizer, row_format, LENGTHS),
+        repeats=arguments.repeats,
         steps=arguments.steps or STEPS.get(device.type, SLOW_STEPS), trials=arguments.trials,
     )  # fmt: skip
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from stages.language_model.base_model import load_base_model, load_tokenizer
 from stages.language_model.device import arithmetic, choose_device, versions
 from stages.language_model.encoding import encode_pairs, to_text
+from stages.language_model.row_format import build_row_format
 from stages.methods.decoding import RowLimit, greedy
-from stages.methods.trained_method import check_lengths, read_description, read_trained
+from stages.methods.trained_method import check_lengths, check_row_format, read_description, read_trained
 from stages.params.schema import load_params
 from stages.plumbing.command import run_stage
 from stages.plumbing.files import check_folder, files_hash, output_folder
@@ -22,17 +23,22 @@ def main(arguments: argparse.Namespace) -> None:
     check_folder(arguments.subset)
     check_folder(arguments.trained)
     description = read_description(arguments.trained, files_hash(check_folder(arguments.model)))
+    model_key = f"params.yaml: models.{params.model}"
     check_lengths(arguments.trained, description, f"protocols.{params.protocol}.lengths", protocol.lengths)
+    check_row_format(arguments.trained, description, f"{model_key}.row_format", params.chosen_model.row_format)
     device = choose_device(params.runtime)
     base = load_base_model(arguments.model, device, arithmetic(protocol.decoding_precision, device))
     tokenizer = load_tokenizer(arguments.model)
+    row_format = build_row_format(
+        tokenizer, params.chosen_model.row_format, protocol.lengths, f"{model_key}.row_format"
+    )
     method, weights = read_trained(arguments.trained, base, description)
     pairs = read_records(arguments.subset / "test.jsonl", Pair)
-    encoded, cuts = encode_pairs(pairs, tokenizer, protocol.lengths)
+    encoded, cuts = encode_pairs(pairs, tokenizer, row_format, protocol.lengths)
     limit = protocol.lengths.response_tokens
     with Progress(len(pairs), "greedy-generate", "responses") as progress:
         answers = greedy(
-            method, [weights], [pair.query for pair in encoded], limit, tokenizer.eos_token_id,
+            method, [weights], [pair.query for pair in encoded], limit, row_format.end,
             RowLimit(params.runtime.decode_rows), progress.advance,
         )[0]  # fmt: skip
     unended = sum(len(answer) == limit for answer in answers)

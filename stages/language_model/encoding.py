@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from stages.language_model.row_format import RowFormat, text_tokens
 from stages.params.schema import Lengths
 from stages.records import Pair, single_line
 
 
 @dataclass(frozen=True)
 class EncodedPair:
-    """A pair as token ids; both sides end with end-of-text, but for a response that was cut."""
+    """A pair as token ids in the model's row format: prefix, query, separator; response, end (if it was not cut)."""
 
     query: list[int]
     response: list[int]
@@ -25,31 +26,27 @@ class Cuts:
     responses: int
 
 
+def encode_queries(
+    queries: Sequence[str], tokenizer: PreTrainedTokenizerBase, row_format: RowFormat, lengths: Lengths
+) -> list[list[int]]:
+    """Tokens of each query with what the format puts around it; a long one loses its beginning, never the format."""
+    texts = text_tokens(tokenizer, [row_format.query_space + query for query in queries])
+    return [row_format.query(tokens, lengths.query_tokens) for tokens in texts]
+
+
 def encode_pairs(
-    pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, lengths: Lengths
+    pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, row_format: RowFormat, lengths: Lengths
 ) -> tuple[list[EncodedPair], Cuts]:
-    """Tokenise pairs: a long query loses its beginning, a long response its end and its end-of-text.
-
-    A special token that somebody has written, `<|endoftext|>`, is text like any other.
-    """
-    if not pairs:
-        return [], Cuts(0, 0)
-    end = tokenizer.eos_token_id
-
-    def tokens(texts: list[str]) -> list[list[int]]:
-        ids: list[list[int]] = tokenizer(
-            texts, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False
-        )["input_ids"]
-        return ids
-
-    encoded = []
-    cut_queries = cut_responses = 0
-    queries, responses = tokens([pair.query for pair in pairs]), tokens([pair.response for pair in pairs])
-    for query, response in zip(queries, responses, strict=True):
-        whole_query, whole_response = [*query, end], [*response, end]
-        cut_queries += len(whole_query) > lengths.query_tokens
-        cut_responses += len(whole_response) > lengths.response_tokens
-        encoded.append(EncodedPair(whole_query[-lengths.query_tokens :], whole_response[: lengths.response_tokens]))
+    """Tokenise pairs: a long query loses its beginning, a long response its end and the token that ends it."""
+    around = len(row_format.prefix) + len(row_format.separator)
+    queries = text_tokens(tokenizer, [row_format.query_space + pair.query for pair in pairs])
+    responses = text_tokens(tokenizer, [row_format.response_space + pair.response for pair in pairs])
+    encoded = [
+        EncodedPair(row_format.query(query, lengths.query_tokens), row_format.response(answer, lengths.response_tokens))
+        for query, answer in zip(queries, responses, strict=True)
+    ]
+    cut_queries = sum(len(query) + around > lengths.query_tokens for query in queries)
+    cut_responses = sum(len(response) + 1 > lengths.response_tokens for response in responses)
     return encoded, Cuts(cut_queries, cut_responses)
 
 

@@ -12,8 +12,11 @@ from stages.language_model.base_model import BaseModel, Weights
 from stages.language_model.cpu_linear import use_onednn
 from stages.methods.method import Method, initial_embeddings
 from stages.params.methods import Dynamic
+from stages.plumbing.errors import StageError
 
 CONTROLLER = "controller."  # prefix of the parameters of C
+# The linear layers whose results are added to the residual stream, by their names in transformers' architectures.
+WRITES_TO_RESIDUAL = ("o_proj", "down_proj", "c_proj", "out_proj", "fc2", "fc_out", "dense", "dense_4h_to_h")
 
 
 class DynamicMethod(Method):
@@ -32,10 +35,19 @@ class DynamicMethod(Method):
         use_onednn(self.controller)
 
     def initial_weights(self, generator: torch.Generator) -> dict[str, Tensor]:
-        """C, random or from the language model's first layers; E as pre-trained."""
+        """C, from one of three starts; E as pre-trained.
+
+        identity: its layers add nothing at first, so that the prompt begins as the query's own embeddings, each at the
+        size of a word; random; first-layers: those of the language model.
+
+        Raises:
+            StageError: this architecture has no identity start.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
             fresh = _build_controller(self.base, self.settings.layers)
+        if self.settings.initial == "identity":
+            _add_nothing(fresh)
         weights = {name: value.detach().float() for name, value in fresh.named_parameters()}
         if self.settings.initial == "first-layers":
             # Layers only: the last normalisation belongs to the layers in front of it and stays as it starts.
@@ -57,6 +69,33 @@ class DynamicMethod(Method):
         output = functional_call(self.controller, own, (), {"inputs_embeds": queries, "use_cache": False})
         hidden: Tensor = output.last_hidden_state
         return hidden
+
+
+def _add_nothing(controller: PreTrainedModel) -> None:
+    """Let what its layers write into the residual stream, and its table of positions, start at zero.
+
+    Raises:
+        StageError: something else of this architecture changes what it reads.
+    """
+    with torch.no_grad():
+        for name, value in controller.named_parameters():
+            *_, module, _ = ("", *name.split("."))
+            if (_in_layer(name) and module in WRITES_TO_RESIDUAL) or (not _in_layer(name) and value.dim() == 2):
+                value.zero_()
+        read = torch.randn(1, 4, controller.config.hidden_size, generator=torch.Generator().manual_seed(0))
+        written = controller.eval()(inputs_embeds=read, use_cache=False).last_hidden_state
+    if not torch.allclose(written, _normalised(controller, read), rtol=1e-3, atol=1e-3):
+        found = f"identity, which {type(controller).__name__} cannot start from"
+        raise StageError("params.yaml: methods.<name>.initial", found, "set it to random")
+
+
+def _normalised(controller: PreTrainedModel, read: Tensor) -> Tensor:
+    """What a controller without layers would give: its last normalisation alone."""
+    names = [name for name, value in controller.named_parameters() if _is_last_normalisation(name, value)]
+    modules = {name.rpartition(".")[0] for name in names}
+    for module in modules:
+        read = controller.get_submodule(module)(read)
+    return read
 
 
 def _in_layer(name: str) -> bool:

@@ -16,8 +16,13 @@ class SoftMethod(Method):
     settings: Soft
 
     def initial_weights(self, generator: torch.Generator) -> dict[str, Tensor]:
-        """Z [P, H], random; E as pre-trained."""
-        table = _random_like_embeddings(self.base, self.settings.prompt_tokens, self.base.width, generator=generator)
+        """Z [P, H], random or the embeddings of words drawn from the vocabulary; E as pre-trained."""
+        count = self.settings.prompt_tokens
+        if self.settings.initial == "vocabulary":
+            words = torch.randint(len(self.base.embeddings), (count,), generator=generator)
+            table = self.base.embed(words.to(self.base.device)).detach().float().cpu()
+        else:
+            table = _random_like_embeddings(self.base, count, self.base.width, generator=generator)
         return {PROMPT: table, **initial_embeddings(self.base, self.settings.train_embeddings)}
 
     def prompt(self, weights: Weights, queries: Tensor, train: bool = False) -> Tensor:

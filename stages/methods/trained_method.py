@@ -15,6 +15,7 @@ from stages.methods.method import Method
 from stages.methods.registry import build_method
 from stages.params.methods import MethodSettings
 from stages.params.schema import Lengths
+from stages.params.sources import RowFormatText
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import to_json
 
@@ -53,6 +54,17 @@ def check_lengths(folder: Path, description: dict[str, Any], key: str, lengths: 
         different = next(name for name in now if now[name] != then.get(name))
         found = f"{now[different]}, but {folder} was trained with {then.get(different)}"
         raise StageError(f"params.yaml: {key}.{different}", found, "run `dvc repro train`")
+
+
+def check_row_format(folder: Path, description: dict[str, Any], key: str, row_format: RowFormatText | str) -> None:
+    """Refuse another row format than the one that the method was trained with.
+
+    Raises:
+        StageError: it is another.
+    """
+    now = row_format if isinstance(row_format, str) else row_format.model_dump()
+    if now != description["row_format"]:
+        raise StageError(key, f"{folder} was trained with another one", "run `dvc repro train`")
 
 
 def read_trained(folder: Path, base: BaseModel, description: dict[str, Any]) -> tuple[Method, dict[str, Tensor]]:

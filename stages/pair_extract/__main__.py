@@ -21,10 +21,10 @@ def main(arguments: argparse.Namespace) -> None:
     params = load_params()
     check_folder(arguments.dialogues)
     corpus, read = read_corpus(f"datasets.{params.dataset}", params.chosen_dataset, arguments.dialogues)
-    report: dict[str, Any] = {"stride": params.pairs.stride, "files": {name: dict(read[name]) for name in read}}
+    report: dict[str, Any] = {**params.pairs.model_dump(), "files": {name: dict(read[name]) for name in read}}
     with output_folder(arguments.pairs) as folder:
         for split in SPLITS:
-            pairs, report[split] = extract(corpus[split], params.pairs.stride)
+            pairs, report[split] = extract(corpus[split], params.pairs)
             if not pairs:
                 found = f"no pair among {len(corpus[split])} usable dialogues"
                 raise StageError(f"{arguments.dialogues}: {split}", found, "a pair needs two neighbouring turns")

@@ -7,7 +7,7 @@ no two turns become neighbours that were not.
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ COUNTED = (
     "unmarked_turns",  # text behind the last __eou__ of a line: taken as a turn
     "removed_characters",  # NUL, and halves of surrogate pairs, which no UTF-8 file can hold
     "byte_order_marks",
+    "turns_of_several_messages",  # in chitchat: with `messages: one` they count as empty turns
 )
 
 Counts = Counter[str]
@@ -53,7 +54,8 @@ def read_corpus(key: str, dataset: Dataset, folder: Path) -> tuple[dict[str, lis
     for split in sorted(dataset.files):
         counts[split] = Counter(dict.fromkeys(COUNTED, 0))
         path = folder / dataset.file_name(split)
-        dialogues[split] = _dialogues(READERS[dataset.format](path, counts[split]), counts[split])
+        options = {"joined": dataset.messages == "joined"} if dataset.messages else {}
+        dialogues[split] = _dialogues(READERS[dataset.format](path, counts[split], **options), counts[split])
     if dataset.split is not None:
         return split_dialogues(f"{key}.split", dialogues["all"], dataset.split), counts
     return dialogues, counts
@@ -183,8 +185,12 @@ def _read_jsonl(path: Path, counts: Counts) -> Iterator[list[str]]:
         yield value
 
 
-def _read_chitchat(path: Path, counts: Counts) -> Iterator[list[str]]:
-    """BYU's format: an object of conversations; a turn is the list of messages sent before the other one answers."""
+def _read_chitchat(path: Path, counts: Counts, joined: bool) -> Iterator[list[str]]:
+    """BYU's format: an object of conversations; a turn is the list of messages sent before the other one answers.
+
+    Several messages that one person sent in a row are not one utterance: glued together they read as none that anybody
+    would say. joined: take them as one turn all the same; else such a turn is empty, so that no pair has it.
+    """
     text = "\n".join(line.rstrip("\n") for _, line in _lines(path, counts))
     counts["blank_lines"] = 0  # they mean nothing inside a JSON document
     conversations = _parse(str(path), text)
@@ -198,7 +204,9 @@ def _read_chitchat(path: Path, counts: Counts) -> Iterator[list[str]]:
             turns = [[None]]
         if not all(_are_texts(turn) for turn in turns):
             raise StageError(f"{path}: {name}", "a conversation of another shape", remedy)
-        yield [" ".join(turn) for turn in turns]
+        glued = [sum(bool(message.strip()) for message in turn) > 1 for turn in turns]
+        counts["turns_of_several_messages"] += sum(glued)
+        yield ["" if several and not joined else " ".join(turn) for turn, several in zip(turns, glued, strict=True)]
 
 
 def _read_parquet(path: Path, counts: Counts) -> Iterator[list[str]]:
@@ -222,4 +230,9 @@ def _read_parquet(path: Path, counts: Counts) -> Iterator[list[str]]:
         yield value
 
 
-READERS = {"chitchat": _read_chitchat, "eou": _read_eou, "jsonl": _read_jsonl, "parquet": _read_parquet}
+READERS: dict[str, Callable[..., Iterator[list[str]]]] = {
+    "chitchat": _read_chitchat,
+    "eou": _read_eou,
+    "jsonl": _read_jsonl,
+    "parquet": _read_parquet,
+}

@@ -1,28 +1,38 @@
 """Pairs of a query and its response: "every two steps in a conversation" (Sec. 4)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from stages.records import Dialogue, Pair
+from stages.params.schema import Pairs
+from stages.records import Dialogue, Pair, single_line
 
 
-def pairs_of(dialogue: Dialogue, stride: int) -> tuple[list[Pair], int]:
-    """The pairs of one dialogue, and how many were skipped because one of their turns is empty.
+def pairs_of(dialogue: Dialogue, settings: Pairs) -> tuple[list[Pair], int]:
+    """The pairs of one dialogue, and how many were skipped because one of their two turns is empty.
 
     Turns t0 t1 t2 t3 t4 give (t0, t1), (t2, t3) with stride 2 and (t0, t1), (t1, t2), (t2, t3), (t3, t4) with
-    stride 1. A skipped pair leaves the positions of the others as they are.
+    stride 1. A skipped pair leaves the positions of the others as they are. With a history of h the query is the last h
+    turns before the response, joined; empty ones and those before the beginning are left out.
     """
-    turns = dialogue.turns
-    positions = range(0, len(turns) - 1, stride)
-    pairs = [Pair(dialogue.dialogue, at, turns[at], turns[at + 1]) for at in positions if turns[at] and turns[at + 1]]
+    turns, before = dialogue.turns, settings.history - 1
+    positions = range(0, len(turns) - 1, settings.stride)
+    pairs = [
+        Pair(dialogue.dialogue, at, _joined(turns[max(0, at - before) : at + 1], settings.joined_by), turns[at + 1])
+        for at in positions
+        if turns[at] and turns[at + 1]
+    ]
     return pairs, len(positions) - len(pairs)
 
 
-def extract(dialogues: Iterable[Dialogue], stride: int) -> tuple[list[Pair], dict[str, int]]:
+def _joined(turns: Sequence[str], joined_by: str) -> str:
+    return single_line(joined_by.join(turn for turn in turns if turn))
+
+
+def extract(dialogues: Iterable[Dialogue], settings: Pairs) -> tuple[list[Pair], dict[str, int]]:
     """The pairs of one split, and its counts for the report."""
     pairs: list[Pair] = []
     counts = {"dialogues": 0, "turns": 0, "pairs": 0, "dialogues_without_pair": 0, "pairs_skipped_for_empty_turn": 0}
     for dialogue in dialogues:
-        found, skipped = pairs_of(dialogue, stride)
+        found, skipped = pairs_of(dialogue, settings)
         pairs += found
         counts["dialogues"] += 1
         counts["turns"] += sum(1 for turn in dialogue.turns if turn)

@@ -21,6 +21,7 @@ class Soft(Strict):
 
     kind: Literal["soft"]
     prompt_tokens: Positive
+    initial: Literal["random", "vocabulary"]
     train_embeddings: bool
 
 
@@ -29,7 +30,7 @@ class Dynamic(Strict):
 
     kind: Literal["dynamic"]
     layers: Positive
-    initial: Literal["random", "first-layers"]
+    initial: Literal["identity", "random", "first-layers"]
     train_embeddings: bool
 
 

@@ -25,6 +25,8 @@ class Pairs(Strict):
     """How dialogues become pairs (Sec. 4)."""
 
     stride: Literal[1, 2]
+    history: Annotated[int, Field(ge=1, le=LARGEST)]
+    joined_by: str
 
 
 class Runtime(Strict):
@@ -81,6 +83,9 @@ class Training(Strict):
     patience: Positive
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     warmup_steps: Annotated[int, Field(ge=0, le=LARGEST)]
+    schedule: Literal["constant", "linear"]
+    embeddings_rate: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+    select_by: Literal["bleu4", "loss"]
     gradient_clip: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
     dropout: Fraction
     precision: Precision

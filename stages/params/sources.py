@@ -26,6 +26,8 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".msgpack", ".h5", ".joblib", ".npy", ".npz")
 MODEL_SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".jinja")
 SUFFIXES = {"chitchat": ".json", "eou": ".txt", "jsonl": ".jsonl", "parquet": ".parquet"}  # of corpora, by format
+END_OF_TEXT = "<end-of-text>"  # in a row format: the end-of-text token of the model, whatever it is called there
+CHAT_TEMPLATE = "chat-template"  # as a row format: the one that the tokenizer brings
 RESERVED = ("manifest.json", "adapter_config.json")  # ours; and transformers would fetch the base that it names
 
 
@@ -126,6 +128,14 @@ def _check_pinned(source: Source, key: str, file: SourceFile) -> None:
         )
 
 
+class RowFormatText(Strict):
+    """What stands around query and response when they are given to a model; stages/language_model/row_format.py."""
+
+    prefix: str = ""
+    separator: str
+    end: Annotated[str, Field(min_length=1)]
+
+
 class Dataset(Strict):
     """A corpus of dialogues."""
 
@@ -133,6 +143,7 @@ class Dataset(Strict):
     source: str
     files: dict[Literal["train", "validation", "test", "all"], SourceFile]
     split: Split | None = None
+    messages: Literal["one", "joined"] | None = None  # of chitchat: turns of one message alone, or joined ones too
 
     def file_name(self, split: str) -> str:
         """Name of a corpus file in the folder of the download stage: its split and the suffix of its format."""
@@ -150,6 +161,10 @@ class Dataset(Strict):
             raise Refused("files", found, "it must be train, validation and test, or all with split")
         elif self.split is not None:
             raise Refused("split", "the files are a split already", "remove it")
+        if (self.messages is None) == (self.format == "chitchat"):
+            found = "missing" if self.messages is None else f"turns have one message in format {self.format}"
+            remedy = "write one, or joined" if self.messages is None else "remove it"
+            raise Refused("messages", found, remedy)
         return self
 
 
@@ -159,6 +174,7 @@ class Model(Strict):
     format: Literal["safetensors", "gguf"]
     source: str
     files: dict[str, SourceFile]
+    row_format: RowFormatText | Literal["chat-template"]
 
     @model_validator(mode="after")
     def _pinned_and_safe(self) -> Self:

@@ -6,10 +6,12 @@ Nothing but the result of each sweep stays there; the folder may be removed when
 
 import argparse
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from stages.language_model.base_model import load_tokenizer
 from stages.language_model.device import versions
+from stages.language_model.row_format import build_row_format
 from stages.methods.decoding import RowLimit
 from stages.methods.trained_method import write_trained
 from stages.params.schema import load_params
@@ -31,11 +33,14 @@ def main(arguments: argparse.Namespace) -> None:
     base_hash = files_hash(check_folder(arguments.model))
     check_fit(arguments.model, params)
     tokenizer = load_tokenizer(arguments.model)
+    row_format = build_row_format(
+        tokenizer, params.chosen_model.row_format, protocol.lengths, f"params.yaml: models.{params.model}.row_format"
+    )
     method, decoding_method, initial = load_methods(arguments.model, params)
     base = method.base
-    examples, cuts = load_examples(arguments.subset, tokenizer, params)
+    examples, cuts = load_examples(arguments.subset, tokenizer, row_format, protocol.lengths)
     sweep = Sweep(
-        method, decoding_method, tokenizer, examples, protocol.training,
+        method, decoding_method, tokenizer, row_format.end, examples, protocol.training,
         protocol.lengths.response_tokens, RowLimit(params.runtime.decode_rows), params.seed,
     )  # fmt: skip
     parameters = sum(value.numel() for value in initial.values())
@@ -43,6 +48,7 @@ def main(arguments: argparse.Namespace) -> None:
     if parameters:
         facts = {
             "data": data_hash, "model": base_hash, "method": params.chosen_method.model_dump(), "seed": params.seed,
+            "row_format": asdict(row_format),
             "protocol": protocol.model_dump(exclude={"data"}),
             "code": code_hash(), "environment": versions(base.device, base.dtype),
         }  # fmt: skip
@@ -50,7 +56,7 @@ def main(arguments: argparse.Namespace) -> None:
         trials, weights = run_trials(sweep, initial, state), state.result_weights
     else:
         trials, weights = [untrained(sweep)], None
-    best = best_trial(trials)
+    best = best_trial(trials, protocol.training.select_by)
     end = range_end(best, trials)
     with output_folder(arguments.trained) as folder:
         write_trained(folder, weights, describe(params, base_hash, best, end, base))

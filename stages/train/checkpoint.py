@@ -197,7 +197,7 @@ class TrainingState:
             if record["status"] == "running" and trial.weights:
                 tensors[trial.index] = load_file(checkpoint / f"trial-{trial.index:02d}.safetensors")
                 _check_tensors(trial, record["steps"], tensors[trial.index])
-            if record["best_epoch"] and record["status"] != "diverged":
+            if record["best_epoch"]:
                 self._check(self._best_folder(record["index"], record["best_epoch"]))
         for trial, record in zip(trials, state["trials"], strict=True):  # all is sound: now nothing can fail half-way
             vars(trial).update(record)

@@ -7,7 +7,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from stages.language_model.encoding import EncodedPair, encode_pairs
-from stages.params.schema import Params
+from stages.language_model.row_format import RowFormat
+from stages.params.schema import Lengths
 from stages.plumbing.files import files_hash
 from stages.records import Pair, read_records
 
@@ -28,11 +29,13 @@ def hash_of_examples(manifest: dict[str, Any]) -> str:
     return files_hash({"files": {name: facts for name, facts in manifest["files"].items() if name in PAIRS}})
 
 
-def load_examples(subset: Path, tokenizer: PreTrainedTokenizerBase, params: Params) -> tuple[Examples, dict[str, int]]:
+def load_examples(
+    subset: Path, tokenizer: PreTrainedTokenizerBase, row_format: RowFormat, lengths: Lengths
+) -> tuple[Examples, dict[str, int]]:
     """Training and validation pairs of the regime, as tokens; and how many texts of each had to be cut."""
-    lengths = params.chosen_protocol.lengths
     train, validation = (read_records(subset / name, Pair) for name in PAIRS)
-    (trained, cuts), (validated, others) = (encode_pairs(pairs, tokenizer, lengths) for pairs in (train, validation))
+    trained, cuts = encode_pairs(train, tokenizer, row_format, lengths)
+    validated, others = encode_pairs(validation, tokenizer, row_format, lengths)
     print(
         f"{len(train)} training pairs, {len(validation)} validation pairs; cut to the protocol's lengths in training: "
         f"{cuts.queries} queries, {cuts.responses} responses"

@@ -16,12 +16,13 @@ def curves(trials: Sequence[Trial]) -> list[dict[str, Any]]:
 
 
 def best_by_rate(trials: Sequence[Trial]) -> list[dict[str, Any]]:
-    """A row for each trial: its learning rate and the best validation BLEU-4 that it reached."""
+    """A row for each trial: its learning rate, its best epoch and what validation gave there."""
     return [
         {
             "trial": trial.index,
             "learning_rate": trial.learning_rate,
             "bleu4": max(trial.best_bleu4, 0.0),
+            "validation_loss": trial.best_loss,
             "epoch": trial.best_epoch,
             "status": trial.status if trial.diverged_at is None else f"diverged at {trial.diverged_at}",
         }
@@ -35,6 +36,7 @@ def summary(trials: Sequence[Trial], best: Trial, counts: dict[str, int]) -> dic
         "learning_rate": best.learning_rate,
         "epoch": best.best_epoch,
         "validation_bleu4": best.best_bleu4,
+        "validation_loss": best.best_loss,
         "best_at_range_end": range_end(best, trials),
         "trials": len(trials),
         "diverged": sum(trial.status == "diverged" for trial in trials),
@@ -51,9 +53,11 @@ def describe(params: Params, base_hash: str, best: Trial, end: str | None, base:
         "learning_rate": best.learning_rate,
         "epoch": best.best_epoch,
         "validation_bleu4": best.best_bleu4,
+        "validation_loss": best.best_loss,
         "best_at_range_end": end,
         "seed": params.seed,
         "training": protocol.training.model_dump(),
         "lengths": protocol.lengths.model_dump(),
+        "row_format": params.model_dump()["models"][params.model]["row_format"],
         "environment": versions(base.device, base.dtype),
     }

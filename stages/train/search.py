@@ -9,7 +9,7 @@ from stages.plumbing.errors import StageError
 from stages.plumbing.signals import StopRequest
 from stages.train.checkpoint import TrainingState
 from stages.train.sweep import Sweep
-from stages.train.trials import Trial, TrialsPerPass, new_trial
+from stages.train.trials import SelectBy, Trial, TrialsPerPass, new_trial
 
 
 def groups_of_trials(method: Method, training: Training) -> list[list[tuple[int, float]]]:
@@ -31,24 +31,26 @@ def run_trials(sweep: Sweep, initial: Weights, state: TrainingState) -> list[Tri
                 group = [new_trial(initial, *one, sweep.training, sweep.method.base.device) for one in numbered]
                 sweep.run(group, state)
                 trials += group
-            state.write_result(trials, best_trial(trials))
+            state.write_result(trials, best_trial(trials, sweep.training.select_by))
         state.keep_result_only()
     return trials
 
 
-def best_trial(trials: Sequence[Trial]) -> Trial:
-    """The trial with the highest validation BLEU-4 at any epoch; of equals the lowest learning rate (App. B).
+def best_trial(trials: Sequence[Trial], select_by: SelectBy) -> Trial:
+    """The trial whose best epoch is the best of all (App. B); of equals the one with the lowest learning rate.
+
+    A trial that diverged takes part with the epochs that it ended before.
 
     Raises:
-        StageError: every trial diverged.
+        StageError: every trial diverged in its first epoch.
     """
-    sound = [trial for trial in trials if trial.status == "finished"]
-    if not sound:
+    ended = [trial for trial in trials if trial.curve]
+    if not ended:
         steps = ", ".join(f"{trial.learning_rate:.2g} at {trial.diverged_at}" for trial in trials)
         raise StageError(
             "training", f"every trial diverged ({steps})", "lower protocols.<name>.training.learning_rates"
         )
-    return max(sound, key=lambda trial: (trial.best_bleu4, -trial.index))
+    return max(ended, key=lambda trial: (trial.quality(select_by), -trial.index))
 
 
 def untrained(sweep: Sweep) -> Trial:
@@ -56,7 +58,8 @@ def untrained(sweep: Sweep) -> Trial:
     trial = Trial(0, 0.0, {}, None)
     with StopRequest() as stop:
         loss, score = sweep.validate([trial], TrialsPerPass(1), stop, "untrained")[0]
-    trial.record_epoch(0, loss, score, patience=0, last_epoch=0)
+    trial.record_epoch(0, loss, score, sweep.training)
+    trial.status = "finished"
     return trial
 
 

@@ -34,6 +34,7 @@ class Sweep:
     method: Method
     decoding_method: Method
     tokenizer: PreTrainedTokenizerBase
+    end: int  # the token that ends a response
     examples: Examples
     training: Training
     response_tokens: int
@@ -70,7 +71,7 @@ class Sweep:
                 [trial.weights for trial in trials],
                 [pair.query for pair in pairs],
                 self.response_tokens,
-                self.tokenizer.eos_token_id,
+                self.end,
                 self.row_limit,
                 tick,
             )
@@ -141,7 +142,8 @@ class _Epoch:
                     return
                 batch = collate(batches[step]).to(sweep.method.base.device)
                 dropout_seed = int(np.random.SeedSequence([sweep.seed, epoch, step]).generate_state(1)[0])
-                train_step(sweep.method, running, batch, sweep.training, self.per_pass, dropout_seed)
+                last_step = sweep.training.max_epochs * len(batches)
+                train_step(sweep.method, running, batch, sweep.training, self.per_pass, dropout_seed, last_step)
                 self.position = Position(epoch, step + 1)
                 progress.advance(len(batches[step]), self._losses())
                 self.stop.check()
@@ -162,8 +164,5 @@ class _Epoch:
             if not math.isfinite(loss):  # the loss was finite, but the last update diverged
                 trial.status, trial.diverged_at = "diverged", f"step {trial.steps}"
                 continue
-            better = trial.record_epoch(
-                self.position.epoch, loss, score, sweep.training.patience, sweep.training.max_epochs
-            )
-            if better:
+            if trial.record_epoch(self.position.epoch, loss, score, sweep.training):
                 self.state.save_best(trial)

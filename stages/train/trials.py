@@ -7,7 +7,8 @@ Fine-tuning shares nothing: its trials come one at a time, through the same code
 """
 
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from stages.language_model.base_model import Weights
-from stages.methods.method import Method
+from stages.methods.method import EMBEDDINGS, Method
 from stages.methods.row_layout import join
 from stages.params.schema import Training
 from stages.plumbing.errors import is_out_of_memory
@@ -25,6 +26,7 @@ from stages.train.batches import Batch
 
 CPU = torch.device("cpu")
 Status = Literal["running", "finished", "diverged"]
+SelectBy = Literal["bleu4", "loss"]
 
 
 @dataclass
@@ -40,15 +42,16 @@ class Trial:
     loss_sum: float = 0.0  # of the epoch under way: of the loss of every response token
     loss_tokens: int = 0
     curve: list[dict[str, Any]] = field(default_factory=list)
-    best_epoch: int = 0
-    best_bleu4: float = -1.0
+    best_epoch: int = 0  # 0: none has ended yet
+    best_bleu4: float = -1.0  # of that epoch, as best_loss
+    best_loss: float | None = None
     diverged_at: str | None = None
 
     def drop_tensors(self) -> None:
         """Free the memory of a trial that trains no more."""
         self.weights, self.optimizer = {}, None
 
-    def record_epoch(self, epoch: int, validation_loss: float, bleu4: float, patience: int, last_epoch: int) -> bool:
+    def record_epoch(self, epoch: int, validation_loss: float, bleu4: float, training: Training) -> bool:
         """Close an epoch; True if it is the best so far. Stops the trial when patience or the epochs are used up."""
         self.curve.append(
             {
@@ -61,12 +64,21 @@ class Trial:
             }
         )
         self.loss_sum, self.loss_tokens = 0.0, 0
-        better = bleu4 > self.best_bleu4
-        if better:
-            self.best_epoch, self.best_bleu4 = epoch, bleu4
-        if epoch - self.best_epoch >= patience or epoch >= last_epoch:
+        before = self.quality(training.select_by)
+        kept = self.best_epoch, self.best_bleu4, self.best_loss
+        self.best_epoch, self.best_bleu4, self.best_loss = epoch, bleu4, validation_loss
+        better = kept[0] == 0 or self.quality(training.select_by) > before
+        if not better:
+            self.best_epoch, self.best_bleu4, self.best_loss = kept
+        if epoch - self.best_epoch >= training.patience or epoch >= training.max_epochs:
             self.status = "finished"
         return better
+
+    def quality(self, select_by: SelectBy) -> float:
+        """What the best epoch is chosen by, the higher the better: validation BLEU-4, or the loss with a minus."""
+        if select_by == "bleu4":
+            return self.best_bleu4
+        return -math.inf if self.best_loss is None else -self.best_loss
 
 
 def _finite(value: float) -> float | None:
@@ -83,10 +95,30 @@ def new_trial(
     weights = {name: value.to(device, copy=True).requires_grad_(True) for name, value in initial.items()}
     optimizer = None
     if weights:
+        groups = [
+            {"params": [value], "factor": rate_factor(name, weights, training)} for name, value in weights.items()
+        ]
         optimizer = torch.optim.AdamW(
-            weights.values(), lr=learning_rate, weight_decay=training.weight_decay, fused=device.type != "mps"
+            groups, lr=learning_rate, weight_decay=training.weight_decay, fused=device.type != "mps"
         )
     return Trial(index, learning_rate, weights, optimizer)
+
+
+def rate_factor(name: str, names: Collection[str], training: Training) -> float:
+    """Of the trial's learning rate for one of its tensors: E beside a prompt or a controller learns more slowly.
+
+    A prompt starts far from where it ends, E as pre-trained: one rate for both is too low for the one or too high for
+    the other (our choice; metrics/recipe.md has the measurement).
+    """
+    return training.embeddings_rate if name == EMBEDDINGS and len(names) > 1 else 1.0
+
+
+def scheduled(step: int, last_step: int, training: Training) -> float:
+    """Of the learning rate at a step from 1 to `last_step`: linear warm-up, then constant or falling to zero."""
+    warm = min(1.0, step / training.warmup_steps) if training.warmup_steps else 1.0
+    if training.schedule == "constant":
+        return warm
+    return min(warm, (last_step - step + 1) / max(1, last_step - training.warmup_steps))
 
 
 def response_targets(batch: Batch) -> Tensor:
@@ -189,10 +221,12 @@ def train_step(
     training: Training,
     per_pass: TrialsPerPass,
     dropout_seed: int,
+    last_step: int = sys.maxsize,
 ) -> None:
     """One optimizer step of every running trial on one batch.
 
-    dropout_seed: seeds the dropout of this step, the same for each trial. A trial whose loss or gradient is not finite
+    dropout_seed: seeds the dropout of this step, the same for each trial. last_step: how many steps the whole training
+    has at most, for a schedule that ends with it. A trial whose loss or gradient is not finite
     is marked diverged, with its step, and left as it is; the others never see it.
     """
     method.base.model.train(not method.shares_layers)  # dropout acts in what is trained, never in frozen layers
@@ -208,7 +242,7 @@ def train_step(
         else:
             if training.gradient_clip is not None and size > training.gradient_clip:
                 clip_grads_with_norm_(trial.weights.values(), training.gradient_clip, norm)
-            _update(trial, training)
+            _update(trial, training, last_step)
             trial.loss_sum += loss
             trial.loss_tokens += tokens
         _drop_gradients(trial)
@@ -219,10 +253,10 @@ def _gradient_norm(trial: Trial) -> Tensor:
     return get_total_norm([tensor.grad for tensor in trial.weights.values() if tensor.grad is not None])
 
 
-def _update(trial: Trial, training: Training) -> None:
+def _update(trial: Trial, training: Training, last_step: int) -> None:
     assert trial.optimizer is not None
     trial.steps += 1
-    warm = min(1.0, trial.steps / training.warmup_steps) if training.warmup_steps else 1.0
+    rate = trial.learning_rate * scheduled(trial.steps, last_step, training)
     for group in trial.optimizer.param_groups:
-        group["lr"] = trial.learning_rate * warm
+        group["lr"] = rate * group["factor"]
     trial.optimizer.step()

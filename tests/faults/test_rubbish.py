@@ -11,9 +11,9 @@ import pytest
 
 from stages.language_model.base_model import load_tokenizer
 from stages.language_model.encoding import encode_pairs
-from stages.params.schema import Lengths
 from stages.records import Pair
 from tests.faults.pipeline import STAGES, Undisturbed, results
+from tests.models import LONG, end_of_text_format
 from tests.stage_runs import fails, finish
 from tests.tiny import END_OF_TEXT, change_params
 
@@ -112,7 +112,7 @@ def test_whatever_people_write_comes_through_and_what_is_cut_or_skipped_is_count
 def test_a_special_token_that_somebody_wrote_is_text(undisturbed: Undisturbed) -> None:
     tokenizer = load_tokenizer(undisturbed.folder / "data/download/model")
     pair = Pair("a", 0, f"{END_OF_TEXT} hello", f"so {END_OF_TEXT} it ends")
-    (encoded,), _ = encode_pairs([pair], tokenizer, Lengths(query_tokens=99, response_tokens=99))
+    (encoded,), _ = encode_pairs([pair], tokenizer, end_of_text_format(tokenizer), LONG)
     for tokens, text in ((encoded.query, pair.query), (encoded.response, pair.response)):
         assert tokens.index(tokenizer.eos_token_id) == len(tokens) - 1
         assert tokenizer.decode(tokens[:-1]) == text

@@ -11,7 +11,7 @@ from stages.methods.row_layout import join
 from stages.params.schema import Lengths
 from stages.records import Pair
 from stages.train.batches import collate, epoch_batches
-from tests.models import model_folder
+from tests.models import LONG, end_of_text_format, model_folder
 
 
 @pytest.fixture(scope="module")
@@ -21,9 +21,10 @@ def folder() -> Path:
 
 def test_both_sides_end_with_end_of_text_and_long_ones_are_cut_and_counted(folder: Path) -> None:
     tokenizer = load_tokenizer(folder)
-    end = tokenizer.eos_token_id
+    row_format = end_of_text_format(tokenizer)
+    end = row_format.end
     texts = [Pair("a", 0, "hello", "you"), Pair("a", 2, "a b c d e f g h", "h g f e d c b a")]
-    encoded, cuts = encode_pairs(texts, tokenizer, Lengths(query_tokens=8, response_tokens=8))
+    encoded, cuts = encode_pairs(texts, tokenizer, row_format, Lengths(query_tokens=8, response_tokens=8))
     assert encoded[0].query[-1] == encoded[0].response[-1] == end
     assert (cuts.queries, cuts.responses) == (1, 1)
     whole = tokenizer("a b c d e f g h", add_special_tokens=False)["input_ids"]
@@ -35,7 +36,7 @@ def test_both_sides_end_with_end_of_text_and_long_ones_are_cut_and_counted(folde
 def test_text_survives_its_tokens(folder: Path) -> None:
     tokenizer = load_tokenizer(folder)
     for text in ("I 'm fine , thanks . And you ?", "naïve café 😀 שלום"):
-        encoded, _ = encode_pairs([Pair("a", 0, text, text)], tokenizer, Lengths(query_tokens=99, response_tokens=99))
+        encoded, _ = encode_pairs([Pair("a", 0, text, text)], tokenizer, end_of_text_format(tokenizer), LONG)
         assert to_text(encoded[0].response, tokenizer) == text
 
 

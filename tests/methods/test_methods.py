@@ -34,6 +34,7 @@ def test_the_number_of_trained_parameters_equals_a_formula(name: str, family: st
         "soft": 32 * width + embeddings,
         "soft-classic": 32 * width,
         "dynamic": embeddings + positions + layer + norm,
+        "dynamic-identity": embeddings + positions + layer + norm,
         "dynamic-first-layers": embeddings + positions + layer + norm,
         "zero-shot": 0,
     }

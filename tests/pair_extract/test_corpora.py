@@ -22,10 +22,11 @@ SPLIT = {"validation": 1, "test": 1, "seed": 0}
 FORMATS = ("chitchat", "eou", "jsonl", "parquet")
 
 
-def entry(format_: str, splits: Sequence[str] = ("train", "validation", "test")) -> Dataset:
+def entry(format_: str, splits: Sequence[str] = ("train", "validation", "test"), messages: str = "joined") -> Dataset:
     files = {split: {"path": "x", "sha256": "0" * 64} for split in splits}
     split = SPLIT if "all" in splits else None
-    return Dataset.model_validate({"format": format_, "source": "file:x", "files": files, "split": split})
+    value = {"format": format_, "source": "file:x", "files": files, "split": split}
+    return Dataset.model_validate({**value, "messages": messages} if format_ == "chitchat" else value)
 
 
 def encode(format_: str, dialogues: Sequence[Sequence[str]]) -> bytes:
@@ -41,9 +42,9 @@ def encode(format_: str, dialogues: Sequence[Sequence[str]]) -> bytes:
     return bytes(buffer.getvalue().to_pybytes())
 
 
-def read(format_: str, content: bytes, folder: Path) -> tuple[list[Dialogue], Counter[str]]:
+def read(format_: str, content: bytes, folder: Path, messages: str = "joined") -> tuple[list[Dialogue], Counter[str]]:
     """The training dialogues of a corpus whose training file has this content."""
-    dataset = entry(format_)
+    dataset = entry(format_, messages=messages)
     for split in ("train", "validation", "test"):
         (folder / dataset.file_name(split)).write_bytes(content if split == "train" else encode(format_, DIALOGUES))
     dialogues, counts = read_corpus("datasets.x", dataset, folder)
@@ -82,6 +83,15 @@ def test_a_turn_of_chitchat_is_the_messages_sent_in_a_row(tmp_path: Path) -> Non
     assert turns_of(dialogues) == [["hi how are you", "fine thanks"]]
 
 
+def test_of_one_message_a_turn_that_was_sent_as_several_keeps_its_place_and_is_empty(tmp_path: Path) -> None:
+    turns = [["hi", " "], ["hello", "how are you"], ["fine"], ["good"]]
+    messages = [[{"text": text} for text in turn] for turn in turns]
+    content = json.dumps({"a": {"messages": messages}}).encode()
+    dialogues, counts = read("chitchat", content, tmp_path, messages="one")
+    assert turns_of(dialogues) == [["hi", "", "fine", "good"]]
+    assert counts["turns_of_several_messages"] == 1
+
+
 @pytest.mark.parametrize("line", [["a", "b"], {"turns": ["a", "b"]}, {"dialog": ["a", "b"], "act": [1, 2]}])
 def test_a_json_line_is_a_list_or_has_one(line: Any, tmp_path: Path) -> None:
     dialogues, _ = read("jsonl", json.dumps(line).encode(), tmp_path)
@@ -95,7 +105,7 @@ def test_parquet_may_call_its_column_turns(tmp_path: Path) -> None:
     assert turns_of(dialogues) == sorted(DIALOGUES)
 
 
-# --- dirt that is mended and counted -------------------------------------------------------------------------------
+# --- dirt that is removed and counted -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("format_", ["eou", "jsonl"])

@@ -10,7 +10,7 @@ import pytest
 
 from stages.download.fetch import fetch_dialogues
 from stages.pair_extract.pairs import pairs_of
-from stages.params.schema import parse_params
+from stages.params.schema import Pairs, parse_params
 from stages.plumbing.files import check_folder, output_folder, sha256_of
 from stages.records import Dialogue, Pair, read_records
 from tests.helpers_data import ROOT, Done, last_line, run_module, shipped, write_params
@@ -40,7 +40,7 @@ def test_pairs_keep_their_positions_and_never_cross_a_hole(
     stride: int, turns: str, expected: list[str], skipped: int
 ) -> None:
     dialogue = Dialogue("x", [turn.strip() for turn in turns])
-    pairs, count = pairs_of(dialogue, stride)
+    pairs, count = pairs_of(dialogue, Pairs(stride=stride, history=1, joined_by=" "))  # type: ignore[arg-type]
     assert [pair.query + pair.response for pair in pairs] == expected
     assert count == skipped
     for pair in pairs:
@@ -57,7 +57,7 @@ def prepare(folder: Path, dataset: dict[str, Any], stride: int = 2) -> None:
     """A project with `dialogues/`, as the download stage leaves it."""
     params = shipped()
     params["datasets"]["x"] = dataset
-    write_params(folder, params | {"dataset": "x", "pairs": {"stride": stride}})
+    write_params(folder, params | {"dataset": "x", "pairs": {"stride": stride, "history": 1, "joined_by": " "}})
 
 
 def extract(folder: Path, **variables: str) -> Done:
@@ -140,7 +140,7 @@ def test_dailydialog_gives_its_published_numbers_of_pairs_from_a_local_folder(tm
         fetch_dialogues(parse_params(params), folder, tmp_path / "scratch")
     found = {}
     for stride in (2, 1):
-        write_params(tmp_path, params | {"pairs": {"stride": stride}})
+        write_params(tmp_path, params | {"pairs": {"stride": stride, "history": 1, "joined_by": " "}})
         assert extract(tmp_path).returncode == 0
         found[stride] = json.loads((tmp_path / "metrics/pairs.json").read_bytes())
     assert [found[2][split]["pairs"] for split in SPLITS] == [41_637, 3_851, 3_700]

@@ -21,6 +21,7 @@ from stages.records import Pair, read_records
 from stages.train.preparation import check_fit, load_methods
 from stages.train.search import best_trial, range_end
 from stages.train.trials import Trial
+from tests.models import TRAINING, end_of_text_format
 from tests.stage_runs import contents
 from tests.stops import Stop
 from tests.training_runs import checkpoints, finish, result, start, stopped, workspace, write_subset
@@ -79,8 +80,9 @@ def validation_bleu4(folder: Path) -> float:
     lengths = load_params(folder / "params.yaml").chosen_protocol.lengths
     description = json.loads((folder / "data/train/method.json").read_text())
     method, own = read_trained(folder / "data/train", base, description)
-    queries = [pair.query for pair in encode_pairs(pairs, tokenizer, lengths)[0]]
-    (answers,) = greedy(method, [own], queries, lengths.response_tokens, tokenizer.eos_token_id)
+    row_format = end_of_text_format(tokenizer)
+    queries = [pair.query for pair in encode_pairs(pairs, tokenizer, row_format, lengths)[0]]
+    (answers,) = greedy(method, [own], queries, lengths.response_tokens, row_format.end)
     return bleu([to_text(answer, tokenizer) for answer in answers], [pair.response for pair in pairs])
 
 
@@ -286,15 +288,35 @@ def test_weights_of_another_base_model_are_refused(undisturbed: Path) -> None:
 def trials(*scores: float) -> list[Trial]:
     made = [Trial(index, 10.0**index, {}, None, status="finished") for index in range(len(scores))]
     for trial, score in zip(made, scores, strict=True):
-        trial.best_bleu4, trial.best_epoch = score, 1
+        trial.record_epoch(1, 1 - score, score, TRAINING)
     return made
 
 
-def test_of_equal_trials_the_lowest_learning_rate_wins_and_a_diverged_one_never() -> None:
-    some = trials(0.1, 0.2, 0.2, 0.9)
-    some[3].status = "diverged"
-    assert best_trial(some).index == 1
+def test_of_equal_trials_the_lowest_learning_rate_wins() -> None:
+    some = trials(0.1, 0.2, 0.2, 0.1)
+    assert best_trial(some, "bleu4").index == 1
+    assert best_trial(some, "loss").index == 1
     assert range_end(some[1], some) is None
     assert range_end(some[0], some) == "lowest"
     assert range_end(some[3], some) == "highest"
     assert range_end(some[0], some[:1]) is None
+
+
+def test_a_trial_that_diverged_takes_part_with_the_epochs_that_it_ended() -> None:
+    some = trials(0.1, 0.2)
+    some[1].status = "diverged"
+    assert best_trial(some, "bleu4").index == 1
+    never_ended = Trial(2, 1.0, {}, None, status="diverged", diverged_at="step 1")
+    assert best_trial([never_ended, *some], "bleu4").index == 1
+    with pytest.raises(StageError, match="every trial diverged"):
+        best_trial([never_ended], "bleu4")
+
+
+def test_bleu4_and_loss_can_choose_different_epochs() -> None:
+    trial = {select_by: Trial(0, 1.0, {}, None) for select_by in ("bleu4", "loss")}
+    for select_by, one in trial.items():
+        for epoch, (loss, score) in enumerate([(3.0, 0.1), (2.0, 0.05), (2.5, 0.2)], start=1):
+            one.record_epoch(epoch, loss, score, TRAINING.model_copy(update={"select_by": select_by, "patience": 9}))
+    assert trial["bleu4"].best_epoch == 3
+    assert trial["loss"].best_epoch == 2
+    assert (trial["loss"].best_loss, trial["loss"].best_bleu4) == (2.0, 0.05)

@@ -253,8 +253,9 @@ def test_patience_counts_epochs_without_a_better_score() -> None:
     trial = Trial(0, 1e-3, {}, None)
     scores = [0.1, 0.3, 0.2, 0.3, 0.1]  # an equal score is no better one
     better = []
+    training = TRAINING.model_copy(update={"patience": 3, "max_epochs": 100})
     for epoch, score in enumerate(scores, start=1):
-        better.append(trial.record_epoch(epoch, 1.0, score, patience=3, last_epoch=100))
+        better.append(trial.record_epoch(epoch, 1.0, score, training))
         if trial.status == "finished":
             break
     assert better == [True, True, False, False, False]
@@ -265,7 +266,7 @@ def test_patience_counts_epochs_without_a_better_score() -> None:
 @pytest.mark.parametrize("name", ["fine-tune", "soft"])
 def test_pairs_share_a_batch_whose_rows_are_as_long_in_this_method(name: str) -> None:
     one, train_pairs = method(name), pairs(64, longest=40)
-    sweep = Sweep(one, one, None, Examples(train_pairs, [], []), TRAINING, 8, RowLimit(), seed=0)  # type: ignore[arg-type]
+    sweep = Sweep(one, one, None, 0, Examples(train_pairs, [], []), TRAINING, 8, RowLimit(), seed=0)  # type: ignore[arg-type]
     batches = sweep.batches(1)
     rows = [sorted(one.row_tokens(batch)) for batch in batches]
     assert sum(map(len, rows)) == len(train_pairs)
