@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -15,7 +16,6 @@ from stages.plumbing.errors import StageError
 DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # options of glibc's mallopt
 MIB = 1 << 20
-CPU_BFLOAT16 = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # of torch.cpu: products in hardware
 
 
 def choose_device(runtime: Runtime, asked_in: str = "params.yaml: runtime.device") -> torch.device:
@@ -61,14 +61,32 @@ def keep_freed_memory(keep: bool) -> None:
 
 
 def arithmetic(precision: Precision, device: torch.device) -> torch.dtype:
-    """The type of the layers' arithmetic; auto is bfloat16 where the processor multiplies it in hardware."""
+    """The type of the layers' arithmetic; auto is bfloat16 where the processor multiplies it faster than float32."""
     if precision != "auto":
         return DTYPES[precision]
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        native = device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in CPU_BFLOAT16)
+        native = device.type == "cpu" and _multiplies_bfloat16()
     return torch.bfloat16 if native else torch.float32
+
+
+def _multiplies_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 faster than float32.
+
+    With AMX it does. AVX512_BF16 alone doubles the speed on AMD's processors and not on Intel's: a step of three trials
+    of the dynamic prompt on SmolLM2 took 6.8 s in bfloat16 and 4.4 s in float32 on a Xeon without AMX.
+    """
+    supported = {name: getattr(torch.cpu, f"_is_{name}_supported", bool)() for name in ("amx_tile", "avx512_bf16")}
+    return supported["amx_tile"] or (supported["avx512_bf16"] and "AuthenticAMD" in _processor())
+
+
+def _processor() -> str:
+    """What Linux says of the processors; empty elsewhere."""
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")[:4096]
+    except OSError:
+        return ""
 
 
 def free_memory(device: torch.device) -> int:

@@ -57,8 +57,8 @@ def untrained(sweep: Sweep) -> Trial:
     """The one trial of a method that trains nothing: only validated, as epoch 0."""
     trial = Trial(0, 0.0, {}, None)
     with StopRequest() as stop:
-        loss, score = sweep.validate([trial], TrialsPerPass(1), stop, "untrained")[0]
-    trial.record_epoch(0, loss, score, sweep.training)
+        (validation,) = sweep.validate([trial], TrialsPerPass(1), stop, "untrained")
+    trial.record_epoch(0, validation, sweep.training)
     trial.status = "finished"
     return trial
 

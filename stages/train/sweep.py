@@ -18,7 +18,7 @@ from stages.plumbing.signals import StopRequest, Terminated
 from stages.train.batches import collate, epoch_batches
 from stages.train.checkpoint import BEGINNING, Position, TrainingState
 from stages.train.examples import Examples
-from stages.train.trials import Trial, TrialsPerPass, train_step, validation_losses
+from stages.train.trials import Trial, TrialsPerPass, Validation, train_step, validation_losses
 
 VALIDATION_BATCH = 32
 SECONDS_BETWEEN_CHECKPOINTS = 900.0  # within an epoch; there is one at the end of each epoch anyway
@@ -49,8 +49,8 @@ class Sweep:
 
     def validate(
         self, trials: Sequence[Trial], per_pass: TrialsPerPass, stop: StopRequest, title: str
-    ) -> list[tuple[float, float]]:
-        """Validation loss (mean over response tokens) and BLEU-4 of each trial, on the whole validation part."""
+    ) -> list[Validation]:
+        """What each trial gives on the whole validation part."""
         pairs, count = self.examples.validation, len(self.examples.validation)
         sizes = self.method.row_tokens(pairs)
         by_length = [pairs[number] for number in sorted(range(count), key=sizes.__getitem__)]
@@ -75,8 +75,13 @@ class Sweep:
                 self.row_limit,
                 tick,
             )
-        scores = [bleu([to_text(a, self.tokenizer) for a in own], self.examples.references) for own in answers]
-        return list(zip(losses.tolist(), scores, strict=True))
+        texts = [[to_text(answer, self.tokenizer) for answer in own] for own in answers]
+        return [
+            Validation(
+                loss, bleu(own, self.examples.references), sum(not text for text in own) / count, len(set(own)) / count
+            )
+            for loss, own in zip(losses.tolist(), texts, strict=True)
+        ]
 
     def run(self, trials: Sequence[Trial], state: TrainingState) -> None:
         """Train trials that share their passes until none is running; goes on from the state on disk.
@@ -160,9 +165,9 @@ class _Epoch:
         if not running:
             return
         results = sweep.validate(running, self.per_pass, self.stop, self.title())
-        for trial, (loss, score) in zip(running, results, strict=True):
-            if not math.isfinite(loss):  # the loss was finite, but the last update diverged
+        for trial, validation in zip(running, results, strict=True):
+            if not math.isfinite(validation.loss):  # the loss was finite, but the last update diverged
                 trial.status, trial.diverged_at = "diverged", f"step {trial.steps}"
                 continue
-            if trial.record_epoch(self.position.epoch, loss, score, sweep.training):
+            if trial.record_epoch(self.position.epoch, validation, sweep.training):
                 self.state.save_best(trial)

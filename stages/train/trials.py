@@ -29,6 +29,16 @@ Status = Literal["running", "finished", "diverged"]
 SelectBy = Literal["bleu4", "loss"]
 
 
+@dataclass(frozen=True)
+class Validation:
+    """What the validation pairs say of a trial after an epoch."""
+
+    loss: float  # mean over response tokens
+    bleu4: float
+    empty: float = 0.0  # share of the answers without a word
+    distinct: float = 1.0  # different answers over answers
+
+
 @dataclass
 class Trial:
     """One learning rate: its trained tensors, its optimizer and what became of it."""
@@ -51,7 +61,7 @@ class Trial:
         """Free the memory of a trial that trains no more."""
         self.weights, self.optimizer = {}, None
 
-    def record_epoch(self, epoch: int, validation_loss: float, bleu4: float, training: Training) -> bool:
+    def record_epoch(self, epoch: int, validation: Validation, training: Training) -> bool:
         """Close an epoch; True if it is the best so far. Stops the trial when patience or the epochs are used up."""
         self.curve.append(
             {
@@ -59,14 +69,16 @@ class Trial:
                 "learning_rate": self.learning_rate,
                 "epoch": epoch,
                 "train_loss": _finite(self.loss_sum / self.loss_tokens) if self.loss_tokens else None,
-                "validation_loss": _finite(validation_loss),
-                "bleu4": bleu4,
+                "validation_loss": _finite(validation.loss),
+                "bleu4": validation.bleu4,
+                "empty": round(validation.empty, 6),
+                "distinct": round(validation.distinct, 6),
             }
         )
         self.loss_sum, self.loss_tokens = 0.0, 0
         before = self.quality(training.select_by)
         kept = self.best_epoch, self.best_bleu4, self.best_loss
-        self.best_epoch, self.best_bleu4, self.best_loss = epoch, bleu4, validation_loss
+        self.best_epoch, self.best_bleu4, self.best_loss = epoch, validation.bleu4, validation.loss
         better = kept[0] == 0 or self.quality(training.select_by) > before
         if not better:
             self.best_epoch, self.best_bleu4, self.best_loss = kept

@@ -8,6 +8,7 @@ import psutil
 import pytest
 import torch
 
+from stages.language_model import device
 from stages.language_model.device import choose_device
 from stages.params.schema import Runtime
 from stages.plumbing.errors import StageError
@@ -45,3 +46,22 @@ def test_a_gpu_that_is_not_there_is_refused_where_it_was_asked_for() -> None:
         choose_device(runtime)
     with pytest.raises(StageError, match="--device: cuda, which"):
         choose_device(runtime, asked_in="--device")
+
+
+@pytest.mark.parametrize(
+    ("amx", "avx512", "vendor", "expected"),
+    [
+        (True, True, "GenuineIntel", torch.bfloat16),
+        (False, True, "AuthenticAMD", torch.bfloat16),
+        (False, True, "GenuineIntel", torch.float32),  # no faster there than float32
+        (False, False, "AuthenticAMD", torch.float32),
+    ],
+)
+def test_auto_is_bfloat16_where_the_cpu_multiplies_it_faster(
+    monkeypatch: pytest.MonkeyPatch, amx: bool, avx512: bool, vendor: str, expected: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr(device, "_processor", lambda: f"vendor_id : {vendor}")
+    assert device.arithmetic("auto", torch.device("cpu")) is expected
+    assert device.arithmetic("bfloat16", torch.device("cpu")) is torch.bfloat16

@@ -20,7 +20,7 @@ from stages.plumbing.errors import StageError
 from stages.records import Pair, read_records
 from stages.train.preparation import check_fit, load_methods
 from stages.train.search import best_trial, range_end
-from stages.train.trials import Trial
+from stages.train.trials import Trial, Validation
 from tests.models import TRAINING, end_of_text_format
 from tests.stage_runs import contents
 from tests.stops import Stop
@@ -288,7 +288,7 @@ def test_weights_of_another_base_model_are_refused(undisturbed: Path) -> None:
 def trials(*scores: float) -> list[Trial]:
     made = [Trial(index, 10.0**index, {}, None, status="finished") for index in range(len(scores))]
     for trial, score in zip(made, scores, strict=True):
-        trial.record_epoch(1, 1 - score, score, TRAINING)
+        trial.record_epoch(1, Validation(1 - score, score), TRAINING)
     return made
 
 
@@ -316,7 +316,9 @@ def test_bleu4_and_loss_can_choose_different_epochs() -> None:
     trial = {select_by: Trial(0, 1.0, {}, None) for select_by in ("bleu4", "loss")}
     for select_by, one in trial.items():
         for epoch, (loss, score) in enumerate([(3.0, 0.1), (2.0, 0.05), (2.5, 0.2)], start=1):
-            one.record_epoch(epoch, loss, score, TRAINING.model_copy(update={"select_by": select_by, "patience": 9}))
+            one.record_epoch(
+                epoch, Validation(loss, score), TRAINING.model_copy(update={"select_by": select_by, "patience": 9})
+            )
     assert trial["bleu4"].best_epoch == 3
     assert trial["loss"].best_epoch == 2
     assert (trial["loss"].best_loss, trial["loss"].best_bleu4) == (2.0, 0.05)

@@ -17,7 +17,15 @@ from stages.train import trials as engine
 from stages.train.batches import collate
 from stages.train.examples import Examples
 from stages.train.sweep import Sweep
-from stages.train.trials import Trial, TrialsPerPass, new_trial, response_losses, train_step, validation_losses
+from stages.train.trials import (
+    Trial,
+    TrialsPerPass,
+    Validation,
+    new_trial,
+    response_losses,
+    train_step,
+    validation_losses,
+)
 from tests.models import FAMILIES, SETTINGS, TRAINING, method, pairs, weights
 
 RATES = (1e-3, 3e-3, 1e-2)
@@ -255,7 +263,7 @@ def test_patience_counts_epochs_without_a_better_score() -> None:
     better = []
     training = TRAINING.model_copy(update={"patience": 3, "max_epochs": 100})
     for epoch, score in enumerate(scores, start=1):
-        better.append(trial.record_epoch(epoch, 1.0, score, training))
+        better.append(trial.record_epoch(epoch, Validation(1.0, score), training))
         if trial.status == "finished":
             break
     assert better == [True, True, False, False, False]

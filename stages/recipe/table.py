@@ -1,0 +1,53 @@
+"""The recipe study as Markdown: metrics/recipe.md."""
+
+from collections.abc import Sequence
+from typing import Any
+
+Row = dict[str, Any]
+COLUMNS = ("format", "method", "rate of E", "schedule", "seed", "learning rate", "loss", "BLEU-4", "empty", "distinct")
+INTRODUCTION = """# How a model is spoken to, where training starts and how fast
+
+Validation loss per response token (the lower the better) and validation BLEU-4 after one epoch, for row formats, starts and
+rates. *rate of E* is the factor of the learning rate for the word embeddings beside a prompt or a controller, *empty* the
+share of answers without a word, *distinct* the share of different answers. No test pair was read. `python -m stages.recipe
+--help` says how to make it anew; every row stands with all that it depends on in `recipe.json`.
+"""
+
+
+def render(result: dict[str, Any]) -> str:
+    """The whole study: a table a corpus, best loss in bold."""
+    rows: list[Row] = result["rows"]
+    environment = ", ".join(f"{name} {value}" for name, value in result["environment"].items())
+    parts = [INTRODUCTION]
+    for corpus in dict.fromkeys(row["corpus"] for row in rows):
+        own = [row for row in rows if row["corpus"] == corpus]
+        minutes = sum({str(row["facts"]["cell"]): row["seconds"] for row in own}.values()) / 60
+        parts.append(f"## {corpus}\n\n{table(own)}\n\n{len(own)} trials in {minutes:.0f} minutes of computing.\n")
+    return "\n".join([*parts, f"Made with {environment}.\n"])
+
+
+def table(rows: Sequence[Row]) -> str:
+    """One corpus: its trials in the order in which they were run."""
+    best = min(row["validation_loss"] for row in rows if row["validation_loss"] is not None)
+    lines = [" | ".join(COLUMNS), " | ".join("---" for _ in COLUMNS)]
+    lines += [" | ".join(cells(row, best)) for row in rows]
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def cells(row: Row, best: float) -> list[str]:
+    """The cells of one row."""
+    loss = row["validation_loss"]
+    shown = "diverged" if loss is None else f"**{loss:.3f}**" if loss == best else f"{loss:.3f}"
+    trained = row["learning_rate"] > 0
+    return [
+        f"`{row['format']}`",
+        row["method"],
+        f"{row['embeddings_rate']:g}" if "," in row["method"] else "",
+        row["schedule"] if trained else "",
+        str(row["seed"]) if trained else "",
+        f"{row['learning_rate']:.2g}" if trained else "",
+        shown,
+        f"{row['bleu4']:.4f}",
+        f"{row.get('empty', 0):.3f}",
+        f"{row.get('distinct', 0):.3f}",
+    ]
