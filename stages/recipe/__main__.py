@@ -1,9 +1,9 @@
 """The recipe study: row format x start x rates on validation pairs, the basis of the defaults in params.yaml.
 
-    dvc repro subset                                           # ChitChat, with protocol: recipe
-    python -m stages.recipe --corpus "ChitChat"
-    dvc repro subset                                           # DailyDialog: dataset: dailydialog-files
-    python -m stages.recipe --corpus "DailyDialog"
+    dvc repro subset                       # with protocol: recipe in params.yaml
+    python -m stages.recipe --corpus ChitChat
+    dvc repro subset                       # with dataset: dailydialog-files and train_dialogues: 250 besides
+    python -m stages.recipe --corpus DailyDialog
 
 It reads the training and validation pairs of a subset and no test pair. A cell that was measured is not measured again,
 and a training that was stopped goes on where it was. Writes metrics/recipe.json and, from it, metrics/recipe.md.
@@ -39,6 +39,6 @@ if __name__ == "__main__":
         "--out",
         type=Path,
         default=Path("metrics/recipe.json"),
-        help="JSON to write, .md beside it (default: %(default)s)",
+        help="JSON to write; .md too (default: %(default)s)",
     )
     run_stage("recipe", parser, main)
