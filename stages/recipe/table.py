@@ -7,10 +7,10 @@ Row = dict[str, Any]
 COLUMNS = ("format", "method", "rate of E", "schedule", "seed", "learning rate", "loss", "BLEU-4", "empty", "distinct")
 INTRODUCTION = """# How a model is spoken to, where training starts and how fast
 
-Validation loss per response token (the lower the better) and validation BLEU-4 after one epoch, for row formats, starts
-and rates. *Rate of E* is the factor of the learning rate for the word embeddings beside a prompt or a controller, *empty*
-the share of answers without a word, *distinct* the share of different answers. No test pair was read. How to make it anew:
-`python -m stages.recipe --help`. `recipe.json` has everything that each row depends on.
+Validation loss per response token (the lower the better) and validation BLEU-4 after one epoch, for row formats,
+starts and rates. *Rate of E* is the factor of the learning rate for the word embeddings beside a prompt or a
+controller, *empty* the share of answers without a word, *distinct* the share of different answers. No test pair was
+read. How to make it anew: `python -m stages.recipe --help`. `recipe.json` has all that each row depends on.
 """
 
 
