@@ -23,6 +23,7 @@ SETTINGS: dict[str, MethodSettings] = {
     "fine-tune": FineTune(kind="fine-tune"),
     "embeddings": Embeddings(kind="embeddings"),
     "soft": Soft(kind="soft", prompt_tokens=32, initial="random", train_embeddings=True),
+    "soft-vocabulary": Soft(kind="soft", prompt_tokens=32, initial="vocabulary", train_embeddings=True),
     "soft-classic": Soft(kind="soft", prompt_tokens=32, initial="random", train_embeddings=False),
     "dynamic": Dynamic(kind="dynamic", layers=1, initial="random", train_embeddings=True),
     "dynamic-identity": Dynamic(kind="dynamic", layers=1, initial="identity", train_embeddings=True),

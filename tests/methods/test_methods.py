@@ -32,6 +32,7 @@ def test_the_number_of_trained_parameters_equals_a_formula(name: str, family: st
         "fine-tune": embeddings * (1 if tied else 2) + positions + 2 * layer + norm,
         "embeddings": embeddings,
         "soft": 32 * width + embeddings,
+        "soft-vocabulary": 32 * width + embeddings,
         "soft-classic": 32 * width,
         "dynamic": embeddings + positions + layer + norm,
         "dynamic-identity": embeddings + positions + layer + norm,
@@ -43,12 +44,13 @@ def test_the_number_of_trained_parameters_equals_a_formula(name: str, family: st
 
 @pytest.mark.parametrize(("family", "tied"), FAMILIES)
 @pytest.mark.parametrize("name", TRAINED)
-def test_one_optimizer_step_changes_exactly_the_method_s_parameters(name: str, family: str, tied: bool) -> None:
+def test_two_optimizer_steps_change_exactly_the_method_s_parameters(name: str, family: str, tied: bool) -> None:
     one = method(name, family, tied)
     frozen = {key: value.clone() for key, value in one.base.model.state_dict().items()}
     trial = new_trial(weights(one), 0, 1e-2, TRAINING)
     before = {key: value.detach().clone() for key, value in trial.weights.items()}
-    train_step(one, [trial], collate(pairs(4)), TRAINING, TrialsPerPass(1), dropout_seed=0)
+    for step in range(2):  # an identity start moves what writes to the residual stream first, then the rest
+        train_step(one, [trial], collate(pairs(4)), TRAINING, TrialsPerPass(1), dropout_seed=step)
     assert {key for key, value in trial.weights.items() if not torch.equal(value, before[key])} == set(before)
     for key, value in one.base.model.state_dict().items():
         assert torch.equal(value, frozen[key]), key
@@ -142,3 +144,29 @@ def test_the_same_seed_gives_the_same_start() -> None:
         first, same, other = weights(one, 1), weights(one, 1), weights(one, 2)
         assert all(torch.equal(first[key], same[key]) for key in first)
         assert not all(torch.equal(first[key], other[key]) for key in first)
+
+
+@pytest.mark.parametrize(("family", "tied"), FAMILIES)
+def test_an_identity_start_s_prompt_is_the_query_s_own_embeddings(family: str, tied: bool) -> None:
+    """Each as a last normalisation leaves it: for Llama the same direction, at the size of a word."""
+    one = method("dynamic-identity", family, tied)
+    own = weights(one)
+    query = one.embed(own, torch.arange(1, 6).unsqueeze(0))
+    prompt = one.prompt(own, query)
+    assert prompt is not None
+    centred = query - query.mean(dim=-1, keepdim=True) if family == "gpt2" else query
+    assert torch.allclose(torch.cosine_similarity(prompt, centred, dim=-1), torch.ones(1, 5), atol=1e-4)
+    other = method("dynamic", family, tied)
+    assert not torch.allclose(
+        torch.cosine_similarity(other.prompt(weights(other), query), centred, dim=-1),  # type: ignore[arg-type]
+        torch.ones(1, 5),
+        atol=0.1,
+    )
+
+
+def test_a_soft_prompt_from_the_vocabulary_is_made_of_word_embeddings() -> None:
+    one = method("soft-vocabulary")
+    table = weights(one)["prompt"]
+    distances = torch.cdist(table, one.base.embeddings.float())
+    assert float(distances.min(dim=1).values.max()) < 1e-5
+    assert not torch.equal(table, weights(one, seed=1)["prompt"])

@@ -49,6 +49,25 @@ def test_pairs_keep_their_positions_and_never_cross_a_hole(
         assert turns[pair.position : pair.position + 2] == pair.query + pair.response
 
 
+@pytest.mark.parametrize(
+    ("history", "joined_by", "queries"),
+    [
+        (1, " ", ["a", "c", "e"]),
+        (2, " ", ["a", "b c", "d e"]),
+        (3, " / ", ["a", "a / b / c", "c / d / e"]),
+        (9, " ", ["a", "a b c", "a b c d e"]),
+    ],
+)
+def test_the_query_is_as_many_turns_before_the_response_as_the_history_says(
+    history: int, joined_by: str, queries: list[str]
+) -> None:
+    pairs, _ = pairs_of(Dialogue("x", list("abcdef")), Pairs(stride=2, history=history, joined_by=joined_by))
+    assert [pair.query for pair in pairs] == queries
+    assert [pair.response for pair in pairs] == ["b", "d", "f"]
+    (holed, *_), _ = pairs_of(Dialogue("x", ["a", "", "c", "d"]), Pairs(stride=1, history=3, joined_by=" "))
+    assert holed.query == "a c"
+
+
 def pinned(files: dict[str, Path]) -> dict[str, Any]:
     return {name: {"path": path.name, "sha256": sha256_of(path)} for name, path in files.items()}
 

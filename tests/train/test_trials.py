@@ -23,6 +23,7 @@ from stages.train.trials import (
     Validation,
     new_trial,
     response_losses,
+    scheduled,
     train_step,
     validation_losses,
 )
@@ -255,6 +256,29 @@ def test_dropout_is_the_same_for_equal_trials_and_another_at_each_step() -> None
     first, second, third = map(float, response_losses(one, [own] * 3, batch, dropout_seed=1))
     assert (second, third) == pytest.approx((first, first), rel=1e-5)
     assert float(response_losses(one, [own], batch, dropout_seed=2)[0]) != pytest.approx(first, rel=1e-3)
+
+
+def test_the_word_embeddings_have_a_rate_of_their_own_beside_a_prompt_and_nowhere_else() -> None:
+    slow = TRAINING.model_copy(update={"embeddings_rate": 0.1})
+    moved = {}
+    for name in ("soft", "embeddings"):
+        one = method(name)
+        own = weights(one)
+        trial = new_trial(own, 0, 1e-2, slow)
+        train_step(one, [trial], collate(pairs(4)), slow, TrialsPerPass(1), dropout_seed=0)
+        moved[name] = {key: float((value.detach() - own[key]).abs().max()) for key, value in trial.weights.items()}
+    # Adam's first step moves a weight by the rate of its group.
+    assert moved["soft"] == pytest.approx({"prompt": 1e-2, "embeddings": 1e-3}, rel=1e-3)
+    assert moved["embeddings"] == pytest.approx({"embeddings": 1e-2}, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [("constant", [0.5, 1.0, 1.0, 1.0, 1.0, 1.0]), ("linear", [0.5, 1.0, 1.0, 0.75, 0.5, 0.25])],
+)
+def test_a_schedule_warms_up_and_then_stays_or_falls_to_zero(schedule: str, expected: list[float]) -> None:
+    training = TRAINING.model_copy(update={"warmup_steps": 2, "schedule": schedule})
+    assert [scheduled(step, 6, training) for step in range(1, 7)] == expected
 
 
 def test_patience_counts_epochs_without_a_better_score() -> None:
