@@ -56,26 +56,28 @@ class Cell:
 ZERO_SHOT = ZeroShot(kind="zero-shot")
 FINE_TUNE = FineTune(kind="fine-tune")
 EMBEDDINGS = Embeddings(kind="embeddings")
-# In the order in which they are run: what decides most comes first.
+# In the order in which they are run: what decides most comes first (`--first N` runs no more than that).
 CELLS = (
     *(Cell(name, ZERO_SHOT) for name in FORMATS),
-    Cell(TURNS, FINE_TUNE, rates(1.0e-5, 1.0e-4, 3)),
-    Cell(TURNS, dynamic("identity"), rates(3.0e-4, 3.0e-3, 3)),
-    Cell(TURNS, soft("vocabulary"), rates(1.0e-3, 1.0e-2, 3)),
-    Cell(TURNS, EMBEDDINGS, rates(1.0e-4, 1.0e-3, 3)),
-    Cell(TURNS, dynamic("random"), rates(3.0e-4, 1.0e-3, 2)),
-    Cell(TURNS, soft("random"), rates(3.0e-3, 1.0e-2, 2)),
-    Cell(TURNS, dynamic("identity"), rates(1.0e-4, 3.0e-4, 2), embeddings_rate=1.0),
-    Cell("end-of-text", dynamic("identity"), rates(3.0e-4, 1.0e-3, 2)),
-    Cell("end-of-text", FINE_TUNE, rates(3.0e-5, 3.0e-5, 1)),
-    Cell(TURNS, dynamic("first-layers"), rates(3.0e-4, 1.0e-3, 2)),
-    Cell(TURNS, soft("vocabulary"), rates(1.0e-3, 3.0e-3, 2), embeddings_rate=1.0),
-    Cell("line breaks", dynamic("identity"), rates(1.0e-3, 1.0e-3, 1)),
-    Cell("chat, no system turn", dynamic("identity"), rates(1.0e-3, 1.0e-3, 1)),
-    Cell(TURNS, dynamic("identity"), rates(1.0e-3, 1.0e-3, 1), schedule="linear"),
-    Cell(TURNS, soft("vocabulary"), rates(3.0e-3, 3.0e-3, 1), schedule="linear"),
-    Cell(TURNS, dynamic("identity"), rates(1.0e-3, 1.0e-3, 1), seed=1),
-    Cell(TURNS, soft("vocabulary"), rates(3.0e-3, 3.0e-3, 1), seed=1),
-    Cell(TURNS, FINE_TUNE, rates(3.0e-5, 3.0e-5, 1), seed=1),
-    Cell(TURNS, EMBEDDINGS, rates(3.0e-4, 3.0e-4, 1), seed=1),
+    Cell(TURNS, dynamic("identity"), rates(1e-3, 1e-3, 1)),
+    Cell(TURNS, FINE_TUNE, rates(3e-5, 3e-5, 1)),
+    Cell(TURNS, soft("vocabulary"), rates(3e-3, 3e-3, 1)),
+    Cell(TURNS, EMBEDDINGS, rates(3e-4, 3e-4, 1)),
+    Cell(TURNS, dynamic("random"), rates(1e-3, 1e-3, 1)),
+    Cell(TURNS, soft("random"), rates(3e-3, 3e-3, 1)),
+    # the rates of each method
+    Cell(TURNS, FINE_TUNE, rates(1e-5, 1e-4, 3)),
+    Cell(TURNS, dynamic("identity"), rates(3e-4, 3e-3, 2)),
+    Cell(TURNS, soft("vocabulary"), rates(1e-3, 1e-2, 2)),
+    Cell(TURNS, EMBEDDINGS, rates(1e-4, 1e-3, 2)),
+    # other formats, one rate for the prompt and E, a falling rate, another seed
+    Cell("end-of-text", dynamic("identity"), rates(1e-3, 1e-3, 1)),
+    Cell("end-of-text", FINE_TUNE, rates(3e-5, 3e-5, 1)),
+    Cell(TURNS, dynamic("identity"), rates(3e-4, 3e-4, 1), embeddings_rate=1.0),
+    Cell(TURNS, dynamic("identity"), rates(1e-3, 1e-3, 1), schedule="linear"),
+    Cell(TURNS, dynamic("first-layers"), rates(1e-3, 1e-3, 1)),
+    Cell(TURNS, soft("vocabulary"), rates(3e-3, 3e-3, 1), embeddings_rate=1.0),
+    Cell(TURNS, dynamic("identity"), rates(1e-3, 1e-3, 1), seed=1),
+    Cell(TURNS, soft("vocabulary"), rates(3e-3, 3e-3, 1), seed=1),
+    Cell(TURNS, FINE_TUNE, rates(3e-5, 3e-5, 1), seed=1),
 )
