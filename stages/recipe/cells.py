@@ -65,15 +65,17 @@ CELLS = (
     Cell(TURNS, EMBEDDINGS, rates(3e-4, 3e-4, 1)),
     Cell(TURNS, dynamic("random"), rates(1e-3, 1e-3, 1)),
     Cell(TURNS, soft("random"), rates(3e-3, 3e-3, 1)),
-    # the rates of each method
-    Cell(TURNS, FINE_TUNE, rates(1e-5, 1e-4, 3)),
-    Cell(TURNS, dynamic("identity"), rates(3e-4, 3e-3, 2)),
-    Cell(TURNS, soft("vocabulary"), rates(1e-3, 1e-2, 2)),
-    Cell(TURNS, EMBEDDINGS, rates(1e-4, 1e-3, 2)),
-    # other formats, one rate for the prompt and E, a falling rate, another seed
+    # other rates, one rate for the prompt and E, another format
+    Cell(TURNS, dynamic("identity"), rates(3e-4, 3e-4, 1)),
+    Cell(TURNS, dynamic("identity"), rates(3e-4, 3e-4, 1), embeddings_rate=1.0),
     Cell("end-of-text", dynamic("identity"), rates(1e-3, 1e-3, 1)),
     Cell("end-of-text", FINE_TUNE, rates(3e-5, 3e-5, 1)),
-    Cell(TURNS, dynamic("identity"), rates(3e-4, 3e-4, 1), embeddings_rate=1.0),
+    Cell(TURNS, soft("vocabulary"), rates(1e-2, 1e-2, 1)),
+    Cell(TURNS, dynamic("identity"), rates(3e-3, 3e-3, 1)),
+    Cell(TURNS, FINE_TUNE, rates(1e-4, 1e-4, 1)),
+    Cell(TURNS, soft("vocabulary"), rates(1e-3, 1e-3, 1)),
+    Cell(TURNS, EMBEDDINGS, rates(1e-3, 1e-3, 1)),
+    # a falling rate, the model's own layers, another seed
     Cell(TURNS, dynamic("identity"), rates(1e-3, 1e-3, 1), schedule="linear"),
     Cell(TURNS, dynamic("first-layers"), rates(1e-3, 1e-3, 1)),
     Cell(TURNS, soft("vocabulary"), rates(3e-3, 3e-3, 1), embeddings_rate=1.0),
