@@ -1,6 +1,7 @@
 """How fast it is, beside what a user would otherwise run: Trainer, PEFT and generate. `make bench` calls it.
 
-Prints tables in Markdown and writes every repeat to a JSON file. Nothing here is a stage of the pipeline.
+Writes every repeat to a JSON file, and beside it the same as Markdown, which it prints too. Nothing here is a stage of
+the pipeline.
 """
 
 import argparse
@@ -17,12 +18,14 @@ from stages.bench.table import describe_machine, render
 from stages.bench.trainer import check_extras
 from stages.plumbing.command import run_stage, whole_number
 from stages.plumbing.errors import StageError
-from stages.plumbing.files import write_json
+from stages.plumbing.files import write_bytes, write_json
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Measure, print, write."""
     check_extras()
+    if arguments.out.suffix != ".json":
+        raise StageError(f"--out {arguments.out}", "no name of a JSON file", "let it end in .json")
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     start = time.monotonic()
@@ -47,8 +50,10 @@ def main(arguments: argparse.Namespace) -> None:
             "peak_memory_gib": round(peak_memory() / 2**30, 1),
             "rows": rows,
         }
+    text = render(result)
     write_json(arguments.out, result)
-    print(render(result))
+    write_bytes(arguments.out.with_suffix(".md"), text.encode())
+    print(text)
 
 
 def arguments_of() -> argparse.ArgumentParser:
@@ -64,7 +69,10 @@ def arguments_of() -> argparse.ArgumentParser:
         "--trained", type=Path, default=Path("data/train"), help="decoded with too (default: %(default)s)"
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("metrics/bench.json"), help="JSON to write (default: %(default)s)"
+        "--out",
+        type=Path,
+        default=Path("metrics/bench.json"),
+        help="JSON to write, the Markdown goes beside it (default: %(default)s)",
     )
     parser.add_argument("--only", nargs="+", choices="abcde", default=list("abcde"), help="rows (default: all)")
     parser.add_argument("--repeats", type=whole_number(1), default=3, help="times that all take turns (default: 3)")

@@ -2,7 +2,9 @@
 
 import os
 import platform
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,8 @@ import psutil
 import torch
 import transformers
 
-TITLES = {
-    "a": "Training, batch size 8, one trial",
-    "b": "A sweep of learning rates: all trials in one pass against one run after another",
-    "c": "Greedy decoding in float32",
-    "d": "Matrix products: their share of the time, and the time they would take at the speed of a large one",
-    "e": "How cost grows",
-}
+from stages.bench import explanations
+
 Cells = list[list[str]]
 
 
@@ -63,20 +60,26 @@ def markdown(head: Sequence[str], cells: Cells) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _rates(lines: Sequence[Mapping[str, Any]]) -> str:
+def _rates(lines: Sequence[Mapping[str, Any]], aims: Mapping[str, float] | None = None) -> str:
+    """A line for each comparison; aims: by subject, how many times as fast as theirs ours was meant to be."""
+    aims = aims or {}
     cells = []
     for line in lines:
         ours, theirs = line["ours"], line["theirs"]
-        subject = line["subject"]
+        subject, ratio = line["subject"], line["ratio"]
+        aim = _against_aim(ratio["median"], aims[subject]) if subject in aims else "-"
         if "mean_tokens" in line:
-            subject += f", {line['responses']:,} responses of {line['mean_tokens']:.1f} tokens in "
-            subject += (
-                f"{number(line['responses'] / ours['median'])} s; {line['differing_responses']} differ from theirs"
-            )
+            taken = number(line["responses"] / ours["median"])
+            subject += f", {line['responses']:,} responses of {line['mean_tokens']:.1f} tokens in {taken} s; "
+            subject += f"{line['differing_responses']} differ from theirs"
         sides = [f"{ours['label']}: {spread(ours)}", f"{theirs['label']}: {spread(theirs)}"]
-        cells.append([subject, *sides, f"**{line['ratio']['median']:.1f}x** ({spread_of(line['ratio'])})"])
+        cells.append([subject, *sides, f"**{ratio['median']:.2f}x** ({spread_of(ratio)})", *([aim] if aims else [])])
     unit = lines[0]["unit"]
-    return markdown(["", f"ours, {unit}", f"theirs, {unit}", "ratio"], cells)
+    return markdown(["", f"ours, {unit}", f"theirs, {unit}", "ratio", *(["aim"] if aims else [])], cells)
+
+
+def _against_aim(ratio: float, aim: float) -> str:
+    return f"{aim:g}x, {'reached' if ratio >= aim else 'missed'}"
 
 
 def spread_of(ratio: Mapping[str, float]) -> str:
@@ -88,22 +91,20 @@ def _products(lines: Sequence[Mapping[str, Any]]) -> str:
     cells = [
         [
             line["subject"], line["precision"], f"{line['products_share']:.0%}", number(line["floor_ms"]),
-            number(line["measured_ms"]), number(line["operators_ms"]), f"{line['peak_flop_per_second'] / 1e9:,.0f}",
-            ", ".join(f"{name.removeprefix('aten::')} {share:.0%}" for name, share in line["largest_others"][:3]),
+            f"{line['products_share'] * line['operators_ms'] / line['floor_ms']:.1f}x", number(line["measured_ms"]),
+            f"{line['peak_flop_per_second'] / 1e9:,.0f}",
+            ", ".join(f"{operator(name)} {share:.0%}" for name, share in line["largest_others"][:3]),
         ]
         for line in lines
     ]  # fmt: skip
-    head = [
-        "",
-        "precision",
-        "products",
-        "floor, ms",
-        "measured, ms",
-        "operators, ms",
-        "large product, GFLOP/s",
-        "largest others",
-    ]
-    return markdown(head, cells)
+    head = ["", "precision", "products", "floor, ms", "products / floor", "measured, ms"]
+    return markdown([*head, "large product, GFLOP/s", "largest others"], cells)
+
+
+def operator(name: str) -> str:
+    """A PyTorch operator in words, or its own name."""
+    short = name.removeprefix("aten::")
+    return explanations.OPERATORS.get(short, f"`{short}`")
 
 
 def _growth(found: Mapping[str, Any]) -> str:
@@ -135,18 +136,42 @@ def _growth(found: Mapping[str, Any]) -> str:
     )
 
 
-RENDER: dict[str, Callable[[Any], str]] = {"a": _rates, "b": _rates, "c": _rates, "d": _products, "e": _growth}
+def _decoding(lines: Sequence[Mapping[str, Any]]) -> str:
+    sizes = ", ".join(lines[0]["batch_sizes_tried"])
+    table = _rates(lines, {line["subject"]: explanations.DECODING_AIM for line in lines})
+    return f"{table}\n\nBatch sizes tried for `generate`: {sizes}."
+
+
+# By row: heading, what it measures, and what makes its tables from its figures.
+SECTIONS: dict[str, tuple[str, str, Callable[[Any], str]]] = {
+    "a": ("Training, one trial", explanations.TRAINING, partial(_rates, aims=explanations.TRAINING_AIMS)),
+    "b": ("Training, a sweep of learning rates", explanations.SWEEP, _rates),
+    "c": ("Greedy decoding", explanations.DECODING, _decoding),
+    "d": ("Where the time goes", explanations.PRODUCTS, _products),
+    "e": ("How cost grows", explanations.GROWTH, _growth),
+}
 
 
 def render(result: Mapping[str, Any]) -> str:
     """The whole report: the machine, what was measured, a section for each row."""
     machine = result["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    head = [
-        f"{machine['processor']}, {machine['cores']} cores ({machine['threads']} threads), "
-        f"{machine['memory_gib']} GiB, device: {machine['device']}; {versions}.",
-        f"Model: {result['model']}; pairs: {result['data']}; training in {result['precision']}; "
-        f"medians of {result['repeats']} repeats in turns (least..greatest); ratios are of medians.",
+    facts = [
+        f"machine: {machine['processor']}, {machine['cores']} cores ({machine['threads']} threads), "
+        f"{machine['memory_gib']} GiB of memory, device: {machine['device']}",
+        f"libraries: {versions}",
+        f"model: {result['model']}; training in {result['precision']}",
+        f"pairs: {result['data']}",
+        f"{result['repeats']} repeats; a repeat of training is {result['steps']} steps",
+        f"the whole run: {number(result['seconds'] / 60)} minutes, at most {result['peak_memory_gib']} GiB of memory",
     ]
-    sections = [f"### {name}. {TITLES[name]}\n\n{RENDER[name](found)}" for name, found in result["rows"].items()]
-    return "\n\n".join(["\n".join(head), *sections])
+    blocks = ["# How fast it is", paragraph(explanations.INTRODUCTION), "\n".join(f"- {fact}" for fact in facts)]
+    for row, found in result["rows"].items():
+        title, explanation, tables = SECTIONS[row]
+        blocks += [f"## {row}. {title}", paragraph(explanation), tables(found)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def paragraph(text: str) -> str:
+    """Text in lines of at most 120 characters."""
+    return textwrap.fill(" ".join(text.split()), width=120, break_long_words=False, break_on_hyphens=False)

@@ -36,8 +36,8 @@ Weights = Mapping[str, Tensor]
 class BaseModel:
     """A causal language model of the hub, taken apart where the methods take hold of it.
 
-    Its parameters are frozen and held once, in the precision of the arithmetic. Symbols as in the README: B batch,
-    T tokens, H width, V vocabulary, E the word embeddings [V, H].
+    Its parameters are frozen and held once, in the precision of the arithmetic. Symbols as in
+    stages/README.md: B batch, T tokens, H width, V vocabulary, E the word embeddings [V, H].
     """
 
     model: PreTrainedModel

@@ -6,7 +6,7 @@ diversity; then
 - empty (share of responses without a word: the paper's novelty counts them as novel, so it stands beside it), pairs,
   bleu4_interval (middle 95 % of the bootstrap), mean_words (of a response),
 - unseen: the same on the pairs of which neither query nor response stands in the training regime, word for word,
-- unlike: the same on the pairs of which neither even resembles one there (rule: stages/overlap.py),
+- unlike: the same on the pairs of which neither even resembles one there (rules: stages/score/leakage.py),
 - human and retrieval: the same, `unseen` and `unlike` too, for the references themselves and for the response to the
   most similar training query (retrieval.py): what people, and copying, would have scored,
 - leakage: shares of the test set that stand in the training regime, exactly and nearly,

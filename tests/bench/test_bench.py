@@ -30,7 +30,7 @@ from stages.records import Pair, write_records
 from stages.train.batches import collate
 from stages.train.trials import TrialsPerPass, new_trial, response_losses, train_step
 from tests.models import FAMILIES, TRAINING, method, model_folder, pairs, weights
-from tests.tiny import tiny_dialogues
+from tests.tiny import ROOT, tiny_dialogues
 
 CPU = torch.device("cpu")
 TRAINED = ("fine-tune", "soft", "dynamic")
@@ -210,6 +210,29 @@ def test_markdown_has_as_many_cells_in_every_line() -> None:
     assert [table.number(value) for value in (0.01234, 12.34, 1234.5)] == ["0.0123", "12.3", "1,234"]
 
 
+def rates(subject: str, ratio: float) -> dict[str, Any]:
+    sides = {side: {"label": side, "median": 1.0, "min": 1.0, "max": 1.0} for side in ("ours", "theirs")}
+    return {"subject": subject, "unit": "pairs/s", **sides, "ratio": {"median": ratio, "min": ratio, "max": ratio}}
+
+
+def test_an_aim_is_reached_from_its_value_on_and_what_has_none_has_a_dash() -> None:
+    lines = [rates("soft", 2.5), rates("dynamic", 2.49), rates("soft, embeddings frozen", 9.0)]
+    _, _, tables = table.SECTIONS["a"]
+    cells = [line.split(" | ")[-1] for line in tables(lines).splitlines()]
+    assert cells == ["aim |", "--- |", "2.5x, reached |", "2.5x, missed |", "- |"]
+    assert "aim" not in table.SECTIONS["b"][2](lines)
+
+
+def test_the_markdown_in_metrics_is_what_the_figures_beside_it_render_to() -> None:
+    figures = json.loads((ROOT / "metrics/bench.json").read_text(encoding="utf-8"))
+    assert (ROOT / "metrics/bench.md").read_text(encoding="utf-8") == table.render(figures)
+
+
+def test_every_row_that_can_be_asked_for_has_a_section() -> None:
+    (only,) = (action for action in bench.arguments_of()._actions if action.dest == "only")
+    assert list(only.choices or ()) == list(table.SECTIONS)
+
+
 def tiny_pairs(seed: int) -> list[Pair]:
     turns = [turn for dialogue in tiny_dialogues(20, seed) for turn in dialogue]
     return [Pair("d", at, turns[at], turns[at + 1]) for at in range(0, len(turns) - 1, 2)]
@@ -254,6 +277,7 @@ def measured(pairs_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         found: dict[str, Any] = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
         assert list(found["rows"]) == list(rows)
         assert found["machine"]["versions"]["torch"] == torch.__version__
+        assert (tmp_path / "bench.md").read_text(encoding="utf-8") == table.render(found)
         return found["rows"]  # type: ignore[no-any-return]
 
     return run
@@ -271,7 +295,7 @@ def test_rows_of_training(measured: Callable[..., dict[str, Any]], capsys: pytes
         side = "ours" if line["theirs"]["label"].startswith("ours") else "theirs"
         assert line["theirs"]["median"] == pytest.approx(single[line["subject"]][side]["median"] / 2)
     printed = capsys.readouterr().out
-    assert [line[4] for line in printed.splitlines() if line.startswith("### ")] == ["a", "b"]
+    assert [line[3] for line in printed.splitlines() if line.startswith("## ")] == ["a", "b"]
     assert printed.count("Trainer, 2 x a measured run") == 2
 
 
@@ -324,6 +348,8 @@ def test_what_is_missing_is_named_with_the_command_that_brings_it(
         bench.main(arguments("--model", str(tmp_path / "none"), "--pairs", str(pairs_folder)))
     with pytest.raises(StageError, match="dvc repro pair-extract"):
         bench.main(arguments("--model", str(tmp_path), "--pairs", str(tmp_path / "none")))
+    with pytest.raises(StageError, match=r"--out bench\.md: no name of a JSON file"):
+        bench.main(arguments("--out", "bench.md"))
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(StageError, match="peft"):
         bench.main(arguments())

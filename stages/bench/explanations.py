@@ -1,0 +1,49 @@
+"""What the rows of the benchmark measure and how to read them: the prose between the tables of metrics/bench.md."""
+
+INTRODUCTION = """`python -m stages.bench` writes this file, and beside it a JSON file with every repeat. *Ours* is
+this project. *Theirs* is what a user would otherwise run on the same model and the same pairs: `Trainer` of
+transformers, prompt tuning by PEFT, or `generate`. The contenders take turns, so a machine that slows down slows all
+of them. A figure is the median of the repeats, with the lowest and the highest in brackets. A ratio is that of two
+medians; its brackets hold the lowest and the highest ratio within one repeat. An *aim* is what we wanted to reach."""
+
+TRAINING = """Both sides train the same parameters of the same method on the same pairs, in batches of 8 (App. B). Ours
+puts pairs of similar length into one batch, so that it pads little; `Trainer` gets them shuffled, as it would by
+default. PEFT's prompt tuning trains the prompt alone, so there the word embeddings stay frozen on both sides; its
+prompt has as many tokens as a query has on average, so that its rows are as long as ours."""
+
+SWEEP = """The prompted methods train all learning rates in one pass through the frozen layers. A pair counts as done
+when every trial has trained on it. Without the shared pass the trials run one after another: the other side's rate is
+that of one run in the section above, divided by the number of trials. Fine-tuning shares no layers, so it has no line
+here."""
+
+DECODING = """Both sides decode the same queries with the same weights, in float32. `generate` gets the fastest of
+several batch sizes, once with the queries in the order of the data and once sorted by length. Ours sorts them itself,
+and a row that has ended leaves the batch; that gains little where few responses end early. "Differ" counts the
+responses that are not the same token for token."""
+
+PRODUCTS = """How much of a step, or of decoding, is matrix products. The *floor* is the time that these products would
+take at the speed of one large product; "products / floor" says how many times as long the profiler saw them take. The
+rest of the time goes to small operations between the products (normalisation, rotary positions, attention over short
+rows) and to calling each of them. On a CPU only a compiler could join those, and `torch.compile` asks every user for a
+C++ compiler, so it is not used."""
+
+GROWTH = """One step of training, on the same batch again and again. A step costs the same however many pairs there
+are, so the time of an epoch is calculated from it; validation is not part of it. The models of the last table have
+random weights."""
+
+# How many times as fast as theirs ours was meant to be.
+TRAINING_AIMS = {"fine-tune": 2.0, "soft": 2.5, "dynamic": 2.5}
+DECODING_AIM = 4.0
+
+# PyTorch's names for the operators that take most of the time besides the products.
+OPERATORS = {
+    "_fused_adamw_": "AdamW",
+    "_softmax": "softmax",
+    "add": "additions",
+    "add_": "additions in place",
+    "copy_": "copies",
+    "index": "gathering rows",
+    "linalg_vector_norm": "gradient norms",
+    "mul": "products by element",
+    "mul_": "products by element in place",
+}

@@ -1,0 +1,234 @@
+"""The README, the tour and CONTRIBUTING against the code: each path, command, parameter and name in them is there."""
+
+import ast
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from stages.params.schema import parse_params
+from stages.params.sources import GRAMMAR, SUFFIXES
+from tests.test_dvc_yaml import ROOT, STAGES, paths_of, read_yaml, rooms
+
+DOCUMENTS = ("README.md", "stages/README.md", ".github/CONTRIBUTING.md")
+TOUR = "stages/README.md"
+LONGEST_README = 165  # lines: what is longer belongs where it is used
+FILE_NAMES = (".md", ".py", ".yaml", ".yml", ".toml", ".txt", ".json", ".jsonl", ".html", ".csv")
+MADE_BY_TOOLS = (".venv", ".state")
+documents = pytest.mark.parametrize("document", DOCUMENTS)
+
+
+def read(document: str) -> str:
+    return (ROOT / document).read_text(encoding="utf-8")
+
+
+def blocks(document: str) -> list[str]:
+    """The blocks of code, which are indented by four spaces."""
+    found = re.findall(r"(?:^    .*\n(?:\n(?=    ))?)+", read(document), re.MULTILINE)
+    return [re.sub(r"^    ", "", block, flags=re.MULTILINE) for block in found]
+
+
+def is_tree(block: str) -> bool:
+    return block.startswith("params.yaml ")
+
+
+def is_yaml(block: str) -> bool:
+    return block.split("\n")[0].endswith(":")
+
+
+def code(document: str) -> list[str]:
+    """What stands between backticks, and the lines of commands."""
+    spans = re.findall(r"`([^`\n]+)`", read(document))
+    commands = [block for block in blocks(document) if not is_tree(block) and not is_yaml(block)]
+    return spans + [line for block in commands for line in block.splitlines()]
+
+
+def words(document: str) -> list[str]:
+    return [word.strip("()'\"").rstrip(".,;:") for line in code(document) for word in line.split()]
+
+
+def is_there(path: str) -> bool:
+    """In the repository, or what a stage or a tool makes; a bare name may be that of any module of a stage."""
+    outputs = [out for name in STAGES for out in paths_of(name, "outs", "metrics", "plots")]
+    made = any(f"{out}/".startswith(f"{path.rstrip('/')}/") or path.startswith(f"{out}/") for out in outputs)
+    bare = "/" not in path and any(True for _ in (ROOT / "stages").rglob(path))
+    return (ROOT / path).exists() or made or bare or path.split("/")[0] in MADE_BY_TOOLS
+
+
+@documents
+def test_every_path_that_is_named_exists(document: str) -> None:
+    paths = [word for word in words(document) if re.fullmatch(r"[\w.][\w./-]*", word)]
+    paths = [path for path in paths if "/" in path or path.endswith(FILE_NAMES)]
+    assert len(paths) > 8
+    assert [path for path in paths if not is_there(path)] == []
+
+
+@documents
+def test_every_link_to_a_file_leads_to_one(document: str) -> None:
+    targets = re.findall(r"\]\(([^)#]+)[^)]*\)", read(document))
+    targets = [target for target in targets if not target.startswith("http")]
+    assert targets or document == TOUR
+    assert [target for target in targets if not (ROOT / document).parent.joinpath(target).exists()] == []
+
+
+@documents
+def test_every_command_that_is_named_exists(document: str) -> None:
+    makefile = read("Makefile")
+    for line in code(document):
+        for target in re.findall(r"\bmake ([a-z]+)", line.split(" #")[0]):
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"make {target}"
+        for stage, options in re.findall(r"python -m stages\.([a-z_]+)([^#]*)", line):
+            main = ROOT / "stages" / stage / "__main__.py"
+            assert main.is_file(), f"python -m stages.{stage}"
+            for option in re.findall(r"(?<= )--?[a-zA-Z-]+", options):
+                assert f'"{option}"' in main.read_text(encoding="utf-8"), f"python -m stages.{stage} {option}"
+
+
+def examples() -> dict[str, Any]:
+    """The README's entries of `datasets` and `models`, with values where it has placeholders."""
+    found: dict[str, Any] = {}
+    for block in filter(is_yaml, blocks("README.md")):
+        text = re.sub(r"<sha256[^>]*>", "a" * 64, re.sub(r"<40-hex[^>]*>", "a" * 40, block))
+        found |= yaml.safe_load(text)
+    return found
+
+
+def with_examples() -> dict[str, Any]:
+    params = read_yaml("params.yaml")
+    return params | {table: params[table] | entries for table, entries in examples().items()}
+
+
+def test_the_entries_that_the_readme_shows_are_allowed() -> None:
+    assert set(examples()) == {"datasets", "models"}
+    parse_params(with_examples() | {name.removesuffix("s"): "mine" for name in examples()})
+
+
+@documents
+def test_every_value_of_a_switch_that_is_named_is_allowed(document: str) -> None:
+    params = with_examples()
+    found = [pair for line in code(document) for pair in re.findall(r"\b([a-z_]+)(?:=|: )([\w.-]+)", line)]
+    switches = [(key, value) for key, value in found if key in params]
+    assert switches or document != "README.md"
+    for key, value in switches:
+        parse_params(params | {key: yaml.safe_load(value)})
+
+
+def has_key(place: Any, parts: list[str]) -> bool:
+    """Whether there is such a key; `<name>` stands for every entry of a table."""
+    if not parts:
+        return True
+    if not isinstance(place, dict):
+        return False
+    chosen = list(place) if parts[0] == "<name>" else parts[:1]
+    return all(name in place and has_key(place[name], parts[1:]) for name in chosen)
+
+
+@documents
+def test_every_parameter_that_is_named_exists(document: str) -> None:
+    params = read_yaml("params.yaml")
+    dotted = [span for span in code(document) if re.fullmatch(r"[a-z_]+(\.([\w-]+|<name>))+", span)]
+    keys = [span for span in dotted if not span.endswith(FILE_NAMES)]
+    assert [key for key in keys if not has_key(params, key.split("."))] == []
+
+
+def test_the_readme_is_short() -> None:
+    assert len(read("README.md").splitlines()) <= LONGEST_README
+
+
+def table_after(document: str, head: str) -> list[list[str]]:
+    """The cells of the table whose first line begins with `head`, without its two lines of head."""
+    _, _, rest = read(document).partition(f"\n{head}")
+    lines = rest.split("\n\n")[0].splitlines()[2:]
+    assert lines, f"{document}: no table {head}"
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_the_readme_has_a_line_for_every_method_format_and_kind_of_source() -> None:
+    methods = [cells[0].strip("`") for cells in table_after("README.md", "| method | what the language model reads")]
+    assert sorted(methods) == sorted(read_yaml("params.yaml")["methods"])
+    spans = re.findall(r"`([^`\n]+)`", read("README.md"))
+    assert {*SUFFIXES, *(f"{kind}:" for kind in GRAMMAR)} <= set(spans)
+
+
+def tree() -> Iterator[tuple[str, str]]:
+    """Every path of the README's tree as (folder, name)."""
+    (block,) = filter(is_tree, blocks("README.md"))
+    folder = ""
+    for line in block.splitlines():
+        names = re.match(r"\s*((?:[\w.]+(?:/|\.\w+) *)+)", line)
+        assert names, line
+        inside = folder if line.startswith(" ") else ""
+        found = names[1].split()
+        yield from ((inside, name) for name in found)
+        folder = folder if inside else found[-1]
+
+
+def test_the_tree_names_every_folder_and_file_of_stages_and_nothing_else() -> None:
+    found = list(tree())
+    assert [inside + name for inside, name in found if not is_there(inside + name)] == []
+    shown = {name.rstrip("/") for inside, name in found if inside == "stages/"}
+    there = {path.name for path in (ROOT / "stages").iterdir()} - {"__init__.py", "__pycache__", "README.md"}
+    assert shown == there
+
+
+def names_in(path: str) -> set[str]:
+    """What a module defines: functions, classes, constants, and `Class.member`."""
+    found: set[str] = set()
+    for node in ast.parse(read(path)).body:
+        if isinstance(node, ast.ClassDef):
+            found |= {f"{node.name}.{name}" for each in node.body for name in defined(each)}
+        found |= defined(node)
+    return found
+
+
+def defined(node: ast.stmt) -> set[str]:
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return {node.name}
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return {target.id for target in targets if isinstance(target, ast.Name)}
+
+
+def test_every_name_of_the_tour_is_in_the_module_that_it_gives() -> None:
+    text = " ".join(read(TOUR).split())
+    found = re.findall(r"((?:`[\w.]+`(?:, | and ))*`[\w.]+`) in `(stages/[\w/]+\.py)`", text)
+    assert len(found) > 40
+    for names, path in found:
+        for name in re.findall(r"`([\w.]+)`", names):
+            assert name in names_in(path), f"`{name}` in `{path}`"
+
+
+def stages_named(cell: str) -> set[str]:
+    """A cell "what reruns"."""
+    if cell == "everything":
+        return set(STAGES)
+    return set() if cell == "nothing" else set(cell.split(", "))
+
+
+def test_what_an_edit_reruns_is_what_dvc_yaml_says() -> None:
+    watched = {name: set(paths_of(name, "deps")) for name in STAGES}
+    edits = [cells for cells in table_after(TOUR, "| I want to change") if cells[2]]
+    assert len(edits) > 25
+    for change, where, reruns in edits:
+        edited = rooms(set(re.findall(r"`(stages/[\w/]+\.py)`", where)))
+        expected = {name for name in STAGES if watched[name] & edited}
+        assert stages_named(reruns) == expected, f"{TOUR}: {change}: {', '.join(expected)}"
+
+
+def covers(watched: str, key: str) -> bool:
+    """A stage that watches a table watches every key of it."""
+    return key == watched or key.startswith(f"{watched}.")
+
+
+def test_what_a_parameter_reruns_is_what_dvc_yaml_says_and_none_is_forgotten() -> None:
+    watched = {name: [re.sub(r"\$\{\w+\}", "<name>", key) for key in STAGES[name].get("params", [])] for name in STAGES}
+    lines = [
+        (re.findall(r"`([^`]+)`", keys), reruns) for keys, reruns in table_after(TOUR, "| parameter | what reruns")
+    ]
+    for key, reruns in [(key, reruns) for keys, reruns in lines for key in keys]:
+        expected = {name for name in STAGES if any(covers(each, key) for each in watched[name])}
+        assert stages_named(reruns) == expected, f"{TOUR}: {key}: {', '.join(expected)}"
+    named = [key for keys, _ in lines for key in keys]
+    forgotten = {each for keys in watched.values() for each in keys if not any(covers(each, key) for key in named)}
+    assert not forgotten
