@@ -94,7 +94,9 @@ def test_debug_shows_the_traceback_before_the_last_line(tmp_path: Path, params: 
     params["dataset"] = "y"
     done = download(tmp_path, params, DIALOG_PROMPTING_DEBUG="1")
     assert "Traceback" in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("ERROR download: params.yaml: dataset: 'y' is no entry of datasets")
+    assert done.stderr.splitlines()[-1].startswith(
+        "ERROR download: params.yaml: dataset: 'y' is not an entry of datasets"
+    )
 
 
 def test_a_corpus_inside_an_archive_and_sharded_weights_arrive(

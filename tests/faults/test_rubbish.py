@@ -1,4 +1,4 @@
-"""Rubbish from outside, through the real commands: corpora as they come, and parameters that contradict each other."""
+"""Bad input to the real commands: broken or unusual corpora, and parameters that contradict each other."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ HALF_A_CHITCHAT = '{"a": {"messages": [[{"text": "one"}], [{"text": "two"}]]}'
 
 @pytest.fixture
 def corpus(undisturbed: Undisturbed, project: Path, tmp_path: Path) -> Corpus:
-    """Makes a workspace whose corpus has another training file; what is behind the download is as it was."""
+    """A function that makes a workspace with all results, but with another training file as its source."""
 
     def make(content: bytes, kind: str = "eou") -> Path:
         sources = tmp_path / "sources"
@@ -135,7 +135,7 @@ def test_a_special_token_that_somebody_wrote_is_text(undisturbed: Undisturbed) -
         (
             "subset",
             {"method": "soft", "methods.soft.prompt_tokens": 23},
-            "methods.soft.prompt_tokens: 23 rows are fewer than the 24 of protocols.tiny.lengths.query_tokens; ",
+            "methods.soft.prompt_tokens: 23 is less than the 24 of protocols.tiny.lengths.query_tokens; ",
         ),
         ("subset", {"methods.soft.prompt_tokens": 10**30}, "methods.soft.prompt_tokens: found 1000000000000000000000"),
         (
@@ -162,8 +162,8 @@ def test_parameters_that_contradict_each_other_are_refused_and_nothing_is_touche
     [
         ("seed: 1\n", "duplicate key"),
         ("x: " + "[" * 5000, "nested too deeply"),
-        (f"x: {'9' * 5000}\n", "a number or date that is none"),
-        ("x: 2020-13-01\n", "a number or date that is none"),
+        (f"x: {'9' * 5000}\n", "an impossible number or date"),
+        ("x: 2020-13-01\n", "an impossible number or date"),
         ("x: !!python/name:os.system\n", "could not determine a constructor"),
         ("x: \0\n", "unacceptable character"),
     ],
@@ -177,5 +177,5 @@ def test_a_params_yaml_that_cannot_be_read_is_named(
     last = fails(folder, "subset")
     assert last.startswith("ERROR subset: params.yaml")
     assert found in last
-    assert last.endswith("; mend the YAML")
+    assert last.endswith("; fix the YAML")
     assert results(folder) == undisturbed.results

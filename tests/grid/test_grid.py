@@ -266,9 +266,9 @@ def test_two_grids_at_once_are_refused(project: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--methods", "softly"], "'softly' is no entry of methods"),
+        (["--methods", "softly"], "'softly' is not an entry of methods"),
         (["--regimes", "0"], "regime"),
-        (["-S", "protocol=papers"], "'papers' is no entry of protocols"),
+        (["-S", "protocol=papers"], "'papers' is not an entry of protocols"),
         (["-S", "protokoll=paper"], "-S protokoll=paper: params.yaml has no key 'protokoll'"),
         (["-S", "seed"], "-S seed: not of the form key=value"),
         (["-S", "model=gpt2"], "-S model=gpt2: set by the grid itself"),

@@ -180,4 +180,4 @@ def test_a_damaged_input_is_named(project: Path) -> None:
     done = choose(project)
     assert done.returncode == 1
     assert "pairs/test.jsonl: " in last_line(done)
-    assert "where its manifest says" in last_line(done)
+    assert "but the manifest has" in last_line(done)
