@@ -1,9 +1,9 @@
-"""How much of the test set a model has met in training: shares of its queries, responses and pairs.
+"""How much of the test set was already in training: shares of its queries, responses and pairs.
 
-DailyDialog leaks. With all training dialogues and stride 2, 24.1 % of the test queries are training queries word for
-word, 25.9 % of the responses training responses, 15.8 % of the pairs training pairs; by the wider rule of
-stages/overlap.py it is 38.0 %, 38.0 % and 27.9 %. That its parts overlap, and that scores profit, was published by
-Wen, Luo and Mou ("An Empirical Study on the Overlapping Problem of Open-Domain Dialogue Datasets", LREC 2022).
+DailyDialog leaks. With all training dialogues and stride 2, 24.1 % of the test queries are also training queries, word
+for word, 25.9 % of the responses are training responses, and 15.8 % of the pairs are training pairs. By the wider rule
+of stages/overlap.py these are 38.0 %, 38.0 % and 27.9 %. Wen, Luo and Mou published that its parts overlap and that
+scores profit from it ("An Empirical Study on the Overlapping Problem of Open-Domain Dialogue Datasets", LREC 2022).
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from stages.records import Pair
 
 @dataclass(frozen=True)
 class Leakage:
-    """Of each of the N test pairs: is its query, its response, the two together, in the training regime? Each [N]."""
+    """For each of the N test pairs: is its query, its response, the pair in the training regime? Each [N]."""
 
     queries: Flags
     responses: Flags
@@ -25,7 +25,7 @@ class Leakage:
 
     @property
     def unseen(self) -> Flags:
-        """The test pairs with neither their query nor their response in the training regime, [N]."""
+        """The test pairs of which neither the query nor the response is in the training regime, [N]."""
         return ~(self.queries | self.responses)
 
     def shares(self) -> dict[str, float]:
@@ -35,7 +35,7 @@ class Leakage:
 
 
 def exact_leakage(train: Sequence[Pair], test: Sequence[Pair]) -> Leakage:
-    """Word for word: queries that are training queries, responses that are responses, pairs that are pairs."""
+    """Leakage word for word: queries are compared with queries, responses with responses, pairs with pairs."""
     queries, responses = {pair.query for pair in train}, {pair.response for pair in train}
     pairs = {(pair.query, pair.response) for pair in train}
     return Leakage(
@@ -46,7 +46,7 @@ def exact_leakage(train: Sequence[Pair], test: Sequence[Pair]) -> Leakage:
 
 
 def near_leakage(train: Sequence[Pair], test: Sequence[Pair]) -> Leakage:
-    """Word for word or nearly (stages/overlap.py); a pair where both sides are those of one training pair."""
+    """Leakage by the rule of stages/overlap.py; a pair counts if both its sides overlap those of one training pair."""
     found = Leakage(*(np.zeros(len(test), dtype=np.bool_) for _ in range(3)))
     for block in blocks(train, test):
         found.queries[block.rows] = block.queries.any(axis=1)
