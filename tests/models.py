@@ -1,4 +1,4 @@
-"""Base models, methods and examples at test size, for the tests of what trains and decodes."""
+"""Tiny base models, methods and examples for the tests of training and decoding."""
 
 from functools import cache
 from pathlib import Path
@@ -72,7 +72,7 @@ def weights(method: Method, seed: int = 0) -> dict[str, Tensor]:
 
 
 def pairs(count: int, seed: int = 0, longest: int = 9, end: int = 0) -> list[EncodedPair]:
-    """Random pairs of 1 to `longest` tokens and end-of-text a side."""
+    """Random pairs; each side has 1 to `longest` tokens and end-of-text."""
     generator = torch.Generator().manual_seed(seed)
 
     def side() -> list[int]:
