@@ -28,7 +28,7 @@ COUNTED = (
     "unmarked_turns",  # text after the last __eou__ of a line; counts as a turn
     "removed_characters",  # NUL, and halves of surrogate pairs, which UTF-8 cannot encode
     "byte_order_marks",
-    "turns_of_several_messages",  # in chitchat: with `messages: one` they count as empty turns
+    "turns_of_several_messages",  # in chitchat; with `messages: one` they count as empty turns
 )
 
 Counts = Counter[str]
@@ -186,10 +186,10 @@ def _read_jsonl(path: Path, counts: Counts) -> Iterator[list[str]]:
 
 
 def _read_chitchat(path: Path, counts: Counts, joined: bool) -> Iterator[list[str]]:
-    """BYU's format: an object of conversations; a turn is the list of messages sent before the other one answers.
+    """BYU's format: an object of conversations; a turn is the list of messages that one speaker sends in a row.
 
-    Several messages that one person sent in a row are not one utterance: glued together they read as none that anybody
-    would say. joined: take them as one turn all the same; else such a turn is empty, so that no pair has it.
+    Several messages in a row are not one utterance: joined, they read like nothing anybody would say. `joined`: join
+    them anyway. Otherwise such a turn becomes empty, so that it is in no pair.
     """
     text = "\n".join(line.rstrip("\n") for _, line in _lines(path, counts))
     counts["blank_lines"] = 0  # inside a JSON document they mean nothing
@@ -203,10 +203,10 @@ def _read_chitchat(path: Path, counts: Counts, joined: bool) -> Iterator[list[st
         except (TypeError, KeyError):
             turns = [[None]]
         if not all(_are_texts(turn) for turn in turns):
-            raise StageError(f"{path}: {name}", "a conversation of another shape", remedy)
-        glued = [sum(bool(message.strip()) for message in turn) > 1 for turn in turns]
-        counts["turns_of_several_messages"] += sum(glued)
-        yield ["" if several and not joined else " ".join(turn) for turn, several in zip(turns, glued, strict=True)]
+            raise StageError(f"{path}: {name}", "not a conversation of this format", remedy)
+        many = [sum(bool(message.strip()) for message in turn) > 1 for turn in turns]
+        counts["turns_of_several_messages"] += sum(many)
+        yield ["" if several and not joined else " ".join(turn) for turn, several in zip(turns, many, strict=True)]
 
 
 def _read_parquet(path: Path, counts: Counts) -> Iterator[list[str]]:

@@ -41,7 +41,7 @@ class ZeroShot(Strict):
 
 
 class Embeddings(Strict):
-    """The word embeddings are trained, there is no prompt."""
+    """The word embeddings are trained; there is no prompt."""
 
     kind: Literal["embeddings"]
 

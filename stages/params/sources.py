@@ -26,9 +26,9 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".msgpack", ".h5", ".joblib", ".npy", ".npz")
 MODEL_SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".jinja")
 SUFFIXES = {"chitchat": ".json", "eou": ".txt", "jsonl": ".jsonl", "parquet": ".parquet"}  # of corpora, by format
-END_OF_TEXT = "<end-of-text>"  # in a row format: the end-of-text token of the model, whatever it is called there
-CHAT_TEMPLATE = "chat-template"  # as a row format: the one that the tokenizer brings
-RESERVED = ("manifest.json", "adapter_config.json")  # ours; and transformers would fetch the base that it names
+END_OF_TEXT = "<end-of-text>"  # in a row format: the model's end-of-text token, whatever its name
+CHAT_TEMPLATE = "chat-template"  # as a row format: the tokenizer's chat template
+RESERVED = ("manifest.json", "adapter_config.json")  # our own; transformers would fetch the model named in the other
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def _check_pinned(source: Source, key: str, file: SourceFile) -> None:
 
 
 class RowFormatText(Strict):
-    """What stands around query and response when they are given to a model; stages/language_model/row_format.py."""
+    """The text around query and response in the model's input; see stages/language_model/row_format.py."""
 
     prefix: str = ""
     separator: str
@@ -143,7 +143,7 @@ class Dataset(Strict):
     source: str
     files: dict[Literal["train", "validation", "test", "all"], SourceFile]
     split: Split | None = None
-    messages: Literal["one", "joined"] | None = None  # of chitchat: turns of one message alone, or joined ones too
+    messages: Literal["one", "joined"] | None = None  # only for chitchat; see params.yaml
 
     def file_name(self, split: str) -> str:
         """Name of a corpus file in the download stage's folder: its split, with the suffix of the format."""
@@ -160,10 +160,10 @@ class Dataset(Strict):
             found = f"found {', '.join(sorted(names))}"
             raise Refused("files", found, "it must be train, validation and test, or all with split")
         elif self.split is not None:
-            raise Refused("split", "the files are a split already", "remove it")
+            raise Refused("split", "the files are already split", "remove it")
         if (self.messages is None) == (self.format == "chitchat"):
-            found = "missing" if self.messages is None else f"turns have one message in format {self.format}"
-            remedy = "write one, or joined" if self.messages is None else "remove it"
+            found = "missing" if self.messages is None else f"not used with format {self.format}"
+            remedy = "set it to one or joined" if self.messages is None else "remove it"
             raise Refused("messages", found, remedy)
         return self
 

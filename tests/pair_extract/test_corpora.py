@@ -43,7 +43,7 @@ def encode(format_: str, dialogues: Sequence[Sequence[str]]) -> bytes:
 
 
 def read(format_: str, content: bytes, folder: Path, messages: str = "joined") -> tuple[list[Dialogue], Counter[str]]:
-    """The training dialogues of a corpus whose training file has this content."""
+    """The training dialogues and counts of a corpus whose training file has this content."""
     dataset = entry(format_, messages=messages)
     for split in ("train", "validation", "test"):
         (folder / dataset.file_name(split)).write_bytes(content if split == "train" else encode(format_, DIALOGUES))
