@@ -1,4 +1,4 @@
-"""The benchmark's results as Markdown, and the machine that they were measured on."""
+"""The benchmark's results as Markdown, and a description of the machine."""
 
 import os
 import platform
@@ -12,10 +12,10 @@ import transformers
 
 TITLES = {
     "a": "Training, batch size 8, one trial",
-    "b": "A sweep of learning rates: all trials in one pass against one run after another",
+    "b": "A sweep of learning rates: all trials in one pass, compared with one run after another",
     "c": "Greedy decoding in float32",
-    "d": "Matrix products: their share of the time, and the time they would take at the speed of a large one",
-    "e": "How cost grows",
+    "d": "Matrix products: their share of the time, and the time they would need at the speed of a large one",
+    "e": "How the cost grows",
 }
 Cells = list[list[str]]
 
@@ -32,8 +32,8 @@ def processor() -> str:
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
     """Processor, memory, device and libraries."""
-    import accelerate  # the extra `bench` has it, and peft
-    import peft
+    import accelerate
+    import peft  # only with the extra `bench`
 
     libraries = (torch, transformers, peft, accelerate)
     gpu = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
@@ -53,7 +53,7 @@ def number(value: float) -> str:
 
 
 def spread(summary: Mapping[str, Any], scale: float = 1.0) -> str:
-    """Median, with the least and the greatest repeat."""
+    """The median, with the lowest and the highest repeat."""
     return "{} ({}..{})".format(*(number(scale * summary[name]) for name in ("median", "min", "max")))
 
 
@@ -80,7 +80,7 @@ def _rates(lines: Sequence[Mapping[str, Any]]) -> str:
 
 
 def spread_of(ratio: Mapping[str, float]) -> str:
-    """Least and greatest ratio of a repeat."""
+    """The lowest and the highest ratio of a repeat."""
     return f"{ratio['min']:.1f}..{ratio['max']:.1f}"
 
 
@@ -128,9 +128,9 @@ def _growth(found: Mapping[str, Any]) -> str:
     ]
     return "\n\n".join(
         [
-            markdown([f"trials of {found['method']}", "step, ms", "a trial, ms", "of one trial"], trials),
-            markdown(["pairs", "trials", "an epoch's training, minutes, from the step's time"], pairs),
-            markdown(["model's shape", "parameters", "step of one trial, ms", "of the first"], models),
+            markdown([f"trials of {found['method']}", "step, ms", "per trial, ms", "times one trial"], trials),
+            markdown(["pairs", "trials", "training time of an epoch, minutes, estimated from a step"], pairs),
+            markdown(["model's shape", "parameters", "step of one trial, ms", "times the first"], models),
         ]
     )
 
@@ -146,7 +146,7 @@ def render(result: Mapping[str, Any]) -> str:
         f"{machine['processor']}, {machine['cores']} cores ({machine['threads']} threads), "
         f"{machine['memory_gib']} GiB, device: {machine['device']}; {versions}.",
         f"Model: {result['model']}; pairs: {result['data']}; training in {result['precision']}; "
-        f"medians of {result['repeats']} repeats in turns (least..greatest); ratios are of medians.",
+        f"medians of {result['repeats']} repeats in turns (lowest..highest); ratios are of medians.",
     ]
     sections = [f"### {name}. {TITLES[name]}\n\n{RENDER[name](found)}" for name, found in result["rows"].items()]
     return "\n\n".join(["\n".join(head), *sections])
