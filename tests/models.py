@@ -50,7 +50,7 @@ LONG = Lengths(query_tokens=99, response_tokens=99)
 
 
 def end_of_text_format(tokenizer: PreTrainedTokenizerBase) -> RowFormat:
-    """Query, end-of-text, response, end-of-text: the format of the tiny models in tests/tiny.py."""
+    """The row format of the tiny models in tests/tiny.py: query, end-of-text, response, end-of-text."""
     return build_row_format(tokenizer, RowFormatText(separator=END_OF_TEXT, end=END_OF_TEXT), LONG, "row_format")
 
 

@@ -50,7 +50,7 @@ def workspace(folder: Path, **changes: Any) -> Path:
     """Make a folder with params.yaml, data/subset and data/download/model, ready to train; `changes`: dotted keys."""
     folder.mkdir(parents=True, exist_ok=True)
     params = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    params["protocols"]["tiny"] = copy.deepcopy(PROTOCOL)  # changed below
+    params["protocols"]["tiny"] = copy.deepcopy(PROTOCOL)  # a copy, because it is changed below
     params |= {"protocol": "tiny", "runtime": {"device": "cpu", "threads": 1, "decode_rows": 0}}
     for key, value in changes.items():
         place = params
