@@ -1,10 +1,9 @@
-"""Corpus BLEU (Papineni et al., 2002) of one response per reference, by sacrebleu, as a fraction like in the paper.
+"""Corpus BLEU (Papineni et al., 2002) with one response per reference, by sacrebleu, as a fraction like in the paper.
 
-BLEU-n is the brevity penalty times the geometric mean of the precisions of 1-grams to n-grams, so that BLEU-1 is no
-part of BLEU-4 but a score of its own (`max_ngram_order`). All else is sacrebleu's default, which `signature` names:
-mixed case, the 13a tokenisation, and "exp" smoothing: where no n-gram of some length matches at all, its precision is
-taken as 1/2, 1/4, ... of one match, which a handful of pairs needs and a few hundred hardly ever. Responses that are
-all shorter than n words score 0.
+BLEU-n is the brevity penalty times the geometric mean of the precisions of 1-grams to n-grams, so BLEU-1 is a score of
+its own, not a part of BLEU-4 (`max_ngram_order`). All else is sacrebleu's default, as `signature` says: mixed case, 13a
+tokenisation, and "exp" smoothing: if no n-gram of some length matches, 1/2, 1/4, ... of a match is used instead. A few
+pairs need that, a few hundred hardly ever. If all responses are shorter than n words, the score is 0.
 """
 
 from collections.abc import Sequence
@@ -17,13 +16,13 @@ MAX_ORDER = 4
 
 
 def check_texts(responses: Sequence[str], references: Sequence[str], source: object = "responses") -> None:
-    """Refuse what sacrebleu would score in silence: it cuts the longer of two lists and joins lines.
+    """Refuse texts that sacrebleu would score without a warning: it cuts the longer of two lists and joins lines.
 
     Raises:
-        StageError: the lists differ in length or are empty, or a text has a line break in it; `source` (a file) and
-            the number of the text are named.
+        StageError: the lists differ in length or are empty, or a text contains a line break; the message names
+            `source` (a file) and the number of the text.
     """
-    remedy = "give one response of one line for each reference"
+    remedy = "give one response per reference, each on one line"
     if len(responses) != len(references):
         raise StageError(source, f"{len(responses)} responses for {len(references)} references", remedy)
     if not responses:
@@ -41,15 +40,15 @@ def bleu(responses: Sequence[str], references: Sequence[str], order: int = MAX_O
     0.7071
 
     Raises:
-        StageError: the lists differ in length or are empty, or a text has a line break in it.
+        StageError: the lists differ in length or are empty, or a text contains a line break.
     """
     check_texts(responses, references)
-    # force: DailyDialog stands tokenised in its files, and sacrebleu would print a warning about that at every epoch.
+    # force: DailyDialog's files are already tokenised, and sacrebleu would warn about that at every epoch.
     return float(BLEU(max_ngram_order=order, force=True).corpus_score(responses, [references]).score) / 100
 
 
 def signature() -> str:
-    """Name these settings as sacrebleu does, its version included, so that others can repeat the scores."""
+    """Sacrebleu's name of these settings, with its version, so that others can repeat the scores."""
     metric = BLEU(force=True)
-    metric.corpus_score(["a"], [["a"]])  # the signature counts the references of the last score
+    metric.corpus_score(["a"], [["a"]])  # the signature includes the number of references of the last score
     return str(metric.get_signature())

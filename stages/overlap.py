@@ -2,9 +2,10 @@
 
 Two texts overlap when
 
-- they are equal but for case, punctuation and white space, or
-- both have at least six different words and share most of them: twice the number of shared words over the sum of both
-  numbers of words is at least 0.8. Shorter texts ("Thank you for your help .") resemble each other and are no copies.
+- they are equal except for case, punctuation and white space, or
+- both have at least six different words and share most of them: twice the number of shared words, divided by the sum
+  of both numbers of words, is at least 0.8. Shorter texts ("Thank you for your help .") are similar without being
+  copies.
 
 Queries are compared with queries, responses with responses. `score` counts by this rule what leaks into the test set
 (stages/score/leakage.py). `subset` uses it for the switch `drop_overlap`: training loses each pair that gives a
@@ -34,14 +35,14 @@ from stages.records import Pair
 
 SHARED = 0.8
 LONG = 6
-BLOCK = 1 << 23  # comparisons held at a time: 32 MiB of float32
+BLOCK = 1 << 23  # comparisons in memory at a time: 32 MiB of float32
 
 Flags = np.ndarray[tuple[int], np.dtype[np.bool_]]
 Table = np.ndarray[tuple[int, int], np.dtype[np.bool_]]
 
 
 def words(text: str) -> list[str]:
-    """The words of a text in lower case, without punctuation; a text of nothing else is a word of its own.
+    """The words of a text in lower case, without punctuation; a text with only punctuation counts as one word.
 
     >>> words("I ' m fine , thanks .") == words("i'm fine... Thanks!")
     True
@@ -51,20 +52,20 @@ def words(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Texts:
-    """N texts as `compare` needs them."""
+    """N texts in the form that `compare` needs."""
 
     sets: csr_matrix  # [N, words]: 1 where the text has the word
-    sizes: np.ndarray[tuple[int], np.dtype[np.float32]]  # [N]: how many different words
-    numbers: np.ndarray[tuple[int], np.dtype[np.int64]]  # [N]: the same for texts of the same words in the same order
+    sizes: np.ndarray[tuple[int], np.dtype[np.float32]]  # [N]: number of different words
+    numbers: np.ndarray[tuple[int], np.dtype[np.int64]]  # [N]: equal for texts with the same words in the same order
 
     @property
     def long(self) -> Flags:
-        """Which of the texts have enough words for a resemblance to mean something, [N]."""
+        """Which texts have enough words for similarity to mean anything, [N]."""
         return self.sizes >= LONG
 
 
 def index(train: Sequence[str], held_out: Sequence[str]) -> tuple[Texts, Texts]:
-    """Both lists of texts, with one numbering of words and texts."""
+    """Index both lists of texts, with the same numbers for the same words and texts."""
     split = [words(text) for text in (*train, *held_out)]
     sets = CountVectorizer(analyzer=lambda text: text, binary=True, dtype=np.float32).fit_transform(split).tocsr()
     known: dict[tuple[str, ...], int] = {}
@@ -77,15 +78,15 @@ def index(train: Sequence[str], held_out: Sequence[str]) -> tuple[Texts, Texts]:
 def compare(train: Texts, held_out: Texts, rows: slice) -> Table:
     """Which of the held-out texts `rows` (B of them) overlap which of the M training texts, [B, M]."""
     shared = (held_out.sets[rows] @ train.sets.T).toarray()
-    alike = 2 * shared >= SHARED * (held_out.sizes[rows, None] + train.sizes)
+    similar = 2 * shared >= SHARED * (held_out.sizes[rows, None] + train.sizes)
     both_long = held_out.long[rows, None] & train.long
     equal = held_out.numbers[rows, None] == train.numbers
-    return np.asarray(equal | (alike & both_long), dtype=np.bool_)
+    return np.asarray(equal | (similar & both_long), dtype=np.bool_)
 
 
 @dataclass(frozen=True)
 class Block:
-    """Some held-out pairs, B of them, beside all M training pairs."""
+    """The comparison of B held-out pairs with all M training pairs."""
 
     rows: slice  # which of the held-out pairs
     queries: Table  # [B, M]: the queries overlap
@@ -95,7 +96,7 @@ class Block:
 
 
 def blocks(train: Sequence[Pair], held_out: Sequence[Pair]) -> Iterator[Block]:
-    """Compare all held-out pairs with all training pairs, some held-out pairs at a time."""
+    """Compare all held-out pairs with all training pairs, a block of held-out pairs at a time."""
     queries = index([pair.query for pair in train], [pair.query for pair in held_out])
     responses = index([pair.response for pair in train], [pair.response for pair in held_out])
     step = max(1, BLOCK // max(1, len(train)))
@@ -109,8 +110,8 @@ def blocks(train: Sequence[Pair], held_out: Sequence[Pair]) -> Iterator[Block]:
 def overlapping(train: Sequence[Pair], held_out: Sequence[Pair]) -> list[bool]:
     """True for each training pair that gives a held-out pair away.
 
-    It does when its query and its response overlap those of one held-out pair, or when one of the two is long (six
-    words) and overlaps a held-out query or response: a short text that recurs ("Yes , please .") gives nothing away.
+    It does so if its query and its response overlap those of one held-out pair, or if one of the two overlaps a long
+    (six words) held-out query or response. A short text that recurs ("Yes , please .") gives nothing away.
     """
     found = np.zeros(len(train), dtype=np.bool_)
     for block in blocks(train, held_out):

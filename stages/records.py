@@ -1,4 +1,4 @@
-"""What the stages hand each other: JSON lines of dialogues, pairs and responses."""
+"""The records that stages pass to each other: JSON lines of dialogues, pairs and responses."""
 
 import json
 from collections.abc import Iterable
@@ -13,15 +13,15 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Dialogue:
-    """One conversation: its turns in order, each on one line, none empty."""
+    """One conversation: its turns in order, each on one line."""
 
-    dialogue: str  # id: the same for the same turns, wherever the conversation stood in its file
+    dialogue: str  # id, which depends on the turns and not on the place in the file
     turns: list[str]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A query and the response a person gave to it: turns `position` and `position + 1` of a dialogue."""
+    """A query and a person's response: turns `position` and `position + 1` of a dialogue."""
 
     dialogue: str
     position: int
@@ -31,7 +31,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Response:
-    """A generated response beside the query it answers and the human reference."""
+    """A generated response, with its query and the human reference."""
 
     dialogue: str
     position: int
@@ -44,12 +44,12 @@ Record = TypeVar("Record", Dialogue, Pair, Response)
 
 
 def single_line(text: str) -> str:
-    """Words joined by single spaces: no line break of any kind (U+2028 too) survives in a turn."""
+    """The words joined by single spaces, so that no line break of any kind (U+2028 too) is left."""
     return " ".join(text.split())
 
 
 def write_records(path: Path, records: Iterable[Dialogue | Pair | Response]) -> int:
-    """Write one JSON object a line, UTF-8, and return how many."""
+    """Write one JSON object per line, in UTF-8; return how many."""
     count = 0
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for record in records:
@@ -69,7 +69,7 @@ def _parse(kind: type[Record], value: Any) -> Record:
 
 
 def read_records(path: Path, kind: type[Record]) -> list[Record]:
-    """Read JSON lines as written by `write_records`.
+    """Read JSON lines that `write_records` wrote.
 
     Raises:
         StageError: a line is not such a record; the message names file and line.
@@ -80,6 +80,6 @@ def read_records(path: Path, kind: type[Record]) -> list[Record]:
             try:
                 records.append(_parse(kind, json.loads(line)))
             except (ValueError, TypeError) as error:
-                remedy = "remove the file's folder and run `dvc repro` again"
+                remedy = "remove its folder and run `dvc repro` again"
                 raise StageError(f"{path}:{number}", f"not a {kind.__name__} ({error})", remedy) from None
     return records

@@ -1,4 +1,4 @@
-"""A headless Chromium, driven through its DevTools protocol over a pipe: what a page asks for and complains about."""
+"""A headless Chromium, driven by its DevTools protocol over a pipe: records a page's requests and complaints."""
 
 import json
 import os
@@ -12,9 +12,9 @@ import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 BROWSER = next((path for name in NAMES if (path := shutil.which(name))), None)
-needs_browser = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium here")
+needs_browser = pytest.mark.skipif(BROWSER is None, reason="Chromium is not installed")
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
-# The browser reads commands from descriptor 3 and writes to 4.
+# The browser reads commands from file descriptor 3 and writes to 4.
 START = """
 import fcntl, os, sys
 to_read, to_write = (fcntl.fcntl(int(each), fcntl.F_DUPFD, 10) for each in sys.argv[1:3])
@@ -67,7 +67,7 @@ class Browser:
         return reply["result"]
 
     def open(self, page: Path) -> tuple[list[str], list[str], dict[str, Any]]:
-        """The addresses that a page asks for, itself left out; what it complains about; what it looks like."""
+        """The URLs that a page requests besides its own; what the browser complains about; facts about its layout."""
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Network", "Log", "Runtime"):

@@ -1,9 +1,9 @@
-"""What every test gets: one thread, no way out of the machine, no trace of the user's own settings."""
+"""Settings for every test: one thread, no connection to other machines, none of the user's own settings."""
 
 import os
 import tempfile
 
-# Before torch and huggingface_hub are imported: both read their variables once, when they are.
+# This must come before torch and huggingface_hub are imported, because they read their variables at import.
 _HOME = tempfile.TemporaryDirectory(prefix="dialog-prompting-tests-")
 os.environ.update(
     OMP_NUM_THREADS="1",
@@ -29,7 +29,7 @@ import pytest  # noqa: E402
 
 @pytest.fixture
 def hub_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For tests with a hub server of their own on loopback: huggingface_hub may connect, here and in subprocesses."""
+    """For tests with their own hub server on loopback: huggingface_hub may connect, here and in subprocesses."""
     from huggingface_hub import constants
 
     monkeypatch.delenv("HF_HUB_OFFLINE")

@@ -1,4 +1,4 @@
-"""What the tests of the data side share: params.yaml as shipped, a stage as a process, archives, sha256."""
+"""Helpers for the tests of the data stages: the repository's params.yaml, a stage as a process, archives, sha256."""
 
 import hashlib
 import io
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def shipped() -> dict[str, Any]:
-    """params.yaml as it is in the repository, to be changed by a test."""
+    """The repository's params.yaml, for a test to change."""
     value: dict[str, Any] = YAML(typ="safe").load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     return value
 
@@ -48,7 +48,7 @@ def eou(dialogues: Sequence[Sequence[str]]) -> bytes:
 
 
 def local_dialogues(folder: Path) -> dict[str, Any]:
-    """An entry of `datasets` for a dozen dialogues in a folder that this makes."""
+    """Write a dozen dialogues into a folder; return the entry of `datasets` for them."""
     path = write_jsonl(folder / "all.jsonl", tiny_dialogues(12))
     files = {"all": {"path": path.name, "sha256": sha256_of(path)}}
     split = {"validation": 2, "test": 2, "seed": 0}
@@ -62,7 +62,7 @@ def local_model(folder: Path) -> dict[str, Any]:
 
 
 def run_module(module: str, folder: Path, arguments: Sequence[str], **variables: str) -> Done:
-    """`python -m <module> <arguments>` in a folder, with no network settings but those given."""
+    """Run `python -m <module> <arguments>` in a folder, with the given environment variables added."""
     return subprocess.run(
         [sys.executable, "-m", module, *arguments],
         cwd=folder,
@@ -70,13 +70,13 @@ def run_module(module: str, folder: Path, arguments: Sequence[str], **variables:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=250,  # a loaded machine is slow; below pytest's own limit, so that the command is named
+        timeout=250,  # long, for slow machines; shorter than pytest's limit, so that the error names the command
         check=False,
     )
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """The tests' environment, the project importable, loopback reached without a proxy."""
+    """The tests' environment, with the project importable and no proxy for loopback."""
     here = {"PYTHONPATH": str(ROOT), "NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
     return {**os.environ, **here, **variables}
 
@@ -85,6 +85,6 @@ DOWNLOAD = ("--dialogues", "data/dialogues", "--model", "data/model")
 
 
 def last_line(done: Done) -> str:
-    """The line that says what went wrong; there is no traceback above it."""
+    """The error line; checks that there is no traceback above it."""
     assert "Traceback" not in done.stderr, done.stderr
     return done.stderr.rstrip().splitlines()[-1]

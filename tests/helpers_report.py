@@ -1,4 +1,4 @@
-"""A project with experiments that nobody ran: real DVC, real scores, but responses made up by chance."""
+"""A project with experiments that were never run: real DVC and real scores, but random responses."""
 
 import argparse
 import contextlib
@@ -25,7 +25,7 @@ def sentence(chance: random.Random) -> str:
 
 
 def corpus(regime: float) -> tuple[list[Pair], list[Pair], list[Dialogue]]:
-    """Training pairs of a regime, test pairs, training dialogues; the last 20 test pairs stand in training."""
+    """Training pairs of a regime, test pairs, training dialogues; the last 20 test pairs are also training pairs."""
     chance = random.Random(0)
     test = [Pair(f"t{number:02}", 0, sentence(chance), sentence(chance)) for number in range(TEST_PAIRS)]
     train = [Pair(f"d{number:02}", 0, sentence(chance), sentence(chance)) for number in range(TRAINING_DIALOGUES)]
@@ -35,7 +35,7 @@ def corpus(regime: float) -> tuple[list[Pair], list[Pair], list[Dialogue]]:
 
 
 def answers(test: Sequence[Pair], copied: Sequence[str], quality: float, seed: int) -> list[str]:
-    """Responses of which a share `quality` of the words are the reference's, and two are turns of `copied`."""
+    """Responses with a share `quality` of the reference's words; the first two are copied from `copied`."""
     chance = random.Random(seed)
     made = [
         " ".join(word if chance.random() < quality else chance.choice(WORDS) for word in pair.response.split())
@@ -45,7 +45,7 @@ def answers(test: Sequence[Pair], copied: Sequence[str], quality: float, seed: i
 
 
 def write_results(project: Path, quality: float, rates: Sequence[float], diverged: int = 0) -> None:
-    """What `dvc repro` would write with the params.yaml that is there; `rates` are the trials' BLEU-4."""
+    """Write what `dvc repro` would write with the present params.yaml; `rates` are the trials' BLEU-4."""
     params = YAML(typ="safe", pure=True).load((project / "params.yaml").read_text(encoding="utf-8"))
     for name in ("download/dialogues", "download/model", "pair_extract"):
         with output_folder(project / "data" / name) as folder:
@@ -78,19 +78,19 @@ def write_results(project: Path, quality: float, rates: Sequence[float], diverge
 
 
 def switch(project: Path, **switches: Any) -> None:
-    """Change params.yaml; a dotted key is written with `__`."""
+    """Change params.yaml; `__` stands for the dots of a key."""
     change_params(project, {name.replace("__", "."): value for name, value in switches.items()})
 
 
 def save(project: Path, name: str, quality: float, rates: Sequence[float], diverged: int = 0, **switches: Any) -> None:
-    """Make an experiment."""
+    """Make an experiment with made-up results."""
     switch(project, **switches)
     write_results(project, quality, rates, diverged)
     command(project, "dvc", "exp", "save", "--force", "--name", name)
 
 
 def project_with_results(folder: Path, quality: float = 0.8, **switches: Any) -> Path:
-    """A project whose first commit has results, of dynamic prompts on GPT-2 if nothing else is said."""
+    """A project whose first commit has results; by default those of dynamic prompts on GPT-2."""
     project = tiny_project(folder)
     first = {"dataset": "dailydialog", "model": "gpt2", "method": "dynamic", "regime": 100, "protocol": "paper"}
     switch(project, **first, **switches)

@@ -20,7 +20,7 @@ def pair(query: str, response: str) -> Pair:
 
 @functools.cache
 def dailydialog(split: str) -> tuple[list[Dialogue], list[Pair]]:
-    """The dialogues of a split and their pairs at stride 2."""
+    """The dialogues of a split, and their pairs with stride 2."""
     lines = (DAILYDIALOG / f"dialogues_{split}.txt").read_text(encoding="utf-8").splitlines()
     turns = [[single_line(turn) for turn in line.split("__eou__") if turn.strip()] for line in lines]
     dialogues = [Dialogue(f"{split}-{number}", each) for number, each in enumerate(turns)]

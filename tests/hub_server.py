@@ -1,12 +1,12 @@
-"""A small hub on loopback: the part of the hub's protocol that huggingface_hub uses to get files.
+"""A small hub on loopback: the part of the hub's protocol with which huggingface_hub gets files.
 
     with HubServer() as hub:
         hub.add("openai-community/gpt2", commit, {"config.json": b"{}"})
         ... HF_ENDPOINT=hub.address ...
 
-Large files (`LARGE` bytes and more) live in another place, as on the hub: `/resolve/` answers with a redirect to a
-storage host (`localhost`, where the hub itself is `127.0.0.1`), and the etag is their sha256. Small files are a
-relative redirect away, and their etag is git's hash.
+As on the hub, large files (`LARGE` bytes and more) are on another host: `/resolve/` redirects to `localhost`, while the
+hub itself is `127.0.0.1`, and their etag is their sha256. For small files the redirect stays on the same host, and
+their etag is git's hash.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ class Repository:
 
 @dataclass
 class Fault:
-    """What goes wrong with one file, for the next `times` requests of a method."""
+    """A fault of one file, for the next `times` requests of a method."""
 
     kind: str  # 500 | truncate | stall | other-bytes
     method: str = "GET"
@@ -44,7 +44,7 @@ class Fault:
 
 @dataclass
 class HubServer:
-    """The server; `requests` logs (method, path) of everything asked, `tokens` who showed one where."""
+    """The server; `requests` logs method and path, `tokens` counts requests with and without a token, by host."""
 
     repositories: dict[str, Repository] = field(default_factory=dict)
     faults: dict[str, Fault] = field(default_factory=dict)
@@ -75,16 +75,16 @@ class HubServer:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port it listens on."""
         return int(self.server.server_address[1])
 
     @property
     def address(self) -> str:
-        """For HF_ENDPOINT."""
+        """The value of HF_ENDPOINT."""
         return f"http://127.0.0.1:{self.port}"
 
     def fault(self, path: str, method: str) -> str | None:
-        """The fault that this request meets, if any is left."""
+        """The kind of fault for this request, if any."""
         fault = self.faults.get(path)
         if fault is None or fault.method != method or fault.times <= 0:
             return None
@@ -189,7 +189,7 @@ class Handler(BaseHTTPRequestHandler):
     def respond(
         self, status: int, body: bytes, headers: dict[str, str], cut: bool = False, stall: bool = False
     ) -> None:
-        """Send an answer; `cut` sends half of the body it announces, `stall` then keeps the connection open."""
+        """Send an answer; `cut` sends only half of the announced body, `stall` then keeps the connection open."""
         self.send_response(status)
         for key, value in headers.items():
             self.send_header(key, value)

@@ -1,4 +1,4 @@
-"""Base models, methods and examples at test size, for the tests of what trains and decodes."""
+"""Tiny base models, methods and examples for the tests of training and decoding."""
 
 from functools import cache
 from pathlib import Path
@@ -50,7 +50,7 @@ LONG = Lengths(query_tokens=99, response_tokens=99)
 
 
 def end_of_text_format(tokenizer: PreTrainedTokenizerBase) -> RowFormat:
-    """Query, end-of-text, response, end-of-text: the format of the tiny models in tests/tiny.py."""
+    """The row format of the tiny models in tests/tiny.py: query, end-of-text, response, end-of-text."""
     return build_row_format(tokenizer, RowFormatText(separator=END_OF_TEXT, end=END_OF_TEXT), LONG, "row_format")
 
 
@@ -72,7 +72,7 @@ def weights(method: Method, seed: int = 0) -> dict[str, Tensor]:
 
 
 def pairs(count: int, seed: int = 0, longest: int = 9, end: int = 0) -> list[EncodedPair]:
-    """Random pairs of 1 to `longest` tokens and end-of-text a side."""
+    """Random pairs; each side has 1 to `longest` tokens and end-of-text."""
     generator = torch.Generator().manual_seed(seed)
 
     def side() -> list[int]:

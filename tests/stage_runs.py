@@ -1,10 +1,10 @@
-"""A stage as a user runs it, `python -m stages.<name> <the words in dvc.yaml>`: run, killed and compared.
+"""Run stages as a user does, with the command in dvc.yaml; kill them and compare their results.
 
-Each run is a fork of one process that has the libraries loaded, which costs a moment where an interpreter of its own
-costs seconds. It is a real process with a process group, an exit code, limits and mounts of its own.
+Each run is a fork of one process that has the libraries loaded, which is much faster than a new interpreter. It is a
+real process, with its own process group, exit code, limits and mounts.
 
-A moment to kill it at is best told by what it does with files (tests/stops.py): on a busy machine a test that looks
-from outside until a file is there can look too late.
+To kill it at a certain moment, use a file event (tests/stops.py): a test that waits from outside for a file to appear
+can be too late on a busy machine.
 """
 
 import hashlib
@@ -31,11 +31,11 @@ COMMANDS: dict[str, list[str]] = {
     .load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     .items()
 }
-Preparation = Callable[[], None]  # done in the new process before the stage starts: a limit, a mount, a Stop
+Preparation = Callable[[], None]  # called in the new process before the stage starts: a limit, a mount, a Stop
 
 
 class Run:
-    """A stage that was started, in a process group of its own."""
+    """A started stage, in its own process group."""
 
     def __init__(
         self, folder: Path, words: list[str], variables: dict[str, str], prepare: Preparation | None = None
@@ -46,37 +46,37 @@ class Run:
         arguments = (str(folder), str(self.log), words, {**os.environ, **variables}, prepare)
         self.process = SERVER.Process(target=_run, args=arguments)
         self.process.start()
-        while self.process.is_alive() and not self.log.exists():  # from then on it has a process group of its own
+        while self.process.is_alive() and not self.log.exists():  # then it has its own process group
             time.sleep(0.002)
 
     @property
     def pid(self) -> int:
-        """Number of the process, and of its group."""
+        """Number of the process and of its group."""
         assert self.process.pid is not None
         return self.process.pid
 
     def signal(self, number: int) -> None:
-        """To the process group, as a terminal's Ctrl-C or `kill -9 -- -PID`."""
+        """Send a signal to the process group, like Ctrl-C in a terminal or `kill -9 -- -PID`."""
         os.killpg(self.pid, number)
 
     def running(self) -> bool:
-        """Whether it has not ended yet."""
+        """Whether it is still running."""
         return self.process.is_alive()
 
     def wait_until_paused(self) -> None:
-        """Until a SIGSTOP has stopped it."""
+        """Wait until a SIGSTOP has paused it."""
         while self.running() and psutil.Process(self.pid).status() != psutil.STATUS_STOPPED:
             time.sleep(0.005)
 
     def wait(self) -> tuple[int, str]:
-        """Exit code (negative: the signal) and everything that it printed."""
+        """Wait for its end; return the exit code (negative: the signal) and everything it printed."""
         self.process.join()
         assert self.process.exitcode is not None
         return self.process.exitcode, self.log.read_text(encoding="utf-8")
 
 
 def enter(folder: str, log: str, variables: dict[str, str]) -> None:
-    """Make this process one that a shell has started in `folder`, with its output in `log`."""
+    """Make this process look as if a shell had started it in `folder`, with its output in `log`."""
     os.setpgid(0, 0)
     os.chdir(folder)
     os.environ.clear()
@@ -92,7 +92,7 @@ def _run(folder: str, log: str, words: list[str], variables: dict[str, str], pre
     if prepare is not None:
         prepare()
     sys.argv = words
-    sys.modules.pop(f"{words[0]}.__main__", None)  # preloaded, which runpy would warn of
+    sys.modules.pop(f"{words[0]}.__main__", None)  # it is preloaded, and runpy would warn about that
     runpy.run_module(words[0], run_name="__main__")
 
 
@@ -102,14 +102,14 @@ def start(folder: Path, stage: str, prepare: Preparation | None = None, **variab
 
 
 def finish(folder: Path, stage: str, **variables: str) -> str:
-    """Run a stage to its end; what it printed."""
+    """Run a stage to its end; return what it printed."""
     code, printed = start(folder, stage, None, **variables).wait()
     assert code == 0, printed
     return printed
 
 
 def fails(folder: Path, stage: str, prepare: Preparation | None = None, **variables: str) -> str:
-    """Run a stage that fails as every stage does: exit code 1, one last line, no traceback. Returns that line."""
+    """Run a stage that must fail as all stages do (exit code 1, an error line, no traceback); return that line."""
     code, printed = start(folder, stage, prepare, **variables).wait()
     assert code == 1, f"{code}: {printed}"
     assert "Traceback" not in printed
@@ -120,14 +120,14 @@ def fails(folder: Path, stage: str, prepare: Preparation | None = None, **variab
 
 
 def stopped(folder: Path, stage: str, stop: Stop, **variables: str) -> tuple[int, str]:
-    """Run a stage until it is stopped; its exit code (negative: the signal) and what it printed."""
+    """Run a stage until it is stopped; return its exit code (negative: the signal) and what it printed."""
     code, printed = start(folder, stage, stop, **variables).wait()
     assert code != 0, f"ended before it could be stopped: {printed}"
     return code, printed
 
 
 def contents(*folders: Path) -> dict[str, str]:
-    """sha256 of every file below some folders, by its name there: of results that must be the same bytes."""
+    """sha256 of every file below some folders, by its path there, to compare results byte by byte."""
     return {
         f"{folder.name}/{path.relative_to(folder).as_posix()}": hashlib.sha256(path.read_bytes()).hexdigest()
         for folder in folders

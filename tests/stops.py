@@ -1,7 +1,7 @@
-"""Where a process is stopped: by what it does with files, which no busy machine can shift.
+"""Stop a process at a file event: unlike a time, that is the same moment on a busy machine.
 
-Works in any Python process that runs it early: a fork (tests/stage_runs.py), or an interpreter whose sitecustomize does
-(tests/faults/test_dvc.py). Only the standard library, so that it costs such a process nothing.
+Works in any Python process that calls it early: a fork (tests/stage_runs.py), or an interpreter with a sitecustomize
+(tests/faults/test_dvc.py). It imports only the standard library, so it does not slow the process down.
 """
 
 import os
@@ -15,7 +15,7 @@ FILE_EVENTS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil
 
 
 def watch_files(seen: Callable[[str, str], object]) -> None:
-    """Call `seen(event, path)` before each thing that this process does to a file of its working directory."""
+    """Call `seen(event, path)` before each file event of this process in its working directory."""
     busy = False
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
@@ -25,7 +25,7 @@ def watch_files(seen: Callable[[str, str], object]) -> None:
         path = os.path.abspath(os.fsdecode(arguments[0]))
         if not path.startswith(os.getcwd()):
             return
-        busy = True  # what is done in there does things to files too
+        busy = True  # `seen` causes file events too
         try:
             seen(event, path)
         finally:
@@ -36,10 +36,10 @@ def watch_files(seen: Callable[[str, str], object]) -> None:
 
 @dataclass(frozen=True)
 class Stop:
-    """The process gets a signal just before it does its `nth` thing to a file whose path contains `path`.
+    """Send the process a signal just before its `nth` file event on a path that contains `path`.
 
-    `event` narrows the things down to one of FILE_EVENTS. With `again` it gets both SIGTERM and SIGINT before each
-    later one, whatever the file.
+    `event` restricts this to one of FILE_EVENTS. With `again`, the process also gets SIGTERM and SIGINT before every
+    later file event.
     """
 
     nth: int = 1
@@ -49,7 +49,7 @@ class Stop:
     again: bool = False
 
     def __call__(self) -> None:
-        """Start to watch this process."""
+        """Start watching this process."""
         left = self.nth
 
         def seen(event: str, path: str) -> None:
@@ -67,12 +67,12 @@ class Stop:
 
 @dataclass(frozen=True)
 class Tally:
-    """The process writes a byte to `log` for each thing that it does to a file: as many moments there are to stop."""
+    """Write a byte to `log` for each file event of this process, to count the moments at which it can be stopped."""
 
     log: str
 
     def __call__(self) -> None:
-        """Start to watch this process."""
+        """Start watching this process."""
         file = os.open(self.log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
 
         def tally(event: str, path: str) -> None:

@@ -18,15 +18,15 @@ GOLDEN = [  # responses, references, order, BLEU worked out by hand
     (["the cat sat down"], ["the cat sat up"], 1, 3 / 4),
     (["the cat sat down"], ["the cat sat up"], 2, math.sqrt(3 / 4 * 2 / 3)),
     (["the cat sat down"], ["the cat sat up"], 3, (3 / 4 * 2 / 3 * 1 / 2) ** (1 / 3)),
-    # no 4-gram matches: "exp" smoothing takes half a match of one
+    # no 4-gram matches: "exp" smoothing counts half a match
     (["the cat sat down"], ["the cat sat up"], 4, (3 / 4 * 2 / 3 * 1 / 2 * 1 / 2) ** (1 / 4)),
-    # a word counts as often as it stands in the reference
+    # a word counts at most as often as it is in the reference
     (["the the the the"], ["the cat"], 1, 1 / 4),
     # shorter than the reference: brevity penalty exp(1 - 4/2)
     (["the cat"], ["the cat sat up"], 1, math.exp(-1)),
     # sums over the corpus, not the mean of sentences: (2 + 0) / (2 + 2)
     (["a b", "c d"], ["a b", "e f"], 1, 1 / 2),
-    # case counts, punctuation is a word
+    # case matters, punctuation is a word
     (["Yes."], ["yes ."], 1, 1 / 2),
     (["", "a b"], ["a b", "a b"], 1, math.exp(1 - 4 / 2)),
     ([""], ["a b"], 4, 0.0),

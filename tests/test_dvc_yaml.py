@@ -1,4 +1,4 @@
-"""dvc.yaml against the source: what a stage imports is what DVC watches."""
+"""dvc.yaml agrees with the source: DVC watches what a stage imports."""
 
 import ast
 import re
@@ -22,13 +22,13 @@ stages = pytest.mark.parametrize("name", STAGES)
 
 
 def module_file(module: str) -> str | None:
-    """`stages.params.schema` as `stages/params/schema.py`, if there is such a file."""
+    """The file of a module: `stages/params/schema.py` for `stages.params.schema`; None if there is no such file."""
     path = f"{module.replace('.', '/')}.py"
     return path if (ROOT / path).is_file() else None
 
 
 def local_imports(path: str) -> set[str]:
-    """The local modules that a source file names in its imports, inside functions and `if TYPE_CHECKING` too."""
+    """The local modules that a source file imports, also inside functions and under `if TYPE_CHECKING`."""
     found = set()
     for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -41,7 +41,7 @@ def local_imports(path: str) -> set[str]:
 
 
 def all_local_modules(path: str) -> set[str]:
-    """A source file and every local module that it imports, directly or through another."""
+    """A source file and all local modules that it imports, directly or through another."""
     reached, waiting = set(), {path}
     while waiting:
         reached.add(current := waiting.pop())
@@ -64,7 +64,7 @@ def rooms(paths: set[str]) -> set[str]:
 
 
 def entry_name(entry: Any) -> str:
-    """`{metrics/a.json: {cache: false}}` and `metrics/a.json` are the same path."""
+    """The path of an entry: `metrics/a.json`, also when written as `{metrics/a.json: {cache: false}}`."""
     return str(next(iter(entry)) if isinstance(entry, dict) else entry)
 
 
@@ -82,13 +82,13 @@ def test_the_deps_of_a_stage_are_all_the_rooms_that_it_imports_from(name: str) -
 
 
 def test_what_every_import_runs_first_is_empty() -> None:
-    """`stages/__init__.py` stands in no deps, and the others say nothing that a reader would look for there."""
+    """DVC does not watch `stages/__init__.py`, and in the others nobody would look for code."""
     for path in (ROOT / "stages").rglob("__init__.py"):
         assert path.read_bytes() == b"", path
 
 
 def test_no_module_is_imported_by_a_computed_name() -> None:
-    """Such an import would be seen neither by these tests nor by DVC."""
+    """These tests would not see such an import, and DVC would not watch it."""
     for path in (ROOT / "stages").rglob("*.py"):
         assert not re.search(r"\bimportlib\b|__import__|\brunpy\b", path.read_text(encoding="utf-8")), path
 
@@ -130,8 +130,8 @@ def test_a_stage_watches_the_parameters_it_uses_and_no_whole_table(name: str) ->
 def test_a_stage_reads_no_parameter_that_it_does_not_watch(name: str) -> None:
     """`params.seed` in the source needs `seed` in dvc.yaml, `params.chosen_model` needs `models.${model}`, and so on.
 
-    `runtime` is free: it is how a result is made, not what it is. So is the name of an entry that is watched, or of one
-    of which a part is: it is for messages.
+    `runtime` is exempt: it changes how a result is made, not what it is. So is the name of an entry that is watched, as
+    a whole or in part: it is only used in messages.
     """
     watched = STAGES[name].get("params", [])
     for path in modules_of(name) - {"stages/params/schema.py"}:

@@ -1,6 +1,6 @@
 """The real `dvc repro` and `dvc exp run` on a dozen dialogues and a two-layer random GPT-2.
 
-The runs that several tests look at are made once; a test that changes something gets a copy of what they left.
+Tests share runs that are made once; a test that changes something gets a copy of the project.
 """
 
 import csv
@@ -22,7 +22,7 @@ SIX = ["bleu1", "bleu2", "bleu3", "bleu4", "novelty", "diversity"]
 
 
 def stages_run(done: subprocess.CompletedProcess[str]) -> list[str]:
-    """The stages whose command DVC ran, in order; those restored from its cache are not among them."""
+    """The stages whose command DVC ran, in order, without those restored from its cache."""
     return re.findall(r"^Running stage '(.+)':", done.stdout, re.MULTILINE)
 
 
@@ -56,7 +56,7 @@ def copy(project: Path, folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def first_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project after its first `dvc repro`, with method dynamic, committed."""
+    """A project after its first `dvc repro` with method dynamic, committed."""
     project = tiny_project(tmp_path_factory.mktemp("first") / "project")
     assert stages_run(command(project, "dvc", "repro")) == ALL
     commit_all(project)

@@ -1,4 +1,4 @@
-"""The rules of the house: which folder may import which, and what a `__main__.py` is for."""
+"""The rules of the folder tree: which folder may import which, and what a `__main__.py` is for."""
 
 import ast
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ BY_HAND = {  # run by hand, over many runs: what each may import besides the sha
     "stages/report": {"stages/grid", "stages/score"},
     "stages/bench": {"stages/train", "stages/pair_extract"},
 }
-# From the top down: a room imports from the rooms behind it.
+# From the top down: each of these imports only from those after it.
 SHARED = (
     "stages/methods", "stages/language_model", "stages/overlap.py", "stages/bleu.py", "stages/records.py",
     "stages/params", "stages/plumbing",
@@ -44,7 +44,7 @@ def test_imports_go_down_and_never_sideways(path: str) -> None:
 
 
 def circles(graph: dict[str, set[str]]) -> Iterator[list[str]]:
-    """Every way from a file back to itself along imports, found depth first."""
+    """The chains of imports that lead from a file back to itself, found depth first."""
     done: set[str] = set()
 
     def visit(path: list[str]) -> Iterator[list[str]]:
@@ -70,7 +70,7 @@ def test_a_circle_would_be_found() -> None:
 
 
 def test_what_one_stage_uses_lies_in_its_folder() -> None:
-    """A shared room, and each of its files, is used from more than one place: else it belongs to its only user."""
+    """A file of a shared folder is used from more than one place; otherwise it belongs to its only user."""
     users: dict[str, set[str]] = {path: set() for path in FILES}
     for path in FILES:
         for other in local_imports(path):
@@ -84,7 +84,7 @@ def test_what_one_stage_uses_lies_in_its_folder() -> None:
 
 @pytest.mark.parametrize("path", [path for path in FILES if path.endswith("__main__.py")])
 def test_a_main_reads_calls_and_writes(path: str) -> None:
-    """Logic has a name and a module of its own: a `__main__.py` has `main` and its command line, nothing else."""
+    """A `__main__.py` has only `main` and its command line; logic has its own module."""
     tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
     named = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
     assert named in (["main"], ["main", "arguments_of"]), named
@@ -98,7 +98,7 @@ def test_files_are_short_enough_to_read_in_one_go() -> None:
 
 
 def test_the_order_of_the_shared_rooms_is_one_of_use() -> None:
-    """Each is there for one above it; else the order would say something that is not so."""
+    """Each shared folder is used by one above it; otherwise the order would claim something false."""
     imported = {here: set[str]() for here in SHARED}
     for path in FILES:
         for other in rooms(local_imports(path)):

@@ -1,4 +1,4 @@
-"""Tiny models, corpora and projects: the real formats at a size that a test can afford."""
+"""Tiny models, corpora and projects: the real formats, small enough for tests."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ REPLIES = ("I agree", "Are you sure ?", "Tell me more .", "Oh , why ?", "That is
 
 
 def tiny_dialogues(count: int, seed: int = 0) -> list[list[str]]:
-    """`count` conversations of 2 to 7 short English turns, each a function of `seed` and of its index alone."""
+    """`count` conversations of 2 to 7 short English turns; each depends only on `seed` and its index."""
     dialogues = []
     for index in range(count):
         chance = random.Random(seed * 1_000_003 + index)
@@ -66,8 +66,8 @@ def tiny_model(
 ) -> Path:
     """Save a random language model as a Hugging Face folder (`MODEL_FILES`, float32) and return the folder.
 
-    Two heads, `POSITIONS` positions, no dropout. The weights are larger than usual at the start (0.3), so that the
-    answers of the untrained model depend on the query.
+    Two heads, `POSITIONS` positions, no dropout. The initial weights are larger than usual (0.3), so that the untrained
+    model's answers depend on the query.
     """
     tokenizer = tiny_tokenizer(vocab)
     end = tokenizer.eos_token_id
@@ -105,14 +105,14 @@ def tiny_model(
 
 
 def write_eou(path: Path, dialogues: Sequence[Sequence[str]]) -> Path:
-    """Write dialogues as DailyDialog's text files have them: one a line, each turn followed by `__eou__`."""
+    """Write dialogues in the format of DailyDialog's text files: one per line, `__eou__` after each turn."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(" __eou__ ".join(turns) + " __eou__\n" for turns in dialogues), encoding="utf-8")
     return path
 
 
 def write_jsonl(path: Path, dialogues: Sequence[Sequence[str]]) -> Path:
-    """Write dialogues as JSON lines: a list of turns on each line."""
+    """Write dialogues as JSON lines, each a list of turns."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(list(turns), ensure_ascii=False) + "\n" for turns in dialogues), "utf-8")
     return path
@@ -124,7 +124,7 @@ def _pinned(path: Path) -> dict[str, str]:
 
 
 def _tiny_params(params: dict[str, Any], sources: Path) -> dict[str, Any]:
-    """params.yaml with tiny sources and a tiny protocol, and with the switches set to them."""
+    """params.yaml with tiny sources and a tiny protocol, which the switches choose."""
     texts = {split: _pinned(sources / "dialogues" / f"{split}.txt") for split in ("train", "validation", "test")}
     params["datasets"]["tiny"] = {"format": "eou", "source": f"file:{sources / 'dialogues'}", "files": texts}
     for family in ("gpt2", "llama"):
@@ -150,7 +150,7 @@ def _tiny_params(params: dict[str, Any], sources: Path) -> dict[str, Any]:
 
 
 def command(project: Path, *words: str, fails: bool = False, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a command at the top of a project, with this Python's environment first in PATH, and check how it ended."""
+    """Run a command at the top of a project, with this Python's environment first in PATH, and check its exit code."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         words,
@@ -166,7 +166,7 @@ def command(project: Path, *words: str, fails: bool = False, **variables: str) -
 
 
 def tiny_project(folder: Path, dialogues: int = 12) -> Path:
-    """A Git repository with the whole pipeline, tiny sources beside it (`<folder>-sources`), everything committed.
+    """Make a Git repository with the whole pipeline, committed, and a folder of tiny sources (`<folder>-sources`).
 
     `dialogues` conversations for training, six for validation and six for test; random models of both families.
     Nothing has run yet.
@@ -192,13 +192,13 @@ def tiny_project(folder: Path, dialogues: int = 12) -> Path:
 
 
 def commit_all(project: Path) -> None:
-    """Commit whatever Git does not ignore."""
+    """Commit everything that Git does not ignore."""
     command(project, "git", "add", "-A")
     command(project, "git", "commit", "-q", "-m", "state of a test")
 
 
 def change_params(folder: Path, changes: dict[str, Any]) -> None:
-    """Set keys of params.yaml, given with dots."""
+    """Set keys of params.yaml, given as dotted names."""
     yaml = YAML()
     params = yaml.load(folder / "params.yaml")
     for key, value in changes.items():

@@ -47,10 +47,10 @@ def write_subset(folder: Path, dialogues: int = 16, test_seed: int = 2) -> None:
 
 
 def workspace(folder: Path, **changes: Any) -> Path:
-    """A folder with params.yaml, data/subset and data/download/model, ready to train; `changes` as dotted keys."""
+    """Make a folder with params.yaml, data/subset and data/download/model, ready to train; `changes`: dotted keys."""
     folder.mkdir(parents=True, exist_ok=True)
     params = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    params["protocols"]["tiny"] = copy.deepcopy(PROTOCOL)  # changed below
+    params["protocols"]["tiny"] = copy.deepcopy(PROTOCOL)  # a copy, because it is changed below
     params |= {"protocol": "tiny", "runtime": {"device": "cpu", "threads": 1, "decode_rows": 0}}
     for key, value in changes.items():
         place = params
@@ -70,12 +70,12 @@ def start(folder: Path, stop: Stop | None = None, **variables: str) -> Run:
 
 
 def finish(folder: Path, **variables: str) -> str:
-    """Run to the end; what it printed."""
+    """Run to the end; return what it printed."""
     return stage_runs.finish(folder, "train", **variables)
 
 
 def stopped(folder: Path, stop: Stop) -> tuple[int, str]:
-    """Run until it is stopped; its exit code and what it printed."""
+    """Run until it is stopped; return its exit code and what it printed."""
     return stage_runs.stopped(folder, "train", stop)
 
 

@@ -1,4 +1,4 @@
-"""How fast it is, beside what a user would otherwise run: Trainer, PEFT and generate. `make bench` calls it.
+"""Compare the speed with what a user would otherwise run: Trainer, PEFT and generate. `make bench` calls it.
 
 Writes every repeat to a JSON file, and beside it the same as Markdown, which it prints too. Nothing here is a stage of
 the pipeline.
@@ -34,7 +34,7 @@ def main(arguments: argparse.Namespace) -> None:
     with ExitStack() as stack:
         if arguments.shape is None and not arguments.model.is_dir():
             raise StageError(
-                arguments.model, "missing", "run `dvc repro download`, or take random weights: --shape gpt2"
+                arguments.model, "missing", "run `dvc repro download`, or use random weights: --shape gpt2"
             )
         folder = stack.enter_context(random_model(arguments.shape, texts)) if arguments.shape else arguments.model
         bench = make_bench(arguments, folder, train, test)
@@ -62,11 +62,11 @@ def arguments_of() -> argparse.ArgumentParser:
     parser.add_argument("--model", type=Path, default=Path("data/download/model"), help="folder (default: %(default)s)")
     parser.add_argument("--shape", choices=list(SHAPES), help="instead of --model: random weights of this shape")
     parser.add_argument(
-        "--dialogues", type=Path, help="folder with DailyDialog's text files (default: where they may lie)"
+        "--dialogues", type=Path, help="folder with DailyDialog's text files (default: the usual places)"
     )
-    parser.add_argument("--pairs", type=Path, help="instead: output of the stage pair-extract (data/pair_extract)")
+    parser.add_argument("--pairs", type=Path, help="instead: output of pair-extract, such as data/pair_extract")
     parser.add_argument(
-        "--trained", type=Path, default=Path("data/train"), help="decoded with too (default: %(default)s)"
+        "--trained", type=Path, default=Path("data/train"), help="also decode with this (default: %(default)s)"
     )
     parser.add_argument(
         "--out",
@@ -75,18 +75,18 @@ def arguments_of() -> argparse.ArgumentParser:
         help="JSON to write, the Markdown goes beside it (default: %(default)s)",
     )
     parser.add_argument("--only", nargs="+", choices="abcde", default=list("abcde"), help="rows (default: all)")
-    parser.add_argument("--repeats", type=whole_number(1), default=3, help="times that all take turns (default: 3)")
+    parser.add_argument("--repeats", type=whole_number(1), default=3, help="how often all take turns (default: 3)")
     parser.add_argument(
-        "--steps", type=whole_number(0), default=0, help="training steps of a repeat (default: 4; on a GPU 32)"
+        "--steps", type=whole_number(0), default=0, help="training steps per repeat (default: 4; on a GPU 32)"
     )
     parser.add_argument(
         "--queries", type=whole_number(0), default=0, help="test queries to decode (default: 128; on a GPU all)"
     )
-    parser.add_argument("--trials", type=whole_number(1), default=12, help="trials of the sweep (default: 12)")
-    parser.add_argument("--grow-shapes", nargs="+", choices=list(SHAPES), default=list(growth.SHAPES), help="of row e")
+    parser.add_argument("--trials", type=whole_number(1), default=12, help="trials in the sweep (default: 12)")
+    parser.add_argument("--grow-shapes", nargs="+", choices=list(SHAPES), default=list(growth.SHAPES), help="for row e")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="(default: auto)")
-    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="of training (default: auto)")
-    parser.add_argument("--threads", type=whole_number(0, 1024), default=0, help="of the CPU (default: all cores)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="for training (default: auto)")
+    parser.add_argument("--threads", type=whole_number(0, 1024), default=0, help="CPU threads (default: all cores)")
     return parser
 
 

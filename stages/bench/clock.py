@@ -1,4 +1,4 @@
-"""Timing for the benchmark: contenders that take turns, medians with their spread, ratios of medians."""
+"""Timing for the benchmark: contenders take turns; results are medians with their spread, and ratios of medians."""
 
 import gc
 import statistics
@@ -14,14 +14,14 @@ from stages.language_model.device import keep_freed_memory
 
 
 def now(device: torch.device) -> float:
-    """Seconds of a clock that only goes forward, read when the device has done all that it was given."""
+    """Seconds of a monotonic clock, read when the device has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """How long one call takes."""
+    """How long one call takes, in seconds."""
     start = now(device)
     work()
     return now(device) - start
@@ -29,7 +29,7 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
 
 @contextmanager
 def as_users_have_it() -> Iterator[None]:
-    """Without what `choose_device` asks for: other tools neither pay for determinism nor keep freed memory."""
+    """Undo the settings of `choose_device`, so that other tools neither pay for determinism nor keep freed memory."""
     asked = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(False)
     keep_freed_memory(False)
@@ -46,7 +46,7 @@ def summary(values: Sequence[float]) -> dict[str, Any]:
 
 
 def compare(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
-    """How many times the rate of theirs ours is: the ratio of the medians, and the spread of the repeats' own ratios.
+    """How many times faster ours is than theirs: the ratio of the medians, and the spread of the ratios per repeat.
 
     >>> compare([4.0, 6.0, 5.0], [2.0, 2.0, 2.5])
     {'median': 2.5, 'min': 2.0, 'max': 3.0}
@@ -56,7 +56,7 @@ def compare(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """Most bytes that tensors have taken on a GPU since it was last asked; None on a CPU."""
+    """The most bytes that tensors took on a GPU since the last call; None on a CPU."""
     if device.type != "cuda":
         return None
     peak = torch.cuda.max_memory_allocated(device)
@@ -67,10 +67,10 @@ def peak_memory(device: torch.device) -> int | None:
 def take_turns(
     title: str, unit: str, contenders: Mapping[str, Callable[[int], float]], repeats: int, device: torch.device
 ) -> dict[str, dict[str, Any]]:
-    """Let every contender measure itself once in each repeat, in turns, so that the machine's drift meets all alike.
+    """Run every contender once per repeat, in turns, so that changes of the machine's speed affect all of them equally.
 
-    contenders: name -> measurement(number of the repeat). Every second repeat goes through them backwards. Returns the
-    summary of each, with its `peak_bytes` on a GPU.
+    contenders: name -> measurement(number of the repeat). Every second repeat runs them in reverse order. Returns the
+    summary of each, with `peak_bytes` on a GPU.
     """
     values: dict[str, list[float]] = {name: [] for name in contenders}
     peaks: dict[str, int | None] = dict.fromkeys(contenders)
@@ -87,6 +87,6 @@ def take_turns(
 
 
 def comparison(subject: str, unit: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
-    """One line of a table of rates: ours, theirs and how many times faster ours is."""
+    """One line of a table of rates: ours, theirs, and how many times faster ours is."""
     ratio = compare(ours["repeats"], theirs["repeats"])
     return {"subject": subject, "unit": unit, "ours": dict(ours), "theirs": dict(theirs), "ratio": ratio}

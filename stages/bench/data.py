@@ -1,4 +1,4 @@
-"""What the benchmark works on: a model, pairs, and samples of an epoch that are the same for every contender."""
+"""The benchmark's data: a model, pairs, and samples of an epoch that are the same for every contender."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,9 +25,9 @@ from stages.plumbing.errors import StageError
 from stages.train.batches import BATCHES_PER_POOL, epoch_batches
 from stages.train.trials import Trial, new_trial
 
-# Fixed, whatever params.yaml says, so that figures of two machines can be compared.
+# Fixed, independent of params.yaml, so that results of two machines can be compared.
 LENGTHS = Lengths(query_tokens=64, response_tokens=32)
-ROW_FORMAT = RowFormatText(separator=END_OF_TEXT, end=END_OF_TEXT)  # any model has it
+ROW_FORMAT = RowFormatText(separator=END_OF_TEXT, end=END_OF_TEXT)  # works with any model
 BATCH_SIZE = 8  # App. B
 LEARNING_RATE = 1e-4
 SETTINGS: dict[str, FineTune | Soft | Dynamic | ZeroShot] = {
@@ -64,7 +64,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Bench:
-    """Everything that the rows of the benchmark have in common.
+    """Everything that the rows of the benchmark share.
 
     `base` computes in the precision of training, `decoding_base` in float32; `queries` are those of the test pairs.
     """
@@ -89,39 +89,39 @@ class Bench:
         return build_method(self.base, SETTINGS[name])
 
     def sample(self, repeat: int, method: Method) -> list[list[EncodedPair]]:
-        """`steps` batches of an epoch, by (repeat): another sample in each repeat, the same for every contender."""
+        """`steps` batches of an epoch: a different sample in each repeat, the same for every contender."""
         return sample_of_epoch(self.train, self.steps, repeat, method)
 
     def typical_batch(self) -> list[EncodedPair]:
-        """The batch of a prompted epoch whose size is nearest to the mean."""
+        """The batch of an epoch with prompts whose size is nearest to the mean."""
         batches = sample_of_epoch(self.train, BATCHES_PER_POOL, 0)
         sizes = [tokens_of(batch) for batch in batches]
         return min(batches, key=lambda batch: abs(tokens_of(batch) - float(np.mean(sizes))))
 
 
 def initial_weights(method: Method) -> dict[str, Tensor]:
-    """What a trial of a method starts from, for every contender the same."""
+    """The initial weights of a method's trial, the same for every contender."""
     return method.initial_weights(torch.Generator().manual_seed(0))
 
 
 def new_trials(method: Method, count: int) -> list[Trial]:
-    """`count` trials at their start, all at one learning rate: it makes no difference to the cost."""
+    """`count` new trials, all with one learning rate, which makes no difference to the cost."""
     initial = initial_weights(method)
     return [new_trial(initial, index, LEARNING_RATE, TRAINING, method.base.device) for index in range(count)]
 
 
 def tokens_of(batch: Sequence[EncodedPair], method: type[Method] | Method = DynamicMethod) -> int:
-    """Tokens of prompts, queries and responses together."""
+    """The number of tokens in prompts, queries and responses together."""
     return sum(method.row_tokens(batch))
 
 
 def sample_of_epoch(
     pairs: Sequence[EncodedPair], steps: int, seed: int, method: type[Method] | Method = DynamicMethod
 ) -> list[list[EncodedPair]]:
-    """At most `steps` batches that stand for an epoch's: evenly spaced in size among those of one pool, then shuffled.
+    """At most `steps` batches that represent an epoch: evenly spaced in size among those of one pool, then shuffled.
 
     Raises:
-        StageError: fewer pairs than one batch.
+        StageError: there are fewer pairs than a batch needs.
     """
     generator = np.random.default_rng(seed)
     chosen = [pairs[index] for index in generator.permutation(len(pairs))[: BATCHES_PER_POOL * BATCH_SIZE]]
@@ -131,7 +131,7 @@ def sample_of_epoch(
         if len(batch) == BATCH_SIZE
     ]
     if not batches:
-        raise StageError("training pairs", f"{len(pairs)}", f"give at least {BATCH_SIZE}, a batch")
+        raise StageError("training pairs", f"only {len(pairs)}", f"give at least {BATCH_SIZE}, one batch")
     batches.sort(key=lambda batch: tokens_of(batch, method))
     count = min(steps, len(batches))
     sample = [batches[int((index + 0.5) * len(batches) / count)] for index in range(count)]
@@ -139,7 +139,7 @@ def sample_of_epoch(
 
 
 def _tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of at most `vocabulary` tokens trained on the texts: rows of a usual length need no download."""
+    """A byte-level BPE of at most `vocabulary` tokens, trained on the texts: usual row lengths without a download."""
     end = "<|endoftext|>"
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -154,7 +154,7 @@ def _tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast
 
 @contextmanager
 def random_model(shape: str, texts: Sequence[str]) -> Iterator[Path]:
-    """A folder with a randomly initialised model of one of SHAPES, for as long as the block lasts."""
+    """A temporary folder with a randomly initialised model of one of SHAPES."""
     settings = dict(SHAPES[shape])
     with TemporaryDirectory(prefix="bench-") as name:
         tokenizer = _tokenizer(texts, settings.get("vocab_size", 50257))

@@ -1,4 +1,4 @@
-"""Row c of the benchmark: greedy decoding of queries against the library's `generate`, in float32 on both sides."""
+"""Row c of the benchmark: greedy decoding compared with transformers' `generate`, in float32 on both sides."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -16,7 +16,7 @@ from stages.language_model.encoding import EncodedPair
 from stages.methods.decoding import greedy
 from stages.methods.method import Method
 
-PILOT, SLOW_PILOT = {"cuda": 1024}, 64  # queries on which the best batch size is looked for
+PILOT, SLOW_PILOT = {"cuda": 1024}, 64  # queries used to find the best batch size; SLOW_PILOT on other devices
 Answers = list[list[int]]
 
 
@@ -28,7 +28,7 @@ def generate(
     by_length: bool,
     limit: int = LENGTHS.response_tokens,
 ) -> Answers:
-    """Responses by the library's `generate`: from token ids, or from embeddings where a prompt is put in front."""
+    """Responses of transformers' `generate`, from token ids, or from embeddings if there is a prompt."""
     prompted = isinstance(module, PromptedModel)
     model: Any = module.model if isinstance(module, PromptedModel) else module
     settings = GenerationConfig(max_new_tokens=limit, do_sample=False, eos_token_id=end, pad_token_id=end)
@@ -49,7 +49,7 @@ def generate(
 
 
 class Decoding:
-    """One method's contenders: they keep what they answered, so that the answers can be compared."""
+    """The contenders of one method; they keep their answers for comparison."""
 
     def __init__(self, bench: Bench, method: Method, weights: Weights) -> None:
         self.bench, self.method = bench, method
@@ -59,7 +59,7 @@ class Decoding:
         self.answers: dict[str, Answers] = {}
 
     def rate(self, name: str, answer: Callable[[], Answers]) -> float:
-        """Responses per second."""
+        """Measure responses per second."""
 
         def work() -> None:
             self.answers[name] = answer()
@@ -68,12 +68,12 @@ class Decoding:
         return len(self.answers[name]) / taken
 
     def ours(self) -> float:
-        """By this project."""
+        """The rate of this project."""
         bench, limit = self.bench, LENGTHS.response_tokens
         return self.rate("ours", lambda: greedy(self.method, [self.weights], bench.queries, limit, bench.end)[0])
 
     def theirs(self, by_length: bool, batch_size: int, most: int | None = None) -> float:
-        """By `generate`, of all queries or of the first ones."""
+        """The rate of `generate`, on all queries or on the first `most`."""
         module, queries, end = self.module, self.bench.queries[:most], self.bench.end
         with as_users_have_it():
             return self.rate(name_of(by_length), lambda: generate(module, queries, end, batch_size, by_length))
@@ -84,12 +84,12 @@ class Decoding:
         return {name: partial(_whatever_repeat, call) for name, call in calls.items()}
 
     def difference(self, by_length: bool) -> int:
-        """Responses that are not the same, token for token."""
+        """How many responses differ in any token."""
         pairs = zip(self.answers["ours"], self.answers[name_of(by_length)], strict=True)
         return sum(own != other for own, other in pairs)
 
     def tokens(self) -> float:
-        """Tokens of a response on average, end-of-text left out."""
+        """The mean number of tokens per response, without end-of-text."""
         return sum(map(len, self.answers["ours"])) / len(self.answers["ours"])
 
 
@@ -98,18 +98,18 @@ def _whatever_repeat(measure: Callable[[], float], repeat: int) -> float:
 
 
 def name_of(by_length: bool) -> str:
-    """How a way of calling `generate` is called in the table."""
+    """The name in the table for a way of calling `generate`."""
     return "generate, sorted by length" if by_length else "generate, in the data's order"
 
 
 def batch_sizes(queries: int, device: torch.device) -> list[int]:
-    """The batch sizes among which the best is looked for: larger on a GPU, none that few queries cannot fill."""
+    """The batch sizes to try: larger on a GPU, and not much larger than the number of queries."""
     sizes = [64, 128, 256, 512, 1024] if device.type == "cuda" else [8, 16, 32, 64]
     return [size for size in sizes if size < 2 * queries] or sizes[:1]
 
 
 def best_batch_size(decoding: Decoding, by_length: bool) -> tuple[int, dict[str, float]]:
-    """The fastest batch size, from one run of each, and all of their rates."""
+    """The fastest batch size in one run of each, and all the rates."""
     device = decoding.bench.device
     sizes, most = batch_sizes(len(decoding.bench.queries), device), PILOT.get(device.type, SLOW_PILOT)
     rates = {size: decoding.theirs(by_length, size, most) for size in sizes}
@@ -117,7 +117,7 @@ def best_batch_size(decoding: Decoding, by_length: bool) -> tuple[int, dict[str,
 
 
 def decoding_rows(bench: Bench, methods: Iterator[tuple[str, Method, Weights]]) -> dict[str, list[dict[str, Any]]]:
-    """Row c. methods: what decodes, as (name, method in float32, weights); the first one finds the best batch sizes."""
+    """Row c. methods: (name, method in float32, weights) of what decodes; the first one finds the best batch sizes."""
     lines: list[dict[str, Any]] = []
     best: dict[bool, tuple[int, dict[str, float]]] = {}
     for name, method, weights in methods:

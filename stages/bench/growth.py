@@ -1,4 +1,4 @@
-"""Row e of the benchmark: how a step's cost grows with the trials and with the model, and an epoch's with the pairs."""
+"""Row e of the benchmark: how a step's cost grows with trials and model size, and an epoch's cost with the pairs."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -22,7 +22,7 @@ METHOD = "dynamic"
 
 
 def _step(method: Method, trials: Sequence[Trial], batch: Batch, steps: int) -> Callable[[int], float]:
-    """A measurement of one step in seconds, as the mean of several, already warm."""
+    """A measurement of one step, in seconds: the mean of several steps, after a warm-up."""
     per_pass = TrialsPerPass(len(trials))
 
     def work() -> None:
@@ -34,12 +34,12 @@ def _step(method: Method, trials: Sequence[Trial], batch: Batch, steps: int) -> 
 
 
 def _steps(bench: Bench) -> int:
-    """Fewer than elsewhere: the same batch again and again needs none to stand for others."""
+    """Steps per measurement: fewer than in other rows, because all of them use the same batch."""
     return max(1, bench.steps // 4)
 
 
 def by_trials(bench: Bench) -> list[dict[str, Any]]:
-    """A step of 1, 2, 4, 8 and 12 trials."""
+    """The time of a step with 1, 2, 4, 8 and 12 trials."""
     method = bench.method(METHOD)
     batch = collate(bench.typical_batch()).to(bench.device)
     own = new_trials(method, bench.trials)
@@ -51,7 +51,7 @@ def by_trials(bench: Bench) -> list[dict[str, Any]]:
 
 
 def by_pairs(steps: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """An epoch's training in seconds, estimated: a step costs the same however many pairs there are."""
+    """The estimated training time of an epoch, in seconds: a step costs the same for any number of pairs."""
     return [
         {"pairs": pairs, "trials": step["trials"], "estimated_s": pairs / BATCH_SIZE * step["median"]}
         for pairs in PAIRS
@@ -60,7 +60,7 @@ def by_pairs(steps: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def by_model(bench: Bench, pairs: Sequence[EncodedPair], shapes: Sequence[str], texts: Sequence[str]) -> list[Any]:
-    """A step of one trial on randomly initialised models of several sizes, on rows of the same lengths."""
+    """The time of a step of one trial with random models of several sizes, on rows of the same lengths."""
     contenders: dict[str, Callable[[int], float]] = {}
     parameters = {}
     with ExitStack() as stack:
@@ -69,7 +69,7 @@ def by_model(bench: Bench, pairs: Sequence[EncodedPair], shapes: Sequence[str], 
             base = load_base_model(folder, bench.device, bench.base.dtype)
             parameters[shape] = sum(value.numel() for value in base.model.parameters())
             method = build_method(base, SETTINGS[METHOD])
-            # The tokens are another model's: what matters is how many there are, and that they exist here.
+            # The tokens come from another model's tokenizer: only their number matters, and that this model has them.
             batch = _within(collate(pairs), base.embeddings.shape[0]).to(bench.device)
             contenders[shape] = _step(method, new_trials(method, 1), batch, _steps(bench))
         found = take_turns("growth, model", "s", contenders, bench.repeats, bench.device)
@@ -82,7 +82,7 @@ def _within(batch: Batch, vocabulary: int) -> Batch:
 
 
 def growth_rows(bench: Bench, shapes: Sequence[str], texts: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Row e. texts: what the tokenizers of the random models are trained on."""
+    """Row e. texts: the tokenizers of the random models are trained on them."""
     steps = by_trials(bench)
     models = by_model(bench, bench.typical_batch(), shapes, texts)
     return {"e": {"method": METHOD, "trials": steps, "pairs": by_pairs(steps), "models": models}}

@@ -1,4 +1,4 @@
-"""What the benchmark loads and which rows it measures."""
+"""Load what the benchmark needs, and measure its rows."""
 
 import argparse
 import resource
@@ -29,13 +29,13 @@ from stages.plumbing.files import check_folder, files_hash
 from stages.records import Dialogue, Pair, read_records, single_line
 
 DAILYDIALOG = (Path("data/dailydialog"), Path("../shared/dailydialog"))
-STEPS, QUERIES = {"cuda": 32}, {"cuda": None}  # None: all; on other devices:
-SLOW_STEPS, SLOW_QUERIES = 4, 128
+STEPS, QUERIES = {"cuda": 32}, {"cuda": None}  # None: all
+SLOW_STEPS, SLOW_QUERIES = 4, 128  # on other devices
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 def dailydialog_pairs(path: Path) -> list[Pair]:
-    """The pairs (stride 2) of one of DailyDialog's own files: a dialogue a line, `__eou__` behind every turn."""
+    """The pairs (stride 2) of one of DailyDialog's own files: one dialogue per line, `__eou__` after each turn."""
     lines = path.read_text(encoding="utf-8").splitlines()
     turns = ([single_line(turn) for turn in line.split(END_OF_TURN)[:-1]] for line in lines)
     dialogues = (Dialogue(str(number), own) for number, own in enumerate(turns))
@@ -43,10 +43,10 @@ def dailydialog_pairs(path: Path) -> list[Pair]:
 
 
 def read_pairs(arguments: argparse.Namespace) -> tuple[str, list[Pair], list[Pair]]:
-    """Where the pairs come from, the training pairs and the test pairs.
+    """The name of the source, the training pairs and the test pairs.
 
     Raises:
-        StageError: there are none.
+        StageError: there are no pairs.
     """
     dialogues = arguments.dialogues or next((each for each in DAILYDIALOG if each.is_dir()), None)
     if dialogues is not None and arguments.pairs is None:
@@ -61,7 +61,7 @@ def read_pairs(arguments: argparse.Namespace) -> tuple[str, list[Pair], list[Pai
 
 
 def make_bench(arguments: argparse.Namespace, folder: Path, train: list[Pair], test: list[Pair]) -> Bench:
-    """Load what the rows have in common."""
+    """Load what the rows share."""
     runtime = Runtime(device=arguments.device, threads=arguments.threads, decode_rows=0)
     device = choose_device(runtime, asked_in="--device")
     base = load_base_model(folder, device, arithmetic(arguments.precision, device))
@@ -79,10 +79,10 @@ def make_bench(arguments: argparse.Namespace, folder: Path, train: list[Pair], t
 
 
 def read_trained_for(bench: Bench, folder: Path) -> tuple[str, Method, Weights]:
-    """What the stage train left, as (name, method in float32, weights).
+    """The trained method in `folder`, as (name, method in float32, weights).
 
     Raises:
-        StageError: nothing, or something for another model.
+        StageError: there is none, or it was trained on another model.
     """
     check_folder(folder)
     description = read_description(folder, files_hash(check_folder(bench.folder)))
@@ -90,19 +90,19 @@ def read_trained_for(bench: Bench, folder: Path) -> tuple[str, Method, Weights]:
 
 
 def decoders(bench: Bench, trained: Path) -> Iterator[tuple[str, Method, Weights]]:
-    """What row c decodes with: zero-shot, and the trained method if there is one, else an untrained dynamic prompt."""
+    """The methods that row c decodes with: zero-shot, and the trained method, or else an untrained dynamic prompt."""
     yield "zero-shot", build_method(bench.decoding_base, SETTINGS["zero-shot"]), {}
     try:
         found = read_trained_for(bench, trained)
     except StageError as error:
-        print(f"no trained weights to decode with ({error}): an untrained prompt instead", file=sys.stderr)
+        print(f"no trained weights ({error}); decoding with an untrained prompt instead", file=sys.stderr)
         method = build_method(bench.decoding_base, SETTINGS["dynamic"])
         found = "dynamic, untrained", method, initial_weights(method)
     yield found
 
 
 def measure(bench: Bench, arguments: argparse.Namespace, texts: list[str]) -> dict[str, Any]:
-    """The rows that were asked for."""
+    """Measure the requested rows."""
     wanted = set(arguments.only)
     rows: dict[str, Any] = {}
     if wanted & {"a", "b"}:
@@ -118,6 +118,6 @@ def measure(bench: Bench, arguments: argparse.Namespace, texts: list[str]) -> di
 
 
 def peak_memory() -> int:
-    """Most bytes of main memory that this process has taken."""
+    """The most bytes of main memory that this process has used."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

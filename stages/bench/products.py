@@ -1,4 +1,4 @@
-"""Row d of the benchmark: the share of the time that is matrix products, and the floor that follows from it."""
+"""Row d of the benchmark: the share of time spent on matrix products, and the least time that these would need."""
 
 import statistics
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from stages.train.trials import TrialsPerPass, train_step
 
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "mkldnn::_linear_pointwise", "aten::mkldnn_linear")
 FUSED = ("_attention_forward", "_attention_backward", "_flash_attention", "_efficient_attention")
-WARM, TIMINGS = 3, 3  # in the first calls memory is taken from the system
+WARM, TIMINGS = 3, 3  # the first calls still take memory from the system
 LARGE = {"cuda": 8192}  # rows and columns of a large product
 
 
@@ -39,7 +39,7 @@ def count_flop(work: Callable[[], object]) -> int:
 
 
 def peak_flop(dtype: torch.dtype, device: torch.device) -> float:
-    """Operations per second of one large matrix product here, by the better of the two libraries that compute it."""
+    """Operations per second of one large matrix product here, with the faster of the two libraries that compute it."""
     size = LARGE.get(device.type, 2048)
     rows, weight = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
 
@@ -51,12 +51,12 @@ def peak_flop(dtype: torch.dtype, device: torch.device) -> float:
 
 
 def profile_of(work: Callable[[], object], device: torch.device) -> dict[str, Any]:
-    """The operators' own time, the share of it that is matrix products, the five other operators of largest share.
+    """The total time of the operators, the share of matrix products, and the five other operators with most time.
 
-    On a GPU the time is that of the kernels that an operator starts.
+    On a GPU it is the time of the kernels that the operators start.
     """
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])
-    once = schedule(wait=0, warmup=1, active=1, repeat=1)  # the recording itself takes memory at its start
+    once = schedule(wait=0, warmup=1, active=1, repeat=1)  # at its start the profiler itself takes memory
     with profile(activities=activities, schedule=once) as recorded:
         for _ in range(2):
             seconds(work, device)
@@ -76,12 +76,12 @@ def profile_of(work: Callable[[], object], device: torch.device) -> dict[str, An
 
 
 def is_product(name: str) -> bool:
-    """Whether an operator's own time is that of a matrix product; fused attention counts as one."""
+    """Whether an operator is a matrix product; fused attention counts as one."""
     return name in PRODUCTS or any(part in name for part in FUSED)
 
 
 def describe(subject: str, work: Callable[[], object], dtype: torch.dtype, device: torch.device, peak: float) -> Any:
-    """One line: what the products need at the speed of a large one, what was measured, what else takes time."""
+    """One line: the time the products need at the speed of a large one, the measured time, what else takes time."""
     for _ in range(WARM):
         work()
     taken = [seconds(work, device) for _ in range(TIMINGS)]
@@ -106,7 +106,7 @@ def _step(bench: Bench, name: str, trials: int) -> Callable[[], object]:
 
 
 def products_rows(bench: Bench, name: str, decoder: Method, weights: Weights) -> dict[str, list[dict[str, Any]]]:
-    """Row d: a step of each method on a typical batch, and decoding all queries by one method (`name`)."""
+    """Row d: a step of each method on a typical batch, and decoding all queries with one method (`name`)."""
     base = bench.base
     peak = peak_flop(base.dtype, base.device)
     lines = []

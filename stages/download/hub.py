@@ -1,4 +1,4 @@
-"""One file from the hub, through huggingface_hub: its cache, its HF_ENDPOINT, its retries of a busy server."""
+"""Download one file from the hub with huggingface_hub, which brings the cache, HF_ENDPOINT and retries."""
 
 import errno
 import re
@@ -27,34 +27,34 @@ from stages.plumbing.files import sha256_of
 
 
 class BoundedTransfer(tqdm):  # type: ignore[misc]
-    """A progress bar that ends a transfer which starts again for ever.
+    """A progress bar that stops a transfer which would start again for ever.
 
-    huggingface_hub goes on as long as any data arrives: from a server that cuts every answer short, for ever.
+    huggingface_hub retries as long as any data arrives. If the server cuts every answer short, it never stops.
     """
 
     received = 0.0
 
     def update(self, n: float | None = 1) -> None:
-        """Count what arrives; a negative number is huggingface_hub starting again."""
+        """Count what arrives; huggingface_hub passes a negative number when it starts again."""
         self.received += max(n or 0, 0)
         if self.total and self.received > ATTEMPTS * self.total:
-            raise TransientError(f"the transfer of {self.total} bytes is cut short each time")
+            raise TransientError(f"the transfer of {self.total} bytes was cut short every time")
         super().update(n)
 
 
 def download_from_hub(subject: str, source: Source, path: str, remedy: str, again: bool = False) -> Path:
-    """Path of a file in huggingface_hub's cache, downloaded if it is not there.
+    """Path of a file in huggingface_hub's cache; downloads it if it is not there.
 
     Args:
         subject: the key of params.yaml that errors name.
-        source: with the kind `hub`.
+        source: a source of the kind `hub`.
         path: the file in the repository.
-        remedy: what errors advise.
+        remedy: the advice in errors.
         again: download it even if it is in the cache.
 
     Raises:
-        StageError: no such repository, revision or file, or no answer.
-        TransientError: worth another attempt.
+        StageError: the hub has no such repository, revision or file, or does not answer.
+        TransientError: another attempt may work.
     """
     repository = source.place.removeprefix("datasets/")
     kind = "dataset" if source.place.startswith("datasets/") else "model"
@@ -67,16 +67,16 @@ def download_from_hub(subject: str, source: Source, path: str, remedy: str, agai
         found = f"no answer from the hub for {repository} after several attempts ({reason})"
         raise StageError(subject, found, remedy) from None
     except RevisionNotFoundError:
-        raise StageError(subject, f"{repository} has no revision {source.revision}", "mend the source") from None
+        raise StageError(subject, f"{repository} has no revision {source.revision}", "fix the source") from None
     except (RemoteEntryNotFoundError, EntryNotFoundError):
         found = f"{repository} at {source.revision} has no file {path}{_only_pickles(arguments)}"
-        raise StageError(subject, found, f"mend files, or {remedy}") from None
+        raise StageError(subject, found, f"fix files, or {remedy}") from None
     except GatedRepoError:
         advice = f"ask for access on its page and log in with `hf auth login`, or {remedy}"
         raise StageError(subject, f"{repository} is gated", advice) from None
     except RepositoryNotFoundError:
         found = f"the hub has no {kind} {repository}, or it is private"
-        raise StageError(subject, found, "mend the source, or log in with `hf auth login`") from None
+        raise StageError(subject, found, "fix the source, or log in with `hf auth login`") from None
     except HfHubHTTPError as error:
         if is_busy(error.response.status_code):
             raise TransientError(f"HTTP {error.response.status_code}") from None
@@ -90,17 +90,17 @@ def download_from_hub(subject: str, source: Source, path: str, remedy: str, agai
 
 
 def _intact(download: Callable[[bool], Any], again: bool) -> Path:
-    """A file that is what the hub says: it names large files in its cache by their sha256."""
+    """Download a file until it has the sha256 that the hub announced: large files in its cache are named by it."""
     for force in (again, True):
         path = Path(str(download(force)))
         name = path.resolve().name
         if not re.fullmatch("[0-9a-f]{64}", name) or sha256_of(path) == name:
             return path
-    raise TransientError("what came is not what the hub announced (another sha256)")
+    raise TransientError("the file's sha256 is not the one that the hub announced")
 
 
 def _only_pickles(arguments: dict[str, Any]) -> str:
-    """A remark on a repository whose weights are pickles only; nothing if that cannot be found out."""
+    """A remark if a repository has its weights only as pickles; empty if not, or if the hub does not list its files."""
     try:
         names = HfApi().list_repo_files(**arguments)
     except (HfHubHTTPError, httpx.HTTPError, OSError):
@@ -108,4 +108,4 @@ def _only_pickles(arguments: dict[str, Any]) -> str:
     pickles = [name for name in names if name.endswith(PICKLES)]
     if not pickles or any(name.endswith((".safetensors", ".gguf")) for name in names):
         return ""
-    return f": its weights are {', '.join(sorted(pickles))}, which can hold a pickle and is never loaded"
+    return f": its weights are {', '.join(sorted(pickles))}, a format that can hold a pickle and is never loaded"

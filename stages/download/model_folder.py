@@ -1,6 +1,6 @@
-"""What was downloaded of a base model becomes a clean folder: config.json, safetensors, tokenizer; nothing that runs.
+"""Make a clean folder of a downloaded base model: config.json, safetensors, tokenizer, and no code.
 
-Weights are only ever read as safetensors or GGUF, and no configuration may name code, kernels or other repositories.
+Weights are read only as safetensors or GGUF, and no configuration may name code, kernels or other repositories.
 """
 
 import json
@@ -13,23 +13,23 @@ from stages.plumbing.errors import StageError, one_line
 from stages.plumbing.files import to_json, write_bytes
 
 INDEX = "model.safetensors.index.json"
-CODE_KEYS = {  # what makes transformers fetch or run something else, or read the weights through other packages
+CODE_KEYS = {  # make transformers fetch or run something else, or read the weights with other packages
     *("auto_map", "custom_pipelines", "trust_remote_code", "custom_generate", "quantization_config"),
     *("transformers_weights", "fusion_config", "kernel_config", "use_kernels"),
 }
 NOT_CONFIGURATION = ("tokenizer.json", "vocab.json", "added_tokens.json", INDEX)  # their keys are words or tensors
-PICKLE_STARTS = {b"PK\x03\x04": "a zip archive, as pickled PyTorch weights are", b"\x80": "a pickle"}
+PICKLE_STARTS = {b"PK\x03\x04": "a zip archive, like pickled PyTorch weights", b"\x80": "a pickle"}
 
 
 def check_model_folder(key: str, folder: Path) -> None:
-    """Refuse a folder of a safetensors model that could run code or that transformers could not load.
+    """Refuse a safetensors model that could run code or that transformers could not load.
 
     Args:
-        key: of the model's files in params.yaml, for errors.
-        folder: what was downloaded.
+        key: the key of the model's files in params.yaml, for errors.
+        folder: the downloaded files.
 
     Raises:
-        StageError: weights that are no safetensors, a shard that is missing, or a configuration that names code.
+        StageError: the weights are not safetensors, a shard is missing, or a configuration names code.
     """
     for path in sorted(folder.glob("*.safetensors")):
         check_safetensors(f"{key}.{path.name}", path)
@@ -43,7 +43,7 @@ def check_model_folder(key: str, folder: Path) -> None:
 
 
 def check_safetensors(subject: str, path: Path) -> None:
-    """Refuse a file of weights that is not safetensors, whatever its name says.
+    """Refuse a file of weights that is not safetensors, whatever its name.
 
     Raises:
         StageError: it is a pickle, a web page, truncated, ...
@@ -52,7 +52,7 @@ def check_safetensors(subject: str, path: Path) -> None:
         start = file.read(4)
     for magic, what in PICKLE_STARTS.items():
         if start.startswith(magic):
-            remedy = "pickles run code when they are loaded: use a model that is published as safetensors"
+            remedy = "use a model that is published as safetensors: loading a pickle can run code"
             raise StageError(subject, f"not safetensors but {what}", remedy)
     try:
         with safe_open(path, framework="np") as opened:
@@ -65,16 +65,16 @@ def _read_json(subject: str, path: Path) -> Any:
     try:
         value = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise StageError(subject, f"not JSON ({error})", "download it again, or mend it at its source") from None
+        raise StageError(subject, f"not JSON ({error})", "download it again, or fix it at its source") from None
     if not isinstance(value, dict):
-        raise StageError(subject, "not a JSON object", "download it again, or mend it at its source")
+        raise StageError(subject, "not a JSON object", "download it again, or fix it at its source")
     return value
 
 
 def _check_index(subject: str, path: Path, index: dict[str, Any]) -> None:
     names = index.get("weight_map")
     if not isinstance(names, dict):
-        raise StageError(subject, "no weight_map", "mend it at its source")
+        raise StageError(subject, "no weight_map", "fix it at its source")
     for name in sorted({str(name) for name in names.values()}):
         if "/" in name or not name.endswith(".safetensors") or not (path.parent / name).is_file():
             raise StageError(subject, f"it names {name!r}, which is not among the files", "list each shard in files")
@@ -89,7 +89,7 @@ def _check_configuration(subject: str, value: Any, at: str = "") -> None:
             # An attention implementation with a slash is a repository of compiled kernels.
             is_kernel = key.endswith("_implementation") and "/" in json.dumps(item)
             if (key in CODE_KEYS and item) or is_kernel:
-                remedy = "code from a model's repository is never run: use a model that transformers itself knows"
+                remedy = "use a model that transformers itself supports: code from a model's repository is never run"
                 raise StageError(f"{subject}: {at}{key}", "it makes transformers load code or a converter", remedy)
             _check_configuration(subject, item, f"{at}{key}.")
 
@@ -97,15 +97,15 @@ def _check_configuration(subject: str, value: Any, at: str = "") -> None:
 def convert_gguf(subject: str, file: Path, folder: Path) -> None:
     """Write a GGUF model as a folder: its configuration, its weights as float32 safetensors, its tokenizer.
 
-    `save_pretrained` refuses de-quantised models, so the three are written one by one. Tied weights are stored once.
+    `save_pretrained` refuses de-quantised models, so this writes the three one by one. It stores tied weights once.
 
     Raises:
-        StageError: it is no GGUF file, or transformers cannot read this one.
+        StageError: it is not a GGUF file, or transformers cannot read it.
     """
     with file.open("rb") as opened:
         if opened.read(4) != b"GGUF":
             raise StageError(subject, "not a GGUF file", "name a .gguf file")
-    import torch  # torch and transformers only here: slow to import, and other models are copied as they are
+    import torch  # torch and transformers are slow to import, and only this function needs them
     from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -114,9 +114,9 @@ def convert_gguf(subject: str, file: Path, folder: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     except (MemoryError, OSError):
         raise
-    except Exception as error:  # whatever transformers' parser does with a damaged or foreign file
+    except Exception as error:  # transformers' parser can raise anything on a damaged or unsupported file
         found = f"transformers cannot read this GGUF file ({one_line(str(error))[:200]})"
-        raise StageError(subject, found, "use a GGUF of an architecture that it supports, or safetensors") from None
+        raise StageError(subject, found, "use an architecture that it supports as GGUF, or safetensors") from None
     configuration = model.config.to_dict() | {"architectures": [type(model).__name__]}
     for key in ("quantization_config", "_name_or_path"):
         configuration.pop(key, None)
@@ -125,16 +125,16 @@ def convert_gguf(subject: str, file: Path, folder: Path) -> None:
         save_file(_each_once(model.state_dict()), folder / "model.safetensors", metadata={"format": "pt"})
     except SafetensorError as error:
         raise StageError(folder / "model.safetensors", one_line(str(error)), "free some space there") from None
-    (folder / "model.safetensors").chmod(0o644)  # as the other files; safetensors makes it the owner's alone
-    # GGUF files can name another end of text than the configuration does: SmolLM2's says <|im_start|>.
+    (folder / "model.safetensors").chmod(0o644)  # like the other files; safetensors lets only the owner read it
+    # The tokenizer in a GGUF file can have another end-of-text token than the configuration: SmolLM2's <|im_start|>.
     tokenizer.eos_token = tokenizer.convert_ids_to_tokens(_first(model.config.eos_token_id))
-    # Decoding gives what was encoded, spaces before commas too; transformers warns of the other choice at each load.
+    # Decoding must return the encoded text, spaces before commas too; transformers warns at each load if this is True.
     tokenizer.clean_up_tokenization_spaces = False
     tokenizer.save_pretrained(folder)
 
 
 def _each_once(tensors: dict[str, Any]) -> dict[str, Any]:
-    """The tensors without those that are another one's memory under a second name (a tied output layer)."""
+    """The tensors without second names of the same memory (a tied output layer)."""
     owners: dict[int, str] = {}
     for name, tensor in tensors.items():
         owners.setdefault(tensor.data_ptr(), name)

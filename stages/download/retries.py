@@ -1,4 +1,4 @@
-"""A bounded number of attempts at what may work the next time, and only at that."""
+"""Retry what may work the next time, a limited number of times."""
 
 import time
 from collections.abc import Callable
@@ -13,19 +13,19 @@ Result = TypeVar("Result")
 
 
 class TransientError(Exception):
-    """It may work the next time: a connection that broke, a server that is busy."""
+    """An error after which another attempt may work: a broken connection, a busy server."""
 
 
 def is_busy(status: int) -> bool:
-    """Whether an HTTP status says: later."""
+    """Whether an HTTP status means: try again later."""
     return status >= 500 or status in (408, 429)
 
 
 def with_retries(subject: str, what: str, remedy: str, attempt: Callable[[], Result]) -> Result:
-    """Call `attempt` until it works, three times at most.
+    """Call `attempt` until it works, at most three times.
 
     Raises:
-        StageError: it did not work; the message lists what went wrong each time.
+        StageError: it never worked; the message lists what went wrong each time.
     """
     problems: list[str] = []
     for number in range(ATTEMPTS):

@@ -1,6 +1,6 @@
-"""Dialogues become pairs of a query and its response: "every two steps in a conversation" (Sec. 4).
+"""Turn dialogues into pairs of a query and its response: "every two steps in a conversation" (Sec. 4).
 
-Writes {train,validation,test}.jsonl (a Pair a line) and turns.jsonl (all turns of the training dialogues).
+Writes {train,validation,test}.jsonl (one Pair per line) and turns.jsonl (all turns of the training dialogues).
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""Corpora as they come (four file formats) become dialogues: cleaned, named by their content, split, all of it counted.
+"""Read corpora in four file formats: clean the dialogues, name them by their content, split them, count what happened.
 
-A turn without text keeps its place in its dialogue as an empty string, so that positions stay those of the corpus and
-no two turns become neighbours that were not.
+A turn without text stays in its dialogue as an empty string. So positions are those of the corpus, and two turns are
+neighbours only if they were neighbours there.
 """
 
 import hashlib
@@ -21,14 +21,14 @@ TURN_KEYS = ("turns", "dialog")
 COUNTED = (
     "dialogues",
     "turns",
-    "empty_turns",  # keep their position, are in no pair
-    "unusable_dialogues",  # fewer than two turns with text: dropped
-    "duplicate_dialogues",  # word for word another one of the file: kept
+    "empty_turns",  # keep their position but are in no pair
+    "unusable_dialogues",  # fewer than two turns with text; dropped
+    "duplicate_dialogues",  # equal to an earlier one of the file; kept
     "blank_lines",
-    "unmarked_turns",  # text behind the last __eou__ of a line: taken as a turn
-    "removed_characters",  # NUL, and halves of surrogate pairs, which no UTF-8 file can hold
+    "unmarked_turns",  # text after the last __eou__ of a line; counts as a turn
+    "removed_characters",  # NUL, and halves of surrogate pairs, which UTF-8 cannot encode
     "byte_order_marks",
-    "turns_of_several_messages",  # in chitchat: with `messages: one` they count as empty turns
+    "turns_of_several_messages",  # in chitchat; with `messages: one` they count as empty turns
 )
 
 Counts = Counter[str]
@@ -38,13 +38,13 @@ def read_corpus(key: str, dataset: Dataset, folder: Path) -> tuple[dict[str, lis
     """Read the files of a corpus.
 
     Args:
-        key: of the corpus in params.yaml, for errors.
+        key: the corpus's key in params.yaml, for errors.
         dataset: its entry.
         folder: the output of the download stage.
 
     Returns:
-        The usable dialogues (at least two turns with text) of train, validation and test, sorted by their id, and
-        what was counted in each file. The order within the files makes no difference.
+        The usable dialogues (at least two turns with text) of train, validation and test, sorted by id, and the counts
+        of each file. The order of dialogues in the files makes no difference.
 
     Raises:
         StageError: a file is empty, not UTF-8, or not in the format; the message names the line.
@@ -67,12 +67,12 @@ def content_id(turns: list[str]) -> str:
 
 
 def split_dialogues(subject: str, dialogues: list[Dialogue], split: Split) -> dict[str, list[Dialogue]]:
-    """Set test and validation dialogues aside, those of lowest sha256 of `seed:id`; the others are for training.
+    """Set aside the dialogues with the lowest sha256 of `seed:id` for test and validation; train on the others.
 
     Equal dialogues (`id`, `id-2`, ...) stay together, so a set may get a few more than `split` asks for.
 
     Raises:
-        StageError: nothing would be left for training.
+        StageError: no dialogue is left for training.
     """
 
     def rank(dialogue: Dialogue) -> tuple[str, str]:
@@ -84,13 +84,13 @@ def split_dialogues(subject: str, dialogues: list[Dialogue], split: Split) -> di
         wanting = [name for name in ("test", "validation") if len(parts[name]) < getattr(split, name)]
         parts[(wanting or ["train"])[0]].extend(equal)
     if not parts["train"]:
-        found = f"{split.validation} + {split.test} dialogues are set aside of {len(dialogues)} usable ones"
+        found = f"{split.validation} + {split.test} of {len(dialogues)} usable dialogues are set aside"
         raise StageError(subject, found, "set fewer aside: none is left for training")
     return {name: sorted(part, key=lambda dialogue: dialogue.dialogue) for name, part in parts.items()}
 
 
 def _dialogues(raw: Iterable[list[str]], counts: Counts) -> list[Dialogue]:
-    """Clean, count and name; dialogues with fewer than two turns with text are left out."""
+    """Clean, count and name the dialogues; drop those with fewer than two turns with text."""
     found: list[Dialogue] = []
     seen: Counts = Counter()
     for texts in raw:
@@ -108,7 +108,7 @@ def _dialogues(raw: Iterable[list[str]], counts: Counts) -> list[Dialogue]:
 
 
 def _clean(text: str, counts: Counts) -> str:
-    """One line, without the characters that no text holds on purpose."""
+    """The text on one line, without NUL and halves of surrogate pairs."""
     kept = "".join(character for character in text if character != "\0" and not "\ud800" <= character <= "\udfff")
     counts["removed_characters"] += len(text) - len(kept)
     return single_line(kept)
@@ -123,7 +123,7 @@ def _decode(path: Path, number: int, line: bytes) -> str:
 
 
 def _lines(path: Path, counts: Counts) -> Iterator[tuple[int, str]]:
-    """Number and text of each line that is not blank; only a line feed ends a line (U+2028 does not)."""
+    """Number and text of each non-blank line; only a line feed ends a line (U+2028 does not)."""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             text = _decode(path, number, line)
@@ -135,38 +135,38 @@ def _lines(path: Path, counts: Counts) -> Iterator[tuple[int, str]]:
             else:
                 counts["blank_lines"] += 1
     if not path.stat().st_size:
-        raise StageError(path, "an empty file", "give a corpus with dialogues in it")
+        raise StageError(path, "an empty file", "use a corpus that has dialogues")
 
 
 def _read_eou(path: Path, counts: Counts) -> Iterator[list[str]]:
-    """DailyDialog's own format: a dialogue a line, `__eou__` behind every turn."""
-    remedy = f"write a dialogue a line, each turn followed by {END_OF_TURN}"
+    """DailyDialog's own format: one dialogue per line, `__eou__` after each turn."""
+    remedy = f"write one dialogue per line, with {END_OF_TURN} after each turn"
     for number, line in _lines(path, counts):
         *turns, rest = line.split(END_OF_TURN)
         if not turns:
             raise StageError(f"{path}:{number}", f"a line without {END_OF_TURN}", remedy)
         if rest.strip():
             if not line.endswith("\n"):
-                raise StageError(f"{path}:{number}", "half a last line: no line break and no mark at its end", remedy)
+                raise StageError(f"{path}:{number}", "an incomplete last line, without __eou__ or line break", remedy)
             counts["unmarked_turns"] += 1
             turns.append(rest)
         yield turns
 
 
-def _without_twins(items: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; Python would keep the last of equal keys and say nothing."""
+def _without_duplicate_keys(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a JSON object, but refuse duplicate keys, of which Python would silently keep the last."""
     table = dict(items)
     if len(table) < len(items):
-        twin = next(key for key, count in Counter(key for key, _ in items).items() if count > 1)
-        raise ValueError(f"the key {twin!r} is there twice")
+        duplicate = next(key for key, count in Counter(key for key, _ in items).items() if count > 1)
+        raise ValueError(f"the key {duplicate!r} occurs twice")
     return table
 
 
 def _parse(subject: str, text: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_without_twins)
+        return json.loads(text, object_pairs_hook=_without_duplicate_keys)
     except (ValueError, RecursionError) as error:
-        raise StageError(subject, f"not JSON ({error})", "mend that line") from None
+        raise StageError(subject, f"not JSON ({error})", "fix that line") from None
 
 
 def _are_texts(value: Any) -> bool:
@@ -174,27 +174,27 @@ def _are_texts(value: Any) -> bool:
 
 
 def _read_jsonl(path: Path, counts: Counts) -> Iterator[list[str]]:
-    """JSON lines, each a list of turns or an object with such a list under `turns` or `dialog`."""
+    """JSON lines: each is a list of turns, or an object with such a list under `turns` or `dialog`."""
     for number, line in _lines(path, counts):
         value = _parse(f"{path}:{number}", line)
         if isinstance(value, dict):
             value = next((value[key] for key in TURN_KEYS if key in value), None)
         if not _are_texts(value):
-            remedy = 'write a dialogue a line: ["turn", "turn"] or {"turns": ["turn", "turn"]}'
+            remedy = 'write one dialogue per line: ["turn", "turn"] or {"turns": ["turn", "turn"]}'
             raise StageError(f"{path}:{number}", "not a list of texts", remedy)
         yield value
 
 
 def _read_chitchat(path: Path, counts: Counts, joined: bool) -> Iterator[list[str]]:
-    """BYU's format: an object of conversations; a turn is the list of messages sent before the other one answers.
+    """BYU's format: an object of conversations; a turn is the list of messages that one speaker sends in a row.
 
-    Several messages that one person sent in a row are not one utterance: glued together they read as none that anybody
-    would say. joined: take them as one turn all the same; else such a turn is empty, so that no pair has it.
+    Several messages in a row are not one utterance: joined, they read like nothing anybody would say. `joined`: join
+    them anyway. Otherwise such a turn becomes empty, so that it is in no pair.
     """
     text = "\n".join(line.rstrip("\n") for _, line in _lines(path, counts))
-    counts["blank_lines"] = 0  # they mean nothing inside a JSON document
+    counts["blank_lines"] = 0  # inside a JSON document they mean nothing
     conversations = _parse(str(path), text)
-    remedy = 'it should be {"<id>": {"messages": [[{"text": "..."}, ...], ...]}, ...}'
+    remedy = 'it must be {"<id>": {"messages": [[{"text": "..."}, ...], ...]}, ...}'
     if not isinstance(conversations, dict):
         raise StageError(path, "not a JSON object of conversations", remedy)
     for name, conversation in conversations.items():
@@ -203,14 +203,14 @@ def _read_chitchat(path: Path, counts: Counts, joined: bool) -> Iterator[list[st
         except (TypeError, KeyError):
             turns = [[None]]
         if not all(_are_texts(turn) for turn in turns):
-            raise StageError(f"{path}: {name}", "a conversation of another shape", remedy)
-        glued = [sum(bool(message.strip()) for message in turn) > 1 for turn in turns]
-        counts["turns_of_several_messages"] += sum(glued)
-        yield ["" if several and not joined else " ".join(turn) for turn, several in zip(turns, glued, strict=True)]
+            raise StageError(f"{path}: {name}", "not a conversation of this format", remedy)
+        many = [sum(bool(message.strip()) for message in turn) > 1 for turn in turns]
+        counts["turns_of_several_messages"] += sum(many)
+        yield ["" if several and not joined else " ".join(turn) for turn, several in zip(turns, many, strict=True)]
 
 
 def _read_parquet(path: Path, counts: Counts) -> Iterator[list[str]]:
-    """Parquet with a column `dialog` (or `turns`) of lists of texts."""
+    """Parquet with a column `dialog` or `turns` of lists of texts."""
     import pyarrow
     import pyarrow.parquet
 
@@ -221,12 +221,12 @@ def _read_parquet(path: Path, counts: Counts) -> Iterator[list[str]]:
     column = next((name for name in reversed(TURN_KEYS) if name in table.column_names), None)
     if column is None:
         found = f"columns {', '.join(table.column_names)}"
-        raise StageError(path, found, f"one of them must be called {' or '.join(TURN_KEYS)}")
+        raise StageError(path, found, f"one column must be called {' or '.join(TURN_KEYS)}")
     if not table.num_rows:
-        raise StageError(path, "no rows", "give a corpus with dialogues in it")
+        raise StageError(path, "no rows", "use a corpus that has dialogues")
     for number, value in enumerate(table.column(column).to_pylist(), start=1):
         if not _are_texts(value):
-            raise StageError(f"{path}: row {number} of {column}", "not a list of texts", "mend that row")
+            raise StageError(f"{path}: row {number} of {column}", "not a list of texts", "fix that row")
         yield value
 
 

@@ -7,11 +7,11 @@ from stages.records import Dialogue, Pair, single_line
 
 
 def pairs_of(dialogue: Dialogue, settings: Pairs) -> tuple[list[Pair], int]:
-    """The pairs of one dialogue, and how many were skipped because one of their two turns is empty.
+    """The pairs of one dialogue, and the number of pairs skipped because one of their two turns is empty.
 
     Turns t0 t1 t2 t3 t4 give (t0, t1), (t2, t3) with stride 2 and (t0, t1), (t1, t2), (t2, t3), (t3, t4) with
-    stride 1. A skipped pair leaves the positions of the others as they are. With a history of h the query is the last h
-    turns before the response, joined; empty ones and those before the beginning are left out.
+    stride 1. Skipping a pair does not change the positions of the others. With a history of h, the query is the last h
+    turns before the response, joined; empty turns are left out.
     """
     turns, before = dialogue.turns, settings.history - 1
     positions = range(0, len(turns) - 1, settings.stride)
@@ -28,7 +28,7 @@ def _joined(turns: Sequence[str], joined_by: str) -> str:
 
 
 def extract(dialogues: Iterable[Dialogue], settings: Pairs) -> tuple[list[Pair], dict[str, int]]:
-    """The pairs of one split, and its counts for the report."""
+    """The pairs of one split, and counts for the report."""
     pairs: list[Pair] = []
     counts = {"dialogues": 0, "turns": 0, "pairs": 0, "dialogues_without_pair": 0, "pairs_skipped_for_empty_turn": 0}
     for dialogue in dialogues:

@@ -1,6 +1,6 @@
-"""The settings of the methods: an entry of `methods` in params.yaml is one of these, told by its `kind`.
+"""The settings of the methods: each entry of `methods` in params.yaml is one of these; its `kind` says which.
 
-They stand here and not beside the code of their method so that reading params.yaml imports no PyTorch.
+They are here, not with the code of each method, so that reading params.yaml does not import PyTorch.
 """
 
 from typing import Annotated, Literal
@@ -41,7 +41,7 @@ class ZeroShot(Strict):
 
 
 class Embeddings(Strict):
-    """The word embeddings are trained, there is no prompt."""
+    """The word embeddings are trained; there is no prompt."""
 
     kind: Literal["embeddings"]
 

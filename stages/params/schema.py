@@ -1,4 +1,4 @@
-"""params.yaml as strict models: every key known, every value of its type and range, before anything slow starts."""
+"""Strict models of params.yaml: they check every key, type and range before anything slow starts."""
 
 import math
 from pathlib import Path
@@ -30,7 +30,7 @@ class Pairs(Strict):
 
 
 class Runtime(Strict):
-    """Where it runs. Not tracked by DVC: it changes speed and the last bits of sums, nothing else."""
+    """How it runs. DVC does not track it: it changes only the speed and the last bits of sums."""
 
     device: Literal["auto", "cpu", "cuda", "mps"]
     threads: Annotated[int, Field(ge=0, le=1024)]
@@ -38,7 +38,7 @@ class Runtime(Strict):
 
 
 class Data(Strict):
-    """How much of a corpus a protocol uses; null is all of it."""
+    """How much of a corpus a protocol uses; null: all of it."""
 
     train_dialogues: Positive | None
     validation_pairs: Positive | None
@@ -46,14 +46,14 @@ class Data(Strict):
 
 
 class Lengths(Strict):
-    """Longest query and response in tokens, end-of-text included."""
+    """The longest query and response, in tokens, end-of-text included."""
 
     query_tokens: Annotated[int, Field(ge=2, le=LARGEST)]
     response_tokens: Annotated[int, Field(ge=2, le=LARGEST)]
 
 
 class LearningRates(Strict):
-    """`trials` learning rates from low to high, evenly spaced in their logarithm, both ends included."""
+    """`trials` learning rates from low to high, log-spaced, both ends included."""
 
     low: LearningRate
     high: LearningRate
@@ -62,11 +62,11 @@ class LearningRates(Strict):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.low > self.high:
-            raise Refused("low", f"{self.low} is above high ({self.high})", "lower the one or raise the other")
+            raise Refused("low", f"{self.low} is above high ({self.high})", "lower low or raise high")
         return self
 
     def values(self) -> list[float]:
-        """The learning rates, rising; a single trial gets the geometric middle."""
+        """The learning rates in ascending order; a single trial gets the geometric mean of low and high."""
         if self.trials == 1:
             return [math.sqrt(self.low * self.high)]
         ratio = math.log(self.high / self.low) / (self.trials - 1)
@@ -92,7 +92,7 @@ class Training(Strict):
 
 
 class Protocol(Strict):
-    """How much data, how long the texts, how it is trained."""
+    """How much data to use, how long texts may be, how to train."""
 
     data: Data
     lengths: Lengths
@@ -123,14 +123,13 @@ class Params(Strict):
             table = getattr(self, f"{switch}s")
             if getattr(self, switch) not in table:
                 chosen = getattr(self, switch)
-                raise Refused(switch, f"{show(chosen)} is no entry of {switch}s", allowed(chosen, table))
+                raise Refused(switch, f"{show(chosen)} is not an entry of {switch}s", allowed(chosen, table))
         method, longest = self.chosen_method, self.chosen_protocol.lengths.query_tokens
         if isinstance(method, Soft) and method.prompt_tokens < longest:
             raise Refused(
                 f"methods.{self.method}.prompt_tokens",
-                f"{method.prompt_tokens} rows are fewer than the {longest} of "
-                f"protocols.{self.protocol}.lengths.query_tokens",
-                "raise the one or lower the other",
+                f"{method.prompt_tokens} is less than the {longest} of protocols.{self.protocol}.lengths.query_tokens",
+                "raise prompt_tokens or lower query_tokens",
             )
         return self
 
@@ -159,7 +158,7 @@ def parse_params(value: Any) -> Params:
     """Check what was read from params.yaml.
 
     Raises:
-        StageError: it names the first offending key, the value found and what is allowed.
+        StageError: a key or value is wrong; the message has the first such key, the value found and what is allowed.
     """
     try:
         return Params.model_validate(value)
@@ -169,10 +168,10 @@ def parse_params(value: Any) -> Params:
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:
-    """Read params.yaml with the parser that DVC itself uses: 1e-5 is a float, a key given twice is refused.
+    """Read params.yaml with the parser that DVC itself uses: 1e-5 is a float, a duplicate key is refused.
 
     Raises:
-        StageError: the file is missing, no YAML, or one of its values is not allowed.
+        StageError: the file is missing or not YAML, or one of its values is not allowed.
     """
     try:
         value = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
@@ -182,10 +181,10 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         raise StageError(path, f"not UTF-8 ({error.reason} at byte {error.start})", "save it as UTF-8") from None
     except MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        problem = one_line(str(error.problem)).partition(" with value ")[0]  # of a duplicate key: no values here
-        raise StageError(f"{path}{line}", problem, "mend the YAML") from None
+        problem = one_line(str(error.problem)).partition(" with value ")[0]  # do not show the values of a duplicate key
+        raise StageError(f"{path}{line}", problem, "fix the YAML") from None
     except YAMLError as error:
-        raise StageError(path, redact(one_line(str(error))), "mend the YAML") from None
-    except (RecursionError, ValueError):  # ValueError: more digits than Python reads, a 13th month
-        raise StageError(path, "nested too deeply, or a number or date that is none", "mend the YAML") from None
+        raise StageError(path, redact(one_line(str(error))), "fix the YAML") from None
+    except (RecursionError, ValueError):  # ValueError: a number with too many digits, a 13th month
+        raise StageError(path, "nested too deeply, or an impossible number or date", "fix the YAML") from None
     return parse_params(value)

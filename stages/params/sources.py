@@ -1,4 +1,4 @@
-"""The entries of `datasets` and `models` in params.yaml: where the files come from, and that they are pinned."""
+"""The entries of `datasets` and `models` in params.yaml: where files come from; every file must be pinned."""
 
 import re
 from collections.abc import Iterable
@@ -26,9 +26,9 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".msgpack", ".h5", ".joblib", ".npy", ".npz")
 MODEL_SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".jinja")
 SUFFIXES = {"chitchat": ".json", "eou": ".txt", "jsonl": ".jsonl", "parquet": ".parquet"}  # of corpora, by format
-END_OF_TEXT = "<end-of-text>"  # in a row format: the end-of-text token of the model, whatever it is called there
-CHAT_TEMPLATE = "chat-template"  # as a row format: the one that the tokenizer brings
-RESERVED = ("manifest.json", "adapter_config.json")  # ours; and transformers would fetch the base that it names
+END_OF_TEXT = "<end-of-text>"  # in a row format: the model's end-of-text token, whatever its name
+CHAT_TEMPLATE = "chat-template"  # as a row format: the tokenizer's chat template
+RESERVED = ("manifest.json", "adapter_config.json")  # our own; transformers would fetch the model named in the other
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class Source:
 
 
 def parse_source(text: str) -> Source:
-    """Take a source apart.
+    """Split a source into its parts.
 
     Raises:
-        Refused: it is not of one of the four forms in `GRAMMAR`.
+        Refused: it has none of the four forms in `GRAMMAR`.
     """
     kind, _, rest = text.partition(":")
     if kind not in GRAMMAR:
@@ -65,7 +65,7 @@ def check_path(key: str, path: str) -> None:
     """
     parts = path.split("/")
     if path.startswith("/") or not all(parts) or {".", ".."} & set(parts) or re.search(r"[\\\0]", path):
-        raise Refused(key, f"found {path!r}", "give a path inside the source: no leading /, no .., no empty part")
+        raise Refused(key, f"found {path!r}", "use a path inside the source: no leading /, no .., no empty part")
 
 
 class SourceFile(Strict):
@@ -95,15 +95,15 @@ class Split(Strict):
 
 
 def check_files(source: Source, files: Iterable[tuple[str, SourceFile]], names_are_paths: bool) -> None:
-    """Refuse files that are not pinned or that do not say where they lie in the source.
+    """Refuse files that are not pinned or that do not say where they are in the source.
 
     Args:
         source: where they come from.
         files: their names and entries.
-        names_are_paths: a file without `path` lies in the source under its name.
+        names_are_paths: the name of a file without `path` is its path in the source.
 
     Raises:
-        Refused: naming the file's key.
+        Refused: a file is wrong; the error names its key.
     """
     for name, file in files:
         _check_pinned(source, f"files.{name}", file)
@@ -119,7 +119,7 @@ def check_files(source: Source, files: Iterable[tuple[str, SourceFile]], names_a
 def _check_pinned(source: Source, key: str, file: SourceFile) -> None:
     if source.kind == "hub":
         if not COMMIT.fullmatch(source.revision) and not (file.sha256 or file.member_sha256):
-            found = f"missing, and revision {source.revision!r} can move"
+            found = f"missing, and revision {source.revision!r} can change"
             raise Refused(f"{key}.sha256", found, "add it (or member_sha256), or use the 40 hex digits of a commit")
     elif file.sha256 is None:
         how = f"`sha256sum {source.place}/{file.path or key.rpartition('files.')[2]}` prints it"
@@ -129,7 +129,7 @@ def _check_pinned(source: Source, key: str, file: SourceFile) -> None:
 
 
 class RowFormatText(Strict):
-    """What stands around query and response when they are given to a model; stages/language_model/row_format.py."""
+    """The text around query and response in the model's input; see stages/language_model/row_format.py."""
 
     prefix: str = ""
     separator: str
@@ -143,10 +143,10 @@ class Dataset(Strict):
     source: str
     files: dict[Literal["train", "validation", "test", "all"], SourceFile]
     split: Split | None = None
-    messages: Literal["one", "joined"] | None = None  # of chitchat: turns of one message alone, or joined ones too
+    messages: Literal["one", "joined"] | None = None  # only for chitchat; see params.yaml
 
     def file_name(self, split: str) -> str:
-        """Name of a corpus file in the folder of the download stage: its split and the suffix of its format."""
+        """Name of a corpus file in the download stage's folder: its split, with the suffix of the format."""
         return split + SUFFIXES[self.format]
 
     @model_validator(mode="after")
@@ -155,15 +155,15 @@ class Dataset(Strict):
         names = set(self.files)
         if names == {"all"}:
             if self.split is None:
-                raise Refused("split", "missing", "files has only `all`: say how many dialogues are set aside")
+                raise Refused("split", "missing", "files has only `all`: say how many dialogues to set aside")
         elif names != {"train", "validation", "test"}:
             found = f"found {', '.join(sorted(names))}"
             raise Refused("files", found, "it must be train, validation and test, or all with split")
         elif self.split is not None:
-            raise Refused("split", "the files are a split already", "remove it")
+            raise Refused("split", "the files are already split", "remove it")
         if (self.messages is None) == (self.format == "chitchat"):
-            found = "missing" if self.messages is None else f"turns have one message in format {self.format}"
-            remedy = "write one, or joined" if self.messages is None else "remove it"
+            found = "missing" if self.messages is None else f"not used with format {self.format}"
+            remedy = "set it to one or joined" if self.messages is None else "remove it"
             raise Refused("messages", found, remedy)
         return self
 
@@ -194,11 +194,11 @@ class Model(Strict):
     def _check_name(self, key: str, name: str) -> None:
         subject, suffix = f"files.{key}", PurePosixPath(name).suffix.lower()
         if name == key and ("/" in name or name.lower() in RESERVED):
-            raise Refused(subject, f"{name!r} is no name for a model's file", "give a plain file name")
+            raise Refused(subject, f"{name!r} is not a name for a model's file", "use a plain file name")
         check_path(subject, name)
         if suffix in PICKLES:
-            found = f"{name!r} can hold a pickle, which runs code when it is loaded"
-            raise Refused(subject, found, "use the model.safetensors of this model, or a GGUF file")
+            found = f"{name!r} can hold a pickle, which can run code when it is loaded"
+            raise Refused(subject, found, "use this model's model.safetensors, or a GGUF file")
         suffixes = (".gguf",) if self.format == "gguf" else MODEL_SUFFIXES
         if suffix not in suffixes:
-            raise Refused(subject, f"{name!r} is not read with format {self.format}", f"allowed: {', '.join(suffixes)}")
+            raise Refused(subject, f"{name!r} does not fit format {self.format}", f"allowed: {', '.join(suffixes)}")

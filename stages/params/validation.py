@@ -1,4 +1,4 @@
-"""Strict models for params.yaml, and their errors in words: which key, what was found, what is allowed."""
+"""Strict models for params.yaml, and readable errors: the key, what was found, what is allowed."""
 
 import difflib
 import re
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from stages.plumbing.errors import one_line
 
 LONGEST_VALUE = 60
-LARGEST = 2**31 - 1  # of a number of things
+LARGEST = 2**31 - 1  # limit of every count
 SECRET_NAMES = re.compile(r"token|passw|secret|credential|api_?key", re.IGNORECASE)
 EXPECTED = {
     "model_type": "a table of keys (`key: value` lines)",
@@ -34,7 +34,7 @@ class Strict(BaseModel):
 
 
 class Refused(ValueError):
-    """A value that a validator does not allow; `key` is relative to the model that the validator belongs to."""
+    """A validator does not allow a value; `key` is relative to the validator's model."""
 
     def __init__(self, key: str, found: str, remedy: str) -> None:
         super().__init__(f"{key}: {found}; {remedy}")
@@ -42,14 +42,14 @@ class Refused(ValueError):
 
 
 def redact(text: str) -> str:
-    """Text that may be shown: names and passwords in addresses, their queries, and access tokens become ***."""
+    """Make a text safe to show: replace user names, passwords and queries in URLs, and access tokens, by ***."""
     text = re.sub(r"//[^/@\s]+@", "//***@", text)
     text = re.sub(r"((?:https?://|url: /)[^\s?'\"]*)\?[^\s'\"]+", r"\1?***", text)
     return re.sub(r"\bhf_\w{8,}", "hf_***", text)
 
 
 def show(value: object, key: str = "") -> str:
-    """A found value for a message: short, with no secret in it."""
+    """A value for a message: short, and without secrets."""
     if value is None:
         return "nothing"
     if isinstance(value, dict | list):
@@ -62,14 +62,14 @@ def show(value: object, key: str = "") -> str:
 
 
 def allowed(found: object, names: Iterable[str]) -> str:
-    """The nearest of the allowed names, and all of them."""
+    """Advice for a wrong name: the closest allowed name, and all allowed names."""
     names = list(names)
     near = difflib.get_close_matches(str(found), names, n=1, cutoff=0.5)
     return (f"did you mean {near[0]!r}? " if near else "") + f"allowed: {', '.join(names)}"
 
 
 def explain(model: type[BaseModel], error: ValidationError) -> tuple[str, str, str]:
-    """The first of pydantic's errors as (key, what was found, what to do); the key is "" for the whole."""
+    """The first of pydantic's errors as (key, what was found, what to do); the key is "" for the whole file."""
     details = error.errors()
     first = details[0]
     keys, place = _locate(model, first["loc"])
@@ -104,7 +104,7 @@ def _words(error: Any, keys: list[str], place: Any) -> tuple[str, str, str]:
 
 
 def _locate(annotation: Any, location: Sequence[int | str]) -> tuple[list[str], Any]:
-    """The keys of pydantic's location without the tags of unions, and the type of the place that holds the last."""
+    """The keys in pydantic's location, without the tags of unions, and the type that contains the last key."""
     keys: list[str] = []
     place = annotation
     for part in location:
@@ -115,7 +115,7 @@ def _locate(annotation: Any, location: Sequence[int | str]) -> tuple[list[str], 
 
 
 def _step(annotation: Any, part: str) -> tuple[Any, Any, bool]:
-    """One step down: the type stepped from, the type stepped to, and whether `part` is a key (or a union's tag)."""
+    """One step down: the type before it, the type after it, and whether `part` is a key (else it is a union's tag)."""
     while get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     if get_origin(annotation) in (Union, UnionType):

@@ -1,4 +1,4 @@
-"""How every command starts and ends: its arguments, its signals, one line on stderr for an error, its exit code."""
+"""How every command starts and ends: its arguments, signals, the one line on stderr for an error, the exit code."""
 
 import argparse
 import os
@@ -13,18 +13,18 @@ from stages.plumbing.errors import DEBUG_VARIABLE, describe, one_line
 from stages.plumbing.locks import lock
 from stages.plumbing.signals import Terminated, ignore_signals, raise_on_signals, stop_with_dvc
 
-LOCKS = Path(".state/locks")  # of the stages at work in this folder
+LOCKS = Path(".state/locks")  # one per stage that is running in this folder
 
 
 def whole_number(low: int, high: int = 2**31 - 1) -> Callable[[str], int]:
-    """A whole number from `low` to `high`, for argparse."""
+    """A type for argparse: whole numbers from `low` to `high`."""
 
     def parse(text: str) -> int:
         if not low <= (value := int(text)) <= high:
             raise argparse.ArgumentTypeError(f"found {text}; it must be from {low} to {high}")
         return value
 
-    parse.__name__ = "whole number"  # argparse says: invalid whole number value
+    parse.__name__ = "whole number"  # argparse's message: invalid whole number value
     return parse
 
 
@@ -33,7 +33,7 @@ def _parse(name: str, parser: argparse.ArgumentParser) -> argparse.Namespace:
         print(f"ERROR {name}: command line: {one_line(message)}; see --help", file=sys.stderr)
         sys.exit(2)
 
-    parser.prog = f"python -m stages.{name.replace('-', '_')}"  # argparse itself would say __main__.py
+    parser.prog = f"python -m stages.{name.replace('-', '_')}"  # argparse's own default is __main__.py
     parser.error = refuse  # type: ignore[method-assign]
     parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
     return parser.parse_args()
@@ -50,8 +50,8 @@ def _run(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespa
 
 def _fail(name: str, text: str) -> None:
     try:
-        sys.stdout.flush()  # first, so that in a log of both the error is the last line
-    except OSError:  # or Python tries once more at its end
+        sys.stdout.flush()  # first, so that the error is the last line if both go to one log
+    except OSError:  # give up on stdout, or Python tries to flush it again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     print(f"ERROR {name}: {text}", file=sys.stderr, flush=True)
 
@@ -61,18 +61,18 @@ def run_stage(
 ) -> NoReturn:
     """Parse the arguments, run `main` and exit: 0 when done, 1 on an error, 130 after Ctrl-C, 143 after SIGTERM.
 
-    The last line on stderr of a failed stage is `ERROR <stage>: <file or key>: <what was found>; <what to do>`;
-    the traceback comes before it only with --debug or DIALOG_PROMPTING_DEBUG=1. alone: a second one of that name in
-    the same folder is refused, so that what an earlier run has left at work shares no file with the next.
+    The last line on stderr of a failed stage is `ERROR <stage>: <file or key>: <what was found>; <what to do>`.
+    A traceback comes before it only with --debug or DIALOG_PROMPTING_DEBUG=1. With `alone`, a second command of that
+    name in the same folder is refused, so that a process left over from an earlier run shares no file with this one.
     """
     arguments = _parse(name, parser)
     debug = arguments.debug or os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
     try:
         _run(main, arguments, name if alone else None)
     except (KeyboardInterrupt, Terminated) as stop:
-        _fail(name, "stopped by a signal: what was finished is kept; run it again to go on")
+        _fail(name, "stopped by a signal: finished work is kept; run it again to go on")
         sys.exit(130 if isinstance(stop, KeyboardInterrupt) else 143)
-    except Exception as error:  # the boundary: every error becomes one line
+    except Exception as error:  # here every error becomes one line
         ignore_signals()
         if debug:
             traceback.print_exc()

@@ -1,18 +1,18 @@
-"""Error messages: what a failed stage says in one line, and how errors of libraries are told apart."""
+"""Error messages: the one line that a failed stage prints, and how to recognise errors of libraries."""
 
 import errno
 import os
 import re
 
 DEBUG_VARIABLE = "DIALOG_PROMPTING_DEBUG"
-NO_MEMORY = re.compile(  # of the CPU's allocator, an accelerator and its libraries, threads, oneDNN, mapped files
+NO_MEMORY = re.compile(  # messages of the CPU's allocator, GPU libraries, threads, oneDNN, mapped files
     "not enough memory|out of memory|_ALLOC_FAILED|can't start new thread|could not create a primitive(?! descriptor)"
     "|Cannot allocate memory"
 )
 
 
 class StageError(Exception):
-    """Something a user can fix: which file or key, what was found there and what to do about it."""
+    """An error that a user can fix: the file or key, what was found there, and what to do about it."""
 
     def __init__(self, subject: object, found: str, remedy: str) -> None:
         super().__init__(f"{subject}: {found}; {remedy}")
@@ -20,12 +20,12 @@ class StageError(Exception):
 
 
 def one_line(text: str) -> str:
-    """Whitespace, line breaks included, becomes single spaces: an error message is one line."""
+    """Replace white space, line breaks included, by single spaces: an error message is one line."""
     return " ".join(text.split())
 
 
 def system_error(error: BaseException) -> int | None:
-    """The errno behind an error, also of libraries in Rust, which have it in their message alone."""
+    """The errno of an error; libraries written in Rust have it only in their message."""
     if isinstance(error, OSError):
         return error.errno
     found = re.search(r"\(os error (\d+)\)", str(error))
@@ -33,9 +33,9 @@ def system_error(error: BaseException) -> int | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory, of the machine or of its accelerator, is used up.
+    """Whether an error means that the memory of the machine or of its accelerator is used up.
 
-    What says it with a RuntimeError is told by its words; PyTorch, which has a class for it, is not imported here.
+    A RuntimeError is recognised by its message, PyTorch's own class by its name, so that PyTorch is not imported here.
     """
     said = isinstance(error, RuntimeError | OSError) and NO_MEMORY.search(str(error)) is not None
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
@@ -48,13 +48,13 @@ def describe(error: BaseException) -> str:
         return one_line(str(error))
     if is_out_of_memory(error):
         remedy = "close other programs, or lower protocols.<name>.training.batch_size or runtime.decode_rows"
-        return f"memory: not enough of it; {remedy}"
+        return f"memory: not enough; {remedy}"
     if (number := system_error(error)) is not None:
-        subject = getattr(error, "filename", None) or "standard output or a file"  # ours are all named
+        subject = getattr(error, "filename", None) or "standard output or a file"  # the stages name all of their files
         if number in (errno.ENOSPC, errno.EDQUOT):
             return f"{subject}: no space left on the device; free some and run the same command again"
         if number == errno.EFBIG:
-            return f"{subject}: larger than files may be here; raise that limit (ulimit -f) and run it again"
+            return f"{subject}: larger than the limit on file size; raise the limit (ulimit -f) and run it again"
         return f"{subject}: {one_line(os.strerror(number))}; check that path and its permissions"
     return (
         f"{type(error).__name__}: {one_line(str(error)) or 'no message'}; "

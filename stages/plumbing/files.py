@@ -1,4 +1,4 @@
-"""The one way to write (whole or not at all) and the one way to read what a stage wrote (checked by sha256)."""
+"""How all stages write files (completely or not at all) and read what a stage wrote (after a check of the sha256)."""
 
 import glob
 import hashlib
@@ -14,15 +14,15 @@ from stages.plumbing.errors import StageError, system_error
 
 MANIFEST = "manifest.json"
 STATE_VARIABLE = "DIALOG_PROMPTING_STATE"
-# DVC trusts a file of its cache that is read-only, or of which it knows the time; of all others it checks the hash.
-HEAL = (
-    "it is damaged, perhaps in DVC's cache too: let DVC check that, then make it anew: rm -rf {folder}; "
+# DVC checks the hash of a file in its cache only if the file is writable and DVC does not know its modification time.
+REPAIR = (
+    "it is damaged, perhaps in DVC's cache too: make DVC check its cache and produce it again: rm -rf {folder}; "
     'find "$(dvc cache dir)" -type f -exec chmod u+w {{}} + -exec touch {{}} +; dvc repro'
 )
 
 
 def state_folder() -> Path:
-    """Where what was stopped has left what it goes on from: .state, or the folder that DIALOG_PROMPTING_STATE names."""
+    """Where a stopped command keeps the state from which it goes on: DIALOG_PROMPTING_STATE, or else .state."""
     return Path(os.environ.get(STATE_VARIABLE) or ".state")
 
 
@@ -42,7 +42,7 @@ def fsync_path(path: Path) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole: temporary name, fsync, rename. A reader sees the old content or the new, never a part."""
+    """Write a file by temporary name, fsync and rename: a reader sees the old content or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path)
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
@@ -60,12 +60,12 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def to_json(value: Any) -> str:
-    """JSON as every file here has it: indented, keys in the order given, no NaN, a final line break."""
+    """JSON in the form that all files here have: indented, keys in the order given, no NaN, a final line break."""
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file whole."""
+    """Write a JSON file with `write_bytes`."""
     write_bytes(path, to_json(value).encode())
 
 
@@ -75,9 +75,9 @@ def _own_hash(manifest: dict[str, Any]) -> str:
 
 
 def write_manifest(folder: Path, **facts: Any) -> None:
-    """Record size and sha256 of every file under `folder` in `folder/manifest.json`, written last and flushed.
+    """Record `facts`, and size and sha256 of every file under `folder`, in `folder/manifest.json`; write it last.
 
-    The manifest's own sha256 stands in it too: a damaged fact is found like a damaged file.
+    The manifest contains its own sha256 too, so damage to a fact is found like damage to a file.
     """
     files = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST):
@@ -88,9 +88,9 @@ def write_manifest(folder: Path, **facts: Any) -> None:
 
 
 def remove_leftovers(target: Path) -> None:
-    """Remove what processes that were killed have left of `target` under temporary names."""
+    """Remove the temporary files and folders that killed processes left of `target`."""
     for path in target.parent.glob(f".tmp-*-{glob.escape(target.name)}"):
-        process = path.name.split("-")[1]  # in a container the new process often has the number of the old one
+        process = path.name.split("-")[1]  # in a container, a new process often has the number of a killed one
         if process != str(os.getpid()) and Path("/proc", process).exists():
             continue
         if path.is_dir():
@@ -101,13 +101,13 @@ def remove_leftovers(target: Path) -> None:
 
 @contextmanager
 def output_folder(target: Path, **facts: Any) -> Iterator[Path]:
-    """Yield a temporary folder that becomes `target`, with a manifest, only if the block ends well.
+    """Yield a temporary folder; if the block ends without an error, add a manifest and rename the folder to `target`.
 
-    Until then an earlier `target` stays as it is; after an error the temporary folder is gone. `facts` go into the
-    manifest beside the files.
+    Until then an earlier `target` stays as it is. After an error the temporary folder is removed. `facts` go into the
+    manifest.
 
     Raises:
-        OSError: named after `target` where the system gave no name, or that of the temporary folder.
+        OSError: its file name is `target` if the system gave none, and `target` in place of the temporary folder.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(target)
@@ -127,7 +127,7 @@ def output_folder(target: Path, **facts: Any) -> Iterator[Path]:
         name = str(getattr(error, "filename", None) or target).replace(str(temporary), str(target))
         raise OSError(number, os.strerror(number), name) from error
     finally:
-        if old.exists() and not target.exists():  # a signal came between the two renames
+        if old.exists() and not target.exists():  # stopped between the two renames
             old.replace(target)
         shutil.rmtree(old, ignore_errors=True)
         shutil.rmtree(temporary, ignore_errors=True)
@@ -142,13 +142,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_bytes())
-        sound = isinstance(manifest, dict) and manifest.pop("sha256", None) == _own_hash(manifest)
+        intact = isinstance(manifest, dict) and manifest.pop("sha256", None) == _own_hash(manifest)
     except FileNotFoundError:
         raise StageError(path, "missing", "run `dvc repro`, which makes it") from None
     except (ValueError, RecursionError) as error:
-        raise StageError(path, f"not JSON ({error})", HEAL.format(folder=folder)) from None
-    if not sound:
-        raise StageError(path, "its sha256 is not the one that it says", HEAL.format(folder=folder))
+        raise StageError(path, f"not JSON ({error})", REPAIR.format(folder=folder)) from None
+    if not intact:
+        raise StageError(path, "its sha256 differs from the one recorded in it", REPAIR.format(folder=folder))
     checked: dict[str, Any] = manifest
     return checked
 
@@ -159,25 +159,25 @@ def check_folder(folder: Path) -> dict[str, Any]:
     DVC does not verify what it checks out of its cache, so each stage checks what it reads.
 
     Raises:
-        StageError: a file is missing, has another size or another sha256, or is none of the stage's; the message says
-            how to heal it.
+        StageError: a file is missing, has another size or sha256, or was not written by the stage; the message says
+            how to repair it.
     """
-    manifest, heal = read_manifest(folder), HEAL.format(folder=folder)
+    manifest, remedy = read_manifest(folder), REPAIR.format(folder=folder)
     for name, expected in manifest["files"].items():
         path = folder / name
         if not path.is_file():
-            raise StageError(path, "missing, though its manifest names it", heal)
+            raise StageError(path, "missing, though the manifest names it", remedy)
         if (size := path.stat().st_size) != expected["bytes"]:
-            raise StageError(path, f"{size} bytes where its manifest says {expected['bytes']}", heal)
+            raise StageError(path, f"{size} bytes, but the manifest has {expected['bytes']}", remedy)
         if sha256_of(path) != expected["sha256"]:
-            raise StageError(path, "its sha256 is not the one in its manifest", heal)
+            raise StageError(path, "its sha256 is not the one in its manifest", remedy)
     for path in sorted(folder.rglob("*")):
         if not path.is_dir() and path.relative_to(folder).as_posix() not in {MANIFEST, *manifest["files"]}:
-            raise StageError(path, "no file that its stage wrote", "remove it")
+            raise StageError(path, "not written by the stage", "remove it")
     return manifest
 
 
 def files_hash(manifest: dict[str, Any]) -> str:
-    """Hex sha256 of the names and sha256 of the files in a stage's manifest: the identity of a model or a data set."""
+    """Hex sha256 over the names and sha256 of all files in a manifest: identifies a model or a data set."""
     files = {name: facts["sha256"] for name, facts in manifest["files"].items()}
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""One process at a time: a lock that ends with its process, however it ends, and names the one that holds it."""
+"""One process at a time: a lock that names its holder and ends with it, however that process ends."""
 
 import fcntl
 import os
@@ -12,12 +12,12 @@ from typing import IO
 from stages.plumbing.errors import StageError
 
 SECONDS_VARIABLE = "DIALOG_PROMPTING_LOCK_SECONDS"
-SECONDS = 10.0  # to wait for the lock: a stage whose DVC was killed takes a few to notice and to stop
+SECONDS = 10.0  # to wait for the lock: a stage whose DVC was killed needs a few to notice and stop
 
 
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Hold the lock at `path` for the length of the block.
+    """Hold the lock at `path` during the block.
 
     Raises:
         StageError: another process holds it; the message names that process and its machine.

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress of long work: a bar on a terminal, otherwise a plain line from time to time."""
 
 import sys
 import time
@@ -19,7 +19,7 @@ def duration(seconds: float) -> str:
 class Progress:
     """`with Progress(total, "epoch 1", "pairs") as progress: ... progress.advance(8)`.
 
-    Shows how far, how fast and how long it will take, on stderr.
+    Shows the progress, the speed and the time left, on stderr.
     """
 
     def __init__(self, total: int, title: str, unit: str, done: int = 0) -> None:
@@ -37,7 +37,7 @@ class Progress:
         return self
 
     def advance(self, count: int, note: str = "") -> None:
-        """Count `count` units as done; `note` (a loss, a score) stands at the end of the line."""
+        """Count `count` units as done; `note` (a loss, a score) is shown at the end of the line."""
         self.done += count
         self.note = note or self.note
         if self.bar is not None:

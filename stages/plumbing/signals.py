@@ -1,4 +1,4 @@
-"""Signals: a stage that is told to stop, by Ctrl-C, SIGTERM or the death of its DVC, first saves what is under way."""
+"""Signals: a stage that must stop (Ctrl-C, SIGTERM, or its DVC was killed) first saves its work."""
 
 import os
 import signal
@@ -8,15 +8,15 @@ from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import NoReturn
 
-SECONDS_BETWEEN_LOOKS = 0.25  # at the processes above this one
+SECONDS_BETWEEN_LOOKS = 0.25  # how often to look at the parent processes
 
 
 class Terminated(BaseException):
-    """SIGTERM was received. Like KeyboardInterrupt it is no Exception, so that no handler swallows it."""
+    """SIGTERM was received. Like KeyboardInterrupt, it is not an Exception, so `except Exception` does not catch it."""
 
 
 def ignore_signals() -> None:
-    """From the first signal on: a second one must not interrupt the saving and tidying that the first one started."""
+    """Called at the first signal: a second one must not interrupt the saving and cleaning up."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
 
@@ -27,9 +27,9 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def raise_on_signals() -> None:
-    """From now on SIGTERM raises Terminated and Ctrl-C KeyboardInterrupt; a signal that is ignored stays ignored."""
+    """From now on SIGTERM raises Terminated and Ctrl-C KeyboardInterrupt; an ignored signal stays ignored."""
     for number in (signal.SIGTERM, signal.SIGINT):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as SIGINT is for what a script runs in the background
+        if signal.getsignal(number) is not signal.SIG_IGN:  # SIGINT is ignored in background jobs of a script
             signal.signal(number, _stop)
 
 
@@ -38,8 +38,8 @@ def _is_dvc(name: str) -> bool:
 
 
 def _up_to_dvc() -> list[tuple[int, str]]:
-    """Number and name of the processes above this one, from its parent (a shell, or DVC) to DVC; if it is there."""
-    import psutil  # only under DVC, which needs it itself
+    """Number and name of the processes above this one, from its parent (a shell, or DVC) up to DVC, if it is there."""
+    import psutil  # used only under DVC, which needs it too
 
     chain: list[tuple[int, str]] = []
     number = os.getppid()
@@ -52,23 +52,23 @@ def _up_to_dvc() -> list[tuple[int, str]]:
 
 
 def _is_orphan() -> bool:
-    """Whether the parent is none that runs commands: the first of all processes, or one of another session."""
+    """Whether the process that started this one is gone: the parent is process 1 or belongs to another session."""
     with suppress(OSError):
         return os.getppid() == 1 or os.getsid(os.getppid()) != os.getsid(0)
     return True
 
 
 def stop_with_dvc() -> None:
-    """Under DVC, stop when it has died: it does not supervise its children, and the next `dvc repro` starts another.
+    """If DVC runs this process, stop when DVC dies: it leaves its children running, and the next one starts another.
 
-    Sends this process SIGTERM, so that it saves and ends as on any other request to stop. DVC runs a command in a
-    shell, which replaces itself by the command or stands between the two; and DVC may have died before this is called,
-    while libraries were loaded.
+    A thread sends SIGTERM to this process, which then saves and ends as usual. DVC runs a command in a shell, which
+    either replaces itself by the command or is the parent in between. DVC may even have died before this call, while
+    libraries were loaded.
     """
     if "DVC_STAGE" not in os.environ:
         return
     chain = _up_to_dvc()
-    if not (chain and _is_dvc(chain[-1][1])):  # another program that uses DVC as a library, or none
+    if not (chain and _is_dvc(chain[-1][1])):  # no DVC: another program uses it as a library, or it died
         chain = [] if _is_orphan() else chain[:1]
 
     def watch() -> None:
@@ -82,8 +82,8 @@ def stop_with_dvc() -> None:
 class StopRequest:
     """`with StopRequest() as stop: ...; stop.check()`: a signal raises at the next check, not in the middle of a step.
 
-    It raises at the end of the block at the latest. A second signal changes nothing, so that it cannot interrupt the
-    saving that the first one caused.
+    At the latest, it raises at the end of the block. A second signal is ignored, so it cannot interrupt the saving
+    that the first one caused.
     """
 
     def __init__(self) -> None:
@@ -98,7 +98,7 @@ class StopRequest:
         self.received = self.received or number
 
     def check(self) -> None:
-        """Raise Terminated or KeyboardInterrupt if such a signal has come."""
+        """Raise Terminated or KeyboardInterrupt if the signal for it was received."""
         if self.received == signal.SIGTERM:
             raise Terminated
         if self.received == signal.SIGINT:

@@ -1,10 +1,10 @@
-"""The report: every experiment that there is beside the paper's own numbers, as Markdown and as one HTML file.
+"""Report all experiments, compared with the paper's numbers, as Markdown and as one HTML file.
 
     python -m stages.report              writes metrics/report.md, metrics/report.html and metrics/report/*.svg
     python -m stages.report --table      prints the README's table: the methods with the parameters of params.yaml
 
-It reads what DVC has (experiments, the last commit's results, the workspace) and runs nothing. The same experiments
-give the same bytes.
+It reads what DVC has (experiments, the results in commits, the workspace) and runs nothing. The same experiments give
+the same bytes.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from stages.report.write import write_report
 
 def main(arguments: argparse.Namespace) -> None:
     """Collect, write."""
-    load_params()  # refuses what is not a project, or a broken one
+    load_params()  # an error if this is not a project, or params.yaml is wrong
     collection = collect(Path.cwd(), state_folder())
     if arguments.table:
         print(methods_table(collection, YAML(typ="safe").load(PARAMS_FILE)))
@@ -33,5 +33,5 @@ def main(arguments: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("metrics"), help="folder to write to (default: %(default)s)")
-    parser.add_argument("--table", action="store_true", help="print the table of the README and write nothing")
+    parser.add_argument("--table", action="store_true", help="print the README's table and write nothing")
     run_stage("report", parser, main)

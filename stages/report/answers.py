@@ -1,4 +1,4 @@
-"""What the runs answered, as far as DVC's cache has it, and which test pairs their training regime gives away."""
+"""The responses of the runs, if DVC's cache has them, and the test pairs that their training regime gives away."""
 
 from dataclasses import dataclass, field
 from itertools import compress
@@ -14,17 +14,17 @@ from stages.score.leakage import Leakage, exact_leakage, near_leakage
 from stages.score.variety import DIGITS
 
 PARTS = ("all", "unseen", "unlike")
-FEWEST = 10  # pairs: with one, every draw of the bootstrap is the same, and any difference looks certain
+MIN_PAIRS = 10  # with a single pair, all draws of the bootstrap are equal, and any difference looks certain
 RESPONSES = "data/greedy_generate/responses.jsonl"
 
 
 class NotMeasured(Exception):
-    """Why a comparison cannot be made."""
+    """A comparison cannot be made; the message says why."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """BLEU-4 of two runs on the same pairs, and how often chance alone makes such a difference."""
+    """BLEU-4 of two runs on the same pairs, and how often chance alone makes such a difference (p)."""
 
     first: float
     second: float
@@ -33,18 +33,18 @@ class Comparison:
 
 
 def check_pairs(count: int) -> None:
-    """Refuse a part of the test pairs that says nothing.
+    """Refuse a part of the test set that is too small to measure anything.
 
     Raises:
-        NotMeasured: it is smaller than FEWEST.
+        NotMeasured: it has fewer than MIN_PAIRS pairs.
     """
-    if count < FEWEST:
+    if count < MIN_PAIRS:
         raise NotMeasured(f"{count} such pairs, too few" if count else "no such pairs")
 
 
 @dataclass
 class Answers:
-    """Reads each file once, however many comparisons need it."""
+    """The responses and training data of runs; reads each file only once."""
 
     responses: dict[str, list[Response]] = field(default_factory=dict)
     parts: dict[tuple[str, str], Flags] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class Answers:
         """The responses of a run.
 
         Raises:
-            NotMeasured: they are not in the cache, or are not those that its scores are about.
+            NotMeasured: they are not in the cache, or they are not the ones that were scored.
         """
         if run.name not in self.responses:
             found = run.files.records(RESPONSES, Response)
@@ -62,12 +62,12 @@ class Answers:
                 raise NotMeasured("responses not in the cache")
             score = bleu([each.response for each in found], [each.reference for each in found])
             if round(score, DIGITS) != run.rows["test"]["bleu4"]:
-                raise NotMeasured(f"the responses of {run.name} score {score:.6f}, its metrics say otherwise")
+                raise NotMeasured(f"the responses of {run.name} score {score:.6f}, but its metrics differ")
             self.responses[run.name] = found
         return self.responses[run.name]
 
     def training_turns(self, run: Run) -> frozenset[str] | None:
-        """The turns of the training regime of a run; None if they are not in the cache."""
+        """The turns of a run's training regime; None if they are not in the cache."""
         if run.data not in self.turns:
             found = run.files.records("data/subset/turns.jsonl", Dialogue)
             known = None if found is None else frozenset(single_line(turn) for each in found for turn in each.turns)
@@ -75,7 +75,7 @@ class Answers:
         return self.turns[run.data]
 
     def part(self, run: Run, name: str) -> Flags:
-        """Which of the test pairs of a run belong to a part, [N]: stages/score/scorer.py says what the parts are.
+        """Which test pairs of a run belong to a part, [N]; stages/score/scorer.py defines the parts.
 
         Raises:
             NotMeasured: the training pairs are not in the cache.
@@ -94,15 +94,15 @@ class Answers:
         return found.unseen
 
     def common(self, first: Run, second: Run, part: str) -> tuple[list[str], list[str], list[str]]:
-        """The responses of both runs, and the references, on the test pairs that belong to a part for both.
+        """The responses of both runs, and the references, for the test pairs that belong to the part in both runs.
 
         Raises:
-            NotMeasured: something is not in the cache, they answer other pairs, or the part has too few pairs.
+            NotMeasured: something is not in the cache, the runs have different test pairs, or the part has too few.
         """
         answers = [self.of(first), self.of(second)]
         asked = [[(each.dialogue, each.position, each.query, each.reference) for each in some] for some in answers]
         if asked[0] != asked[1]:
-            raise NotMeasured("they answered other pairs")
+            raise NotMeasured("their test pairs differ")
         chosen = self.part(first, part) & self.part(second, part)
         check_pairs(int(chosen.sum()))
         references = list(compress((each.reference for each in answers[0]), chosen))
@@ -110,16 +110,16 @@ class Answers:
         return a, b, references
 
     def compare(self, first: Run, second: Run, part: str) -> Comparison:
-        """BLEU-4 of two runs on a part of the test pairs; raises as `common`."""
+        """BLEU-4 of two runs on a part of the test pairs; raises what `common` raises."""
         a, b, references = self.common(first, second, part)
         scores = bleu(a, references), bleu(b, references)
         p = paired_test(a, b, references) if scores[0] != scores[1] else 1.0  # sacrebleu: 0.001 if all draws are equal
         return Comparison(*scores, p, len(references))
 
     def gain(self, first: Run, second: Run, part: str) -> tuple[float, float]:
-        """Bounds of the middle 95 % of resampled differences in BLEU-4, first less second; raises as `common`."""
+        """Bounds of the middle 95 % of resampled differences in BLEU-4, first minus second; raises like `common`."""
         *systems, references = self.common(first, second, part)
-        seed = first.switch("seed")  # the same for both: the same draws
+        seed = first.switch("seed")  # one seed, so that both get the same draws
         a, b = (resampled_bleu(sentence_counts(each, references), seed) for each in systems)
         low, high = np.quantile(np.subtract(a, b), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
         return float(low), float(high)

@@ -1,10 +1,10 @@
-"""The paper's claims (Sec. 5), one by one, against what was measured.
+"""Check the paper's claims (Sec. 5), one by one, against the measurements.
 
-A claim that one system scores above another holds if it does and chance makes such a difference in less than 5 % of the
-draws of a paired bootstrap, and does not hold if the other one is above by that measure. One that a system stops
-improving does not hold if a larger regime is better by that measure, and holds if the bootstrap excludes that any is
-better by more than `NEGLIGIBLE`. That no difference is seen is not enough, for few test pairs show none: then it is
-not contradicted. All of it is about one training run each.
+A claim that one system scores above another holds if it does, and if chance makes such a difference in less than 5 % of
+the draws of a paired bootstrap. It does not hold if, by the same measure, the other system is better. A claim that a
+system stops improving does not hold if a larger regime is better by that measure. It holds if the bootstrap excludes
+that any larger regime is better by more than `NEGLIGIBLE`. Seeing no difference is not enough, because few test pairs
+never show one: then the claim is not contradicted. All of this is about one training run per configuration.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ from stages.report.settings import Cell, Setting
 ALPHA = 0.05
 WHOLE, TURNING_POINT = 100.0, 30.0  # percent: the regimes that the claims are about
 HIGH = 0.90
-# Part of the BLEU-4 at 30 % of the data. In the paper soft prompts gain 3.6 % at most, dynamic prompts 45 and 49 %.
+# Share of the BLEU-4 at 30 % of the data. In the paper soft prompts gain at most 3.6 %, dynamic prompts 45 and 49 %.
 NEGLIGIBLE = 0.06
 HOLDS, OPEN, FAILS, NOT_MEASURED = VERDICTS = ("holds", "not contradicted", "does not hold", "not measured")
 PAPER = paper.paper_scores()
@@ -28,7 +28,7 @@ PAPER = paper.paper_scores()
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of a claim on a part of the test pairs, and the numbers that say so."""
+    """The verdict on a claim for one part of the test pairs, and the numbers behind it."""
 
     verdict: str
     numbers: str
@@ -36,7 +36,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim about a model, with a finding for each of `PARTS` and the paper's own numbers."""
+    """A claim about a model, with a finding for each of `PARTS`, and the paper's numbers."""
 
     text: str
     model: str
@@ -45,7 +45,7 @@ class Claim:
 
 
 def findings(judge: Callable[[str], Finding]) -> dict[str, Finding]:
-    """The verdict on each part; where something lacks, the reason."""
+    """The verdict on each part; if something is missing, the reason."""
     found = {}
     for part in PARTS:
         try:
@@ -68,7 +68,7 @@ def above(comparison: Comparison) -> bool:
 
 
 def ordered(comparison: Comparison) -> Finding:
-    """Whether the first system is above the second; within chance neither that nor the contrary is shown."""
+    """Judge whether the first system is above the second; a difference within chance shows neither."""
     higher = HOLDS if comparison.first > comparison.second else FAILS
     return Finding(OPEN if comparison.p >= ALPHA else higher, show(comparison))
 
@@ -83,7 +83,7 @@ class Judge:
         """The run of a configuration.
 
         Raises:
-            NotMeasured: there is none.
+            NotMeasured: there is no such run.
         """
         try:
             return self.setting.runs[Cell(model, method, regime)]
@@ -91,7 +91,7 @@ class Judge:
             raise NotMeasured(f"no run of {model}, {method}, {percent(regime)}") from None
 
     def named(self, method: str) -> list[str]:
-        """The methods of that name in the setting; the name itself if there are none."""
+        """The setting's methods of that name; if it has none, the name itself."""
         return [each for each in self.setting.methods if each.split(" ")[0] == method] or [method]
 
     def claims(self) -> Iterator[Claim]:
@@ -106,7 +106,7 @@ class Judge:
             yield self.models_ordering(method)
 
     def ordering(self, model: str, better: str, worse: str) -> Claim:
-        """One method scores above another, trained on all dialogues."""
+        """The claim that one method scores above another when both are trained on all dialogues."""
 
         def judge(part: str) -> Finding:
             return ordered(self.answers.compare(self.run(model, better, WHOLE), self.run(model, worse, WHOLE), part))
@@ -115,11 +115,11 @@ class Judge:
         return Claim(f"BLEU-4 at 100 %: {better} > {worse}", model, findings(judge), numbers)
 
     def stops(self, model: str, method: str) -> Claim:
-        """A method is no better with more than 30 % of the dialogues."""
+        """The claim that a method is no better with more than 30 % of the dialogues."""
 
         def judge(part: str) -> Finding:
             start = self.run(model, method, TURNING_POINT)
-            self.run(model, method, WHOLE)  # without it the claim is not about much
+            self.run(model, method, WHOLE)  # without this run there is too little to judge
             larger = [each for each in self.setting.regimes(model=model, method=method) if each > TURNING_POINT]
             runs = {regime: self.run(model, method, regime) for regime in larger}
             found = {regime: self.answers.compare(run, start, part) for regime, run in runs.items()}
@@ -136,7 +136,7 @@ class Judge:
         return Claim(text, model, findings(judge), numbers and f"{numbers} (100 % against 30 %)")
 
     def varied(self, model: str, method: str) -> Claim:
-        """Novelty and diversity stay above 0.90 in every regime."""
+        """The claim that novelty and diversity stay above 0.90 in every regime."""
         regimes = self.setting.regimes(model=model, method=method)
 
         def judge(part: str) -> Finding:
@@ -147,7 +147,7 @@ class Judge:
             if any(min(row["novelty"], row["diversity"]) <= HIGH for row in rows):
                 return Finding(FAILS, shown)
             if len(regimes) < 2:
-                raise NotMeasured(f"{shown} alone")
+                raise NotMeasured(f"{shown} only")
             return Finding(HOLDS, shown)
 
         known = [PAPER[model, method, regime] for regime in paper.REGIMES if (model, method, regime) in PAPER]
@@ -155,7 +155,7 @@ class Judge:
         return Claim(f"{method} keeps novelty and diversity above 0.90", model, findings(judge), numbers)
 
     def models_ordering(self, method: str) -> Claim:
-        """GPT-2 scores above DialoGPT, trained on all dialogues."""
+        """The claim that GPT-2 scores above DialoGPT when both are trained on all dialogues."""
         first, second = ((model, method, WHOLE) for model in paper.MODELS)
 
         def judge(part: str) -> Finding:
@@ -165,13 +165,13 @@ class Judge:
         return Claim(f"BLEU-4 at 100 % with {method}: {models}", "both", findings(judge), self.papers(first, second))
 
     def papers(self, *cells: tuple[str, str, float]) -> str:
-        """The paper's BLEU-4 of two configurations, if it has them and its corpus is the setting's."""
+        """The paper's BLEU-4 of two configurations, if it has both and the setting uses the paper's corpus."""
         scores = [PAPER[cell]["bleu4"] for cell in cells if cell in PAPER and self.setting.on_papers_data]
         return " against ".join(number(score, paper.DIGITS) for score in scores) if len(scores) == len(cells) else ""
 
 
 def lowest(rows: Sequence[Row]) -> str:
-    """The lowest novelty and the lowest diversity of some rows of scores, and the most empty responses."""
+    """The lowest novelty, the lowest diversity and the highest share of empty responses of some rows of scores."""
     shown = ", ".join(f"{name} {min(row[name] for row in rows):.4g}" for name in ("novelty", "diversity"))
     empty = [row["empty"] for row in rows if "empty" in row]  # the paper has no such number
     return f"lowest {shown}" + (f", highest share of empty responses {max(empty):.4g}" if empty else "")

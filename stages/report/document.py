@@ -1,4 +1,4 @@
-"""The report from the experiments: its Markdown and its figures."""
+"""Build the report from the experiments: its Markdown and its figures."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -6,48 +6,49 @@ from dataclasses import dataclass, field
 from itertools import product
 
 from stages.report import paper
-from stages.report.answers import FEWEST, Answers
+from stages.report.answers import MIN_PAIRS, Answers
 from stages.report.claims import ALPHA, NEGLIGIBLE, VERDICTS, Claim, Judge
 from stages.report.examples import MARK, QUERIES, example_tables
 from stages.report.figures import Picture, rates_figure, scores_figure
 from stages.report.markdown import items, link, plain, value
 from stages.report.rates import Rates, rates_of
 from stages.report.runs import Absent, Collection, Run
-from stages.report.scores import leakage_table, scale_tables, score_tables
+from stages.report.scores import leakage_table, parts_tables, score_tables
 from stages.report.sections import absent_table, claims_table, entry, parameters, rates_table, settings_table, warnings
 from stages.report.settings import Cell, Setting, settings_of
 
 TITLE = "Prompting for a conversation: the report"
-INTRODUCTION = """Every number is that of an experiment of this project, as `dvc exp show` has it; the link beside it
-leads to the experiment, the commit and the parameters that made it. `dvc exp apply NAME` brings one back. This file is
-written by `python -m stages.report`. "The paper" is Valvoda, Fang and Vandyke, "Prompting for a conversation: How to
-control a dialog model?" (2022, arXiv 2209.11068)."""
+INTRODUCTION = """Every number comes from an experiment of this project, as `dvc exp show` has it. The link in its row
+leads to the experiment, the commit and the parameters that made it. `dvc exp apply NAME` restores an experiment.
+`python -m stages.report` writes this file. "The paper" is Valvoda, Fang and Vandyke, "Prompting for a conversation:
+How to control a dialog model?" (2022, arXiv 2209.11068)."""
 DEFINITIONS = (
-    "BLEU-n, novelty and diversity are fractions from 0 to 1, as in the paper; novelty is the share of responses that "
-    "are not, word for word, a turn of the training dialogues, diversity that of distinct responses. Both are the "
-    "paper's, and neither sees that a response has no words: empty is the share of those, and they count as novel.",
-    "*unseen* pairs: test pairs of which neither query nor response stands, word for word, in the training regime; "
-    "*unlike* pairs: of which neither even resembles one there (stages/overlap.py has the rule). Two runs are "
-    "compared on the pairs that are so for both.",
-    "retrieval: the response to the most similar training query, by TF-IDF: what copying scores. human: the "
+    "BLEU-n, novelty and diversity are fractions from 0 to 1, as in the paper. Novelty is the share of responses that "
+    "are not, word for word, a turn of the training dialogues; diversity is the share of distinct responses. Both are "
+    "as the paper defines them, and neither notices a response without words: empty is the share of those, which "
+    "count as novel.",
+    "*unseen* pairs: the test pairs of which neither the query nor the response is, word for word, in the training "
+    "regime; *unlike* pairs: those of which neither even resembles one there (the rule is in stages/overlap.py). Two "
+    "runs are compared on the pairs that are unseen, or unlike, in both.",
+    "retrieval: the response to the most similar training query, by TF-IDF; it shows what copying scores. human: the "
     "references themselves; their BLEU is 1 by definition.",
-    "Intervals are the middle 95 % of a bootstrap, p-values those of sacrebleu's paired bootstrap test (1000 draws, "
-    "two-sided, not corrected for the number of tests). Both draw test pairs, of one training run each: how much runs "
-    "with different seeds differ is no part of them.",
-    f"A claim that one scores above another holds if it does with p < {ALPHA}, and does not hold if the other one "
-    f"does. That soft prompts stop improving does not hold if a larger regime is better with p < {ALPHA}, and holds if "
-    f"for each larger regime the interval of the difference excludes a gain of {100 * NEGLIGIBLE:g} % of the score at "
-    f"30 %. Between the two, as with a small test set, a claim is not contradicted. Fewer than {FEWEST} pairs measure "
-    "nothing.",
-    "The corpus is the paper's if its files are DailyDialog's by the sha256 that pins them, whatever its name; models "
-    "and methods are the paper's if they have its names (`gpt2`, `dialogpt`, `fine-tune`, `soft`, `dynamic`), and what "
-    "those stand for is in the parameters of each setting.",
+    "Intervals are the middle 95 % of a bootstrap; p-values are those of sacrebleu's paired bootstrap test (1000 "
+    "draws, two-sided, not corrected for the number of tests). Both draw test pairs and see one training run per "
+    "configuration: they do not include the differences between seeds.",
+    f"A claim that one system scores above another holds if it does with p < {ALPHA}; it does not hold if the other "
+    "does. The claim that soft prompts stop improving does not hold if a larger regime is better with "
+    f"p < {ALPHA}; it holds if, for each larger regime, the interval of the difference excludes a gain of "
+    f"{100 * NEGLIGIBLE:g} % of the score at 30 %. Anything between, as with a small test set, is called not "
+    f"contradicted. With fewer than {MIN_PAIRS} pairs a claim is not measured.",
+    "The corpus counts as the paper's if the pinned sha256 of its files are DailyDialog's, whatever its name. Models "
+    "and methods count as the paper's if they have its names (`gpt2`, `dialogpt`, `fine-tune`, `soft`, `dynamic`); "
+    "the parameters of each setting say what these names mean.",
 )
 
 
 @dataclass
 class Document:
-    """Blocks of Markdown, and the figures that they show from the folder `folder`."""
+    """Blocks of Markdown, and the figures in `folder` that they show."""
 
     folder: str
     blocks: list[str] = field(default_factory=list)
@@ -69,7 +70,7 @@ class Document:
 
 
 def build(collection: Collection, folder: str) -> Document:
-    """The report of all experiments; `folder` is where its Markdown finds the figures."""
+    """Build the report of all experiments; `folder` is where its Markdown finds the figures."""
     settings, repeated = settings_of(collection.runs)
     document, answers = Document(folder), Answers()
     rates = {each.title: rates_in(each) for each in settings}
@@ -106,26 +107,26 @@ def summary(
     rates: dict[str, dict[Cell, Rates]],
     absent: Sequence[Absent],
 ) -> Iterator[str]:
-    """What there is, what was found, what to beware of, what is not in the tables."""
+    """What was run, the verdicts, warnings, what is missing from the tables, and definitions."""
     yield "## Summary"
     if not settings:
-        yield "No experiment has results yet: `dvc repro` or `python -m stages.grid` make some."
+        yield "No experiment has results yet; run `dvc repro` or `python -m stages.grid`."
     else:
         yield "Numbers of different settings are never compared: each has its own section below."
         yield settings_table(settings)
     measured = {cell for each in settings if each.as_in_paper for cell in compared(each)}
     protocol = ", ".join(f"`{key}={value(each)}`" for key, each in paper.PROTOCOL.items())
     yield (
-        f"Of the {len(paper.paper_scores())} configurations of the paper, {len(measured)} were measured with its data "
-        f"(DailyDialog, stride 2, all training pairs) and its protocol, which is one with the values of its App. B, "
-        f"whatever its name: {protocol}."
+        f"Of the paper's {len(paper.paper_scores())} configurations, {len(measured)} were measured with its data "
+        f"(DailyDialog, stride 2, all training pairs) and its protocol. A protocol counts as the paper's if it has the "
+        f"values of App. B, whatever its name: {protocol}."
     )
     for each in settings:
         found = [claim.findings["all"].verdict for claim in claims[each.title]]
         counts = ", ".join(f"{verdict}: {found.count(verdict)}" for verdict in VERDICTS)
         yield f"The paper's claims on all test pairs of {link(each.title)}: {counts}."
     if noted := [f"{plain(title)}: {line}" for title, each in rates.items() for line in warnings(each)]:
-        yield "### Warnings: the best learning rate stands at an end of its range"
+        yield "### Warnings: the best learning rate is at an end of the range"
         yield items(noted)
     if absent:
         yield "### Not in the tables"
@@ -135,7 +136,7 @@ def summary(
 
 
 def compared(setting: Setting) -> list[Cell]:
-    """The configurations of a setting that the paper has too: in all of them word embeddings are trained (Sec. 3)."""
+    """The configurations of a setting that the paper has too; the paper always trains word embeddings (Sec. 3)."""
     known = paper.paper_scores()
     return [
         cell
@@ -163,11 +164,11 @@ def add_setting(
         name = f"figure-{number}-{slug}"
         document.show(name, caption, scores_figure(setting, scores, name))
     document.add("### Leakage", leakage_table(setting))
-    document.add("### Scores of the pairs that the training regime does not give away", *scale_tables(setting))
+    document.add("### Scores of the pairs that the training regime does not give away", *parts_tables(setting))
     if rates:
         document.add("### Learning rates", rates_table(setting, rates))
-        caption = f"Learning rates ({title}): the best validation BLEU-4 of each trial. A cross: it diverged."
+        caption = f"Learning rates ({title}): the best validation BLEU-4 of each trial. Crosses are diverged trials."
         document.show(f"rates-{slug}", caption, rates_figure(rates, f"rates-{slug}"))
-    drawing = f"{QUERIES} queries at most, drawn by the seed. {MARK} marks what is, word for word, a training turn."
+    drawing = f"At most {QUERIES} queries, drawn at random. {MARK} marks text that is, word for word, a training turn."
     document.add("### Answers to the same queries", drawing, *example_tables(setting, answers))
     document.add("### Parameters of these runs", parameters(setting))

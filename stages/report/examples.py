@@ -1,4 +1,4 @@
-"""Table 3: the same queries answered by each method. They are drawn by a seed, not picked."""
+"""Table 3: the same queries, answered by each method. A seed draws the queries; nobody picks them."""
 
 import hashlib
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ MARK = "‡"
 
 
 def drawn(responses: list[Response], seed: int) -> list[int]:
-    """Which of N responses are shown: those with the lowest sha256 of the seed and their place in the corpus."""
+    """The indices of the responses to show: those with the lowest sha256 of the seed and their place in the corpus."""
 
     def lot(number: int) -> str:
         each = responses[number]
@@ -24,7 +24,7 @@ def drawn(responses: list[Response], seed: int) -> list[int]:
 
 
 def example_tables(setting: Setting, answers: Answers) -> Iterator[str]:
-    """A table a model, in the regime in which most methods were run (of equals the largest)."""
+    """One table per model, in the regime with the most methods (the largest of several)."""
     for model in setting.models:
         runs = {regime: runs_of(setting, model, regime) for regime in setting.regimes(model=model)}
         regime = max((len(some), regime) for regime, some in runs.items())[1]
@@ -33,13 +33,13 @@ def example_tables(setting: Setting, answers: Answers) -> Iterator[str]:
 
 
 def runs_of(setting: Setting, model: str, regime: float) -> dict[str, Run]:
-    """The runs of a model in a regime: method -> run."""
+    """The runs of a model in a regime, by method."""
     cells = {method: Cell(model, method, regime) for method in setting.methods}
     return {method: setting.runs[cell] for method, cell in cells.items() if cell in setting.runs}
 
 
 def examples(runs: dict[str, Run], answers: Answers) -> str:
-    """The table of one model: a column a method, and the response that a person gave."""
+    """The table of one model: one column per method, and one for the person's response."""
     columns: dict[str, list[str]] = {}
     missing = []
     for method, run in runs.items():
@@ -54,13 +54,13 @@ def examples(runs: dict[str, Run], answers: Answers) -> str:
         columns.setdefault("human", [marked(each.reference, turns) for each in chosen])
         columns[plain(method)] = [marked(each.response, turns) for each in chosen]
         if turns is None:
-            missing.append(f"{plain(method)}: training turns not in the cache, so that none is marked.")
+            missing.append(f"{plain(method)}: training turns not in the cache, so none is marked.")
     shown = table(list(columns), zip(*columns.values(), strict=True), left=len(columns)) if columns else ""
     return "\n\n".join([*missing, shown]).strip()
 
 
 def marked(response: str, turns: frozenset[str] | None) -> str:
-    """The response; behind a mark if it is, word for word, a turn of the training dialogues."""
+    """The response, with a mark if it is, word for word, a turn of the training dialogues."""
     if not response.strip():
         return "(empty)"
     known = turns is not None and single_line(response) in turns

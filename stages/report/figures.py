@@ -1,7 +1,7 @@
-"""Figures 2 and 3 of the paper with our numbers, and the learning-rate curves, as SVG that is the same at every run.
+"""Figures 2 and 3 of the paper with our numbers, and the learning-rate curves, as SVG with the same bytes at every run.
 
-Colour and marker say the method, dashes and the marker's inside the model, so that neither print in grey nor eyes that
-see colours differently lose anything; the colours are those of Okabe and Ito (jfly.uni-koeln.de/color).
+Colour and marker show the method; dashes and the marker's fill show the model. So a grey print works, and so do the
+eyes of the colour-blind; the colours are those of Okabe and Ito (jfly.uni-koeln.de/color).
 """
 
 import io
@@ -35,9 +35,9 @@ FAINT: dict[str, Any] = {"alpha": 0.45, "linewidth": 1.0}
 RING: dict[str, Any] = {"marker": "o", "markersize": 11, "markerfacecolor": "none", "markeredgecolor": "black"}
 BLEUS = {score for score in paper.SCORES if score.startswith("bleu")}
 LOOK: Any = {
-    "svg.fonttype": "none",  # text stays text: it can be searched, selected and read aloud
+    "svg.fonttype": "none",  # keeps text as text, so that it can be searched, selected and read aloud
     "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial", "sans-serif"],  # matplotlib brings the first with it
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial", "sans-serif"],  # matplotlib contains the first
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.spines.top": False,
@@ -62,12 +62,12 @@ class Picture:
 
 
 def to_svg(figure: Figure, name: str) -> str:
-    """An SVG element for a page: no date, no random names, none that another figure on the page has."""
+    """The figure as an SVG element for a page: no date, and ids that are not random and unique on the page."""
     buffer = io.StringIO()
     matplotlib.rcParams["svg.hashsalt"] = name
     figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     svg = buffer.getvalue()
-    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)  # it would be about the whole page
+    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)  # a style would apply to the whole page
     svg = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{name}-", svg[svg.index("<svg") :])
     return re.sub(r"[ \t]+$", "", svg, flags=re.MULTILINE).strip() + "\n"
 
@@ -82,26 +82,26 @@ def method_styles(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def model_dashes(models: Sequence[str]) -> dict[str, Any]:
-    """The dashes of each model: as in the paper GPT-2 full, DialoGPT dashed."""
+    """The dashes of each model; as in the paper, GPT-2's line is solid and DialoGPT's dashed."""
     taken = {model: DASHES[model] for model in models if model in DASHES}
     free = iter([each for each in OTHER_DASHES if each not in taken.values()] + list(OTHER_DASHES) * len(models))
     return {model: taken.get(model) or next(free) for model in models}
 
 
 def fill(dash: Any, colour: str) -> dict[str, Any]:
-    """The inside of a model's markers, full for a full line: a point without a line shows its model too."""
+    """The fill of a model's markers, full for a solid line, so that a point without a line also shows its model."""
     return {"markerfacecolor": colour if dash == "-" else "white"}
 
 
 def papers_models(setting: Setting) -> list[str]:
-    """The models whose values of the paper are drawn: those of the setting, or GPT-2 where it has none of them."""
+    """The models for which the paper's values are drawn: those of the setting, or GPT-2 if it has none of them."""
     if not setting.on_papers_data:
         return []
     return [model for model in setting.models if model in paper.MODELS] or list(paper.MODELS[:1])
 
 
 def scores_figure(setting: Setting, scores: Sequence[str], name: str) -> str:
-    """A panel a score, of all test pairs, against the regime."""
+    """One panel per score: the score of all test pairs against the regime."""
     methods, models = method_styles(setting.methods), model_dashes(setting.models)
     dashes = {**DASHES, **models}
     with matplotlib.rc_context(LOOK):
@@ -138,7 +138,7 @@ def scores_figure(setting: Setting, scores: Sequence[str], name: str) -> str:
 
 
 def draw_paper(panel: Axes, setting: Setting, score: str, dashes: dict[str, Any]) -> None:
-    """The paper's values, faint."""
+    """Draw the paper's values as faint lines."""
     known = paper.paper_scores()
     for model in papers_models(setting):
         for method in paper.METHODS:
@@ -147,7 +147,7 @@ def draw_paper(panel: Axes, setting: Setting, score: str, dashes: dict[str, Any]
 
 
 def draw_references(panel: Axes, setting: Setting, score: str) -> None:
-    """What people and the lookup score; they too depend on the regime."""
+    """Draw the scores of people and of the lookup, which depend on the regime too."""
     runs = {cell.regime: run for cell, run in setting.runs.items()}
     for row, (colour, dash) in drawn_references([score]):
         values = [runs[regime].rows[row][score] for regime in sorted(runs)]
@@ -158,12 +158,12 @@ def draw_references(panel: Axes, setting: Setting, score: str) -> None:
 
 
 def drawn_references(scores: Sequence[str]) -> list[tuple[str, Any]]:
-    """The reference lines in panels of these scores: the BLEU of people is 1 by definition, and not drawn."""
+    """The reference lines in panels of these scores; the BLEU of people is 1 by definition, so it is not drawn."""
     return [(row, look) for row, look in REFERENCES.items() if row != "human" or not set(scores) <= BLEUS]
 
 
 def finish(panel: Axes, setting: Setting, score: str) -> None:
-    """Title, ticks and limits."""
+    """Set title, ticks and limits."""
     ticks = sorted({*setting.regimes(), *(paper.REGIMES if papers_models(setting) else ())})
     panel.set(title=paper.SCORES[score])
     panel.set_xticks(ticks, [f"{each:g}" for each in ticks])
@@ -173,7 +173,7 @@ def finish(panel: Axes, setting: Setting, score: str) -> None:
 
 
 def rates_figure(rates: dict[Cell, Rates], name: str) -> str:
-    """A panel a model and method, a line a regime: each trial's best validation BLEU-4 against its learning rate."""
+    """Each trial's best validation BLEU-4 by learning rate: one panel per model and method, one line per regime."""
     pairs = list(dict.fromkeys((cell.model, cell.method) for cell in rates))
     columns = min(3, len(pairs))
     regimes = sorted({cell.regime for cell in rates})
@@ -186,7 +186,7 @@ def rates_figure(rates: dict[Cell, Rates], name: str) -> str:
         for number, (panel, (model, method)) in enumerate(zip(panels, pairs, strict=False)):
             panel.set(title=f"{model}, {method}", xscale="log", xlabel="learning rate", ylabel="validation BLEU-4")
             panel.label_outer()
-            if number + columns >= len(pairs):  # none below it
+            if number + columns >= len(pairs):  # there is no panel below it
                 panel.tick_params(labelbottom=True)
                 panel.set_xlabel("learning rate")
             for cell, each in rates.items():
@@ -201,10 +201,10 @@ def rates_figure(rates: dict[Cell, Rates], name: str) -> str:
 
 
 def draw_rates(panel: Axes, rates: Rates, colour: Any, marker: str) -> None:
-    """One line; a ring around the best trial, and a cross where a trial diverged."""
-    sound = [trial for trial in rates.trials if trial["status"] == "finished"]
-    lost = [trial["learning_rate"] for trial in rates.trials if trial["status"] != "finished"]
-    at, values = ([trial[name] for trial in sound] for name in ("learning_rate", "bleu4"))
+    """Draw one line, a ring around the best trial, and a cross for each trial that diverged."""
+    finished = [trial for trial in rates.trials if trial["status"] == "finished"]
+    diverged = [trial["learning_rate"] for trial in rates.trials if trial["status"] != "finished"]
+    at, values = ([trial[name] for trial in finished] for name in ("learning_rate", "bleu4"))
     panel.plot(at, values, color=colour, marker=marker, markersize=4)
-    panel.plot(lost, [0.0] * len(lost), color=colour, marker="x", linestyle="")
+    panel.plot(diverged, [0.0] * len(diverged), color=colour, marker="x", linestyle="")
     panel.plot(rates.best["learning_rate"], rates.best["bleu4"], **RING)

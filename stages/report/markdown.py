@@ -1,14 +1,14 @@
-"""Small pieces of Markdown (CommonMark and its tables); whatever comes from data or models goes through `plain`."""
+"""Small pieces of Markdown (CommonMark and tables); all text from data or models goes through `plain`."""
 
 import re
 from collections.abc import Iterable, Sequence
 
 NONE = "-"
-SPACE = "\u00a0"  # one at which no line is broken
+SPACE = "\u00a0"  # a no-break space
 
 
 def plain(text: str) -> str:
-    r"""A text that shows as it is, in a table too: every character with a meaning in Markdown gets a backslash.
+    r"""Escape a text so that Markdown shows it as it is, in a table too.
 
     >>> plain("a|b *c* <d>")
     'a\\|b \\*c\\* \\<d\\>'
@@ -18,7 +18,7 @@ def plain(text: str) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
-    """A table whose first `left` columns stand left and whose others stand right."""
+    """A table; its first `left` columns are aligned left, the others right."""
     lines = [list(header), ["---" if column < left else "---:" for column in range(len(header))], *map(list, rows)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
@@ -29,7 +29,7 @@ def items(lines: Iterable[str]) -> str:
 
 
 def anchor(heading: str) -> str:
-    """The name under which a heading can be linked, by the rule of the code forges."""
+    """The anchor of a heading, by the rule of GitHub and others."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
@@ -39,17 +39,17 @@ def link(heading: str) -> str:
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """A score, or a dash for none."""
+    """A score, or a dash if there is none."""
     return NONE if value is None else f"{value:.{digits}f}"
 
 
 def percent(regime: float) -> str:
-    """A regime, in one piece."""
+    """A regime with its percent sign, without a line break between."""
     return f"{regime:g}{SPACE}%"
 
 
 def value(each: object) -> str:
-    """A parameter or a metric as its file has it."""
+    """A parameter or a metric as it is written in its file."""
     if each is None:
         return "null"
     return str(each).lower() if isinstance(each, bool) else str(each)

@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing else: figures inside, no script, no request to anywhere."""
+"""Make the report one HTML file that needs nothing else: it contains the figures, has no script, requests nothing."""
 
 import html
 import re
@@ -12,8 +12,8 @@ from markdown_it import MarkdownIt
 from stages.report.figures import Picture
 from stages.report.markdown import anchor
 
-SHORT = 16  # letters of a cell that is kept on one line
-# The policy makes it certain: whatever a response of a model says, the page loads nothing.
+SHORT_CELL = 16  # a table cell of at most so many characters stays on one line
+# The content policy ensures that the page loads nothing, whatever a model's response contains.
 HEAD = """<!doctype html>
 <html lang="en">
 <head>
@@ -61,16 +61,16 @@ TAIL = "</main>\n</body>\n</html>\n"
 
 
 def to_html(markdown: str, title: str, pictures: Sequence[Picture]) -> str:
-    """The report's Markdown as a page, each image of `pictures` in its place as SVG."""
+    """The report's Markdown as a page, with each image replaced by its SVG in `pictures`."""
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = parser.parse(markdown)
     often: Counter[str] = Counter()
     for opening, text in pairwise(tokens):
         if opening.type == "heading_open":
             name = anchor("".join(child.content for child in text.children or []))
-            opening.attrSet("id", f"{name}-{often[name]}" if often[name] else name)  # as the code forges do
+            opening.attrSet("id", f"{name}-{often[name]}" if often[name] else name)  # like GitHub
             often[name] += 1
-        elif opening.type == "td_open" and len(text.content) <= SHORT:
+        elif opening.type == "td_open" and len(text.content) <= SHORT_CELL:
             opening.attrSet("class", "short")
     body = str(parser.renderer.render(tokens, parser.options, {}))
     body = body.replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>")
@@ -81,7 +81,7 @@ def to_html(markdown: str, title: str, pictures: Sequence[Picture]) -> str:
 
 
 def inline(picture: Picture, _: re.Match[str]) -> str:
-    """A figure as an element of the page, described for those who do not see it."""
+    """A figure as an element of the page, with a description for screen readers."""
     caption = html.escape(picture.caption)
     svg = picture.svg.replace("<svg ", f'<svg role="img" aria-label="{caption}" ', 1)
     return f"<figure>\n{svg}<figcaption>{caption}</figcaption>\n</figure>"

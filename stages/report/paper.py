@@ -1,11 +1,11 @@
-"""Tables 1 and 2 of the paper: what it scored on DailyDialog with each of its 36 configurations, and how (App. B)."""
+"""Tables 1 and 2 of the paper: the scores of its 36 configurations on DailyDialog, and its protocol (App. B)."""
 
 import csv
 from pathlib import Path
 
 from stages.grid.configurations import METHODS, MODELS, REGIMES
 
-# DailyDialog: the sha256 of its text files, of the training set also that of the archive which params.yaml pins.
+# DailyDialog: the sha256 of its text files, and of the archive of the training set that params.yaml pins.
 CORPUS = {
     "train": {
         "3db42eef11758c62908fe3183ae93e7ac5c6da5f27771f340543d184973cee9e",
@@ -33,7 +33,7 @@ Six = dict[str, float]
 
 
 def paper_scores() -> dict[tuple[str, str, float], Six]:
-    """The paper's six scores by model, method and regime (percent), from paper.csv beside this file."""
+    """The paper's six scores by model, method and regime (percent), from paper.csv in this folder."""
     with Path(__file__).with_name("paper.csv").open(encoding="utf-8", newline="") as file:
         return {
             (row["model"], row["method"], float(row["regime"])): {name: float(row[name]) for name in SCORES}

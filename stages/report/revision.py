@@ -1,4 +1,4 @@
-"""The files of one revision of the project, wherever they are: in Git, in DVC's cache, in the workspace."""
+"""The files of one revision of the project, whether they are in Git, in DVC's cache or in the workspace."""
 
 import hashlib
 import json
@@ -27,14 +27,14 @@ class Revision:
         return DVCFileSystem(str(self.root), rev=self.commit)
 
     def read(self, path: str) -> bytes | None:
-        """The content of a file; None if it is not there or, though DVC tracks it, not in its cache."""
+        """The content of a file; None if it does not exist, or if DVC tracks it but does not have it in its cache."""
         try:
             return bytes(self._system.read_bytes(path))
         except (FileNotFoundError, IsADirectoryError, DataIndexError, DvcException):
             return None
 
     def md5(self, path: str) -> str | None:
-        """The hash that DVC gives a file, or a folder (with `.dir` behind it), in dvc.lock; None if it is not there."""
+        """The hash of a file, or of a folder (ending in `.dir`), as in dvc.lock; None if it does not exist."""
         if not self._system.isdir(path):
             content = self.read(path)
             return None if content is None else _md5(content)
@@ -43,7 +43,7 @@ class Revision:
         return _md5(json.dumps(tree, sort_keys=True).encode()) + ".dir"
 
     def json(self, path: str) -> Any:
-        """The content of a JSON file; None if it cannot be had.
+        """The content of a JSON file; None if it is not available.
 
         Raises:
             StageError: it is not JSON.
@@ -55,7 +55,7 @@ class Revision:
             raise self._damaged(path, error) from None
 
     def records(self, path: str, kind: type[Record]) -> list[Record] | None:
-        """The records of a file of JSON lines; None if it cannot be had.
+        """The records of a file of JSON lines; None if it is not available.
 
         Raises:
             StageError: a line is not such a record.
@@ -68,7 +68,7 @@ class Revision:
 
     def _damaged(self, path: str, error: Exception) -> StageError:
         place = f"{self.commit[:10]}:{path}" if self.commit else path
-        remedy = "remove what DVC's cache has of it, then make its experiment again"
+        remedy = "remove it from DVC's cache and run its experiment again"
         return StageError(place, f"damaged ({error})", remedy)
 
 

@@ -1,4 +1,4 @@
-"""The experiments that there are, as `dvc exp show` shows them: which have results, and what became of the others."""
+"""Collect the experiments that `dvc exp show` lists: which have results, and what happened to the others."""
 
 import json
 import re
@@ -15,9 +15,9 @@ from stages.report.stale import problem
 
 ROWS = ("test", "unseen", "human", "retrieval")
 SWITCHES = ("dataset", "model", "method", "regime", "protocol", "seed", "drop_overlap")
-SHORT = 10  # hex digits of a commit that the report shows
+COMMIT_DIGITS = 10  # hex digits of a commit that the report shows
 NOTHING = "no results"
-RESULTS = ("dvc.lock", "metrics/scores")  # a commit that changes neither brings no results of its own
+RESULTS = ("dvc.lock", "metrics/scores")  # a commit that changes neither has no new results
 
 Row = dict[str, float]
 
@@ -26,13 +26,13 @@ Row = dict[str, float]
 class Run:
     """One configuration that was run: an experiment, the results in a commit, or those in the workspace."""
 
-    name: str  # heading of its entry: no two runs have the same
+    name: str  # unique; the heading of its entry in the report
     kind: str  # experiment | commit | workspace
     commit: str  # hex; empty for the workspace
     baseline: str  # the commit (hex) that it started from
-    params: dict[str, Any]  # the whole of its params.yaml
-    rows: dict[str, Row]  # metrics/scores/*.json: the six scores and the number of pairs of each of ROWS
-    data: str  # DVC's hash of its subset: the same for the same training and test pairs
+    params: dict[str, Any]  # all of its params.yaml
+    rows: dict[str, Row]  # metrics/scores/*.json: the six scores and the number of pairs, for each of ROWS
+    data: str  # DVC's hash of its subset: runs with the same training and test pairs have the same
     files: Revision
 
     def switch(self, name: str) -> Any:
@@ -40,7 +40,7 @@ class Run:
         return self.params[name]
 
     def entry(self, switch: str) -> Any:
-        """The entry of a table that a switch chooses: of `method` the settings of the method."""
+        """The table entry that a switch chooses, such as the settings of the method for `method`."""
         return self.params[f"{switch}s"].get(self.params[switch])
 
     @property
@@ -51,7 +51,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Absent:
-    """An experiment without results in the tables, and why."""
+    """An experiment that is not in the tables, and why."""
 
     name: str
     commit: str
@@ -61,14 +61,14 @@ class Absent:
 
 @dataclass(frozen=True)
 class Collection:
-    """What `dvc exp show` has, experiments first, then commits, then the workspace."""
+    """Everything in `dvc exp show`: experiments first, then commits, then the workspace."""
 
     runs: tuple[Run, ...]
     absent: tuple[Absent, ...]
 
 
 def baselines(root: Path) -> list[str]:
-    """HEAD and, newest first, every other commit (hex) that experiments started from."""
+    """HEAD, then every other commit (hex) from which experiments started, newest first."""
     head = git(root, "rev-parse", "HEAD")
     refs = git(root, "for-each-ref", "--format=%(refname)", "refs/exps").splitlines()
     found = {"".join(match.groups()) for ref in refs if (match := re.match(r"refs/exps/(\w{2})/(\w{38})/", ref))}
@@ -77,19 +77,19 @@ def baselines(root: Path) -> list[str]:
 
 
 def origins(root: Path, commits: Iterable[str]) -> list[str]:
-    """The commits (hex) that brought the results which are in `commits`."""
+    """The commits (hex) that introduced the results in `commits`."""
     found = (git(root, "log", "-1", "--format=%H", commit, "--", *RESULTS) for commit in commits)
     return list(dict.fromkeys(commit for commit in found if commit))
 
 
 def exp_show(root: Path, commits: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """What `dvc exp show --json` has of the workspace and of `commits`: revision -> entry, experiments included."""
+    """The entries of `dvc exp show --json` for the workspace and `commits`, with their experiments, by revision."""
     words = [word for commit in commits for word in ("--rev", commit)]
     return {entry["rev"]: entry for entry in json.loads(dvc(root, "exp", "show", "--json", *words))}
 
 
 def collect(root: Path, state: Path) -> Collection:
-    """Every experiment of the project at `root`; `state` is where a grid notes what it does (.state)."""
+    """Collect all experiments of the project at `root`; `state` is the folder of the grid's status (.state)."""
     started = baselines(root)
     brought = origins(root, started)
     shown = exp_show(root, list(dict.fromkeys([*started, *brought])))
@@ -98,33 +98,33 @@ def collect(root: Path, state: Path) -> Collection:
         for baseline in started
         for experiment in sorted(shown[baseline]["experiments"] or [], key=lambda each: each["name"] or "")
     ]
-    others = [_read(root, f"commit {each[:SHORT]}", "commit", each, each, shown[each]) for each in brought]
+    others = [_read(root, f"commit {each[:COMMIT_DIGITS]}", "commit", each, each, shown[each]) for each in brought]
     others.append(_read(root, "workspace", "workspace", "", started[0], shown["workspace"]))
-    # A commit or a workspace in which nothing was run is no experiment that went wrong.
+    # A commit or workspace without results is not a failed experiment, so it is not listed.
     found += [each for each in others if isinstance(each, Run) or each.state != NOTHING]
-    found = _with_names_of_their_own(found)
+    found = _with_unique_names(found)
     runs = tuple(each for each in found if isinstance(each, Run))
     absent = [each for each in found if isinstance(each, Absent)]
     return Collection(runs, (*absent, *_unfinished(state, {each.name for each in found})))
 
 
 def _experiment(root: Path, experiment: dict[str, Any], baseline: str) -> Run | Absent:
-    """A run, or what DVC says of an experiment that is not one (yet)."""
+    """A run, or an absent experiment with what DVC says about it."""
     tip = experiment["revs"][0]
-    name, state = experiment["name"] or tip["rev"][:SHORT], (experiment["executor"] or {}).get("state")
+    name, state = experiment["name"] or tip["rev"][:COMMIT_DIGITS], (experiment["executor"] or {}).get("state")
     if state in ("queued", "running", "failed"):
-        return Absent(name, "", state, "dvc queue status and dvc queue logs tell more")
+        return Absent(name, "", state, "see dvc queue status and dvc queue logs")
     return _read(root, name, "experiment", tip["rev"], baseline, tip)
 
 
 def _read(root: Path, name: str, kind: str, commit: str, baseline: str, shown: dict[str, Any]) -> Run | Absent:
-    """What `dvc exp show` has of one revision, if its results can be trusted."""
+    """The results of one revision in `dvc exp show`, if they can be trusted."""
     data = shown["data"] or {}
     params = data.get("params", {}).get("params.yaml", {}).get("data", {})
     rows = {row: data.get("metrics", {}).get(f"metrics/scores/{row}.json", {}).get("data") for row in ROWS}
-    lacking = [switch for switch in (*SWITCHES, "pairs") if switch not in params]
-    if shown["error"] or lacking:
-        reason = (shown["error"] or {}).get("msg") or f"its params.yaml has no {', '.join(lacking)}"
+    missing = [switch for switch in (*SWITCHES, "pairs") if switch not in params]
+    if shown["error"] or missing:
+        reason = (shown["error"] or {}).get("msg") or f"its params.yaml has no {', '.join(missing)}"
         return Absent(name, commit, "not readable", reason)
     if None in rows.values():
         return Absent(name, commit, NOTHING, "it has no scores")
@@ -134,17 +134,20 @@ def _read(root: Path, name: str, kind: str, commit: str, baseline: str, shown: d
     return Run(name, kind, commit, baseline, params, rows, data["outs"]["data/subset"]["hash"], revision)
 
 
-def _with_names_of_their_own(found: list[Run | Absent]) -> list[Run | Absent]:
-    """Two baselines may have experiments of the same name: those get their commit behind it."""
+def _with_unique_names(found: list[Run | Absent]) -> list[Run | Absent]:
+    """Add the commit to names that occur twice: two baselines may have experiments of the same name."""
     often = {name for name, count in Counter(each.name for each in found).items() if count > 1}
-    return [replace(each, name=f"{each.name} {each.commit[:SHORT]}") if each.name in often else each for each in found]
+    return [
+        replace(each, name=f"{each.name} {each.commit[:COMMIT_DIGITS]}") if each.name in often else each
+        for each in found
+    ]
 
 
 def _unfinished(state: Path, known: set[str]) -> list[Absent]:
-    """The configurations of a grid that have no experiment yet."""
+    """The configurations of a grid that do not have an experiment yet."""
     entries = Status(state / "grid" / "status.json").entries
     return [
-        Absent(name, "", entry.state, entry.note or "python -m stages.grid --status tells more")
+        Absent(name, "", entry.state, entry.note or "see python -m stages.grid --status")
         for name, entry in sorted(entries.items())
         if entry.state != "done" and name not in known
     ]

@@ -1,4 +1,4 @@
-"""Tables of scores: the paper's Tables 1 and 2 with ours beside them, the scale."""
+"""Tables of scores: the paper's Tables 1 and 2 next to ours, and the scores of the unseen and unlike pairs."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +16,7 @@ Scores = dict[str, Any]
 
 
 def score_tables(setting: Setting) -> Iterator[str]:
-    """A table a model: the six scores of all test pairs; where the paper has them, its own and the difference."""
+    """One table per model: the six scores of all test pairs, with the paper's and the difference where it has them."""
     known = paper.paper_scores() if setting.on_papers_data else {}
     for model in setting.models:
         of_model = [cell for cell in setting.runs if cell.model == model]
@@ -24,17 +24,17 @@ def score_tables(setting: Setting) -> Iterator[str]:
         name = f"{PAPERS_TABLES[model]}, {model}" if compared else f"{model}, which the paper does not have"
         yield f"#### {name if setting.on_papers_data else model}"
         if compared:
-            other = "" if setting.as_in_paper else ", with another protocol or other pairs than the paper's"
+            other = "" if setting.as_in_paper else ", with a protocol or pairs that differ from the paper's"
             whole = len(paper.REGIMES) * len(paper.METHODS)
             yield (
-                f"Ours (the paper's, the difference). Measured: {len(compared)} of the {whole} configurations of the "
-                f"paper's table{other}."
+                f"Each cell: ours (the paper's, the difference). Measured: {len(compared)} of the {whole} "
+                f"configurations in the paper's table{other}."
             )
         yield table(["regime", "method", *COLUMNS, "experiment"], score_rows(setting, model, known), left=2)
 
 
 def score_rows(setting: Setting, model: str, known: dict[tuple[str, str, float], paper.Six]) -> Iterator[list[str]]:
-    """The rows of a table, and below each regime what people and the lookup score there."""
+    """The rows of a table; each regime ends with the scores of the lookup and of people."""
     for regime in setting.regimes(model=model):
         for method in setting.methods:
             run = setting.runs.get(Cell(model, method, regime))
@@ -44,17 +44,17 @@ def score_rows(setting: Setting, model: str, known: dict[tuple[str, str, float],
             scores = [with_papers(run.rows["test"][name], papers.get(name)) for name in SIX]
             yield [percent(regime), plain(method), *scores, number(run.rows["test"].get("empty")), link(run.name)]
         for row in ("retrieval", "human"):
-            scale = run_at(setting, regime).rows[row]
-            yield [percent(regime), row, *(number(scale.get(name)) for name in (*SIX, "empty")), ""]
+            baseline = run_at(setting, regime).rows[row]
+            yield [percent(regime), row, *(number(baseline.get(name)) for name in (*SIX, "empty")), ""]
 
 
 def run_at(setting: Setting, regime: float) -> Run:
-    """A run of a regime: what its test pairs and its training data score by themselves is the same for all of them."""
+    """Any run of a regime: all of them have the same scores of people and of the lookup."""
     return next(run for cell, run in setting.runs.items() if cell.regime == regime)
 
 
 def with_papers(ours: float, papers: float | None) -> str:
-    """Ours, the paper's, the difference: `0.1423 (0.142, +0.000)`."""
+    """Our score, the paper's and the difference: `0.1423 (0.142, +0.000)`."""
     return (
         number(ours)
         if papers is None
@@ -62,10 +62,10 @@ def with_papers(ours: float, papers: float | None) -> str:
     )
 
 
-def scale_tables(setting: Setting) -> Iterator[str]:
-    """BLEU-4, then the scores of variety, of all, the unseen and the unlike pairs, people and the lookup with them."""
+def parts_tables(setting: Setting) -> Iterator[str]:
+    """BLEU-4, then the scores of variety, of all, the unseen and the unlike pairs; with people and the lookup."""
     first = ["regime", "model", "method"]
-    rows = list(scale_rows(setting))
+    rows = list(parts_rows(setting))
     yield table(
         [*first, "BLEU-4 of all", "of unseen", "of unlike", "experiment"],
         ([*words, *(with_interval(part) for part in parts), link_to_run] for words, parts, link_to_run in rows),
@@ -80,8 +80,8 @@ def scale_tables(setting: Setting) -> Iterator[str]:
     )
 
 
-def scale_rows(setting: Setting) -> Iterator[tuple[list[str], list[Scores], str]]:
-    """What stands at the left of a row, the scores of the parts, the link to the run."""
+def parts_rows(setting: Setting) -> Iterator[tuple[list[str], list[Scores], str]]:
+    """For each row: the cells at its left, the scores of the parts, the link to the run."""
     for regime in setting.regimes():
         for cell in [Cell(model, method, regime) for model in setting.models for method in setting.methods]:
             if run := setting.runs.get(cell):
@@ -91,13 +91,13 @@ def scale_rows(setting: Setting) -> Iterator[tuple[list[str], list[Scores], str]
 
 
 def with_interval(part: Scores) -> str:
-    """BLEU-4 and between what the middle 95 % of the bootstrap lie."""
+    """BLEU-4 and the bounds of the middle 95 % of the bootstrap."""
     low, high = part.get("bleu4_interval") or (None, None)
     return number(part.get("bleu4")) + (f" ({number(low)} to {number(high)})" if low is not None else "")
 
 
 def parts_of(run: Run, row: str) -> list[Scores]:
-    """The scores of a row on all, the unseen and the unlike pairs, as far as DVC's cache has them (else empty)."""
+    """The scores of a row on all, the unseen and the unlike pairs; empty if DVC's cache does not have them."""
     scores = run.files.json("metrics/scores.json")
     if scores is None:
         return [run.rows[row], run.rows["unseen"] if row == "test" else {}, {}]
@@ -106,7 +106,7 @@ def parts_of(run: Run, row: str) -> list[Scores]:
 
 
 def leakage_table(setting: Setting) -> str:
-    """Which shares of the test set stand in the training regime."""
+    """The shares of the test set that are in the training regime."""
     header = ["regime", "training pairs", "test pairs", "unseen", "unlike"]
     header += [f"{kind} {what}" for kind in ("exact", "near") for what in ("queries", "responses", "pairs")]
     rows = []

@@ -1,4 +1,4 @@
-"""The other sections: what there is and what there is not, the claims, the learning rates, an entry for each run."""
+"""The other sections: what was run, what is absent, the claims, the learning rates, an entry for each run."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,13 +14,13 @@ ORDER = ("dataset", "protocol", "model", "method")
 
 
 def absent_table(absent: Sequence[Absent]) -> str:
-    """The experiments that stand in no table, and why."""
+    """The experiments that are not in the tables, and why."""
     rows = ([plain(each.name), plain(each.state), plain(each.reason)] for each in absent)
     return table(["experiment", "state", "why"], rows, left=3)
 
 
 def settings_table(settings: Sequence[Setting]) -> str:
-    """What was run, at a glance."""
+    """An overview of what was run."""
     rows = []
     for each in settings:
         regimes = ", ".join(f"{regime:g}" for regime in each.regimes())
@@ -29,7 +29,7 @@ def settings_table(settings: Sequence[Setting]) -> str:
 
 
 def claims_table(claims: Sequence[Claim]) -> str:
-    """A row a claim, a column a part of the test pairs."""
+    """One row per claim, one column per part of the test pairs."""
     rows = []
     for claim in claims:
         found = [f"**{claim.findings[part].verdict}**: {plain(claim.findings[part].numbers)}" for part in PARTS]
@@ -39,7 +39,7 @@ def claims_table(claims: Sequence[Claim]) -> str:
 
 
 def rates_table(setting: Setting, rates: dict[Cell, Rates]) -> str:
-    """The learning rate that won, for each run."""
+    """The best learning rate of each run."""
     rows = []
     for cell, each in rates.items():
         best, ends = each.best, [each.trials[place]["learning_rate"] for place in (0, -1)]
@@ -58,12 +58,12 @@ def rates_table(setting: Setting, rates: dict[Cell, Rates]) -> str:
                 link(setting.runs[cell].name),
             ]
         )
-    header = ["model", "method", "regime", "best learning rate", "epoch", "validation BLEU-4", "it is", "range"]
+    header = ["model", "method", "regime", "best learning rate", "epoch", "validation BLEU-4", "position", "range"]
     return table([*header, "trials", "diverged", "experiment"], rows, left=3)
 
 
 def warnings(rates: dict[Cell, Rates]) -> list[str]:
-    """Where the best trial stands at an end of the range, so that a better one may lie outside."""
+    """The runs whose best trial is at an end of the range, so that a better rate may be outside."""
     return [
         f"{plain(f'{cell.model}, {cell.method}, {percent(cell.regime)}')}: the {each.end} learning rate is the best "
         "one; widen `protocols.<name>.training.learning_rates`"
@@ -73,7 +73,7 @@ def warnings(rates: dict[Cell, Rates]) -> list[str]:
 
 
 def parameters(setting: Setting) -> str:
-    """The content of every entry of params.yaml that the runs of a setting chose, an item an entry."""
+    """The content of every entry of params.yaml that the runs of a setting chose, one item per entry."""
     chosen = {("dataset", ""): setting.any_run, ("protocol", ""): setting.any_run}
     for cell, run in setting.runs.items():
         chosen |= {("model", cell.model): run, ("method", cell.method): run}
@@ -85,12 +85,12 @@ def parameters(setting: Setting) -> str:
 
 
 def entry(run: Run, setting: Setting) -> Iterator[str]:
-    """Where the numbers of a run come from: revision, parameters, all its scores as DVC's metrics have them."""
+    """Where the numbers of a run come from: its revision, parameters and all scores in DVC's metrics."""
     yield f"### {plain(run.name)}"
     origin = {
         "experiment": f"experiment at commit `{run.commit}`, started from `{run.baseline}`",
         "commit": f"the results in commit `{run.commit}`",
-        "workspace": f"results that are not committed, on top of `{run.baseline}`",
+        "workspace": f"uncommitted results, on top of `{run.baseline}`",
     }[run.kind]
     switches = values({name: run.switch(name) for name in SWITCHES})
     yield items([origin, f"{switches}, and the parameters of {link(setting.title)}", *details(run)])
@@ -102,7 +102,7 @@ def entry(run: Run, setting: Setting) -> Iterator[str]:
 
 
 def details(run: Run) -> Iterator[str]:
-    """What training, decoding and scoring noted, as far as DVC's cache has it."""
+    """The facts that training, decoding and scoring recorded, if DVC's cache has them."""
     train, scores = run.files.json("metrics/train.json"), run.files.json("metrics/scores.json") or {}
     description = run.files.json("data/train/method.json") or {}
     noted = {"training": train, "environment": description.get("environment"), "subset": scores.get("subset")}
@@ -113,5 +113,5 @@ def details(run: Run) -> Iterator[str]:
 
 
 def values(table: dict[str, Any]) -> str:
-    """Keys and values as in `-S key=value`."""
+    """Keys and values, written as in `-S key=value`."""
     return ", ".join(f"`{key}={value(each)}`" for key, each in table.items())

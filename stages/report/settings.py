@@ -1,7 +1,7 @@
-"""Which runs may stand in one table: those with the same data, protocol, seed and pairs.
+"""Group the runs that can be in one table: those with the same data, protocol, seed and pairs.
 
-What counts is the content of the entries in params.yaml, not their names: `-S protocols.paper.training.dropout=0` makes
-another protocol. Where one name has several contents, the values in which they differ stand behind it.
+The content of the entries in params.yaml counts, not their names: `-S protocols.paper.training.dropout=0` makes another
+protocol. If one name has several contents, the values that differ are added to the name.
 """
 
 from collections import defaultdict
@@ -18,7 +18,7 @@ KINDS = ("experiment", "commit", "workspace")
 
 @dataclass(frozen=True)
 class Cell:
-    """A configuration within a setting; model and method are named so that no two configurations look the same."""
+    """A configuration within a setting; the names of model and method include what is needed to tell them apart."""
 
     model: str
     method: str
@@ -27,14 +27,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Setting:
-    """Runs that differ in model, method and regime alone, one each."""
+    """Runs that differ only in model, method and regime, one run each."""
 
     title: str
     runs: dict[Cell, Run]
 
     @property
     def any_run(self) -> Run:
-        """One of the runs: they agree in all that the setting is about."""
+        """One of the runs: they agree in everything that defines the setting."""
         return next(iter(self.runs.values()))
 
     @property
@@ -48,32 +48,32 @@ class Setting:
         return in_order({cell.method for cell in self.runs}, METHODS)
 
     def regimes(self, **wanted: str) -> list[float]:
-        """The regimes, rising, of the runs with the `model` and `method` wanted (of all)."""
+        """The regimes, in ascending order, of the runs with the given `model` and `method` (of all, if not given)."""
         return sorted({cell.regime for cell in self.runs if all(getattr(cell, at) == wanted[at] for at in wanted)})
 
     @property
     def on_papers_data(self) -> bool:
-        """Whether the paper's numbers stand beside ours: it is the same corpus, by the sha256 of its files."""
+        """Whether to show the paper's numbers next to ours: the corpus is the same, by the sha256 of its files."""
         entry, keys = flatten(self.any_run.entry("dataset")), ("sha256", "member_sha256")
         return all(known & {entry.get(f"files.{part}.{key}") for key in keys} for part, known in paper.CORPUS.items())
 
     @property
     def as_in_paper(self) -> bool:
-        """Whether the paper's numbers should come out: its corpus, all its pairs, the values of its App. B."""
+        """Whether this is the paper's experiment: its corpus, all its pairs, the values of its App. B."""
         run = self.any_run
         whole = run.params["pairs"]["stride"] == 2 and not run.switch("drop_overlap")
         return self.on_papers_data and whole and paper.PROTOCOL.items() <= flatten(run.entry("protocol")).items()
 
 
 def in_order(names: set[str], known: Sequence[str]) -> list[str]:
-    """Names in the order of those that are known (or begin with them), then the others in that of the alphabet."""
+    """Names in the order of the known ones (or those that begin with them), then the others in alphabetical order."""
     first = [word.split(" ")[0] for word in known]
     places = {name: first.index(word) if (word := name.split(" ")[0]) in first else len(first) for name in names}
     return sorted(names, key=lambda name: (places[name], name))
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested tables as one: dotted key -> value."""
+    """Nested tables as one table with dotted keys."""
     if not isinstance(value, dict):
         return {prefix: value}
     inner = [flatten(each, f"{prefix}.{key}" if prefix else str(key)) for key, each in value.items()]
@@ -81,7 +81,7 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def labels(entries: Sequence[tuple[str, Any]]) -> list[str]:
-    """A label for each (name, content), the same for the same two: the name, and if need be what sets it apart.
+    """A label for each (name, content): the name and, if needed, the values that tell it from others of that name.
 
     >>> labels([("soft", {"rows": 1}), ("soft", {"rows": 2}), ("dynamic", {})])
     ['soft (rows=1)', 'soft (rows=2)', 'dynamic']
@@ -97,7 +97,7 @@ def labels(entries: Sequence[tuple[str, Any]]) -> list[str]:
 
 
 def setting_of(run: Run) -> tuple[str, Any]:
-    """Name and content of what a table's runs must share."""
+    """What the runs of one table must share: a name for it, and its content."""
     stride = run.params["pairs"]["stride"]
     words = [run.switch("dataset"), f"protocol {run.switch('protocol')}", f"seed {run.switch('seed')}"]
     words += [f"stride {stride}"] * (stride != 2) + ["without overlap"] * bool(run.switch("drop_overlap"))
@@ -107,8 +107,8 @@ def setting_of(run: Run) -> tuple[str, Any]:
 def settings_of(runs: Sequence[Run]) -> tuple[list[Setting], list[Absent]]:
     """The settings, the paper's first, and the runs that repeat another one.
 
-    Of several runs of a configuration the first counts: an experiment before a commit before the workspace, those that
-    started from HEAD before others. If another one scored otherwise, its entry says so.
+    Of several runs of a configuration, the first one counts: experiments come before commits and those before the
+    workspace; runs that started from HEAD come before others. If another one has other scores, its entry says so.
     """
     titles = labels([setting_of(run) for run in runs])
     models = labels([(run.switch("model"), run.entry("model")) for run in runs])
@@ -128,5 +128,5 @@ def settings_of(runs: Sequence[Run]) -> tuple[list[Setting], list[Absent]]:
 def _repeat(first: Run, other: Run) -> Absent:
     if other.rows == first.rows:
         return Absent(other.name, other.commit, "the same", f"the parameters and scores of {first.name}")
-    reason = f"the parameters of {first.name}, which stands in the tables; BLEU-4 {other.rows['test'].get('bleu4')}"
+    reason = f"the parameters of {first.name}, which is in the tables; BLEU-4 {other.rows['test'].get('bleu4')}"
     return Absent(other.name, other.commit, "other scores", reason)

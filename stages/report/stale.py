@@ -1,7 +1,7 @@
-"""Whether the results of a revision are those of its parameters, its code and its data: `dvc status` for a commit.
+"""Check that a revision's results come from its parameters, code and data: like `dvc status`, but for a commit.
 
-dvc.lock says from what each stage was run. A commit with other parameters or sources than those, or whose score files
-are not those that the stage wrote, would put a wrong origin beside its numbers.
+dvc.lock records what each stage was run with. If a commit has other parameters or sources, or other score files than
+the stage wrote, the report would give a wrong origin for its numbers.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ LOCK, MISSING = "dvc.lock", object()
 
 
 def look_up(table: Any, key: str) -> Any:
-    """The value of a dotted key (`methods.soft`) in nested tables whose names may have dots too; else MISSING."""
+    """The value of a dotted key (`methods.soft`) in nested tables, whose names may contain dots; MISSING if absent."""
     if not isinstance(table, dict):
         return MISSING
     if key in table:
@@ -27,11 +27,11 @@ def look_up(table: Any, key: str) -> Any:
 
 
 def problem(revision: Revision, params: dict[str, Any]) -> str | None:
-    """Why a revision's results are not those of `params` (its params.yaml) and of its sources; None if they are."""
+    """Why a revision's results do not come from `params` (its params.yaml) and its sources; None if they do."""
     content = revision.read(LOCK)
     lock = YAML(typ="safe", pure=True).load(content) if content else None
     if not lock or not lock.get("stages"):
-        return "it has scores, but no dvc.lock that says how they were made"
+        return "it has scores, but no dvc.lock that records how they were made"
     return next(_differences(revision, params, lock["stages"]), None)
 
 
@@ -41,14 +41,14 @@ def _differences(revision: Revision, params: dict[str, Any], stages: dict[str, A
     for name, stage in stages.items():
         for key, used in stage.get("params", {}).get("params.yaml", {}).items():
             if look_up(params, key) != used:
-                yield f"the stage {name} was run with another {key} than params.yaml has"
+                yield f"the stage {name} was run with a different {key} than in params.yaml"
         for file in stage.get("deps", []):
             path = file["path"]
-            found = made.get(path) or md5_of(path)  # a file of an output that is a folder is no output by itself
+            found = made.get(path) or md5_of(path)  # a file inside an output folder is not itself an output
             gone = found is None and path.startswith("data/")  # no longer in DVC's cache
             if not gone and found != file["md5"]:
-                yield f"the stage {name} was run with another {path}"
+                yield f"the stage {name} was run with a different {path}"
         for file in stage.get("outs", []):
             path = file["path"]
             if path.startswith("metrics/") and md5_of(path) not in (None, file["md5"]):
-                yield f"{path} is not the one of the run of stage {name}"
+                yield f"{path} is not the file that the stage {name} wrote"

@@ -1,4 +1,4 @@
-"""The report on disk: Markdown, figures, and one HTML file."""
+"""Write the report: Markdown, figures, and one HTML file."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ from stages.report.runs import Collection
 
 
 def write_report(collection: Collection, folder: Path) -> None:
-    """Write the three kinds of files; figures of an earlier report that this one does not have are removed.
+    """Write the three kinds of files; remove figures of an earlier report that this one does not have.
 
     Raises:
-        StageError: what draws the figures is not installed.
+        StageError: a package that it needs is not installed.
     """
     try:
         from stages.report.document import TITLE, build

@@ -1,4 +1,4 @@
-"""Responses become scores, with human and retrieval baselines beside them (Sec. 4, Tables 1 and 2)."""
+"""Score the responses, with human and retrieval baselines (Sec. 4, Tables 1 and 2)."""
 
 import argparse
 from pathlib import Path
@@ -37,7 +37,7 @@ def main(arguments: argparse.Namespace) -> None:
         f"{scores['human']['novelty']:.4f}, retrieval {scores['retrieval']['bleu4']:.4f}"
     )
     unseen = scores["unseen"]
-    print(f"unseen: BLEU-4 {unseen['bleu4']:.4f} on {unseen['pairs']} pairs" if unseen else "unseen: no test pair is")
+    print(f"unseen: BLEU-4 {unseen['bleu4']:.4f} on {unseen['pairs']} pairs" if unseen else "unseen: no pairs")
 
 
 if __name__ == "__main__":
@@ -45,5 +45,5 @@ if __name__ == "__main__":
     parser.add_argument("--subset", type=Path, required=True, help="folder of the stage subset")
     parser.add_argument("--responses", type=Path, required=True, help="folder of the stage greedy-generate")
     parser.add_argument("--scores", type=Path, required=True, help="JSON file to write: all scores")
-    parser.add_argument("--rows", type=Path, required=True, help="folder to write: a row of scores a file")
+    parser.add_argument("--rows", type=Path, required=True, help="folder to write: one file per row of scores")
     run_stage("score", parser, main)

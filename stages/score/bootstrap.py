@@ -1,7 +1,7 @@
-"""How far chance goes in a BLEU score: bootstrap confidence interval and paired test (Koehn, EMNLP 2004).
+"""How much chance affects a BLEU score: bootstrap confidence interval and paired test (Koehn, EMNLP 2004).
 
-The test pairs are drawn again, with replacement, as many as there are, a thousand times over. BLEU is a function of
-sums over sentences, so that a draw costs a sum and no new counting of n-grams.
+A thousand times, we draw N of the N test pairs with replacement. BLEU is a function of sums over sentences, so each
+draw needs a sum but no new counting of n-grams.
 """
 
 from collections.abc import Sequence
@@ -19,17 +19,17 @@ Counts = np.ndarray[tuple[int, int], np.dtype[np.int64]]
 
 
 def sentence_counts(responses: Sequence[str], references: Sequence[str]) -> Counts:
-    """What BLEU sums up over sentences, so that any part of the corpus and any draw from it needs no new counting.
+    """The counts that BLEU sums over sentences; any part of the corpus and any draw from it can use them.
 
     Returns:
-        [N, 10]: words of the response, words of the reference, matching n-grams of the orders 1 to 4, n-grams of the
-        response of the orders 1 to 4.
+        [N, 10]: words of the response, words of the reference, matching n-grams of orders 1 to 4, n-grams of the
+        response of orders 1 to 4.
 
     Raises:
         StageError: the lists differ in length or are empty, or a text has a line break in it.
     """
     check_texts(responses, references)
-    metric = BLEU(force=True, effective_order=True)  # only silences advice: the counts do not depend on it
+    metric = BLEU(force=True, effective_order=True)  # only to silence advice; the counts are the same
     scores = [
         metric.sentence_score(response, [reference]) for response, reference in zip(responses, references, strict=True)
     ]
@@ -37,7 +37,7 @@ def sentence_counts(responses: Sequence[str], references: Sequence[str]) -> Coun
 
 
 def bleu_of_sums(sums: Sequence[int], order: int = MAX_ORDER) -> float:
-    """What `bleu` gives, from the sums of `sentence_counts` over the sentences: 10 numbers."""
+    """The same score as `bleu`, from the 10 sums of `sentence_counts` over the sentences."""
     words, reference_words, *ngrams = sums
     correct, total = ngrams[:order], ngrams[MAX_ORDER : MAX_ORDER + order]
     score = BLEU.compute_bleu(correct, total, words, reference_words, smooth_method="exp", max_ngram_order=order)
@@ -45,14 +45,14 @@ def bleu_of_sums(sums: Sequence[int], order: int = MAX_ORDER) -> float:
 
 
 def resampled_bleu(counts: Counts, seed: int, samples: int = SAMPLES) -> list[float]:
-    """BLEU-4 of `samples` random draws, with replacement, of N of the N sentences in `counts` [N, 10]."""
+    """BLEU-4 of `samples` random draws of N of the N sentences, with replacement; `counts` [N, 10]."""
     generator, n = np.random.default_rng(seed), len(counts)
     draws = (np.bincount(generator.integers(n, size=n), minlength=n) for _ in range(samples))
     return [bleu_of_sums((times_drawn @ counts).tolist()) for times_drawn in draws]
 
 
 def bleu_interval(counts: Counts, seed: int, samples: int = SAMPLES) -> tuple[float, float]:
-    """Bounds between which the middle 95 % of the resampled BLEU-4 lie; `counts` [N, 10] from `sentence_counts`."""
+    """Bounds of the middle 95 % of the resampled BLEU-4; `counts` [N, 10] from `sentence_counts`."""
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(resampled_bleu(counts, seed, samples), [tail, 1 - tail])
     return float(low), float(high)
@@ -61,8 +61,8 @@ def bleu_interval(counts: Counts, seed: int, samples: int = SAMPLES) -> tuple[fl
 def paired_test(responses_a: Sequence[str], responses_b: Sequence[str], references: Sequence[str]) -> float:
     """The p-value of the difference in BLEU-4 between two methods on the same pairs: sacrebleu's paired bootstrap.
 
-    How often chance alone, in 1000 draws of the pairs, makes a difference as large as the one seen. sacrebleu seeds it
-    with 12345, or with the environment variable SACREBLEU_SEED.
+    That is how often, in 1000 draws of the pairs, chance alone makes a difference as large as the observed one.
+    sacrebleu seeds the draws with 12345, or with the environment variable SACREBLEU_SEED.
 
     Raises:
         StageError: the lists differ in length or are empty, or a text has a line break in it.
@@ -70,7 +70,7 @@ def paired_test(responses_a: Sequence[str], responses_b: Sequence[str], referenc
     check_texts(responses_a, references)
     check_texts(responses_b, references)
     if list(responses_a) == list(responses_b):
-        return 1.0  # sacrebleu counts draws with a larger difference than none, finds none, and would say 0.001
+        return 1.0  # here sacrebleu would return 0.001, because no draw has a difference larger than 0
     systems = [("a", responses_a), ("b", responses_b)]
     test = PairedTest(systems, {"BLEU": BLEU(force=True)}, [references], test_type="bs", n_samples=SAMPLES)
     result = test()[1]["BLEU"][1]

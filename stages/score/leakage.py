@@ -22,7 +22,7 @@ from stages.records import Pair
 
 @dataclass(frozen=True)
 class Leakage:
-    """Of each of the N test pairs: is its query, its response, the two together, in the training regime? Each [N]."""
+    """For each of the N test pairs: is its query, its response, the pair in the training regime? Each [N]."""
 
     queries: Flags
     responses: Flags
@@ -30,7 +30,7 @@ class Leakage:
 
     @property
     def unseen(self) -> Flags:
-        """The test pairs with neither their query nor their response in the training regime, [N]."""
+        """The test pairs of which neither the query nor the response is in the training regime, [N]."""
         return ~(self.queries | self.responses)
 
     def shares(self) -> dict[str, float]:
@@ -40,7 +40,7 @@ class Leakage:
 
 
 def exact_leakage(train: Sequence[Pair], test: Sequence[Pair]) -> Leakage:
-    """Word for word: queries that are training queries, responses that are responses, pairs that are pairs."""
+    """Leakage word for word: queries are compared with queries, responses with responses, pairs with pairs."""
     queries, responses = {pair.query for pair in train}, {pair.response for pair in train}
     pairs = {(pair.query, pair.response) for pair in train}
     return Leakage(
@@ -51,7 +51,7 @@ def exact_leakage(train: Sequence[Pair], test: Sequence[Pair]) -> Leakage:
 
 
 def near_leakage(train: Sequence[Pair], test: Sequence[Pair]) -> Leakage:
-    """Word for word or nearly (stages/overlap.py); a pair where both sides are those of one training pair."""
+    """Leakage by the rule of stages/overlap.py; a pair counts if both its sides overlap those of one training pair."""
     found = Leakage(*(np.zeros(len(test), dtype=np.bool_) for _ in range(3)))
     for block in blocks(train, test):
         found.queries[block.rows] = block.queries.any(axis=1)

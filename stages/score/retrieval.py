@@ -1,7 +1,6 @@
-"""Answer by looking up: the response that was given to the most similar training query. It learns nothing.
+"""A baseline that learns nothing: answer with the response to the most similar training query.
 
-A scale for the scores, not a method of the paper: whatever a trained model scores below this lookup, copying from the
-training dialogues would have scored too.
+It is not a method of the paper. A trained model that scores below it could have copied from the training dialogues.
 """
 
 from collections.abc import Sequence
@@ -11,16 +10,16 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from stages.records import Pair
 
-BLOCK = 1 << 24  # similarities held at a time: 128 MiB of float64
+BLOCK = 1 << 24  # similarities in memory at a time: 128 MiB of float64
 
 
 def look_up(train: Sequence[Pair], queries: Sequence[str]) -> list[str]:
-    """For each of N queries the response of the most similar of the M training pairs (at least one).
+    """For each of N queries, the response of the training pair with the most similar query, of M >= 1 pairs.
 
-    Similar is the cosine between TF-IDF vectors over words and pairs of neighbouring words, where a word is what stands
-    between spaces, in lower case, and the frequencies are those of the training queries; all else is scikit-learn's
-    default. Among equally similar pairs the alphabetically first is taken, so that the order of the corpus decides
-    nothing. A query without a known word is similar to none: it gets the first response of all.
+    Similarity is the cosine between TF-IDF vectors over words and word bigrams. Words are in lower case and separated
+    by spaces, frequencies are those of the training queries; all else is scikit-learn's default. Of equally similar
+    pairs it takes the alphabetically first, so that the order of the corpus does not matter. A query without any known
+    word is similar to no pair and gets the alphabetically first pair's response.
     """
     ordered = sorted((pair.query, pair.response) for pair in train)
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\S+")
@@ -30,5 +29,5 @@ def look_up(train: Sequence[Pair], queries: Sequence[str]) -> list[str]:
     nearest: list[int] = []
     for start in range(0, len(queries), rows):
         similarity = (asked[start : start + rows] @ known).toarray()  # [rows, M]
-        nearest.extend(np.argmax(similarity, axis=1))  # the first of equals
+        nearest.extend(np.argmax(similarity, axis=1))  # the first of equal ones
     return [ordered[index][1] for index in nearest]

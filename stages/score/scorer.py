@@ -1,21 +1,20 @@
-"""The scores of a list of responses, and of parts of it; where they are written.
+"""Score a list of responses and parts of it, and write the scores.
 
-`--scores` is one JSON file. On top the paper's six, as fractions like in its tables: bleu1 to bleu4, novelty,
-diversity; then
+`--scores` is one JSON file. It begins with the paper's six scores, as fractions like in its tables: bleu1 to bleu4,
+novelty, diversity. Then come
 
-- empty (share of responses without a word: the paper's novelty counts them as novel, so it stands beside it), pairs,
-  bleu4_interval (middle 95 % of the bootstrap), mean_words (of a response),
-- unseen: the same on the pairs of which neither query nor response stands in the training regime, word for word,
-- unlike: the same on the pairs of which neither even resembles one there (rules: stages/score/leakage.py),
-- human and retrieval: the same, `unseen` and `unlike` too, for the references themselves and for the response to the
-  most similar training query (retrieval.py): what people, and copying, would have scored,
-- leakage: shares of the test set that stand in the training regime, exactly and nearly,
-- protocol and training_pairs; subset and generation: what those stages noted in their manifests (regime, how many of
-  the pairs of the corpus, queries cut, ...);
-  signature: with it others can repeat a BLEU of sacrebleu.
+- empty (share of responses without a word; the paper's novelty counts them as novel), pairs, bleu4_interval (middle
+  95 % of the bootstrap), mean_words (per response),
+- unseen: the same for the pairs of which neither query nor response is in the training regime, word for word,
+- unlike: the same for the pairs of which neither even resembles one there (rule: stages/overlap.py),
+- human and retrieval: the same, with `unseen` and `unlike`, for the references themselves and for the response to the
+  most similar training query (retrieval.py): what people, or copying, would score,
+- leakage: the shares of the test set that are in the training regime, exactly and nearly,
+- protocol and training_pairs; subset and generation: the facts in those stages' manifests (regime, how many pairs of
+  the corpus, queries cut, ...); signature: what others need to repeat sacrebleu's BLEU.
 
-A set without pairs has null in place of its scores. `--rows` is a folder of the same six with empty and pairs, a file a
-row, for `dvc metrics show`: test.json (all test pairs), unseen.json, human.json and retrieval.json.
+A set without pairs has null instead of scores. `--rows` is a folder for `dvc metrics show` with one file per row, each
+with the six scores, empty and pairs: test.json (all test pairs), unseen.json, human.json and retrieval.json.
 """
 
 from collections.abc import Iterable, Sequence
@@ -42,15 +41,15 @@ Scores = dict[str, Any]
 
 @dataclass(frozen=True)
 class Scorer:
-    """What every row of scores is measured against."""
+    """Scores rows of responses, all against the same references and training turns."""
 
     references: list[str]
     turns: frozenset[str]
     seed: int
-    parts: dict[str, Flags]  # by name, the test pairs of a part of the test set
+    parts: dict[str, Flags]  # name of a part of the test set -> its pairs
 
     def score(self, responses: Sequence[str], counts: Counts) -> Scores | None:
-        """The scores of N responses with their `sentence_counts` [N, 10]; None where there is none."""
+        """The scores of N responses with their `sentence_counts` [N, 10]; None if N is 0."""
         if not responses:
             return None
         sums = counts.sum(axis=0).tolist()
@@ -66,7 +65,7 @@ class Scorer:
         }
 
     def row(self, responses: Sequence[str]) -> Scores:
-        """The scores of the responses to all test pairs, and below the name of each part to those of that part."""
+        """The scores of the responses to all test pairs; the scores of each part are under its name."""
         counts = sentence_counts(responses, self.references)
         scores = self.score(responses, counts) or {}
         for name, chosen in self.parts.items():
@@ -75,29 +74,29 @@ class Scorer:
 
 
 def check_answers(path: Path, responses: Sequence[Response], test: Sequence[Pair]) -> None:
-    """Refuse responses that do not answer the test pairs one by one, in their order.
+    """Refuse responses unless there is one for each test pair, in the same order.
 
     Raises:
-        StageError: it names the first line that does not.
+        StageError: there is not; the message names the first wrong line.
     """
-    remedy = "run `dvc repro`, so that the responses are those to this test set"
+    remedy = "run `dvc repro`, so that the responses are to this test set"
     if len(responses) != len(test):
         raise StageError(path, f"{len(responses)} responses for {len(test)} test pairs", remedy)
     for number, (response, pair) in enumerate(zip(responses, test, strict=True), start=1):
         answered = Pair(response.dialogue, response.position, response.query, response.reference)
         if answered != pair:
-            found = f"its dialogue, position, query or reference is not that of test pair {number}"
+            found = f"its dialogue, position, query or reference differs from test pair {number}"
             raise StageError(f"{path}:{number}", found, remedy)
     check_texts([each.response for each in responses], [each.reference for each in responses], path)
 
 
 def facts(manifest: dict[str, Any]) -> dict[str, Any]:
-    """What a stage noted beside its files."""
+    """The facts that a stage put into its manifest."""
     return {name: value for name, value in manifest.items() if name != "files"}
 
 
 def write_rows(folder: Path, scores: Scores) -> None:
-    """One small file a row, so that `dvc metrics show` prints a table; a set without pairs has `pairs` alone."""
+    """Write one small file per row, so that `dvc metrics show` prints a table; a set without pairs has only `pairs`."""
     rows = {"test": scores, "unseen": scores["unseen"], "human": scores["human"], "retrieval": scores["retrieval"]}
     for name, row in rows.items():
         write_json(folder / f"{name}.json", {key: row[key] for key in ROW} if row else {"pairs": 0})
@@ -106,7 +105,7 @@ def write_rows(folder: Path, scores: Scores) -> None:
 def score_all(
     train: Sequence[Pair], test: Sequence[Pair], turns: Iterable[str], responses: Sequence[str], seed: int
 ) -> Scores:
-    """Scores of the responses to the test pairs, of people and of the lookup; how much of the test set leaks."""
+    """The scores of the responses, of the references and of the lookup, and how much of the test set leaks."""
     exact, near = exact_leakage(train, test), near_leakage(train, test)
     references = [pair.response for pair in test]
     scorer = Scorer(references, frozenset(turns), seed, {"unseen": exact.unseen, "unlike": near.unseen})

@@ -1,20 +1,20 @@
-"""The paper's two scores of variety (Sec. 4, "Metrics"), both shares from 0 to 1, the higher the more varied.
+"""The paper's two scores of variety (Sec. 4, "Metrics"): shares from 0 to 1; higher means more variety.
 
-Neither sees that a response has no words: an empty one is no training turn, so it is novel. `empty` says how many are.
+Neither notices a response without words: an empty one is not a training turn, so it is novel. `empty` counts them.
 """
 
 from collections.abc import Iterable, Sequence
 
 from stages.records import single_line
 
-DIGITS = 6  # of every score in metrics/
+DIGITS = 6  # decimals of every score in metrics/
 
 
 def novelty(responses: Sequence[str], turns: Iterable[str]) -> float:
     """Share of the responses that are not, word for word, a turn of the training regime.
 
-    "The proportion of model outputs on the test set that are not found in the training set": any turn counts, a query
-    as much as a response. Only the amount of white space is overlooked; case and punctuation are not.
+    "The proportion of model outputs on the test set that are not found in the training set": all turns count, queries
+    and responses. The amount of white space makes no difference; case and punctuation do.
 
     >>> novelty(["Yes .", "yes .", "No ."], ["Yes  .", "Why ?"])
     0.6666666666666666

@@ -1,7 +1,7 @@
-"""The data regime: a seeded, nested part of the training dialogues; validation and test are as the protocol says.
+"""Choose the data regime: a seeded, nested part of the training dialogues. The protocol decides validation and test.
 
-Writes {train,validation,test}.jsonl (a Pair a line) and turns.jsonl (the turns of the chosen training dialogues). What
-was chosen out of what stands in the report, and in the manifest too, from where the scores take it.
+Writes {train,validation,test}.jsonl (one Pair per line) and turns.jsonl (the turns of the chosen training dialogues).
+The report says how much was chosen out of how much. The manifest has it too, and the stage score reads it there.
 """
 
 import argparse

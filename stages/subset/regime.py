@@ -1,4 +1,4 @@
-"""Which dialogues and pairs a regime has: a seeded, nested part of the training dialogues (Sec. 4)."""
+"""Choose the dialogues and pairs of a regime: a seeded, nested part of the training dialogues (Sec. 4)."""
 
 import hashlib
 import math
@@ -11,37 +11,37 @@ from stages.params.schema import Params
 from stages.plumbing.errors import StageError
 from stages.records import SPLITS, Dialogue, Pair
 
-Chosen = dict[str, list[Pair] | list[Dialogue]]  # the name of a file to write, and its records
+Chosen = dict[str, list[Pair] | list[Dialogue]]  # name of a file to write -> its records
 
 
 def rank(seed: int, name: str) -> str:
-    """Place of a name in the seeded permutation: its sha256 together with the seed, so no other name moves it."""
+    """Place of a name in the seeded permutation: the sha256 of seed and name, so other names do not change it."""
     return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
 
 
 def regime_size(whole: int, regime: float) -> int:
     """`regime` percent of `whole`, rounded up, so that a regime is never empty (10 % of 11,118 is 1,112)."""
-    return math.ceil(whole * Fraction(str(regime)) / 100)  # exact: 0.1 is a tenth here
+    return math.ceil(whole * Fraction(str(regime)) / 100)  # exact arithmetic: as a float, 0.1 is not a tenth
 
 
 def choose_dialogues(pairs: list[Pair], whole: int | None, regime: float, seed: int) -> tuple[set[str], int]:
-    """Ids of the training dialogues of a regime, and of how many they are a part.
+    """Ids of the training dialogues of a regime, and the number of dialogues that are its 100 %.
 
-    The first `whole` (None: all) of the seeded permutation of the dialogues that have a pair are the 100 %; a regime
-    is the first part of those. So every regime holds all smaller ones of the same seed.
+    The 100 % are the first `whole` (None: all) dialogues with a pair, in the order of the seeded permutation. A regime
+    is the first part of those, so it contains all smaller regimes of the same seed.
     """
     names = sorted({pair.dialogue for pair in pairs}, key=lambda name: rank(seed, name))[:whole]
     return set(names[: regime_size(len(names), regime)]), len(names)
 
 
 def choose_pairs(pairs: list[Pair], count: int | None, seed: int) -> list[Pair]:
-    """The first `count` (None: all) of the seeded permutation of the pairs, in the order of dialogue and position."""
+    """The first `count` (None: all) pairs of the seeded permutation, sorted by dialogue and position."""
     chosen = sorted(pairs, key=lambda pair: rank(seed, f"{pair.dialogue}:{pair.position}"))[:count]
     return sorted(chosen, key=lambda pair: (pair.dialogue, pair.position))
 
 
 def remaining_turns(dialogues: list[Dialogue], kept: list[Pair], dropped: list[Pair]) -> list[Dialogue]:
-    """The dialogues that keep a pair, without the turns that stand in dropped pairs only."""
+    """The dialogues that keep a pair, without the turns that are only in dropped pairs."""
     trained: dict[str, set[str]] = defaultdict(set)
     gone: dict[str, set[str]] = defaultdict(set)
     for pair in kept:
@@ -56,10 +56,10 @@ def remaining_turns(dialogues: list[Dialogue], kept: list[Pair], dropped: list[P
 
 
 def without_overlap(candidates: list[Pair], held_out: list[Pair], regime: float) -> tuple[list[Pair], list[Pair]]:
-    """The training pairs that do not overlap the held-out ones, and those that do.
+    """Split the training pairs into those that do not overlap the held-out pairs, and those that do.
 
     Raises:
-        StageError: none is left.
+        StageError: all of them overlap.
     """
     overlaps = overlapping(candidates, held_out)
     kept = [pair for pair, overlap in zip(candidates, overlaps, strict=True) if not overlap]
@@ -76,7 +76,7 @@ def choose(pairs: dict[str, list[Pair]], dialogues: list[Dialogue], params: Para
     names, whole = choose_dialogues(pairs["train"], data.train_dialogues, params.regime, seed)
     train = [pair for pair in pairs["train"] if pair.dialogue in names]
     dropped: list[Pair] = []
-    if params.drop_overlap:  # of validation and test as a whole, whatever part of them the protocol takes
+    if params.drop_overlap:  # with all validation and test pairs, even if the protocol uses only some of them
         train, dropped = without_overlap(train, pairs["validation"] + pairs["test"], params.regime)
     turns = remaining_turns(dialogues, train, dropped)
     chosen: Chosen = {

@@ -1,4 +1,4 @@
-"""The benchmark: both sides compute the same, ratios are right, every row is produced. No time is tested."""
+"""The benchmark: both sides compute the same, ratios are right, and every row is produced. Tests assert no times."""
 
 import argparse
 import json
@@ -39,7 +39,7 @@ methods = pytest.mark.parametrize("name", TRAINED)
 
 
 def moved(one: Method) -> dict[str, Tensor]:
-    """Weights that are not those of the start: a baseline that ignores some of them computes something else."""
+    """Weights different from the initial ones, so that a baseline that ignores some of them gives other results."""
     generator = torch.Generator().manual_seed(7)
     return {key: value + 0.1 * torch.randn(value.shape, generator=generator) for key, value in weights(one).items()}
 
@@ -64,13 +64,13 @@ def test_both_sides_train_the_same_parameters(name: str, family: str, tied: bool
     one = method(name, family, tied)
     module = baseline(one, weights(one), family, tied)
     theirs = sorted(p.numel() for p in module.parameters() if p.requires_grad)
-    # The library counts the controller's unused word embeddings nowhere, as ours does.
+    # Neither side counts the controller's unused word embeddings.
     assert theirs == sorted(value.numel() for value in weights(one).values())
 
 
 @methods
 def test_two_steps_of_trainer_lead_to_the_weights_of_ours(name: str) -> None:
-    # Not GPT-2: its keys have biases, whose gradient is rounding noise around zero, which Adam makes whole steps of.
+    # Not GPT-2: its keys have biases whose gradient is rounding noise around zero, and Adam turns that into full steps.
     one, some = method(name, "llama"), pairs(2 * TRAINING.batch_size)
     first, second = some[: TRAINING.batch_size], some[TRAINING.batch_size :]
     start = moved(one)
@@ -81,8 +81,8 @@ def test_two_steps_of_trainer_lead_to_the_weights_of_ours(name: str) -> None:
     trainer_rate(module, partial(lay_out, prompted=one.shares_layers), first, second, TRAINING, CPU, torch.float32)
     theirs = [p.detach() for p in module.parameters() if p.requires_grad]
     for key, value in trial.weights.items():
-        alike = [other for other in theirs if other.shape == value.shape]
-        assert min((other - value).abs().max() for other in alike) < 1e-5, key
+        same_shape = [other for other in theirs if other.shape == value.shape]
+        assert min((other - value).abs().max() for other in same_shape) < 1e-5, key
         assert (value - start[key]).abs().max() > 1e-3, key  # it moved
 
 
@@ -161,7 +161,7 @@ def test_runs_one_after_another_are_as_many_times_slower_as_there_are_trials() -
     slower = training.one_after_another(rate, 12)
     assert slower["repeats"] == [2.0, 1.0, 3.0]
     assert (slower["median"], slower["min"], slower["max"]) == (2.0, 1.0, 3.0)
-    assert slower["label"] == "Trainer, 12 x a measured run"
+    assert slower["label"] == "Trainer, 12 times a measured run"
 
 
 def test_a_sample_stands_for_an_epoch() -> None:
@@ -172,7 +172,7 @@ def test_a_sample_stands_for_an_epoch() -> None:
     assert sample != data.sample_of_epoch(many, 4, seed=2)
     means = [data.tokens_of(batch) / data.BATCH_SIZE for batch in sample]
     everywhere = data.tokens_of(many) / len(many)
-    assert max(means) > 1.5 * min(means)  # short and long batches
+    assert max(means) > 1.5 * min(means)  # both short and long batches
     assert sum(means) / 4 == pytest.approx(everywhere, rel=0.15)
 
 
@@ -192,7 +192,7 @@ def test_products_are_counted_whoever_computes_them(by_onednn: bool) -> None:
     rows, layer = torch.randn(3, 5, 7, requires_grad=True), nn.Linear(7, 11).requires_grad_(False)
     if by_onednn:
         use_onednn(layer)
-    assert products.count_flop(lambda: layer(rows).sum().backward()) == 2 * 2 * 15 * 7 * 11  # there and back
+    assert products.count_flop(lambda: layer(rows).sum().backward()) == 2 * 2 * 15 * 7 * 11  # forward and backward
 
 
 def test_a_profile_tells_products_from_the_rest() -> None:
@@ -296,7 +296,7 @@ def test_rows_of_training(measured: Callable[..., dict[str, Any]], capsys: pytes
         assert line["theirs"]["median"] == pytest.approx(single[line["subject"]][side]["median"] / 2)
     printed = capsys.readouterr().out
     assert [line[3] for line in printed.splitlines() if line.startswith("## ")] == ["a", "b"]
-    assert printed.count("Trainer, 2 x a measured run") == 2
+    assert printed.count("Trainer, 2 times a measured run") == 2
 
 
 def test_row_of_decoding(measured: Callable[..., dict[str, Any]]) -> None:

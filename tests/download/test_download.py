@@ -1,4 +1,4 @@
-"""The download stage as a process: both outputs or none, clean model folders, the same bytes twice."""
+"""The download stage, run as a process: both outputs or none, clean model folders, the same bytes twice."""
 
 import json
 import struct
@@ -72,7 +72,7 @@ def test_if_one_fails_neither_output_changes(tmp_path: Path, params: dict[str, A
     assert download(tmp_path, params).returncode == 0
     before = contents(tmp_path / "data")
     corpus = tmp_path / "corpus/all.jsonl"
-    corpus.write_bytes(corpus.read_bytes() * 2)  # the corpus changes, and its pin, and the model is not what it was
+    corpus.write_bytes(corpus.read_bytes() * 2)  # a new corpus with a correct sha256, but a wrong one for the model
     params["datasets"]["x"]["files"]["all"]["sha256"] = sha256_of(corpus)
     params["models"]["x"]["files"]["config.json"]["sha256"] = "0" * 64
     done = download(tmp_path, params)
@@ -94,7 +94,9 @@ def test_debug_shows_the_traceback_before_the_last_line(tmp_path: Path, params: 
     params["dataset"] = "y"
     done = download(tmp_path, params, DIALOG_PROMPTING_DEBUG="1")
     assert "Traceback" in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("ERROR download: params.yaml: dataset: 'y' is no entry of datasets")
+    assert done.stderr.splitlines()[-1].startswith(
+        "ERROR download: params.yaml: dataset: 'y' is not an entry of datasets"
+    )
 
 
 def test_a_corpus_inside_an_archive_and_sharded_weights_arrive(
@@ -115,7 +117,7 @@ def test_a_corpus_inside_an_archive_and_sharded_weights_arrive(
     assert all(torch.equal(one, two) for one, two in zip(model.parameters(), again.parameters(), strict=True))
 
 
-# --- nobody else's code --------------------------------------------------------------------------------------------
+# --- no foreign code -----------------------------------------------------------------------------------------------
 
 
 def refusal(folder: Path) -> str:
@@ -133,8 +135,8 @@ def a_copy(weights: Path, folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"PK\x03\x04rest", "model.safetensors: not safetensors but a zip archive, as pickled PyTorch weights are"),
-        (b"\x80\x02crest", "model.safetensors: not safetensors but a pickle; pickles run code"),
+        (b"PK\x03\x04rest", "model.safetensors: not safetensors but a zip archive, like pickled PyTorch weights"),
+        (b"\x80\x02crest", "model.safetensors: not safetensors but a pickle; use a model"),
         (b"<html>", "model.safetensors: not safetensors ("),
         (b"", "model.safetensors: not safetensors ("),
         (struct.pack("<Q", 1 << 60), "model.safetensors: not safetensors ("),
@@ -199,12 +201,12 @@ def test_a_configuration_that_is_no_json_object_is_refused(content: bytes, weigh
 
 
 def interleaved(rows: Array, heads: int) -> Array:
-    """Queries and keys in the order of GGUF's rotary embedding: the halves of each head one by one."""
+    """Queries and keys in GGUF's order for the rotary embedding: the two halves of each head interleaved."""
     return np.ascontiguousarray(rows.reshape(heads, 2, -1, rows.shape[1]).swapaxes(1, 2).reshape(rows.shape))
 
 
 def write_gguf(folder: Path) -> Path:
-    """A tiny Llama as GGUF, whose tokenizer and configuration disagree on the end of text as SmolLM2's do."""
+    """Write a tiny Llama as GGUF."""
     source = tiny_model(folder / "llama", "llama")
     configuration = json.loads((source / "config.json").read_bytes())
     tensors = load_file(source / "model.safetensors")
@@ -254,7 +256,7 @@ def test_gguf_becomes_a_clean_folder_with_tied_weights_once_and_the_same_bytes_t
     written = contents(tmp_path / "data/model")
     assert set(written) == {*MODEL_FILES, "manifest.json"}
     (tmp_path / "again").mkdir()
-    convert_gguf("key", path, tmp_path / "again")  # in this process, with another seed of its hashes
+    convert_gguf("key", path, tmp_path / "again")  # in this process, which has another hash seed
     for name, content in contents(tmp_path / "again").items():
         assert content == written[name], name
     stored = load_file(tmp_path / "data/model/model.safetensors")
@@ -275,7 +277,7 @@ def test_gguf_becomes_a_clean_folder_with_tied_weights_once_and_the_same_bytes_t
 
 
 def test_the_tokenizers_end_of_text_is_the_configurations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SmolLM2's GGUF says <|im_start|> in one place and <|im_end|> in the other."""
+    """In SmolLM2's GGUF one is <|im_start|> and the other <|im_end|>."""
     path = write_gguf(tmp_path)
     load = AutoModelForCausalLM.from_pretrained
 

@@ -1,4 +1,4 @@
-"""Sources: what comes is what is pinned, archives that could do harm are refused whole, attempts are bounded."""
+"""Sources: only pinned content is accepted, harmful archives are refused as a whole, retries are limited."""
 
 import http.server
 import io
@@ -37,7 +37,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-# --- the grammar ---------------------------------------------------------------------------------------------------
+# --- how a source is written ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ BAD: dict[str, tuple[bytes, str]] = {
 
 @pytest.mark.parametrize("kind", BAD)
 def test_an_archive_with_one_bad_entry_is_refused_whole(kind: str, tmp_path: Path) -> None:
-    """Also when the member that is asked for is a good one."""
+    """Even if the requested member itself is fine."""
     content, problem = BAD[kind]
     archive, target = tmp_path / "archive", tmp_path / "target"
     archive.write_bytes(content)
@@ -150,9 +150,9 @@ def test_an_archive_out_of_all_proportion_is_refused(
         if kind == "zip"
         else tar_of([(tar_member("data.txt"), TEXT), (tar_member("bomb"), zeros)])
     )
-    extract_member("key", archive, "data.txt", tmp_path / "target")  # small enough to do no harm
+    extract_member("key", archive, "data.txt", tmp_path / "target")  # small enough to be accepted
     monkeypatch.setattr(archives, "SMALL", 1_000_000)
-    with pytest.raises(StageError, match=r"bytes and more when unpacked, of \d+; refused whole"):
+    with pytest.raises(StageError, match=r"at least \d+ bytes unpacked in \d+ packed; do not use"):
         extract_member("key", archive, "data.txt", tmp_path / "target")
 
 
@@ -181,7 +181,7 @@ def test_a_zip_whose_content_is_not_what_it_declares_is_refused(tmp_path: Path) 
 def test_a_member_that_is_not_there_or_there_twice_is_named_with_the_files(tmp_path: Path) -> None:
     archive = tmp_path / "x.zip"
     archive.write_bytes(zip_of({"a/data.txt": TEXT, "b/data.txt": TEXT}))
-    with pytest.raises(StageError, match=r"key: no member 'data2\.txt'; its files are a/data\.txt, b/data\.txt"):
+    with pytest.raises(StageError, match=r"key: no member 'data2\.txt'; its files: a/data\.txt, b/data\.txt"):
         extract_member("key", archive, "data2.txt", tmp_path / "target")
     with pytest.raises(StageError, match=r"2 entries called 'data\.txt'"):
         extract_member("key", archive, "data.txt", tmp_path / "target")
@@ -214,10 +214,10 @@ def test_a_file_of_a_folder_is_copied_and_its_member_read(tmp_path: Path, monkey
 
 def test_a_wrong_sha256_is_named_with_the_one_found(tmp_path: Path) -> None:
     (tmp_path / "data.zip").write_bytes(GOOD["zip"])
-    with pytest.raises(StageError, match=rf"models\.x\.files\.name\.sha256: .* sha256 {sha256(GOOD['zip'])}, where"):
+    with pytest.raises(StageError, match=rf"models\.x\.files\.name\.sha256: .* sha256 {sha256(GOOD['zip'])}, but"):
         fetch(f"file:{tmp_path}", tmp_path, "data.zip", sha256="0" * 64)
     pins = {"sha256": sha256(GOOD["zip"]), "member": "data.txt", "member_sha256": "0" * 64}
-    with pytest.raises(StageError, match=rf"models\.x\.files\.name\.member_sha256: .* sha256 {sha256(TEXT)}, where"):
+    with pytest.raises(StageError, match=rf"models\.x\.files\.name\.member_sha256: .* sha256 {sha256(TEXT)}, but"):
         fetch(f"file:{tmp_path}", tmp_path, "data.zip", **pins)
 
 
@@ -225,7 +225,7 @@ def test_a_missing_folder_and_a_missing_file_are_named(tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"models\.x\.files\.name: no folder nowhere"):
         fetch("file:nowhere", tmp_path, "data.txt", sha256="0" * 64)
     (tmp_path / "other.txt").write_bytes(b"")
-    with pytest.raises(StageError, match=rf"no file data\.txt in {tmp_path}; its files are other\.txt"):
+    with pytest.raises(StageError, match=rf"no file data\.txt in {tmp_path}; its files: other\.txt"):
         fetch(f"file:{tmp_path}", tmp_path, "data.txt", sha256="0" * 64)
 
 
@@ -241,13 +241,13 @@ def test_a_full_disk_is_said_of_the_file_that_was_written(member: str | None, tm
     assert describe(caught.value).startswith(f"{target}: no space left on the device; ")
 
 
-# --- an address ----------------------------------------------------------------------------------------------------
+# --- a URL ---------------------------------------------------------------------------------------------------------
 
 Answer = Callable[[http.server.BaseHTTPRequestHandler], None]
 
 
 class Web:
-    """A server on loopback that gives the answers it is told to, one after another, the last for ever."""
+    """A server on loopback that gives the listed answers one after another and then repeats the last."""
 
     def __init__(self) -> None:
         self.answers: list[Answer] = []
@@ -329,7 +329,7 @@ def test_three_failures_are_enough_and_are_listed(web: Web, tmp_path: Path) -> N
 
 def test_a_refusal_is_not_asked_again(web: Web, tmp_path: Path) -> None:
     web.answers = [web.sends(b"", 404)]
-    with pytest.raises(StageError, match=r"models\.x\.files\.name: HTTP 404 from 127\.0\.0\.1; mend the source"):
+    with pytest.raises(StageError, match=r"models\.x\.files\.name: HTTP 404 from 127\.0\.0\.1; fix the source"):
         fetch(f"url:{web.address}/x", tmp_path, sha256=sha256(TEXT))
     assert len(web.paths) == 1
 
@@ -341,7 +341,7 @@ def test_no_server_at_all_says_how_to_go_on(tmp_path: Path) -> None:
 
 def test_an_error_page_in_place_of_data_is_recognised(web: Web, tmp_path: Path) -> None:
     web.answers = [web.sends(b"\n <!DOCTYPE html><html>Please log in</html>")]
-    with pytest.raises(StageError, match="which look like a web page in place of data, where"):
+    with pytest.raises(StageError, match=r"\(they look like a web page, not data\), but"):
         fetch(f"url:{web.address}/x", tmp_path, sha256=sha256(TEXT))
 
 
@@ -357,7 +357,7 @@ def test_a_server_that_stops_is_left_within_the_timeout(web: Web, tmp_path: Path
 
 
 def wheel_of(folder: Path) -> bytes:
-    """A wheel that pip accepts, of the distribution `tiny-corpus` 1.0, in a folder."""
+    """Write a wheel of the distribution `tiny-corpus` 1.0 that pip accepts; return its bytes."""
     about = "tiny_corpus-1.0.dist-info"
     content = zip_of(
         {
@@ -374,7 +374,7 @@ def wheel_of(folder: Path) -> bytes:
 
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
-    """Pip configured by its user, as anywhere: here it may look into one folder only."""
+    """Pip with a user's configuration: it looks for wheels in one folder only."""
     content = wheel_of(tmp_path / "wheels")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))

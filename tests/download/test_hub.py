@@ -1,4 +1,4 @@
-"""The hub, as a real exchange over loopback: the shipped entries, and everything that can go wrong on the way."""
+"""The hub, with real requests over loopback: the entries of params.yaml, and everything that can go wrong."""
 
 import io
 import json
@@ -44,7 +44,7 @@ GPT2, DIALOGPT, DIALOGUES = "openai-community/gpt2", "microsoft/DialoGPT-small",
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny GPT-2 with all files that the shipped entries name."""
+    """A tiny GPT-2 with all files that the entries of params.yaml name."""
     folder = tiny_model(tmp_path_factory.mktemp("gpt2"))
     tiny_tokenizer().backend_tokenizer.model.save(str(folder))  # vocab.json and merges.txt
     (folder / "generation_config.json").unlink()
@@ -53,7 +53,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def corpus() -> dict[str, bytes]:
-    """Archives in the shape of roskoN/dailydialog."""
+    """Archives laid out like those of roskoN/dailydialog."""
     texts = {split: eou(tiny_dialogues(60, seed)) for seed, split in enumerate(SPLITS)}
     return {
         f"{split}.zip": zip_of({f"{split}/dialogues_{split}.txt": text, f"{split}/dialogues_act_{split}.txt": b"1 2\n"})
@@ -77,7 +77,7 @@ class Project:
         self.params |= {"dataset": "local", "model": "local"}
         patient = folder / "impatient"
         patient.mkdir()
-        # The waits between attempts, here and in huggingface_hub, are right for a network and too long for a test.
+        # The real waits between attempts, ours and huggingface_hub's, are too long for a test.
         (patient / "sitecustomize.py").write_text(
             "import time\nsleep = time.sleep\ntime.sleep = lambda seconds: sleep(min(seconds, 0.01))\n"
         )
@@ -98,7 +98,7 @@ class Project:
         assert done.returncode == 0, done.stderr
 
     def fails(self, **variables: str) -> str:
-        """The error line of a download that fails, and leaves no output and no half file."""
+        """Run a download that must fail and leave no file behind; return its error line."""
         done = self.download(**variables)
         assert done.returncode == 1, done.stderr
         assert list((self.folder / "data").rglob("*")) == []
@@ -108,7 +108,7 @@ class Project:
         return str(self.params[table][name]["source"].partition("@")[2])
 
     def serve_gpt2(self, weights: Path, **replaced: bytes | None) -> dict[str, bytes]:
-        """gpt2 as shipped, at the shipped revision; `replaced` names files by their stem, None leaves one out."""
+        """Serve gpt2 at its pinned revision; `replaced` maps the stem of a file to new content, or None to omit it."""
         self.params["model"] = "gpt2"
         files = {path.name: path.read_bytes() for path in weights.iterdir()}
         for stem, content in replaced.items():
@@ -161,7 +161,7 @@ def test_dialogpt_stays_half_precision_and_its_tokenizer_is_built_from_its_vocab
 
 
 def pin_dailydialog(params: dict[str, Any], archives: dict[str, bytes]) -> None:
-    """The shipped entry with the sha256 of the test's own archives."""
+    """Put the sha256 of the test's archives into the entry of params.yaml."""
     params["dataset"] = "dailydialog"
     files = params["datasets"]["dailydialog"]["files"]
     files["train"]["sha256"] = sha256(archives["train.zip"])
@@ -216,7 +216,7 @@ def test_a_missing_file_is_named(project: Project, weights: Path) -> None:
     project.serve_gpt2(weights, vocab=None)
     line = project.fails()
     assert "models.gpt2.files.vocab.json: openai-community/gpt2 at 607a30d" in line
-    assert "has no file vocab.json; mend files" in line
+    assert "has no file vocab.json; fix files" in line
     assert "pickle" not in line
 
 
@@ -224,14 +224,14 @@ def test_a_repository_with_only_a_pickle_is_refused(project: Project, weights: P
     project.serve_gpt2(weights, model=None)
     project.hub.repositories[GPT2].files["pytorch_model.bin"] = b"\x80\x04."
     line = project.fails()
-    assert "no file model.safetensors: its weights are pytorch_model.bin, which can hold a pickle" in line
+    assert "no file model.safetensors: its weights are pytorch_model.bin, a format that can hold a pickle" in line
     assert not any("pytorch_model.bin" in path for _, path in project.hub.requests)
 
 
 def test_a_pickle_under_the_name_of_safetensors_is_refused(project: Project, weights: Path) -> None:
     torch.save({"transformer.wte.weight": torch.zeros(3)}, project.folder / "weights.pt")
     project.serve_gpt2(weights, model=(project.folder / "weights.pt").read_bytes())
-    assert "model.safetensors: not safetensors but a zip archive, as pickled" in project.fails()
+    assert "model.safetensors: not safetensors but a zip archive, like pickled" in project.fails()
 
 
 def test_a_configuration_that_names_code_is_refused(project: Project, weights: Path) -> None:
@@ -259,14 +259,14 @@ def test_a_body_cut_every_time_is_given_up_on(project: Project, weights: Path) -
 
 @pytest.mark.usefixtures("hub_allowed")
 def test_a_transfer_that_starts_again_for_ever_is_ended(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """huggingface_hub counts its attempts anew whenever a piece (10 MB) arrives, and without ranges that is always."""
+    """huggingface_hub restarts its count of attempts at every piece (10 MB); without ranges it never gives up."""
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     hub.add(GPT2, "a" * 40, {"large": bytes(10_000)})
     hub.ranges = False
     hub.faults["large"] = Fault("truncate")
     address = f"{hub.address}/storage/{GPT2}@{'a' * 40}/large"
-    with pytest.raises(TransientError, match="the transfer of 10000 bytes is cut short each time"):
+    with pytest.raises(TransientError, match="the transfer of 10000 bytes was cut short every time"):
         http_get(address, io.BytesIO(), expected_size=10_000, tqdm_class=BoundedTransfer)
     assert len(hub.requests) < 10
 
@@ -293,7 +293,7 @@ def test_bytes_that_are_not_what_the_hub_announced_are_found_without_a_sha256_in
 ) -> None:
     project.serve_gpt2(weights)
     project.hub.faults["model.safetensors"] = Fault("other-bytes")
-    assert "what came is not what the hub announced" in project.fails()
+    assert "the file's sha256 is not the one that the hub announced" in project.fails()
 
 
 def test_a_damaged_file_in_the_cache_of_the_hub_is_replaced(project: Project, weights: Path) -> None:
@@ -306,7 +306,7 @@ def test_a_damaged_file_in_the_cache_of_the_hub_is_replaced(project: Project, we
 
 
 def test_a_damaged_small_file_in_the_cache_is_replaced_if_it_is_pinned(project: Project) -> None:
-    """The hub names small files by git's hash; params.yaml's sha256 is what finds the damage."""
+    """The hub names small files by git's hash, so only the sha256 in params.yaml finds the damage."""
     content = (project.folder / "sources/all.jsonl").read_bytes()
     assert len(content) < LARGE
     project.hub.add("datasets/me/small", "f" * 40, {"all.jsonl": content})
@@ -369,7 +369,7 @@ def test_a_signal_in_a_download_leaves_nothing_half_done(
     project.hub.faults["model.safetensors"] = Fault("stall", times=1)
     write_params(project.folder, project.params)
     variables = {**project.variables, "HF_HUB_DOWNLOAD_TIMEOUT": "250"}
-    # Where the tests run in the background of a script, SIGINT is ignored, and children inherit that.
+    # If a script runs the tests in the background, SIGINT is ignored, and children inherit that.
     listen = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
     stage = subprocess.Popen(
         [sys.executable, "-c", listen + "runpy.run_module('stages.download', run_name='__main__')", *DOWNLOAD],

@@ -1,6 +1,6 @@
-"""Disks of any size for one process: a tmpfs over a folder, seen by that process and its children alone.
+"""Disks of any size for one process: a tmpfs over a folder that only this process and its children see.
 
-Needs Linux, and root or user namespaces; where neither is there, `mounts_are_allowed` says so.
+Needs Linux, and root or user namespaces; `mounts_are_allowed` tells whether this works here.
 """
 
 import ctypes
@@ -31,7 +31,7 @@ def _mount(folder: str, flags: int = 0, size: int | None = None) -> None:
 
 
 def _own_mounts() -> None:
-    """From here on, mounts of this process are its own."""
+    """From now on, only this process and its children see its mounts."""
     user, group = os.getuid(), os.getgid()
     if user:
         _call("unshare", NEW_USER | NEW_MOUNTS)
@@ -49,7 +49,7 @@ def _try(folder: str) -> None:
 
 
 def mounts_are_allowed(folder: Path) -> bool:
-    """Whether a process may have mounts of its own here."""
+    """Whether a process can have its own mounts here."""
     process = SERVER.Process(target=_quietly, args=(str(folder),))
     process.start()
     process.join()
@@ -64,7 +64,7 @@ def _quietly(folder: str) -> None:
 
 
 def _attempt(folder: str, stage: str, log: str) -> dict[str, object]:
-    """Run the stage in a fork; its exit code, what it printed, and what is in the folder then."""
+    """Run the stage in a fork; return its exit code, its output, and what is in the folder afterwards."""
     Path(log).unlink(missing_ok=True)
     child = os.fork()
     if not child:
@@ -106,7 +106,7 @@ def _used_blocks(folder: str) -> int:
 
 
 def attempts_on_a_disk(folder: Path, stage: str, room: Sequence[int | None]) -> list[dict[str, object]]:
-    """Run a stage again and again in `folder`, each time with so many bytes of room; None: the disk is read-only."""
+    """Run a stage in `folder` once per entry of `room`: the free bytes on its disk, or None for a read-only disk."""
     log, report = folder.with_name("disk-log"), folder.with_name("disk-report")
     process = SERVER.Process(target=_on_a_disk, args=(str(folder), stage, room, str(log), str(report)))
     process.start()

@@ -1,4 +1,4 @@
-"""A workspace for the six stages on tiny sources: what it ends with undisturbed, what always holds, what damages it."""
+"""A workspace for the six stages on tiny sources: an undisturbed run, checks that must always hold, and damage."""
 
 import json
 import shutil
@@ -27,14 +27,14 @@ each_stage = pytest.mark.parametrize("stage", STAGES)
 
 
 def outputs(stage: str) -> list[str]:
-    """Files and folders that a stage of dvc.yaml writes."""
+    """The files and folders that a stage of dvc.yaml writes."""
     entry = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]
     listed = [out for kind in ("outs", "metrics", "plots") for out in entry.get(kind, [])]
     return [out if isinstance(out, str) else next(iter(out)) for out in listed]
 
 
 def new_workspace(folder: Path, project: Path, **changes: Any) -> Path:
-    """A folder with the params.yaml of a tiny project and a few epochs to train; nothing has run."""
+    """Make a folder with the params.yaml of a tiny project and a few epochs of training; nothing has run yet."""
     folder.mkdir(parents=True)
     shutil.copy(project / "params.yaml", folder)
     training = {f"protocols.tiny.training.{name}": value for name, value in TRAINING.items()}
@@ -44,7 +44,7 @@ def new_workspace(folder: Path, project: Path, **changes: Any) -> Path:
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """A workspace in which every stage has run; of each stage, its seconds and how many things it did to files."""
+    """A workspace in which every stage ran undisturbed; per stage, its duration and its number of file events."""
 
     folder: Path
     results: dict[str, str]
@@ -52,13 +52,13 @@ class Undisturbed:
     file_events: dict[str, int]
 
     def copy(self, folder: Path) -> Path:
-        """A copy with all results, but without the state of the training."""
+        """A copy with all results but without the training state."""
         shutil.copytree(self.folder, folder, symlinks=True)
         shutil.rmtree(folder / ".state")
         return folder
 
     def before(self, stage: str, folder: Path) -> Path:
-        """A copy as it was before a stage."""
+        """A copy without the outputs of a stage."""
         self.copy(folder)
         for name in outputs(stage):
             path = folder / name
@@ -70,7 +70,7 @@ class Undisturbed:
 
 
 def run_all(folder: Path) -> Undisturbed:
-    """Every stage once, in order."""
+    """Run every stage once, in order."""
     seconds, file_events = {}, {}
     for stage in STAGES:
         began, log = time.monotonic(), folder.with_name(f"{folder.name}-{stage}-events")
@@ -81,13 +81,13 @@ def run_all(folder: Path) -> Undisturbed:
 
 
 def results(folder: Path) -> dict[str, str]:
-    """sha256 of every artifact; what has a temporary name is none."""
+    """sha256 of every artifact, files with temporary names left out."""
     found = contents(folder / "data", folder / "metrics")
     return {name: value for name, value in found.items() if "/.tmp-" not in name}
 
 
 def check_whole(folder: Path) -> None:
-    """Whatever has a final name is whole: each folder agrees with its manifest, each metric is JSON."""
+    """Check that every output is complete: folders agree with their manifest, metrics are JSON."""
     for stage in STAGES:
         for path in (folder / name for name in outputs(stage)):
             if path.is_dir():
@@ -97,24 +97,24 @@ def check_whole(folder: Path) -> None:
 
 
 def check_tidy(folder: Path) -> None:
-    """No temporary name is left anywhere."""
+    """Check that no temporary file is left."""
     assert not [path for path in folder.rglob("*") if ".tmp" in path.name]
 
 
 def flip(path: Path) -> None:
-    """One bit of a file."""
+    """Flip one bit of a file."""
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
 
 
 def seal(folder: Path) -> None:
-    """Make the manifest of a folder agree with whatever is in it; the facts beside the files stay."""
+    """Make a folder's manifest agree with the files that are in it now; keep its other facts."""
     manifest = json.loads((folder / MANIFEST).read_bytes())
     (folder / MANIFEST).unlink()
     write_manifest(folder, **{name: value for name, value in manifest.items() if name not in ("files", "sha256")})
 
 
 def stopped_line(stage: str) -> str:
-    """What a stage that SIGTERM or Ctrl-C has stopped says last."""
-    return f"ERROR {stage}: stopped by a signal: what was finished is kept; run it again to go on"
+    """The last line of a stage that SIGTERM or Ctrl-C stopped."""
+    return f"ERROR {stage}: stopped by a signal: finished work is kept; run it again to go on"

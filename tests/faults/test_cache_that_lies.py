@@ -1,4 +1,4 @@
-"""What a stage reads is checked against what the stage before it wrote: the damaged file is named, with its remedy."""
+"""A stage checks its input against what the stage before wrote; errors name the damaged file and how to repair it."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.stage_runs import COMMANDS, fails, finish
 
 
 def inputs(stage: str) -> list[str]:
-    """The folders that a stage reads: its arguments that an earlier stage writes."""
+    """The folders that a stage reads: those of its arguments that an earlier stage writes."""
     words, earlier = COMMANDS[stage], STAGES[: STAGES.index(stage)]
     return [word for word in words if any(word in COMMANDS[other] for other in earlier) and word.startswith("data/")]
 
@@ -40,7 +40,7 @@ def test_a_flipped_bit_in_any_file_is_found_named_and_nothing_is_touched(
         before = results(folder)
         last = fails(folder, stage)
         assert last.startswith(f"ERROR {stage}: {path.relative_to(folder)}: ")
-        assert f"make it anew: rm -rf {name}; find " in last
+        assert f"produce it again: rm -rf {name}; find " in last
         assert last.endswith("; dvc repro")
         assert results(folder) == before
         path.write_bytes(content)
@@ -56,14 +56,14 @@ def test_a_file_that_is_missing_truncated_empty_or_too_many_is_found(
     path = max((folder / name).iterdir(), key=lambda each: each.stat().st_size)
     content, shown = path.read_bytes(), path.relative_to(folder)
     path.write_bytes(content[:-1])
-    assert f"{shown}: {len(content) - 1} bytes where its manifest says {len(content)}; " in fails(folder, stage)
+    assert f"{shown}: {len(content) - 1} bytes, but the manifest has {len(content)}; " in fails(folder, stage)
     path.write_bytes(b"")
-    assert f"{shown}: 0 bytes where its manifest says " in fails(folder, stage)
+    assert f"{shown}: 0 bytes, but the manifest has " in fails(folder, stage)
     path.unlink()
-    assert f"{shown}: missing, though its manifest names it; " in fails(folder, stage)
+    assert f"{shown}: missing, though the manifest names it; " in fails(folder, stage)
     path.write_bytes(content)
     (folder / name / "adapter_config.json").write_text("{}")
-    assert f"{name}/adapter_config.json: no file that its stage wrote; remove it" in fails(folder, stage)
+    assert f"{name}/adapter_config.json: not written by the stage; remove it" in fails(folder, stage)
     (folder / name / "adapter_config.json").unlink()
     (folder / name / MANIFEST).unlink()
     assert f"{name}/{MANIFEST}: missing; run `dvc repro`, which makes it" in fails(folder, stage)
@@ -83,5 +83,5 @@ def test_a_changed_fact_in_a_manifest_never_becomes_a_score(undisturbed: Undistu
     path = folder / "data/greedy_generate" / MANIFEST
     manifest = json.loads(path.read_bytes())
     path.write_text(json.dumps({**manifest, "unended_responses": manifest["unended_responses"] - 1}))
-    assert "manifest.json: its sha256 is not the one that it says; " in fails(folder, "score")
+    assert "manifest.json: its sha256 differs from the one recorded in it; " in fails(folder, "score")
     assert results(folder)["metrics/scores.json"] == undisturbed.results["metrics/scores.json"]

@@ -1,4 +1,4 @@
-"""Checkpoints that are not what they seem: named, passed over, never mixed in; the run goes on from an earlier one."""
+"""Damaged or foreign checkpoints: they are named and skipped, and the run goes on from an earlier one."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ Damage = Callable[[Path], object]
 
 @pytest.fixture(scope="module")
 def halfway(undisturbed: Undisturbed, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A training that was killed when it was to write its third checkpoint."""
+    """A training that was killed when it started to write its third checkpoint."""
     folder = undisturbed.before("train", tmp_path_factory.mktemp("halfway") / "workspace")
     stopped(folder, "train", Stop(1, "-000004-00000000", "os.mkdir"))
     return folder
@@ -36,7 +36,7 @@ def folder(halfway: Path, tmp_path: Path) -> Path:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The one before, and the newest."""
+    """The last two checkpoints, the newest last."""
     return sorted(folder.glob(".state/train/*/checkpoints/[0-9]*"))
 
 
@@ -117,7 +117,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     assert f"{newest.relative_to(folder)}: not usable (" in printed
     assert f"{before.name}: not usable" not in printed
     assert "epoch 1 " not in printed
-    assert "epoch 2 " in printed, "the one before is from the end of epoch 1"
+    assert "epoch 2 " in printed, "the checkpoint before is from the end of epoch 1"
     assert results(folder) == undisturbed.results
 
 

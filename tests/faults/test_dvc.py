@@ -1,4 +1,4 @@
-"""Under the real `dvc`: it dies alone, its cache lies; the next `dvc repro`, or the advice followed word for word."""
+"""With the real `dvc`: only DVC is killed, or its cache is damaged; `dvc repro` or the printed advice repairs it."""
 
 import hashlib
 import os
@@ -30,23 +30,23 @@ if os.environ.get("DVC_STAGE") == "train":
 
 @dataclass(frozen=True)
 class Killed:
-    """A project in which only `dvc` was killed, in the middle of its `dvc repro`; then `dvc repro` was run again."""
+    """A project in which only `dvc` was killed, in the middle of `dvc repro`; then `dvc repro` ran again."""
 
     project: Path
-    first: str  # what the one that was killed printed, and the stage that it left alone
+    first: str  # output of the killed `dvc repro` and of the stage that went on without it
     second: str
 
 
 def kill_when_its_stage_pauses(dvc: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """Kill DVC alone, and let the stage go on; returns what was at work below DVC."""
+    """Kill only DVC and let the stage go on; return the processes below DVC."""
     below: list[psutil.Process] = []
     paused, deadline = False, time.monotonic() + SECONDS_TO_PAUSE
     try:
         while not paused:
-            assert dvc.poll() is None, "it came to no third save"
-            assert time.monotonic() < deadline, f"it came to no third save in {SECONDS_TO_PAUSE} seconds"
+            assert dvc.poll() is None, "it ended before the third save"
+            assert time.monotonic() < deadline, f"no third save within {SECONDS_TO_PAUSE} seconds"
             time.sleep(0.1)
-            with suppress(psutil.NoSuchProcess):  # a child that lived for a moment
+            with suppress(psutil.NoSuchProcess):  # a child that has just ended
                 below = [each for each in psutil.Process(dvc.pid).children(recursive=True) if each.is_running()]
                 paused = any(each.status() == psutil.STATUS_STOPPED for each in below)
     finally:
@@ -70,7 +70,7 @@ def killed(project: Path, undisturbed: Undisturbed, tmp_path_factory: pytest.Tem
     with (root / "log").open("wb") as log:
         dvc = subprocess.Popen(["dvc", "repro"], cwd=folder, env=variables, stdout=log, stderr=log)
     left = kill_when_its_stage_pauses(dvc)
-    second = command(folder, "dvc", "repro")  # at once: the stage may still be at work
+    second = command(folder, "dvc", "repro")  # at once: the stage may still be running
     psutil.wait_procs(left, timeout=60)
     return Killed(folder, (root / "log").read_text(encoding="utf-8"), second.stdout + second.stderr)
 
@@ -86,7 +86,7 @@ def test_if_only_dvc_dies_the_next_one_goes_on_and_ends_with_the_same_bytes(
 
 
 def flip_in_the_cache(project: Path, name: str) -> None:
-    """One bit of a file of DVC's cache, without a trace: as read-only as it was."""
+    """Flip one bit of a file in DVC's cache and leave the file as read-only as it was."""
     md5 = hashlib.md5((project / name).read_bytes()).hexdigest()
     cached = project / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
     mode = cached.stat().st_mode
@@ -102,9 +102,9 @@ def test_the_advice_for_a_damaged_cache_followed_word_for_word_brings_the_same_b
     flip_in_the_cache(project, "data/pair_extract/train.jsonl")
     shutil.rmtree(project / "data/pair_extract")
     command(project, "dvc", "checkout")
-    assert results(project) != undisturbed.results, "DVC hands out what it does not check"
+    assert results(project) != undisturbed.results, "DVC checks out a damaged file without noticing"
     refused = command(project, "dvc", "repro", "--force", "--single-item", "subset", fails=True)
     (line,) = [each for each in refused.stderr.splitlines() if each.startswith("ERROR subset: ")]
     assert "data/pair_extract/train.jsonl: its sha256 is not the one in its manifest; " in line
-    command(project, "sh", "-c", line.partition("make it anew: ")[2])
+    command(project, "sh", "-c", line.partition("produce it again: ")[2])
     assert results(project) == undisturbed.results

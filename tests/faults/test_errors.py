@@ -1,4 +1,4 @@
-"""One rule for all errors: an exit code that is not zero and one last line; a traceback only if it is asked for."""
+"""One rule for all errors: a non-zero exit code and one line; a traceback only on request."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Nobody else's code runs: what was checked when it was downloaded is refused again when it is read."""
+"""No foreign code runs: what the download refuses is refused again when a stage reads it."""
 
 import json
 import pickle
@@ -15,7 +15,7 @@ READERS = pytest.mark.parametrize("stage", ["train", "greedy-generate"])
 
 
 class Harmful:
-    """What writes a file when it is unpickled."""
+    """An object that writes a file when it is unpickled."""
 
     def __init__(self, proof: Path) -> None:
         self.proof = proof
@@ -31,7 +31,7 @@ def test_a_pickle_in_place_of_the_base_model_is_not_loaded(
     folder, proof = undisturbed.copy(tmp_path / "pickled"), tmp_path / "proof"
     (folder / "data/download/model/model.safetensors").write_bytes(pickle.dumps(Harmful(proof)))
     seal(folder / "data/download/model")
-    if stage == "greedy-generate":  # trained on this very model, as its description claims
+    if stage == "greedy-generate":  # make the description say that it was trained on this model
         finish_description(folder)
     last = fails(folder, stage)
     assert "data/download/model" in last
@@ -83,7 +83,7 @@ def test_a_configuration_of_a_model_that_brings_its_own_code_is_refused(
 def test_a_file_that_the_download_did_not_write_is_refused(undisturbed: Undisturbed, tmp_path: Path) -> None:
     folder = undisturbed.copy(tmp_path / "added")
     (folder / "data/download/model/pytorch_model.bin").write_bytes(pickle.dumps(Harmful(tmp_path / "proof")))
-    assert "model/pytorch_model.bin: no file that its stage wrote; remove it" in fails(folder, "train")
+    assert "model/pytorch_model.bin: not written by the stage; remove it" in fails(folder, "train")
     assert not (tmp_path / "proof").exists()
 
 

@@ -1,4 +1,4 @@
-"""Killed at any moment: the next run goes on and ends with the same bytes; nothing half-written has a final name."""
+"""Killed at any moment, a stage leaves no half-written output; the next run goes on and ends with the same bytes."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ from tests.stage_runs import fails, finish, start, stopped
 from tests.stops import Stop
 from tests.tiny import change_params
 
-THIRD_SAVE = "-000004-00000000"  # where epoch 4 begins
+THIRD_SAVE = "-000004-00000000"  # at the start of epoch 4
 SAVING = Stop(1, THIRD_SAVE, "os.mkdir")
 
 
@@ -33,7 +33,7 @@ def test_killed_at_random_moments_every_stage_ends_with_the_same_bytes(
 ) -> None:
     undisturbed = run_all(new_workspace(tmp_path / "undisturbed", project, method=method))
     stops = list(torture(new_workspace(tmp_path / "tortured", project, method=method), seed, undisturbed, by_clock=0))
-    assert {stop.partition(":")[0] for stop in stops} == set(STAGES), "the first of a stage comes in a whole run"
+    assert {stop.partition(":")[0] for stop in stops} == set(STAGES), "every stage was stopped at least once"
 
 
 @each_stage
@@ -104,7 +104,7 @@ def handlers() -> Iterator[None]:
 def test_a_signal_that_nobody_looked_at_raises_at_the_end_of_the_block() -> None:
     with pytest.raises(Terminated), StopRequest():
         os.kill(os.getpid(), signal.SIGTERM)
-    assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN, "a second one could interrupt what follows"
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN, "a second signal must not interrupt what follows"
 
 
 @each_stage

@@ -1,4 +1,4 @@
-"""If only DVC dies, the stage that it has started notices and stops within seconds, however DVC has started it."""
+"""If only DVC is killed, the stage that it started notices and stops within seconds, however DVC started it."""
 
 import os
 import subprocess
@@ -15,8 +15,8 @@ from tests.tiny import ROOT
 STAGE = """
 import argparse, os, pathlib, time
 while {wait_for_go} and not pathlib.Path("go").exists():
-    time.sleep(0.02)  # as long as libraries take to load
-from stages.plumbing.errors import run_stage
+    time.sleep(0.02)  # stands for loading libraries
+from stages.plumbing.command import run_stage
 
 def main(arguments):
     pathlib.Path("main").touch()
@@ -35,7 +35,7 @@ BELOW_SH = "{python} stage.py & echo $! > pid; wait $!; true"
 
 
 class Orphan:
-    """A program that starts a stage as DVC does, and is killed."""
+    """A program that starts a stage as DVC does, and can be killed."""
 
     def __init__(
         self, folder: Path, name: str, command: str, wait_for_go: bool = False, under_dvc: bool = True
@@ -60,7 +60,7 @@ class Orphan:
     def check_stopped(self) -> None:
         wait_for(self.ended)
         log = (self.folder / "log").read_text()
-        assert log == "ERROR toy: stopped by a signal: what was finished is kept; run it again to go on\n"
+        assert log == "ERROR toy: stopped by a signal: finished work is kept; run it again to go on\n"
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
@@ -89,7 +89,7 @@ def test_a_stage_stops_if_its_dvc_was_killed_while_it_loaded_its_libraries(tmp_p
 def test_a_stage_that_was_not_left_alone_goes_on(name: str, under_dvc: bool, tmp_path: Path) -> None:
     orphan = Orphan(tmp_path, name, STARTED_BY_SH, under_dvc=under_dvc)
     wait_for((tmp_path / "main").exists)
-    if not under_dvc:  # started by hand, with nohup perhaps: nobody starts it a second time
+    if not under_dvc:  # started by hand, perhaps with nohup: no second one will be started
         orphan.kill_parent()
     time.sleep(1.5)
     assert not orphan.ended()

@@ -1,4 +1,4 @@
-"""The table of faults names tests that exist, and all of this folder's."""
+"""The tables in the README of this folder name only tests that exist, and every test of this folder."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""Rubbish from outside, through the real commands: corpora as they come, and parameters that contradict each other."""
+"""Bad input to the real commands: broken or unusual corpora, and parameters that contradict each other."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ HALF_A_CHITCHAT = '{"a": {"messages": [[{"text": "one"}], [{"text": "two"}]]}'
 
 @pytest.fixture
 def corpus(undisturbed: Undisturbed, project: Path, tmp_path: Path) -> Corpus:
-    """Makes a workspace whose corpus has another training file; what is behind the download is as it was."""
+    """A function that makes a workspace with all results, but with another training file as its source."""
 
     def make(content: bytes, kind: str = "eou") -> Path:
         sources = tmp_path / "sources"
@@ -50,7 +50,7 @@ def corpus(undisturbed: Undisturbed, project: Path, tmp_path: Path) -> Corpus:
         ("eou", b" \n\n", "train: no pair among 0 usable dialogues; "),
         ("eou", b"only __eou__\n", "train: no pair among 0 usable dialogues; "),
         ("eou", f"{TURNS}a\xff __eou__ b __eou__\n".encode("latin-1"), "train.txt:2: not UTF-8 (byte 0xff at column 2"),
-        ("eou", f"{TURNS}one __eou__ tw".encode(), "train.txt:2: half a last line: "),
+        ("eou", f"{TURNS}one __eou__ tw".encode(), "train.txt:2: an incomplete last line, "),
         ("eou", f"{TURNS}one".encode(), "train.txt:2: a line without __eou__; "),
         ("jsonl", b'["one", "two"]\n["one", "tw', "all.jsonl:2: not JSON ("),
         ("jsonl", b'["one", "two"]\n{"one": "two"}\n', "all.jsonl:2: not a list of texts; "),
@@ -59,13 +59,13 @@ def corpus(undisturbed: Undisturbed, project: Path, tmp_path: Path) -> Corpus:
         (
             "jsonl",
             b'{"turns": ["one", "two"], "turns": ["three"]}\n',
-            "all.jsonl:1: not JSON (the key 'turns' is there",
+            "all.jsonl:1: not JSON (the key 'turns' occurs",
         ),
         ("chitchat", b"[]", "all.json: not a JSON object of conversations; "),
         (
             "chitchat",
             f"{HALF_A_CHITCHAT}, {HALF_A_CHITCHAT[1:]}}}".encode(),
-            "all.json: not JSON (the key 'a' is there",
+            "all.json: not JSON (the key 'a' occurs",
         ),
         ("parquet", b"PAR1", "all.parquet: not a Parquet file ("),
     ],
@@ -135,7 +135,7 @@ def test_a_special_token_that_somebody_wrote_is_text(undisturbed: Undisturbed) -
         (
             "subset",
             {"method": "soft", "methods.soft.prompt_tokens": 23},
-            "methods.soft.prompt_tokens: 23 rows are fewer than the 24 of protocols.tiny.lengths.query_tokens; ",
+            "methods.soft.prompt_tokens: 23 is less than the 24 of protocols.tiny.lengths.query_tokens; ",
         ),
         ("subset", {"methods.soft.prompt_tokens": 10**30}, "methods.soft.prompt_tokens: found 1000000000000000000000"),
         (
@@ -162,8 +162,8 @@ def test_parameters_that_contradict_each_other_are_refused_and_nothing_is_touche
     [
         ("seed: 1\n", "duplicate key"),
         ("x: " + "[" * 5000, "nested too deeply"),
-        (f"x: {'9' * 5000}\n", "a number or date that is none"),
-        ("x: 2020-13-01\n", "a number or date that is none"),
+        (f"x: {'9' * 5000}\n", "an impossible number or date"),
+        ("x: 2020-13-01\n", "an impossible number or date"),
         ("x: !!python/name:os.system\n", "could not determine a constructor"),
         ("x: \0\n", "unacceptable character"),
     ],
@@ -177,5 +177,5 @@ def test_a_params_yaml_that_cannot_be_read_is_named(
     last = fails(folder, "subset")
     assert last.startswith("ERROR subset: params.yaml")
     assert found in last
-    assert last.endswith("; mend the YAML")
+    assert last.endswith("; fix the YAML")
     assert results(folder) == undisturbed.results

@@ -1,4 +1,4 @@
-"""The same bytes: whatever does not change what is computed changes no artifact; what does is recorded."""
+"""The same bytes, whatever the workspace, hash seed, batch size or corpus order; the number of threads is recorded."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ RUN_ALL = "import sys; from pathlib import Path; from tests.faults import pipeli
 
 
 def shuffled(project: Path, folder: Path) -> dict[str, object]:
-    """A copy of the tiny corpus with its training dialogues in another order; what params.yaml says of it."""
+    """Copy the tiny corpus with its training dialogues in another order; return the changes to params.yaml."""
     shutil.copytree(project.with_name(f"{project.name}-sources") / "dialogues", folder)
     lines = (folder / "train.txt").read_bytes().splitlines(keepends=True)
     content = b"".join(random.Random(0).sample(lines, len(lines)))
@@ -35,7 +35,7 @@ def test_two_workspaces_another_hash_seed_batch_size_and_order_of_the_corpus_giv
 ) -> None:
     other = {"runtime.decode_rows": 3, **shuffled(project, tmp_path / "corpus")}
     workspaces = [new_workspace(tmp_path / "one", project), new_workspace(tmp_path / "two", project, **other)]
-    for seed, folder in enumerate(workspaces, start=1):  # interpreters of their own: a fork has its parent's seed
+    for seed, folder in enumerate(workspaces, start=1):  # new interpreters, because a fork has its parent's hash seed
         variables = {**os.environ, "PYTHONHASHSEED": str(seed)}
         subprocess.run([sys.executable, "-c", RUN_ALL, folder], cwd=ROOT, env=variables, check=True)
     one, two = map(results, workspaces)
@@ -56,7 +56,7 @@ def test_the_number_of_threads_is_recorded_and_a_training_goes_on_with_its_own_a
     stopped(folder, "train", Stop(1, "-000003-00000000", "os.mkdir"))
     change_params(folder, {"runtime.threads": 2})
     _, printed = stopped(folder, "train", Stop(1, "-000002-00000000", "os.mkdir"))
-    assert "epoch 1 " in printed, "it went on with what one thread has summed"
+    assert "epoch 1 " in printed, "it must not go on from a checkpoint made with one thread"
     assert len(list(folder.glob(".state/train/*"))) == 2
     for stage in ("greedy-generate", "score"):
         finish(folder, stage)

@@ -1,4 +1,4 @@
-"""No room, no permission to write, no memory: named, nothing half-written, and it goes on when there is some again."""
+"""Full disk, no permission, no memory: the error says so, nothing is half-written, and later the stage goes on."""
 
 import resource
 from dataclasses import dataclass
@@ -11,19 +11,19 @@ from tests.faults.pipeline import Undisturbed, check_tidy, check_whole, each_sta
 from tests.stage_runs import fails, finish, start
 
 GROWING = [0, 1 << 12, 1 << 13, 1 << 15, 1 << 17, 1 << 19, 1 << 21, 1 << 30]
-TAKEN: list[bytearray] = []  # by Starved, in its own process
+TAKEN: list[bytearray] = []  # the memory that Starved takes, in its own process
 
 
 @dataclass(frozen=True)
 class Limit:
-    """A limit of the process on a resource; `more`: so much beyond the address space that it has."""
+    """Limit a resource of the process to `value`, or to `more` than the address space that it already has."""
 
     kind: int
     value: int = 0
     more: int | None = None
 
     def __call__(self) -> None:
-        """Set it."""
+        """Set the limit."""
         value = self.value
         if self.more is not None:
             value = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + self.more
@@ -32,12 +32,12 @@ class Limit:
 
 @dataclass(frozen=True)
 class Starved:
-    """All memory is taken, what the process has in reserve too, but for about `left` bytes."""
+    """Take all memory, including the process's own reserves, except about `left` bytes."""
 
     left: int
 
     def __call__(self) -> None:
-        """Take it."""
+        """Take the memory."""
         kept = bytearray(self.left)
         Limit(resource.RLIMIT_AS, more=0)()
         size = 1 << 26
@@ -52,7 +52,7 @@ class Starved:
 @pytest.fixture(scope="session")
 def disks(tmp_path_factory: pytest.TempPathFactory) -> None:
     if not mounts_are_allowed(tmp_path_factory.mktemp("mount")):
-        pytest.skip("no process may have mounts of its own here")
+        pytest.skip("processes cannot have their own mounts here")
 
 
 @pytest.mark.usefixtures("disks")
@@ -72,7 +72,7 @@ def test_on_a_full_disk_a_stage_fails_cleanly_until_there_is_room(
         assert error.startswith((f"ERROR {stage}: data/", f"ERROR {stage}: metrics/", f"ERROR {stage}: .state/"))
         assert error.endswith(": no space left on the device; free some and run the same command again")
         assert ".tmp-" not in error
-        assert attempt["results"] == undisturbed.results, "what was there before"
+        assert attempt["results"] == undisturbed.results, "the earlier results stay"
         assert attempt["left"] == []
     assert last["code"] == 0, last["printed"]
     assert last["results"] == undisturbed.results
@@ -97,7 +97,7 @@ def test_a_limit_on_the_size_of_files_is_named(stage: str, undisturbed: Undistur
     largest = max((undisturbed.folder / name).stat().st_size for name in written)
     earlier = results(folder)
     last = fails(folder, stage, Limit(resource.RLIMIT_FSIZE, largest - 1))
-    assert last.endswith(": larger than files may be here; raise that limit (ulimit -f) and run it again")
+    assert last.endswith(": larger than the limit on file size; raise the limit (ulimit -f) and run it again")
     assert ".tmp-" not in last
     assert results(folder).items() >= earlier.items()
     check_whole(folder)
@@ -122,7 +122,7 @@ def test_without_memory_a_stage_says_so_until_there_is_enough(
         refused.append(printed.splitlines()[-1])
     assert code == 0
     assert len(refused) >= 2
-    assert {line.partition("; ")[0] for line in refused} == {f"ERROR {stage}: memory: not enough of it"}
+    assert {line.partition("; ")[0] for line in refused} == {f"ERROR {stage}: memory: not enough"}
     assert results(folder) == undisturbed.results
     check_tidy(folder)
 
@@ -140,7 +140,7 @@ def test_without_memory_the_other_stages_leave_nothing_behind(
         if code == 0:
             break
         assert code == 1, printed
-        if refused or "ERROR " in printed:  # with less, Python ends before the stage begins
+        if refused or "ERROR " in printed:  # with even less memory, Python itself fails before the stage starts
             refused.append(printed.splitlines()[-1].partition("; ")[0])
     assert code == 0
-    assert set(refused) == {f"ERROR {stage}: memory: not enough of it"}
+    assert set(refused) == {f"ERROR {stage}: memory: not enough"}

@@ -1,12 +1,12 @@
-"""Kill the stages at random moments, again and again, and compare what they end with, byte by byte.
+"""Kill the stages at random moments, again and again, and compare the final results byte by byte.
 
     make torture                                     ten rounds; more: make torture TORTURE='--rounds 100 --seed 7'
-    python -m tests.faults.torture --methods soft    of one method
+    python -m tests.faults.torture --methods soft    with one method only
 
-A round is a fresh workspace. Each stage is started, stopped after a random part of the time that it takes undisturbed
-or before a random thing that it does to a file, started again, ...; after every stop it must have ended as its signal
-ends it and whatever has a final name must be whole, and at the end all must have the bytes of the undisturbed run, with
-nothing left over. A failure says the seed of its round: `--rounds 1 --seed SEED` repeats it, but for the times.
+A round has a fresh workspace. Each stage is started, stopped and started again, several times. It is stopped after a
+random part of its usual time or before a random file event. After each stop, the stage must have ended as its signal
+demands, and all its outputs must be complete. At the end all bytes must equal those of the undisturbed run, with
+nothing left over. A failed round prints its seed: `--rounds 1 --seed SEED` repeats it, except for stops by time.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import tests.conftest  # noqa: F401 - its settings, before any library reads them
+import tests.conftest  # noqa: F401 - sets environment variables before libraries read them
 from stages.plumbing.progress import duration
 from tests.faults.pipeline import (
     STAGES,
@@ -35,24 +35,24 @@ from tests.stops import Stop
 from tests.tiny import tiny_project
 
 METHODS = ("dynamic", "soft", "fine-tune")
-# Signals to the process group, one behind the other: mostly the one that cannot be caught.
+# Signals to the process group, in a row: mostly SIGKILL, which cannot be caught.
 WAYS = [[signal.SIGKILL]] * 3 + [[signal.SIGTERM], [signal.SIGINT], [signal.SIGTERM, signal.SIGINT, signal.SIGTERM]]
-STOPS = {"train": 6, "greedy-generate": 2}  # in a round; of the other stages 1
-NOTICED = {signal.SIGTERM: 143, signal.SIGINT: 130}  # the exit codes of a stage that was stopped
-UNNOTICED = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: -signal.SIGTERM}  # or that had not begun: as any Python
+STOPS = {"train": 6, "greedy-generate": 2}  # per round; 1 for the other stages
+NOTICED = {signal.SIGTERM: 143, signal.SIGINT: 130}  # the exit codes of a stage that handled the signal
+UNNOTICED = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: -signal.SIGTERM}  # of one that did not
 
 
 def ended_by(way: list[signal.Signals], stage: str, code: int, printed: str) -> bool:
-    """Whether a stage ended before the signals came, or as one of them ends it; all else is a failure of its own."""
+    """Whether a stage ended before the signals came, or as one of them demands; anything else is a failure."""
     if code in {NOTICED.get(number) for number in way}:
         return printed.endswith(f"{stopped_line(stage)}\n")
-    if code == 1 and signal.SIGINT in way:  # before the stage had begun
+    if code == 1 and signal.SIGINT in way:  # before the stage itself started
         return "KeyboardInterrupt" in printed and "ERROR " not in printed
     return code in {0, *(UNNOTICED.get(number) for number in way)}
 
 
 def stop_by_clock(run: Run, seconds: float, way: list[signal.Signals], chance: random.Random) -> None:
-    """Signals after a random time of at most `seconds`; none if it has ended by then."""
+    """Send the signals after a random time of at most `seconds`; it is no error if the stage ended before."""
     deadline = time.monotonic() + chance.uniform(0, seconds)
     while run.running() and time.monotonic() < deadline:
         time.sleep(0.001)
@@ -63,7 +63,7 @@ def stop_by_clock(run: Run, seconds: float, way: list[signal.Signals], chance: r
 
 
 def disturb(folder: Path, stage: str, undisturbed: Undisturbed, chance: random.Random, by_clock: float) -> str | None:
-    """Start a stage and stop it; how, or None if it ended before."""
+    """Start a stage and stop it; return how, or None if it finished first."""
     way, events = chance.choice(WAYS), undisturbed.file_events[stage]
     names = " and ".join(number.name for number in way)
     if chance.random() < by_clock:
@@ -79,7 +79,7 @@ def disturb(folder: Path, stage: str, undisturbed: Undisturbed, chance: random.R
 
 
 def torture(folder: Path, seed: int, undisturbed: Undisturbed, by_clock: float = 0.5) -> Iterator[str]:
-    """One round in a fresh workspace; yields each stop. `by_clock`: the part of them that no seed repeats exactly."""
+    """One round in a fresh workspace; yield each stop. `by_clock`: the share of stops by time, not repeatable."""
     chance = random.Random(seed)
     for stage in STAGES:
         for _ in range(STOPS.get(stage, 1)):
@@ -91,7 +91,7 @@ def torture(folder: Path, seed: int, undisturbed: Undisturbed, by_clock: float =
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Rounds, method by method; says how it goes."""
+    """Run the rounds, with the methods in turn, and print the progress."""
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         project = tiny_project(root / "project")
@@ -118,6 +118,6 @@ def main(arguments: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=10, help="fresh workspaces (default: 10)")
-    parser.add_argument("--seed", type=int, default=0, help="of the first round; the next has the next (default: 0)")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, help="in turn (default: all)")
+    parser.add_argument("--seed", type=int, default=0, help="of the first round; each later one adds 1 (default: 0)")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, help="they take turns (default: all)")
     main(parser.parse_args())

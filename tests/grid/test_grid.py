@@ -1,4 +1,4 @@
-"""The grid through real DVC and real kills, on a pipeline of the same shape whose stages take a moment each."""
+"""The grid with the real DVC and real kills, on a pipeline of the same shape whose stages are quick."""
 
 import json
 import os
@@ -69,7 +69,7 @@ def toy_stage(name: str, stage: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with the toy pipeline, committed; nothing has run."""
+    """A project with the toy pipeline, committed; nothing has run yet."""
     project = tiny_project(tmp_path_factory.mktemp("toy") / "project")
     (project / "toy.py").write_text(TOY, encoding="utf-8")
     pipeline = {"stages": {name: toy_stage(name, stage) for name, stage in PIPELINE.items()}}
@@ -86,7 +86,7 @@ def project(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project after a whole grid."""
+    """The project after a complete grid."""
     folder = tmp_path_factory.mktemp("undisturbed")
     project = Path(shutil.copytree(toy, folder / "project", symlinks=True))
     command(project, "python", "-m", "stages.grid", *GRID, TOY_LOG=str(folder / "toy.log"))
@@ -94,7 +94,7 @@ def undisturbed(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(project: Path, *words: str) -> subprocess.Popen[str]:
-    """Start a grid in a process group of its own."""
+    """Start a grid in its own process group."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return subprocess.Popen(
         ["python", "-m", "stages.grid", *words],
@@ -109,7 +109,7 @@ def start(project: Path, *words: str) -> subprocess.Popen[str]:
 
 
 def trees(project: Path) -> dict[str, str]:
-    """Each experiment's name and the hash of all that it holds."""
+    """The name of each experiment, and the hash of its whole tree."""
     finished = finished_experiments(project, git(project, "rev-parse", "HEAD"))
     return {name: git(project, "rev-parse", f"{commit}^{{tree}}") for name, commit in finished.items()}
 
@@ -156,7 +156,7 @@ def test_the_workspace_of_the_user_stays_as_it_was(undisturbed: Path) -> None:
     assert git(undisturbed, "status", "--porcelain") == ""
     assert git(undisturbed, "for-each-ref", "refs/stash", "refs/exps/exec", "refs/exps/stash") == ""
     assert not (undisturbed / "data").exists()
-    assert not (undisturbed / ".state/grid/lanes").exists()
+    assert not (undisturbed / ".state/grid/clones").exists()
 
 
 def test_what_is_done_is_skipped_and_shown(undisturbed: Path) -> None:
@@ -181,8 +181,8 @@ def test_the_status_without_a_choice_is_that_of_all_that_was_started(project: Pa
     (project / "params.yaml").write_text((project / "params.yaml").read_text("utf-8") + "\n# a comment\n", "utf-8")
     commit_all(project)
     grid = start(project, "--models", "tiny-gpt2", "--methods", "soft", "dynamic", "--regimes", "20")
-    ledger = project / ".state/grid/status.json"
-    wait_for(lambda: "dynamic" in ledger.read_text(encoding="utf-8"))
+    status_file = project / ".state/grid/status.json"
+    wait_for(lambda: "dynamic" in status_file.read_text(encoding="utf-8"))
     os.killpg(grid.pid, signal.SIGKILL)
     grid.wait()
     shown = command(project, "python", "-m", "stages.grid", "--status").stdout.splitlines()
@@ -223,7 +223,7 @@ def test_a_stop_waits_until_the_stages_have_saved_and_the_next_grid_goes_on(proj
     assert at_work(project) == []
     command(project, "python", "-m", "stages.grid", *words)
     steps = [line for line in log.read_text(encoding="utf-8").splitlines() if line.startswith("step ")]
-    assert len(steps) <= STEPS + 1, "steps that were done were done again"
+    assert len(steps) <= STEPS + 1, "finished steps ran again"
     assert set(trees(project)) == {"tiny-gpt2-soft-50"}
 
 
@@ -266,9 +266,9 @@ def test_two_grids_at_once_are_refused(project: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--methods", "softly"], "'softly' is no entry of methods"),
+        (["--methods", "softly"], "'softly' is not an entry of methods"),
         (["--regimes", "0"], "regime"),
-        (["-S", "protocol=papers"], "'papers' is no entry of protocols"),
+        (["-S", "protocol=papers"], "'papers' is not an entry of protocols"),
         (["-S", "protokoll=paper"], "-S protokoll=paper: params.yaml has no key 'protokoll'"),
         (["-S", "seed"], "-S seed: not of the form key=value"),
         (["-S", "model=gpt2"], "-S model=gpt2: set by the grid itself"),
@@ -318,15 +318,15 @@ def test_names_are_readable_and_tell_settings_apart() -> None:
 
 
 def test_the_time_left_is_judged_by_the_most_similar_that_is_done(tmp_path: Path) -> None:
-    ledger = Status(tmp_path / "status.json")
+    status = Status(tmp_path / "status.json")
     soft, dynamic = partial(Configuration, "gpt2", "soft"), partial(Configuration, "gpt2", "dynamic")
-    assert ledger.seconds_left([soft(10)], 1) is None
-    ledger.note(soft(10), state="done", seconds=20.0)
-    assert ledger.seconds_left([dynamic(30), soft(100)], 1) == pytest.approx(60 + 200)
-    ledger.note(dynamic(10), state="done", seconds=50.0)
-    ledger.note(dynamic(30), state="running", seconds=100.0)
-    assert ledger.seconds_left([dynamic(30), soft(100)], 1) == pytest.approx(50 + 200)
-    assert ledger.seconds_left([dynamic(30), soft(100)], 2) == pytest.approx(200)
+    assert status.seconds_left([soft(10)], 1) is None
+    status.note(soft(10), state="done", seconds=20.0)
+    assert status.seconds_left([dynamic(30), soft(100)], 1) == pytest.approx(60 + 200)
+    status.note(dynamic(10), state="done", seconds=50.0)
+    status.note(dynamic(30), state="running", seconds=100.0)
+    assert status.seconds_left([dynamic(30), soft(100)], 1) == pytest.approx(50 + 200)
+    assert status.seconds_left([dynamic(30), soft(100)], 2) == pytest.approx(200)
     assert Status(tmp_path / "status.json").seconds_left([soft(100)], 1) == pytest.approx(200)
 
 

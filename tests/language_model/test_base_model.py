@@ -1,4 +1,4 @@
-"""The base model: loaded from data only, frozen, and taken apart only where that is sound."""
+"""The base model: loaded from data only, frozen, and split into parts only where that is correct."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Attention over short rows computes what the library's function computes."""
+"""Attention over short rows gives the same results as the library's function."""
 
 from types import SimpleNamespace
 from typing import Any

@@ -1,4 +1,4 @@
-"""Linear layers by oneDNN compute what PyTorch's compute, and see no weights but those that are in place."""
+"""Linear layers by oneDNN give PyTorch's results, and always use the weights that the layer has now."""
 
 import copy
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from transformers.pytorch_utils import Conv1D
 
-from stages.language_model import cpu_linear as onednn
+from stages.language_model import cpu_linear
 from stages.language_model.cpu_linear import OneDnnConv1D, OneDnnLinear, is_for_onednn, use_onednn
 
 pytestmark = pytest.mark.skipif(not is_for_onednn(torch.float32), reason="a PyTorch without oneDNN")
@@ -21,7 +21,7 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
 
 
 def pair(name: str, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, nn.Module]:
-    """A frozen layer as PyTorch computes it, and the same by oneDNN."""
+    """A frozen layer computed by PyTorch, and the same computed by oneDNN."""
     plain = LAYERS[name]().to(dtype).requires_grad_(False)
     fast = copy.deepcopy(plain)
     use_onednn(fast)
@@ -46,7 +46,7 @@ def matrix(layer: nn.Module) -> Tensor:
 
 @pytest.fixture
 def packed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many weights have been packed, as the length of a list."""
+    """A list that gets an entry for each packed weight."""
     calls: list[int] = []
     reorder = torch.ops.mkldnn._reorder_linear_weight
 
@@ -74,7 +74,7 @@ def test_little_memory_changes_nothing_but_what_is_kept(
     name: str, count: int, monkeypatch: pytest.MonkeyPatch, packed: list[int]
 ) -> None:
     plain, fast = pair(name)
-    monkeypatch.setattr(onednn, "free_memory", lambda device: 100)
+    monkeypatch.setattr(cpu_linear, "free_memory", lambda device: 100)
     use_onednn(plain)
     for one, other in zip(rows_and_gradient(plain, count), rows_and_gradient(fast, count), strict=True):
         assert torch.equal(one, other)
@@ -154,8 +154,8 @@ def test_a_bias_that_is_trained_over_a_frozen_weight_has_its_gradient() -> None:
 def test_what_onednn_is_not_for_is_pytorch_s(monkeypatch: pytest.MonkeyPatch, packed: list[int]) -> None:
     plain, fast = pair("linear")
     assert fast(torch.randn(0, 20)).shape == (0, 7)
-    monkeypatch.setattr(onednn, "is_for_onednn", lambda dtype: False)
-    monkeypatch.setattr(onednn, "product", lambda *words: pytest.fail("not for oneDNN"))
+    monkeypatch.setattr(cpu_linear, "is_for_onednn", lambda dtype: False)
+    monkeypatch.setattr(cpu_linear, "product", lambda *words: pytest.fail("not for oneDNN"))
     for one, other in zip(rows_and_gradient(plain), rows_and_gradient(fast), strict=True):
         assert torch.equal(one, other)
     assert not packed

@@ -1,4 +1,4 @@
-"""A device that is not there is refused; memory that is freed stays with the process, unless told otherwise."""
+"""A missing device is refused; freed memory stays with the process, unless told otherwise."""
 
 import platform
 import subprocess
@@ -53,7 +53,7 @@ def test_a_gpu_that_is_not_there_is_refused_where_it_was_asked_for() -> None:
     [
         (True, True, "GenuineIntel", torch.bfloat16),
         (False, True, "AuthenticAMD", torch.bfloat16),
-        (False, True, "GenuineIntel", torch.float32),  # no faster there than float32
+        (False, True, "GenuineIntel", torch.float32),  # where it is no faster than float32
         (False, False, "AuthenticAMD", torch.float32),
     ],
 )

@@ -28,9 +28,9 @@ def test_both_sides_end_with_end_of_text_and_long_ones_are_cut_and_counted(folde
     assert encoded[0].query[-1] == encoded[0].response[-1] == end
     assert (cuts.queries, cuts.responses) == (1, 1)
     whole = tokenizer("a b c d e f g h", add_special_tokens=False)["input_ids"]
-    assert encoded[1].query == [*whole, end][-8:]  # a long query loses its beginning
+    assert encoded[1].query == [*whole, end][-8:]  # a long query is cut at the start
     assert encoded[1].response == tokenizer("h g f e d c b a", add_special_tokens=False)["input_ids"][:8]
-    assert end not in encoded[1].response  # a cut response does not pretend to end here
+    assert end not in encoded[1].response  # a cut response has no end-of-text
 
 
 def test_text_survives_its_tokens(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Our greedy decoding against `model.generate`, token by token."""
+"""Our greedy decoding compared with `model.generate`, token by token."""
 
 from collections import Counter
 
@@ -16,7 +16,7 @@ QUERIES = [pair.query for pair in pairs(17, seed=4, longest=14)]
 
 
 def generated(one: Method, own: dict[str, torch.Tensor], end: int) -> list[list[int]]:
-    """What the library's `generate` says to the same rows, one by one."""
+    """The responses of transformers' `generate` to the same rows, one by one."""
     model: PreTrainedModel = one.base.model
     answers = []
     for query in QUERIES:
@@ -37,7 +37,7 @@ def generated(one: Method, own: dict[str, torch.Tensor], end: int) -> list[list[
 
 
 def frequent_token(answers: list[list[int]]) -> int:
-    """A token that some answers have and others have not: as end-of-text it ends rows at different steps."""
+    """A token that is in some answers and not in others: used as end-of-text, it ends rows at different steps."""
     counts = Counter(token for answer in answers for token in set(answer))
     return min(counts, key=lambda token: (abs(counts[token] - len(answers) // 2), token))
 
@@ -67,7 +67,7 @@ def test_fine_tuned_weights_decode_as_the_model_that_holds_them() -> None:
 def test_a_list_of_trials_decodes_as_each_trial_alone(name: str) -> None:
     one = method(name)
     trials = [weights(one, seed) for seed in range(3)]
-    for index, own in enumerate(trials):  # no two trials answer alike
+    for index, own in enumerate(trials):  # no two trials give the same answers
         own.update({key: value * (1 + 0.1 * index) for key, value in own.items()})
     together = greedy(one, trials, QUERIES, LIMIT, end=-1, row_limit=RowLimit(12))
     assert together == [greedy(one, [own], QUERIES, LIMIT, end=-1)[0] for own in trials]
@@ -96,7 +96,7 @@ def test_out_of_memory_halves_the_batch_for_good_with_the_same_result(
     assert sizes[:3] == [17, 8, 4]
     said = capsys.readouterr().out
     assert said.count("out of memory") == 2
-    assert greedy(one, [own], QUERIES, LIMIT, end=-1, row_limit=row_limit) == expected  # as the next epoch does
+    assert greedy(one, [own], QUERIES, LIMIT, end=-1, row_limit=row_limit) == expected  # like the next epoch
     assert max(sizes[3:]) == 4 and not capsys.readouterr().out
 
 

@@ -1,4 +1,4 @@
-"""What each method trains, and the prompts that it makes."""
+"""What each method trains, and the prompts it makes."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ TRAINED = [name for name in SETTINGS if name != "zero-shot"]
 
 
 def layer_parameters(family: str, width: int) -> int:
-    """Parameters of one layer of the tiny models, by hand."""
+    """The number of parameters of one layer of the tiny models, counted by hand."""
     if family == "gpt2":
         return (
             2 * 2 * width + (width * 3 * width + 3 * width) + (width * width + width) + (8 * width * width + 5 * width)
@@ -68,7 +68,7 @@ def test_the_saved_names_are_an_exact_set() -> None:
     assert set(weights(method("soft-classic"))) == {"prompt"}
     assert set(weights(method("embeddings"))) == {"embeddings"}
     assert set(weights(method("zero-shot"))) == set()
-    assert "lm_head.weight" not in weights(method("fine-tune"))  # tied: stored once
+    assert "lm_head.weight" not in weights(method("fine-tune"))  # tied weights are stored once
     assert "lm_head.weight" in weights(method("fine-tune", "llama", tied=False))
 
 

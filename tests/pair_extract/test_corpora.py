@@ -1,4 +1,4 @@
-"""Corpora as they come: every format, every kind of dirt, each of it counted, and the same whatever the order."""
+"""Reading corpora: every format, every kind of bad input, the counts, and no dependence on the order in a file."""
 
 import json
 import random
@@ -43,7 +43,7 @@ def encode(format_: str, dialogues: Sequence[Sequence[str]]) -> bytes:
 
 
 def read(format_: str, content: bytes, folder: Path, messages: str = "joined") -> tuple[list[Dialogue], Counter[str]]:
-    """The training dialogues of a corpus whose training file has this content."""
+    """The training dialogues and counts of a corpus whose training file has this content."""
     dataset = entry(format_, messages=messages)
     for split in ("train", "validation", "test"):
         (folder / dataset.file_name(split)).write_bytes(content if split == "train" else encode(format_, DIALOGUES))
@@ -67,7 +67,7 @@ def test_each_format_gives_the_same_dialogues_with_the_same_ids(format_: str, tm
     assert turns_of(dialogues) == sorted(DIALOGUES)
     assert {each.dialogue for each in dialogues} == {content_id(turns) for turns in DIALOGUES}
     assert +counts == Counter(dialogues=3, turns=9)
-    assert set(counts) == set(COUNTED)  # zeros too: a report always has the same keys
+    assert set(counts) == set(COUNTED)  # zeros included, so that a report always has the same keys
 
 
 @pytest.mark.parametrize("format_", FORMATS)
@@ -127,7 +127,7 @@ def test_a_byte_order_mark_before_json_changes_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("format_", FORMATS)
 def test_only_a_line_feed_ends_a_line_and_no_turn_keeps_a_break(format_: str, separator: str, tmp_path: Path) -> None:
     content = encode(format_, [[f"one{separator}two", "three"]])
-    if format_ in ("chitchat", "jsonl"):  # as itself, where JSON allows it, and not escaped
+    if format_ in ("chitchat", "jsonl"):  # the raw character instead of its JSON escape
         content = content.decode().replace("\\u2028", "\u2028").replace("\\u2029", "\u2029").encode()
     dialogues, _ = read(format_, content, tmp_path)
     assert turns_of(dialogues) == [["one two", "three"]]
@@ -187,7 +187,7 @@ def test_text_behind_the_last_mark_is_a_turn_if_the_line_goes_on_and_is_counted(
     assert counts["unmarked_turns"] == 1
 
 
-# --- what is refused, with its line --------------------------------------------------------------------------------
+# --- bad input that is refused, with its line ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("format_", FORMATS)
@@ -206,18 +206,18 @@ def test_bad_utf8_is_refused_with_its_line(format_: str, tmp_path: Path) -> None
     ("format_", "content", "expected"),
     [
         ("jsonl", b'["a", "b"]\n["c", "d', "train.jsonl:2: not JSON"),
-        ("jsonl", b'["a", "b"]\n\n{"turn": ["a", "b"]}\n', "train.jsonl:3: not a list of texts; write a dialogue a l"),
+        ("jsonl", b'["a", "b"]\n\n{"turn": ["a", "b"]}\n', "train.jsonl:3: not a list of texts; write one dialogue"),
         ("jsonl", b'["a", 1]\n', "train.jsonl:1: not a list of texts"),
         ("jsonl", b'"ab"\n', "train.jsonl:1: not a list of texts"),
         ("jsonl", b"[" * 100_000, "train.jsonl:1: not JSON"),
-        ("eou", b"a __eou__ b __eou__\nc __eou__ d", "train.txt:2: half a last line: no line break and no mark"),
+        ("eou", b"a __eou__ b __eou__\nc __eou__ d", "train.txt:2: an incomplete last line, without __eou__"),
         ("eou", b'["a", "b"]\n', "train.txt:1: a line without __eou__"),
         ("chitchat", b'{"a": {"messages": [[', "train.json: not JSON"),
         ("chitchat", b"[]", "train.json: not a JSON object of conversations"),
-        ("chitchat", b'{"a": {"messages": [["text"]]}}', "train.json: a: a conversation of another shape"),
-        ("chitchat", b'{"a": {"messages": [[{"text": 1}]]}}', "train.json: a: a conversation of another shape"),
-        ("chitchat", b'{"a": {"turns": []}}', "train.json: a: a conversation of another shape"),
-        ("chitchat", b'{"a": ["x"]}', "train.json: a: a conversation of another shape"),
+        ("chitchat", b'{"a": {"messages": [["text"]]}}', "train.json: a: not a conversation of this format"),
+        ("chitchat", b'{"a": {"messages": [[{"text": 1}]]}}', "train.json: a: not a conversation of this format"),
+        ("chitchat", b'{"a": {"turns": []}}', "train.json: a: not a conversation of this format"),
+        ("chitchat", b'{"a": ["x"]}', "train.json: a: not a conversation of this format"),
         ("parquet", b"PAR1 not at all", "train.parquet: not a Parquet file"),
         ("parquet", encode("parquet", DIALOGUES)[:-100], "train.parquet: not a Parquet file"),
     ],
@@ -229,7 +229,7 @@ def test_another_shape_is_refused_with_its_place(format_: str, content: bytes, e
 @pytest.mark.parametrize(
     ("columns", "expected"),
     [
-        ({"text": ["a", "b"]}, "columns text; one of them must be called turns or dialog"),
+        ({"text": ["a", "b"]}, "columns text; one column must be called turns or dialog"),
         ({"dialog": ["a", "b"]}, "row 1 of dialog: not a list of texts"),
         ({"dialog": [["a", "b"], None]}, "row 2 of dialog: not a list of texts"),
         ({"dialog": [["a", None]]}, "row 1 of dialog: not a list of texts"),
@@ -242,7 +242,7 @@ def test_parquet_of_another_shape_is_refused(columns: dict[str, Any], expected: 
     assert refusal("parquet", buffer.getvalue().to_pybytes(), tmp_path).startswith(f"train.parquet: {expected}")
 
 
-# --- the split of a corpus that has none ---------------------------------------------------------------------------
+# --- splitting a corpus that comes without a split -----------------------------------------------------------------
 
 
 def many(count: int) -> list[Dialogue]:
@@ -280,7 +280,7 @@ def test_equal_dialogues_stay_in_one_part() -> None:
 
 
 def test_a_split_that_leaves_nothing_for_training_is_refused() -> None:
-    with pytest.raises(StageError, match=r"key: 5 \+ 5 dialogues are set aside of 10 usable ones; set fewer aside"):
+    with pytest.raises(StageError, match=r"key: 5 \+ 5 of 10 usable dialogues are set aside; set fewer aside"):
         split_dialogues("key", many(10), Split(validation=5, test=5, seed=0))
 
 

@@ -1,4 +1,4 @@
-"""Pairs: every two steps or every neighbouring two, never across a hole, and DailyDialog's published numbers."""
+"""Pairs: both strides, no pair across an empty turn, and DailyDialog's published numbers."""
 
 import json
 import random
@@ -30,7 +30,7 @@ ARGUMENTS = ("--dialogues", "dialogues", "--pairs", "pairs", "--report", "metric
         (1, "ab", ["ab"], 0),
         (2, "a", [], 0),
         (2, "", [], 0),
-        (2, "a cdef", ["cd", "ef"], 1),  # a hole at 1: (c, d) keeps position 2, and (a, c) are no neighbours
+        (2, "a cdef", ["cd", "ef"], 1),  # turn 1 is empty: (c, d) keeps position 2, and (a, c) is no pair
         (2, "ab def", ["ab", "ef"], 1),
         (1, "ab def", ["ab", "de", "ef"], 2),
         (1, " bc", ["bc"], 1),
@@ -73,7 +73,7 @@ def pinned(files: dict[str, Path]) -> dict[str, Any]:
 
 
 def prepare(folder: Path, dataset: dict[str, Any], stride: int = 2) -> None:
-    """A project with `dialogues/`, as the download stage leaves it."""
+    """Make a project with a `dialogues/` folder as the download stage writes it."""
     params = shipped()
     params["datasets"]["x"] = dataset
     write_params(folder, params | {"dataset": "x", "pairs": {"stride": stride, "history": 1, "joined_by": " "}})

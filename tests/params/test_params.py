@@ -1,4 +1,4 @@
-"""params.yaml: read as DVC reads it, refused with key, value and what is allowed."""
+"""params.yaml: read as DVC reads it; wrong values are refused with the key, the value and what is allowed."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -16,7 +16,7 @@ Change = Callable[[dict[str, Any]], object]
 
 
 def put(path: str, value: object) -> Change:
-    """A change of one key: `a/b/c`."""
+    """A function that changes one key, given as `a/b/c`."""
 
     def change(params: dict[str, Any]) -> None:
         *above, last = path.split("/")
@@ -64,14 +64,14 @@ REFUSED: list[tuple[Change, str]] = [
     (put("modle", "x"), "modle: unknown key; did you mean 'model'? allowed: dataset, model, method, "),
     (put("methods/soft/promt", 1), "methods.soft.promt: unknown key; did you mean 'prompt_tokens'? allowed: kind, "),
     (put(f"{PAPER}/bach_size", 8), "protocols.paper.training.bach_size: unknown key; did you mean 'batch_size'?"),
-    (put("pairs/batch_size", 2), "pairs.batch_size: unknown key; allowed: stride"),  # no hint from another place
+    (put("pairs/batch_size", 2), "pairs.batch_size: unknown key; allowed: stride"),  # no hint from another table
     (put(f"{CHITCHAT}/files/al", {}), "datasets.chitchat.files.al: unknown key; did you mean 'all'? allowed: train, "),
     (drop("seed"), "seed: missing; add it"),
     (drop("protocols/quick/lengths/query_tokens"), "protocols.quick.lengths.query_tokens: missing; add it"),
     (drop("methods/soft/kind"), "methods.soft.kind: missing"),
     (put("methods/soft/kind", "sfot"), "methods.soft.kind: found 'sfot'; did you mean 'soft'? allowed: fine-tune, "),
     (put("methods/soft", 3), "methods.soft: found 3; it must be a table of keys"),
-    (put("method", "sof"), "method: 'sof' is no entry of methods; did you mean 'soft'? allowed: fine-tune, soft, "),
+    (put("method", "sof"), "method: 'sof' is not an entry of methods; did you mean 'soft'? allowed: fine-tune, soft, "),
     (put("dataset", []), "dataset: found an empty list; it must be text"),
     (put("pairs", []), "pairs: found an empty list; it must be a table of keys"),
     (put("pairs", None), "pairs: found nothing; it must be a table of keys"),
@@ -131,13 +131,13 @@ REFUSED: list[tuple[Change, str]] = [
     # paths
     (
         put(f"{CHITCHAT}/files/all/member", "../x"),
-        "datasets.chitchat.files.all.member: found '../x'; give a path",
+        "datasets.chitchat.files.all.member: found '../x'; use a path",
     ),
     (put(f"{CHITCHAT}/files/all/member", "/x"), "datasets.chitchat.files.all.member: found '/x'"),
     (put(f"{CHITCHAT}/files/all/member", ""), "datasets.chitchat.files.all.member: found ''"),
     (put(f"{CHITCHAT}/files/all/member", "a//b"), "datasets.chitchat.files.all.member: found 'a//b'"),
     (put(f"{CHITCHAT}/files/all/member", "a\\b"), "datasets.chitchat.files.all.member: found"),
-    # nobody else's code
+    # no foreign code
     (
         put(f"{GPT2}/files/pytorch_model.bin", {}),
         "models.gpt2.files.pytorch_model.bin: 'pytorch_model.bin' can hold a",
@@ -146,16 +146,16 @@ REFUSED: list[tuple[Change, str]] = [
     (put(f"{GPT2}/files/model.safetensors", {"path": "a/x.pkl"}), "models.gpt2.files.model.safetensors: 'a/x.pkl' can"),
     (
         put(f"{GPT2}/files/modeling.py", {}),
-        "models.gpt2.files.modeling.py: 'modeling.py' is not read with",
+        "models.gpt2.files.modeling.py: 'modeling.py' does not fit",
     ),
     (
         put(f"{GPT2}/files/adapter_config.json", {}),
         "models.gpt2.files.adapter_config.json: 'adapter_config.json' is no",
     ),
-    (put(f"{GPT2}/files/manifest.json", {}), "models.gpt2.files.manifest.json: 'manifest.json' is no name"),
+    (put(f"{GPT2}/files/manifest.json", {}), "models.gpt2.files.manifest.json: 'manifest.json' is not a name"),
     (drop(f"{GPT2}/files/config.json"), "models.gpt2.files.config.json: missing; a safetensors model needs it"),
     (drop(f"{GPT2}/files/model.safetensors"), "models.gpt2.files.model.safetensors: missing; a safetensors model"),
-    (put("models/smollm2/format", "safetensors"), "models.smollm2.files.model.gguf: 'model.gguf' is not read with"),
+    (put("models/smollm2/format", "safetensors"), "models.smollm2.files.model.gguf: 'model.gguf' does not fit"),
 ]
 
 
@@ -171,7 +171,7 @@ def test_a_name_of_a_models_file_cannot_leave_its_folder(name: str) -> None:
 
 def test_a_prompt_shorter_than_the_query_is_refused_where_it_is_used() -> None:
     short = put("methods/soft/prompt_tokens", 32)
-    expected = "methods.soft.prompt_tokens: 32 rows are fewer than the 64 of protocols.quick.lengths.query_tokens; "
+    expected = "methods.soft.prompt_tokens: 32 is less than the 64 of protocols.quick.lengths.query_tokens; "
     assert refusal(short, put("method", "soft")).startswith(expected)
     params = shipped()
     short(params)
@@ -227,7 +227,7 @@ def test_an_exponent_without_a_point_is_a_number(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("a: 1\nseed: 0\nseed: 5\n", ':3: found duplicate key "seed"; mend the YAML'),
+        ("a: 1\nseed: 0\nseed: 5\n", ':3: found duplicate key "seed"; fix the YAML'),
         ("a: [1,\n", "expected the node content"),
         ("a: b: c\n", ":1: mapping values are not allowed here"),
         ("a: !!python/object/apply:os.system [id]\n", ":1: could not determine a constructor"),

@@ -1,4 +1,4 @@
-"""The report of a small grid: real DVC and real scores, of responses that chance made up."""
+"""The report of a small grid, with real DVC and real scores, but with random responses."""
 
 import json
 import re
@@ -30,7 +30,7 @@ PAPERS_GROUP, OTHER_GROUP = "## dailydialog, protocol paper, seed 0", "## dailyd
 
 @pytest.fixture(scope="module")
 def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project after a small grid, its report written; nothing of it may be changed."""
+    """A project after a small grid, with its report; tests must not change it."""
     project = project_with_results(tmp_path_factory.mktemp("grid") / "project", quality=0.8)
     save(project, "gpt2-dynamic-30", 0.7, [0.1, 0.3, 0.2], regime=30)
     save(project, "gpt2-soft-30", 0.3, [0.1, 0.2, 0.1], method="soft")
@@ -52,7 +52,7 @@ def markdown(project: Path) -> str:
 
 
 def section(text: str, heading: str) -> str:
-    """What stands below a heading, up to the next one of its level or above."""
+    """The text below a heading, up to the next heading of its level or above."""
     level = heading.split(" ")[0]
     below = text.split(f"\n{heading}\n", 1)[1]
     return re.split(rf"\n#{{1,{len(level)}}} ", below, maxsplit=1)[0]
@@ -68,7 +68,7 @@ def rows(text: str) -> list[dict[str, str]]:
 
 
 def shown_by_dvc(project: Path) -> dict[str, Any]:
-    """Name or revision of each experiment and commit -> what `dvc exp show` has of it."""
+    """The entry of `dvc exp show` for each experiment and commit, by name."""
     found = {}
     for baseline in json.loads(command(project, "dvc", "exp", "show", "--json").stdout)[1:]:
         found[f"commit {baseline['rev'][:10]}"] = baseline
@@ -77,7 +77,7 @@ def shown_by_dvc(project: Path) -> dict[str, Any]:
 
 
 def cached(project: Path, experiment: str, path: str) -> bytes:
-    """A file of an experiment that DVC keeps."""
+    """The content of an experiment's file, from DVC's cache."""
     found = next(run.files.read(path) for run in collected(project).runs if run.name == experiment)
     assert found
     return found
@@ -140,12 +140,12 @@ def test_runs_with_another_protocol_stand_in_a_section_of_their_own(grid: Path) 
     assert "smollm2" not in section(text, PAPERS_GROUP)
     assert "This is not the paper's experiment" in section(text, OTHER_GROUP)
     assert "gpt2-" not in section(text, OTHER_GROUP)
-    assert "Of the 36 configurations of the paper, 6 were measured" in text
+    assert "Of the paper's 36 configurations, 6 were measured" in text
 
 
 def test_the_learning_rates_are_shown_and_one_at_an_end_of_the_range_is_warned_of(grid: Path) -> None:
     text = markdown(grid)
-    warned = section(text, "### Warnings: the best learning rate stands at an end of its range")
+    warned = section(text, "### Warnings: the best learning rate is at an end of the range")
     assert re.findall(r"(\w+), (\S+), \d+.%: the (\w+) learning rate", warned) == [
         ("gpt2", "soft", "highest"),
         ("smollm2", "soft", "lowest"),
@@ -177,7 +177,7 @@ def test_the_same_experiments_give_the_same_bytes_whatever_was_there(grid: Path,
 
 
 class Elements(HTMLParser):
-    """Every element of a page with its attributes, and the words that are no markup."""
+    """Every element of a page with its attributes, and the text without markup."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -244,19 +244,19 @@ def test_without_the_cache_the_tables_stay_and_comparisons_are_not_measured(proj
 
 def test_results_that_are_not_those_of_the_parameters_the_code_or_the_stage_are_left_out(project: Path) -> None:
     def reason() -> str:
-        """Why the workspace is left out; nothing if it is not."""
+        """Why the workspace is left out; empty if it is not."""
         return next((each.reason for each in collected(project).absent if each.name == "workspace"), "")
 
     assert reason() == ""
     switch(project, seed=3)
-    assert "another seed" in reason()
+    assert "with a different seed than in params.yaml" in reason()
     switch(project, seed=0)
     write_json(project / "metrics/scores/test.json", {"bleu4": 0.9, "pairs": 80})
-    assert "metrics/scores/test.json is not the one of the run" in reason()
+    assert "metrics/scores/test.json is not the file that the stage score wrote" in reason()
     command(project, "git", "checkout", "metrics/scores/test.json")
     with (project / "stages/methods/decoding.py").open("a", encoding="utf-8") as file:
         file.write("\n# a comment\n")
-    assert "was run with another stages/methods" in reason()
+    assert "was run with a different stages/methods" in reason()
 
 
 def test_results_of_a_stage_that_was_run_with_other_data_are_left_out(project: Path) -> None:
@@ -264,7 +264,7 @@ def test_results_of_a_stage_that_was_run_with_other_data_are_left_out(project: P
     write_results(project, 0.3, [0.2, 0.1, 0.1])
     command(project, "dvc", "commit", "--force", "subset", "greedy-generate", "score")
     reasons = {each.name: each.reason for each in collected(project).absent}
-    assert reasons == {"workspace": "the stage train was run with another data/subset/train.jsonl"}
+    assert reasons == {"workspace": "the stage train was run with a different data/subset/train.jsonl"}
     command(project, "dvc", "commit", "--force", "train")
     assert [run.regime for run in collected(project).runs if run.kind == "workspace"] == [10]
 
@@ -277,7 +277,7 @@ def test_whatever_a_stage_was_run_with_is_compared_with_what_there_is(project: P
     for name, dep in deps:
         was, dep["md5"] = dep["md5"], "0" * 32
         YAML().dump(lock, project / "dvc.lock")
-        assert problem(Revision(project, None), params) == f"the stage {name} was run with another {dep['path']}"
+        assert problem(Revision(project, None), params) == f"the stage {name} was run with a different {dep['path']}"
         dep["md5"] = was
 
 
@@ -286,7 +286,7 @@ def test_experiments_that_failed_or_wait_are_listed(project: Path) -> None:
     failed = {"model": "gpt2", "method": "soft", "regime": 10, "state": "failed", "note": "every trial diverged"}
     write_json(project / ".state/grid/status.json", {"gpt2-soft-10": failed, "gpt2-soft-30": failed})
     found = {each.name: each for each in collected(project).absent}
-    assert set(found) == {"waits", "gpt2-soft-10"}, "what failed once and has an experiment now has not failed"
+    assert set(found) == {"waits", "gpt2-soft-10"}, "gpt2-soft-30 failed once, but has an experiment now"
     assert found["waits"].state == "queued"
     assert (found["gpt2-soft-10"].state, found["gpt2-soft-10"].reason) == ("failed", "every trial diverged")
 

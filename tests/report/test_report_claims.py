@@ -1,4 +1,4 @@
-"""The rules of the report, on runs that exist in memory alone: what is compared with what, and when a claim holds."""
+"""The rules of the report, on runs that exist only in memory: what is compared, and when a claim holds."""
 
 import json
 import re
@@ -58,7 +58,7 @@ def with_another(part: str) -> dict[str, Any]:
 
 
 class Files(Revision):
-    """A revision whose files are given."""
+    """A revision with the given files."""
 
     def __init__(self, **files: Any) -> None:
         super().__init__(Path("nowhere"), "0" * 40)
@@ -74,7 +74,7 @@ def lines(*records: Pair | Response) -> bytes:
 
 
 def make_run(responses: list[str] | None = None, bleu4: float = 0.1, **switches: Any) -> Run:
-    """A run that gave these responses to the queries q0, q1, ..., whose references are r0 r0 r0 r0 r0, ..."""
+    """A run with these responses to the queries q0, q1, ...; the references are r0 r0 r0 r0 r0, ..."""
     params = {**PARAMS, **{name: value for name, value in switches.items() if name in PARAMS}}
     row = dict.fromkeys(SCORES, 0.95) | {"bleu4": bleu4, "empty": 0.0, "pairs": 40, **switches.get("row", {})}
     scores = {"unlike": switches.get("unlike", row), "human": row, "retrieval": row}
@@ -97,7 +97,7 @@ def answers(right: int, of: int = 40) -> list[str]:
 
 
 def judge(*runs: Run) -> dict[str, dict[str, str]]:
-    """Claim -> part -> verdict, of the model gpt2."""
+    """The verdicts on the claims about gpt2, by claim and part."""
     [setting], _ = settings_of(runs)
     found = Judge(setting, Answers()).claims()
     return {
@@ -147,11 +147,11 @@ def test_a_method_stops_improving_if_a_larger_regime_cannot_be_better_by_much(
 ) -> None:
     runs = [make_run(answers(right), regime=regime) for right, regime in ((at_30, 30), (at_50, 50), (at_100, 100))]
     assert judge(*runs)[STOPS] == everywhere(verdict)
-    assert judge(*runs[:2])[STOPS] == everywhere(NOT_MEASURED), "without the whole data"
+    assert judge(*runs[:2])[STOPS] == everywhere(NOT_MEASURED), "there is no run on all data"
 
 
 class Compared(Answers):
-    """Answers of which two runs always differ by the same: BLEU-4 of the first and the second, bounds of the gain."""
+    """Answers with fixed results of every comparison: BLEU-4 of the first and the second run, bounds of the gain."""
 
     def __init__(self, first: float, second: float, gain: tuple[float, float]) -> None:
         super().__init__()
@@ -180,7 +180,7 @@ def test_novelty_and_diversity_are_kept_if_the_lowest_is_above_the_limit(name: s
     runs = [make_run(method="dynamic", regime=10), make_run(method="dynamic", row={name: value})]
     assert judge(*runs)[VARIED] == everywhere(verdict)
     alone = NOT_MEASURED if verdict == HOLDS else FAILS
-    assert judge(runs[1])[VARIED] == everywhere(alone), "one regime alone shows no effect of the data"
+    assert judge(runs[1])[VARIED] == everywhere(alone), "a single regime cannot show an effect of the data"
 
 
 @pytest.mark.parametrize("part", ["unseen", "unlike"])
@@ -198,7 +198,7 @@ def test_gpt2_is_compared_with_dialogpt() -> None:
 
 
 def test_each_part_is_judged_by_its_own_pairs() -> None:
-    """The first 20 pairs stand in the training regime; only there is the one method better."""
+    """The first 20 pairs are in the training regime, and only on those is one method better."""
     train = lines(*(Pair("l", number, f"q{number}", reference(number)) for number in range(20)))
     runs = [make_run(answers(right), method=name, train=train) for right, name in ((20, "dynamic"), (2, "fine-tune"))]
     assert judge(*runs)[ORDER] == {"all": HOLDS, "unseen": OPEN, "unlike": OPEN}
@@ -234,8 +234,8 @@ def without(name: str) -> Callable[[Run], Run]:
 @pytest.mark.parametrize(("change", "reason"), [
     (without("responses"), "responses not in the cache"),
     (without("train"), "training pairs not in the cache"),
-    (lambda run: replace(run, rows={**run.rows, "test": {"bleu4": 0.2}}), "its metrics say otherwise"),
-    (lambda run: make_run(answers(20, of=39), regime=100), "other pairs"),
+    (lambda run: replace(run, rows={**run.rows, "test": {"bleu4": 0.2}}), "but its metrics differ"),
+    (lambda run: make_run(answers(20, of=39), regime=100), "their test pairs differ"),
 ])  # fmt: skip
 def test_what_cannot_be_compared_is_not(change: Callable[[Run], Run], reason: str) -> None:
     with pytest.raises(NotMeasured, match=reason):
@@ -299,7 +299,7 @@ def test_a_configuration_of_the_paper_counts_once_and_with_trained_embeddings() 
     def measured(*runs: Run) -> str:
         settings, _ = settings_of(runs)
         text = "\n".join(summary(settings, {each.title: [] for each in settings}, {}, ()))
-        [found] = re.findall(r"configurations of the paper, (\d+) were measured", text)
+        [found] = re.findall(r"Of the paper's \d+ configurations, (\d+) were measured", text)
         return str(found)
 
     assert measured(make_run(), make_run(seed=1), make_run(regime=50)) == "2"
@@ -350,7 +350,7 @@ def test_where_there_was_no_choice_there_is_no_range() -> None:
 
 
 def test_the_papers_tables_are_whole() -> None:
-    """Spot checks against Tables 1 and 2; every configuration is there, and BLEU falls with its order."""
+    """Spot checks against Tables 1 and 2; every configuration is present, and BLEU falls with its order."""
     known = paper_scores()
     assert set(known) == {(model, method, at) for model in MODELS for method in METHODS for at in REGIMES}
     assert list(known["gpt2", "dynamic", 100].values()) == [0.258, 0.190, 0.164, 0.142, 0.913, 0.944]

@@ -1,4 +1,4 @@
-"""The bootstrap against sacrebleu on lists that are really drawn again, and on cases whose answer is known."""
+"""The bootstrap compared with sacrebleu on lists that are really resampled, and on cases with a known answer."""
 
 import random
 
@@ -18,7 +18,7 @@ def texts(count: int, seed: int) -> list[str]:
 
 
 def worsened(references: list[str], share: float, seed: int) -> list[str]:
-    """The references with a share of their words replaced."""
+    """The references, with a share of their words replaced."""
     chance = random.Random(seed)
     return [
         " ".join("x" if chance.random() < share else word for word in reference.split()) for reference in references
@@ -80,7 +80,7 @@ def test_the_interval_holds_the_score_and_narrows_with_more_pairs() -> None:
         low, high = bleu_interval(sentence_counts(responses, references), seed=0)
         assert low < bleu(responses, references) < high
         widths.append(high - low)
-    assert widths[1] < widths[0] / 2  # a quarter, if it were a mean
+    assert widths[1] < widths[0] / 2  # for a mean it would be a quarter
 
 
 def test_perfect_responses_have_no_uncertainty() -> None:

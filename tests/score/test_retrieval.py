@@ -1,4 +1,4 @@
-"""The lookup on cases worked out by hand; test_score.py has its figures on DailyDialog."""
+"""The lookup on cases worked out by hand; test_score.py has its scores on DailyDialog."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def test_a_new_query_gets_the_response_to_the_most_similar_one() -> None:
 
 
 def test_pairs_of_words_count() -> None:
-    train = [pair("c b z", "no"), pair("z b c", "yes")]  # by words alone they are equal, and the first would be taken
+    train = [pair("c b z", "no"), pair("z b c", "yes")]  # by single words they are equal, and it would take the first
     assert look_up(train, ["b c"]) == ["yes"]
 
 

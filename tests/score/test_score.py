@@ -1,4 +1,4 @@
-"""The score stage on a handful of pairs that can be worked out by hand."""
+"""The score stage on a few pairs whose scores can be worked out by hand."""
 
 import argparse
 import json
@@ -19,7 +19,7 @@ from stages.score.__main__ import main
 from stages.score.scorer import ROW, SIX
 from tests.helpers_scores import dailydialog, needs_dailydialog, write_responses, write_subset
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TURNS = [
     Dialogue("t1", ["How are you today ?", "I am fine , thank you .", "And you ?", "Not too bad ."]),
     Dialogue("t2", ["Where is the bank ?", "It is just over there , sir .", "Thank you !"]),
@@ -46,7 +46,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(place: Path) -> dict[str, Any]:
-    """Run the stage on the folders of `place` and return what it wrote, the rows under `rows`."""
+    """Run the stage on the folders of `place` and return what it wrote, with the rows under `rows`."""
     folders = {"subset": place / "subset", "responses": place / "responses"}
     main(argparse.Namespace(**folders, scores=place / "scores.json", rows=place / "rows"))
     rows = {path.stem: json.loads(path.read_text()) for path in sorted((place / "rows").iterdir())}
@@ -63,7 +63,7 @@ def score(place: Path, test: Sequence[Pair] = TEST, responses: Sequence[str] = R
 def test_the_papers_six_come_first_and_are_right(place: Path) -> None:
     scores = score(place)
     assert tuple(scores)[:6] == SIX == ("bleu1", "bleu2", "bleu3", "bleu4", "novelty", "diversity")
-    assert scores["novelty"] == 0.5  # the first response is a training turn, and so is the last
+    assert scores["novelty"] == 0.5  # the first and the last response are training turns
     assert scores["diversity"] == 0.75
     assert scores["bleu4"] <= scores["bleu3"] <= scores["bleu2"] <= scores["bleu1"]
     # 7 + 5 + 4 + 3 of the 24 words match; the references have 30
@@ -124,7 +124,7 @@ def test_a_part_without_pairs_has_no_scores_and_says_so(place: Path, capsys: pyt
     assert scores["unseen"] is None
     assert scores["human"]["unlike"] is None
     assert scores["rows"]["unseen"] == {"pairs": 0}
-    assert "unseen: no test pair is" in capsys.readouterr().out
+    assert "unseen: no pairs" in capsys.readouterr().out
 
 
 def test_the_same_bytes_again(place: Path) -> None:

@@ -1,4 +1,4 @@
-"""The data regime: nested, seeded, rounded up; what overlaps leaves training, its turns with it."""
+"""The data regime: nested, seeded, rounded up; overlapping pairs and their turns are removed from training."""
 
 import json
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ def some_pairs(dialogues: int, each: int = 2) -> list[Pair]:
         (11_118, 10.0, 1_112),
         (11_118, 100.0, 11_118),
         (60, 10.0, 6),
-        (500, 32.2, 161),  # 500 * 32.2 / 100 is above 161 in floating point
+        (500, 32.2, 161),  # in floating point, 500 * 32.2 / 100 is above 161
         (1_000, 16.1, 161),
         (7, 0.001, 1),  # never empty
         (1_000, 33.3, 333),
@@ -54,7 +54,7 @@ def test_a_regime_depends_on_the_seed_and_on_no_other_dialogue() -> None:
     assert choose_dialogues(pairs, None, 50.0, seed=1)[0] != chosen
     more, _ = choose_dialogues(some_pairs(60), None, 100.0 * 25 / 60, seed=0)
     newcomers = {f"d{number:03}" for number in range(50, 60)}
-    assert more - newcomers <= chosen  # a newcomer may push one out, never another one in
+    assert more - newcomers <= chosen  # a new dialogue can take the place of an old one, and changes nothing else
 
 
 def test_a_part_of_the_pairs_is_seeded_nested_and_in_the_order_of_the_dialogues() -> None:
@@ -78,7 +78,7 @@ def test_the_turns_of_dropped_pairs_go_unless_a_kept_pair_has_them() -> None:
 
 
 def prepare(folder: Path, splits: dict[str, Sequence[Sequence[str]]]) -> None:
-    """`pairs/` as the pair-extract stage leaves it, with stride 2."""
+    """Make a `pairs/` folder as the pair-extract stage writes it, with stride 2."""
     with output_folder(folder / "pairs") as pairs:
         for split, corpus in splits.items():
             found = [
@@ -144,14 +144,14 @@ def test_pairs_and_turns_are_of_the_same_dialogues(project: Path) -> None:
     assert numbers["validation"]["pairs"] == 3
     assert numbers["test"]["pairs"] == 4 < numbers["test"]["pairs_of_corpus"]
     manifest = check_folder(project / "subset")
-    assert manifest == {**numbers, "files": manifest["files"]}, "the manifest tells the scores what was chosen"
+    assert manifest == {**numbers, "files": manifest["files"]}, "the stage score reads it in the manifest"
 
 
 def test_overlap_leaves_training_with_its_turns_and_is_counted(tmp_path: Path) -> None:
     leaked, own = ["shall we go to the harbour tonight", "yes let us take the late ferry"], ["one", "two"]
     train = [[*leaked, *own], leaked, ["three", "four"]]
     prepare(tmp_path, {"train": train, "validation": [["x", "y"]], "test": [leaked, ["z", "w"]]})
-    # The test part leaves the leaked pair out: overlap is with the whole of test all the same.
+    # With one test pair the leaked one is not chosen, but it counts all the same: overlap is with the whole test set.
     for test_pairs in (None, 1):
         done = choose(tmp_path, {"test_pairs": test_pairs}, drop_overlap=True)
         assert done.returncode == 0, done.stderr
@@ -180,4 +180,4 @@ def test_a_damaged_input_is_named(project: Path) -> None:
     done = choose(project)
     assert done.returncode == 1
     assert "pairs/test.jsonl: " in last_line(done)
-    assert "where its manifest says" in last_line(done)
+    assert "but the manifest has" in last_line(done)

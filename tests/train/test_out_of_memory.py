@@ -1,4 +1,4 @@
-"""What says that memory is used up, and what only sounds like it."""
+"""Which errors mean that memory is used up, and which only look like it."""
 
 import errno
 

@@ -1,4 +1,4 @@
-"""The stage train as a user runs it: killed, continued, and the same bytes at the end."""
+"""The stage train as a user runs it: killed, continued, and with the same bytes at the end."""
 
 import json
 import os
@@ -73,7 +73,7 @@ def test_a_finished_sweep_keeps_its_result_and_nothing_else(undisturbed: Path) -
 
 
 def validation_bleu4(folder: Path) -> float:
-    """BLEU-4 on the validation pairs, by the weights that the stage has left."""
+    """BLEU-4 on the validation pairs, with the weights that the stage wrote."""
     base = load_base_model(folder / "data/download/model", torch.device("cpu"), torch.float32)
     tokenizer = load_tokenizer(folder / "data/download/model")
     pairs = read_records(folder / "data/subset/validation.jsonl", Pair)
@@ -92,7 +92,7 @@ def test_the_weights_have_the_score_that_is_reported_of_them_on_the_validation_p
 
 
 def test_the_weights_are_those_of_the_best_epoch_not_of_the_last(tmp_path: Path) -> None:
-    hot = {"low": 0.01, "high": 0.05, "trials": 2}  # so that the best epoch is an early one
+    hot = {"low": 0.01, "high": 0.05, "trials": 2}  # makes an early epoch the best
     changes = {"protocols.tiny.training.learning_rates": hot, "protocols.tiny.training.max_epochs": 6}
     folder = workspace(tmp_path / "early", method="fine-tune", **changes)
     finish(folder)
@@ -122,7 +122,7 @@ def test_a_second_run_trains_nothing_again(undisturbed: Path) -> None:
 
 def test_killed_in_an_epoch_and_in_a_checkpoint_it_ends_with_the_same_bytes(undisturbed: Path, tmp_path: Path) -> None:
     folder = workspace(tmp_path / "killed")
-    moments = {  # names of checkpoints say where it goes on from: epoch and step
+    moments = {  # the name of a checkpoint has the epoch and step at which it goes on
         Stop(1, "-000002-00000000", "os.rename"): 0,
         Stop(1, "-000004-00000000", "os.mkdir"): 2,
         Stop(4, "-000004-00000000"): 2,
@@ -200,7 +200,7 @@ def test_killed_when_the_sweep_is_over_nothing_is_trained_again(
 
 
 def test_another_range_of_learning_rates_is_another_sweep_and_the_way_back_trains_nothing(tmp_path: Path) -> None:
-    """Its lowest rate, now the best one, was in an earlier range, where it was not the best: those weights are gone."""
+    """Its lowest rate, now the best, was not the best one of an earlier range, so its weights were deleted there."""
 
     def with_highest(rate: float) -> dict[str, str]:
         rates = {"low": 0.001, "high": rate, "trials": 2}
@@ -219,7 +219,7 @@ def test_another_range_of_learning_rates_is_another_sweep_and_the_way_back_train
 
 def test_no_training_touches_another_s_state_however_old(tmp_path: Path) -> None:
     folder = workspace(tmp_path / "shared", method="fine-tune")
-    stopped(folder, Stop(1, "-01-000002-00000000", "os.mkdir"))  # the first trial is finished, its folder at rest
+    stopped(folder, Stop(1, "-01-000002-00000000", "os.mkdir"))  # the first trial has finished
     (own,) = (folder / ".state/train").iterdir()
     for path in [own, *own.rglob("*")]:
         os.utime(path, (0, 0))
@@ -242,7 +242,7 @@ def test_other_parameters_never_use_the_state_of_these(undisturbed: Path, tmp_pa
 def test_two_at_once_one_works_and_the_other_names_it(undisturbed: Path, tmp_path: Path) -> None:
     folder = workspace(tmp_path / "both")
     first = start(folder, Stop(1, "-000002-00000000", "os.rename", signal.SIGSTOP))
-    first.wait_until_paused()  # holds its lock for longer than the second one waits
+    first.wait_until_paused()  # it holds its lock for longer than the second one waits
     code, err = start(folder, DIALOG_PROMPTING_LOCK_SECONDS="1").wait()
     first.signal(signal.SIGCONT)
     assert first.wait()[0] == 0
@@ -276,7 +276,7 @@ def test_what_the_model_cannot_take_is_refused_before_its_weights_are_read(tmp_p
     params = load_params(tmp_path / "long/params.yaml")
     with pytest.raises(StageError, match="612 tokens, the model takes 512"):
         check_fit(model, params)
-    check_fit(model, params.model_copy(update={"method": "fine-tune"}))  # 312: it has no prompt
+    check_fit(model, params.model_copy(update={"method": "fine-tune"}))  # 312 tokens: it has no prompt
     check_fit(model, params.model_copy(update={"method": "zero-shot"}))
 
 

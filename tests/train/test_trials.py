@@ -1,4 +1,4 @@
-"""The trial engine: what the loss covers, and that trials in one pass are the trials alone."""
+"""The training of trials: what the loss covers, and that a pass of several trials equals single trials."""
 
 import copy
 import math
@@ -34,7 +34,7 @@ with_and_without_dropout = pytest.mark.parametrize("dropout", [0.0, 0.3])
 
 
 def reference_loss(one: Method, own: dict[str, Tensor], pair: EncodedPair) -> float:
-    """Eq. 1 and 2 written out: one unpadded row through the whole model, the log-probability of each response token."""
+    """Eq. 1 and 2 literally: one unpadded row through the whole model, the log-probability of each response token."""
     query, response = torch.tensor([pair.query]), torch.tensor([pair.response])
     embedded = one.embed(own, query)
     prompt = one.prompt(own, embedded)
@@ -64,7 +64,7 @@ def test_the_loss_is_the_cross_entropy_of_the_response_tokens_only(name: str, fa
 
 @pytest.mark.parametrize("name", ["soft", "dynamic", "fine-tune"])
 def test_padding_has_no_gradient(name: str) -> None:
-    """A short pair's gradient is the same beside a long pair whose own gradient is taken away."""
+    """A short pair has the same gradient next to a long pair, after subtracting the long pair's own gradient."""
     one = method(name)
     short, long = EncodedPair([5, 6, 0], [7, 0]), EncodedPair([*list(range(1, 13)), 0], [*list(range(20, 30)), 0])
 
@@ -92,7 +92,7 @@ def new_trials(one: Method, rates: tuple[float, ...] = RATES) -> list[Trial]:
 
 def assert_equal_weights(first: Trial, second: Trial, tolerance: float = 2e-5) -> None:
     for key, value in first.weights.items():
-        # Adam's first steps are +-rate wherever the gradient is not zero: what rounds to another sign may differ so.
+        # Adam's first steps are +-rate wherever the gradient is not zero, so a sign changed by rounding may show.
         far = (value - second.weights[key]).abs() > tolerance
         assert far.float().mean() < 1e-3, key
 
@@ -156,7 +156,7 @@ def test_out_of_memory_splits_the_trials_with_the_same_result(
         assert isinstance(trials, list)
         seen.append(len(trials))
         computed = losses(*arguments, **options)  # type: ignore[arg-type]
-        if len(trials) > 1:  # it comes late: masks of the dropout have been drawn
+        if len(trials) > 1:  # late, when the dropout masks have been drawn
             raise torch.OutOfMemoryError("no memory")
         return computed
 
@@ -196,7 +196,7 @@ def test_the_gradient_of_each_trial_is_limited_on_its_own(
     one = method("soft")
     trials = new_trials(one)[:2]
     with torch.no_grad():
-        trials[1].weights["prompt"].mul_(3)  # another gradient than the first's
+        trials[1].weights["prompt"].mul_(3)  # so that its gradient differs from the first one's
     train_step(
         one,
         trials,
@@ -243,7 +243,7 @@ def test_dropout_acts_in_training_and_in_what_is_trained_alone(name: str, acts: 
     assert modes == {False}
     modes.clear()
     train_step(one, [trial], batch, TRAINING, TrialsPerPass(1), dropout_seed=1)
-    assert modes == {not one.shares_layers}, "frozen layers are never in the mode of training"
+    assert modes == {not one.shares_layers}, "frozen layers are never in training mode"
     assert (abs(trial.loss_sum / plain - 1) > 1e-3) == acts
     modes.clear()
     validation_losses(one, [trial], batch, TrialsPerPass(1))
@@ -283,7 +283,7 @@ def test_a_schedule_warms_up_and_then_stays_or_falls_to_zero(schedule: str, expe
 
 def test_patience_counts_epochs_without_a_better_score() -> None:
     trial = Trial(0, 1e-3, {}, None)
-    scores = [0.1, 0.3, 0.2, 0.3, 0.1]  # an equal score is no better one
+    scores = [0.1, 0.3, 0.2, 0.3, 0.1]  # an equal score is not better
     better = []
     training = TRAINING.model_copy(update={"patience": 3, "max_epochs": 100})
     for epoch, score in enumerate(scores, start=1):
