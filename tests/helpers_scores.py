@@ -11,7 +11,7 @@ from stages.plumbing.files import output_folder
 from stages.records import Dialogue, Pair, Response, single_line, write_records
 
 DAILYDIALOG = Path(__file__).resolve().parents[2] / "shared/dailydialog"
-needs_dailydialog = pytest.mark.skipif(not DAILYDIALOG.is_dir(), reason="DailyDialog's text files are not here")
+needs_dailydialog = pytest.mark.skipif(not DAILYDIALOG.is_dir(), reason="no folder with DailyDialog's text files")
 
 
 def pair(query: str, response: str) -> Pair:

@@ -81,7 +81,7 @@ class Decoding:
     def contenders(self, sizes: Mapping[bool, int]) -> dict[str, Callable[[int], float]]:
         """Ours, and `generate` in both orders, each with its batch size."""
         calls = {"ours": self.ours} | {name_of(each): partial(self.theirs, each, sizes[each]) for each in sizes}
-        return {name: partial(_whatever_repeat, call) for name, call in calls.items()}
+        return {name: partial(_ignore_repeat, call) for name, call in calls.items()}
 
     def difference(self, by_length: bool) -> int:
         """How many responses differ in any token."""
@@ -93,7 +93,7 @@ class Decoding:
         return sum(map(len, self.answers["ours"])) / len(self.answers["ours"])
 
 
-def _whatever_repeat(measure: Callable[[], float], repeat: int) -> float:
+def _ignore_repeat(measure: Callable[[], float], repeat: int) -> float:
     return measure()
 
 

@@ -90,7 +90,7 @@ def download_from_hub(subject: str, source: Source, path: str, remedy: str, agai
 
 
 def _intact(download: Callable[[bool], Any], again: bool) -> Path:
-    """Download a file until it has the sha256 that the hub announced: large files in its cache are named by it."""
+    """Download a file and check its sha256, which is the name of a large file in the cache; try at most twice."""
     for force in (again, True):
         path = Path(str(download(force)))
         name = path.resolve().name

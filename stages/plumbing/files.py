@@ -107,7 +107,7 @@ def output_folder(target: Path, **facts: Any) -> Iterator[Path]:
     manifest.
 
     Raises:
-        OSError: its file name is `target` if the system gave none, and `target` in place of the temporary folder.
+        OSError: it names `target` if the system gave no file name or named the temporary folder.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(target)

@@ -229,7 +229,7 @@ def test_a_missing_folder_and_a_missing_file_are_named(tmp_path: Path) -> None:
         fetch(f"file:{tmp_path}", tmp_path, "data.txt", sha256="0" * 64)
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 @pytest.mark.parametrize("member", [None, "data.txt"])
 def test_a_full_disk_is_said_of_the_file_that_was_written(member: str | None, tmp_path: Path) -> None:
     (tmp_path / "data.zip").write_bytes(GOOD["zip"])

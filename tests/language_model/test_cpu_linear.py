@@ -12,7 +12,7 @@ from transformers.pytorch_utils import Conv1D
 from stages.language_model import cpu_linear
 from stages.language_model.cpu_linear import OneDnnConv1D, OneDnnLinear, is_for_onednn, use_onednn
 
-pytestmark = pytest.mark.skipif(not is_for_onednn(torch.float32), reason="a PyTorch without oneDNN")
+pytestmark = pytest.mark.skipif(not is_for_onednn(torch.float32), reason="PyTorch without oneDNN")
 LAYERS: dict[str, Callable[[], nn.Module]] = {
     "linear": lambda: nn.Linear(20, 7),
     "no bias": lambda: nn.Linear(20, 7, bias=False),

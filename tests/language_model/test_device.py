@@ -30,7 +30,7 @@ def mib_that_stay(how: str, mib: int) -> int:
     return int(subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library's allocator is left alone")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is changed")
 @pytest.mark.parametrize("mib", [256, 2560])  # twelve trials free more than 2 GiB at a time
 def test_freed_memory_stays_until_it_is_given_back(mib: int) -> None:
     if psutil.virtual_memory().available < 3 * mib << 20:
@@ -39,7 +39,7 @@ def test_freed_memory_stays_until_it_is_given_back(mib: int) -> None:
     assert mib_that_stay("give back", mib) < 50
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="here is one")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_refused_where_it_was_asked_for() -> None:
     runtime = Runtime(device="cuda", threads=0, decode_rows=0)
     with pytest.raises(StageError, match=r"params\.yaml: runtime.device: cuda, which"):

@@ -1,4 +1,4 @@
-"""Row formats: what stands around query and response, and what is refused before anything slow."""
+"""Row formats: the text around query and response, and wrong formats that are refused before anything slow."""
 
 import pytest
 from transformers import PreTrainedTokenizerFast
@@ -30,7 +30,7 @@ def built(tokenizer: PreTrainedTokenizerFast, text: RowFormatText | str, lengths
 
 
 def written(tokenizer: PreTrainedTokenizerFast, row_format: RowFormat, pair: Pair, lengths: Lengths = LONG) -> str:
-    """The row of a pair as text."""
+    """The row of a pair, as text."""
     (encoded,), _ = encode_pairs([pair], tokenizer, row_format, lengths)
     return str(tokenizer.decode([*encoded.query, *encoded.response], clean_up_tokenization_spaces=False))
 
@@ -43,7 +43,7 @@ def test_a_row_is_the_format_filled_in(tokenizer: PreTrainedTokenizerFast) -> No
 
 
 def test_the_tokens_of_a_text_are_those_that_it_has_in_the_whole_row(tokenizer: PreTrainedTokenizerFast) -> None:
-    """A space in the format belongs to the word behind it, as in the text that the model was trained on."""
+    """A space in the format belongs to the word after it, as in the model's training texts."""
     row_format = built(tokenizer, TURNS)
     (query,) = encode_queries(["the weather"], tokenizer, row_format, LONG)
     assert query == tokenizer("A: the weather\nB:", add_special_tokens=False)["input_ids"]

@@ -49,7 +49,7 @@ def test_two_optimizer_steps_change_exactly_the_method_s_parameters(name: str, f
     frozen = {key: value.clone() for key, value in one.base.model.state_dict().items()}
     trial = new_trial(weights(one), 0, 1e-2, TRAINING)
     before = {key: value.detach().clone() for key, value in trial.weights.items()}
-    for step in range(2):  # an identity start moves what writes to the residual stream first, then the rest
+    for step in range(2):  # from an identity start, the first step only moves what writes to the residual stream
         train_step(one, [trial], collate(pairs(4)), TRAINING, TrialsPerPass(1), dropout_seed=step)
     assert {key for key, value in trial.weights.items() if not torch.equal(value, before[key])} == set(before)
     for key, value in one.base.model.state_dict().items():
@@ -148,7 +148,7 @@ def test_the_same_seed_gives_the_same_start() -> None:
 
 @pytest.mark.parametrize(("family", "tied"), FAMILIES)
 def test_an_identity_start_s_prompt_is_the_query_s_own_embeddings(family: str, tied: bool) -> None:
-    """Each as a last normalisation leaves it: for Llama the same direction, at the size of a word."""
+    """The embeddings after the controller's last normalisation: for Llama the same direction, at a word's size."""
     one = method("dynamic-identity", family, tied)
     own = weights(one)
     query = one.embed(own, torch.arange(1, 6).unsqueeze(0))

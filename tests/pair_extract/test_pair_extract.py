@@ -149,7 +149,7 @@ def test_a_damaged_input_is_named(tmp_path: Path) -> None:
     assert "dialogues/all.jsonl: its sha256 is not the one in its manifest" in last_line(done)
 
 
-@pytest.mark.skipif(not DAILYDIALOG.is_dir(), reason="DailyDialog is not beside this repository")
+@pytest.mark.skipif(not DAILYDIALOG.is_dir(), reason="no folder with DailyDialog next to this repository")
 def test_dailydialog_gives_its_published_numbers_of_pairs_from_a_local_folder(tmp_path: Path) -> None:
     texts = {split: DAILYDIALOG / f"dialogues_{split}.txt" for split in SPLITS}
     params = shipped()
