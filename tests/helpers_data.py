@@ -10,10 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from stages.plumbing.files import sha256_of
-from tests.tiny import tiny_dialogues, write_jsonl
+from tests.tiny import read_yaml, tiny_dialogues, write_jsonl, write_yaml
 
 Done = subprocess.CompletedProcess[str]
 
@@ -22,13 +20,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def shipped() -> dict[str, Any]:
     """The repository's params.yaml, for a test to change."""
-    value: dict[str, Any] = YAML(typ="safe").load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    return value
+    return read_yaml(ROOT / "params.yaml")
 
 
 def write_params(folder: Path, params: dict[str, Any]) -> None:
-    with (folder / "params.yaml").open("w", encoding="utf-8") as file:
-        YAML().dump(params, file)
+    write_yaml(folder / "params.yaml", params)
 
 
 def sha256(content: bytes) -> str:

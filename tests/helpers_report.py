@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from stages.plumbing.files import output_folder, write_json
 from stages.records import Dialogue, Pair
 from stages.score import __main__ as score
 from tests.helpers_scores import write_responses, write_subset
-from tests.tiny import change_params, command, commit_all, tiny_project
+from tests.tiny import change_params, command, commit_all, read_yaml, tiny_project
 
 WORDS = [f"word{number}" for number in range(28)]
 TEST_PAIRS, TRAINING_DIALOGUES = 80, 60
@@ -46,7 +44,7 @@ def answers(test: Sequence[Pair], copied: Sequence[str], quality: float, seed: i
 
 def write_results(project: Path, quality: float, rates: Sequence[float], diverged: int = 0) -> None:
     """Write what `dvc repro` would write with the present params.yaml; `rates` are the trials' BLEU-4."""
-    params = YAML(typ="safe", pure=True).load((project / "params.yaml").read_text(encoding="utf-8"))
+    params = read_yaml(project / "params.yaml")
     for name in ("download/dialogues", "download/model", "pair_extract"):
         with output_folder(project / "data" / name) as folder:
             (folder / "content").write_text(params["model"], encoding="utf-8")

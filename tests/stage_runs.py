@@ -18,18 +18,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
-from ruamel.yaml import YAML
 
 from tests.stops import Stop
-from tests.tiny import ROOT
+from tests.tiny import ROOT, read_yaml
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload([f"stages.{name}.__main__" for name in ("download", "train", "greedy_generate", "score")])
 COMMANDS: dict[str, list[str]] = {
-    name: stage["cmd"].split()[2:]
-    for name, stage in YAML(typ="safe", pure=True)
-    .load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    .items()
+    name: stage["cmd"].split()[2:] for name, stage in read_yaml(ROOT / "dvc.yaml")["stages"].items()
 }
 Preparation = Callable[[], None]  # called in the new process before the stage starts: a limit, a mount, a Stop
 

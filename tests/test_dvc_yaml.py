@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
+
+from stages.plumbing.yaml import parse_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLES = {"datasets", "models", "methods", "protocols", "pairs", "runtime"}
 
 
 def read_yaml(name: str) -> dict[str, Any]:
-    value: dict[str, Any] = YAML(typ="safe", pure=True).load((ROOT / name).read_text(encoding="utf-8"))
+    value: dict[str, Any] = parse_yaml((ROOT / name).read_bytes(), name)
     return value
 
 

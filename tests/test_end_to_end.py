@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
 
-from tests.tiny import command, commit_all, tiny_project
+from tests.tiny import change_params, command, commit_all, read_yaml, tiny_project
 
 ALL = ["download", "pair-extract", "subset", "train", "greedy-generate", "score"]
 FROM_TRAIN = ["train", "greedy-generate", "score"]
@@ -24,13 +23,6 @@ SIX = ["bleu1", "bleu2", "bleu3", "bleu4", "novelty", "diversity"]
 def stages_run(done: subprocess.CompletedProcess[str]) -> list[str]:
     """The stages whose command DVC ran, in order, without those restored from its cache."""
     return re.findall(r"^Running stage '(.+)':", done.stdout, re.MULTILINE)
-
-
-def change_params(project: Path, changes: dict[str, Any]) -> None:
-    yaml = YAML()
-    params = yaml.load(project / "params.yaml")
-    params.update(changes)
-    yaml.dump(params, project / "params.yaml")
 
 
 def read_json(path: Path) -> Any:
@@ -110,7 +102,7 @@ def test_the_way_back_comes_from_the_cache(first_run: Path, softly: Path, tmp_pa
 
 def test_new_entries_in_the_tables_runtime_and_texts_rerun_nothing(first_run: Path, tmp_path: Path) -> None:
     project = copy(first_run, tmp_path)
-    params = YAML(typ="safe", pure=True).load(project / "params.yaml")
+    params = read_yaml(project / "params.yaml")
     for table in ("datasets", "models", "methods", "protocols"):
         params[table]["another"] = next(iter(params[table].values()))
     change_params(project, {**params, "runtime": {"device": "cpu", "threads": 1, "decode_rows": 3}})

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from ruamel.yaml import YAML
+import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from stages.plumbing.yaml import Loader, parse_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 END_OF_TEXT = "<|endoftext|>"
@@ -118,6 +120,21 @@ def write_jsonl(path: Path, dialogues: Sequence[Sequence[str]]) -> Path:
     return path
 
 
+class Dumper(yaml.SafeDumper):  # type: ignore[misc]
+    """Quotes the text that our loader would else take for a number."""
+
+    yaml_implicit_resolvers = Loader.yaml_implicit_resolvers
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    value: dict[str, Any] = parse_yaml(path.read_bytes(), path)
+    return value
+
+
+def write_yaml(path: Path, value: object) -> None:
+    path.write_text(yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
 def _pinned(path: Path) -> dict[str, str]:
     """An entry of `files` in params.yaml."""
     return {"path": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
@@ -176,15 +193,23 @@ def tiny_project(folder: Path, dialogues: int = 12) -> Path:
         write_eou(sources / "dialogues" / f"{split}.txt", tiny_dialogues(count, seed))
     tiny_model(sources / "gpt2", "gpt2")
     tiny_model(sources / "llama", "llama")
-    copied = ("stages", "dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore", ".dvc/plots")
+    copied = (
+        "stages",
+        "dvc.yaml",
+        ".dvcignore",
+        ".gitignore",
+        "data/.gitignore",
+        ".dvc/config",
+        ".dvc/.gitignore",
+        ".dvc/plots",
+    )
     for name in copied:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(ROOT / name, folder / name)
-    params = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    YAML().dump(_tiny_params(params, sources), folder / "params.yaml")
+    write_yaml(folder / "params.yaml", _tiny_params(read_yaml(ROOT / "params.yaml"), sources))
     for words in ("init -q -b main", "config user.name tests", "config user.email tests@example.org"):
         command(folder, "git", *words.split())
     commit_all(folder)
@@ -199,12 +224,11 @@ def commit_all(project: Path) -> None:
 
 def change_params(folder: Path, changes: dict[str, Any]) -> None:
     """Set keys of params.yaml, given as dotted names."""
-    yaml = YAML()
-    params = yaml.load(folder / "params.yaml")
+    params = read_yaml(folder / "params.yaml")
     for key, value in changes.items():
         place = params
         *parents, last = key.split(".")
         for parent in parents:
             place = place[parent]
         place[last] = value
-    yaml.dump(params, folder / "params.yaml")
+    write_yaml(folder / "params.yaml", params)

@@ -4,14 +4,12 @@ import copy
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from stages.plumbing.files import output_folder
 from stages.records import Dialogue, Pair, write_records
 from tests import stage_runs
 from tests.stage_runs import Run, contents
 from tests.stops import Stop
-from tests.tiny import ROOT, tiny_dialogues, tiny_model
+from tests.tiny import ROOT, read_yaml, tiny_dialogues, tiny_model, write_yaml
 
 PROTOCOL = {
     "data": {"train_dialogues": None, "validation_pairs": None, "test_pairs": None},
@@ -49,7 +47,7 @@ def write_subset(folder: Path, dialogues: int = 16, test_seed: int = 2) -> None:
 def workspace(folder: Path, **changes: Any) -> Path:
     """Make a folder with params.yaml, data/subset and data/download/model, ready to train; `changes`: dotted keys."""
     folder.mkdir(parents=True, exist_ok=True)
-    params = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    params = read_yaml(ROOT / "params.yaml")
     params["protocols"]["tiny"] = copy.deepcopy(PROTOCOL)  # a copy, because it is changed below
     params |= {"protocol": "tiny", "runtime": {"device": "cpu", "threads": 1, "decode_rows": 0}}
     for key, value in changes.items():
@@ -58,7 +56,7 @@ def workspace(folder: Path, **changes: Any) -> Path:
         for parent in parents:
             place = place[parent]
         place[last] = value
-    YAML().dump(params, folder / "params.yaml")
+    write_yaml(folder / "params.yaml", params)
     write_subset(folder / "data/subset")
     with output_folder(folder / "data/download/model") as model:
         tiny_model(model)

@@ -5,11 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from stages.params.schema import PARAMS_FILE
 from stages.plumbing.errors import StageError
+from stages.plumbing.yaml import parse_yaml
 
 AXES = ("model", "method", "regime")
 MODELS = ("gpt2", "dialogpt")  # the paper's, as METHODS and REGIMES (Tables 1 and 2)
@@ -48,8 +46,8 @@ class Configuration:
             key, equals, text = override.partition("=")
             *tables, last = key.split(".")
             try:
-                value = YAML(typ="safe", pure=True).load(text)
-            except YAMLError:
+                value = parse_yaml(text, override)
+            except StageError:
                 equals = ""
             if not equals:
                 raise StageError(f"-S {override}", "not of the form key=value", "for example -S protocol=paper")

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from stages.grid.configurations import Configuration
 from stages.params.schema import PARAMS_FILE, load_params, parse_params
 from stages.params.sources import parse_source
 from stages.plumbing.errors import StageError
+from stages.plumbing.yaml import parse_yaml
 
 
 def git(folder: Path, *words: str) -> str:
@@ -56,8 +55,13 @@ def finished_experiments(root: Path, baseline: str) -> dict[str, str]:
 
 
 def params_of(root: Path, commit: str) -> dict[str, Any]:
-    """The content of params.yaml in a commit."""
-    value = YAML(typ="safe", pure=True).load(git(root, "show", f"{commit}:{PARAMS_FILE}"))
+    """The content of params.yaml in a commit.
+
+    Raises:
+        StageError: there is none, or it is no YAML.
+    """
+    name = f"{commit}:{PARAMS_FILE}"
+    value = parse_yaml(git(root, "show", name), name)
     return value if isinstance(value, dict) else {}
 
 

@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from stages.params.methods import MethodSettings, Soft
 from stages.params.sources import Dataset, Model
-from stages.params.validation import LARGEST, Positive, Refused, Strict, allowed, explain, redact, show
-from stages.plumbing.errors import StageError, one_line
+from stages.params.validation import LARGEST, Positive, Refused, Strict, allowed, explain, show
+from stages.plumbing.errors import StageError
+from stages.plumbing.yaml import parse_yaml
 
 PARAMS_FILE = Path("params.yaml")
 MAX_TRIALS = 64
@@ -168,23 +167,15 @@ def parse_params(value: Any) -> Params:
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:
-    """Read params.yaml with the parser that DVC itself uses: 1e-5 is a float, a duplicate key is refused.
+    """Read params.yaml as DVC itself reads it: 1e-5 is a float, a duplicate key is refused.
 
     Raises:
         StageError: the file is missing or not YAML, or one of its values is not allowed.
     """
     try:
-        value = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise StageError(path, "missing", "run this from the top of the project") from None
     except UnicodeDecodeError as error:
         raise StageError(path, f"not UTF-8 ({error.reason} at byte {error.start})", "save it as UTF-8") from None
-    except MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        problem = one_line(str(error.problem)).partition(" with value ")[0]  # do not show the values of a duplicate key
-        raise StageError(f"{path}{line}", problem, "fix the YAML") from None
-    except YAMLError as error:
-        raise StageError(path, redact(one_line(str(error))), "fix the YAML") from None
-    except (RecursionError, ValueError):  # ValueError: a number with too many digits, a 13th month
-        raise StageError(path, "nested too deeply, or an impossible number or date", "fix the YAML") from None
-    return parse_params(value)
+    return parse_params(parse_yaml(text, path))

@@ -10,11 +10,10 @@ the same bytes.
 import argparse
 from pathlib import Path
 
-from ruamel.yaml import YAML
-
 from stages.params.schema import PARAMS_FILE, load_params
 from stages.plumbing.command import run_stage
 from stages.plumbing.files import state_folder
+from stages.plumbing.yaml import parse_yaml
 from stages.report.methods_table import methods_table
 from stages.report.runs import collect
 from stages.report.write import write_report
@@ -25,7 +24,7 @@ def main(arguments: argparse.Namespace) -> None:
     load_params()  # an error if this is not a project, or params.yaml is wrong
     collection = collect(Path.cwd(), state_folder())
     if arguments.table:
-        print(methods_table(collection, YAML(typ="safe").load(PARAMS_FILE)))
+        print(methods_table(collection, parse_yaml(PARAMS_FILE.read_text(encoding="utf-8"), PARAMS_FILE)))
     else:
         write_report(collection, arguments.out)
 

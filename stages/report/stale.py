@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from ruamel.yaml import YAML
-
+from stages.plumbing.yaml import parse_yaml
 from stages.report.revision import Revision
 
 LOCK, MISSING = "dvc.lock", object()
@@ -27,9 +26,13 @@ def look_up(table: Any, key: str) -> Any:
 
 
 def problem(revision: Revision, params: dict[str, Any]) -> str | None:
-    """Why a revision's results do not come from `params` (its params.yaml) and its sources; None if they do."""
+    """Why a revision's results do not come from `params` (its params.yaml) and its sources; None if they do.
+
+    Raises:
+        StageError: its dvc.lock is not YAML.
+    """
     content = revision.read(LOCK)
-    lock = YAML(typ="safe", pure=True).load(content) if content else None
+    lock = parse_yaml(content, f"{revision.commit or 'workspace'}:{LOCK}") if content else None
     if not lock or not lock.get("stages"):
         return "it has scores, but no dvc.lock that records how they were made"
     return next(_differences(revision, params, lock["stages"]), None)

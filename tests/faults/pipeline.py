@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
 
 from stages.plumbing.files import MANIFEST, check_folder, write_manifest
 from tests.stage_runs import COMMANDS, contents, start
 from tests.stops import Tally
-from tests.tiny import ROOT, change_params
+from tests.tiny import ROOT, change_params, read_yaml
 
 STAGES = list(COMMANDS)
 TRAINING = {
@@ -28,7 +27,7 @@ each_stage = pytest.mark.parametrize("stage", STAGES)
 
 def outputs(stage: str) -> list[str]:
     """The files and folders that a stage of dvc.yaml writes."""
-    entry = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]
+    entry = read_yaml(ROOT / "dvc.yaml")["stages"][stage]
     listed = [out for kind in ("outs", "metrics", "plots") for out in entry.get(kind, [])]
     return [out if isinstance(out, str) else next(iter(out)) for out in listed]
 

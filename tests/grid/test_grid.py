@@ -14,13 +14,12 @@ from typing import Any
 
 import psutil
 import pytest
-from ruamel.yaml import YAML
 
 from stages.grid.configurations import Configuration
 from stages.grid.experiments import check_configurations, experiment_ref, finished_experiments, git
 from stages.grid.status import Status
 from stages.plumbing.errors import StageError
-from tests.tiny import command, commit_all, tiny_project
+from tests.tiny import command, commit_all, read_yaml, tiny_project, write_yaml
 
 GRID = ["--models", "tiny-gpt2", "tiny-llama", "--methods", "soft", "--regimes", "100", "50", "--jobs", "2"]
 NAMES = {f"tiny-{family}-soft-{regime}" for family in ("gpt2", "llama") for regime in (50, 100)}
@@ -28,10 +27,10 @@ STEPS = 8
 
 TOY = '''"""python toy.py STAGE OUTPUT KEY...: writes the values of some parameters, slowly if STAGE is train."""
 import json, os, pathlib, signal, sys, time
-from ruamel.yaml import YAML
+import yaml
 
 stage, output, *keys = sys.argv[1:]
-params = YAML(typ="safe", pure=True).load(pathlib.Path("params.yaml"))
+params = yaml.safe_load(pathlib.Path("params.yaml").read_text())
 values = {key: params[key] for key in keys}
 name = "-".join([stage, *map(str, values.values())])
 with open(os.environ["TOY_LOG"], "a") as log:
@@ -73,7 +72,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     project = tiny_project(tmp_path_factory.mktemp("toy") / "project")
     (project / "toy.py").write_text(TOY, encoding="utf-8")
     pipeline = {"stages": {name: toy_stage(name, stage) for name, stage in PIPELINE.items()}}
-    YAML().dump(pipeline, project / "dvc.yaml")
+    write_yaml(project / "dvc.yaml", pipeline)
     commit_all(project)
     return project
 
@@ -300,9 +299,9 @@ def test_an_experiment_of_the_same_name_with_other_parameters_is_no_result(
 
 def test_a_relative_folder_is_no_source_of_a_grid(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)
-    params = YAML(typ="safe", pure=True).load(project / "params.yaml")
+    params = read_yaml(project / "params.yaml")
     params["datasets"]["tiny"]["source"] = "file:../dialogues"
-    YAML().dump(params, project / "params.yaml")
+    write_yaml(project / "params.yaml", params)
     commit_all(project)
     with pytest.raises(StageError, match=r"datasets\.tiny\.source: .* is relative"):
         check_configurations(project, git(project, "rev-parse", "HEAD"), [Configuration("tiny-gpt2", "soft", 100)])

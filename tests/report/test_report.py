@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
 
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import write_json
@@ -23,7 +22,7 @@ from stages.report.stale import problem
 from stages.report.write import write_report
 from tests.browser import Browser, needs_browser
 from tests.helpers_report import ODD, project_with_results, save, switch, write_results
-from tests.tiny import ROOT, command, tiny_project
+from tests.tiny import ROOT, command, read_yaml, tiny_project, write_yaml
 
 PAPERS_GROUP, OTHER_GROUP = "## dailydialog, protocol paper, seed 0", "## dailydialog, protocol quick, seed 0"
 
@@ -270,13 +269,13 @@ def test_results_of_a_stage_that_was_run_with_other_data_are_left_out(project: P
 
 
 def test_whatever_a_stage_was_run_with_is_compared_with_what_there_is(project: Path) -> None:
-    lock, params = (YAML(typ="safe", pure=True).load(project / name) for name in ("dvc.lock", "params.yaml"))
+    lock, params = (read_yaml(project / name) for name in ("dvc.lock", "params.yaml"))
     assert problem(Revision(project, None), params) is None
     deps = [(name, dep) for name, stage in lock["stages"].items() for dep in stage["deps"]]
     assert {dep["path"].startswith("stages/") for _, dep in deps} == {True, False}
     for name, dep in deps:
         was, dep["md5"] = dep["md5"], "0" * 32
-        YAML().dump(lock, project / "dvc.lock")
+        write_yaml(project / "dvc.lock", lock)
         assert problem(Revision(project, None), params) == f"the stage {name} was run with a different {dep['path']}"
         dep["md5"] = was
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
 
 from stages.bleu import bleu
 from stages.records import Pair, Response
@@ -24,9 +23,9 @@ from stages.report.revision import Revision
 from stages.report.runs import Collection, Run
 from stages.report.settings import Cell, settings_of
 from stages.report.stale import MISSING, look_up
-from tests.tiny import ROOT
+from tests.tiny import ROOT, read_yaml
 
-DATASETS = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text(encoding="utf-8"))["datasets"]
+DATASETS = read_yaml(ROOT / "params.yaml")["datasets"]
 RATES = {"low": 3e-6, "high": 9e-3, "trials": 12}
 TRAINING: dict[str, Any] = {
     "learning_rates": RATES,
