@@ -61,9 +61,9 @@ CELLS = (
     *(Cell(name, ZERO_SHOT) for name in FORMATS),
     Cell(TURNS, dynamic("identity"), rates(1e-3, 1e-3, 1)),
     Cell(TURNS, FINE_TUNE, rates(3e-5, 3e-5, 1)),
+    Cell(TURNS, dynamic("random"), rates(1e-3, 1e-3, 1)),
     Cell(TURNS, soft("vocabulary"), rates(3e-3, 3e-3, 1)),
     Cell(TURNS, EMBEDDINGS, rates(3e-4, 3e-4, 1)),
-    Cell(TURNS, dynamic("random"), rates(1e-3, 1e-3, 1)),
     Cell(TURNS, soft("random"), rates(3e-3, 3e-3, 1)),
     # other rates, one rate for the prompt and E, another format
     Cell(TURNS, dynamic("identity"), rates(3e-4, 3e-4, 1)),
@@ -77,7 +77,7 @@ CELLS = (
     Cell(TURNS, soft("vocabulary"), rates(1e-3, 1e-3, 1)),
     Cell(TURNS, EMBEDDINGS, rates(1e-3, 1e-3, 1)),
     # a falling rate, the model's own layers, another seed
-    Cell(TURNS, dynamic("identity"), rates(1e-3, 1e-3, 1), schedule="linear"),
+    Cell(TURNS, dynamic("random"), rates(1e-3, 1e-3, 1), schedule="linear"),
     Cell(TURNS, dynamic("first-layers"), rates(1e-3, 1e-3, 1)),
     Cell(TURNS, soft("vocabulary"), rates(3e-3, 3e-3, 1), embeddings_rate=1.0),
     Cell(TURNS, dynamic("identity"), rates(1e-3, 1e-3, 1), seed=1),
