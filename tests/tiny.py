@@ -163,7 +163,7 @@ def _tiny_params(params: dict[str, Any], sources: Path) -> dict[str, Any]:
         },
     }
     switches = {"dataset": "tiny", "model": "tiny-gpt2", "method": "dynamic", "regime": 100, "protocol": "tiny"}
-    return {**params, **switches, "runtime": {"device": "cpu", "threads": 1, "decode_rows": 0}}
+    return {**params, **switches, "runtime": {**params["runtime"], "device": "cpu", "threads": 1}}
 
 
 def command(project: Path, *words: str, fails: bool = False, **variables: str) -> subprocess.CompletedProcess[str]:

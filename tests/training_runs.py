@@ -49,7 +49,7 @@ def workspace(folder: Path, **changes: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     params = read_yaml(ROOT / "params.yaml")
     params["protocols"]["tiny"] = copy.deepcopy(PROTOCOL)  # a copy, because it is changed below
-    params |= {"protocol": "tiny", "runtime": {"device": "cpu", "threads": 1, "decode_rows": 0}}
+    params |= {"protocol": "tiny", "runtime": {**params["runtime"], "device": "cpu", "threads": 1}}
     for key, value in changes.items():
         place = params
         *parents, last = key.split(".")

@@ -62,7 +62,10 @@ def read_pairs(arguments: argparse.Namespace) -> tuple[str, list[Pair], list[Pai
 
 def make_bench(arguments: argparse.Namespace, folder: Path, train: list[Pair], test: list[Pair]) -> Bench:
     """Load what the rows share."""
-    runtime = Runtime(device=arguments.device, threads=arguments.threads, decode_rows=0)
+    runtime = Runtime(
+        device=arguments.device, threads=arguments.threads, decode_rows=0,
+        checkpoints=None,
+    )  # fmt: skip
     device = choose_device(runtime, asked_in="--device")
     base = load_base_model(folder, device, arithmetic(arguments.precision, device))
     tokenizer = load_tokenizer(folder)

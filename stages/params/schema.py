@@ -34,6 +34,14 @@ class Runtime(Strict):
     device: Literal["auto", "cpu", "cuda", "mps"]
     threads: Annotated[int, Field(ge=0, le=1024)]
     decode_rows: Annotated[int, Field(ge=0, le=LARGEST)]
+    checkpoints: Annotated[str, Field(min_length=1)] | None
+
+    @model_validator(mode="after")
+    def _without_a_password(self) -> Self:
+        if self.checkpoints and "@" in self.checkpoints.partition("://")[2].partition("/")[0]:
+            remedy = "leave it out: the environment or the store's own configuration file is the place for it"
+            raise Refused("checkpoints", "an address with a name or a password in it", remedy)
+        return self
 
 
 class Data(Strict):

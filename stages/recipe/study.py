@@ -65,7 +65,7 @@ class Study:
         if not cell.rates:
             return [untrained(sweep)]
         initial = sweep.method.initial_weights(torch.Generator().manual_seed(cell.seed))
-        state = TrainingState(state_folder() / "recipe", fingerprint_of(facts))
+        state = TrainingState(state_folder() / "recipe", fingerprint_of(facts), versions(self.device, self.base.dtype))
         return run_trials(sweep, initial, state)
 
     def sweep(self, cell: Cell) -> Sweep:

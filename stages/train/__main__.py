@@ -6,63 +6,31 @@ Nothing but the result of each sweep stays there; the folder may be removed when
 
 import argparse
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
-from stages.language_model.base_model import load_tokenizer
-from stages.language_model.device import versions
-from stages.language_model.row_format import build_row_format
-from stages.methods.decoding import RowLimit
 from stages.methods.trained_method import write_trained
 from stages.params.schema import load_params
 from stages.plumbing.command import run_stage
-from stages.plumbing.files import check_folder, files_hash, output_folder, state_folder, write_json
-from stages.train.checkpoint import TrainingState, code_hash, fingerprint_of
-from stages.train.examples import hash_of_examples, load_examples
-from stages.train.preparation import check_fit, load_methods
+from stages.plumbing.files import output_folder, write_json
+from stages.train.engine import search
 from stages.train.results import best_by_rate, curves, describe, summary
-from stages.train.search import best_trial, range_end, run_trials, untrained
-from stages.train.sweep import Sweep
+from stages.train.search import best_trial, range_end
+from stages.train.unit import read_work
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Read, train, write."""
     params = load_params()
-    protocol = params.chosen_protocol
-    data_hash = hash_of_examples(check_folder(arguments.subset))
-    base_hash = files_hash(check_folder(arguments.model))
-    check_fit(arguments.model, params)
-    tokenizer = load_tokenizer(arguments.model)
-    row_format = build_row_format(
-        tokenizer, params.chosen_model.row_format, protocol.lengths, f"params.yaml: models.{params.model}.row_format"
-    )
-    method, decoding_method, initial = load_methods(arguments.model, params)
-    base = method.base
-    examples, cuts = load_examples(arguments.subset, tokenizer, row_format, protocol.lengths)
-    sweep = Sweep(
-        method, decoding_method, tokenizer, row_format.end, examples, protocol.training,
-        protocol.lengths.response_tokens, RowLimit(params.runtime.decode_rows), params.seed,
-    )  # fmt: skip
-    parameters = sum(value.numel() for value in initial.values())
-    print(f"{params.method} on {base.device}: {parameters:,} trained parameters")
-    if parameters:
-        facts = {
-            "data": data_hash, "model": base_hash, "method": params.chosen_method.model_dump(), "seed": params.seed,
-            "row_format": asdict(row_format),
-            "protocol": protocol.model_dump(exclude={"data"}),
-            "code": code_hash(), "environment": versions(base.device, base.dtype),
-        }  # fmt: skip
-        state = TrainingState(state_folder() / "train", fingerprint_of(facts))
-        trials, weights = run_trials(sweep, initial, state), state.result_weights
-    else:
-        trials, weights = [untrained(sweep)], None
-    best = best_trial(trials, protocol.training.select_by)
+    work = read_work(arguments.subset, arguments.model, params)
+    outcome = search(work)
+    trials = outcome.trials
+    best = best_trial(trials, params.chosen_protocol.training.select_by)
     end = range_end(best, trials)
     with output_folder(arguments.trained) as folder:
-        write_trained(folder, weights, describe(params, base_hash, best, end, base))
+        write_trained(folder, outcome.weights, describe(params, work.base_hash, best, end, outcome))
     write_json(arguments.curves, curves(trials))
     write_json(arguments.learning_rates, best_by_rate(trials))
-    write_json(arguments.summary, summary(trials, best, {"trained_parameters": parameters, **cuts}))
+    write_json(arguments.summary, summary(trials, best, {"trained_parameters": outcome.parameters, **outcome.cuts}))
     if end:
         said = f"the {end} learning rate is the best one: the optimum may lie outside the range"
         print(f"WARNING train: {said}", file=sys.stderr)

@@ -1,9 +1,10 @@
 """The state of a sweep on disk: outside DVC's outputs, survives a kill at any moment, is never mixed with another's.
 
     <state>/<fingerprint>/lock
+    <state>/<fingerprint>/groups.json                           the groups of trials, where memory has split them
     <state>/<fingerprint>/checkpoints/<trial>-<epoch>-<step>/   state.json, trial-<k>.safetensors, manifest.json
     <state>/<fingerprint>/best/trial-<k>-epoch-<e>/             weights.safetensors, manifest.json
-    <state>/<fingerprint>/result/                               trials.json, weights.safetensors, manifest.json
+    <state>/<fingerprint>/result/                               trials.json, units.json, weights.safetensors, and so on
 
 A folder gets its final name only when it is whole and flushed. Trials that share their passes share their checkpoints,
 named after the first of them; the two newest are kept until the trials have ended: a damaged one is named, and training
@@ -24,22 +25,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from stages.plumbing.errors import StageError, one_line, system_error
-from stages.plumbing.files import check_folder, output_folder
+from stages.plumbing.files import check_folder, output_folder, write_json
 from stages.plumbing.locks import lock
+from stages.train.trial_tensors import check_tensors, restore, tensors_of
 from stages.train.trials import Trial
 
 KEPT = 2
 STATE = "state.json"
 TRIALS = "trials.json"
+UNITS = "units.json"
+GROUPS = "groups.json"
 WEIGHTS = "weights.safetensors"
 TENSORS = ("weights", "optimizer")  # the fields of a Trial that are no JSON
-MOMENTS = ("exp_avg", "exp_avg_sq")  # of Adam; its step is the same number for all: Trial.steps
 DAMAGED = (StageError, FileNotFoundError, ValueError, KeyError, TypeError, SafetensorError)
 
 
@@ -72,38 +73,8 @@ class Position:
 BEGINNING = Position(epoch=1, step=0)
 
 
-def _tensors(trial: Trial) -> dict[str, Tensor]:
-    """Weights and both moments of Adam, by name."""
-    assert trial.optimizer is not None
-    tensors = {name: weight.detach() for name, weight in trial.weights.items()}
-    for name, weight in trial.weights.items():
-        state = trial.optimizer.state.get(weight, {})
-        tensors |= {f"{name}|{moment}": state[moment] for moment in MOMENTS if moment in state}
-    return {name: value.cpu().contiguous() for name, value in tensors.items()}
-
-
-def _check_tensors(trial: Trial, steps: int, tensors: dict[str, Tensor]) -> None:
-    """Refuse a checkpoint that lacks a tensor, has one too many or one of another shape."""
-    parts = ("", *(f"|{moment}" for moment in MOMENTS)) if steps else ("",)
-    expected = {f"{name}{part}": weight.shape for name, weight in trial.weights.items() for part in parts}
-    found = {name: tensor.shape for name, tensor in tensors.items()}
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
-            raise ValueError(f"its tensor {name} is missing, unknown or of another shape")
-
-
-def _restore(trial: Trial, tensors: dict[str, Tensor]) -> None:
-    assert trial.optimizer is not None
-    for name, weight in trial.weights.items():
-        with torch.no_grad():
-            weight.copy_(tensors[name])
-        if trial.steps:
-            moments = {moment: tensors[f"{name}|{moment}"].to(weight.device) for moment in MOMENTS}
-            step = torch.tensor(float(trial.steps), device=weight.device if weight.is_cuda else "cpu")
-            trial.optimizer.state[weight] = {"step": step, **moments}
-
-
-def _record(trial: Trial) -> dict[str, Any]:
+def record_of(trial: Trial) -> dict[str, Any]:
+    """What a trial is beside its tensors, for JSON."""
     return {name: value for name, value in vars(trial).items() if name not in TENSORS}
 
 
@@ -119,8 +90,9 @@ def _remove_unusable(folder: Path, error: BaseException) -> None:
 class TrainingState:
     """The state of one sweep under its fingerprint."""
 
-    def __init__(self, root: Path, fingerprint: str) -> None:
-        self.fingerprint = fingerprint
+    def __init__(self, root: Path, fingerprint: str, environment: dict[str, Any]) -> None:
+        self.fingerprint, self.environment = fingerprint, environment
+        self.environments = [environment]  # in which it was trained, the earliest first
         self.folder = root / fingerprint
         self.checkpoints = self.folder / "checkpoints"
         self.best = self.folder / "best"
@@ -137,6 +109,23 @@ class TrainingState:
     def _best_folder(self, index: int, epoch: int) -> Path:
         return self.best / f"trial-{index:02d}-epoch-{epoch:04d}"
 
+    def has_begun(self, first: int) -> bool:
+        """Whether a group, named by its first trial, has a checkpoint."""
+        return any(self.checkpoints.glob(f"{first:02d}-*"))
+
+    def write_groups(self, groups: Sequence[Sequence[tuple[int, float]]]) -> None:
+        """Remember into which groups the trials had to be split: the checkpoints belong to these."""
+        write_json(self.folder / GROUPS, [[index for index, _ in group] for group in groups])
+
+    def read_groups(self, groups: Sequence[Sequence[tuple[int, float]]]) -> list[list[tuple[int, float]]]:
+        """The groups that an earlier attempt ended up with; `groups` if there was none, or if it cannot be read."""
+        rates = dict(one for group in groups for one in group)
+        with suppress(*DAMAGED):
+            found = [list(map(int, group)) for group in json.loads((self.folder / GROUPS).read_bytes())]
+            if sorted(index for group in found for index in group) == sorted(rates) and all(found):
+                return [[(index, rates[index]) for index in group] for group in found]
+        return [list(group) for group in groups]
+
     def save_best(self, trial: Trial) -> None:
         """Keep the weights of the epoch that has just become a trial's best."""
         with output_folder(self._best_folder(trial.index, trial.best_epoch), fingerprint=self.fingerprint) as folder:
@@ -149,8 +138,9 @@ class TrainingState:
         with output_folder(target, fingerprint=self.fingerprint) as folder:
             for trial in trials:
                 if trial.status == "running" and trial.weights:
-                    save_file(_tensors(trial), folder / f"trial-{trial.index:02d}.safetensors")
-            state = {"position": asdict(position), "trials": [_record(trial) for trial in trials]}
+                    save_file(tensors_of(trial), folder / f"trial-{trial.index:02d}.safetensors")
+            state: dict[str, Any] = {"environments": self.environments}
+            state |= {"position": asdict(position), "trials": [record_of(trial) for trial in trials]}
             (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
         kept = KEPT if any(trial.status == "running" for trial in trials) else 1  # the last one has no tensors
         for old in self._newest_first(trials)[kept:]:
@@ -190,21 +180,23 @@ class TrainingState:
         state = json.loads((checkpoint / STATE).read_bytes())
         position, tensors = Position(**state["position"]), {}
         for trial, record in zip(trials, state["trials"], strict=True):
-            if {*record} != {*_record(trial)}:
+            if {*record} != {*record_of(trial)}:
                 raise ValueError("the records of its trials are others")
             if record["index"] != trial.index or record["learning_rate"] != trial.learning_rate:
                 raise ValueError("its trials are others")
             if record["status"] == "running" and trial.weights:
                 tensors[trial.index] = load_file(checkpoint / f"trial-{trial.index:02d}.safetensors")
-                _check_tensors(trial, record["steps"], tensors[trial.index])
+                check_tensors(trial, record["steps"], tensors[trial.index])
             if record["best_epoch"]:
                 self._check(self._best_folder(record["index"], record["best_epoch"]))
         for trial, record in zip(trials, state["trials"], strict=True):  # all is sound: now nothing can fail half-way
             vars(trial).update(record)
             if trial.index in tensors:
-                _restore(trial, tensors[trial.index])
+                restore(trial, tensors[trial.index])
             else:
                 trial.drop_tensors()
+        earlier = [one for one in state.get("environments", []) if one != self.environment]
+        self.environments = [*earlier, self.environment]
         return position
 
     @property
@@ -212,13 +204,27 @@ class TrainingState:
         """The weights of the best trial's best epoch, once the sweep is over."""
         return self.result / WEIGHTS
 
-    def write_result(self, trials: Sequence[Trial], best: Trial) -> None:
-        """The sweep is over: keep the records of its trials and the weights of the best one."""
+    def best_weights(self, best: Trial) -> Path:
+        """The weights of a trial's best epoch, checked."""
         source = self._best_folder(best.index, best.best_epoch)
         self._check(source)
+        return source / WEIGHTS
+
+    def write_result(self, trials: Sequence[Trial], weights: Path | None, units: Sequence[dict[str, Any]]) -> None:
+        """The sweep is over: keep the records of its trials, the best one's weights and what is known of the units.
+
+        weights: None for a unit whose trials have none.
+        """
         with output_folder(self.result, fingerprint=self.fingerprint) as folder:
-            shutil.copyfile(source / WEIGHTS, folder / WEIGHTS)
-            (folder / TRIALS).write_text(json.dumps([_record(trial) for trial in trials]), encoding="utf-8")
+            if weights is not None:
+                shutil.copyfile(weights, folder / WEIGHTS)
+            (folder / TRIALS).write_text(json.dumps([record_of(trial) for trial in trials]), encoding="utf-8")
+            (folder / UNITS).write_text(json.dumps(units), encoding="utf-8")
+
+    def read_units(self) -> list[dict[str, Any]]:
+        """What is known of the units of a sweep that is over: their trials, where and in which environment."""
+        units: list[dict[str, Any]] = json.loads((self.result / UNITS).read_bytes())
+        return units
 
     def read_result(self) -> list[Trial]:
         """The trials of a sweep that is over; none if it is not, or if its result is damaged: named and removed."""
@@ -236,3 +242,4 @@ class TrainingState:
         """Remove what led to the result."""
         for folder in (self.checkpoints, self.best):
             shutil.rmtree(folder, ignore_errors=True)
+        (self.folder / GROUPS).unlink(missing_ok=True)

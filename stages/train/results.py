@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from stages.language_model.base_model import BaseModel
-from stages.language_model.device import versions
 from stages.params.schema import Params
 from stages.train.search import range_end
 from stages.train.trials import Trial
+from stages.train.unit import Outcome
 
 
 def curves(trials: Sequence[Trial]) -> list[dict[str, Any]]:
@@ -44,7 +43,7 @@ def summary(trials: Sequence[Trial], best: Trial, counts: dict[str, int]) -> dic
     }
 
 
-def describe(params: Params, base_hash: str, best: Trial, end: str | None, base: BaseModel) -> dict[str, Any]:
+def describe(params: Params, base_hash: str, best: Trial, end: str | None, outcome: Outcome) -> dict[str, Any]:
     """What stands beside the trained weights."""
     protocol = params.chosen_protocol
     return {
@@ -59,5 +58,6 @@ def describe(params: Params, base_hash: str, best: Trial, end: str | None, base:
         "training": protocol.training.model_dump(),
         "lengths": protocol.lengths.model_dump(),
         "row_format": params.model_dump()["models"][params.model]["row_format"],
-        "environment": versions(base.device, base.dtype),
+        "environment": outcome.environment_of(best),
+        "environments": outcome.environments(),
     }

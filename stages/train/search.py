@@ -8,8 +8,9 @@ from stages.params.schema import Training
 from stages.plumbing.errors import StageError
 from stages.plumbing.signals import StopRequest
 from stages.train.checkpoint import TrainingState
+from stages.train.groups import train_groups
 from stages.train.sweep import Sweep
-from stages.train.trials import SelectBy, Trial, TrialsPerPass, new_trial
+from stages.train.trials import SelectBy, Trial, TrialsPerPass
 
 
 def groups_of_trials(method: Method, training: Training) -> list[list[tuple[int, float]]]:
@@ -27,11 +28,11 @@ def run_trials(sweep: Sweep, initial: Weights, state: TrainingState) -> list[Tri
     with state.lock():
         trials = state.read_result()
         if not trials:
-            for numbered in groups_of_trials(sweep.method, sweep.training):
-                group = [new_trial(initial, *one, sweep.training, sweep.method.base.device) for one in numbered]
-                sweep.run(group, state)
-                trials += group
-            state.write_result(trials, best_trial(trials, sweep.training.select_by))
+            groups = groups_of_trials(sweep.method, sweep.training)
+            trials = train_groups(sweep, initial, state, groups)
+            trained = [[index for index, _ in group] for group in state.read_groups(groups)]
+            units = [{"trials": numbers, "environments": state.environments} for numbers in trained]
+            state.write_result(trials, state.best_weights(best_trial(trials, sweep.training.select_by)), units)
         state.keep_result_only()
     return trials
 

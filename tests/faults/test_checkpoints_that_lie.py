@@ -211,5 +211,5 @@ def test_a_checkpoint_that_cannot_be_read_for_now_is_not_thrown_away(
     state = contents(own)
     monkeypatch.setattr(TrainingState, "_load", refuse)
     with pytest.raises(type(error)):
-        TrainingState(own.parent, own.name).load([Trial(0, 1e-3, {}, None)])
+        TrainingState(own.parent, own.name, {}).load([Trial(0, 1e-3, {}, None)])
     assert contents(own) == state

@@ -41,7 +41,7 @@ def test_freed_memory_stays_until_it_is_given_back(mib: int) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_refused_where_it_was_asked_for() -> None:
-    runtime = Runtime(device="cuda", threads=0, decode_rows=0)
+    runtime = Runtime(device="cuda", threads=0, decode_rows=0, checkpoints=None)
     with pytest.raises(StageError, match=r"params\.yaml: runtime.device: cuda, which"):
         choose_device(runtime)
     with pytest.raises(StageError, match="--device: cuda, which"):

@@ -1,0 +1,27 @@
+"""Engines: who runs the units of a training, this process (`local`) or a Ray cluster (`ray`)."""
+
+from stages.plumbing.files import state_folder
+from stages.train.checkpoint import fingerprint_of
+from stages.train.search import run_trials, untrained
+from stages.train.store import state_of
+from stages.train.unit import Outcome, Work, load_trainer
+
+
+def search(work: Work) -> Outcome:
+    """Train every trial, by the engine that params.yaml names.
+
+    Raises:
+        StageError: every trial diverged, another process trains the same, or the engine cannot do it.
+    """
+    return _search_here(work)
+
+
+def _search_here(work: Work) -> Outcome:
+    trainer = load_trainer(work)
+    if not trainer.parameters:
+        units = [{"trials": [0], "environments": [trainer.environment]}]
+        return Outcome([untrained(trainer.sweep)], None, units, 0, trainer.cuts)
+    name, address = fingerprint_of(work.facts(trainer.environment)), work.params.runtime.checkpoints
+    state = state_of(state_folder() / "train", name, trainer.environment, address)
+    trials = run_trials(trainer.sweep, trainer.initial, state)
+    return Outcome(trials, state.result_weights, state.read_units(), trainer.parameters, trainer.cuts)

@@ -1,0 +1,101 @@
+"""Memory is planned before it is taken: how many trials fit on a device together, and whether one fits at all.
+
+A trial in training holds its weights, their gradients and the two moments of Adam, four float32 values for each trained
+number. A pass through the layers needs its activations besides, and the weights once more where the arithmetic is
+bfloat16. Activations by Korthikanti et al. 2022 (arXiv 2205.05198, Eq. 2: 34 H + 5 T x heads bytes in half precision
+for a token in a layer of a plain Transformer); what today's attention does not store makes it an upper bound.
+"""
+
+from collections.abc import Sequence
+from math import ceil
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from stages.language_model.base_model import Weights, load_config
+from stages.language_model.device import arithmetic, choose_device, free_memory
+from stages.methods.method import Method
+from stages.params.schema import Params
+from stages.plumbing.errors import StageError
+from stages.train.sweep import Sweep
+
+VALUES = 4 * 4  # bytes of a trained number: weight, gradient and two moments, each in float32
+USABLE = 0.9  # of what is free: allocators round up, and libraries have workspaces
+GB = 1e9
+BIGGER = "train on a device with more memory, or choose a smaller model"
+
+Numbered = tuple[int, float]  # a trial: its number and its learning rate
+
+
+class TooLarge(Exception):
+    """The trials of a group do not fit together; `parts` are smaller groups of the same trials."""
+
+    def __init__(self, parts: list[list[Numbered]]) -> None:
+        super().__init__(parts)
+        self.parts = parts
+
+
+def split(numbered: Sequence[Numbered], parts: int) -> list[list[Numbered]]:
+    """The trials in `parts` groups of like size, their order kept."""
+    size = ceil(len(numbered) / parts)
+    return [list(numbered[first : first + size]) for first in range(0, len(numbered), size)]
+
+
+def bytes_of_trial(initial: Weights) -> int:
+    """What a trial holds from its first step to its last."""
+    return VALUES * sum(value.numel() for value in initial.values())
+
+
+def bytes_of_pass(method: Method, initial: Weights, rows: int, tokens: int, responses: int) -> int:
+    """What one trial's pass needs besides: rows B of T tokens, `responses` tokens of them in the output layer."""
+    config, item = method.base.model.config, method.base.dtype.itemsize
+    layer = 34 * config.hidden_size + 5 * tokens * config.num_attention_heads
+    layers = config.num_hidden_layers * rows * tokens * layer * item // 2
+    logits = rows * responses * config.vocab_size * (item + 2 * 4)  # as computed; in float32 with their gradient
+    cast = 2 * item * sum(value.numel() for value in initial.values()) if item < 4 else 0
+    return int(layers + logits + cast)
+
+
+def check_base_model(folder: Path, params: Params) -> None:
+    """See whether the base model alone fits on the device, before its weights are read.
+
+    Raises:
+        StageError: it does not; the message says how many GB it needs.
+    """
+    device, protocol = choose_device(params.runtime), params.chosen_protocol
+    wanted = (protocol.training.precision, protocol.decoding_precision)
+    kept = {torch.float32, *(arithmetic(precision, device) for precision in wanted)}  # as load_methods holds it
+    with torch.device("meta"):  # shapes without values
+        model = AutoModelForCausalLM.from_config(load_config(folder))
+    needed = sum(value.numel() for value in model.parameters()) * sum(dtype.itemsize for dtype in kept)
+    if needed > (free := free_memory(device)):
+        found = f"the base model needs {_gb(needed)}, {_gb(free)} are to be had"
+        raise StageError(f"memory of {device}", found, BIGGER)
+
+
+def check_room(sweep: Sweep, initial: Weights, numbered: Sequence[Numbered]) -> None:
+    """See whether a group of trials fits into what is free on the device, before anything of it is allocated.
+
+    Raises:
+        TooLarge: it does not, in smaller groups it would.
+        StageError: not even one trial does; the message says how many GB it needs.
+    """
+    method, pairs = sweep.method, sweep.examples.train
+    longest, responses = max(method.row_tokens(pairs)), max(len(pair.response) for pair in pairs)
+    rows = min(sweep.training.batch_size, len(pairs))
+    one_pass = bytes_of_pass(method, initial, rows, longest, responses)
+    one_trial, free = bytes_of_trial(initial), int(USABLE * free_memory(method.base.device))
+    if one_trial + one_pass > free:
+        found = f"one trial of this method needs {_gb(one_trial + one_pass)}, {_gb(free)} are to be had"
+        raise StageError(f"memory of {method.base.device}", found, BIGGER)
+    together = (free - one_pass) // max(one_trial, 1)
+    if together < len(numbered):
+        parts = split(numbered, ceil(len(numbered) / together))
+        needed = f"{len(numbered)} trials need {_gb(len(numbered) * one_trial + one_pass)}, {_gb(free)} are to be had"
+        print(f"{needed}: they are trained in {len(parts)} groups")
+        raise TooLarge(parts)
+
+
+def _gb(count: float) -> str:
+    return f"{count / GB:.3g} GB"

@@ -1,0 +1,178 @@
+"""Memory is planned before it is taken: what a trial needs, how a group is split, and what is refused."""
+
+import traceback
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from stages.methods.decoding import RowLimit
+from stages.methods.method import Method
+from stages.methods.soft import SoftMethod
+from stages.params.methods import Soft
+from stages.params.schema import load_params
+from stages.plumbing.errors import StageError, is_out_of_memory
+from stages.train import groups, memory
+from stages.train.batches import collate
+from stages.train.checkpoint import TrainingState
+from stages.train.examples import Examples
+from stages.train.groups import train_groups
+from stages.train.memory import TooLarge, bytes_of_pass, bytes_of_trial, check_base_model, check_room, split
+from stages.train.sweep import Sweep
+from stages.train.trials import TrialsPerPass, new_trial, train_step
+from tests.models import TRAINING, base_model, method, model_folder, pairs, weights
+from tests.training_runs import workspace
+
+RATES = list(enumerate([1e-3, 2e-3, 3e-3, 4e-3, 5e-3]))
+
+
+class Tokenizer:
+    eos_token_id = 0
+
+    def decode(self, tokens: list[int], **settings: bool) -> str:
+        return " ".join(map(str, tokens))
+
+
+def sweep(trained: Method) -> Sweep:
+    some = pairs(8)
+    return Sweep(trained, trained, Tokenizer(), 0, Examples(some, some[:2], ["a", "b"]), TRAINING, 4, RowLimit(), 0)  # type: ignore[arg-type]
+
+
+def room_for(trials: float, trained: Method, initial: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let so many trials fit."""
+    longest, responses = max(trained.row_tokens(pairs(8))), max(len(pair.response) for pair in pairs(8))
+    one_pass = bytes_of_pass(trained, initial, 4, longest, responses)
+    free = int((trials * bytes_of_trial(initial) + one_pass) / memory.USABLE) + 1
+    monkeypatch.setattr(memory, "free_memory", lambda device: free)
+
+
+def test_the_bytes_of_a_trial_are_those_of_its_tensors_after_a_step() -> None:
+    trained = method("dynamic")
+    initial = weights(trained)
+    trial = new_trial(initial, 0, 1e-3, TRAINING)
+    train_step(trained, [trial], collate(pairs(4)), TRAINING, TrialsPerPass(1), 0)
+    assert trial.optimizer is not None
+    held = list(trial.weights.values()) * 2  # and a gradient of the same shape
+    held += [state[name] for state in trial.optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
+    assert sum(value.nbytes for value in held) == bytes_of_trial(initial)
+
+
+def test_trials_that_do_not_fit_together_are_split_before_anything_is_allocated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trained = method("soft")
+    initial = weights(trained)
+    room_for(2, trained, initial, monkeypatch)
+    with pytest.raises(TooLarge) as caught:
+        check_room(sweep(trained), initial, RATES)
+    assert [[index for index, _ in part] for part in caught.value.parts] == [[0, 1], [2, 3], [4]]
+    room_for(5, trained, initial, monkeypatch)
+    check_room(sweep(trained), initial, RATES)
+
+
+def test_a_trial_that_fits_nowhere_is_refused_with_the_gigabytes_that_it_needs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trained = method("soft")
+    initial = weights(trained)
+    room_for(0.5, trained, initial, monkeypatch)
+    with pytest.raises(StageError, match=r"memory of cpu: one trial of this method needs [\d.e-]+ GB, [\d.e-]+ GB are"):
+        check_room(sweep(trained), initial, RATES)
+
+
+def test_a_base_model_that_does_not_fit_is_refused_before_its_weights_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = load_params(workspace(tmp_path / "small") / "params.yaml")
+    folder = model_folder("gpt2", True)
+    stored = sum(value.numel() for value in method("fine-tune").base.model.parameters()) * 4
+    monkeypatch.setattr(memory, "free_memory", lambda device: stored)
+    check_base_model(folder, params)
+    monkeypatch.setattr(memory, "free_memory", lambda device: stored - 1)
+    with pytest.raises(StageError, match=r"memory of cpu: the base model needs 0\.000\d+ GB"):
+        check_base_model(folder, params)
+
+
+def test_trials_in_planned_groups_reach_what_they_reach_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = method("dynamic")
+    initial = weights(trained)
+    together = train_groups(sweep(trained), initial, TrainingState(tmp_path / "all", "f", {}), [RATES])
+    room_for(2, trained, initial, monkeypatch)
+    state = TrainingState(tmp_path / "split", "f", {})
+    apart = train_groups(sweep(trained), initial, state, [RATES])
+    assert [trial.index for trial in apart] == [0, 1, 2, 3, 4]
+    for one, other in zip(together, apart, strict=True):
+        assert one.curve[-1]["validation_loss"] == pytest.approx(other.curve[-1]["validation_loss"], rel=1e-4)
+    assert state.read_groups([RATES]) == split(RATES, 3)
+
+
+def test_a_group_that_has_begun_is_not_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its parts could not go on from its checkpoint."""
+    trained = method("soft")
+    initial = weights(trained)
+    state = TrainingState(tmp_path, "f", {})
+    train_groups(sweep(trained), initial, state, [RATES])
+    room_for(2, trained, initial, monkeypatch)
+    assert all(trial.status == "finished" for trial in train_groups(sweep(trained), initial, state, [RATES]))
+    assert state.read_groups([RATES]) == [RATES]
+
+
+class Allocator(TorchDispatchMode):
+    """An allocator that has `limit` bytes for the tensors that are alive, as that of an accelerator has."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.limit = limit
+        self.alive: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor):
+                reference = StorageWeakRef(tensor.untyped_storage())
+                self.alive[reference.cdata] = (reference, tensor.untyped_storage().nbytes())
+        self.alive = {key: entry for key, entry in self.alive.items() if not entry[0].expired()}
+        if sum(size for _, size in self.alive.values()) > self.limit:
+            raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate")
+        return made
+
+
+# 2.56 MB of weights a trial, 10.2 in training
+WIDE = Soft(
+    kind="soft", prompt_tokens=20_000, initial="random", train_embeddings=False
+)  # 2.56 MB of weights a trial, 10.2 in training
+
+
+@pytest.mark.parametrize(
+    ("values", "failed_in"),
+    [(4, "new_trial"), (13, "_update")],  # of five trials: the weights; the moments of Adam, in its first step
+)
+def test_under_a_limit_of_the_allocator_trials_go_on_in_smaller_groups(
+    values: float, failed_in: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = SoftMethod(base_model(), WIDE)
+    initial = weights(trained)
+    together = train_groups(sweep(trained), initial, TrainingState(tmp_path / "all", "f", {}), [RATES])
+    frames: list[str] = []
+    monkeypatch.setattr(groups, "is_out_of_memory", lambda error: noted(error, frames))
+    one = initial["prompt"].nbytes
+    with Allocator(int((values + 0.5) * one)):
+        apart = train_groups(sweep(trained), initial, TrainingState(tmp_path / "limited", "f", {}), [RATES])
+    assert failed_in in frames[0]
+    assert "out of memory: 5 trials go on in groups of 3" in capsys.readouterr().out
+    for one_trial, other in zip(together, apart, strict=True):
+        assert one_trial.curve == other.curve or one_trial.curve[-1]["validation_loss"] == pytest.approx(
+            other.curve[-1]["validation_loss"], rel=1e-4
+        )
+
+
+def noted(error: BaseException, frames: list[str]) -> bool:
+    """Whether memory was used up; in which functions is added to `frames`."""
+    frames.append(" ".join(frame.name for frame in traceback.extract_tb(error.__traceback__)))
+    return is_out_of_memory(error)
