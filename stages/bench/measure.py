@@ -64,7 +64,7 @@ def make_bench(arguments: argparse.Namespace, folder: Path, train: list[Pair], t
     """Load what the rows share."""
     runtime = Runtime(
         device=arguments.device, threads=arguments.threads, decode_rows=0,
-        checkpoints=None,
+        engine="local", address=None, gpus_per_unit=1.0, checkpoints=None,
     )  # fmt: skip
     device = choose_device(runtime, asked_in="--device")
     base = load_base_model(folder, device, arithmetic(arguments.precision, device))

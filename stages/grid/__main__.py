@@ -1,4 +1,4 @@
-"""The paper's grid: models x methods x regimes as DVC experiments, restartable, several at a time if asked.
+"""The paper's grid: models x methods x regimes (x seeds) as DVC experiments, restartable, several at a time if asked.
 
     python -m stages.grid -S dataset=dailydialog -S protocol=paper
     python -m stages.grid --models gpt2 --methods soft dynamic --regimes 10 100 --jobs 2
@@ -9,15 +9,18 @@ Experiments start from the last commit and are named after what they change (`gp
 What is done is skipped, so after a kill, a failure or a power cut the same command goes on: finished stages come from
 DVC's cache, an unfinished training from its last checkpoint. What configurations share (download, pairs, subset) runs
 once, before them. The smallest regimes come first, so that there is soon something to judge the rest by. Several at a
-time share the machine: on a CPU, divide its cores among them with -S runtime.threads=N.
+time share the machine: each gets a GPU of its own as long as there are enough; on a CPU, divide its cores among them
+with -S runtime.threads=N. With -S runtime.engine=ray the trials train on a Ray cluster (stages/grid/README.md).
 """
 
 import argparse
 from pathlib import Path
 
 from stages.grid.configurations import METHODS, MODELS, REGIMES, wanted
+from stages.grid.engine import engine
 from stages.grid.experiments import check_committed, check_configurations
 from stages.grid.scheduler import Grid, status
+from stages.params.schema import load_params
 from stages.plumbing.command import run_stage, whole_number
 from stages.plumbing.files import state_folder
 from stages.plumbing.locks import lock
@@ -26,18 +29,18 @@ from stages.plumbing.locks import lock
 def main(arguments: argparse.Namespace) -> None:
     """Check, then show or run."""
     root, state = Path.cwd(), state_folder().resolve()
-    configurations = wanted(arguments.models, arguments.methods, arguments.regimes, arguments.set)
-    if arguments.status and not (arguments.models or arguments.methods or arguments.regimes or arguments.set):
-        print(status(root, state, arguments.jobs) or "no grid was started here")
+    axes = (arguments.models, arguments.methods, arguments.regimes)
+    if arguments.status and not any([*axes, arguments.set, arguments.seeds]):
+        print(status(root, state, arguments.jobs or 1) or "no grid was started here")
         return
+    configurations = wanted(*axes, arguments.set, arguments.seeds, load_params().seed)
     baseline = check_committed(root)
-    check_configurations(root, baseline, configurations)
-    grid = Grid(root, state, baseline, configurations, arguments.jobs)
+    runtime = check_configurations(root, baseline, configurations)
     if arguments.status:
-        print(grid.table())
+        print(Grid(root, state, baseline, configurations, arguments.jobs or 1).table())
         return
-    with lock(grid.folder / "lock"):
-        grid.run()
+    with lock(state / "grid" / "lock"), engine(runtime) as at_once:
+        Grid(root, state, baseline, configurations, arguments.jobs or at_once, runtime.engine).run()
 
 
 if __name__ == "__main__":
@@ -46,7 +49,11 @@ if __name__ == "__main__":
     parser.add_argument("--methods", nargs="+", help=f"keys of methods (default: {' '.join(METHODS)})")
     regimes = " ".join(f"{each:g}" for each in REGIMES)
     parser.add_argument("--regimes", nargs="+", type=float, help=f"percent (default: {regimes})")
-    parser.add_argument("--jobs", type=whole_number(1), default=1, help="experiments at a time (default: 1)")
+    parser.add_argument(
+        "--seeds", nargs="+", type=whole_number(0, 2**32 - 1), default=[], help="default: params.yaml's"
+    )
+    jobs = "experiments at a time (default: 1; with runtime.engine=ray as many as it has GPUs)"
+    parser.add_argument("--jobs", type=whole_number(1), help=jobs)
     parser.add_argument("-S", dest="set", action="append", default=[], metavar="KEY=VALUE", help="another parameter")
     parser.add_argument(
         "--status",

@@ -68,17 +68,27 @@ def wanted(
     methods: Sequence[str] | None,
     regimes: Sequence[float] | None,
     settings: Sequence[str],
+    seeds: Sequence[int] = (),
+    default_seed: int = 0,
 ) -> list[Configuration]:
-    """Every combination of models, methods and regimes (None: the paper's), with the same other `key=value` settings.
+    """Every combination of models, methods, regimes (None: the paper's) and seeds, with the same `key=value` settings.
+
+    seeds: none for that of params.yaml, `default_seed`; it is in a name only beside others, another one always.
 
     Raises:
         StageError: a setting is about what the grid itself sets.
     """
     for setting in settings:
-        if setting.split("=")[0] in AXES:
-            raise StageError(f"-S {setting}", "set by the grid itself", "use --models, --methods and --regimes")
+        if setting.split("=")[0] in AXES or (seeds and setting.split("=")[0] == "seed"):
+            raise StageError(
+                f"-S {setting}", "set by the grid itself", "use --models, --methods, --regimes and --seeds"
+            )
+    several: list[tuple[str, ...]] = [(f"seed={seed}",) for seed in dict.fromkeys(seeds)]
+    if several in ([], [(f"seed={default_seed}",)]):
+        several = [()]
     return [
-        Configuration(model, method, regime, tuple(settings))
+        Configuration(model, method, regime, (*settings, *seed))
+        for seed in several
         for model in dict.fromkeys(models or MODELS)
         for method in dict.fromkeys(methods or METHODS)
         for regime in dict.fromkeys(regimes or REGIMES)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.grid.configurations import Configuration
-from stages.params.schema import PARAMS_FILE, load_params, parse_params
+from stages.params.schema import PARAMS_FILE, Runtime, load_params, parse_params
 from stages.params.sources import parse_source
 from stages.plumbing.errors import StageError
 from stages.plumbing.yaml import parse_yaml
@@ -78,8 +78,8 @@ def check_committed(root: Path) -> str:
     return git(root, "rev-parse", "HEAD")
 
 
-def check_configurations(root: Path, baseline: str, configurations: Sequence[Configuration]) -> None:
-    """Refuse, before anything slow, what would fail or mix results.
+def check_configurations(root: Path, baseline: str, configurations: Sequence[Configuration]) -> Runtime:
+    """Refuse, before anything slow, what would fail or mix results; returns how all of them are run.
 
     Raises:
         StageError: a setting that params.yaml does not allow; an experiment of the same name with other settings.
@@ -89,6 +89,10 @@ def check_configurations(root: Path, baseline: str, configurations: Sequence[Con
     for each in configurations:
         wanted = each.applied(params)
         chosen = parse_params(wanted)
+        place = chosen.runtime.checkpoints
+        if place and "://" not in place and not Path(place).expanduser().is_absolute():
+            found = f"{place} is relative, and experiments run in folders of their own"
+            raise StageError(f"{PARAMS_FILE}: runtime.checkpoints", found, "write the whole path")
         for key, entry in (("dataset", chosen.chosen_dataset), ("model", chosen.chosen_model)):
             source = parse_source(entry.source)
             if source.kind == "file" and not Path(source.place).expanduser().is_absolute():
@@ -100,3 +104,4 @@ def check_configurations(root: Path, baseline: str, configurations: Sequence[Con
             if other:
                 remedy = f"remove it (dvc exp remove {each.name}) to make it anew"
                 raise StageError(f"experiment {each.name}", f"it was made with another {', '.join(other)}", remedy)
+    return chosen.runtime

@@ -19,6 +19,7 @@ import psutil
 from stages.grid.clones import Clone, make_clones
 from stages.grid.configurations import Configuration
 from stages.grid.experiments import finished_experiments
+from stages.grid.gpus import gpu_of_job
 from stages.grid.processes import stages_at_work_in, stop
 from stages.grid.status import Status
 from stages.plumbing.errors import StageError
@@ -62,8 +63,16 @@ class Job:
 class Grid:
     """The configurations, where they stand and the means to go on."""
 
-    def __init__(self, root: Path, state: Path, baseline: str, configurations: list[Configuration], jobs: int) -> None:
-        self.root, self.state, self.baseline, self.jobs = root, state, baseline, jobs
+    def __init__(
+        self,
+        root: Path,
+        state: Path,
+        baseline: str,
+        configurations: list[Configuration],
+        jobs: int,
+        engine: str = "local",
+    ) -> None:
+        self.root, self.state, self.baseline, self.jobs, self.engine = root, state, baseline, jobs, engine
         self.folder = state / "grid"
         self.configurations = sorted(configurations, key=lambda each: each.regime)
         self.status = Status(self.folder / "status.json")
@@ -133,6 +142,8 @@ class Grid:
         try:
             count = min(self.jobs, len(waiting))
             clones = make_clones(self.root, self.clones_folder, count, self.baseline, self.state)
+            for number, clone in enumerate(clones if self.engine == "local" else ()):  # Ray gives GPUs itself
+                clone.variables = gpu_of_job(number, count)
             self.prepare(waiting, clones)
             failed = self.work(waiting, clones)
         finally:
@@ -148,9 +159,14 @@ class Grid:
 
     def prepare(self, waiting: Sequence[Configuration], clones: Sequence[Clone]) -> None:
         """Run once what waiting configurations share, so that they find it in DVC's cache: no two run it at once."""
-        models, regimes = (list(dict.fromkeys(getattr(each, axis) for each in waiting)) for axis in ("model", "regime"))
-        shared = [replace(waiting[0], model=model) for model in models]
-        shared += [replace(waiting[0], regime=regime) for regime in regimes if regime != waiting[0].regime]
+        first = waiting[0]
+        shared = [replace(first, model=model) for model in dict.fromkeys(each.model for each in waiting)]
+        subsets = dict.fromkeys((each.regime, each.settings) for each in waiting)  # a seed is among the settings
+        shared += [
+            replace(first, regime=regime, settings=settings)
+            for regime, settings in subsets
+            if (regime, settings) != (first.regime, first.settings)
+        ]
         log = self.folder / "logs" / "shared-stages.log"
         for number, each in enumerate(shared, start=1):
             print(f"shared stages {number}/{len(shared)}: {each.model}, {each.regime:g} %", flush=True)

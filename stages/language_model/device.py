@@ -92,8 +92,11 @@ def _processor() -> str:
 def free_memory(device: torch.device) -> int:
     """Bytes that a program may still take on a device."""
     if device.type == "cuda":
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by PyTorch, to be used again
-        return int(torch.cuda.mem_get_info(device)[0]) + kept
+        reserved = torch.cuda.memory_reserved(device)
+        kept = reserved - torch.cuda.memory_allocated(device)  # by PyTorch, to be used again
+        free, whole = torch.cuda.mem_get_info(device)
+        allowed = whole * torch.cuda.get_per_process_memory_fraction(device)  # less than the whole if it is shared
+        return int(min(free, allowed - reserved)) + kept
     if library := _glibc():
         library.malloc_trim(0)  # what was kept is free too
     return int(psutil.virtual_memory().available)

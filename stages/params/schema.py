@@ -34,10 +34,15 @@ class Runtime(Strict):
     device: Literal["auto", "cpu", "cuda", "mps"]
     threads: Annotated[int, Field(ge=0, le=1024)]
     decode_rows: Annotated[int, Field(ge=0, le=LARGEST)]
+    engine: Literal["local", "ray"]
+    address: Annotated[str, Field(min_length=1)] | None
+    gpus_per_unit: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
     checkpoints: Annotated[str, Field(min_length=1)] | None
 
     @model_validator(mode="after")
-    def _without_a_password(self) -> Self:
+    def _useful_and_without_a_password(self) -> Self:
+        if self.address is not None and self.engine == "local":
+            raise Refused("address", f"{show(self.address)}, but engine is local", "set engine to ray, or this to null")
         if self.checkpoints and "@" in self.checkpoints.partition("://")[2].partition("/")[0]:
             remedy = "leave it out: the environment or the store's own configuration file is the place for it"
             raise Refused("checkpoints", "an address with a name or a password in it", remedy)

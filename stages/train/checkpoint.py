@@ -78,7 +78,7 @@ def record_of(trial: Trial) -> dict[str, Any]:
     return {name: value for name, value in vars(trial).items() if name not in TENSORS}
 
 
-def _remove_unusable(folder: Path, error: BaseException) -> None:
+def remove_unusable(folder: Path, error: BaseException) -> None:
     """Name and remove what is damaged or another training's; an error that is not the folder's fault is raised."""
     if system_error(error) not in (None, errno.ENOENT):  # no memory, no permission, ...
         raise error
@@ -102,7 +102,8 @@ class TrainingState:
         """To be held by whoever trains this sweep."""
         return lock(self.folder / "lock")
 
-    def _check(self, folder: Path) -> None:
+    def check(self, folder: Path) -> None:
+        """Refuse a folder that is damaged or another training's, by one of DAMAGED."""
         if check_folder(folder).get("fingerprint") != self.fingerprint:
             raise ValueError("it belongs to another training")
 
@@ -172,11 +173,11 @@ class TrainingState:
             try:
                 return self._load(checkpoint, trials)
             except DAMAGED as error:
-                _remove_unusable(checkpoint, error)
+                remove_unusable(checkpoint, error)
         return BEGINNING
 
     def _load(self, checkpoint: Path, trials: Sequence[Trial]) -> Position:
-        self._check(checkpoint)
+        self.check(checkpoint)
         state = json.loads((checkpoint / STATE).read_bytes())
         position, tensors = Position(**state["position"]), {}
         for trial, record in zip(trials, state["trials"], strict=True):
@@ -188,7 +189,7 @@ class TrainingState:
                 tensors[trial.index] = load_file(checkpoint / f"trial-{trial.index:02d}.safetensors")
                 check_tensors(trial, record["steps"], tensors[trial.index])
             if record["best_epoch"]:
-                self._check(self._best_folder(record["index"], record["best_epoch"]))
+                self.check(self._best_folder(record["index"], record["best_epoch"]))
         for trial, record in zip(trials, state["trials"], strict=True):  # all is sound: now nothing can fail half-way
             vars(trial).update(record)
             if trial.index in tensors:
@@ -207,7 +208,7 @@ class TrainingState:
     def best_weights(self, best: Trial) -> Path:
         """The weights of a trial's best epoch, checked."""
         source = self._best_folder(best.index, best.best_epoch)
-        self._check(source)
+        self.check(source)
         return source / WEIGHTS
 
     def write_result(self, trials: Sequence[Trial], weights: Path | None, units: Sequence[dict[str, Any]]) -> None:
@@ -231,11 +232,11 @@ class TrainingState:
         if not self.result.exists():
             return []
         try:
-            self._check(self.result)
+            self.check(self.result)
             records = json.loads((self.result / TRIALS).read_bytes())
             return [Trial(weights={}, optimizer=None, **record) for record in records]
         except DAMAGED as error:
-            _remove_unusable(self.result, error)
+            remove_unusable(self.result, error)
             return []
 
     def keep_result_only(self) -> None:

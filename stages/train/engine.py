@@ -2,6 +2,7 @@
 
 from stages.plumbing.files import state_folder
 from stages.train.checkpoint import fingerprint_of
+from stages.train.ray_engine import search_on_ray
 from stages.train.search import run_trials, untrained
 from stages.train.store import state_of
 from stages.train.unit import Outcome, Work, load_trainer
@@ -13,7 +14,7 @@ def search(work: Work) -> Outcome:
     Raises:
         StageError: every trial diverged, another process trains the same, or the engine cannot do it.
     """
-    return _search_here(work)
+    return search_on_ray(work) if work.params.runtime.engine == "ray" else _search_here(work)
 
 
 def _search_here(work: Work) -> Outcome:

@@ -13,7 +13,7 @@ from stages.train.sweep import Sweep
 from stages.train.trials import SelectBy, Trial, TrialsPerPass
 
 
-def groups_of_trials(method: Method, training: Training) -> list[list[tuple[int, float]]]:
+def groups_of_trials(method: Method | type[Method], training: Training) -> list[list[tuple[int, float]]]:
     """(number, learning rate) of the trials, grouped by pass: all together where the layers are shared, else alone."""
     numbered = list(enumerate(training.learning_rates.values()))
     return [numbered] if method.shares_layers else [[one] for one in numbered]

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from stages.grid.configurations import Configuration
+from stages.grid.configurations import Configuration, wanted
 from stages.grid.experiments import check_configurations, experiment_ref, finished_experiments, git
 from stages.grid.status import Status
 from stages.plumbing.errors import StageError
@@ -37,6 +38,7 @@ with open(os.environ["TOY_LOG"], "a") as log:
     log.write(name + "\\n")
 signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.5), print("saved"), sys.exit(143)))
 if stage == "train":
+    print("sees", os.environ.get("CUDA_VISIBLE_DEVICES"))
     if os.environ.get("TOY_FAILS") == name:
         sys.exit("ERROR train: every trial diverged; lower the learning rates")
     state = pathlib.Path(os.environ["DIALOG_PROMPTING_STATE"], "toy", name)
@@ -314,6 +316,40 @@ def test_names_are_readable_and_tell_settings_apart() -> None:
     )
     assert Configuration("gpt2", "soft", 10, ("runtime.threads=1",)).name == "gpt2-soft-10"
     assert Configuration("gpt2", "soft", 10, ("drop_overlap=true",)).overrides[-1] == "drop_overlap=true"
+
+
+def test_seeds_are_an_axis_and_in_the_name_only_where_they_tell_experiments_apart() -> None:
+    def names(*seeds: int, settings: tuple[str, ...] = ()) -> list[str]:
+        return [each.name for each in wanted(["gpt2"], ["soft"], [10.0], settings, seeds, default_seed=3)]
+
+    assert names() == ["gpt2-soft-10"]
+    assert names(3) == ["gpt2-soft-10"]
+    assert names(1) == ["gpt2-soft-10-seed-1"]
+    assert names(3, 1, 3) == ["gpt2-soft-10-seed-3", "gpt2-soft-10-seed-1"]
+    assert names(1, settings=("protocol=paper",)) == ["gpt2-soft-10-protocol-paper-seed-1"]
+    with pytest.raises(StageError, match="-S seed=2: set by the grid itself"):
+        names(1, settings=("seed=2",))
+
+
+def test_each_seed_is_an_experiment_of_its_own(project: Path) -> None:
+    words = ["--models", "tiny-gpt2", "--methods", "soft", "--regimes", "50", "--seeds", "0", "7"]
+    command(project, "python", "-m", "stages.grid", *words)
+    made = trees(project)
+    assert set(made) == {"tiny-gpt2-soft-50-seed-0", "tiny-gpt2-soft-50-seed-7"}
+    assert len(set(made.values())) == 2
+
+
+def test_each_job_has_a_gpu_of_its_own(project: Path, tmp_path: Path) -> None:
+    words = ["--models", "tiny-gpt2", "--methods", "soft", "--regimes", "50", "100", "--jobs", "2"]
+    command(project, "python", "-m", "stages.grid", *words, CUDA_VISIBLE_DEVICES="4,6")
+    logs = (project / ".state/grid/logs").glob("tiny-*.log")
+    assert sorted(re.findall(r"^sees (.*)$", log.read_text("utf-8"), re.MULTILINE)[0] for log in logs) == ["4", "6"]
+
+
+def test_a_relative_folder_of_checkpoints_is_refused(project: Path) -> None:
+    words = ["--models", "tiny-gpt2", "--methods", "soft", "--regimes", "50", "-S", "runtime.checkpoints=kept"]
+    refused = command(project, "python", "-m", "stages.grid", *words, fails=True)
+    assert "runtime.checkpoints: kept is relative" in refused.stderr.splitlines()[-1]
 
 
 def test_the_time_left_is_judged_by_the_most_similar_that_is_done(tmp_path: Path) -> None:

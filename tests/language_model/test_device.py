@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from stages.language_model import device
-from stages.language_model.device import choose_device
+from stages.language_model.device import choose_device, free_memory
 from stages.params.schema import Runtime
 from stages.plumbing.errors import StageError
 from tests.tiny import ROOT
@@ -41,7 +41,9 @@ def test_freed_memory_stays_until_it_is_given_back(mib: int) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_refused_where_it_was_asked_for() -> None:
-    runtime = Runtime(device="cuda", threads=0, decode_rows=0, checkpoints=None)
+    runtime = Runtime(
+        device="cuda", threads=0, decode_rows=0, engine="local", address=None, gpus_per_unit=1.0, checkpoints=None
+    )
     with pytest.raises(StageError, match=r"params\.yaml: runtime.device: cuda, which"):
         choose_device(runtime)
     with pytest.raises(StageError, match="--device: cuda, which"):
@@ -65,3 +67,14 @@ def test_auto_is_bfloat16_where_the_cpu_multiplies_it_faster(
     monkeypatch.setattr(device, "_processor", lambda: f"vendor_id : {vendor}")
     assert device.arithmetic("auto", torch.device("cpu")) is expected
     assert device.arithmetic("bfloat16", torch.device("cpu")) is torch.bfloat16
+
+
+@pytest.mark.parametrize(("fraction", "expected"), [(1.0, 60 + 10), (0.5, 50 - 30 + 10)])
+def test_a_process_that_may_have_half_of_a_gpu_counts_on_no_more(
+    fraction: float, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 30)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 20)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (60, 100))
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device: fraction)
+    assert free_memory(torch.device("cuda")) == expected

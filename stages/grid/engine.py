@@ -1,0 +1,28 @@
+"""A grid on a Ray cluster: the grid starts or finds it, the stages of its experiments submit to it."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from stages.params.schema import Runtime
+from stages.plumbing.cluster import ADDRESS, cluster
+
+
+@contextmanager
+def engine(runtime: Runtime) -> Iterator[int]:
+    """How many experiments can be at work at once: 1 here; on Ray as many as it has GPUs (or nodes, without GPUs).
+
+    For the length of the block RAY_ADDRESS leads the stages to the cluster, which ends with the grid if the grid has
+    started it: so several experiments on one machine ask one Ray for its GPUs, and no two get the same.
+
+    Raises:
+        StageError: no cluster.
+    """
+    if runtime.engine == "local":
+        yield 1
+        return
+    with cluster(runtime.address) as ray:
+        os.environ[ADDRESS] = ray.get_runtime_context().gcs_address
+        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        gpus = sum(each.get("GPU", 0) for each in alive) if runtime.device in ("auto", "cuda") else 0
+        yield max(1, int(gpus / runtime.gpus_per_unit) or len(alive))

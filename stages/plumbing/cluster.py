@@ -1,0 +1,90 @@
+"""A Ray cluster: the one at an address, or one on this machine alone, behind closed doors.
+
+Ray runs the code of whoever reaches its ports. On this machine it therefore listens on loopback only, asks for a token
+that is made anew each time, shows no dashboard and reports nothing to its makers. A cluster is started by its owner,
+with token authentication (stages/grid/README.md); what is set in the environment for it is used here as it is.
+"""
+
+import os
+import secrets
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from stages.plumbing.errors import StageError, one_line
+from stages.plumbing.signals import raise_on_signals
+
+ADDRESS = "RAY_ADDRESS"
+KEY = "params.yaml: runtime.address"
+SECONDS = 5.0  # to answer a connection
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # Ray then takes 127.0.0.1 for this machine's own address
+CODE = Path(__file__).resolve().parents[1]  # `stages`, which travels to every node
+
+
+@contextmanager
+def cluster(address: str | None) -> Iterator[Any]:
+    """The module `ray`, connected for the length of the block: to `address`, to RAY_ADDRESS, or to a new one here.
+
+    Raises:
+        StageError: Ray is not installed, nothing answers at the address, or what answers is another version.
+    """
+    where = address or os.environ.get(ADDRESS)
+    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_COLOR_PREFIX="0", RAY_DEDUP_LOGS="0")
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        if where is None:
+            os.environ.update(LOOPBACK, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+        ray = _ray()
+        settings: dict[str, Any] = {"logging_level": "ERROR", "include_dashboard": False, "_temp_dir": folder}
+        if where is not None:
+            _check_answer(where)
+            settings = {"logging_level": "ERROR", "address": where}
+        try:
+            ray.init(runtime_env={"py_modules": [str(CODE)], "excludes": ["__pycache__"]}, **settings)
+        except (RuntimeError, OSError, ValueError) as error:
+            raise StageError(*explained(where, error)) from None
+        finally:
+            raise_on_signals()  # Ray has put a handler of its own in place of ours
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+def _ray() -> Any:
+    try:
+        import ray
+    except ImportError:
+        found = f"Ray is not installed in {sys.prefix}"
+        raise StageError(
+            "params.yaml: runtime.engine", found, "pip install -c constraints.txt -e '.[ray]', or set it to local"
+        ) from None
+    return ray
+
+
+def _check_answer(address: str) -> None:
+    """Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if address == "auto":  # Ray looks for one on this machine
+        return
+    if not host or not port.isdigit():
+        raise StageError(KEY, f"{address!r} is no address", "write HOST:PORT, as `ray start --head` shows it")
+    try:
+        socket.create_connection((host, int(port)), timeout=SECONDS).close()
+    except OSError as error:
+        found = f"no cluster answers at {address} ({error.strerror or error})"
+        raise StageError(KEY, found, "start one (ray start --head), or correct the address") from None
+
+
+def explained(address: str | None, error: Exception) -> tuple[str, str, str]:
+    """Why Ray refused to connect, as key, what was found and what to do."""
+    text = one_line(str(error))
+    if "Version mismatch" in text:
+        return KEY, f"{address}: {text}", "install the same versions of Python and Ray everywhere"
+    if isinstance(error, ConnectionError):
+        remedy = "look at its logs; if it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH here too"
+        return KEY, f"no cluster that lets us in at {address} ({text})", remedy
+    return KEY, f"Ray does not start: {type(error).__name__}: {text}", "see stages/grid/README.md"

@@ -1,0 +1,108 @@
+"""A unit on a node of a Ray cluster: in a process of Ray, with the GPU or the threads that it was given."""
+
+import os
+import platform
+import shutil
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+from stages.plumbing.errors import StageError, describe, is_out_of_memory
+from stages.plumbing.signals import Terminated
+from stages.train.checkpoint import TrainingState, record_of
+from stages.train.delivery import Failed, Files, Order, Split, Trained, receive, scratch
+from stages.train.groups import train_group
+from stages.train.memory import TooLarge
+from stages.train.search import best_trial, untrained
+from stages.train.store import state_of
+from stages.train.trials import Trial
+from stages.train.unit import Trainer, Work, load_trainer
+
+
+def library_versions() -> dict[str, Any]:
+    """What must be the same on every node."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def train_unit(order: Order, subset: Files, model: Files) -> Trained | Split | Failed:
+    """Train a unit and give what came of it; a StageError is given too, not raised, so that it arrives as it is."""
+    import ray  # it runs in a process of Ray's: elsewhere Ray need not be installed
+
+    node: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    try:
+        return _train(order, subset, model, node, ray.get)
+    except TooLarge as error:
+        return Split(error.parts)
+    except Terminated:  # the node is told to go: everything is saved, and another one goes on
+        os._exit(143)
+    except (StageError, OSError, MemoryError, RuntimeError) as error:
+        if not isinstance(error, StageError | OSError) and not is_out_of_memory(error):
+            raise
+        subject, _, rest = describe(error).partition(": ")
+        found, _, remedy = rest.rpartition("; ")
+        return Failed(node, subject, found, remedy)
+
+
+def _train(order: Order, subset: Files, model: Files, node: str, get: Callable[[Any], Any]) -> Trained:
+    began = time.time()
+    if order.versions != library_versions():
+        name, here = next(each for each in library_versions().items() if order.versions[each[0]] != each[1])
+        found = f"{name} {here}, where the training was started {order.versions[name]}"
+        raise StageError("software", found, "install the same versions on every node (constraints.txt)")
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    print(f"unit {_numbers(order)}: on node {node}, GPU {gpus or 'none'}", flush=True)
+    runtime = order.params.runtime.model_copy(update={"threads": order.threads})
+    if torch.cuda.is_available() and runtime.gpus_per_unit < 1:
+        torch.cuda.set_per_process_memory_fraction(runtime.gpus_per_unit)
+    work = Work(
+        order.params.model_copy(update={"runtime": runtime}),
+        receive(subset, f"subset-{order.data_hash}", get),
+        receive(model, f"model-{order.base_hash}", get),
+        order.data_hash, order.base_hash, order.row_format, order.code,
+    )  # fmt: skip
+    trainer = load_trainer(work)
+    state = state_of(scratch() / "train", order.fingerprint, trainer.environment, runtime.checkpoints)
+    with state.lock():
+        trials, weights = _trained(trainer, state, order)
+        unit = {
+            "trials": [trial.index for trial in trials], "environments": state.environments,
+            "host": socket.gethostname(), "node": node, "gpus": gpus,
+            "began": began, "fingerprint": order.fingerprint, "ended": time.time(),
+        }  # fmt: skip
+    shutil.rmtree(state.folder, ignore_errors=True)
+    return Trained([record_of(trial) for trial in trials], weights, unit, trainer.parameters, trainer.cuts)
+
+
+def _trained(trainer: Trainer, state: TrainingState, order: Order) -> tuple[Sequence[Trial], Any]:
+    """The trials of a unit, trained now or by an attempt before, and the bytes of its best weights."""
+    if not order.trials:
+        return [untrained(trainer.sweep)], None
+    trials = state.read_result()
+    if not trials:
+        trials = train_group(trainer.sweep, trainer.initial, state, order.trials)
+        state.write_result(trials, _best_weights(state, trials, order), [])
+    there = state.result_weights.exists()
+    return trials, np.fromfile(state.result_weights, dtype=np.uint8) if there else None
+
+
+def _best_weights(state: TrainingState, trials: Sequence[Trial], order: Order) -> Any:
+    try:
+        return state.best_weights(best_trial(trials, order.params.chosen_protocol.training.select_by))
+    except StageError:  # every trial of this unit diverged; the others decide
+        return None
+
+
+def _numbers(order: Order) -> str:
+    numbers = [index for index, _ in order.trials]
+    return (
+        f"of trials {numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else f"of trial {numbers[0] if numbers else 0}"
+    )

@@ -1,0 +1,93 @@
+"""A Ray cluster of three nodes on loopback, each with a fake GPU, a token at the door and folders of its own."""
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+RAY = Path(sys.executable).parent / "ray"
+NODES = ("127.0.0.2", "127.0.0.3", "127.0.0.4")  # 127.0.0.1 would become the machine's own address
+STORE = 80_000_000  # bytes of each node's object store
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind((NODES[0], 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+class Cluster:
+    """Three nodes; each can be killed alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, free_port()
+        self.address = f"{NODES[0]}:{self.port}"
+        token = folder / "token"
+        token.write_text(secrets.token_hex(32), encoding="ascii")
+        token.chmod(0o600)
+        self.variables = {
+            "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "10",  # a dead node, sooner
+            "RAY_raylet_start_wait_time_s": "180", "RAY_worker_register_timeout_seconds": "300",  # a busy machine
+        }  # fmt: skip
+
+    def start(self, *numbers: int) -> None:
+        """Start nodes, the head (0) first."""
+        for number in numbers:
+            folder = self.folder / str(number)
+            (folder / "tmp").mkdir(parents=True, exist_ok=True)
+            where = (
+                ["--head", f"--port={self.port}", "--include-dashboard=false"]
+                if number == 0
+                else [f"--address={self.address}"]
+            )
+            command = [
+                str(RAY), "start", *where, f"--node-ip-address={NODES[number]}", f"--temp-dir={folder}/ray",
+                "--num-cpus=1", "--num-gpus=1", f"--object-store-memory={STORE}",
+                "--disable-usage-stats", "--include-log-monitor=true",
+            ]  # fmt: skip
+            environment = {**os.environ, **self.variables, "TMPDIR": str(folder / "tmp")}
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
+
+    def processes(self, number: int) -> list[psutil.Process]:
+        """All that runs for a node, its workers included."""
+        mark = str(self.folder / str(number))
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get("TMPDIR", "").startswith(mark):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes in which units are at work."""
+        everything = [each for number in range(len(NODES)) for each in self.processes(number)]
+        return [each for each in everything if "train_unit" in " ".join(each.cmdline())]
+
+    def kill(self, *numbers: int) -> None:
+        """SIGKILL to all of a node at once."""
+        for number in numbers:
+            processes = self.processes(number)
+            for process in processes:
+                try:
+                    process.send_signal(signal.SIGKILL)
+                except psutil.Error:
+                    continue
+            psutil.wait_procs(processes, timeout=10)
+
+
+def wait_for(condition: object, seconds: float = 100) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.05)

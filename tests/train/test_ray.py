@@ -1,0 +1,208 @@
+"""Trials on a real Ray cluster of three nodes: the same bytes as here, a GPU for each unit, and kills of everything."""
+
+import importlib.util
+import json
+import os
+import re
+import signal
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from stages.plumbing.cluster import explained
+from tests.stage_runs import Run, fails, finish, start
+from tests.train.cluster import Cluster, wait_for
+from tests.training_runs import result, workspace, write_subset
+
+if importlib.util.find_spec("ray") is None:
+    pytest.skip("Ray is not installed (the extra `ray`; not every platform has a wheel)", allow_module_level=True)
+
+pytestmark = pytest.mark.timeout(900)
+SHORT = {
+    "runtime.device": "auto",
+    "protocols.tiny.training.learning_rates": {"low": 0.001, "high": 0.01, "trials": 2},
+    "protocols.tiny.training.max_epochs": 2,
+}
+LONG = {**SHORT, "method": "fine-tune"} | {
+    "protocols.tiny.training.learning_rates": {"low": 0.001, "high": 0.01, "trials": 4},
+    "protocols.tiny.training.max_epochs": 30,
+    "protocols.tiny.training.patience": 30,
+}
+GRID = [
+    (method, dialogues, seed) for method in ("fine-tune", "soft", "dynamic") for dialogues in (8, 16) for seed in (0, 1)
+]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    made = Cluster(tmp_path_factory.mktemp("cluster"))
+    try:
+        made.start(0, 1, 2)
+        yield made
+    finally:
+        made.kill(0, 1, 2)
+
+
+def on_ray(cluster: Cluster, **changes: Any) -> dict[str, Any]:
+    return {**changes, "runtime.engine": "ray", "runtime.address": cluster.address}
+
+
+def submit(cluster: Cluster, folder: Path) -> Run:
+    return start(folder, "train", None, **cluster.variables)
+
+
+def units_of(folder: Path) -> list[dict[str, Any]]:
+    """What is known of the units of a training that is over."""
+    (found,) = folder.glob(".state/train/*/result/units.json")
+    units: list[dict[str, Any]] = json.loads(found.read_bytes())
+    return units
+
+
+def units_back(folder: Path) -> int:
+    return len([*folder.glob(".state/train/*/units/[0-9]*")])
+
+
+def started(printed: str) -> list[str]:
+    """The units that nodes began to train, as often as they did."""
+    return re.findall(r"unit of (trials? [\d to]*\d): on node", printed)
+
+
+def test_the_grid_gives_unit_by_unit_the_bytes_that_it_gives_here_and_each_unit_has_a_gpu_of_its_own(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    runs = {}
+    for method, dialogues, seed in GRID:
+        name, changes = f"{method}-{dialogues}-{seed}", {**SHORT, "method": method, "seed": seed}
+        here, there = tmp_path / "here" / name, tmp_path / "there" / name
+        workspace(here, **changes)
+        workspace(there, **on_ray(cluster, **changes))
+        for folder in (here, there):
+            write_subset(folder / "data/subset", dialogues)
+        runs[here, there] = submit(cluster, there)
+    for here, _ in runs:
+        finish(here, "train")
+    units = []
+    for (here, there), run in runs.items():
+        code, printed = run.wait()
+        assert code == 0, printed
+        assert result(there) == result(here)
+        units += units_of(there)
+    assert len(units) == 4 * 2 + 8  # of fine-tuning one a trial
+    assert {unit["gpus"] for unit in units} == {"0"}
+    assert {unit["node"] for unit in units} == {"127.0.0.2", "127.0.0.3", "127.0.0.4"}
+    for node in {unit["node"] for unit in units}:  # each has one GPU
+        times = sorted((unit["began"], unit["ended"]) for unit in units if unit["node"] == node)
+        assert all(earlier[1] <= later[0] for earlier, later in pairwise(times))
+
+
+def test_whatever_is_killed_it_ends_with_the_same_bytes_and_trains_no_finished_unit_again(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    plain = workspace(tmp_path / "plain", **LONG)
+    kept = tmp_path / "kept"
+    folder = workspace(tmp_path / "killed", **on_ray(cluster, **LONG, **{"runtime.checkpoints": str(kept)}))
+    first = submit(cluster, folder)
+    wait_for(lambda: len([*kept.glob("*/checkpoints/*-000003-*/manifest.json")]) >= 2)
+    cluster.workers()[0].kill()
+    cluster.kill(2)
+    wait_for(lambda: units_back(folder) == 1 or not first.running(), 200)
+    first.signal(signal.SIGKILL)
+    _, printed = first.wait()
+    assert "goes on where it was stopped: in epoch" in printed
+    assert len(started(printed)) > len(set(started(printed))), "nothing was started again"
+    done = units_back(folder)
+    wait_for(lambda: not cluster.workers())
+    cluster.start(2)
+    second = submit(cluster, folder)
+    wait_for(lambda: units_back(folder) > done or not second.running(), 200)
+    cluster.kill(0, 1, 2)
+    second.signal(signal.SIGKILL)
+    _, printed_then = second.wait()
+    back = units_back(folder)
+    assert 0 < back < 4
+    cluster.start(0, 1, 2)
+    code, printed_last = submit(cluster, folder).wait()
+    assert code == 0, printed_last
+    assert f"{done} of 4 units are done already" in printed_then
+    assert f"{back} of 4 units are done already" in printed_last
+    assert len(set(started(printed_last))) == 4 - back
+    finish(plain, "train")
+    assert result(folder) == result(plain)
+    assert [path for path in kept.rglob("*") if path.is_file()] == []
+
+
+def test_a_ctrl_c_saves_leaves_nothing_at_work_and_the_next_run_goes_on(cluster: Cluster, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    folder = workspace(tmp_path / "stopped", **on_ray(cluster, **LONG, **{"runtime.checkpoints": str(kept)}))
+    run = submit(cluster, folder)
+    wait_for(lambda: [*kept.glob("*/checkpoints/*-000002-*/manifest.json")])
+    run.signal(signal.SIGINT)
+    code, printed = run.wait()
+    assert code == 130, printed
+    assert "Traceback" not in printed
+    wait_for(lambda: not cluster.workers())
+    code, printed = submit(cluster, folder).wait()
+    assert code == 0, printed
+    assert "goes on where it was stopped: in epoch" in printed
+
+
+def test_what_this_project_starts_by_itself_listens_on_loopback_alone(tmp_path: Path) -> None:
+    folder = workspace(tmp_path / "alone", **{**LONG, "runtime.engine": "ray", "runtime.device": "cpu"})
+    run = start(folder, "train")
+    log = run.log
+    wait_for(lambda: not run.running() or "unit of trial" in log.read_text("utf-8"), 300)
+    mine = [psutil.Process(run.pid), *psutil.Process(run.pid).children(recursive=True)]
+    listening = {each.laddr.ip for process in mine for each in connections(process) if each.status == "LISTEN"}
+    code, printed = run.wait()
+    assert code == 0, printed
+    assert listening == {"127.0.0.1"}
+    assert not [process for process in mine if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+def connections(process: psutil.Process) -> list[Any]:
+    try:
+        return list(process.net_connections("inet"))
+    except psutil.Error:
+        return []
+
+
+def without_ray() -> None:
+    import sys
+
+    sys.modules["ray"] = None  # type: ignore[assignment]
+
+
+def test_without_ray_the_engine_is_refused_and_the_local_one_never_asks_for_it(tmp_path: Path) -> None:
+    folder = workspace(tmp_path / "none", **{**SHORT, "runtime.engine": "ray"})
+    assert "runtime.engine: Ray is not installed in" in fails(folder, "train", without_ray)
+    local = workspace(tmp_path / "local", **SHORT)
+    code, printed = start(local, "train", without_ray).wait()
+    assert code == 0, printed
+
+
+def test_what_the_cluster_cannot_do_is_one_line(cluster: Cluster, tmp_path: Path) -> None:
+    def refused(**changes: Any) -> str:
+        folder = workspace(tmp_path / str(len([*tmp_path.iterdir()])), **{**on_ray(cluster, **SHORT), **changes})
+        return fails(folder, "train", None, **cluster.variables)
+
+    assert "no cluster answers at 127.0.0.2:9" in refused(**{"runtime.address": "127.0.0.2:9"})
+    assert "'127.0.0.2' is no address; write HOST:PORT" in refused(**{"runtime.address": "127.0.0.2"})
+    assert "runtime.threads: 64, and the largest of 3 nodes has 1" in refused(**{"runtime.threads": 64})
+    assert "runtime.device: cuda, which this machine does not have" in refused(**{"runtime.device": "cuda"})
+
+
+def test_without_its_token_the_cluster_lets_nobody_in(cluster: Cluster, tmp_path: Path) -> None:
+    folder = workspace(tmp_path / "stranger", **on_ray(cluster, **SHORT))
+    variables = {**cluster.variables, "RAY_AUTH_TOKEN_PATH": os.devnull, "RAY_AUTH_TOKEN": "0" * 64}
+    assert "no cluster that lets us in at" in fails(folder, "train", None, **variables)
+
+
+def test_another_version_there_is_told() -> None:
+    error = RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 2.50.0\n    Python: 3.11.7\n")
+    key, found, remedy = explained("head:6379", error)
+    assert (key, "Ray: 2.50.0" in found, "\n" in found) == ("params.yaml: runtime.address", True, False)
+    assert "same versions" in remedy
