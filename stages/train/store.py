@@ -28,15 +28,18 @@ ORDER = ("best/", "result", CHECKPOINTS)  # a checkpoint names best epochs: they
 
 
 @contextmanager
-def _named(address: str) -> Iterator[None]:
-    """Errors of a file system, whatever their class, become one line about the address."""
+def _named(address: str, may_be_gone: bool = False) -> Iterator[None]:
+    """Errors of a file system, whatever their class, become one line about the address.
+
+    may_be_gone: what is not there is no error of the address, but FileNotFoundError.
+    """
     try:
         yield
-    except FileNotFoundError:
-        raise
     except ImportError as error:  # fsspec says which package an address of this kind needs
         raise StageError(KEY, f"{redact(address)}: {one_line(str(error))}", "install that package") from None
     except Exception as error:
+        if may_be_gone and isinstance(error, FileNotFoundError):
+            raise
         found = f"{redact(address)}: {type(error).__name__}: {redact(one_line(str(error)))}"
         raise StageError(KEY, found, "check the address, and the rights to it") from error
 
@@ -70,7 +73,10 @@ class Store:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         try:
-            with suppress(FileNotFoundError), _named(self.address):  # another process has just removed it
+            with (
+                suppress(FileNotFoundError),
+                _named(self.address, may_be_gone=True),
+            ):  # another process has just removed it
                 for path in self.system.ls(f"{self.root}/{name}", detail=False):
                     self.system.get_file(path, str(temporary / Path(path).name))
                 temporary.replace(folder)
@@ -79,7 +85,7 @@ class Store:
 
     def remove(self, name: str = "") -> None:
         """Remove a folder, or all of the training; manifests first, so that no part of it counts."""
-        with suppress(FileNotFoundError), _named(self.address):
+        with suppress(FileNotFoundError), _named(self.address, may_be_gone=True):
             target = f"{self.root}/{name}".rstrip("/")
             for path in self.system.glob(f"{target}/**/{MANIFEST}"):
                 self.system.rm_file(path)
