@@ -25,6 +25,9 @@ PROTOCOL = {
         "gradient_clip": 1.0,
         "dropout": 0.1,
         "precision": "float32",
+        "embeddings_rate": 1.0,
+        "schedule": "constant",
+        "select_by": "bleu4",
     },
 }
 
