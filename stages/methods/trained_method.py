@@ -15,7 +15,7 @@ from stages.methods.method import Method
 from stages.methods.registry import build_method
 from stages.params.methods import MethodSettings
 from stages.params.schema import Lengths
-from stages.params.sources import RowFormatText
+from stages.params.sources import RowFormatText, as_json
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import to_json
 
@@ -62,8 +62,7 @@ def check_row_format(folder: Path, description: dict[str, Any], key: str, row_fo
     Raises:
         StageError: it is another.
     """
-    now = row_format if isinstance(row_format, str) else row_format.model_dump()
-    if now != description["row_format"]:
+    if as_json(row_format) != description["row_format"]:
         raise StageError(key, f"{folder} was trained with another one", "run `dvc repro train`")
 
 

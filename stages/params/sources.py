@@ -136,6 +136,11 @@ class RowFormatText(Strict):
     end: Annotated[str, Field(min_length=1)]
 
 
+def as_json(row_format: RowFormatText | str) -> dict[str, str] | str:
+    """A row format as it stands in JSON."""
+    return row_format if isinstance(row_format, str) else row_format.model_dump()
+
+
 class Dataset(Strict):
     """A corpus of dialogues."""
 

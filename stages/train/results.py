@@ -6,6 +6,7 @@ from typing import Any
 from stages.language_model.base_model import BaseModel
 from stages.language_model.device import versions
 from stages.params.schema import Params
+from stages.params.sources import as_json
 from stages.train.search import range_end
 from stages.train.trials import Trial
 
@@ -58,6 +59,6 @@ def describe(params: Params, base_hash: str, best: Trial, end: str | None, base:
         "seed": params.seed,
         "training": protocol.training.model_dump(),
         "lengths": protocol.lengths.model_dump(),
-        "row_format": params.model_dump()["models"][params.model]["row_format"],
+        "row_format": as_json(params.chosen_model.row_format),
         "environment": versions(base.device, base.dtype),
     }
