@@ -14,9 +14,10 @@ from stages.bench.decoding import decoding_rows
 from stages.bench.growth import growth_rows
 from stages.bench.products import products_rows
 from stages.bench.training import training_rows
-from stages.language_model.base_model import Weights, load_base_model, load_tokenizer
+from stages.language_model.base_model import Weights
 from stages.language_model.device import arithmetic, choose_device
 from stages.language_model.encoding import encode_pairs, encode_queries
+from stages.language_model.loading import load_base_model, load_tokenizer
 from stages.language_model.row_format import build_row_format
 from stages.methods.method import Method
 from stages.methods.registry import build_method

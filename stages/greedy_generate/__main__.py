@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
-from stages.language_model.base_model import load_base_model, load_tokenizer
 from stages.language_model.device import arithmetic, choose_device, versions
 from stages.language_model.encoding import encode_pairs, to_text
+from stages.language_model.loading import load_base_model, load_tokenizer
 from stages.language_model.row_format import build_row_format
 from stages.methods.decoding import RowLimit, greedy
 from stages.methods.trained_method import check_lengths, check_row_format, read_description, read_trained

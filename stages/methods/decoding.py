@@ -13,8 +13,8 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from stages.language_model.base_model import Weights
+from stages.language_model.cache import PreallocatedLayer
 from stages.language_model.device import free_memory
-from stages.methods.cache import PreallocatedLayer
 from stages.methods.method import Method
 from stages.methods.row_layout import Rows, join
 from stages.plumbing.errors import is_out_of_memory

@@ -9,8 +9,8 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from stages.language_model.base_model import load_tokenizer
 from stages.language_model.device import versions
+from stages.language_model.loading import load_tokenizer
 from stages.language_model.row_format import build_row_format
 from stages.methods.decoding import RowLimit
 from stages.methods.trained_method import write_trained
