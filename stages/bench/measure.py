@@ -73,7 +73,7 @@ def make_bench(arguments: argparse.Namespace, folder: Path, train: list[Pair], t
         folder=folder, base=base,
         decoding_base=base if base.dtype is torch.float32 else load_base_model(folder, device, torch.float32),
         end=row_format.end, train=encode_pairs(train, tokenizer, row_format, LENGTHS)[0],
-        queries=encode_queries([pair.query for pair in asked], tokenizer, row_format, LENGTHS),
+        queries=encode_queries([pair.query for pair in asked], tokenizer, row_format, LENGTHS)[0],
         repeats=arguments.repeats,
         steps=arguments.steps or STEPS.get(device.type, SLOW_STEPS), trials=arguments.trials,
     )  # fmt: skip

@@ -1,0 +1,91 @@
+"""Trained methods that nobody trained: the folders of the stages with weights moved by chance, in a moment."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from ruamel.yaml import YAML
+from safetensors.torch import save_file
+
+from stages.language_model.base_model import load_base_model
+from stages.methods.method import EMBEDDINGS
+from stages.methods.registry import build_method
+from stages.methods.soft import PROMPT
+from stages.methods.trained_method import write_trained
+from stages.plumbing.files import check_folder, files_hash, output_folder
+from stages.records import Dialogue, Pair, write_records
+from tests.models import SETTINGS
+from tests.tiny import ROOT, tiny_dialogues, tiny_model
+
+LENGTHS = {"query_tokens": 32, "response_tokens": 10}
+FORMATS: dict[str, dict[str, str]] = {
+    "end-of-text": {"prefix": "", "separator": "<end-of-text>", "end": "<end-of-text>"},
+    "text": {"prefix": "A: ", "separator": "\nB: ", "end": "\n"},
+}
+QUERIES = [
+    "my sister is really great", "Are you sure ?", "", "naïve café 😀 שלום", "the weather " * 30,
+    "<|endoftext|> is text here", "that book was a surprise", "No way !", "two\nlines",
+]  # fmt: skip
+
+
+def write_model(folder: Path, family: str = "llama", tied: bool = True) -> Path:
+    """A tiny base model as the stage download writes one."""
+    with output_folder(folder) as made:
+        tiny_model(made, family, tied)  # type: ignore[arg-type]
+    return folder
+
+
+def write_method(
+    folder: Path, model: Path, name: str, text: dict[str, str] | str, moved: float = 0.02, seed: int = 0
+) -> Path:
+    """What the stage train writes: `name` of tests/models.py, its first weights moved by chance where `moved`."""
+    base = load_base_model(model, torch.device("cpu"), torch.float32)
+    settings = SETTINGS[name]
+    generator = torch.Generator().manual_seed(seed)
+    weights = build_method(base, settings).initial_weights(generator)
+    for key, value in weights.items():
+        size = 10 * moved if key in (EMBEDDINGS, PROMPT) else moved
+        weights[key] = value + size * torch.randn(value.shape, generator=generator)
+    description: dict[str, Any] = {
+        "method": settings.model_dump(), "base_model": files_hash(check_folder(model)), "learning_rate": 1e-3,
+        "epoch": 2, "validation_bleu4": 0.01, "validation_loss": 3.5, "best_at_range_end": None, "seed": seed,
+        "training": {}, "lengths": LENGTHS, "row_format": text, "environment": {},
+    }  # fmt: skip
+    with output_folder(folder) as made:
+        if weights:
+            save_file(weights, folder.with_name(f"{folder.name}-weights"))
+        write_trained(made, folder.with_name(f"{folder.name}-weights") if weights else None, description)
+    return folder
+
+
+def write_subset(folder: Path) -> Path:
+    """Training pairs and turns as the stage subset writes them."""
+    dialogues = tiny_dialogues(16)
+    pairs = [Pair(f"train-{number}", 0, turns[0], turns[1]) for number, turns in enumerate(dialogues)]
+    with output_folder(folder) as made:
+        for split in ("train", "validation", "test"):
+            write_records(made / f"{split}.jsonl", pairs)
+        write_records(made / "turns.jsonl", [Dialogue(f"train-{n}", turns) for n, turns in enumerate(dialogues)])
+    return folder
+
+
+def write_params(folder: Path, name: str, text: dict[str, str] | str, **changes: Any) -> None:
+    """params.yaml with the method and the lengths that `write_method` writes; `changes` are switches and tables."""
+    params = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    params["methods"][name] = SETTINGS[name].model_dump()
+    params["models"]["smollm2"]["row_format"] = text
+    params["protocols"]["quick"]["lengths"] = LENGTHS
+    params |= {"method": name, "runtime": {"device": "cpu", "threads": 1, "decode_rows": 0}, **changes}
+    YAML().dump(params, folder / "params.yaml")
+
+
+def trained_workspace(
+    folder: Path, name: str = "dynamic", family: str = "llama", tied: bool = True, text: str = "text", **changes: Any
+) -> Path:
+    """A workspace with params.yaml, data/download/model, data/subset and data/train."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model = write_model(folder / "data/download/model", family, tied)
+    write_method(folder / "data/train", model, name, FORMATS[text])
+    write_subset(folder / "data/subset")
+    write_params(folder, name, FORMATS[text], **changes)
+    return folder
