@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ruamel.yaml import YAML
 from safetensors.torch import save_file
 
 from stages.language_model.base_model import load_base_model
@@ -14,8 +13,18 @@ from stages.methods.soft import PROMPT
 from stages.methods.trained_method import write_trained
 from stages.plumbing.files import check_folder, files_hash, output_folder
 from stages.records import Dialogue, Pair, write_records
+from tests.helpers_report import switch, write_results
 from tests.models import SETTINGS
-from tests.tiny import ROOT, tiny_dialogues, tiny_model
+from tests.tiny import (
+    ROOT,
+    command,
+    commit_all,
+    read_yaml,
+    tiny_dialogues,
+    tiny_model,
+    tiny_project,
+    write_yaml,
+)
 
 LENGTHS = {"query_tokens": 32, "response_tokens": 10}
 FORMATS: dict[str, dict[str, str]] = {
@@ -71,12 +80,12 @@ def write_subset(folder: Path) -> Path:
 
 def write_params(folder: Path, name: str, text: dict[str, str] | str, **changes: Any) -> None:
     """params.yaml with the method and the lengths that `write_method` writes; `changes` are switches and tables."""
-    params = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    params = read_yaml(ROOT / "params.yaml")
     params["methods"][name] = SETTINGS[name].model_dump()
     params["models"]["smollm2"]["row_format"] = text
     params["protocols"]["quick"]["lengths"] = LENGTHS
     params |= {"method": name, "runtime": {"device": "cpu", "threads": 1, "decode_rows": 0}, **changes}
-    YAML().dump(params, folder / "params.yaml")
+    write_yaml(folder / "params.yaml", params)
 
 
 def trained_workspace(
@@ -89,3 +98,30 @@ def trained_workspace(
     write_subset(folder / "data/subset")
     write_params(folder, name, FORMATS[text], **changes)
     return folder
+
+
+def trained_project(folder: Path) -> Path:
+    """A project with real DVC: dynamic prompts in its last commit and its workspace, an experiment `softly` with soft.
+
+    The scores are those of answers made up by chance; the data is tests/helpers_report.py's.
+    """
+    project = tiny_project(folder)
+    switch(project, dataset="dailydialog", model="gpt2", method="dynamic", protocol="quick", pairs__history=3)
+    switch(project, models__gpt2__row_format=FORMATS["text"], protocols__quick__lengths=LENGTHS)
+    _fill(project, "dynamic")
+    command(project, "dvc", "commit", "--force")
+    commit_all(project)
+    switch(project, method="soft")
+    _fill(project, "soft")
+    command(project, "dvc", "exp", "save", "--force", "--name", "softly")
+    command(project, "git", "checkout", "--", ".")
+    command(project, "dvc", "checkout", "--force")
+    return project
+
+
+def _fill(project: Path, name: str) -> None:
+    """Results of every stage, with a base model and a trained method that can answer."""
+    write_results(project, 0.5, [0.1, 0.3, 0.2])
+    model = write_model(project / "data/download/model", "gpt2")
+    write_method(project / "data/train", model, name, FORMATS["text"])
+    project.joinpath("data/train-weights").unlink()

@@ -97,6 +97,10 @@ class BaseModel:
         result: Tensor = functional_call(module, dict(output), (hidden,)) if output else module(hidden)
         return result
 
+    def embeddings_name(self) -> str:
+        """The name of E in the model's parameters."""
+        return next(str(name) for name, value in self.model.named_parameters() if value is self.embeddings)
+
     def output_name(self) -> str:
         """The name of the output layer in the model's parameters, `lm_head` as a rule."""
         head = self.model.get_output_embeddings()

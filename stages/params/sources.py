@@ -10,6 +10,9 @@ from pydantic import Field, model_validator
 
 from stages.params.validation import Refused, Strict, redact
 
+Licence = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+-]*$")
+]  # an SPDX identifier, as MIT or CC-BY-NC-SA-4.0
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 NAME = r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?"
@@ -148,6 +151,7 @@ class Dataset(Strict):
     source: str
     files: dict[Literal["train", "validation", "test", "all"], SourceFile]
     split: Split | None = None
+    licence: Licence | None = None  # for the card of what is exported
     messages: Literal["one", "joined"] | None = None  # only for chitchat; see params.yaml
 
     def file_name(self, split: str) -> str:
@@ -179,6 +183,7 @@ class Model(Strict):
     format: Literal["safetensors", "gguf"]
     source: str
     files: dict[str, SourceFile]
+    licence: Licence | None = None  # for the card of what is exported
     row_format: RowFormatText | Literal["chat-template"]
 
     @model_validator(mode="after")
