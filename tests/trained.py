@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from stages.language_model.base_model import load_base_model
+from stages.language_model.loading import load_base_model
 from stages.methods.method import EMBEDDINGS
 from stages.methods.registry import build_method
 from stages.methods.soft import PROMPT

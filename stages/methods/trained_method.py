@@ -20,9 +20,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from stages.language_model.base_model import BaseModel, load_base_model, load_tokenizer
+from stages.language_model.base_model import BaseModel
 from stages.language_model.device import arithmetic, choose_device
 from stages.language_model.encoding import encode_queries, to_text
+from stages.language_model.loading import load_base_model, load_tokenizer
 from stages.language_model.row_format import RowFormat, build_row_format
 from stages.methods.decoding import RowLimit, greedy
 from stages.methods.method import Method
