@@ -30,12 +30,12 @@ def main(arguments: argparse.Namespace) -> None:
     with Progress(len(pairs), "greedy-generate", "responses") as progress:
         answers = trained.decode(queries, progress.advance)
     limit = trained.lengths.response_tokens
-    unended = sum(len(answer) == limit for answer in answers)
-    print(f"{len(pairs)} responses; {cut} queries were cut, {unended} responses met the limit of {limit} tokens")
     responses = [
-        Response(pair.dialogue, pair.position, pair.query, pair.response, text)
-        for pair, text in zip(pairs, trained.texts(answers), strict=True)
+        Response(pair.dialogue, pair.position, pair.query, pair.response, text, len(answer) == limit)
+        for pair, answer, text in zip(pairs, answers, trained.texts(answers), strict=True)
     ]
+    unended = sum(response.unended is True for response in responses)
+    print(f"{len(pairs)} responses; {cut} queries were cut, {unended} responses met the limit of {limit} tokens")
     facts = {name: trained.description[name] for name in ("learning_rate", "epoch", "best_at_range_end")}
     base = trained.method.base
     facts |= {"cut_queries": cut, "unended_responses": unended, **versions(base.device, base.dtype)}
