@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from stages.plumbing.errors import StageError
 
 SPLITS = ("train", "validation", "test")
+REFERENCES = "references.jsonl"  # further references of the test pairs, where the corpus has any
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,19 @@ class Response:
     query: str
     reference: str
     response: str
+    unended: bool | None = None  # it met the length limit; None in files older than this field
 
 
-Record = TypeVar("Record", Dialogue, Pair, Response)
+@dataclass(frozen=True)
+class References:
+    """What further people answered to the query of a pair, beside the pair's own response: none equal, sorted."""
+
+    dialogue: str
+    position: int
+    references: list[str]
+
+
+Record = TypeVar("Record", Dialogue, Pair, Response, References)
 
 
 def single_line(text: str) -> str:
@@ -48,7 +59,7 @@ def single_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def write_records(path: Path, records: Iterable[Dialogue | Pair | Response]) -> int:
+def write_records(path: Path, records: Iterable[Dialogue | Pair | Response | References]) -> int:
     """Write one JSON object per line, in UTF-8; return how many."""
     count = 0
     with path.open("w", encoding="utf-8", newline="\n") as file:
@@ -83,3 +94,9 @@ def read_records(path: Path, kind: type[Record]) -> list[Record]:
                 remedy = "remove its folder and run `dvc repro` again"
                 raise StageError(f"{path}:{number}", f"not a {kind.__name__} ({error})", remedy) from None
     return records
+
+
+def read_references(folder: Path) -> list[References]:
+    """The further references of the test pairs in the folder of a stage; raises as `read_records`."""
+    path = folder / REFERENCES
+    return read_records(path, References) if path.exists() else []

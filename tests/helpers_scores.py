@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from stages.plumbing.files import output_folder
-from stages.records import Dialogue, Pair, Response, single_line, write_records
+from stages.records import Dialogue, Pair, References, Response, single_line, write_records
 
-DAILYDIALOG = Path(__file__).resolve().parents[2] / "shared/dailydialog"
+ROOT = Path(__file__).resolve().parents[1]
+DAILYDIALOG = ROOT.parent / "shared/dailydialog"
 needs_dailydialog = pytest.mark.skipif(not DAILYDIALOG.is_dir(), reason="no folder with DailyDialog's text files")
 
 
@@ -33,20 +34,30 @@ def dailydialog(split: str) -> tuple[list[Dialogue], list[Pair]]:
 
 
 def write_subset(
-    folder: Path, train: Iterable[Pair], test_pairs: Iterable[Pair], turns: Iterable[Dialogue], **facts: Any
+    folder: Path,
+    train: Iterable[Pair],
+    test_pairs: Iterable[Pair],
+    turns: Iterable[Dialogue],
+    references: Iterable[References] = (),
+    **facts: Any,
 ) -> Path:
     with output_folder(folder, **facts) as temporary:
         write_records(temporary / "train.jsonl", train)
         write_records(temporary / "validation.jsonl", [])
         write_records(temporary / "test.jsonl", test_pairs)
         write_records(temporary / "turns.jsonl", turns)
+        if listed := list(references):
+            write_records(temporary / "references.jsonl", listed)
     return folder
 
 
-def write_responses(folder: Path, test: Sequence[Pair], responses: Sequence[str], **facts: int) -> Path:
+def write_responses(
+    folder: Path, test: Sequence[Pair], responses: Sequence[str], unended: Sequence[bool] | None = None, **facts: int
+) -> Path:
+    flags = unended if unended is not None else [None] * len(responses)
     answers = [
-        Response(each.dialogue, each.position, each.query, each.response, response)
-        for each, response in zip(test, responses, strict=True)
+        Response(each.dialogue, each.position, each.query, each.response, response, flag)
+        for each, response, flag in zip(test, responses, flags, strict=True)
     ]
     with output_folder(folder, **facts) as temporary:
         write_records(temporary / "responses.jsonl", answers)

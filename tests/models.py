@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from stages.language_model.base_model import BaseModel, load_base_model
+from stages.language_model.base_model import BaseModel
 from stages.language_model.encoding import EncodedPair
+from stages.language_model.loading import load_base_model
 from stages.language_model.row_format import RowFormat, build_row_format
 from stages.methods.method import Method
 from stages.methods.registry import build_method

@@ -143,7 +143,9 @@ def test_a_stage_reads_no_parameter_that_it_does_not_watch(name: str) -> None:
             table = key.removeprefix("chosen_")
             entry = f"{table}s.${{{table}}}"
             of_a_part = any(each.split(".")[0] == key or each.startswith(f"{entry}.") for each in watched)
-            assert entry in watched or (key == table and of_a_part), f"{path}: params.{key}"
+            assert entry in watched or of_a_part, f"{path}: params.{key}"
+        for field in re.findall(r"\bchosen_model\.(\w+)", source):
+            assert f"models.${{model}}.{field}" in watched, f"{path}: chosen_model.{field}"
         for key in re.findall(r"\bprotocol\.(data|lengths|training|decoding_precision)\b", source):
             assert f"protocols.${{protocol}}.{key}" in watched, f"{path}: protocol.{key}"
 

@@ -13,6 +13,8 @@ BY_HAND = {  # run by hand, over many runs: what each may import besides the sha
     "stages/recipe": {"stages/train"},
     "stages/grid": set(),
     "stages/report": {"stages/grid", "stages/score"},
+    "stages/export": {"stages/report"},
+    "stages/chat": {"stages/report"},
     "stages/bench": {"stages/train", "stages/pair_extract"},
 }
 # From the top down: each of these imports only from those after it.

@@ -14,9 +14,10 @@ from stages.bench.decoding import decoding_rows
 from stages.bench.growth import growth_rows
 from stages.bench.products import products_rows
 from stages.bench.training import training_rows
-from stages.language_model.base_model import Weights, load_base_model, load_tokenizer
+from stages.language_model.base_model import Weights
 from stages.language_model.device import arithmetic, choose_device
 from stages.language_model.encoding import encode_pairs, encode_queries
+from stages.language_model.loading import load_base_model, load_tokenizer
 from stages.language_model.row_format import build_row_format
 from stages.methods.method import Method
 from stages.methods.registry import build_method
@@ -75,7 +76,7 @@ def make_bench(arguments: argparse.Namespace, folder: Path, train: list[Pair], t
         folder=folder, base=base,
         decoding_base=base if base.dtype is torch.float32 else load_base_model(folder, device, torch.float32),
         end=row_format.end, train=encode_pairs(train, tokenizer, row_format, LENGTHS)[0],
-        queries=encode_queries([pair.query for pair in asked], tokenizer, row_format, LENGTHS),
+        queries=encode_queries([pair.query for pair in asked], tokenizer, row_format, LENGTHS)[0],
         repeats=arguments.repeats,
         steps=arguments.steps or STEPS.get(device.type, SLOW_STEPS), trials=arguments.trials,
     )  # fmt: skip

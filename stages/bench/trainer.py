@@ -18,8 +18,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, Trai
 from transformers.trainer_callback import PrinterCallback
 
 from stages.bench.clock import as_users_have_it, now
-from stages.language_model.base_model import DROPOUTS, Weights
+from stages.language_model.base_model import Weights
 from stages.language_model.encoding import EncodedPair
+from stages.language_model.loading import DROPOUTS
 from stages.methods.dynamic import CONTROLLER, DynamicMethod
 from stages.methods.method import EMBEDDINGS, Method
 from stages.methods.soft import PROMPT

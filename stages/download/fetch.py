@@ -40,7 +40,7 @@ class Fetcher:
         """Fetch one file, check it and write it to `target`.
 
         Args:
-            name: its key below `files`.
+            name: its key in the entry: `files.NAME`.
             file: its entry.
             path: its path in the source; None: the source itself is the file (a wheel, a URL).
             target: the file to write.
@@ -49,7 +49,7 @@ class Fetcher:
             StageError: the file cannot be fetched, or its sha256 is not the pinned one.
         """
         try:
-            self._fetch(f"{self.key}.files.{name}", file, path, target)
+            self._fetch(f"{self.key}.{name}", file, path, target)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):  # Python names no file here, or the one it was reading
                 raise OSError(error.errno, error.strerror, str(target)) from error
@@ -189,11 +189,15 @@ def _receive(answer: requests.Response, target: Path, title: str) -> None:
 
 
 def fetch_dialogues(params: Params, folder: Path, scratch: Path) -> None:
-    """Fetch the files of the chosen corpus into `folder`."""
+    """Fetch the files of the chosen corpus, and its further references if it has any, into `folder`."""
     dataset = params.chosen_dataset
     fetcher = Fetcher(f"datasets.{params.dataset}", dataset.source, scratch)
     for split, file in sorted(dataset.files.items()):
-        fetcher.fetch(split, file, file.path, folder / dataset.file_name(split))
+        fetcher.fetch(f"files.{split}", file, file.path, folder / dataset.file_name(split))
+    if (references := dataset.references) is not None:
+        if references.source is not None:
+            fetcher = Fetcher(fetcher.key, references.source, scratch / "references")
+        fetcher.fetch("references", references, references.path, folder / dataset.references_name)
 
 
 def fetch_model(params: Params, folder: Path, scratch: Path) -> None:
@@ -203,7 +207,7 @@ def fetch_model(params: Params, folder: Path, scratch: Path) -> None:
     named = parse_source(model.source).kind in ("hub", "file")  # there a file has the same name as here
     arrived = folder if model.format == "safetensors" else scratch
     for name, file in sorted(model.files.items()):
-        fetcher.fetch(name, file, file.path or (name if named else None), arrived / name)
+        fetcher.fetch(f"files.{name}", file, file.path or (name if named else None), arrived / name)
         if model.format == "gguf":
             convert_gguf(f"models.{params.model}.files.{name}", arrived / name, folder)
     check_model_folder(f"models.{params.model}.files", folder)

@@ -2,16 +2,13 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
-from stages.language_model.base_model import load_base_model, load_tokenizer
-from stages.language_model.device import arithmetic, choose_device, versions
-from stages.language_model.encoding import encode_pairs, to_text
-from stages.language_model.row_format import build_row_format
-from stages.methods.decoding import RowLimit, greedy
-from stages.methods.trained_method import check_lengths, check_row_format, read_description, read_trained
+from stages.language_model.device import versions
+from stages.methods.trained_method import check_lengths, check_row_format, load_trained
 from stages.params.schema import load_params
 from stages.plumbing.command import run_stage
-from stages.plumbing.files import check_folder, files_hash, output_folder
+from stages.plumbing.files import check_folder, output_folder
 from stages.plumbing.progress import Progress
 from stages.records import Pair, Response, read_records, write_records
 
@@ -20,37 +17,28 @@ def main(arguments: argparse.Namespace) -> None:
     """Read, decode, write."""
     params = load_params()
     protocol = params.chosen_protocol
+
+    def check(description: dict[str, Any]) -> None:
+        key = f"params.yaml: models.{params.model}.row_format"
+        check_lengths(arguments.trained, description, f"protocols.{params.protocol}.lengths", protocol.lengths)
+        check_row_format(arguments.trained, description, key, params.chosen_model.row_format)
+
     check_folder(arguments.subset)
-    check_folder(arguments.trained)
-    description = read_description(arguments.trained, files_hash(check_folder(arguments.model)))
-    model_key = f"params.yaml: models.{params.model}"
-    check_lengths(arguments.trained, description, f"protocols.{params.protocol}.lengths", protocol.lengths)
-    check_row_format(arguments.trained, description, f"{model_key}.row_format", params.chosen_model.row_format)
-    device = choose_device(params.runtime)
-    base = load_base_model(arguments.model, device, arithmetic(protocol.decoding_precision, device))
-    tokenizer = load_tokenizer(arguments.model)
-    row_format = build_row_format(
-        tokenizer, params.chosen_model.row_format, protocol.lengths, f"{model_key}.row_format"
-    )
-    method, weights = read_trained(arguments.trained, base, description)
+    trained = load_trained(arguments.trained, arguments.model, params.runtime, protocol.decoding_precision, check)
     pairs = read_records(arguments.subset / "test.jsonl", Pair)
-    encoded, cuts = encode_pairs(pairs, tokenizer, row_format, protocol.lengths)
-    limit = protocol.lengths.response_tokens
+    queries, cut = trained.encode([pair.query for pair in pairs])
     with Progress(len(pairs), "greedy-generate", "responses") as progress:
-        answers = greedy(
-            method, [weights], [pair.query for pair in encoded], limit, row_format.end,
-            RowLimit(params.runtime.decode_rows), progress.advance,
-        )[0]  # fmt: skip
-    unended = sum(len(answer) == limit for answer in answers)
-    print(
-        f"{len(pairs)} responses; {cuts.queries} queries were cut, {unended} responses met the limit of {limit} tokens"
-    )
+        answers = trained.decode(queries, progress.advance)
+    limit = trained.lengths.response_tokens
     responses = [
-        Response(pair.dialogue, pair.position, pair.query, pair.response, to_text(answer, tokenizer))
-        for pair, answer in zip(pairs, answers, strict=True)
+        Response(pair.dialogue, pair.position, pair.query, pair.response, text, len(answer) == limit)
+        for pair, answer, text in zip(pairs, answers, trained.texts(answers), strict=True)
     ]
-    facts = {name: description[name] for name in ("learning_rate", "epoch", "best_at_range_end")}
-    facts |= {"cut_queries": cuts.queries, "unended_responses": unended, **versions(base.device, base.dtype)}
+    unended = sum(response.unended is True for response in responses)
+    print(f"{len(pairs)} responses; {cut} queries were cut, {unended} responses met the limit of {limit} tokens")
+    facts = {name: trained.description[name] for name in ("learning_rate", "epoch", "best_at_range_end")}
+    base = trained.method.base
+    facts |= {"cut_queries": cut, "unended_responses": unended, **versions(base.device, base.dtype)}
     with output_folder(arguments.responses, **facts) as folder:
         write_records(folder / "responses.jsonl", responses)
 

@@ -2,32 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.func import functional_call
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PretrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
-
-from stages.language_model.cpu_attention import SHORT
-from stages.language_model.cpu_linear import use_onednn
-from stages.plumbing.errors import StageError, is_out_of_memory
-
-# The names under which configurations of the hub's families keep their dropout probabilities.
-DROPOUTS = (
-    "attention_dropout", "attention_probs_dropout_prob", "attn_pdrop", "dropout", "embd_pdrop", "embed_dropout",
-    "hidden_dropout", "hidden_dropout_prob", "resid_dropout", "resid_pdrop",
-)  # fmt: skip
 
 Weights = Mapping[str, Tensor]
 
@@ -41,6 +21,11 @@ class BaseModel:
     """
 
     model: PreTrainedModel
+
+    @property
+    def folder(self) -> str:
+        """Where it was loaded from, for messages."""
+        return str(self.model.name_or_path)
 
     @property
     def device(self) -> torch.device:
@@ -75,6 +60,10 @@ class BaseModel:
         embedded: Tensor = functional_call(module, weights, (tokens,))
         return embedded.to(self.dtype)
 
+    def words(self) -> Tensor:
+        """Every word as the layers read it [V, H], in float32: E, scaled where the embedding module scales it."""
+        return self.embed(torch.arange(len(self.embeddings), device=self.device)).detach().float()
+
     def hidden(
         self,
         embedded: Tensor,
@@ -108,102 +97,11 @@ class BaseModel:
         result: Tensor = functional_call(module, dict(output), (hidden,)) if output else module(hidden)
         return result
 
+    def embeddings_name(self) -> str:
+        """The name of E in the model's parameters."""
+        return next(str(name) for name, value in self.model.named_parameters() if value is self.embeddings)
+
     def output_name(self) -> str:
         """The name of the output layer in the model's parameters, `lm_head` as a rule."""
         head = self.model.get_output_embeddings()
         return next(str(name) for name, module in self.model.named_modules() if module is head)
-
-
-def _check_parts(base: BaseModel, folder: Path) -> None:
-    """Output layer after Transformer must be the whole model: no soft-capping, no scale between or behind them."""
-    if base.model.get_output_embeddings() is None or base.model.base_model is base.model:
-        raise StageError(folder, f"{type(base.model).__name__} has no output layer of its own", "use another model")
-    tokens = torch.arange(4, device=base.device).unsqueeze(0)
-    with torch.no_grad():
-        ours = base.logits(base.hidden(base.embed(tokens))).float()
-        whole = base.model(input_ids=tokens).logits.float()
-    if not bool(torch.isfinite(whole).all()):
-        raise StageError(folder, "its weights give logits that are not finite", "download the model again")
-    if not torch.allclose(ours, whole, rtol=1e-2, atol=1e-2 * float(whole.abs().max())):
-        found = f"{type(base.model).__name__} does more to its logits than its output layer"
-        raise StageError(folder, found, "use a model of another architecture")
-
-
-def load_config(folder: Path) -> PretrainedConfig:
-    """The model's configuration alone, for what can be refused before its weights are read.
-
-    Raises:
-        StageError: there is none, or of no known architecture.
-    """
-    try:
-        config: PretrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise StageError(folder, f"no causal language model ({error})", "see `models` in params.yaml") from None
-    return config
-
-
-def load_base_model(folder: Path, device: torch.device, dtype: torch.dtype, dropout: float = 0.0) -> BaseModel:
-    """Load a model from safetensors, frozen, in evaluation mode; no code from the folder is ever run.
-
-    dropout: the probability wherever the configuration has one; it acts only in what is trained.
-
-    Raises:
-        StageError: the folder holds no such model, or one whose parts the methods cannot take hold of.
-    """
-    try:
-        config = load_config(folder)
-        for name in DROPOUTS:
-            if isinstance(getattr(config, name, None), float):
-                setattr(config, name, dropout)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=config,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        if is_out_of_memory(error) or (isinstance(error, OSError) and error.errno is not None):
-            raise
-        raise StageError(folder, f"no causal language model ({error})", "see `models` in params.yaml") from None
-    model, info = loaded
-    if info["missing_keys"]:  # the library would make them up and only warn
-        names = ", ".join(sorted(info["missing_keys"])[:3])
-        raise StageError(folder, f"its weights lack {names}", "use the complete model")
-    if device.type == "cpu" and model.config._attn_implementation == "sdpa":
-        model.set_attn_implementation(SHORT)
-    base = BaseModel(model.to(device).eval().requires_grad_(False))
-    _check_parts(base, folder)
-    use_onednn(model)
-    return base
-
-
-def check_row_length(config: PretrainedConfig, tokens: int) -> None:
-    """Refuse lengths that the model has no positions for.
-
-    Raises:
-        StageError: the longest row, prompt and query and response, is longer than the model takes.
-    """
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is not None and tokens > positions:
-        found = f"prompt, query and response are up to {tokens} tokens, the model takes {positions}"
-        raise StageError("params.yaml: protocols.<protocol>.lengths", found, "lower query_tokens or response_tokens")
-
-
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The model's tokenizer; its end-of-text token ends queries and responses.
-
-    Raises:
-        StageError: it cannot be read, or has no end-of-text token.
-    """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (ValueError, KeyError) as error:
-        raise StageError(folder, f"no tokenizer ({error})", "see `models` in params.yaml") from None
-    if tokenizer.eos_token_id is None:
-        raise StageError(folder, "its tokenizer has no end-of-text token", "set eos_token in tokenizer_config.json")
-    return tokenizer

@@ -28,24 +28,27 @@ class Cuts:
 
 def encode_queries(
     queries: Sequence[str], tokenizer: PreTrainedTokenizerBase, row_format: RowFormat, lengths: Lengths
-) -> list[list[int]]:
-    """Tokens of each query with what the format puts around it; a long one loses its beginning, never the format."""
+) -> tuple[list[list[int]], int]:
+    """Tokens of each query with what the format puts around it, and how many queries were cut.
+
+    A long one loses its beginning, never the format.
+    """
+    around = len(row_format.prefix) + len(row_format.separator)
     texts = text_tokens(tokenizer, [row_format.query_space + query for query in queries])
-    return [row_format.query(tokens, lengths.query_tokens) for tokens in texts]
+    cut = sum(len(tokens) + around > lengths.query_tokens for tokens in texts)
+    return [row_format.query(tokens, lengths.query_tokens) for tokens in texts], cut
 
 
 def encode_pairs(
     pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, row_format: RowFormat, lengths: Lengths
 ) -> tuple[list[EncodedPair], Cuts]:
     """Tokenise pairs: a long query loses its beginning, a long response its end and the token that ends it."""
-    around = len(row_format.prefix) + len(row_format.separator)
-    queries = text_tokens(tokenizer, [row_format.query_space + pair.query for pair in pairs])
+    queries, cut_queries = encode_queries([pair.query for pair in pairs], tokenizer, row_format, lengths)
     responses = text_tokens(tokenizer, [row_format.response_space + pair.response for pair in pairs])
     encoded = [
-        EncodedPair(row_format.query(query, lengths.query_tokens), row_format.response(answer, lengths.response_tokens))
+        EncodedPair(query, row_format.response(answer, lengths.response_tokens))
         for query, answer in zip(queries, responses, strict=True)
     ]
-    cut_queries = sum(len(query) + around > lengths.query_tokens for query in queries)
     cut_responses = sum(len(response) + 1 > lengths.response_tokens for response in responses)
     return encoded, Cuts(cut_queries, cut_responses)
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from stages.language_model.base_model import Weights
+from stages.language_model.cache import PreallocatedLayer
 from stages.language_model.device import free_memory
-from stages.methods.cache import PreallocatedLayer
 from stages.methods.method import Method
 from stages.methods.row_layout import Rows, join
 from stages.plumbing.errors import is_out_of_memory
@@ -105,6 +105,7 @@ def _decode_batch(
     limit: int,
     end: int,
     tick: Callable[[int], None],
+    heard: Callable[[int, int], None],
 ) -> list[list[int]]:
     """Decode one batch, longest query first: token ids of each row without the end-of-text, rows trial by trial."""
     cached, running, mask = _read(method, trials, queries, limit)
@@ -117,6 +118,7 @@ def _decode_batch(
         for row, token, over in zip(running.row.tolist(), tokens.tolist(), ended.tolist(), strict=True):
             if not over:
                 answers[row].append(token)
+                heard(row, token)
         over = len(ended) if step == limit - 1 else int(ended.sum())
         tick(over - before)
         if over == len(ended):
@@ -170,17 +172,19 @@ def greedy(
     end: int,
     row_limit: RowLimit | None = None,
     tick: Callable[[int], None] = lambda ended: None,
+    heard: Callable[[int, int], None] = lambda row, token: None,
 ) -> list[list[list[int]]]:
     """Greedy responses of K trials to N queries: token ids [K][N][at most limit], end-of-text left out.
 
     trials: each trial's weights. queries: token ids with end-of-text. limit: most tokens of a response, end-of-text
     included. end: the token that ends it. row_limit: pass the same one again, and what an earlier call found out about
-    the memory holds for this one too. tick: called after every token with the number of rows that ended with it. Out of
+    the memory holds for this one too. tick: called after every token with the number of rows that ended with it. heard:
+    called with each token of an answer as it comes, and with its row in its batch (0 where there is one query). Out of
     memory halves the batch and goes on, with the same result.
     """
     row_limit = row_limit or RowLimit()
     if not method.shares_layers and len(trials) > 1:
-        return [greedy(method, [trial], queries, limit, end, row_limit, tick)[0] for trial in trials]
+        return [greedy(method, [trial], queries, limit, end, row_limit, tick, heard)[0] for trial in trials]
     prepared = [method.prepared(weights) for weights in trials]
     order = sorted(range(len(queries)), key=lambda number: (-len(queries[number]), number))
     answers: list[list[list[int]]] = [[[] for _ in queries] for _ in trials]
@@ -193,7 +197,8 @@ def greedy(
         while start < len(order):
             chosen = order[start : start + max(1, row_limit.rows // len(trials))]
             try:
-                decoded = _decode_batch(method, prepared, [queries[number] for number in chosen], limit, end, tick)
+                some = [queries[number] for number in chosen]
+                decoded = _decode_batch(method, prepared, some, limit, end, tick, heard)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or len(chosen) == 1:
                     raise

@@ -1,38 +1,49 @@
 """The dynamic prompt: a small Transformer, the controller C, generates a prompt from each query (Sec. 3, Eq. 3)."""
 
 import copy
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 from transformers import AutoModel, PreTrainedModel
 
 from stages.language_model.base_model import BaseModel, Weights
+from stages.language_model.checks import refused
 from stages.language_model.cpu_linear import use_onednn
 from stages.methods.method import Method, initial_embeddings
+from stages.methods.prompt_size import last_weight, run, size_of, weight_for_size
 from stages.params.methods import Dynamic
 from stages.plumbing.errors import StageError
 
 CONTROLLER = "controller."  # prefix of the parameters of C
 # The linear layers whose results are added to the residual stream, by their names in transformers' architectures.
 WRITES_TO_RESIDUAL = ("o_proj", "down_proj", "c_proj", "out_proj", "fc2", "fc_out", "dense", "dense_4h_to_h")
+WORDS = 8  # on which its size is measured
 
 
 class DynamicMethod(Method):
     """A prompt for each query: C(E[query]), E[query], E[response]; C and E are trained (Sec. 3, Eq. 3).
 
-    C is a causal Transformer of the base model's own architecture with few layers. Its last normalisation starts at the
-    size of word embeddings, so that a prompt weighs no more than words do (our choice; the paper does not say).
+    C is a causal Transformer of the base model's own architecture with few layers. Its last normalisation (or the
+    projection behind its layers) starts at the size of embedded words, so that a prompt weighs no more than words do
+    (our choice; the paper does not say).
     """
 
     settings: Dynamic
 
     def __init__(self, base: BaseModel, settings: Dynamic) -> None:
         super().__init__(base, settings)
-        self.controller = _build_controller(base, settings.layers)
+        self.controller = _build_controller(base, settings.layers, base.dtype)
         self.controller.to(base.device).requires_grad_(False)  # type: ignore[arg-type]
+        with self._refused():
+            self.last_weight = last_weight(self.controller, _some_words(base))
         use_onednn(self.controller)
+
+    def _refused(self) -> AbstractContextManager[None]:
+        found = f"{type(self.controller).__name__} cannot generate prompts"
+        return refused(self.base.folder, found, "use another method, or a model of another architecture")
 
     def initial_weights(self, generator: torch.Generator) -> dict[str, Tensor]:
         """C, from one of three starts; E as pre-trained.
@@ -45,20 +56,22 @@ class DynamicMethod(Method):
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
-            fresh = _build_controller(self.base, self.settings.layers)
+            fresh = _build_controller(self.base, self.settings.layers, torch.float32)
         if self.settings.initial == "identity":
-            _add_nothing(fresh)
+            _add_nothing(fresh, self.base.width)
         weights = {name: value.detach().float() for name, value in fresh.named_parameters()}
         if self.settings.initial == "first-layers":
             # Layers only: the last normalisation belongs to the layers in front of it and stays as it starts.
             own = dict(self.base.model.base_model.named_parameters())
+            last = self.last_weight.removesuffix("weight") if weights[self.last_weight].dim() == 1 else None
             weights |= {
                 name: own[name].detach().float().cpu()
                 for name in weights
-                if name in own and not _is_last_normalisation(name, weights[name])
+                if name in own and not (last and name.startswith(last))
             }
-        size = self.base.embeddings.detach().float().square().mean().sqrt()
-        weights |= {name: weights[name] * size for name in weights if _is_last_normalisation(name, weights[name])}
+        words, size = _some_words(self.base).float().cpu(), size_of(self.base.words())
+        with self._refused():
+            weights[self.last_weight] = weight_for_size(fresh, weights, self.last_weight, words, size)
         controller = {CONTROLLER + name: value.clone() for name, value in weights.items()}
         return {**controller, **initial_embeddings(self.base, self.settings.train_embeddings)}
 
@@ -66,12 +79,16 @@ class DynamicMethod(Method):
         """h_1..h_S = C(E[query]): causal, so that padding on the right of a query changes nothing."""
         own = {name.removeprefix(CONTROLLER): value for name, value in weights.items() if name.startswith(CONTROLLER)}
         self.controller.train(train)
-        output = functional_call(self.controller, own, (), {"inputs_embeds": queries, "use_cache": False})
-        hidden: Tensor = output.last_hidden_state
-        return hidden
+        return run(self.controller, own, queries)
 
 
-def _add_nothing(controller: PreTrainedModel) -> None:
+def _some_words(base: BaseModel) -> Tensor:
+    """Embedded words from all over the vocabulary, as a row [1, T, H]."""
+    tokens = torch.linspace(0, len(base.embeddings) - 1, WORDS, device=base.device).long()
+    return base.embed(tokens.unsqueeze(0))
+
+
+def _add_nothing(controller: PreTrainedModel, width: int) -> None:
     """Let what its layers write into the residual stream, and its table of positions, start at zero.
 
     Raises:
@@ -79,23 +96,17 @@ def _add_nothing(controller: PreTrainedModel) -> None:
     """
     with torch.no_grad():
         for name, value in controller.named_parameters():
-            *_, module, _ = ("", *name.split("."))
-            if (_in_layer(name) and module in WRITES_TO_RESIDUAL) or (not _in_layer(name) and value.dim() == 2):
+            writes = any(part.removesuffix("_bias") in WRITES_TO_RESIDUAL for part in name.split("."))
+            if (_in_layer(name) and writes) or (not _in_layer(name) and value.dim() == 2):
                 value.zero_()
-        read = torch.randn(1, 4, controller.config.hidden_size, generator=torch.Generator().manual_seed(0))
-        written = controller.eval()(inputs_embeds=read, use_cache=False).last_hidden_state
-    if not torch.allclose(written, _normalised(controller, read), rtol=1e-3, atol=1e-3):
+        read = torch.randn(1, 4, width, generator=torch.Generator().manual_seed(0))
+        written = controller(inputs_embeds=read, use_cache=False).last_hidden_state
+    # A normalisation may take off the mean and changes the size, nothing else.
+    before, after = (rows - rows.mean(dim=-1, keepdim=True) for rows in (read, written))
+    same = F.cosine_similarity(before, after, dim=-1)
+    if not bool((same > 0.999).all()):
         found = f"identity, which {type(controller).__name__} cannot start from"
         raise StageError("params.yaml: methods.<name>.initial", found, "set it to random")
-
-
-def _normalised(controller: PreTrainedModel, read: Tensor) -> Tensor:
-    """What a controller without layers would give: its last normalisation alone."""
-    names = [name for name, value in controller.named_parameters() if _is_last_normalisation(name, value)]
-    modules = {name.rpartition(".")[0] for name in names}
-    for module in modules:
-        read = controller.get_submodule(module)(read)
-    return read
 
 
 def _in_layer(name: str) -> bool:
@@ -103,21 +114,17 @@ def _in_layer(name: str) -> bool:
     return any(part.isdigit() for part in name.split("."))
 
 
-def _is_last_normalisation(name: str, value: Tensor) -> bool:
-    """Behind the layers there is a vector of weights (and perhaps of biases, which start at zero)."""
-    return not _in_layer(name) and value.dim() == 1
-
-
-def _build_controller(base: BaseModel, layers: int) -> PreTrainedModel:
-    """A freshly initialised Transformer like the base model's, in float32, of few layers, without word embeddings."""
+def _build_controller(base: BaseModel, layers: int, dtype: torch.dtype) -> PreTrainedModel:
+    """A freshly initialised Transformer like the base model's, of few layers, without word embeddings."""
     config: Any = copy.deepcopy(base.model.config)
     config.num_hidden_layers = layers
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[:layers]
     config.vocab_size, config.pad_token_id = 1, None  # it reads embedded queries, so its own table goes at once
-    config.dtype = torch.float32
+    config.dtype = dtype  # of what is no parameter too: some families hold positions in a buffer
     controller: PreTrainedModel = AutoModel.from_config(
         config, attn_implementation=base.model.config._attn_implementation
     )
     controller.set_input_embeddings(nn.Identity())
+    controller.eval()
     return controller

@@ -21,12 +21,13 @@ class FineTuneMethod(Method):
         """No prompt."""
         return None
 
-    def _embeddings_name(self) -> str:
-        return next(name for name, value in self.base.model.named_parameters() if value is self.base.embeddings)
-
     def embed(self, weights: Weights, tokens: Tensor) -> Tensor:
         """E[tokens] by the trial's own E."""
-        return self.base.embed(tokens, weights[self._embeddings_name()])
+        return self.base.embed(tokens, weights[self.base.embeddings_name()])
+
+    def language_model(self, weights: Weights) -> Weights:
+        """All of them."""
+        return weights
 
     def layers(self, weights: Weights) -> Weights:
         """All of them."""
@@ -34,6 +35,6 @@ class FineTuneMethod(Method):
 
     def output(self, weights: Weights) -> Weights:
         """The trial's own output layer: E where the model ties them."""
-        own = {"weight": weights[self._embeddings_name()]} if self.base.tied else {}
+        own = {"weight": weights[self.base.embeddings_name()]} if self.base.tied else {}
         prefix = self.base.output_name() + "."
         return own | {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}

@@ -66,6 +66,10 @@ class Method(ABC):
         """E[tokens]: [...] -> [..., H]."""
         return self.base.embed(tokens, weights.get(EMBEDDINGS))
 
+    def language_model(self, weights: Weights) -> Weights:
+        """Parameters that take the place of the language model's own, by their names there; tied ones once."""
+        return {self.base.embeddings_name(): weights[EMBEDDINGS]} if EMBEDDINGS in weights else {}
+
     def layers(self, weights: Weights) -> Weights | None:
         """Parameters that take the place of the frozen Transformer's; None where it is shared."""
         return None

@@ -32,7 +32,7 @@ class SoftMethod(Method):
 
 
 def _random_like_embeddings(base: BaseModel, *shape: int, generator: torch.Generator) -> Tensor:
-    """Normal values with the mean and spread of the word embeddings: "randomly initialised word embeddings"."""
-    embeddings = base.embeddings.detach().float()
-    mean, spread = float(embeddings.mean()), float(embeddings.std())
+    """Normal values with the mean and spread of embedded words: "randomly initialised word embeddings"."""
+    words = base.words()
+    mean, spread = float(words.mean()), float(words.std())
     return torch.randn(*shape, generator=generator) * spread + mean

@@ -1,7 +1,16 @@
-"""A trained method on disk: safetensors with only what was trained, and a small JSON that says what it belongs to."""
+"""A trained method on disk and in use.
+
+On disk: safetensors with only what was trained, and a small JSON that says what it belongs to. In use, here as in other
+people's programs:
+
+    trained = load_trained(Path("data/train"), Path("data/download/model"))
+    trained.respond(["How was your day ?", "What do you do ?"])  # -> a response for each query
+"""
 
 import json
 import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +18,21 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from stages.language_model.base_model import BaseModel
+from stages.language_model.device import arithmetic, choose_device
+from stages.language_model.encoding import encode_queries, to_text
+from stages.language_model.loading import load_base_model, load_tokenizer
+from stages.language_model.row_format import RowFormat, build_row_format
+from stages.methods.decoding import RowLimit, greedy
 from stages.methods.method import Method
 from stages.methods.registry import build_method
 from stages.params.methods import MethodSettings
-from stages.params.schema import Lengths
-from stages.params.sources import RowFormatText
+from stages.params.schema import Lengths, Precision, Runtime
+from stages.params.sources import RowFormatText, as_json
 from stages.plumbing.errors import StageError
-from stages.plumbing.files import to_json
+from stages.plumbing.files import check_folder, files_hash, to_json
 
 WEIGHTS = "weights.safetensors"
 DESCRIPTION = "method.json"
@@ -62,8 +77,7 @@ def check_row_format(folder: Path, description: dict[str, Any], key: str, row_fo
     Raises:
         StageError: it is another.
     """
-    now = row_format if isinstance(row_format, str) else row_format.model_dump()
-    if now != description["row_format"]:
+    if as_json(row_format) != description["row_format"]:
         raise StageError(key, f"{folder} was trained with another one", "run `dvc repro train`")
 
 
@@ -87,3 +101,83 @@ def read_trained(folder: Path, base: BaseModel, description: dict[str, Any]) -> 
             found = f"{name} is {'missing' if name not in tensors else 'unknown or of another shape'}"
             raise StageError(path, found, "run `dvc repro --force train`")
     return method, {name: tensor.to(base.device) for name, tensor in tensors.items()}
+
+
+@dataclass(frozen=True)
+class TrainedMethod:
+    """A trained method on its base model, ready to answer. N queries are texts; all decoding is greedy (App. B)."""
+
+    method: Method
+    weights: dict[str, Tensor]
+    tokenizer: PreTrainedTokenizerBase
+    row_format: RowFormat
+    lengths: Lengths  # that it was trained with, in tokens
+    description: dict[str, Any]  # what the stage train wrote beside the weights
+    row_limit: RowLimit
+
+    def respond(self, queries: Sequence[str]) -> list[str]:
+        """Responses to N queries, [N], each on one line: what the stage greedy-generate writes for these queries."""
+        return self.texts(self.decode(self.encode(queries)[0]))
+
+    def encode(self, queries: Sequence[str]) -> tuple[list[list[int]], int]:
+        """Token ids of N queries in the row format, [N][at most lengths.query_tokens], and how many were cut."""
+        return encode_queries(queries, self.tokenizer, self.row_format, self.lengths)
+
+    def decode(
+        self,
+        queries: Sequence[list[int]],
+        tick: Callable[[int], None] = lambda ended: None,
+        heard: Callable[[int, int], None] = lambda row, token: None,
+    ) -> list[list[int]]:
+        """Token ids of the responses to N encoded queries, [N][at most lengths.response_tokens], without their end.
+
+        tick and heard: see `greedy`.
+        """
+        limit, end = self.lengths.response_tokens, self.row_format.end
+        return greedy(self.method, [self.weights], queries, limit, end, self.row_limit, tick, heard)[0]
+
+    def texts(self, answers: Sequence[Sequence[int]]) -> list[str]:
+        """Token ids of N responses as texts, [N]."""
+        return [to_text(answer, self.tokenizer) for answer in answers]
+
+
+def load_trained(
+    trained: Path,
+    model: Path,
+    runtime: Runtime | None = None,
+    precision: Precision = "float32",
+    check: Callable[[dict[str, Any]], None] = lambda description: None,
+    beside: Sequence[TrainedMethod] = (),
+) -> TrainedMethod:
+    """Load a trained method and its base model.
+
+    Args:
+        trained: folder of the stage train.
+        model: folder of the base model, of the stage download.
+        runtime: the table `runtime` of params.yaml; None is its `auto`, with as many threads as there are cores.
+        precision: of the arithmetic, `decoding_precision` of a protocol.
+        check: called with what the stage train wrote beside the weights, before anything slow; raises to refuse it.
+        beside: others that are loaded; with one on the same base model this one shares its frozen parameters.
+
+    Raises:
+        StageError: a file is missing or damaged, or it was trained on another base model.
+    """
+    runtime = runtime or Runtime(device="auto", threads=0, decode_rows=0)
+    check_folder(trained)
+    description = read_description(trained, files_hash(check_folder(model)))
+    check(description)
+    device = choose_device(runtime)
+    dtype = arithmetic(precision, device)
+    twins = [one.method.base for one in beside if one.description["base_model"] == description["base_model"]]
+    shared = next((base for base in twins if (base.device.type, base.dtype) == (device.type, dtype)), None)
+    base = shared or load_base_model(model, device, dtype)
+    tokenizer = load_tokenizer(model)
+    try:
+        lengths = Lengths.model_validate(description["lengths"])
+        written = description["row_format"]
+        text = written if isinstance(written, str) else RowFormatText.model_validate(written)
+    except (KeyError, ValidationError) as error:
+        raise StageError(trained / DESCRIPTION, f"not a trained method ({error})", "run `dvc repro train`") from None
+    row_format = build_row_format(tokenizer, text, lengths, f"{trained / DESCRIPTION}: row_format")
+    method, weights = read_trained(trained, base, description)
+    return TrainedMethod(method, weights, tokenizer, row_format, lengths, description, RowLimit(runtime.decode_rows))

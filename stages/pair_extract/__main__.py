@@ -1,6 +1,7 @@
 """Turn dialogues into pairs of a query and its response: "every two steps in a conversation" (Sec. 4).
 
-Writes {train,validation,test}.jsonl (one Pair per line) and turns.jsonl (all turns of the training dialogues).
+Writes {train,validation,test}.jsonl (one Pair per line), turns.jsonl (all turns of the training dialogues) and
+references.jsonl (one References for each test pair that has further ones; no such file if none has).
 """
 
 import argparse
@@ -9,11 +10,12 @@ from typing import Any
 
 from stages.pair_extract.corpora import read_corpus
 from stages.pair_extract.pairs import extract
+from stages.pair_extract.references import match_references, summary
 from stages.params.schema import load_params
 from stages.plumbing.command import run_stage
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import check_folder, output_folder, write_json
-from stages.records import SPLITS, Dialogue, write_records
+from stages.records import REFERENCES, SPLITS, Dialogue, Pair, References, write_records
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -22,17 +24,27 @@ def main(arguments: argparse.Namespace) -> None:
     check_folder(arguments.dialogues)
     corpus, read = read_corpus(f"datasets.{params.dataset}", params.chosen_dataset, arguments.dialogues)
     report: dict[str, Any] = {**params.pairs.model_dump(), "files": {name: dict(read[name]) for name in read}}
+    pairs: dict[str, list[Pair]] = {}
+    further: list[References] = []
+    for split in SPLITS:
+        pairs[split], report[split] = extract(corpus[split], params.pairs)
+        if not pairs[split]:
+            found = f"no pair among {len(corpus[split])} usable dialogues"
+            raise StageError(f"{arguments.dialogues}: {split}", found, "a pair needs two neighbouring turns")
+    if params.chosen_dataset.references is not None:
+        path = arguments.dialogues / params.chosen_dataset.references_name
+        further, report["references"] = match_references(path, corpus["test"], pairs["test"])
     with output_folder(arguments.pairs) as folder:
         for split in SPLITS:
-            pairs, report[split] = extract(corpus[split], params.pairs)
-            if not pairs:
-                found = f"no pair among {len(corpus[split])} usable dialogues"
-                raise StageError(f"{arguments.dialogues}: {split}", found, "a pair needs two neighbouring turns")
-            write_records(folder / f"{split}.jsonl", pairs)
+            write_records(folder / f"{split}.jsonl", pairs[split])
         turns = (Dialogue(each.dialogue, [turn for turn in each.turns if turn]) for each in corpus["train"])
         write_records(folder / "turns.jsonl", turns)
+        if further:
+            write_records(folder / REFERENCES, further)
     write_json(arguments.report, report)
     print(", ".join(f"{report[split]['pairs']} {split} pairs" for split in SPLITS))
+    if further:
+        print(summary(report["references"]))
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def _dialogues(raw: Iterable[list[str]], counts: Counts) -> list[Dialogue]:
     found: list[Dialogue] = []
     seen: Counts = Counter()
     for texts in raw:
-        turns = [_clean(text, counts) for text in texts]
+        turns = [clean(text, counts) for text in texts]
         with_text = sum(1 for turn in turns if turn)
         counts.update(dialogues=1, turns=len(turns), empty_turns=len(turns) - with_text)
         if with_text < 2:
@@ -107,7 +107,7 @@ def _dialogues(raw: Iterable[list[str]], counts: Counts) -> list[Dialogue]:
     return sorted(found, key=lambda dialogue: dialogue.dialogue)
 
 
-def _clean(text: str, counts: Counts) -> str:
+def clean(text: str, counts: Counts) -> str:
     """The text on one line, without NUL and halves of surrogate pairs."""
     kept = "".join(character for character in text if character != "\0" and not "\ud800" <= character <= "\udfff")
     counts["removed_characters"] += len(text) - len(kept)
@@ -122,7 +122,7 @@ def _decode(path: Path, number: int, line: bytes) -> str:
         raise StageError(f"{path}:{number}", found, "save the corpus as UTF-8") from None
 
 
-def _lines(path: Path, counts: Counts) -> Iterator[tuple[int, str]]:
+def lines_of(path: Path, counts: Counts) -> Iterator[tuple[int, str]]:
     """Number and text of each non-blank line; only a line feed ends a line (U+2028 does not)."""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
@@ -141,7 +141,7 @@ def _lines(path: Path, counts: Counts) -> Iterator[tuple[int, str]]:
 def _read_eou(path: Path, counts: Counts) -> Iterator[list[str]]:
     """DailyDialog's own format: one dialogue per line, `__eou__` after each turn."""
     remedy = f"write one dialogue per line, with {END_OF_TURN} after each turn"
-    for number, line in _lines(path, counts):
+    for number, line in lines_of(path, counts):
         *turns, rest = line.split(END_OF_TURN)
         if not turns:
             raise StageError(f"{path}:{number}", f"a line without {END_OF_TURN}", remedy)
@@ -162,24 +162,30 @@ def _without_duplicate_keys(items: list[tuple[str, Any]]) -> dict[str, Any]:
     return table
 
 
-def _parse(subject: str, text: str) -> Any:
+def parse_json(subject: str, text: str) -> Any:
+    """The value of a JSON text; `subject` is the place that errors name.
+
+    Raises:
+        StageError: it is not JSON, or an object in it has a key twice.
+    """
     try:
         return json.loads(text, object_pairs_hook=_without_duplicate_keys)
     except (ValueError, RecursionError) as error:
         raise StageError(subject, f"not JSON ({error})", "fix that line") from None
 
 
-def _are_texts(value: Any) -> bool:
+def are_texts(value: Any) -> bool:
+    """Whether a value from a JSON text is a list of texts."""
     return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
 def _read_jsonl(path: Path, counts: Counts) -> Iterator[list[str]]:
     """JSON lines: each is a list of turns, or an object with such a list under `turns` or `dialog`."""
-    for number, line in _lines(path, counts):
-        value = _parse(f"{path}:{number}", line)
+    for number, line in lines_of(path, counts):
+        value = parse_json(f"{path}:{number}", line)
         if isinstance(value, dict):
             value = next((value[key] for key in TURN_KEYS if key in value), None)
-        if not _are_texts(value):
+        if not are_texts(value):
             remedy = 'write one dialogue per line: ["turn", "turn"] or {"turns": ["turn", "turn"]}'
             raise StageError(f"{path}:{number}", "not a list of texts", remedy)
         yield value
@@ -191,9 +197,9 @@ def _read_chitchat(path: Path, counts: Counts, joined: bool) -> Iterator[list[st
     Several messages in a row are not one utterance: joined, they read like nothing anybody would say. `joined`: join
     them anyway. Otherwise such a turn becomes empty, so that it is in no pair.
     """
-    text = "\n".join(line.rstrip("\n") for _, line in _lines(path, counts))
+    text = "\n".join(line.rstrip("\n") for _, line in lines_of(path, counts))
     counts["blank_lines"] = 0  # inside a JSON document they mean nothing
-    conversations = _parse(str(path), text)
+    conversations = parse_json(str(path), text)
     remedy = 'it must be {"<id>": {"messages": [[{"text": "..."}, ...], ...]}, ...}'
     if not isinstance(conversations, dict):
         raise StageError(path, "not a JSON object of conversations", remedy)
@@ -202,7 +208,7 @@ def _read_chitchat(path: Path, counts: Counts, joined: bool) -> Iterator[list[st
             turns = [[message["text"] for message in turn] for turn in conversation["messages"]]
         except (TypeError, KeyError):
             turns = [[None]]
-        if not all(_are_texts(turn) for turn in turns):
+        if not all(are_texts(turn) for turn in turns):
             raise StageError(f"{path}: {name}", "not a conversation of this format", remedy)
         many = [sum(bool(message.strip()) for message in turn) > 1 for turn in turns]
         counts["turns_of_several_messages"] += sum(many)
@@ -225,7 +231,7 @@ def _read_parquet(path: Path, counts: Counts) -> Iterator[list[str]]:
     if not table.num_rows:
         raise StageError(path, "no rows", "use a corpus that has dialogues")
     for number, value in enumerate(table.column(column).to_pylist(), start=1):
-        if not _are_texts(value):
+        if not are_texts(value):
             raise StageError(f"{path}: row {number} of {column}", "not a list of texts", "fix that row")
         yield value
 

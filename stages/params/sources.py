@@ -1,15 +1,18 @@
 """The entries of `datasets` and `models` in params.yaml: where files come from; every file must be pinned."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from stages.params.validation import Refused, Strict, redact
 
+Licence = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+-]*$")
+]  # an SPDX identifier, as MIT or CC-BY-NC-SA-4.0
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 NAME = r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?"
@@ -99,21 +102,21 @@ def check_files(source: Source, files: Iterable[tuple[str, SourceFile]], names_a
 
     Args:
         source: where they come from.
-        files: their names and entries.
+        files: their keys in the entry (`files.NAME`) and what stands there.
         names_are_paths: the name of a file without `path` is its path in the source.
 
     Raises:
         Refused: a file is wrong; the error names its key.
     """
-    for name, file in files:
-        _check_pinned(source, f"files.{name}", file)
+    for key, file in files:
+        _check_pinned(source, key, file)
         if source.kind == "pypi":
             if file.path is not None:
-                raise Refused(f"files.{name}.path", "a wheel has no path", "use member for a file inside it")
+                raise Refused(f"{key}.path", "a wheel has no path", "use member for a file inside it")
             if file.member is None:
-                raise Refused(f"files.{name}.member", "missing", "name the file inside the wheel")
+                raise Refused(f"{key}.member", "missing", "name the file inside the wheel")
         elif source.kind in ("hub", "file") and file.path is None and not names_are_paths:
-            raise Refused(f"files.{name}.path", "missing", "name the file inside the source")
+            raise Refused(f"{key}.path", "missing", "name the file inside the source")
 
 
 def _check_pinned(source: Source, key: str, file: SourceFile) -> None:
@@ -122,7 +125,7 @@ def _check_pinned(source: Source, key: str, file: SourceFile) -> None:
             found = f"missing, and revision {source.revision!r} can change"
             raise Refused(f"{key}.sha256", found, "add it (or member_sha256), or use the 40 hex digits of a commit")
     elif file.sha256 is None:
-        how = f"`sha256sum {source.place}/{file.path or key.rpartition('files.')[2]}` prints it"
+        how = f"`sha256sum {source.place}/{file.path or key.removeprefix('files.')}` prints it"
         raise Refused(
             f"{key}.sha256", "missing", "add it" + (f": {how}" if source.kind == "file" else ", so that it is pinned")
         )
@@ -136,6 +139,21 @@ class RowFormatText(Strict):
     end: Annotated[str, Field(min_length=1)]
 
 
+def as_json(row_format: RowFormatText | str) -> dict[str, str] | str:
+    """A row format as it stands in JSON."""
+    return row_format if isinstance(row_format, str) else row_format.model_dump()
+
+
+def _keys(files: Mapping[Any, SourceFile]) -> list[tuple[str, SourceFile]]:
+    return [(f"files.{name}", file) for name, file in files.items()]
+
+
+class ReferencesFile(SourceFile):
+    """The file of further references to the test pairs; stages/pair_extract/references.py says what is in it."""
+
+    source: str | None = None  # None: the corpus's own
+
+
 class Dataset(Strict):
     """A corpus of dialogues."""
 
@@ -143,15 +161,22 @@ class Dataset(Strict):
     source: str
     files: dict[Literal["train", "validation", "test", "all"], SourceFile]
     split: Split | None = None
+    licence: Licence | None = None  # for the card of what is exported
     messages: Literal["one", "joined"] | None = None  # only for chitchat; see params.yaml
+    references: ReferencesFile | None = None
 
     def file_name(self, split: str) -> str:
         """Name of a corpus file in the download stage's folder: its split, with the suffix of the format."""
         return split + SUFFIXES[self.format]
 
+    @property
+    def references_name(self) -> str:
+        """Name of the file of further references in the folder of the download stage."""
+        return "references.jsonl"
+
     @model_validator(mode="after")
     def _pinned_and_split_one_way(self) -> Self:
-        check_files(parse_source(self.source), self.files.items(), names_are_paths=False)
+        check_files(parse_source(self.source), _keys(self.files), names_are_paths=False)
         names = set(self.files)
         if names == {"all"}:
             if self.split is None:
@@ -167,6 +192,16 @@ class Dataset(Strict):
             raise Refused("messages", found, remedy)
         return self
 
+    @model_validator(mode="after")
+    def _references_pinned(self) -> Self:
+        if self.references is not None:
+            try:
+                source = parse_source(self.references.source or self.source)
+            except Refused as refused:
+                raise Refused(f"references.{refused.key}", refused.found, refused.remedy) from None
+            check_files(source, [("references", self.references)], names_are_paths=False)
+        return self
+
 
 class Model(Strict):
     """A pre-trained causal language model: safetensors with its configuration and tokenizer, or one GGUF file."""
@@ -174,11 +209,12 @@ class Model(Strict):
     format: Literal["safetensors", "gguf"]
     source: str
     files: dict[str, SourceFile]
+    licence: Licence | None = None  # for the card of what is exported
     row_format: RowFormatText | Literal["chat-template"]
 
     @model_validator(mode="after")
     def _pinned_and_safe(self) -> Self:
-        check_files(parse_source(self.source), self.files.items(), names_are_paths=True)
+        check_files(parse_source(self.source), _keys(self.files), names_are_paths=True)
         for name, file in self.files.items():
             self._check_name(name, name)
             self._check_name(name, file.member or file.path or name)

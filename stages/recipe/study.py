@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from stages.language_model.base_model import load_base_model, load_tokenizer
 from stages.language_model.device import arithmetic, choose_device, versions
+from stages.language_model.loading import load_base_model, load_tokenizer
 from stages.language_model.row_format import build_row_format
 from stages.methods.decoding import RowLimit
 from stages.methods.registry import build_method

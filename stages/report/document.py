@@ -8,6 +8,7 @@ from itertools import product
 from stages.report import paper
 from stages.report.answers import MIN_PAIRS, Answers
 from stages.report.claims import ALPHA, NEGLIGIBLE, VERDICTS, Claim, Judge
+from stages.report.diagnostics import bleu_tables, diagnostics_tables
 from stages.report.examples import MARK, QUERIES, example_tables
 from stages.report.figures import Picture, rates_figure, scores_figure
 from stages.report.markdown import items, link, plain, value
@@ -27,6 +28,14 @@ DEFINITIONS = (
     "are not, word for word, a turn of the training dialogues; diversity is the share of distinct responses. Both are "
     "as the paper defines them, and neither notices a response without words: empty is the share of those, which "
     "count as novel.",
+    "loops: the share of responses that end in a repeated n-gram; echoes: that repeat their query; unended: that met "
+    "the length limit; exact: that are their reference, word for word, which makes most of BLEU-4 on a corpus that "
+    "leaks (the rules are in stages/score/diagnostics.py). distinct-n: different n-grams over n-grams of all "
+    "responses; EAD: different words over those expected of as many random ones, which does not favour short "
+    "responses; chrF: F-score of character n-grams.",
+    "The paper names no implementation of BLEU. *sentence* and *sentence-smoothed* are means over responses, computed "
+    "by NLTK; *lower-case* is sacrebleu's with case ignored. The BLEU of the other tables fits the paper's ratios "
+    "BLEU-1 : BLEU-2 : BLEU-3 : BLEU-4 at least as well as any of them (the numbers are in stages/score/variants.py).",
     "*unseen* pairs: the test pairs of which neither the query nor the response is, word for word, in the training "
     "regime; *unlike* pairs: those of which neither even resembles one there (the rule is in stages/overlap.py). Two "
     "runs are compared on the pairs that are unseen, or unlike, in both.",
@@ -163,6 +172,8 @@ def add_setting(
         caption = f"Figure {number} ({title}): {what} of all test pairs against the regime.{papers}"
         name = f"figure-{number}-{slug}"
         document.show(name, caption, scores_figure(setting, scores, name))
+    document.add("### What went wrong, and the variety of words", *diagnostics_tables(setting))
+    document.add("### Other kinds of BLEU", *bleu_tables(setting))
     document.add("### Leakage", leakage_table(setting))
     document.add("### Scores of the pairs that the training regime does not give away", *parts_tables(setting))
     if rates:

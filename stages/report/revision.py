@@ -33,6 +33,14 @@ class Revision:
         except (FileNotFoundError, IsADirectoryError, DataIndexError, DvcException):
             return None
 
+    def copy(self, path: str, target: Path) -> bool:
+        """Copy a folder to `target`, which is not there yet; False if it, or a part of it, is not in DVC's cache."""
+        try:
+            self._system.get(path, str(target), recursive=True)
+        except (FileNotFoundError, DataIndexError, DvcException):
+            return False
+        return True
+
     def md5(self, path: str) -> str | None:
         """The hash of a file, or of a folder (ending in `.dir`), as in dvc.lock; None if it does not exist."""
         if not self._system.isdir(path):

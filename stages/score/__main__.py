@@ -7,8 +7,10 @@ from stages.bleu import signature
 from stages.params.schema import load_params
 from stages.plumbing.command import run_stage
 from stages.plumbing.files import check_folder, write_json
-from stages.records import Dialogue, Pair, Response, read_records
+from stages.records import Dialogue, Pair, Response, read_records, read_references
+from stages.score import chrf
 from stages.score.scorer import check_answers, facts, score_all, write_rows
+from stages.score.variety import VOCABULARY
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -23,11 +25,13 @@ def main(arguments: argparse.Namespace) -> None:
 
     every_turn = (turn for each in turns for turn in each.turns)
     scores = {
-        **score_all(train, test, every_turn, [response.response for response in responses], params.seed),
+        **score_all(train, test, every_turn, responses, read_references(arguments.subset), params.seed),
         "protocol": params.protocol,
         "training_pairs": len(train),
         **notes,
         "signature": signature(),
+        "chrf_signature": chrf.signature(),
+        "ead_vocabulary": VOCABULARY,
     }
     write_json(arguments.scores, scores)
     write_rows(arguments.rows, scores)

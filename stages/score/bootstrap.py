@@ -18,20 +18,34 @@ CONFIDENCE = 0.95
 Counts = np.ndarray[tuple[int, int], np.dtype[np.int64]]
 
 
-def sentence_counts(responses: Sequence[str], references: Sequence[str]) -> Counts:
+def sentence_counts(
+    responses: Sequence[str],
+    references: Sequence[str],
+    further: Sequence[Sequence[str]] | None = None,
+    lowercase: bool = False,
+) -> Counts:
     """The counts that BLEU sums over sentences; any part of the corpus and any draw from it can use them.
 
+    Args:
+        responses: N texts.
+        references: N texts, one for each response.
+        further: for each of the N responses any number of further references; None: none.
+        lowercase: case is overlooked.
+
     Returns:
-        [N, 10]: words of the response, words of the reference, matching n-grams of orders 1 to 4, n-grams of the
-        response of orders 1 to 4.
+        [N, 10]: words of the response, words of the reference (of several the one nearest in length), matching n-grams
+        of orders 1 to 4, n-grams of the response of orders 1 to 4.
 
     Raises:
         StageError: the lists differ in length or are empty, or a text has a line break in it.
     """
     check_texts(responses, references)
-    metric = BLEU(force=True, effective_order=True)  # only to silence advice; the counts are the same
+    # effective_order only silences advice; the counts are the same
+    metric = BLEU(force=True, effective_order=True, lowercase=lowercase)
+    others = further if further is not None else [()] * len(responses)
     scores = [
-        metric.sentence_score(response, [reference]) for response, reference in zip(responses, references, strict=True)
+        metric.sentence_score(response, [reference, *more])
+        for response, reference, more in zip(responses, references, others, strict=True)
     ]
     return np.array([[score.sys_len, score.ref_len, *score.counts, *score.totals] for score in scores], dtype=np.int64)
 

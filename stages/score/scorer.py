@@ -3,18 +3,23 @@
 `--scores` is one JSON file. It begins with the paper's six scores, as fractions like in its tables: bleu1 to bleu4,
 novelty, diversity. Then come
 
-- empty (share of responses without a word; the paper's novelty counts them as novel), pairs, bleu4_interval (middle
-  95 % of the bootstrap), mean_words (per response),
+- empty, loops, echoes, unended, exact: shares of the responses that went wrong in one of these ways (diagnostics.py;
+  unended is null where it is not known),
+- distinct1, distinct2, ead: the variety of their words (variety.py); chrf (chrf.py),
+- pairs, bleu4_interval (middle 95 % of the bootstrap), mean_words (per response),
+- several_references: BLEU against the further references too, where the corpus has any (several_references.py),
 - unseen: the same for the pairs of which neither query nor response is in the training regime, word for word,
 - unlike: the same for the pairs of which neither even resembles one there (rule: stages/overlap.py),
 - human and retrieval: the same, with `unseen` and `unlike`, for the references themselves and for the response to the
   most similar training query (retrieval.py): what people, or copying, would score,
+- bleu_variants: BLEU of all test pairs as others compute it (variants.py),
+- references: how many further references there are, and sacrebleu's signature with them,
 - leakage: the shares of the test set that are in the training regime, exactly and nearly,
 - protocol and training_pairs; subset and generation: the facts in those stages' manifests (regime, how many pairs of
-  the corpus, queries cut, ...); signature: what others need to repeat sacrebleu's BLEU.
+  the corpus, queries cut, ...); signature, chrf_signature and ead_vocabulary: what others need to repeat the scores.
 
 A set without pairs has null instead of scores. `--rows` is a folder for `dvc metrics show` with one file per row, each
-with the six scores, empty and pairs: test.json (all test pairs), unseen.json, human.json and retrieval.json.
+with the six scores, empty, loops and pairs: test.json (all test pairs), unseen.json, human.json and retrieval.json.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,54 +28,93 @@ from itertools import compress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from stages.bleu import MAX_ORDER, check_texts
 from stages.overlap import Flags
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import write_json
-from stages.records import Pair, Response
+from stages.records import Pair, References, Response
 from stages.score.bootstrap import Counts, bleu_interval, bleu_of_sums, sentence_counts
+from stages.score.chrf import chrf
+from stages.score.diagnostics import echoes, empty, exact, loops, unended
 from stages.score.leakage import exact_leakage, near_leakage
 from stages.score.retrieval import look_up
-from stages.score.variety import DIGITS, diversity, empty, novelty
+from stages.score.several_references import Counted, Scores, SeveralReferences, several_references
+from stages.score.variants import bleu_variants
+from stages.score.variety import DIGITS, distinct, diversity, expectation_adjusted_distinct, novelty
 
 SIX = (*(f"bleu{order}" for order in range(1, MAX_ORDER + 1)), "novelty", "diversity")
-ROW = (*SIX, "empty", "pairs")
+ROW = (*SIX, "empty", "loops", "pairs")
 
-Scores = dict[str, Any]
+
+@dataclass(frozen=True)
+class Row:
+    """Responses to all N test pairs, and what was counted of them."""
+
+    responses: Sequence[str]
+    unended: Sequence[bool | None]  # [N]: which met the length limit
+    counts: Counts  # [N, 10], of `sentence_counts`
+    several: Counted | None  # the same against several references
 
 
 @dataclass(frozen=True)
 class Scorer:
     """Scores rows of responses, all against the same references and training turns."""
 
-    references: list[str]
+    test: Sequence[Pair]
     turns: frozenset[str]
     seed: int
     parts: dict[str, Flags]  # name of a part of the test set -> its pairs
+    several: SeveralReferences | None = None
 
-    def score(self, responses: Sequence[str], counts: Counts) -> Scores | None:
-        """The scores of N responses with their `sentence_counts` [N, 10]; None if N is 0."""
+    def score(self, row: Row, chosen: Flags) -> Scores | None:
+        """The scores of a row on some of the test pairs, `chosen` [N]; None if there are none."""
+        responses, pairs = list(compress(row.responses, chosen)), list(compress(self.test, chosen))
         if not responses:
             return None
+        queries, references = [pair.query for pair in pairs], [pair.response for pair in pairs]
+        counts = row.counts[chosen]
         sums = counts.sum(axis=0).tolist()
-        values = [bleu_of_sums(sums, order) for order in range(1, MAX_ORDER + 1)]
-        values += [novelty(responses, self.turns), diversity(responses)]
+        values = {f"bleu{order}": bleu_of_sums(sums, order) for order in range(1, MAX_ORDER + 1)} | {
+            "novelty": novelty(responses, self.turns),
+            "diversity": diversity(responses),
+            "empty": empty(responses),
+            "loops": loops(responses),
+            "echoes": echoes(queries, responses),
+            "unended": unended(list(compress(row.unended, chosen))),
+            "exact": exact(references, responses),
+            "distinct1": distinct(responses, 1),
+            "distinct2": distinct(responses, 2),
+            "ead": expectation_adjusted_distinct(responses),
+            "chrf": chrf(responses, references),
+        }
         low, high = bleu_interval(counts, self.seed)
         return {
-            **{name: round(value, DIGITS) for name, value in zip(SIX, values, strict=True)},
-            "empty": round(empty(responses), DIGITS),
+            **{name: None if value is None else round(value, DIGITS) for name, value in values.items()},
             "pairs": len(responses),
             "bleu4_interval": [round(low, DIGITS), round(high, DIGITS)],
             "mean_words": round(sum(len(response.split()) for response in responses) / len(responses), DIGITS),
+            **({"several_references": row.several.scores(chosen, self.seed)} if row.several else {}),
         }
 
-    def row(self, responses: Sequence[str]) -> Scores:
+    def row(self, responses: Sequence[str], unended: Sequence[bool | None] | None = None) -> Scores:
         """The scores of the responses to all test pairs; the scores of each part are under its name."""
-        counts = sentence_counts(responses, self.references)
-        scores = self.score(responses, counts) or {}
-        for name, chosen in self.parts.items():
-            scores[name] = self.score(list(compress(responses, chosen)), counts[chosen])
-        return scores
+        several = self.several.count(responses) if self.several else None
+        return self._with_parts(responses, unended, several)
+
+    def human(self) -> Scores:
+        """The scores of the references themselves, with those of each part."""
+        several = self.several.count_own() if self.several else None
+        return self._with_parts([pair.response for pair in self.test], None, several)
+
+    def _with_parts(
+        self, responses: Sequence[str], unended: Sequence[bool | None] | None, several: Counted | None
+    ) -> Scores:
+        counts = sentence_counts(responses, [pair.response for pair in self.test])
+        row = Row(responses, unended or [None] * len(responses), counts, several)
+        scores = self.score(row, np.ones(len(responses), dtype=np.bool_)) or {}
+        return scores | {name: self.score(row, chosen) for name, chosen in self.parts.items()}
 
 
 def check_answers(path: Path, responses: Sequence[Response], test: Sequence[Pair]) -> None:
@@ -103,17 +147,30 @@ def write_rows(folder: Path, scores: Scores) -> None:
 
 
 def score_all(
-    train: Sequence[Pair], test: Sequence[Pair], turns: Iterable[str], responses: Sequence[str], seed: int
+    train: Sequence[Pair],
+    test: Sequence[Pair],
+    turns: Iterable[str],
+    responses: Sequence[Response],
+    references: Sequence[References],
+    seed: int,
 ) -> Scores:
     """The scores of the responses, of the references and of the lookup, and how much of the test set leaks."""
     exact, near = exact_leakage(train, test), near_leakage(train, test)
-    references = [pair.response for pair in test]
-    scorer = Scorer(references, frozenset(turns), seed, {"unseen": exact.unseen, "unlike": near.unseen})
+    several = several_references(test, references)
+    scorer = Scorer(test, frozenset(turns), seed, {"unseen": exact.unseen, "unlike": near.unseen}, several)
     shares = {"exact": exact.shares(), "near": near.shares()}
+    own = [pair.response for pair in test]
+    rows = {
+        "test": [each.response for each in responses],
+        "human": own,
+        "retrieval": look_up(train, [pair.query for pair in test]),
+    }
     return {
-        **scorer.row(responses),
-        "human": scorer.row(references),
-        "retrieval": scorer.row(look_up(train, [pair.query for pair in test])),
+        **scorer.row(rows["test"], [each.unended for each in responses]),
+        "human": scorer.human(),
+        "retrieval": scorer.row(rows["retrieval"]),
+        "bleu_variants": bleu_variants(rows, own),
+        **({"references": several.facts()} if several else {}),
         "leakage": {
             kind: {name: round(share, DIGITS) for name, share in each.items()} for kind, each in shares.items()
         },

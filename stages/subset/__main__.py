@@ -1,7 +1,8 @@
 """Choose the data regime: a seeded, nested part of the training dialogues. The protocol decides validation and test.
 
-Writes {train,validation,test}.jsonl (one Pair per line) and turns.jsonl (the turns of the chosen training dialogues).
-The report says how much was chosen out of how much. The manifest has it too, and the stage score reads it there.
+Writes {train,validation,test}.jsonl (one Pair per line), turns.jsonl (the turns of the chosen training dialogues) and,
+if there are any, references.jsonl (the further references of the chosen test pairs). The report says how much was
+chosen out of how much. The manifest has it too, and the stage score reads it there.
 """
 
 import argparse
@@ -10,7 +11,7 @@ from pathlib import Path
 from stages.params.schema import load_params
 from stages.plumbing.command import run_stage
 from stages.plumbing.files import check_folder, output_folder, write_json
-from stages.records import SPLITS, Dialogue, Pair, read_records, write_records
+from stages.records import SPLITS, Dialogue, Pair, read_records, read_references, write_records
 from stages.subset.regime import choose
 
 
@@ -19,7 +20,8 @@ def main(arguments: argparse.Namespace) -> None:
     params = load_params()
     check_folder(arguments.pairs)
     pairs = {split: read_records(arguments.pairs / f"{split}.jsonl", Pair) for split in SPLITS}
-    chosen, report = choose(pairs, read_records(arguments.pairs / "turns.jsonl", Dialogue), params)
+    dialogues = read_records(arguments.pairs / "turns.jsonl", Dialogue)
+    chosen, report = choose(pairs, dialogues, read_references(arguments.pairs), params)
     with output_folder(arguments.subset, **report) as folder:
         for name, records in chosen.items():
             write_records(folder / f"{name}.jsonl", records)

@@ -9,9 +9,9 @@ from typing import Any
 from stages.overlap import overlapping
 from stages.params.schema import Params
 from stages.plumbing.errors import StageError
-from stages.records import SPLITS, Dialogue, Pair
+from stages.records import SPLITS, Dialogue, Pair, References
 
-Chosen = dict[str, list[Pair] | list[Dialogue]]  # name of a file to write -> its records
+Chosen = dict[str, list[Pair] | list[Dialogue] | list[References]]  # name of a file to write -> its records
 
 
 def rank(seed: int, name: str) -> str:
@@ -70,7 +70,15 @@ def without_overlap(candidates: list[Pair], held_out: list[Pair], regime: float)
     return kept, dropped
 
 
-def choose(pairs: dict[str, list[Pair]], dialogues: list[Dialogue], params: Params) -> tuple[Chosen, dict[str, Any]]:
+def references_of(pairs: list[Pair], references: list[References]) -> list[References]:
+    """The further references of some pairs."""
+    places = {(pair.dialogue, pair.position) for pair in pairs}
+    return [each for each in references if (each.dialogue, each.position) in places]
+
+
+def choose(
+    pairs: dict[str, list[Pair]], dialogues: list[Dialogue], references: list[References], params: Params
+) -> tuple[Chosen, dict[str, Any]]:
     """The records of each file to write, and the report."""
     data, seed = params.chosen_protocol.data, params.seed
     names, whole = choose_dialogues(pairs["train"], data.train_dialogues, params.regime, seed)
@@ -79,12 +87,15 @@ def choose(pairs: dict[str, list[Pair]], dialogues: list[Dialogue], params: Para
     if params.drop_overlap:  # with all validation and test pairs, even if the protocol uses only some of them
         train, dropped = without_overlap(train, pairs["validation"] + pairs["test"], params.regime)
     turns = remaining_turns(dialogues, train, dropped)
+    test = choose_pairs(pairs["test"], data.test_pairs, seed)
     chosen: Chosen = {
         "train": train,
         "validation": choose_pairs(pairs["validation"], data.validation_pairs, seed),
-        "test": choose_pairs(pairs["test"], data.test_pairs, seed),
+        "test": test,
         "turns": turns,
     }
+    if further := references_of(test, references):
+        chosen["references"] = further
     report: dict[str, Any] = {"regime": params.regime, "drop_overlap": params.drop_overlap}
     report |= {split: {"pairs": len(chosen[split]), "pairs_of_corpus": len(pairs[split])} for split in SPLITS}
     report["train"] |= {

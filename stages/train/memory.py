@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM
 
-from stages.language_model.base_model import Weights, load_config
+from stages.language_model.base_model import Weights
 from stages.language_model.device import arithmetic, choose_device, free_memory
+from stages.language_model.loading import load_config
 from stages.methods.method import Method
 from stages.params.schema import Params
 from stages.plumbing.errors import StageError

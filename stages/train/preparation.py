@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stages.language_model.base_model import check_row_length, load_base_model, load_config
 from stages.language_model.device import arithmetic, choose_device
+from stages.language_model.loading import check_row_length, load_base_model, load_config
 from stages.methods.method import Method
 from stages.methods.registry import METHODS, build_method
 from stages.params.methods import Dynamic

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from stages.params.schema import Params
+from stages.params.sources import as_json
 from stages.train.search import range_end
 from stages.train.trials import Trial
 from stages.train.unit import Outcome
@@ -57,7 +58,7 @@ def describe(params: Params, base_hash: str, best: Trial, end: str | None, outco
         "seed": params.seed,
         "training": protocol.training.model_dump(),
         "lengths": protocol.lengths.model_dump(),
-        "row_format": params.model_dump()["models"][params.model]["row_format"],
+        "row_format": as_json(params.chosen_model.row_format),
         "environment": outcome.environment_of(best),
         "environments": outcome.environments(),
     }

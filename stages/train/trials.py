@@ -8,7 +8,7 @@ Fine-tuning shares nothing: its trials come one at a time, through the same code
 
 import math
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -18,11 +18,12 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from stages.language_model.base_model import Weights
-from stages.methods.method import EMBEDDINGS, Method
+from stages.methods.method import Method
 from stages.methods.row_layout import join
 from stages.params.schema import Training
 from stages.plumbing.errors import is_out_of_memory
 from stages.train.batches import Batch
+from stages.train.rates import rate_factor, scheduled
 
 CPU = torch.device("cpu")
 Status = Literal["running", "finished", "diverged"]
@@ -114,23 +115,6 @@ def new_trial(
             groups, lr=learning_rate, weight_decay=training.weight_decay, fused=device.type != "mps"
         )
     return Trial(index, learning_rate, weights, optimizer)
-
-
-def rate_factor(name: str, names: Collection[str], training: Training) -> float:
-    """Of the trial's learning rate for one of its tensors: E beside a prompt or a controller learns more slowly.
-
-    A prompt starts far from where it ends, E as pre-trained: one rate for both is too low for the one or too high for
-    the other (our choice; metrics/recipe.md has the measurement).
-    """
-    return training.embeddings_rate if name == EMBEDDINGS and len(names) > 1 else 1.0
-
-
-def scheduled(step: int, last_step: int, training: Training) -> float:
-    """Of the learning rate at a step from 1 to `last_step`: linear warm-up, then constant or falling to zero."""
-    warm = min(1.0, step / training.warmup_steps) if training.warmup_steps else 1.0
-    if training.schedule == "constant":
-        return warm
-    return min(warm, (last_step - step + 1) / max(1, last_step - training.warmup_steps))
 
 
 def response_targets(batch: Batch) -> Tensor:

@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from stages.language_model.base_model import load_tokenizer
 from stages.language_model.device import versions
+from stages.language_model.loading import load_tokenizer
 from stages.language_model.row_format import RowFormat, build_row_format
 from stages.methods.decoding import RowLimit
 from stages.params.schema import Params

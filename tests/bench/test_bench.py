@@ -18,9 +18,9 @@ from stages.bench import __main__ as bench
 from stages.bench import clock, data, measure, products, table, trainer, training
 from stages.bench.decoding import batch_sizes, generate
 from stages.bench.trainer import lay_out, load_plain_model, same_module, trainer_rate
-from stages.language_model.base_model import load_base_model
 from stages.language_model.cpu_linear import use_onednn
 from stages.language_model.encoding import EncodedPair
+from stages.language_model.loading import load_base_model
 from stages.methods.decoding import greedy
 from stages.methods.method import Method
 from stages.methods.trained_method import write_trained

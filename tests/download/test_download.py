@@ -68,6 +68,22 @@ def test_both_outputs_are_copies_with_a_manifest_and_nothing_else(
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["dialogues", "model"]
 
 
+def test_further_references_arrive_beside_the_corpus_from_its_folder_or_from_their_own(
+    tmp_path: Path, params: dict[str, Any]
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    for folder, more in (("corpus", {}), ("elsewhere", {"source": f"file:{tmp_path / 'elsewhere'}"})):
+        content = f'{{"query": "{folder}", "references": []}}\n'.encode()
+        (tmp_path / folder / "more.json").write_bytes(content)
+        params["datasets"]["x"]["references"] = {"path": "more.json", "sha256": sha256(content), **more}
+        done = download(tmp_path, params)
+        assert done.returncode == 0, done.stderr
+        assert set(contents(tmp_path / "data/dialogues")) == {"all.jsonl", "references.jsonl", "manifest.json"}
+        assert (tmp_path / "data/dialogues/references.jsonl").read_bytes() == content
+    params["datasets"]["x"]["references"]["sha256"] = "0" * 64
+    assert last_line(download(tmp_path, params)).startswith("ERROR download: datasets.x.references.sha256: ")
+
+
 def test_if_one_fails_neither_output_changes(tmp_path: Path, params: dict[str, Any], weights: Path) -> None:
     assert download(tmp_path, params).returncode == 0
     before = contents(tmp_path / "data")

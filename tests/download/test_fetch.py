@@ -196,7 +196,7 @@ def test_a_member_that_is_not_there_or_there_twice_is_named_with_the_files(tmp_p
 def fetch(source: str, tmp_path: Path, path: str | None = None, **entry: str) -> bytes:
     target = tmp_path / "fetched"
     scratch = Path(tempfile.mkdtemp(dir=tmp_path))
-    Fetcher("models.x", source, scratch).fetch("name", SourceFile(path=path, **entry), path, target)
+    Fetcher("models.x", source, scratch).fetch("files.name", SourceFile(path=path, **entry), path, target)
     return target.read_bytes()
 
 
@@ -237,7 +237,7 @@ def test_a_full_disk_is_said_of_the_file_that_was_written(member: str | None, tm
     target.symlink_to("/dev/full")
     file = SourceFile(member=member, sha256=sha256(GOOD["zip"]))
     with pytest.raises(OSError, match="No space left") as caught:
-        Fetcher("models.x", f"file:{tmp_path}", tmp_path / "scratch").fetch("name", file, "data.zip", target)
+        Fetcher("models.x", f"file:{tmp_path}", tmp_path / "scratch").fetch("files.name", file, "data.zip", target)
     assert describe(caught.value).startswith(f"{target}: no space left on the device; ")
 
 

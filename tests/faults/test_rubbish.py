@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from stages.language_model.base_model import load_tokenizer
 from stages.language_model.encoding import encode_pairs
+from stages.language_model.loading import load_tokenizer
 from stages.records import Pair
 from tests.faults.pipeline import STAGES, Undisturbed, results
 from tests.models import LONG, end_of_text_format

@@ -7,11 +7,16 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
-from stages.language_model.base_model import check_row_length, load_base_model, load_tokenizer
+from stages.language_model.base_model import BaseModel
+from stages.language_model.loading import check_row_length, load_base_model, load_config, load_tokenizer
+from stages.methods.registry import build_method
 from stages.plumbing.errors import StageError
-from tests.models import base_model
+from stages.train.batches import collate
+from stages.train.trials import TrialsPerPass, new_trial, train_step
+from tests.models import SETTINGS, TRAINING, base_model, model_folder, pairs, weights
 from tests.tiny import tiny_model
 
 CPU = torch.device("cpu")
@@ -51,7 +56,7 @@ def test_logits_that_are_more_than_the_output_layer_s_are_refused(tmp_path: Path
     }
     config = Gemma2Config(vocab_size=50, num_key_value_heads=1, final_logit_softcapping=0.1, **sizes)
     Gemma2ForCausalLM(config).save_pretrained(tmp_path / "capped")
-    with pytest.raises(StageError, match="does more to its logits"):
+    with pytest.raises(StageError, match="does more to its embeddings or logits"):
         load_base_model(tmp_path / "capped", CPU, torch.float32)
 
 
@@ -75,6 +80,90 @@ def test_weights_that_lack_a_tensor_are_refused_and_not_made_up(tmp_path: Path) 
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(StageError, match=r"lack transformer\.h\.1\.mlp\.c_fc\.weight"):
         load_base_model(folder, CPU, torch.float32)
+
+
+def with_output_layer(folder: Path, difference: float, shards: bool) -> Path:
+    """A tied model that stores an output layer too, in the same file or in one of its own."""
+    path = tiny_model(folder) / "model.safetensors"
+    tensors = load_file(path)
+    parts = {"one": tensors, "two": {"lm_head.weight": tensors["transformer.wte.weight"] + difference}}
+    if shards:
+        path.unlink()
+        for name, part in parts.items():
+            save_file(part, folder / f"{name}.safetensors", metadata={"format": "pt"})
+        places = {key: f"{name}.safetensors" for name, part in parts.items() for key in part}
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    else:
+        save_file(parts["one"] | parts["two"], path, metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize("shards", [False, True])
+def test_an_output_layer_that_differs_from_the_embeddings_it_is_tied_to_is_refused(
+    tmp_path: Path, shards: bool
+) -> None:
+    assert load_base_model(with_output_layer(tmp_path / "equal", 0.0, shards), CPU, torch.float32).tied
+    for dtype in (torch.float32, torch.bfloat16):
+        with pytest.raises(StageError, match=r"other: its lm_head\.weight differs from the word embeddings.*; use "):
+            load_base_model(with_output_layer(tmp_path / "other", 0.01, shards), CPU, dtype)
+
+
+@pytest.mark.parametrize("name", ["fine-tune", "embeddings", "soft", "dynamic"])
+def test_the_row_of_end_of_text_is_trained_as_an_input_though_it_is_the_padding_s_too(
+    tmp_path: Path, name: str
+) -> None:
+    folder = tiny_model(tmp_path / "padded", "llama", tied=False)  # tied, the output layer would train this row
+    config = json.loads((folder / "config.json").read_text())
+    end = config["eos_token_id"]
+    (folder / "config.json").write_text(json.dumps(config | {"pad_token_id": end}))
+    one = build_method(load_base_model(folder, CPU, torch.float32), SETTINGS[name])
+    trial = new_trial(weights(one), 0, 1e-2, TRAINING)
+    (row,) = (value for key, value in trial.weights.items() if key.endswith(("embeddings", "embed_tokens.weight")))
+    before = row.detach().clone()
+    train_step(one, [trial], collate(pairs(2, end=end)), TRAINING, TrialsPerPass(1), dropout_seed=0)
+    assert not torch.equal(row[end], before[end])
+
+
+def test_a_model_of_more_than_text_is_refused_by_its_configuration(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "gemma3"}')
+    with pytest.raises(StageError, match=f"^{tmp_path}: gemma3 is no model of text alone; "):
+        load_config(tmp_path)
+
+
+HIDDEN = BaseModel.hidden
+
+
+def without_positions(base: BaseModel, embedded: Tensor, *others: Any) -> Tensor:
+    return HIDDEN(base, embedded, None, *others[1:])
+
+
+def without_gradient(base: BaseModel, embedded: Tensor, *others: Any) -> Tensor:
+    return HIDDEN(base, embedded, *others).detach() + 0 * embedded
+
+
+@pytest.mark.parametrize(
+    ("hidden", "found"),
+    [
+        (without_positions, "computes something else with a cache of keys and values"),
+        (without_gradient, "passes no gradient on to its word embeddings"),
+    ],
+)
+def test_a_model_that_computes_something_else_while_it_trains_or_decodes_is_refused(
+    monkeypatch: pytest.MonkeyPatch, hidden: Any, found: str
+) -> None:
+    folder = model_folder("gpt2", True)
+    for dtype in (torch.float32, torch.bfloat16):
+        assert load_base_model(folder, CPU, dtype)
+    monkeypatch.setattr(BaseModel, "hidden", hidden)
+    for dtype in (torch.float32, torch.bfloat16):
+        with pytest.raises(StageError, match=f"^{folder}: GPT2LMHeadModel {found}; use "):
+            load_base_model(folder, CPU, dtype)
+
+
+def test_what_is_tried_at_load_leaves_the_weights_as_they_are() -> None:
+    stored = load_file(model_folder("llama", False) / "model.safetensors")
+    for name, value in base_model("llama", False).model.state_dict().items():
+        assert torch.equal(value, stored[name]), name
 
 
 def test_a_tokenizer_without_end_of_text_is_refused(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from stages.language_model.base_model import load_tokenizer
 from stages.language_model.encoding import encode_pairs, to_text
+from stages.language_model.loading import load_tokenizer
 from stages.methods.row_layout import join
 from stages.params.schema import Lengths
 from stages.records import Pair

@@ -45,7 +45,7 @@ def test_a_row_is_the_format_filled_in(tokenizer: PreTrainedTokenizerFast) -> No
 def test_the_tokens_of_a_text_are_those_that_it_has_in_the_whole_row(tokenizer: PreTrainedTokenizerFast) -> None:
     """A space in the format belongs to the word after it, as in the model's training texts."""
     row_format = built(tokenizer, TURNS)
-    (query,) = encode_queries(["the weather"], tokenizer, row_format, LONG)
+    (query,), _ = encode_queries(["the weather"], tokenizer, row_format, LONG)
     assert query == tokenizer("A: the weather\nB:", add_special_tokens=False)["input_ids"]
 
 

@@ -12,7 +12,7 @@ from stages.download.fetch import fetch_dialogues
 from stages.pair_extract.pairs import pairs_of
 from stages.params.schema import Pairs, parse_params
 from stages.plumbing.files import check_folder, output_folder, sha256_of
-from stages.records import Dialogue, Pair, read_records
+from stages.records import Dialogue, Pair, References, read_records
 from tests.helpers_data import ROOT, Done, last_line, run_module, shipped, write_params
 from tests.tiny import tiny_dialogues, write_jsonl
 
@@ -83,13 +83,17 @@ def extract(folder: Path, **variables: str) -> Done:
     return run_module("stages.pair_extract", folder, ARGUMENTS, **variables)
 
 
-def jsonl_project(folder: Path, corpus: list[list[str]], stride: int = 2) -> None:
+def jsonl_project(folder: Path, corpus: list[list[str]], stride: int = 2, references: str | None = None) -> None:
     folder.mkdir(exist_ok=True)
+    split = {"validation": 5, "test": 5, "seed": 0}
+    dataset: dict[str, Any] = {"format": "jsonl", "source": "file:x", "split": split}
     with output_folder(folder / "dialogues") as dialogues:
         path = write_jsonl(dialogues / "all.jsonl", corpus)
-        files = pinned({"all": path})
-    split = {"validation": 5, "test": 5, "seed": 0}
-    prepare(folder, {"format": "jsonl", "source": "file:x", "files": files, "split": split}, stride)
+        dataset["files"] = pinned({"all": path})
+        if references is not None:
+            (dialogues / "references.jsonl").write_text(references, encoding="utf-8")
+            dataset["references"] = pinned({"r": dialogues / "references.jsonl"})["r"]
+    prepare(folder, dataset, stride)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -112,6 +116,27 @@ def test_the_stage_writes_pairs_the_training_turns_and_a_report(stride: int, tmp
     assert {pair.dialogue for pair in read_records(tmp_path / "pairs/train.jsonl", Pair)} == {t.dialogue for t in turns}
     assert all(turn for each in turns for turn in each.turns)
     assert sum(report[split]["pairs_skipped_for_empty_turn"] for split in SPLITS) == (1 if stride == 2 else 2)
+
+
+def test_further_references_of_test_pairs_are_written_and_reported(tmp_path: Path) -> None:
+    jsonl_project(tmp_path, tiny_dialogues(30))
+    assert extract(tmp_path).returncode == 0
+    assert not (tmp_path / "pairs/references.jsonl").exists()
+    assert "references" not in json.loads((tmp_path / "metrics/pairs.json").read_bytes())
+    pair = read_records(tmp_path / "pairs/test.jsonl", Pair)[-1]
+    lines = [
+        {"dialogue": pair.dialogue, "position": pair.position, "references": ["So it is .", pair.response]},
+        {"query": "nobody asked this", "references": ["no"]},
+    ]
+    jsonl_project(tmp_path, tiny_dialogues(30), references="".join(json.dumps(line) + "\n" for line in lines))
+    done = extract(tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = read_records(tmp_path / "pairs/references.jsonl", References)
+    assert found == [References(pair.dialogue, pair.position, ["So it is ."])]
+    report = json.loads((tmp_path / "metrics/pairs.json").read_bytes())["references"]
+    assert (report["lines"], report["pairs"], report["references"]) == (2, 1, 1)
+    assert (report["unmatched"]["first"], report["duplicate"]["references"]) == (["line 2"], 1)
+    assert "1 further references for 1 test pairs; not used: 1 unmatched" in done.stdout
 
 
 def test_a_shuffled_corpus_and_another_hash_seed_give_the_same_bytes(tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ def test_the_shipped_file_is_accepted_and_its_switches_choose() -> None:
 PAPER = "protocols/paper/training"
 GPT2 = "models/gpt2"
 CHITCHAT = "datasets/chitchat"
+REFERENCES = "datasets/dailydialog-files/references"
 REFUSED: list[tuple[Change, str]] = [
     (put("modle", "x"), "modle: unknown key; did you mean 'model'? allowed: dataset, model, method, "),
     (put("methods/soft/promt", 1), "methods.soft.promt: unknown key; did you mean 'prompt_tokens'? allowed: kind, "),
@@ -128,6 +129,19 @@ REFUSED: list[tuple[Change, str]] = [
     (drop("datasets/dailydialog/files/test/member"), "datasets.dailydialog.files.test.member_sha256: there is no"),
     (drop("datasets/dailydialog/files/test"), "datasets.dailydialog.files: found train, validation; it must be train"),
     (put("datasets/dailydialog/split", {"validation": 1, "test": 1, "seed": 0}), "datasets.dailydialog.split: the"),
+    # further references
+    (put(REFERENCES, {"path": "r.jsonl"}), "datasets.dailydialog-files.references.sha256: missing; add it: `sha256sum"),
+    (put(REFERENCES, {"sha256": "0" * 64}), "datasets.dailydialog-files.references.path: missing; name the file"),
+    (
+        put(REFERENCES, {"source": "hub:a/b@main", "path": "r.jsonl"}),
+        "datasets.dailydialog-files.references.sha256: missing, and revision 'main' can move",
+    ),
+    (
+        put(REFERENCES, {"source": "ftp:x", "sha256": "0" * 64}),
+        "datasets.dailydialog-files.references.source: found 'ftp:x'; it must be one of",
+    ),
+    (put(REFERENCES, {"file": "x"}), "datasets.dailydialog-files.references.file: unknown key; "),
+    (put(REFERENCES, []), "datasets.dailydialog-files.references: found an empty list; it must be a table"),
     # paths
     (
         put(f"{CHITCHAT}/files/all/member", "../x"),
@@ -162,6 +176,16 @@ REFUSED: list[tuple[Change, str]] = [
 @pytest.mark.parametrize(("change", "expected"), REFUSED)
 def test_a_value_is_refused_with_its_key_what_was_found_and_what_is_allowed(change: Change, expected: str) -> None:
     assert refusal(change).startswith(expected)
+
+
+def test_further_references_come_from_the_corpuss_source_or_from_one_of_their_own() -> None:
+    params = shipped()
+    entry = {"path": "r.jsonl", "sha256": "0" * 64}
+    for more in ({}, {"source": None}, {"source": f"hub:a/b@{'a' * 40}"}):
+        put(REFERENCES, entry | more)(params)
+        references = parse_params(params).datasets["dailydialog-files"].references
+        assert references is not None
+        assert references.source == more.get("source")
 
 
 @pytest.mark.parametrize("name", ["../config.json", "a/config.json", "/config.json", "", ".."])

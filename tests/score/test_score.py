@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from stages.plumbing.errors import StageError
-from stages.records import Dialogue, Pair
+from stages.plumbing.files import output_folder
+from stages.records import Dialogue, Pair, References
 from stages.score.__main__ import main
 from stages.score.scorer import ROW, SIX
-from tests.helpers_scores import dailydialog, needs_dailydialog, write_responses, write_subset
+from tests.helpers_scores import ROOT, dailydialog, needs_dailydialog, write_responses, write_subset
 
-ROOT = Path(__file__).resolve().parents[2]
 TURNS = [
     Dialogue("t1", ["How are you today ?", "I am fine , thank you .", "And you ?", "Not too bad ."]),
     Dialogue("t2", ["Where is the bank ?", "It is just over there , sir .", "Thank you !"]),
@@ -54,9 +54,16 @@ def run(place: Path) -> dict[str, Any]:
     return {**scores, "rows": rows}
 
 
-def score(place: Path, test: Sequence[Pair] = TEST, responses: Sequence[str] = RESPONSES) -> dict[str, Any]:
-    write_subset(place / "subset", TRAIN, test, TURNS, regime=50.0, test={"pairs": 4, "pairs_of_corpus": 9})
-    write_responses(place / "responses", test, responses, cut_queries=3)
+def score(
+    place: Path,
+    test: Sequence[Pair] = TEST,
+    responses: Sequence[str] = RESPONSES,
+    references: Sequence[References] = (),
+    unended: Sequence[bool] | None = None,
+) -> dict[str, Any]:
+    facts: dict[str, Any] = {"regime": 50.0, "test": {"pairs": 4, "pairs_of_corpus": 9}}
+    write_subset(place / "subset", TRAIN, test, TURNS, references, **facts)
+    write_responses(place / "responses", test, responses, unended, cut_queries=3)
     return run(place)
 
 
@@ -101,6 +108,70 @@ def test_what_the_scores_depend_on_stands_beside_them(place: Path) -> None:
     assert scores["empty"] == scores["rows"]["test"]["empty"] == 0.25
     assert scores["subset"] == {"regime": 50.0, "test": {"pairs": 4, "pairs_of_corpus": 9}}
     assert scores["mean_words"] == (0 + 5 + 5 + 7) / 4
+
+
+def test_what_went_wrong_with_the_responses_stands_beside_their_scores(place: Path) -> None:
+    wrong = ["How are you today ?", "I am . I am . I am .", "", "No , I have two cats ."]
+    scores = score(place, responses=wrong, unended=[False, True, False, False])
+    shares = {"empty": 0.25, "loops": 0.25, "echoes": 0.25, "unended": 0.25, "exact": 0.25}
+    assert {name: scores[name] for name in shares} == shares
+    assert {name: scores["unseen"][name] for name in shares} == shares | {"loops": 0.0, "echoes": 0.0} | {
+        "empty": 0.5,
+        "exact": 0.5,
+        "unended": 0.0,
+    }
+    assert (scores["human"]["exact"], scores["human"]["unended"]) == (1.0, None)
+    assert scores["retrieval"]["exact"] == 0.25  # the pair that stands in training
+
+
+def test_responses_of_before_the_length_limit_was_recorded_can_be_scored(place: Path) -> None:
+    score(place)
+    path = place / "responses/responses.jsonl"
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert all(line.pop("unended", 0) is None for line in lines)
+    with output_folder(place / "responses", cut_queries=3) as folder:
+        (folder / "responses.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    assert run(place)["unended"] is None
+
+
+def test_the_variety_of_words_and_chrf_stand_in_every_row(place: Path) -> None:
+    scores = score(place)
+    for row in (scores, scores["unseen"], scores["human"], scores["retrieval"]["unlike"]):
+        assert all(0 < row[name] < 1.001 for name in ("distinct1", "distinct2", "ead", "chrf"))
+    assert scores["distinct1"] == round(13 / 24, 6)  # 24 words, of which 13 differ
+    assert scores["human"]["chrf"] == 1.0
+    assert scores["chrf_signature"].startswith("nrefs:1|case:mixed|eff:yes|nc:6")
+    assert scores["ead_vocabulary"] == 50_257
+
+
+def test_bleu_as_others_compute_it_stands_beside_with_its_label(place: Path) -> None:
+    variants = score(place)["bleu_variants"]
+    assert set(variants) == {"sentence", "sentence-smoothed", "lower-case"}
+    for each in variants.values():
+        assert list(each) == ["label", "test", "human", "retrieval"]
+    assert variants["lower-case"]["human"] == dict.fromkeys(SIX[:4], 1.0)
+
+
+def test_further_references_give_every_row_a_second_bleu(place: Path) -> None:
+    plain = score(place)
+    assert "references" not in plain
+    assert "several_references" not in plain["human"]
+    references = [References("e1", 2, ["I am very well ."]), References("e2", 2, ["No .", "I am fine , thank you !"])]
+    scores = score(place, references=references)
+    assert scores["references"]["pairs"] == 2
+    assert scores["references"]["further"] == 3
+    for row in (scores, scores["human"], scores["retrieval"]):
+        assert row["several_references"]["pairs"] == (2 if row is scores["human"] else 4)
+        assert row["unseen"]["several_references"]["pairs"] == (1 if row is scores["human"] else 2)
+    assert scores["several_references"]["bleu4"] > scores["bleu4"]
+    assert scores["human"]["several_references"]["bleu1"] < 1.0
+    without = {key: value for key, value in scores.items() if key not in ("references", "several_references")}
+    for row in ("human", "retrieval", "unseen", "unlike"):
+        without[row] = json.loads(json.dumps(scores[row]))
+    for row in (without["human"], without["retrieval"], without):
+        for part in (row, row["unseen"], row["unlike"]):
+            part.pop("several_references", None)
+    assert without == plain, "all else is as it was"
 
 
 def test_the_seed_of_the_interval_is_that_of_the_parameters(place: Path) -> None:
@@ -185,6 +256,8 @@ def test_the_figures_of_dailydialog(place: Path) -> None:
     write_responses(place / "responses", test, [each.response for each in test])
     scores = run(place)
     assert (scores["training_pairs"], scores["pairs"], scores["unseen"]["pairs"]) == (41637, 3700, 2458)
+    assert scores["retrieval"]["exact"] == pytest.approx(0.1822, abs=5e-5)  # most of its BLEU-4
+    assert (scores["human"]["loops"], scores["human"]["echoes"]) == pytest.approx((0.0, 0.0014), abs=5e-5)
     assert scores["novelty"] == scores["human"]["novelty"] == 0.73
     assert scores["leakage"]["exact"] == pytest.approx({"queries": 0.241, "responses": 0.259, "pairs": 0.158}, abs=5e-4)
     assert scores["leakage"]["near"] == pytest.approx({"queries": 0.380, "responses": 0.380, "pairs": 0.279}, abs=5e-4)

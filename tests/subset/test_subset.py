@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from stages.plumbing.files import check_folder, output_folder
-from stages.records import Dialogue, Pair, read_records, write_records
+from stages.records import Dialogue, Pair, References, read_records, write_records
 from stages.subset.regime import choose_dialogues, choose_pairs, regime_size, remaining_turns
 from tests.helpers_data import Done, last_line, run_module, shipped, write_params
 from tests.tiny import tiny_dialogues
@@ -77,7 +77,7 @@ def test_the_turns_of_dropped_pairs_go_unless_a_kept_pair_has_them() -> None:
 # --- the stage -----------------------------------------------------------------------------------------------------
 
 
-def prepare(folder: Path, splits: dict[str, Sequence[Sequence[str]]]) -> None:
+def prepare(folder: Path, splits: dict[str, Sequence[Sequence[str]]], references: Sequence[References] = ()) -> None:
     """Make a `pairs/` folder as the pair-extract stage writes it, with stride 2."""
     with output_folder(folder / "pairs") as pairs:
         for split, corpus in splits.items():
@@ -89,6 +89,8 @@ def prepare(folder: Path, splits: dict[str, Sequence[Sequence[str]]]) -> None:
             write_records(pairs / f"{split}.jsonl", found)
         turns = [Dialogue(f"train{number:03}", list(turns)) for number, turns in enumerate(splits["train"])]
         write_records(pairs / "turns.jsonl", turns)
+        if references:
+            write_records(pairs / "references.jsonl", references)
 
 
 def choose(folder: Path, data: dict[str, Any] | None = None, **switches: Any) -> Done:
@@ -126,6 +128,22 @@ def test_the_whole_is_everything_and_the_regime_leaves_validation_and_test_alone
             assert set(outputs[30][name].splitlines()) < set(whole.splitlines())
     assert report(project)["train"]["dialogues"] == 12
     assert report(project)["train"]["dialogues_of_corpus"] == 40
+
+
+def test_the_references_are_those_of_the_chosen_test_pairs(tmp_path: Path) -> None:
+    splits: dict[str, Sequence[Sequence[str]]] = {
+        "train": tiny_dialogues(10),
+        "validation": tiny_dialogues(3, 1),
+        "test": tiny_dialogues(9, 2),
+    }
+    references = [References(f"test{number:03}", 0, [f"answer {number}"]) for number in range(9)]
+    prepare(tmp_path, splits, references)
+    for count in (4, None):
+        assert choose(tmp_path, {"test_pairs": count}).returncode == 0
+        chosen = {(pair.dialogue, pair.position) for pair in read_records(tmp_path / "subset/test.jsonl", Pair)}
+        found = read_records(tmp_path / "subset/references.jsonl", References)
+        assert found == [each for each in references if (each.dialogue, each.position) in chosen]
+        assert 0 < len(found) < 9 if count else found == references
 
 
 def test_pairs_and_turns_are_of_the_same_dialogues(project: Path) -> None:

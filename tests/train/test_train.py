@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from stages.bleu import bleu
-from stages.language_model.base_model import load_base_model, load_tokenizer
 from stages.language_model.encoding import encode_pairs, to_text
+from stages.language_model.loading import load_base_model, load_tokenizer
 from stages.methods.decoding import greedy
 from stages.methods.trained_method import read_description, read_trained
 from stages.params.methods import Dynamic

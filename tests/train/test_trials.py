@@ -16,6 +16,7 @@ from stages.methods.method import Method
 from stages.train import trials as engine
 from stages.train.batches import collate
 from stages.train.examples import Examples
+from stages.train.rates import scheduled
 from stages.train.sweep import Sweep
 from stages.train.trials import (
     Trial,
@@ -23,7 +24,6 @@ from stages.train.trials import (
     Validation,
     new_trial,
     response_losses,
-    scheduled,
     train_step,
     validation_losses,
 )

@@ -1,0 +1,71 @@
+"""The lines of the exported README: plain transformers, and vLLM's prompt embeddings."""
+
+from stages.export.forms import Form
+from stages.methods.trained_method import TrainedMethod
+
+TRANSFORMERS = """\
+import torch
+from transformers import {classes}
+
+FOLDER = "."  # this folder; from the hub: huggingface_hub.snapshot_download("OWNER/NAME")
+PREFIX, SEPARATOR, END = {prefix}, {separator}, {end}  # {parts}
+
+tokenizer = AutoTokenizer.from_pretrained(FOLDER)
+model = AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.{dtype})
+{load}
+
+def rows_of(text):  # what the language model reads, [1, T, H]
+    tokens = tokenizer({text}, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    tokens = PREFIX + tokens[max(len(tokens) - {room}, 0) :] + SEPARATOR  # a long query loses its beginning
+    query = model.get_input_embeddings()(torch.tensor([tokens]))
+    return {rows}
+
+
+@torch.inference_mode()
+def respond(text):
+    rows = rows_of(text)
+    answer = model.generate(inputs_embeds=rows, attention_mask=torch.ones(rows.shape[:2], dtype=torch.long))
+    tokens = [token for token in answer[0].tolist() if token != END]
+    return " ".join(tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False).split())
+
+
+print(respond("How was your day ?"))
+"""
+
+VLLM = """\
+from vllm import LLM, SamplingParams
+
+llm = LLM(model=FOLDER, dtype="{dtype}", enable_prompt_embeds=True)
+greedy = SamplingParams(temperature=0, max_tokens={limit}, stop_token_ids=[END])
+rows = rows_of("How was your day ?")[0].detach()  # as above
+print(llm.generate({{"prompt_embeds": rows}}, greedy)[0].outputs[0].text)
+"""
+
+
+def transformers_lines(trained: TrainedMethod, form: Form) -> str:
+    """A program that answers a query as the stage greedy-generate does, with transformers alone."""
+    row_format, decode = trained.row_format, trained.tokenizer.decode
+    parts = [repr(str(decode(tokens))) for tokens in (row_format.prefix, row_format.separator, [row_format.end])]
+    space = row_format.query_space
+    return TRANSFORMERS.format(
+        classes=", ".join(sorted([*form.classes, "AutoModelForCausalLM", "AutoTokenizer"])),
+        prefix=row_format.prefix,
+        separator=row_format.separator,
+        end=row_format.end,
+        parts=f"the token ids of {parts[0]}, {parts[1]} and {parts[2]}",
+        dtype=dtype_of(trained),
+        load="".join(f"{line}\n" for line in form.load),
+        text=f"{space!r} + text" if space else "text",
+        room=trained.lengths.query_tokens - len(row_format.prefix) - len(row_format.separator),
+        rows=form.rows,
+    )
+
+
+def vllm_lines(trained: TrainedMethod) -> str:
+    """The same through vLLM, continuing the lines above."""
+    return VLLM.format(dtype=dtype_of(trained), limit=trained.lengths.response_tokens)
+
+
+def dtype_of(trained: TrainedMethod) -> str:
+    """The precision in which it answers: `float32`."""
+    return str(trained.method.base.dtype).removeprefix("torch.")

@@ -1,0 +1,103 @@
+"""What one experiment has left, as folders on disk: for what loads its model and answers with it."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from stages.grid.experiments import git, params_of
+from stages.params.schema import PARAMS_FILE, Params, load_params, parse_params
+from stages.plumbing.errors import StageError
+from stages.plumbing.files import files_hash, read_manifest
+from stages.plumbing.yaml import parse_yaml
+from stages.report.revision import Revision
+from stages.report.stale import problem
+
+WORKSPACE = "workspace"
+MODEL, TRAINED = "data/download/model", "data/train"
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results of an experiment, or those in the workspace."""
+
+    name: str
+    params: Params
+    raw_params: dict[str, Any]  # the same as params.yaml has it
+    model: Path  # folder of the base model
+    trained: Path  # folder of the stage train
+    files: Revision
+
+    def check_fresh(self) -> None:
+        """Refuse results that are not those of their own parameters, code and data.
+
+        Raises:
+            StageError: the message says what differs.
+        """
+        if reason := problem(self.files, self.raw_params):
+            remedy = "run `dvc repro`" if self.name == WORKSPACE else "make that experiment again"
+            raise StageError(self.name, reason, remedy)
+
+
+@contextmanager
+def open_results(root: Path, experiment: str | None = None) -> Iterator[Results]:
+    """The results of an experiment of the project at `root`, or (None) those in its workspace.
+
+    What was trained is copied from DVC's cache for the length of the block; the base model only where the workspace has
+    another one.
+
+    Raises:
+        StageError: there is no such experiment, or DVC's cache has not kept what it trained.
+    """
+    if experiment is None:
+        params, files = load_params(root / PARAMS_FILE), Revision(root, None)
+        raw = parse_yaml((root / PARAMS_FILE).read_bytes(), PARAMS_FILE)
+        yield Results(WORKSPACE, params, raw, root / MODEL, root / TRAINED, files)
+        return
+    commit = commit_of(root, experiment)
+    raw, revision = params_of(root, commit), Revision(root, commit)
+    with TemporaryDirectory(prefix="dialog-prompting-") as scratch:
+        trained, model = Path(scratch, "train"), root / MODEL
+        _copy(revision, experiment, TRAINED, trained)
+        if _hash_of(model) != json.loads((trained / "method.json").read_bytes())["base_model"]:
+            model = Path(scratch, "model")
+            _copy(revision, experiment, MODEL, model)
+        here = load_params(root / PARAMS_FILE).runtime  # how it is run is up to this machine
+        params = parse_params({**raw, "runtime": here.model_dump()})
+        yield Results(experiment, params, raw, model, trained, revision)
+
+
+def commit_of(root: Path, experiment: str) -> str:
+    """The commit (hex) of an experiment by its name; of several the one that started from HEAD.
+
+    Raises:
+        StageError: no experiment has that name, or several have, none of which started from HEAD.
+    """
+    lines = git(root, "for-each-ref", "--format=%(objectname) %(refname)", "refs/exps").splitlines()
+    named = [line.split(" ", 1) for line in lines if line.endswith(f"/{experiment}") and line.count("/") == 4]
+    head = git(root, "rev-parse", "HEAD")
+    from_head = [commit for commit, ref in named if ref.split("/")[2:4] == [head[:2], head[2:]]]
+    found = from_head or [commit for commit, _ in named]
+    if not found:
+        raise StageError(f"experiment {experiment}", "there is none of that name", "`dvc exp list -A` shows all names")
+    if len(found) > 1:
+        remedy = "check out the commit that it started from, or rename one with `dvc exp rename`"
+        raise StageError(f"experiment {experiment}", f"{len(found)} commits have one of that name", remedy)
+    return found[0]
+
+
+def _copy(revision: Revision, experiment: str, path: str, target: Path) -> None:
+    if not revision.copy(path, target):
+        remedy = f"`dvc exp apply {experiment}` and `dvc repro` make it again"
+        raise StageError(f"experiment {experiment}", f"its {path} is not in DVC's cache", remedy)
+
+
+def _hash_of(folder: Path) -> str | None:
+    """The identity of the base model in a folder; None if there is no sound one."""
+    try:
+        return files_hash(read_manifest(folder))
+    except (StageError, OSError):
+        return None

@@ -1,0 +1,210 @@
+"""A conversation through a real pseudo-terminal, and answers for scripts."""
+
+import json
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from stages.chat.conversation import Conversation
+from stages.chat.scripted import line_groups
+from stages.chat.speaker import Speaker, load_speakers
+from stages.chat.terminal import printable
+from stages.methods.trained_method import load_trained
+from stages.pair_extract.pairs import pairs_of
+from stages.params.schema import Pairs
+from stages.plumbing.errors import StageError
+from stages.plumbing.files import write_manifest
+from stages.records import Dialogue
+from tests.tiny import tiny_dialogues
+from tests.trained import QUERIES, trained_project, trained_workspace
+
+SECONDS = 240  # that a busy machine may take for anything
+
+
+class Terminal:
+    """`python -m stages.chat` in a terminal of its own."""
+
+    def __init__(self, folder: Path, *words: str) -> None:
+        self.pid, self.file = pty.fork()
+        if self.pid == 0:
+            os.chdir(folder)
+            os.environ.update(TERM="dumb", COLUMNS="100", LANG="C.UTF-8")
+            os.execv(sys.executable, [sys.executable, "-m", "stages.chat", *words])
+        self.unread = ""
+
+    def until(self, text: str) -> str:
+        """What it prints up to and including a text."""
+        deadline = time.monotonic() + SECONDS
+        while text not in self.unread:
+            assert time.monotonic() < deadline, self.unread
+            if select.select([self.file], [], [], 1)[0]:
+                try:
+                    self.unread += os.read(self.file, 1 << 16).decode("utf-8", "replace")
+                except OSError:  # the other side is closed
+                    raise AssertionError(self.unread) from None
+        seen, _, self.unread = self.unread.partition(text)
+        return (seen + text).replace("\r\n", "\n")
+
+    def say(self, text: str) -> str:
+        """Type a line; what is printed before the next prompt."""
+        os.write(self.file, text.encode() + b"\n")
+        return self.until("you> ")
+
+    def end(self, key: bytes) -> tuple[int, str]:
+        """Press a key that ends it; its exit code and its last words."""
+        os.write(self.file, key)
+        seen = self.until("Bye.")
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1]), seen
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained_project(tmp_path_factory.mktemp("chat") / "project")
+
+
+@pytest.fixture(scope="module")
+def speakers(project: Path) -> list[Speaker]:
+    return load_speakers(project, [None, "softly"])
+
+
+def test_a_conversation_with_turns_an_empty_line_commands_and_a_comparison(
+    project: Path, speakers: list[Speaker]
+) -> None:
+    main, softly = speakers
+    terminal = Terminal(project)
+    opening = terminal.until("you> ")
+    assert main.introduction() in opening and "dynamic on gpt2, dailydialog" in opening
+    conversation = Conversation()
+
+    first = main.answer("How was your day ?")
+    assert f"dynamic> {printable(first)}" in terminal.say("How was your day ?")
+    conversation.add("How was your day ?", first)
+    assert "dynamic>" not in terminal.say("")
+    text = "שלום, как дела? 😀"
+    second = main.answer(main.query(conversation, text))
+    assert f"dynamic> {printable(second)}" in terminal.say(text)
+
+    compared = terminal.say("/compare softly")
+    assert main.label() in compared and softly.label() in compared
+    for answer in (second, softly.answer(softly.query(conversation, text))):
+        assert letters(printable(answer)) <= letters(compared)
+    assert "experiment nobody: there is none of that name" in terminal.say("/compare nobody")
+    assert "no command /dance" in terminal.say("/dance")
+    terminal.say("/compare")
+    assert "new conversation" in terminal.say("/reset")
+    assert f"dynamic> {printable(first)}" in terminal.say("How was your day ?")  # as at the beginning
+    assert terminal.end(b"\x04")[0] == 0
+
+
+def letters(text: str) -> set[str]:
+    """Words of three letters and more, which a narrow column does not break."""
+    return set(re.findall(r"\w{3,8}", text)) - {"empty"}
+
+
+def test_ctrl_c_stops_an_answer_and_where_there_is_none_the_conversation(tmp_path: Path) -> None:
+    folder = trained_workspace(tmp_path / "slow")
+    description = json.loads((folder / "data/train/method.json").read_bytes())
+    description["lengths"]["response_tokens"] = 400
+    (folder / "data/train/method.json").write_text(json.dumps(description))
+    (folder / "data/train/manifest.json").unlink()
+    write_manifest(folder / "data/train")
+    trained = load_trained(folder / "data/train", folder / "data/download/model")
+    answers = trained.decode(trained.encode(QUERIES)[0])
+    longest = max(range(len(QUERIES)), key=lambda number: len(answers[number]))
+    assert len(answers[longest]) > 300 and QUERIES[longest].strip()
+
+    (folder / "stages").symlink_to(Path(__file__).parents[2] / "stages")
+    terminal = Terminal(folder)
+    terminal.until("you> ")
+    os.write(terminal.file, QUERIES[longest].encode() + b"\n")
+    terminal.until("dynamic> ")
+    os.write(terminal.file, b"\x03")
+    stopped = terminal.until("you> ")
+    assert "(stopped" in stopped
+    assert printable(trained.texts([answers[longest]])[0]) not in stopped
+    code, last = terminal.end(b"\x03")
+    assert (code, "Traceback" in last, "ERROR" in last) == (0, False, False)
+
+
+def chat(project: Path, given: str, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "stages.chat", *words]
+    return subprocess.run(command, cwd=project, input=given, capture_output=True, text=True, check=False)
+
+
+def test_a_thousand_lines_get_a_thousand_answers(tmp_path: Path) -> None:
+    folder = trained_workspace(tmp_path / "piped")
+    (folder / "stages").symlink_to(Path(__file__).parents[2] / "stages")
+    turns = [turn for turns in tiny_dialogues(400) for turn in turns]
+    lines = [*turns[:997], "", "naïve café שלום", "last, no line break"]
+    done = chat(folder, "\n".join(lines))
+    assert done.returncode == 0, done.stderr
+    trained = load_trained(folder / "data/train", folder / "data/download/model")
+    expected = trained.respond(lines)
+    assert done.stdout.splitlines() == [answer if line else "" for line, answer in zip(lines, expected, strict=True)]
+    assert "workspace: dynamic on smollm2" in done.stderr
+
+
+def test_one_answer_of_each_speaker_for_a_script(project: Path, speakers: list[Speaker]) -> None:
+    done = chat(project, "", "--once", "Are you sure ?", "--compare", "softly")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [f"{each.name}\t{each.answer('Are you sure ?')}" for each in speakers]
+
+
+def test_an_experiment_that_is_not_there_is_one_line(project: Path) -> None:
+    done = chat(project, "", "--once", "hello", "--experiment", "nobody")
+    assert done.returncode == 1
+    assert done.stderr.startswith("ERROR chat: experiment nobody: there is none of that name")
+    assert not done.stdout and len(done.stderr.splitlines()) == 1
+
+
+def test_a_conversation_reads_the_turns_that_training_read() -> None:
+    turns = [" ".join(turn.split()) for turn in max(tiny_dialogues(30), key=len)][:6]
+    assert len(turns) == 6
+    for history in (1, 2, 3, 99):
+        settings = Pairs(stride=1, history=history, joined_by=" | ")
+        trained, _ = pairs_of(Dialogue("d", turns), settings)
+        conversation, said = Conversation(), []
+        for at in range(0, len(turns) - 1, 2):
+            said.append(conversation.query(turns[at], settings))
+            conversation.add(turns[at], turns[at + 1])
+        assert said == [pair.query for pair in trained if pair.position % 2 == 0]
+
+
+def test_an_answer_is_shown_in_pieces_that_make_it_up(speakers: list[Speaker]) -> None:
+    for query in QUERIES:
+        pieces: list[str] = []
+        answer = speakers[0].answer(query, pieces.append)
+        assert "".join(pieces) == answer
+    assert len(pieces) > 2
+
+
+def test_lines_that_are_there_come_together_and_half_a_line_waits() -> None:
+    out, into = os.pipe()
+    groups = line_groups(out)
+    os.write(into, "one\n two \ncaf\u00e9".encode()[:-1])
+    assert next(groups) == ["one", "two"]
+    os.write(into, "\u00e9\n".encode()[1:] + b"last")
+    assert next(groups) == ["café"]
+    os.close(into)
+    assert list(groups) == [["last"]]
+    os.close(out)
+
+
+def test_a_line_that_is_not_utf_8_is_named() -> None:
+    out, into = os.pipe()
+    os.write(into, b"fine\n\xff\n")
+    os.close(into)
+    with pytest.raises(StageError, match="standard input:2: not UTF-8"):
+        list(line_groups(out))
+    os.close(out)
+
+
+def test_an_answer_cannot_move_the_cursor() -> None:
+    assert printable("a\x1b[2Jb\x07\u202ec") == "a[2Jbc"

@@ -1,0 +1,139 @@
+"""`python -m stages.export` in a project with real DVC: what lies in the folder, and what its README says."""
+
+import contextlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from stages.export.licences import licence_of
+from stages.export.write import write_export
+from stages.methods.trained_method import load_trained
+from stages.params.schema import Params, load_params
+from stages.plumbing.errors import StageError
+from stages.plumbing.files import check_folder
+from stages.report.results import open_results
+from tests.export.test_export import read_alone
+from tests.tiny import change_params, command
+from tests.trained import QUERIES, trained_project
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained_project(tmp_path_factory.mktemp("card") / "project")
+
+
+@pytest.fixture(scope="module")
+def exports(project: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The workspace's export by the command, and that of an experiment with another method."""
+    folder = tmp_path_factory.mktemp("exports")
+    command(project, "python", "-m", "stages.export", "--to", str(folder / "workspace"))
+    with contextlib.chdir(project), open_results(project, "softly") as results:
+        results.check_fresh()
+        write_export(results, folder / "softly")
+    return {name: folder / name for name in ("workspace", "softly")}
+
+
+def test_the_folder_holds_the_parts_of_its_method_and_nothing_else(exports: dict[str, Path]) -> None:
+    language_model = {"config.json", "generation_config.json", "model.safetensors"}
+    language_model |= {"tokenizer.json", "tokenizer_config.json", "README.md", "manifest.json"}
+    found = {name: {p.relative_to(e).as_posix() for p in e.rglob("*") if p.is_file()} for name, e in exports.items()}
+    assert found["workspace"] == language_model | {"controller/config.json", "controller/model.safetensors"}
+    assert found["softly"] == language_model | {"prompt.safetensors"}
+    for folder in exports.values():
+        check_folder(folder)
+
+
+def test_the_lines_in_the_readme_itself_answer_as_the_experiment_does(project: Path, exports: dict[str, Path]) -> None:
+    for name, folder in exports.items():
+        text = (folder / "README.md").read_text(encoding="utf-8")
+        (folder / "lines.py").write_text(text.split("```python\n")[1].split("```")[0], encoding="utf-8")
+        (folder / "lines.py").chmod(0o644)
+        with open_results(project, None if name == "workspace" else name) as results:
+            expected = load_trained(results.trained, results.model).respond(QUERIES)
+        try:
+            assert read_alone([folder])[str(folder)][0] == expected
+        finally:
+            (folder / "lines.py").unlink()
+
+
+def test_the_card_has_the_scores_with_their_baselines_the_leakage_and_the_licence(
+    project: Path, exports: dict[str, Path]
+) -> None:
+    card = ModelCard.load(exports["workspace"] / "README.md")
+    scores = json.loads((project / "metrics/scores.json").read_bytes())
+    measured = {each.metric_name: each.metric_value for each in card.data.eval_results or []}
+    assert measured["BLEU-4"] == scores["bleu4"]
+    assert set(measured) == {"BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "novelty", "diversity"}
+    assert (card.data.license, card.data.base_model) == ("cc-by-nc-sa-4.0", "openai-community/gpt2")
+    assert card.data.datasets == ["roskoN/dailydialog"]
+    low, high = scores["bleu4_interval"]
+    assert f"| this model, all | {scores['bleu4']:.4f} | {low:.4f} to {high:.4f} |" in card.text
+    for row in ("human", "retrieval"):
+        assert f"| {scores[row]['unseen']['bleu4']:.4f} |" in card.text
+    assert f"{100 * scores['leakage']['exact']['pairs']:.1f} % of the pairs" in card.text
+    assert "may not be used commercially" in card.text
+    assert "arxiv.org/abs/2209.11068" in card.text and "@misc{" in card.text
+    assert "not tried" in card.text.split("vLLM")[1].splitlines()[0]
+
+
+def test_soft_prompts_say_why_peft_has_no_format_for_them(exports: dict[str, Path]) -> None:
+    assert "no adapter for PEFT" in (exports["softly"] / "README.md").read_text(encoding="utf-8")
+    assert "no adapter for PEFT" not in (exports["workspace"] / "README.md").read_text(encoding="utf-8")
+
+
+def test_what_is_no_export_is_not_replaced(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with open_results(project) as results, pytest.raises(StageError, match="it is there, and no export"):
+        write_export(results, tmp_path)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_an_experiment_that_is_not_there_is_named(project: Path) -> None:
+    said = r"experiment nobody: there is none of that name; `dvc exp list -A`"
+    with pytest.raises(StageError, match=said), open_results(project, "nobody"):
+        pass
+
+
+def test_results_of_other_parameters_are_not_exported(project: Path) -> None:
+    before = (project / "params.yaml").read_bytes()
+    change_params(project, {"seed": 7})
+    try:
+        with open_results(project) as results, pytest.raises(StageError, match=r"different seed .* run `dvc repro`"):
+            results.check_fresh()
+    finally:
+        (project / "params.yaml").write_bytes(before)
+
+
+def test_an_experiment_whose_weights_dvc_has_not_kept_says_so(project: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(project, tmp_path / "copied", symlinks=True))
+    shutil.rmtree(copied / ".dvc/cache")
+    said = r"experiment softly: its data/train is not in DVC's cache"
+    with pytest.raises(StageError, match=said), open_results(copied, "softly"):
+        pass
+
+
+def with_licences(params: Params, model: str | None, data: str | None, method: str = "soft") -> Params:
+    changed = params.model_dump() | {"method": method}
+    changed["models"][params.model]["licence"] = model
+    changed["datasets"][params.dataset]["licence"] = data
+    return Params.model_validate(changed)
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "method", "expected"),
+    [
+        ("Apache-2.0", "MIT", "soft", "apache-2.0"),
+        ("MIT", "CC-BY-NC-SA-4.0", "soft", "cc-by-nc-sa-4.0"),
+        ("MIT", "CC-BY-NC-SA-4.0", "zero-shot", "mit"),
+        ("MIT", None, "soft", "other"),
+        (None, "MIT", "soft", "other"),
+        ("GPL-3.0", "CC-BY-NC-SA-4.0", "soft", "other"),
+    ],
+)
+def test_the_licence_follows_the_data_and_is_no_guess(
+    model: str | None, data: str | None, method: str, expected: str
+) -> None:
+    assert licence_of(with_licences(load_params(), model, data, method)) == expected

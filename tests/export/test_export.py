@@ -1,0 +1,115 @@
+"""An export, used without us: its README's own lines in a process that has transformers and not our package."""
+
+import itertools
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors import safe_open
+
+from stages.export.forms import FORMS
+from stages.export.language_model import write_language_model
+from stages.export.usage import transformers_lines
+from stages.methods.registry import METHODS
+from stages.methods.trained_method import load_trained
+from tests.models import SETTINGS
+from tests.trained import FORMATS, QUERIES, write_method, write_model
+
+MODELS = list(itertools.product(("gpt2", "llama"), (True, False)))
+# Runs the lines of each folder as a user would, in that folder, and notes which tokens `generate` gave.
+READER = """
+import io, contextlib, json, os, sys
+folders, queries = json.load(sys.stdin)
+found = {}
+for folder in folders:
+    os.chdir(folder)
+    space = {}
+    with contextlib.redirect_stdout(io.StringIO()):
+        exec(compile(open("lines.py", encoding="utf-8").read(), folder + "/lines.py", "exec"), space)
+    generate, given = space["model"].generate, []
+    space["model"].generate = lambda **words: given.append(generate(**words)) or given[-1]
+    texts = [space["respond"](query) for query in queries]
+    end = space["END"]
+    tokens = [answer[0].tolist() for answer in given]
+    found[folder] = [texts, [each[: each.index(end)] if end in each else each for each in tokens]]
+assert not [name for name in sys.modules if name.split(".")[0] == "stages"]
+json.dump(found, sys.stdout)
+"""
+
+
+def read_alone(folders: list[Path]) -> dict[str, Any]:
+    """Texts and tokens that the lines of each folder give for QUERIES; -I: neither this folder nor PYTHONPATH."""
+    asked = json.dumps([list(map(str, folders)), QUERIES])
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", READER], input=asked, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def cases() -> list[tuple[str, str, bool, str]]:
+    """Every method on every shape of model; both row formats where there is a prompt, else one after the other."""
+    made = []
+    for number, (name, (family, tied)) in enumerate(itertools.product(SETTINGS, MODELS)):
+        formats = FORMATS if SETTINGS[name].kind == "dynamic" else [list(FORMATS)[number % 3 % 2]]
+        made += [(name, family, tied, text) for text in formats]
+    return made
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, bool, str], Any]:
+    """For each case what our own decoding says to QUERIES, what the lines say, and the folder."""
+    root = tmp_path_factory.mktemp("export")
+    models = {shape: write_model(root / "-".join(map(str, shape)), *shape) for shape in MODELS}
+    ours, folders = {}, {}
+    for case in cases():
+        name, family, tied, text = case
+        place = root / "-".join(map(str, case))
+        moved = 0.0 if name == "dynamic-identity" else 0.02  # as it starts, too
+        model = models[family, tied]
+        trained = load_trained(write_method(place / "trained", model, name, FORMATS[text], moved), model)
+        form = FORMS[trained.method.settings.kind]
+        folder = place / "export"
+        folder.mkdir()
+        write_language_model(trained, model, folder)
+        form.write(trained, folder)
+        (folder / "lines.py").write_text(transformers_lines(trained, form), encoding="utf-8")
+        ours[case] = [trained.respond(QUERIES), trained.decode(trained.encode(QUERIES)[0])]
+        folders[case] = folder
+    theirs = read_alone(list(folders.values()))
+    return {case: (ours[case], theirs[str(folder)], folder) for case, folder in folders.items()}
+
+
+@pytest.mark.parametrize("case", cases(), ids=lambda case: "-".join(map(str, case)))
+def test_the_lines_of_the_readme_answer_token_for_token_as_greedy_generate(case: Any, exported: Any) -> None:
+    ours, theirs, _ = exported[case]
+    assert theirs == ours
+    assert len({tuple(answer) for answer in ours[1]}) > 1
+
+
+def test_every_method_says_how_it_is_exported() -> None:
+    assert FORMS.keys() == METHODS.keys()
+
+
+def test_what_is_tied_stays_tied_and_everything_is_float32_safetensors(exported: Any) -> None:
+    for (_, _, tied, _), (_, _, folder) in exported.items():
+        with safe_open(folder / "model.safetensors", framework="pt") as weights:
+            assert ("lm_head.weight" in weights.keys()) == (not tied)  # noqa: SIM118  # no dict
+            assert {weights.get_slice(name).get_dtype() for name in weights.keys()} == {"F32"}  # noqa: SIM118
+        assert json.loads((folder / "config.json").read_bytes())["tie_word_embeddings"] == tied
+        assert not list(folder.rglob("*.bin"))
+
+
+def test_the_end_of_an_answer_stands_in_the_generation_configuration(exported: Any) -> None:
+    for (_, _, _, text), (_, _, folder) in exported.items():
+        found = json.loads((folder / "generation_config.json").read_bytes())
+        lines = (folder / "lines.py").read_text(encoding="utf-8")
+        (end,) = re.findall(r"^PREFIX, SEPARATOR, END = .*, (\d+)  #", lines, re.MULTILINE)
+        assert found["eos_token_id"] == int(end)
+        assert (int(end) == 0) == (text == "end-of-text")
+        assert (found["max_new_tokens"], found["do_sample"]) == (10, False)

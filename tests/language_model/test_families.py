@@ -1,0 +1,252 @@
+"""Architectures of the hub at test size: computed as the library computes them, or refused when they are loaded."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    FalconConfig,
+    Gemma3TextConfig,
+    Gemma4TextConfig,
+    GemmaConfig,
+    GPT2Config,
+    GPTBigCodeConfig,
+    GPTJConfig,
+    GPTNeoConfig,
+    GPTNeoXConfig,
+    GptOssConfig,
+    Lfm2Config,
+    LlamaConfig,
+    MambaConfig,
+    MistralConfig,
+    Olmo2Config,
+    OlmoConfig,
+    OpenAIGPTConfig,
+    OPTConfig,
+    Phi3Config,
+    PretrainedConfig,
+    Qwen2Config,
+    Qwen3_5TextConfig,
+    Qwen3Config,
+    SmolLM3Config,
+    StableLmConfig,
+    XGLMConfig,
+)
+
+from stages.language_model.base_model import BaseModel
+from stages.language_model.encoding import EncodedPair
+from stages.language_model.loading import load_base_model
+from stages.methods.decoding import greedy
+from stages.methods.method import Method
+from stages.methods.registry import build_method
+from stages.plumbing.errors import StageError
+from stages.train.batches import collate
+from stages.train.trials import TrialsPerPass, new_trial, response_losses, train_step
+from tests.models import SETTINGS, TRAINING, weights
+
+CPU = torch.device("cpu")
+VOCABULARY, LIMIT = 96, 4
+LLAMA: dict[str, Any] = {
+    "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "max_position_embeddings": 64, "pad_token_id": 0,
+}  # fmt: skip
+WITH_HEAD_SIZE = {**LLAMA, "head_dim": 8}
+GPT: dict[str, Any] = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64}
+OPT: dict[str, Any] = {
+    "hidden_size": 16, "ffn_dim": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 64,
+    "word_embed_proj_dim": 16,
+}  # fmt: skip
+FAMILIES: dict[str, Callable[..., PretrainedConfig]] = {
+    "gpt2": lambda **ids: GPT2Config(**GPT, **ids),
+    "llama": lambda **ids: LlamaConfig(**LLAMA, **ids),
+    "qwen2": lambda **ids: Qwen2Config(**LLAMA, **ids),
+    "qwen3": lambda **ids: Qwen3Config(**WITH_HEAD_SIZE, **ids),
+    "opt-125m": lambda **ids: OPTConfig(**OPT, **ids),
+    "opt-350m": lambda **ids: OPTConfig(**(OPT | {"hidden_size": 32}), do_layer_norm_before=False, **ids),
+    "mistral": lambda **ids: MistralConfig(**WITH_HEAD_SIZE, sliding_window=64, **ids),
+    "phi-3": lambda **ids: Phi3Config(**LLAMA, **ids),
+    "smollm3": lambda **ids: SmolLM3Config(**LLAMA, no_rope_layers=[1, 0], **ids),
+    "olmo-2": lambda **ids: Olmo2Config(**LLAMA, **ids),
+    "stablelm": lambda **ids: StableLmConfig(**LLAMA, **ids),
+    "gpt-neo": lambda **ids: GPTNeoConfig(
+        hidden_size=16, num_layers=2, num_heads=2, attention_types=[[["global", "local"], 1]],
+        max_position_embeddings=64, **ids,
+    ),
+    "gpt-j": lambda **ids: GPTJConfig(**GPT, rotary_dim=4, **ids),
+    "gpt-bigcode": lambda **ids: GPTBigCodeConfig(**GPT, **ids),
+    "falcon": lambda **ids: FalconConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, **ids),
+    "gpt-neox": lambda **ids: GPTNeoXConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=64,
+        **ids,
+    ),
+    "gpt-oss": lambda **ids: GptOssConfig(**WITH_HEAD_SIZE, num_local_experts=4, num_experts_per_tok=2, **ids),
+    "gemma": lambda **ids: GemmaConfig(**WITH_HEAD_SIZE, **ids),
+    "gemma-3": lambda **ids: Gemma3TextConfig(**WITH_HEAD_SIZE, sliding_window=64, **ids),
+    "xglm": lambda **ids: XGLMConfig(
+        d_model=16, ffn_dim=32, num_layers=2, attention_heads=2, max_position_embeddings=64, **ids
+    ),
+    "bloom": lambda **ids: BloomConfig(hidden_size=16, n_layer=2, n_head=2, **ids),
+}  # fmt: skip
+REFUSED: dict[str, tuple[Callable[..., PretrainedConfig], str]] = {
+    "qwen-3.5": (
+        lambda **ids: Qwen3_5TextConfig(
+            **WITH_HEAD_SIZE, linear_num_key_heads=2, linear_num_value_heads=2, linear_key_head_dim=8,
+            linear_value_head_dim=8, layer_types=["linear_attention", "full_attention"], **ids,
+        ),
+        "cannot decode with a cache of keys and values",
+    ),
+    "lfm2": (
+        lambda **ids: Lfm2Config(**LLAMA, layer_types=["conv", "full_attention"], **ids),
+        "cannot decode with a cache of keys and values",
+    ),
+    "mamba": (
+        lambda **ids: MambaConfig(hidden_size=16, num_hidden_layers=2, state_size=4, **ids),
+        "layers that keep no keys and values",
+    ),
+    "openai-gpt": (lambda **ids: OpenAIGPTConfig(**GPT, **ids), "layers that keep no keys and values"),
+    "gemma-4": (
+        lambda **ids: Gemma4TextConfig(  # type: ignore[call-arg]
+            **WITH_HEAD_SIZE, global_head_dim=8, hidden_size_per_layer_input=4, num_kv_shared_layers=0,
+            vocab_size_per_layer_input=VOCABULARY, **ids,
+        ),
+        "cannot read word embeddings that are not its own",
+    ),
+}  # fmt: skip
+PROMPTS = ("soft", "dynamic", "dynamic-first-layers")
+
+
+def side(length: int, seed: int) -> list[int]:
+    tokens: list[int] = torch.randint(1, VOCABULARY, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
+    return [*tokens, 0]
+
+
+PAIRS = [EncodedPair(side(query, query), side(answer, 9 + answer)) for query, answer in ((5, 2), (1, 4), (3, 1))]
+
+
+def random_model(config: PretrainedConfig) -> Path:
+    """A folder with a random model whose answers depend on every one of its weights."""
+    state = torch.random.get_rng_state()
+    torch.manual_seed(0)
+    model: Any = AutoModelForCausalLM.from_config(config)
+    for value in model.parameters():
+        noise = torch.randn_like(value)
+        value.data = 0.6 * noise if value.dim() > 1 else value.data + 0.1 * noise
+    model.get_input_embeddings().weight.data *= 0.25  # else the last token is all that an answer depends on
+    torch.random.set_rng_state(state)
+    folder = Path(mkdtemp(prefix="family-"))
+    model.save_pretrained(folder)
+    return folder
+
+
+@cache
+def family_folder(name: str) -> Path:
+    return random_model(FAMILIES[name](vocab_size=VOCABULARY, bos_token_id=0, eos_token_id=0))
+
+
+@cache
+def family(name: str) -> BaseModel:
+    return load_base_model(family_folder(name), CPU, torch.float32)
+
+
+def eager_model(name: str, own: dict[str, Tensor]) -> Any:
+    """The library's model as it is, by its plainest attention, with what a trial has trained."""
+    model: Any = AutoModelForCausalLM.from_pretrained(family_folder(name), attn_implementation="eager").eval()
+    if "embeddings" in own:
+        model.get_input_embeddings().weight.data = own["embeddings"]
+    else:
+        model.load_state_dict(own, strict=False)
+    model.tie_weights()
+    return model.requires_grad_(False)
+
+
+def eager_logits(model: Any, one: Method, own: dict[str, Tensor], query: list[int], answer: list[int]) -> Tensor:
+    """The logits behind the query and behind each token of the answer: one whole forward pass, without a cache."""
+    tokens = torch.tensor([[*query, *answer]])
+    if not one.has_prompt:
+        logits = model(input_ids=tokens).logits
+    else:
+        words = model.get_input_embeddings()(tokens)
+        prompt = one.prompt(own, words[:, : len(query)])
+        assert prompt is not None
+        logits = model(inputs_embeds=torch.cat([prompt, words], dim=1)).logits
+    return logits[0, -1 - len(answer) :]  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_loss_and_greedy_tokens_equal_an_eager_computation(name: str) -> None:
+    said = set()
+    for kind in ("zero-shot", "fine-tune", "soft", "dynamic"):
+        one = build_method(family(name), SETTINGS[kind])
+        generator = torch.Generator().manual_seed(1)
+        own = {key: value + 0.03 * torch.randn(value.shape, generator=generator) for key, value in weights(one).items()}
+        model = eager_model(name, own)
+        (loss,) = response_losses(one, [own], collate(PAIRS))
+        expected, answers = torch.zeros(()), list[list[int]]()
+        for pair in PAIRS:
+            logits = eager_logits(model, one, own, pair.query, pair.response)[:-1]
+            expected += F.cross_entropy(logits, torch.tensor(pair.response), reduction="sum")
+            answers.append([])
+            for _ in range(LIMIT):
+                answers[-1].append(int(eager_logits(model, one, own, pair.query, answers[-1])[-1].argmax()))
+        assert torch.allclose(loss, expected, rtol=1e-4), kind
+        assert greedy(one, [own], [pair.query for pair in PAIRS], LIMIT, end=-1)[0] == answers, kind
+        said |= {tuple(answer) for answer in answers}
+    assert len(said) > 4
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_method_takes_a_step_in_both_precisions(name: str) -> None:
+    coarse = load_base_model(family_folder(name), CPU, torch.bfloat16)
+    for kind in ("fine-tune", "soft", "dynamic"):
+        initial = weights(build_method(family(name), SETTINGS[kind]))
+        for base in (family(name), coarse):
+            trial = new_trial(initial, 0, 1e-2, TRAINING)
+            train_step(build_method(base, SETTINGS[kind]), [trial], collate(PAIRS), TRAINING, TrialsPerPass(1), 0)
+            assert trial.status == "running", kind
+            unchanged = [key for key, value in trial.weights.items() if torch.equal(value, initial[key])]
+            assert not unchanged, kind
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_prompts_start_at_the_size_of_words_as_the_layers_read_them(name: str) -> None:
+    model: Any = AutoModelForCausalLM.from_pretrained(family_folder(name))
+    words = model.get_input_embeddings()(torch.arange(VOCABULARY)).detach()
+    for kind in PROMPTS:
+        one = build_method(family(name), SETTINGS[kind])
+        prompt = one.prompt(weights(one), words[1:17].unsqueeze(0))
+        assert prompt is not None
+        assert 0.8 < float(prompt.square().mean().sqrt() / words.square().mean().sqrt()) < 1.25, kind
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_prompted_or_decoded_is_refused_in_one_line_when_it_is_loaded(name: str) -> None:
+    config, found = REFUSED[name]
+    folder = random_model(config(vocab_size=VOCABULARY, bos_token_id=0, eos_token_id=0))
+    with pytest.raises(StageError, match=rf"^{folder}: .*{found}.*; use a model of another architecture$") as error:
+        load_base_model(folder, CPU, torch.float32)
+    assert "\n" not in str(error.value)
+
+
+def test_a_controller_whose_size_no_weight_decides_is_refused_and_the_other_methods_work() -> None:
+    """OLMo's first models normalise without weights."""
+    folder = random_model(OlmoConfig(**LLAMA, vocab_size=VOCABULARY, bos_token_id=0, eos_token_id=0))
+    base = load_base_model(folder, CPU, torch.float32)
+    assert build_method(base, SETTINGS["soft"])
+    with pytest.raises(StageError, match=f"^{folder}: OlmoModel cannot generate prompts .*; use another method"):
+        build_method(base, SETTINGS["dynamic"])
+
+
+def test_the_first_layers_of_bloom_bring_their_embedding_normalisation() -> None:
+    one = build_method(family("bloom"), SETTINGS["dynamic-first-layers"])
+    own, model = weights(one), family("bloom").model.base_model
+    norm: Any = model.get_submodule("word_embeddings_layernorm")
+    assert torch.equal(own["controller.word_embeddings_layernorm.weight"], norm.weight)
+    assert len(own["controller.ln_f.weight"].unique()) == 1

@@ -1,0 +1,67 @@
+"""A trained method in use: the same answers whoever asks."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from stages.methods.trained_method import load_trained
+from stages.plumbing.errors import StageError
+from stages.plumbing.files import write_manifest
+from stages.records import Pair, Response, read_records
+from tests.stage_runs import finish
+from tests.trained import QUERIES, trained_workspace, write_method
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained_workspace(tmp_path_factory.mktemp("trained") / "workspace")
+
+
+def test_respond_says_what_greedy_generate_writes(workspace: Path) -> None:
+    finish(workspace, "greedy-generate")
+    written = read_records(workspace / "data/greedy_generate/responses.jsonl", Response)
+    trained = load_trained(workspace / "data/train", workspace / "data/download/model")
+    pairs = read_records(workspace / "data/subset/test.jsonl", Pair)
+    said = trained.respond([pair.query for pair in pairs])
+    assert said == [each.response for each in written]
+    assert len(set(said)) > 1
+    assert trained.respond([]) == []
+
+
+def test_every_query_is_answered_on_one_line_however_many_are_asked_at_once(workspace: Path) -> None:
+    trained = load_trained(workspace / "data/train", workspace / "data/download/model")
+    together = trained.respond(QUERIES)
+    assert together == [trained.respond([query])[0] for query in QUERIES]
+    assert all(len(text.splitlines()) <= 1 for text in together)
+
+
+def test_the_tokens_of_an_answer_are_heard_as_they_come(workspace: Path) -> None:
+    trained = load_trained(workspace / "data/train", workspace / "data/download/model")
+    queries, cut = trained.encode(QUERIES[:1])
+    heard: list[tuple[int, int]] = []
+    (answer,) = trained.decode(queries, heard=lambda row, token: heard.append((row, token)))
+    assert heard == [(0, token) for token in answer]
+    assert (len(answer) > 2, cut) == (True, 0)
+    assert trained.encode(QUERIES)[1] == 1  # the query of sixty words
+
+
+def test_two_on_one_base_model_share_its_frozen_parameters(workspace: Path) -> None:
+    model = workspace / "data/download/model"
+    other = write_method(workspace / "other", model, "soft", {"separator": "\n", "end": "\n", "prefix": ""})
+    first = load_trained(workspace / "data/train", model)
+    second = load_trained(other, model, beside=[first])
+    assert second.method.base is first.method.base
+    assert second.respond(QUERIES) == load_trained(other, model).respond(QUERIES)
+
+
+def test_what_was_trained_on_another_model_or_says_no_row_format_is_refused(workspace: Path, tmp_path: Path) -> None:
+    other = trained_workspace(tmp_path / "other", family="gpt2")
+    with pytest.raises(StageError, match="trained on the base model"):
+        load_trained(other / "data/train", workspace / "data/download/model")
+    path = other / "data/train/method.json"
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), "row_format": {"end": 3}}))
+    (other / "data/train/manifest.json").unlink()
+    write_manifest(other / "data/train")
+    with pytest.raises(StageError, match="not a trained method"):
+        load_trained(other / "data/train", other / "data/download/model")

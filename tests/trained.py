@@ -1,0 +1,127 @@
+"""Trained methods that nobody trained: the folders of the stages with weights moved by chance, in a moment."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from stages.language_model.loading import load_base_model
+from stages.methods.method import EMBEDDINGS
+from stages.methods.registry import build_method
+from stages.methods.soft import PROMPT
+from stages.methods.trained_method import write_trained
+from stages.plumbing.files import check_folder, files_hash, output_folder
+from stages.records import Dialogue, Pair, write_records
+from tests.helpers_report import switch, write_results
+from tests.models import SETTINGS
+from tests.tiny import (
+    ROOT,
+    command,
+    commit_all,
+    read_yaml,
+    tiny_dialogues,
+    tiny_model,
+    tiny_project,
+    write_yaml,
+)
+
+LENGTHS = {"query_tokens": 32, "response_tokens": 10}
+FORMATS: dict[str, dict[str, str]] = {
+    "end-of-text": {"prefix": "", "separator": "<end-of-text>", "end": "<end-of-text>"},
+    "text": {"prefix": "A: ", "separator": "\nB: ", "end": "\n"},
+}
+QUERIES = [
+    "my sister is really great", "Are you sure ?", "", "naïve café 😀 שלום", "the weather " * 30,
+    "<|endoftext|> is text here", "that book was a surprise", "No way !", "two\nlines",
+]  # fmt: skip
+
+
+def write_model(folder: Path, family: str = "llama", tied: bool = True) -> Path:
+    """A tiny base model as the stage download writes one."""
+    with output_folder(folder) as made:
+        tiny_model(made, family, tied)  # type: ignore[arg-type]
+    return folder
+
+
+def write_method(
+    folder: Path, model: Path, name: str, text: dict[str, str] | str, moved: float = 0.02, seed: int = 0
+) -> Path:
+    """What the stage train writes: `name` of tests/models.py, its first weights moved by chance where `moved`."""
+    base = load_base_model(model, torch.device("cpu"), torch.float32)
+    settings = SETTINGS[name]
+    generator = torch.Generator().manual_seed(seed)
+    weights = build_method(base, settings).initial_weights(generator)
+    for key, value in weights.items():
+        size = 10 * moved if key in (EMBEDDINGS, PROMPT) else moved
+        weights[key] = value + size * torch.randn(value.shape, generator=generator)
+    description: dict[str, Any] = {
+        "method": settings.model_dump(), "base_model": files_hash(check_folder(model)), "learning_rate": 1e-3,
+        "epoch": 2, "validation_bleu4": 0.01, "validation_loss": 3.5, "best_at_range_end": None, "seed": seed,
+        "training": {}, "lengths": LENGTHS, "row_format": text, "environment": {},
+    }  # fmt: skip
+    with output_folder(folder) as made:
+        if weights:
+            save_file(weights, folder.with_name(f"{folder.name}-weights"))
+        write_trained(made, folder.with_name(f"{folder.name}-weights") if weights else None, description)
+    return folder
+
+
+def write_subset(folder: Path) -> Path:
+    """Training pairs and turns as the stage subset writes them."""
+    dialogues = tiny_dialogues(16)
+    pairs = [Pair(f"train-{number}", 0, turns[0], turns[1]) for number, turns in enumerate(dialogues)]
+    with output_folder(folder) as made:
+        for split in ("train", "validation", "test"):
+            write_records(made / f"{split}.jsonl", pairs)
+        write_records(made / "turns.jsonl", [Dialogue(f"train-{n}", turns) for n, turns in enumerate(dialogues)])
+    return folder
+
+
+def write_params(folder: Path, name: str, text: dict[str, str] | str, **changes: Any) -> None:
+    """params.yaml with the method and the lengths that `write_method` writes; `changes` are switches and tables."""
+    params = read_yaml(ROOT / "params.yaml")
+    params["methods"][name] = SETTINGS[name].model_dump()
+    params["models"]["smollm2"]["row_format"] = text
+    params["protocols"]["quick"]["lengths"] = LENGTHS
+    params |= {"method": name, "runtime": {"device": "cpu", "threads": 1, "decode_rows": 0}, **changes}
+    write_yaml(folder / "params.yaml", params)
+
+
+def trained_workspace(
+    folder: Path, name: str = "dynamic", family: str = "llama", tied: bool = True, text: str = "text", **changes: Any
+) -> Path:
+    """A workspace with params.yaml, data/download/model, data/subset and data/train."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model = write_model(folder / "data/download/model", family, tied)
+    write_method(folder / "data/train", model, name, FORMATS[text])
+    write_subset(folder / "data/subset")
+    write_params(folder, name, FORMATS[text], **changes)
+    return folder
+
+
+def trained_project(folder: Path) -> Path:
+    """A project with real DVC: dynamic prompts in its last commit and its workspace, an experiment `softly` with soft.
+
+    The scores are those of answers made up by chance; the data is tests/helpers_report.py's.
+    """
+    project = tiny_project(folder)
+    switch(project, dataset="dailydialog", model="gpt2", method="dynamic", protocol="quick", pairs__history=3)
+    switch(project, models__gpt2__row_format=FORMATS["text"], protocols__quick__lengths=LENGTHS)
+    _fill(project, "dynamic")
+    command(project, "dvc", "commit", "--force")
+    commit_all(project)
+    switch(project, method="soft")
+    _fill(project, "soft")
+    command(project, "dvc", "exp", "save", "--force", "--name", "softly")
+    command(project, "git", "checkout", "--", ".")
+    command(project, "dvc", "checkout", "--force")
+    return project
+
+
+def _fill(project: Path, name: str) -> None:
+    """Results of every stage, with a base model and a trained method that can answer."""
+    write_results(project, 0.5, [0.1, 0.3, 0.2])
+    model = write_model(project / "data/download/model", "gpt2")
+    write_method(project / "data/train", model, name, FORMATS["text"])
+    project.joinpath("data/train-weights").unlink()
