@@ -162,7 +162,9 @@ def load_trained(
     Raises:
         StageError: a file is missing or damaged, or it was trained on another base model.
     """
-    runtime = runtime or Runtime(device="auto", threads=0, decode_rows=0)
+    runtime = runtime or Runtime(
+        device="auto", threads=0, decode_rows=0, engine="local", address=None, gpus_per_unit=1, checkpoints=None
+    )
     check_folder(trained)
     description = read_description(trained, files_hash(check_folder(model)))
     check(description)
