@@ -84,7 +84,7 @@ def write_params(folder: Path, name: str, text: dict[str, str] | str, **changes:
     params["methods"][name] = SETTINGS[name].model_dump()
     params["models"]["smollm2"]["row_format"] = text
     params["protocols"]["quick"]["lengths"] = LENGTHS
-    params |= {"method": name, "runtime": {"device": "cpu", "threads": 1, "decode_rows": 0}, **changes}
+    params |= {"method": name, "runtime": {**params["runtime"], "device": "cpu", "threads": 1}, **changes}
     write_yaml(folder / "params.yaml", params)
 
 

@@ -91,7 +91,7 @@ REFUSED: list[tuple[Change, str]] = [
     (put(f"{PAPER}/learning_rates/low", 0.5), "protocols.paper.training.learning_rates.low: 0.5 is above high (0.009)"),
     (put(f"{PAPER}/learning_rates/low", 0), "protocols.paper.training.learning_rates.low: found 0; it must be greater"),
     (put(f"{PAPER}/gradient_clip", "off"), "protocols.paper.training.gradient_clip: found 'off'; it must be a number"),
-    (put("models/1", {}), "models.1.format: missing; add it (params.yaml as published shows every key) (and 2 more)"),
+    (put("models/1", {}), "models.1.format: missing; add it (params.yaml as published shows every key) (and 3 more)"),
     (drop(f"{CHITCHAT}/split"), "datasets.chitchat.split: missing; files has only `all`"),
     # sources
     (put(f"{GPT2}/source", "gpt2"), "models.gpt2.source: found 'gpt2'; it must be one of pypi:NAME==VERSION"),
@@ -134,7 +134,7 @@ REFUSED: list[tuple[Change, str]] = [
     (put(REFERENCES, {"sha256": "0" * 64}), "datasets.dailydialog-files.references.path: missing; name the file"),
     (
         put(REFERENCES, {"source": "hub:a/b@main", "path": "r.jsonl"}),
-        "datasets.dailydialog-files.references.sha256: missing, and revision 'main' can move",
+        "datasets.dailydialog-files.references.sha256: missing, and revision 'main' can change",
     ),
     (
         put(REFERENCES, {"source": "ftp:x", "sha256": "0" * 64}),
