@@ -1,11 +1,14 @@
 """dvc.yaml agrees with the source: DVC watches what a stage imports."""
 
 import ast
+import hashlib
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dvc.repo.artifacts import check_name_format
 
 from stages.plumbing.yaml import parse_yaml
 
@@ -156,6 +159,40 @@ def test_outputs_lie_in_data_and_metrics_alone() -> None:
             assert path.startswith((f"data/{name.replace('-', '_')}", "metrics/")), f"{name}: {path}"
         for path in paths_of(name, "metrics", "plots"):
             assert path.startswith("metrics/"), f"{name}: {path}"
+
+
+def test_dvc_keeps_what_lies_in_data_and_git_what_lies_in_metrics() -> None:
+    entries = [
+        entry for stage in STAGES.values() for kind in ("outs", "metrics", "plots") for entry in stage.get(kind, [])
+    ]
+    in_git = {
+        entry_name(entry) for entry in entries if isinstance(entry, dict) and entry[entry_name(entry)]["cache"] is False
+    }
+    assert in_git == {path for path in map(entry_name, entries) if path.startswith("metrics/")}
+
+
+def test_the_artifact_is_what_train_makes() -> None:
+    artifacts = read_yaml("dvc.yaml")["artifacts"]
+    assert {name: (entry["path"], entry["type"]) for name, entry in artifacts.items()} == {
+        "trained-method": ("data/train", "model")
+    }
+    assert "data/train" in paths_of("train", "outs")
+    check_name_format("trained-method")  # DVC itself refuses a name only where somebody asks for the artifact
+
+
+def committed(path: str) -> bytes | None:
+    """A file in the last commit; None if it is not there, or if this is no Git repository."""
+    done = subprocess.run(["git", "show", f"HEAD:{path}"], cwd=ROOT, capture_output=True, check=False)
+    return done.stdout if done.returncode == 0 else None
+
+
+def test_the_metrics_that_are_committed_are_those_of_the_lock_that_is_committed() -> None:
+    lock = parse_yaml(committed("dvc.lock") or b"stages: {}", "dvc.lock")
+    recorded = {out["path"]: out["md5"] for stage in lock["stages"].values() for out in stage["outs"]}
+    for path in (path for name in STAGES for path in paths_of(name, "outs", "metrics", "plots")):
+        content = committed(path) if path.startswith("metrics/") else None
+        md5 = None if content is None else hashlib.md5(content).hexdigest()
+        assert path.startswith("data/") or recorded.get(path) == md5, f"{path}: commit it together with dvc.lock"
 
 
 def test_dvc_yaml_reads_as_a_table_of_contents() -> None:

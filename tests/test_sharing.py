@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from tests.helpers_report import project_with_results, save
-from tests.stage_runs import contents
 from tests.tiny import ROOT, command
 
 METRICS = [f"metrics/{name}.json" for name in ("curves", "learning_rates", "pairs", "scores", "subset", "train")]
@@ -31,6 +30,11 @@ def recipe() -> tuple[list[str], list[str]]:
 
 def shown(project: Path, *words: str) -> Any:
     return json.loads(command(project, "dvc", *words, "--json").stdout)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def clone(origin: Path, folder: Path) -> Path:
@@ -133,8 +137,7 @@ def test_an_experiment_is_applied_in_the_other_clone_and_compared_with_the_publi
 ) -> None:
     project = Path(shutil.copytree(pulled, tmp_path / "project", symlinks=True))
     command(project, "dvc", "exp", "apply", "soft")
-    assert contents(project / "data", project / "metrics") == contents(
-        pulled.parent / "here/data", pulled.parent / "here/metrics"
-    )
+    for folder in ("data", "metrics"):
+        assert contents(project / folder) == contents(pulled.parent / "here" / folder)
     changed = shown(project, "metrics", "diff")["metrics/scores/test.json"]["bleu4"]
     assert changed["old"] == json.loads((published / "metrics/scores/test.json").read_bytes())["bleu4"] > changed["new"]

@@ -181,12 +181,12 @@ def part_row(run: Run, part: str) -> Row:
     """The scores of a run on a part of the test pairs.
 
     Raises:
-        NotMeasured: they are not in the cache, or the part has too few pairs.
+        NotMeasured: the run left no such scores, or the part has too few pairs.
     """
     if part == "unlike":
         scores = run.files.json("metrics/scores.json")
         if scores is None:
-            raise NotMeasured("metrics/scores.json not in the cache")
+            raise NotMeasured("no metrics/scores.json")
         row = scores.get(part)
     else:
         row = run.rows["test" if part == "all" else part]

@@ -14,6 +14,7 @@ from stages.plumbing.errors import StageError
 from stages.records import Dialogue, Pair, Response
 
 Record = TypeVar("Record", Dialogue, Pair, Response)
+UNAVAILABLE = (FileNotFoundError, IsADirectoryError, DataIndexError, DvcException)
 
 
 class Revision:
@@ -30,7 +31,7 @@ class Revision:
         """The content of a file; None if it does not exist, or if DVC tracks it but does not have it in its cache."""
         try:
             return bytes(self._system.read_bytes(path))
-        except (FileNotFoundError, IsADirectoryError, DataIndexError, DvcException):
+        except UNAVAILABLE:
             return None
 
     def copy(self, path: str, target: Path) -> bool:
@@ -42,11 +43,13 @@ class Revision:
         return True
 
     def md5(self, path: str) -> str | None:
-        """The hash of a file, or of a folder (ending in `.dir`), as in dvc.lock; None if it does not exist."""
-        if not self._system.isdir(path):
-            content = self.read(path)
-            return None if content is None else _md5(content)
-        files = {file.removeprefix(f"{path}/"): self._system.read_bytes(file) for file in self._system.find(path)}
+        """The hash of a file, or of a folder (ending in `.dir`), as in dvc.lock; None as in `read`."""
+        try:
+            if not self._system.isdir(path):
+                return _md5(self._system.read_bytes(path))
+            files = {file.removeprefix(f"{path}/"): self._system.read_bytes(file) for file in self._system.find(path)}
+        except UNAVAILABLE:
+            return None
         tree = [{"md5": _md5(content), "relpath": name} for name, content in sorted(files.items())]
         return _md5(json.dumps(tree, sort_keys=True).encode()) + ".dir"
 

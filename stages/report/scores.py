@@ -97,7 +97,7 @@ def with_interval(part: Scores) -> str:
 
 
 def parts_of(run: Run, row: str) -> list[Scores]:
-    """The scores of a row on all, the unseen and the unlike pairs; empty if DVC's cache does not have them."""
+    """The scores of a row on all, the unseen and the unlike pairs; empty if the run left no such scores."""
     scores = run.files.json("metrics/scores.json")
     if scores is None:
         return [run.rows[row], run.rows["unseen"] if row == "test" else {}, {}]

@@ -102,7 +102,7 @@ def entry(run: Run, setting: Setting) -> Iterator[str]:
 
 
 def details(run: Run) -> Iterator[str]:
-    """The facts that training, decoding and scoring recorded, if DVC's cache has them."""
+    """The facts that training, decoding and scoring recorded; those of `data/` only if DVC's cache has them."""
     train, scores = run.files.json("metrics/train.json"), run.files.json("metrics/scores.json") or {}
     description = run.files.json("data/train/method.json") or {}
     noted = {"training": train, "environment": description.get("environment"), "subset": scores.get("subset")}

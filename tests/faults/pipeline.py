@@ -80,9 +80,9 @@ def run_all(folder: Path) -> Undisturbed:
 
 
 def results(folder: Path) -> dict[str, str]:
-    """sha256 of every artifact, files with temporary names left out."""
+    """sha256 of every artifact, files with temporary names and what Git ignores left out."""
     found = contents(folder / "data", folder / "metrics")
-    return {name: value for name, value in found.items() if "/.tmp-" not in name}
+    return {name: value for name, value in found.items() if "/.tmp-" not in name and name != "data/.gitignore"}
 
 
 def check_whole(folder: Path) -> None:
