@@ -21,8 +21,7 @@ def render(result: dict[str, Any]) -> str:
     parts = [INTRODUCTION]
     for corpus in dict.fromkeys(row["corpus"] for row in rows):
         own = [row for row in rows if row["corpus"] == corpus]
-        minutes = sum({str(row["facts"]["cell"]): row["seconds"] for row in own}.values()) / 60
-        parts.append(f"## {corpus}\n\n{table(own)}\n\n{len(own)} trials in {minutes:.0f} minutes of computing.\n")
+        parts.append(f"## {corpus}\n\n{table(own)}\n")
     return "\n".join([*parts, f"Made with {environment}.\n"])
 
 
