@@ -16,7 +16,7 @@ with -S runtime.threads=N. With -S runtime.engine=ray the trials train on a Ray 
 import argparse
 from pathlib import Path
 
-from stages.grid.configurations import METHODS, MODELS, REGIMES, wanted
+from stages.grid.configurations import METHODS, MODELS, REGIMES, check_settings, wanted
 from stages.grid.engine import engine
 from stages.grid.experiments import check_committed, check_configurations
 from stages.grid.scheduler import Grid, status
@@ -33,8 +33,9 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.status and not any([*axes, arguments.set, arguments.seeds]):
         print(status(root, state, arguments.jobs or 1) or "no grid was started here")
         return
-    configurations = wanted(*axes, arguments.set, arguments.seeds, load_params().seed)
+    check_settings(arguments.set, arguments.seeds)
     baseline = check_committed(root)
+    configurations = wanted(*axes, arguments.set, arguments.seeds, load_params().seed)
     runtime = check_configurations(root, baseline, configurations)
     if arguments.status:
         print(Grid(root, state, baseline, configurations, arguments.jobs or 1).table())

@@ -63,6 +63,18 @@ def _with(params: Any, tables: list[str], last: str, value: Any, override: str) 
     return {**params, key: _with(params[key], tables[1:], last, value, override) if tables else value}
 
 
+def check_settings(settings: Sequence[str], seeds: Sequence[int]) -> None:
+    """Refuse settings that the grid itself makes.
+
+    Raises:
+        StageError: a `key=value` is about one of its axes.
+    """
+    for setting in settings:
+        if setting.split("=")[0] in AXES or (seeds and setting.split("=")[0] == "seed"):
+            remedy = "use --models, --methods, --regimes and --seeds"
+            raise StageError(f"-S {setting}", "set by the grid itself", remedy)
+
+
 def wanted(
     models: Sequence[str] | None,
     methods: Sequence[str] | None,
@@ -74,15 +86,7 @@ def wanted(
     """Every combination of models, methods, regimes (None: the paper's) and seeds, with the same `key=value` settings.
 
     seeds: none for that of params.yaml, `default_seed`; it is in a name only beside others, another one always.
-
-    Raises:
-        StageError: a setting is about what the grid itself sets.
     """
-    for setting in settings:
-        if setting.split("=")[0] in AXES or (seeds and setting.split("=")[0] == "seed"):
-            raise StageError(
-                f"-S {setting}", "set by the grid itself", "use --models, --methods, --regimes and --seeds"
-            )
     several: list[tuple[str, ...]] = [(f"seed={seed}",) for seed in dict.fromkeys(seeds)]
     if several in ([], [(f"seed={default_seed}",)]):
         several = [()]

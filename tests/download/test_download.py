@@ -266,7 +266,12 @@ def test_gguf_becomes_a_clean_folder_with_tied_weights_once_and_the_same_bytes_t
     value = shipped()
     value["datasets"]["x"] = local_dialogues(tmp_path / "corpus")
     entry = {"path": path.name, "sha256": sha256_of(path)}
-    value["models"]["x"] = {"format": "gguf", "source": f"file:{tmp_path}", "files": {"model.gguf": entry}}
+    value["models"]["x"] = {
+        "format": "gguf",
+        "source": f"file:{tmp_path}",
+        "files": {"model.gguf": entry},
+        "row_format": "chat-template",
+    }
     done = download(tmp_path, value | {"dataset": "x", "model": "x"}, PYTHONHASHSEED="1")
     assert done.returncode == 0, done.stderr
     written = contents(tmp_path / "data/model")

@@ -58,7 +58,10 @@ def test_a_full_disk_below_the_standard_output_is_named(stage: str, undisturbed:
         ("grid", "git status: fatal: not a git repository"),
         ("grid --jobs 0", "command line: argument --jobs: "),
         ("grid --regimes x", "command line: argument --regimes: "),
-        ("grid -S method=soft", "-S method=soft: set by the grid itself; use --models, --methods and --regimes"),
+        (
+            "grid -S method=soft",
+            "-S method=soft: set by the grid itself; use --models, --methods, --regimes and --seeds",
+        ),
         ("report", "params.yaml: missing; run this from the top of the project"),
         ("report surplus", "command line: unrecognized arguments: surplus; see --help"),
         ("bench", "data/pair_extract: missing; run `dvc repro pair-extract`, or name "),

@@ -36,7 +36,8 @@ def corpus(undisturbed: Undisturbed, project: Path, tmp_path: Path) -> Corpus:
         if kind != "eou":
             split = {"validation": 1, "test": 1, "seed": 0}
             entry = {"format": kind, "source": f"file:{sources}", "files": {"all": file}, "split": split}
-            changes = {"datasets.tiny": entry}
+            messages = {"messages": "one"} if kind == "chitchat" else {}
+            changes = {"datasets.tiny": {**entry, **messages}}
         change_params(folder, changes)
         return folder
 

@@ -156,7 +156,7 @@ def test_each_experiment_is_made_and_what_they_share_runs_once(undisturbed: Path
 def test_the_workspace_of_the_user_stays_as_it_was(undisturbed: Path) -> None:
     assert git(undisturbed, "status", "--porcelain") == ""
     assert git(undisturbed, "for-each-ref", "refs/stash", "refs/exps/exec", "refs/exps/stash") == ""
-    assert not (undisturbed / "data").exists()
+    assert [path.name for path in (undisturbed / "data").iterdir()] == [".gitignore"]
     assert not (undisturbed / ".state/grid/clones").exists()
 
 

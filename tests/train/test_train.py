@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from stages.bleu import bleu
 from stages.language_model.encoding import encode_pairs, to_text
 from stages.language_model.loading import load_base_model, load_tokenizer
+from stages.language_model.row_format import build_row_format
 from stages.methods.decoding import greedy
 from stages.methods.trained_method import read_description, read_trained
 from stages.params.methods import Dynamic
@@ -21,7 +22,7 @@ from stages.records import Pair, read_records
 from stages.train.preparation import check_fit, load_methods
 from stages.train.search import best_trial, range_end
 from stages.train.trials import Trial, Validation
-from tests.models import TRAINING, end_of_text_format
+from tests.models import TRAINING
 from tests.stage_runs import contents
 from tests.stops import Stop
 from tests.training_runs import checkpoints, finish, result, start, stopped, workspace, write_subset
@@ -39,7 +40,8 @@ def test_what_is_written(undisturbed: Path) -> None:
     rates = json.loads((undisturbed / "metrics/learning_rates.json").read_text())
     summary = json.loads((undisturbed / "metrics/train.json").read_text())
     assert {row["trial"] for row in rows} == {0, 1, 2}
-    assert set(rows[0]) == {"trial", "learning_rate", "epoch", "train_loss", "validation_loss", "bleu4"}
+    shown = {"trial", "learning_rate", "epoch", "train_loss", "validation_loss", "bleu4", "empty", "distinct"}
+    assert set(rows[0]) == shown
     assert [rate["learning_rate"] for rate in rates] == pytest.approx([0.001, 1e-5**0.5, 0.01])
     best = max(rates, key=lambda rate: (rate["bleu4"], -rate["trial"]))
     assert summary["learning_rate"] == best["learning_rate"]
@@ -77,10 +79,11 @@ def validation_bleu4(folder: Path) -> float:
     base = load_base_model(folder / "data/download/model", torch.device("cpu"), torch.float32)
     tokenizer = load_tokenizer(folder / "data/download/model")
     pairs = read_records(folder / "data/subset/validation.jsonl", Pair)
-    lengths = load_params(folder / "params.yaml").chosen_protocol.lengths
+    params = load_params(folder / "params.yaml")
+    lengths = params.chosen_protocol.lengths
     description = json.loads((folder / "data/train/method.json").read_text())
     method, own = read_trained(folder / "data/train", base, description)
-    row_format = end_of_text_format(tokenizer)
+    row_format = build_row_format(tokenizer, params.chosen_model.row_format, lengths, "row_format")
     queries = [pair.query for pair in encode_pairs(pairs, tokenizer, row_format, lengths)[0]]
     (answers,) = greedy(method, [own], queries, lengths.response_tokens, row_format.end)
     return bleu([to_text(answer, tokenizer) for answer in answers], [pair.response for pair in pairs])
