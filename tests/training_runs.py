@@ -53,6 +53,7 @@ def workspace(folder: Path, **changes: Any) -> Path:
     params = read_yaml(ROOT / "params.yaml")
     params["protocols"]["tiny"] = copy.deepcopy(PROTOCOL)  # a copy, because it is changed below
     params |= {"protocol": "tiny", "runtime": {**params["runtime"], "device": "cpu", "threads": 1}}
+    params["models"][params["model"]]["row_format"] = {"separator": "<end-of-text>", "end": "<end-of-text>"}
     for key, value in changes.items():
         place = params
         *parents, last = key.split(".")

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from stages.grid.configurations import Configuration, wanted
+from stages.grid.configurations import Configuration, check_settings, wanted
 from stages.grid.experiments import check_configurations, experiment_ref, finished_experiments, git
 from stages.grid.status import Status
 from stages.plumbing.errors import StageError
@@ -328,7 +328,7 @@ def test_seeds_are_an_axis_and_in_the_name_only_where_they_tell_experiments_apar
     assert names(3, 1, 3) == ["gpt2-soft-10-seed-3", "gpt2-soft-10-seed-1"]
     assert names(1, settings=("protocol=paper",)) == ["gpt2-soft-10-protocol-paper-seed-1"]
     with pytest.raises(StageError, match="-S seed=2: set by the grid itself"):
-        names(1, settings=("seed=2",))
+        check_settings(("seed=2",), (1,))
 
 
 def test_each_seed_is_an_experiment_of_its_own(project: Path) -> None:
