@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.plumbing.files import output_folder, write_json
-from stages.records import Dialogue, Pair
+from stages.records import Dialogue, Pair, References
 from stages.score import __main__ as score
 from tests.helpers_scores import write_responses, write_subset
 from tests.tiny import change_params, command, commit_all, read_yaml, tiny_project
@@ -49,7 +49,8 @@ def write_results(project: Path, quality: float, rates: Sequence[float], diverge
         with output_folder(project / "data" / name) as folder:
             (folder / "content").write_text(params["model"], encoding="utf-8")
     train, test, dialogues = corpus(params["regime"])
-    subset = write_subset(project / "data/subset", train, test, dialogues)
+    references = [References(each.dialogue, each.position, [f"{each.response} word0"]) for each in test[:30]]
+    subset = write_subset(project / "data/subset", train, test, dialogues, references)
     trials = [
         {
             "trial": number,
@@ -64,7 +65,8 @@ def write_results(project: Path, quality: float, rates: Sequence[float], diverge
         write_json(folder / "method.json", {"environment": {"torch": "9.9", "device": "cpu"}})
     seed = hash((params["method"] == "soft", params["model"] == "gpt2", params["regime"]))
     responses = answers(test, [train[0].response, train[1].query], quality, seed)
-    write_responses(project / "data/greedy_generate", test, responses, cut_queries=0)
+    unended = [number % 8 == 0 for number in range(len(test))]
+    write_responses(project / "data/greedy_generate", test, responses, unended, cut_queries=0)
     metrics = project / "metrics"
     for name in ("pairs", "subset", "train"):
         write_json(metrics / f"{name}.json", {"learning_rate": 1e-4, "trained_parameters": 7})

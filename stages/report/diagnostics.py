@@ -13,6 +13,10 @@ WENT_WRONG = {name: name for name in ("empty", "loops", "echoes", "unended", "ex
 VARIETY = {"distinct1": "distinct-1", "distinct2": "distinct-2", "ead": "EAD", "chrf": "chrF"}
 SEVERAL = {"bleu4_further_only": "against the further ones alone", "bleu4_lower_case": "case overlooked"}
 
+SEVERAL_REFERENCES = """Against several references of a pair. *human* is left out of its own references: it is scored
+against the further ones alone, on the pairs that have any. What another row scores against those alone is the number to
+compare it with."""
+
 
 @dataclass(frozen=True)
 class Line:
@@ -58,18 +62,23 @@ def bleu_tables(setting: Setting) -> Iterator[str]:
     """BLEU as others compute it, and against several references where the corpus has them."""
     lines = lines_of(setting)
     labels = {name: each["label"] for line in lines for name, each in line.file.get("bleu_variants", {}).items()}
+    if not labels:
+        yield "Not scored: these runs are older than the other kinds of BLEU."
+        return
+    yield "BLEU-1 / BLEU-2 / BLEU-3 / BLEU-4 of all test pairs:"
     yield table(
         [*FIRST, *labels, "experiment"],
         ([*line.words, *(variant(line, name) for name in labels), line.link] for line in lines),
         left=3,
     )
     yield items(f"{name}: `{label}`" for name, label in labels.items())
-    if not any("several_references" in line.scores for line in lines):
-        return
-    yield several_table(lines)
     found = {facts["signature"]: facts for line in lines if (facts := line.file.get("references"))}
+    if not found:
+        return
+    yield SEVERAL_REFERENCES
+    yield several_table(lines)
     yield items(
-        f"{facts['further']} further references for {facts['pairs']} of the pairs: `{signature}`"
+        f"{facts['further']} further references for {facts['pairs']} of the test pairs: `{signature}`"
         for signature, facts in found.items()
     )
 

@@ -29,8 +29,8 @@ DEFINITIONS = (
     "as the paper defines them, and neither notices a response without words: empty is the share of those, which "
     "count as novel.",
     "loops: the share of responses that end in a repeated n-gram; echoes: that repeat their query; unended: that met "
-    "the length limit; exact: that are their reference, word for word, which makes most of BLEU-4 on a corpus that "
-    "leaks (the rules are in stages/score/diagnostics.py). distinct-n: different n-grams over n-grams of all "
+    "the length limit; exact: that are their reference, word for word, from which much of BLEU-4 comes on a corpus "
+    "that leaks (the rules are in stages/score/diagnostics.py). distinct-n: different n-grams over n-grams of all "
     "responses; EAD: different words over those expected of as many random ones, which does not favour short "
     "responses; chrF: F-score of character n-grams.",
     "The paper names no implementation of BLEU. *sentence* and *sentence-smoothed* are means over responses, computed "

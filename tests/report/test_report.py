@@ -109,6 +109,42 @@ def test_the_tables_have_our_number_the_papers_and_the_difference(grid: Path) ->
     assert [each["method"] for each in table[-5:]] == ["fine-tune", "soft", "dynamic", "retrieval", "human"]
 
 
+def test_what_went_wrong_and_the_variety_of_words_stand_in_tables_of_each_setting(grid: Path) -> None:
+    below = section(section(markdown(grid), PAPERS_GROUP), "### What went wrong, and the variety of words")
+    wrong, variety = (rows(table) for table in below.strip().split("\n\n"))
+    scores = json.loads(cached(grid, "gpt2-soft-30", "metrics/scores.json"))
+    place = ("30\u00a0%", "gpt2", "soft")
+    (row,) = (each for each in wrong if (each["regime"], each["model"], each["method"]) == place)
+    assert row["experiment"] == "[gpt2-soft-30](#gpt2-soft-30)"
+    for name in ("empty", "loops", "echoes", "unended", "exact"):
+        assert row[name] == f"{scores[name]:.4f}"
+    assert row["unended"] == "0.1250"
+    (row,) = (each for each in variety if (each["regime"], each["model"], each["method"]) == place)
+    for column, name in (("distinct-1", "distinct1"), ("distinct-2", "distinct2"), ("EAD", "ead"), ("chrF", "chrf")):
+        assert row[column] == f"{scores[name]:.4f}"
+    assert [each["method"] for each in wrong[-2:]] == ["retrieval", "human"]
+    assert wrong[-1]["exact"] == "1.0000"
+    assert wrong[-1]["unended"] == "-"
+
+
+def test_other_kinds_of_bleu_stand_with_their_labels_and_several_references_beside_one(grid: Path) -> None:
+    below = section(section(markdown(grid), PAPERS_GROUP), "### Other kinds of BLEU")
+    scores = json.loads(cached(grid, "gpt2-soft-30", "metrics/scores.json"))
+    for name, variant in scores["bleu_variants"].items():
+        assert f"- {name}: `{variant['label']}`" in below
+    row = next(each for each in rows(below) if each["experiment"] == "[gpt2-soft-30](#gpt2-soft-30)")
+    sentence = scores["bleu_variants"]["sentence"]["test"]
+    assert row["sentence"] == " / ".join(f"{sentence[f'bleu{order}']:.4f}" for order in (1, 2, 3, 4))
+    several = rows(below.split("Against several references", 1)[1])
+    (row,) = (each for each in several if each["experiment"] == "[gpt2-soft-30](#gpt2-soft-30)")
+    assert row["BLEU-4 against one reference"] == f"{scores['bleu4']:.4f}"
+    found = scores["several_references"]
+    assert row["against all of them"].startswith(f"{found['bleu4']:.4f} (")
+    assert row["against the further ones alone"] == f"{found['bleu4_further_only']:.4f}"
+    assert (several[-1]["method"], several[-1]["pairs"]) == ("human", "30")
+    assert "30 further references for 30 of the test pairs: `nrefs:var|" in below
+
+
 def test_the_claims_are_judged_on_all_unseen_and_unlike_pairs(grid: Path) -> None:
     found = {
         row["claim"].replace("\\", "") + " " + row["model"]: row for row in rows(section(markdown(grid), PAPERS_GROUP))

@@ -13,6 +13,7 @@ from stages.bleu import bleu
 from stages.records import Pair, Response
 from stages.report.answers import Answers, Comparison, NotMeasured
 from stages.report.claims import FAILS, HOLDS, NOT_MEASURED, OPEN, Judge
+from stages.report.diagnostics import bleu_tables, diagnostics_tables
 from stages.report.document import summary
 from stages.report.figures import method_styles, model_dashes
 from stages.report.markdown import anchor, plain
@@ -370,6 +371,24 @@ def test_the_table_of_the_methods_takes_no_run_with_another_parameter() -> None:
         text = methods_table(Collection(runs, ()), {**PARAMS, **changes})
         assert ("| soft | 0.950 | 0.950 | 0.950 | 0.1000 |" in text) == found
         assert ("`dvc exp run -S method=soft`" in text) == (not found)
+
+
+def test_scores_of_before_the_diagnostics_have_dashes_in_their_tables() -> None:
+    [setting], _ = settings_of([make_run()])
+    wrong, variety = diagnostics_tables(setting)
+    assert "| 100\u00a0% | gpt2 | soft | 0.0000 | - | - | - | - | - |" in wrong
+    assert "| 100\u00a0% | gpt2 | soft | - | - | - | - |" in variety
+    assert list(bleu_tables(setting)) == ["Not scored: these runs are older than the other kinds of BLEU."]
+
+
+def test_without_further_references_there_is_no_table_of_several() -> None:
+    scores = dict.fromkeys(("bleu1", "bleu2", "bleu3", "bleu4"), 0.25)
+    run = make_run(row={"bleu_variants": {"lower-case": {"label": "nrefs:1", "test": scores}}})
+    [setting], _ = settings_of([run])
+    shown = "\n\n".join(bleu_tables(setting))
+    assert "| 100\u00a0% | gpt2 | soft | 0.2500 / 0.2500 / 0.2500 / 0.2500 |" in shown
+    assert "| 100\u00a0% |  | human | - |  |" in shown
+    assert "several" not in shown
 
 
 def test_text_is_shown_as_it_is_and_headings_can_be_linked() -> None:
