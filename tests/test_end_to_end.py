@@ -36,6 +36,7 @@ def check_results(project: Path, trials: set[int]) -> None:
     assert {"regime", "train"} < set(noted)
     assert (noted["test"]["pairs"], noted["drop_overlap"]) == (scores["pairs"], False)
     assert all(0 <= scores[name] <= 1 for name in SIX)
+    assert scores["unended"] == round(scores["generation"]["unended_responses"] / scores["pairs"], 6)
     responses = (project / "data/greedy_generate/responses.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(responses) == scores["pairs"] > 0
     assert {row["trial"] for row in read_json(project / "metrics/curves.json")} == trials

@@ -1,7 +1,7 @@
 """What went wrong with the responses: shares of them, from 0 to 1.
 
-`loops`, `echoes` and `unended` show what greedy decoding of an undertrained model does. `empty` and `exact` say how far
-to trust two other scores: an empty response counts as novel, and on a corpus that leaks much of BLEU-4 comes from
+`loops`, `echoes` and `unended` see what greedy decoding of an undertrained model does; `empty` and `exact` say how far
+to trust two other scores: an empty response counts as novel, and on a corpus that leaks most of BLEU-4 comes from
 responses that equal their reference.
 
 People do none of it: of 35,024 different responses in DailyDialog's training dialogues none loops, of 129,974 turns in
