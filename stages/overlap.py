@@ -1,4 +1,4 @@
-"""The rule for texts that nearly say the same, and the training pairs that give a held-out pair away by it.
+"""The rule for texts that say nearly the same, and the training pairs that, by this rule, give a held-out pair away.
 
 Two texts overlap when
 
@@ -7,20 +7,20 @@ Two texts overlap when
   of both numbers of words, is at least 0.8. Shorter texts ("Thank you for your help .") are similar without being
   copies.
 
-Queries are compared with queries, responses with responses. `score` counts by this rule what leaks into the test set
-(stages/score/leakage.py). `subset` uses it for the switch `drop_overlap`: training loses each pair that gives a
-validation or test pair away. A training pair does so when both its sides overlap those of one held-out pair, or when
-one side overlaps a held-out text of at least six different words. A short text that recurs ("Yes , please .") gives
-nothing away. The turns of dropped pairs leave the training regime with them; validation and test stay as they are. On
-DailyDialog 4,243 of 41,637 training pairs go, and BLEU-4 of the lookup (stages/score/retrieval.py) falls from 0.3257
-to 0.0197: that much of its score was copies (tests/test_overlap.py, with DailyDialog's text files).
+Queries are compared with queries, responses with responses. `score` uses this rule to count what leaks into the test
+set (stages/score/leakage.py). `subset` uses it for the switch `drop_overlap`, which removes each training pair that
+gives a validation or test pair away. A training pair does so if both its sides overlap those of one held-out pair, or
+if one side overlaps a held-out text of at least six different words. A short text that recurs ("Yes , please .") gives
+nothing away. The turns of removed pairs leave the training regime too; validation and test stay as they are. On
+DailyDialog this removes 4,243 of 41,637 training pairs, and BLEU-4 of the lookup (stages/score/retrieval.py) falls from
+0.3257 to 0.0197: that much of its score came from copies (tests/test_overlap.py, with DailyDialog's text files).
 
 The ratio of shared words is the one in the code that Wen, Luo and Mou published with "An Empirical Study on the
 Overlapping Problem of Open-Domain Dialogue Datasets" (LREC 2022; github.com/yq-wen/overlapping-datasets,
-preprocessing/preprocess_utils.py): sets of words in lower case, punctuation left out, and for a pair the smaller of its
-query's and its response's ratio. The limits of 0.8 and of six words are ours. They split the dialogues anew and put
-those that resemble others least into validation and test. Here the corpus keeps its split and training gives way, so
-our counts are not theirs and cannot be compared with them.
+preprocessing/preprocess_utils.py): it compares sets of lower-case words without punctuation, and takes the smaller
+ratio of a pair's two sides. The limits of 0.8 and six words are ours. They split the dialogues anew and put those least
+similar to others into validation and test. We keep the corpus's split and remove pairs from training, so our counts
+cannot be compared with theirs.
 """
 
 import re

@@ -107,7 +107,7 @@ def etag_of(content: bytes) -> str:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers HEAD and GET, and POST and PUT, of which an upload consists."""
+    """Answers HEAD and GET, and the POST and PUT requests of an upload."""
 
     hub: HubServer
     protocol_version = "HTTP/1.1"

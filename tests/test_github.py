@@ -1,4 +1,4 @@
-"""The checks before a commit and on GitHub are the Makefile's."""
+"""The checks before a commit and on GitHub are the ones in the Makefile."""
 
 import re
 from typing import Any
@@ -13,7 +13,7 @@ def jobs() -> dict[str, list[str]]:
 
 
 def recipe(target: str) -> list[str]:
-    """The commands of a target of the Makefile, without those that it depends on."""
+    """The commands of a Makefile target, without those of its prerequisites."""
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     (lines,) = re.findall(rf"^{target}:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
     return [line.strip().replace("$(VENV)", ".venv") for line in lines.splitlines()]
@@ -34,7 +34,7 @@ def test_linux_runs_make_test_and_macos_the_same_without_the_tests_that_need_lin
 
 
 def test_macos_leaves_out_every_test_that_forks_a_process_with_pytorch_in_it() -> None:
-    """All of tests/stage_runs.py and tests/training_runs.py does, except for `contents`, which hashes files."""
+    """Everything in tests/stage_runs.py and tests/training_runs.py forks, except `contents`, which hashes files."""
     left_out = tuple(jobs()["macos"][1].split(" --ignore ")[1:])
     for path in (ROOT / "tests").rglob("test_*.py"):
         imported = re.findall(

@@ -1,4 +1,4 @@
-"""The README, the tour and CONTRIBUTING against the code: each path, command, parameter and name in them is there."""
+"""Every path, command, parameter and name in the README, the tour and CONTRIBUTING exists in the code."""
 
 import ast
 import re
@@ -14,7 +14,7 @@ from tests.test_dvc_yaml import ROOT, STAGES, paths_of, read_yaml, rooms
 
 DOCUMENTS = ("README.md", "stages/README.md", "stages/grid/README.md", ".github/CONTRIBUTING.md")
 TOUR = "stages/README.md"
-LONGEST_README = 175  # lines: what is longer belongs where it is used
+LONGEST_README = 175  # lines; details belong where they are used
 FILE_NAMES = (".md", ".py", ".yaml", ".yml", ".toml", ".txt", ".json", ".jsonl", ".html", ".csv", ".lock")
 MADE_BY_TOOLS = (".venv", ".state", "dvc.lock")
 documents = pytest.mark.parametrize("document", DOCUMENTS)
@@ -25,7 +25,7 @@ def read(document: str) -> str:
 
 
 def blocks(document: str) -> list[str]:
-    """The blocks of code, which are indented by four spaces."""
+    """The code blocks, which are indented by four spaces."""
     found = re.findall(r"(?:^    .*\n(?:\n(?=    ))?)+", read(document), re.MULTILINE)
     return [re.sub(r"^    ", "", block, flags=re.MULTILINE) for block in found]
 
@@ -39,7 +39,7 @@ def is_yaml(block: str) -> bool:
 
 
 def code(document: str) -> list[str]:
-    """What stands between backticks, and the lines of commands."""
+    """The texts between backticks, and the lines with commands."""
     spans = re.findall(r"`([^`\n]+)`", read(document))
     commands = [block for block in blocks(document) if not is_tree(block) and not is_yaml(block)]
     return spans + [line for block in commands for line in block.splitlines()]
@@ -50,7 +50,7 @@ def words(document: str) -> list[str]:
 
 
 def is_there(path: str) -> bool:
-    """In the repository, or what a stage or a tool makes; a bare name may be that of any module of a stage."""
+    """Whether a path is in the repository or made by a stage or tool; a bare name can be any module of a stage."""
     outputs = [out for name in STAGES for out in paths_of(name, "outs", "metrics", "plots")]
     made = any(f"{out}/".startswith(f"{path.rstrip('/')}/") or path.startswith(f"{out}/") for out in outputs)
     bare = "/" not in path and any(True for _ in (ROOT / "stages").rglob(path))
@@ -86,7 +86,7 @@ def test_every_command_that_is_named_exists(document: str) -> None:
 
 
 def examples() -> dict[str, Any]:
-    """The README's entries of `datasets` and `models`, with values where it has placeholders."""
+    """The README's entries of `datasets` and `models`, with values in place of placeholders."""
     found: dict[str, Any] = {}
     for block in filter(is_yaml, blocks("README.md")):
         text = re.sub(r"<sha256[^>]*>", "a" * 64, re.sub(r"<40-hex[^>]*>", "a" * 40, block))
@@ -115,7 +115,7 @@ def test_every_value_of_a_switch_that_is_named_is_allowed(document: str) -> None
 
 
 def has_key(place: Any, parts: list[str]) -> bool:
-    """Whether there is such a key; `<name>` stands for every entry of a table."""
+    """Whether a key exists; `<name>` means every entry of a table."""
     if not parts:
         return True
     if not isinstance(place, dict):
@@ -137,7 +137,7 @@ def test_the_readme_is_short() -> None:
 
 
 def table_after(document: str, head: str) -> list[list[str]]:
-    """The cells of the table whose first line begins with `head`, without its two lines of head."""
+    """The cells of the table whose first line begins with `head`, without its two header lines."""
     _, _, rest = read(document).partition(f"\n{head}")
     lines = rest.split("\n\n")[0].splitlines()[2:]
     assert lines, f"{document}: no table {head}"
@@ -152,7 +152,7 @@ def test_the_readme_has_a_line_for_every_method_format_and_kind_of_source() -> N
 
 
 def tree() -> Iterator[tuple[str, str]]:
-    """Every path of the README's tree as (folder, name)."""
+    """Every path in the README's tree, as (folder, name)."""
     (block,) = filter(is_tree, blocks("README.md"))
     folder = ""
     for line in block.splitlines():
@@ -173,7 +173,7 @@ def test_the_tree_names_every_folder_and_file_of_stages_and_nothing_else() -> No
 
 
 def names_in(path: str) -> set[str]:
-    """What a module defines: functions, classes, constants, and `Class.member`."""
+    """The names that a module defines: functions, classes, constants, and `Class.member`."""
     found: set[str] = set()
     for node in ast.parse(read(path)).body:
         if isinstance(node, ast.ClassDef):

@@ -1,4 +1,4 @@
-"""A run that is committed: what a fresh clone knows of it, and the recipe for sharing it (stages/grid/README.md)."""
+"""A committed run: what a fresh clone knows about it, and the recipe for sharing it (stages/grid/README.md)."""
 
 import csv
 import json
@@ -44,7 +44,7 @@ def clone(origin: Path, folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project whose run is committed and pushed to a Git repository `origin.git`, as it will be found there."""
+    """A project whose run is committed and pushed to a Git repository `origin.git`."""
     project = project_with_results(tmp_path_factory.mktemp("published") / "project")
     command(project, "git", "clone", "-q", "--bare", ".", "../origin.git")
     command(project, "git", "remote", "add", "origin", "../origin.git")
@@ -54,13 +54,13 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def fresh(published: Path) -> Path:
-    """A clone in which nothing was run or pulled."""
+    """A clone in which nothing has been run or pulled."""
     return clone(published.parent / "origin.git", published.parent / "fresh")
 
 
 @pytest.fixture(scope="module")
 def pulled(published: Path) -> Path:
-    """Another clone of it, after the recipe was followed here and there, with `published` as it was then."""
+    """Another clone, after following the recipe in both, with `published` as it was then."""
     here, there = published.parent / "here", clone(published.parent / "origin.git", published.parent / "there")
     shutil.copytree(published, here, symlinks=True)
     sharing, following = recipe()
@@ -90,7 +90,7 @@ def test_git_has_what_is_small_and_dvc_the_rest(published: Path) -> None:
 
 
 def changes(project: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """`dvc status`: what is said of dependencies and of outputs, by their path; there is nothing else."""
+    """What `dvc status` says about dependencies and about outputs, by path; it must say nothing else."""
     found: dict[str, dict[str, str]] = {"changed deps": {}, "changed outs": {}}
     for change in (each for stage in shown(project, "status").values() for each in stage):
         for kind, paths in change.items():
@@ -121,7 +121,7 @@ def test_the_other_clone_gets_the_same_bytes_and_has_nothing_to_run(pulled: Path
 
 
 def table(project: Path) -> list[dict[str, str]]:
-    """The rows of `dvc exp show` but for the workspace."""
+    """The rows of `dvc exp show` except the workspace."""
     rows = csv.DictReader(command(project, "dvc", "exp", "show", "--csv").stdout.splitlines())
     return [row for row in rows if row["rev"] != "workspace"]
 

@@ -121,7 +121,7 @@ def write_jsonl(path: Path, dialogues: Sequence[Sequence[str]]) -> Path:
 
 
 class Dumper(yaml.SafeDumper):  # type: ignore[misc]
-    """Quotes the text that our loader would else take for a number."""
+    """Quotes text that our loader would otherwise read as a number."""
 
     yaml_implicit_resolvers = Loader.yaml_implicit_resolvers
 

@@ -1,4 +1,4 @@
-"""Trained methods that nobody trained: the folders of the stages with weights moved by chance, in a moment."""
+"""Made-up trained methods: quickly written folders of the stages, with randomly changed weights."""
 
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ def write_model(folder: Path, family: str = "llama", tied: bool = True) -> Path:
 def write_method(
     folder: Path, model: Path, name: str, text: dict[str, str] | str, moved: float = 0.02, seed: int = 0
 ) -> Path:
-    """What the stage train writes: `name` of tests/models.py, its first weights moved by chance where `moved`."""
+    """Write what the stage train writes for `name` of tests/models.py; `moved`: change its initial weights randomly."""
     base = load_base_model(model, torch.device("cpu"), torch.float32)
     settings = SETTINGS[name]
     generator = torch.Generator().manual_seed(seed)
@@ -68,7 +68,7 @@ def write_method(
 
 
 def write_subset(folder: Path) -> Path:
-    """Training pairs and turns as the stage subset writes them."""
+    """Write training pairs and turns as the stage subset does."""
     dialogues = tiny_dialogues(16)
     pairs = [Pair(f"train-{number}", 0, turns[0], turns[1]) for number, turns in enumerate(dialogues)]
     with output_folder(folder) as made:
@@ -101,9 +101,9 @@ def trained_workspace(
 
 
 def trained_project(folder: Path) -> Path:
-    """A project with real DVC: dynamic prompts in its last commit and its workspace, an experiment `softly` with soft.
+    """A project with real DVC: dynamic prompts in the last commit and the workspace, and an experiment `softly` (soft).
 
-    The scores are those of answers made up by chance; the data is tests/helpers_report.py's.
+    The scores are those of random answers; the data comes from tests/helpers_report.py.
     """
     project = tiny_project(folder)
     switch(project, dataset="dailydialog", model="gpt2", method="dynamic", protocol="quick", pairs__history=3)

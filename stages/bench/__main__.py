@@ -1,6 +1,6 @@
 """Compare the speed with what a user would otherwise run: Trainer, PEFT and generate. `make bench` calls it.
 
-Writes every repeat to a JSON file, and beside it the same as Markdown, which it prints too. Nothing here is a stage of
+Writes every repeat to a JSON file and tables to a Markdown file next to it, and prints the tables. It is not a stage of
 the pipeline.
 """
 
@@ -25,7 +25,7 @@ def main(arguments: argparse.Namespace) -> None:
     """Measure, print, write."""
     check_extras()
     if arguments.out.suffix != ".json":
-        raise StageError(f"--out {arguments.out}", "no name of a JSON file", "let it end in .json")
+        raise StageError(f"--out {arguments.out}", "not a name of a JSON file", "make it end in .json")
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     start = time.monotonic()
@@ -72,7 +72,7 @@ def arguments_of() -> argparse.ArgumentParser:
         "--out",
         type=Path,
         default=Path("metrics/bench.json"),
-        help="JSON to write, the Markdown goes beside it (default: %(default)s)",
+        help="JSON to write; the Markdown goes next to it (default: %(default)s)",
     )
     parser.add_argument("--only", nargs="+", choices="abcde", default=list("abcde"), help="rows (default: all)")
     parser.add_argument("--repeats", type=whole_number(1), default=3, help="how often all take turns (default: 3)")

@@ -31,7 +31,7 @@ GROWTH = """One step of training, on the same batch again and again. A step cost
 are, so the time of an epoch is calculated from it; validation is not part of it. The models of the last table have
 random weights."""
 
-# How many times as fast as theirs ours was meant to be.
+# How many times faster than theirs ours should be.
 TRAINING_AIMS = {"fine-tune": 2.0, "soft": 2.5, "dynamic": 2.5}
 DECODING_AIM = 4.0
 

@@ -61,7 +61,7 @@ def markdown(head: Sequence[str], cells: Cells) -> str:
 
 
 def _rates(lines: Sequence[Mapping[str, Any]], aims: Mapping[str, float] | None = None) -> str:
-    """A line for each comparison; aims: by subject, how many times as fast as theirs ours was meant to be."""
+    """One line per comparison; aims: for each subject, how many times faster than theirs ours should be."""
     aims = aims or {}
     cells = []
     for line in lines:
@@ -142,7 +142,7 @@ def _decoding(lines: Sequence[Mapping[str, Any]]) -> str:
     return f"{table}\n\nBatch sizes tried for `generate`: {sizes}."
 
 
-# By row: heading, what it measures, and what makes its tables from its figures.
+# For each row: its heading, what it measures, and the function that makes its tables.
 SECTIONS: dict[str, tuple[str, str, Callable[[Any], str]]] = {
     "a": ("Training, one trial", explanations.TRAINING, partial(_rates, aims=explanations.TRAINING_AIMS)),
     "b": ("Training, a sweep of learning rates", explanations.SWEEP, _rates),
@@ -153,7 +153,7 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Any], str]]] = {
 
 
 def render(result: Mapping[str, Any]) -> str:
-    """The whole report: the machine, what was measured, a section for each row."""
+    """The complete report: the machine, what was measured, a section for each row."""
     machine = result["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     facts = [
@@ -173,5 +173,5 @@ def render(result: Mapping[str, Any]) -> str:
 
 
 def paragraph(text: str) -> str:
-    """Text in lines of at most 120 characters."""
+    """The text, wrapped at 120 characters."""
     return textwrap.fill(" ".join(text.split()), width=120, break_long_words=False, break_on_hyphens=False)

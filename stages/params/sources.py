@@ -12,7 +12,7 @@ from stages.params.validation import Refused, Strict, redact
 
 Licence = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+-]*$")
-]  # an SPDX identifier, as MIT or CC-BY-NC-SA-4.0
+]  # an SPDX identifier, such as MIT or CC-BY-NC-SA-4.0
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 NAME = r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?"
@@ -140,7 +140,7 @@ class RowFormatText(Strict):
 
 
 def as_json(row_format: RowFormatText | str) -> dict[str, str] | str:
-    """A row format as it stands in JSON."""
+    """A row format in the form that JSON files have."""
     return row_format if isinstance(row_format, str) else row_format.model_dump()
 
 
@@ -161,7 +161,7 @@ class Dataset(Strict):
     source: str
     files: dict[Literal["train", "validation", "test", "all"], SourceFile]
     split: Split | None = None
-    licence: Licence | None = None  # for the card of what is exported
+    licence: Licence | None = None  # for the model card of an export
     messages: Literal["one", "joined"] | None = None  # only for chitchat; see params.yaml
     references: ReferencesFile | None = None
 
@@ -209,7 +209,7 @@ class Model(Strict):
     format: Literal["safetensors", "gguf"]
     source: str
     files: dict[str, SourceFile]
-    licence: Licence | None = None  # for the card of what is exported
+    licence: Licence | None = None  # for the model card of an export
     row_format: RowFormatText | Literal["chat-template"]
 
     @model_validator(mode="after")

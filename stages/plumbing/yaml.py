@@ -1,6 +1,6 @@
-"""YAML as DVC reads it: the scalars of YAML 1.2, where `1e-5` is a number and `on` is text, and no key given twice.
+"""Read YAML as DVC does: with the scalars of YAML 1.2, where `1e-5` is a number and `on` is text, and no duplicate key.
 
-PyYAML by itself has the scalars of YAML 1.1, in which `1e-5` is text, `on` is true and `012` is ten.
+PyYAML itself reads the scalars of YAML 1.1, where `1e-5` is text, `on` is true and `012` is ten.
 """
 
 import re
@@ -12,8 +12,9 @@ from stages.plumbing.errors import StageError, one_line
 
 TAG = "tag:yaml.org,2002:"
 MERGE = f"{TAG}merge"
-# What is text without quotes unless one of these matches it all, by the first characters that it can have. They accept
-# what DVC's reader accepts, which is more than YAML 1.2 does (1_000, 0b11, dates) and in one place less (.5e3 is text).
+# A value without quotes is text unless one of these patterns matches all of it; the lists are its possible first
+# characters. The patterns accept what DVC's reader accepts, which is more than YAML 1.2 (1_000, 0b11, dates) and in one
+# case less (.5e3 is text).
 SCALARS = (
     ("null", "~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("bool", "true|True|TRUE|false|False|FALSE", list("tTfF")),
@@ -34,28 +35,28 @@ SCALARS = (
 
 
 class Loader(yaml.SafeLoader):  # type: ignore[misc]
-    """PyYAML's loader, which makes nothing but plain values, with the rules above."""
+    """PyYAML's safe loader, which makes only plain values, with the rules above."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
-    # Not the three characters that are a line break in YAML 1.1 and none in 1.2; "\\L" and the like remain.
+    # These exclude the three characters that are line breaks in YAML 1.1 but not in 1.2; "\\L" and the like remain.
     NON_PRINTABLE = re.compile("[^\t\n\r -~\xa0-\u2027\u202a-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
     def compose_document(self) -> Any:
-        """The nodes of the document; one that says it is of another version of YAML would be misread."""
+        """The nodes of the document; refuses a document of another YAML version, which would be misread."""
         event = self.peek_event()
         if event.version not in (None, (1, 2)):
-            found = f"found %YAML {'.'.join(map(str, event.version))}, where only 1.2 is read"
+            found = f"found %YAML {'.'.join(map(str, event.version))}, but only 1.2 can be read"
             raise yaml.composer.ComposerError(None, None, found, event.start_mark)
         return super().compose_document()
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """A node; an anchor may be given anew, and holds from there on."""
+        """A node; an anchor may be defined again, and the new definition holds from there on."""
         if not self.check_event(yaml.AliasEvent):
             self.anchors.pop(self.peek_event().anchor, None)
         return super().compose_node(parent, index)
 
     def compose_mapping_node(self, anchor: Any) -> Any:
-        """A table whose keys differ; what `<<` brings into it is not among them yet."""
+        """A table; refuses duplicate keys. Keys that `<<` merges into it are not there yet."""
         node = super().compose_mapping_node(anchor)
         known = set()
         for key_node, _ in node.value:
@@ -68,7 +69,7 @@ class Loader(yaml.SafeLoader):  # type: ignore[misc]
         return node
 
     def construct_yaml_int(self, node: Any) -> int:
-        """A whole number; one that begins with 0 is decimal."""
+        """A whole number; a leading 0 does not make it octal."""
         text = self.construct_scalar(node).replace("_", "")
         base = {"0b": 2, "0o": 8, "0x": 16}.get(text.lstrip("-+")[:2], 10)
         return int(text, base)
@@ -80,10 +81,10 @@ Loader.add_constructor(f"{TAG}int", Loader.construct_yaml_int)
 
 
 def parse_yaml(text: str | bytes, source: object) -> Any:
-    """The one document of a YAML text, of which bytes are UTF-8; `source` names it in errors.
+    """The single document of a YAML text (bytes: UTF-8); `source` is its name in errors.
 
     Raises:
-        StageError: it is no YAML, a key is given twice in a table, or a value is none of the type that it looks like.
+        StageError: it is not YAML, a table has a duplicate key, or a value is impossible for its type.
     """
     try:
         return yaml.load(text, Loader)
@@ -93,5 +94,5 @@ def parse_yaml(text: str | bytes, source: object) -> Any:
     except yaml.YAMLError as error:
         raise StageError(source, one_line(str(error)), "fix the YAML") from None
     except (RecursionError, ValueError, LookupError, AttributeError):
-        # More digits than Python reads, a 13th month; the last two are PyYAML's for `!!bool maybe`, `!!timestamp now`.
+        # ValueError: too many digits, a 13th month; PyYAML raises the last two for `!!bool maybe`, `!!timestamp now`.
         raise StageError(source, "nested too deeply, or an impossible number or date", "fix the YAML") from None

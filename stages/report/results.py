@@ -1,4 +1,4 @@
-"""What one experiment has left, as folders on disk: for what loads its model and answers with it."""
+"""The results of one experiment as folders on disk, for commands that load its model and answer with it."""
 
 import json
 from collections.abc import Iterator
@@ -26,19 +26,19 @@ class Results:
 
     name: str
     params: Params
-    raw_params: dict[str, Any]  # the same as params.yaml has it
+    raw_params: dict[str, Any]  # the same, as read from params.yaml
     model: Path  # folder of the base model
     trained: Path  # folder of the stage train
     files: Revision
 
     def check_fresh(self) -> None:
-        """Refuse results that are not those of their own parameters, code and data.
+        """Refuse results that do not come from their own parameters, code and data.
 
         Raises:
-            StageError: the message says what differs.
+            StageError: they do not; the message says what differs.
         """
         if reason := problem(self.files, self.raw_params):
-            remedy = "run `dvc repro`" if self.name == WORKSPACE else "make that experiment again"
+            remedy = "run `dvc repro`" if self.name == WORKSPACE else "run that experiment again"
             raise StageError(self.name, reason, remedy)
 
 
@@ -46,11 +46,11 @@ class Results:
 def open_results(root: Path, experiment: str | None = None) -> Iterator[Results]:
     """The results of an experiment of the project at `root`, or (None) those in its workspace.
 
-    What was trained is copied from DVC's cache for the length of the block; the base model only where the workspace has
-    another one.
+    During the block, the trained weights are copied from DVC's cache, and the base model too if the workspace has a
+    different one.
 
     Raises:
-        StageError: there is no such experiment, or DVC's cache has not kept what it trained.
+        StageError: there is no such experiment, or its trained weights are not in DVC's cache.
     """
     if experiment is None:
         params, files = load_params(root / PARAMS_FILE), Revision(root, None)
@@ -65,16 +65,16 @@ def open_results(root: Path, experiment: str | None = None) -> Iterator[Results]
         if _hash_of(model) != json.loads((trained / "method.json").read_bytes())["base_model"]:
             model = Path(scratch, "model")
             _copy(revision, experiment, MODEL, model)
-        here = load_params(root / PARAMS_FILE).runtime  # how it is run is up to this machine
+        here = load_params(root / PARAMS_FILE).runtime  # this machine decides how it runs
         params = parse_params({**raw, "runtime": here.model_dump()})
         yield Results(experiment, params, raw, model, trained, revision)
 
 
 def commit_of(root: Path, experiment: str) -> str:
-    """The commit (hex) of an experiment by its name; of several the one that started from HEAD.
+    """The commit (hex) of the experiment with a name; of several, the one that started from HEAD.
 
     Raises:
-        StageError: no experiment has that name, or several have, none of which started from HEAD.
+        StageError: no experiment has that name, or several have and none of them started from HEAD.
     """
     lines = git(root, "for-each-ref", "--format=%(objectname) %(refname)", "refs/exps").splitlines()
     named = [line.split(" ", 1) for line in lines if line.endswith(f"/{experiment}") and line.count("/") == 4]
@@ -85,18 +85,18 @@ def commit_of(root: Path, experiment: str) -> str:
         raise StageError(f"experiment {experiment}", "there is none of that name", "`dvc exp list -A` shows all names")
     if len(found) > 1:
         remedy = "check out the commit that it started from, or rename one with `dvc exp rename`"
-        raise StageError(f"experiment {experiment}", f"{len(found)} commits have one of that name", remedy)
+        raise StageError(f"experiment {experiment}", f"{len(found)} commits have one with that name", remedy)
     return found[0]
 
 
 def _copy(revision: Revision, experiment: str, path: str, target: Path) -> None:
     if not revision.copy(path, target):
-        remedy = f"`dvc exp apply {experiment}` and `dvc repro` make it again"
+        remedy = f"make it again: `dvc exp apply {experiment}` and `dvc repro`"
         raise StageError(f"experiment {experiment}", f"its {path} is not in DVC's cache", remedy)
 
 
 def _hash_of(folder: Path) -> str | None:
-    """The identity of the base model in a folder; None if there is no sound one."""
+    """The identity of the base model in a folder; None if there is none or its manifest is damaged."""
     try:
         return files_hash(read_manifest(folder))
     except (StageError, OSError):

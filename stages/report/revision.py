@@ -35,7 +35,7 @@ class Revision:
             return None
 
     def copy(self, path: str, target: Path) -> bool:
-        """Copy a folder to `target`, which is not there yet; False if it, or a part of it, is not in DVC's cache."""
+        """Copy a folder to the new folder `target`; False if any of it is not in DVC's cache."""
         try:
             self._system.get(path, str(target), recursive=True)
         except (FileNotFoundError, DataIndexError, DvcException):

@@ -1,14 +1,14 @@
-"""How much of the test set a model has met in training: shares of its queries, responses and pairs, by two rules.
+"""How much of the test set was already in training: shares of its queries, responses and pairs, by two rules.
 
-- exact: word for word. A test pair is *unseen* if neither its query nor its response stands in the training regime.
-- near: word for word or nearly, by the rule in stages/overlap.py. A test pair is *unlike* if neither its query nor its
+- exact: word for word. A test pair is *unseen* if neither its query nor its response is in the training regime.
+- near: exactly or nearly, by the rule in stages/overlap.py. A test pair is *unlike* if neither its query nor its
   response is near one of the training regime.
 
-DailyDialog leaks. With all training dialogues and stride 2, 24.1 % of the test queries are training queries word for
-word, 25.9 % of the responses training responses, 15.8 % of the pairs training pairs; by the near rule it is 38.0 %,
-38.0 % and 27.9 % (tests/score/test_score.py, with DailyDialog's text files). That its parts overlap, and that scores
-profit, was published by Wen, Luo and Mou ("An Empirical Study on the Overlapping Problem of Open-Domain Dialogue
-Datasets", LREC 2022).
+DailyDialog leaks. With all training dialogues and stride 2, 24.1 % of the test queries are also training queries, word
+for word, 25.9 % of the responses are training responses, and 15.8 % of the pairs are training pairs. By the near rule
+these are 38.0 %, 38.0 % and 27.9 % (tests/score/test_score.py, with DailyDialog's text files). Wen, Luo and Mou
+published that its parts overlap and that scores profit from it ("An Empirical Study on the Overlapping Problem of
+Open-Domain Dialogue Datasets", LREC 2022).
 """
 
 from collections.abc import Sequence

@@ -348,7 +348,7 @@ def test_what_is_missing_is_named_with_the_command_that_brings_it(
         bench.main(arguments("--model", str(tmp_path / "none"), "--pairs", str(pairs_folder)))
     with pytest.raises(StageError, match="dvc repro pair-extract"):
         bench.main(arguments("--model", str(tmp_path), "--pairs", str(tmp_path / "none")))
-    with pytest.raises(StageError, match=r"--out bench\.md: no name of a JSON file"):
+    with pytest.raises(StageError, match=r"--out bench\.md: not a name of a JSON file"):
         bench.main(arguments("--out", "bench.md"))
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(StageError, match="peft"):

@@ -1,4 +1,4 @@
-"""A conversation through a real pseudo-terminal, and answers for scripts."""
+"""A conversation in a real pseudo-terminal, and answers for scripts."""
 
 import json
 import os
@@ -25,11 +25,11 @@ from stages.records import Dialogue
 from tests.tiny import tiny_dialogues
 from tests.trained import QUERIES, trained_project, trained_workspace
 
-SECONDS = 240  # that a busy machine may take for anything
+SECONDS = 240  # limit for every step, for busy machines
 
 
 class Terminal:
-    """`python -m stages.chat` in a terminal of its own."""
+    """`python -m stages.chat` in its own terminal."""
 
     def __init__(self, folder: Path, *words: str) -> None:
         self.pid, self.file = pty.fork()
@@ -40,7 +40,7 @@ class Terminal:
         self.unread = ""
 
     def until(self, text: str) -> str:
-        """What it prints up to and including a text."""
+        """Everything it prints up to and including a text."""
         deadline = time.monotonic() + SECONDS
         while text not in self.unread:
             assert time.monotonic() < deadline, self.unread
@@ -53,12 +53,12 @@ class Terminal:
         return (seen + text).replace("\r\n", "\n")
 
     def say(self, text: str) -> str:
-        """Type a line; what is printed before the next prompt."""
+        """Type a line; return what is printed before the next prompt."""
         os.write(self.file, text.encode() + b"\n")
         return self.until("you> ")
 
     def end(self, key: bytes) -> tuple[int, str]:
-        """Press a key that ends it; its exit code and its last words."""
+        """Press a key that ends it; return its exit code and its last output."""
         os.write(self.file, key)
         seen = self.until("Bye.")
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1]), seen
@@ -99,12 +99,12 @@ def test_a_conversation_with_turns_an_empty_line_commands_and_a_comparison(
     assert "no command /dance" in terminal.say("/dance")
     terminal.say("/compare")
     assert "new conversation" in terminal.say("/reset")
-    assert f"dynamic> {printable(first)}" in terminal.say("How was your day ?")  # as at the beginning
+    assert f"dynamic> {printable(first)}" in terminal.say("How was your day ?")  # the same answer as at the start
     assert terminal.end(b"\x04")[0] == 0
 
 
 def letters(text: str) -> set[str]:
-    """Words of three letters and more, which a narrow column does not break."""
+    """Words of at least three letters, which a narrow column does not break."""
     return set(re.findall(r"\w{3,8}", text)) - {"empty"}
 
 

@@ -1,4 +1,4 @@
-"""`python -m stages.export` in a project with real DVC: what lies in the folder, and what its README says."""
+"""`python -m stages.export` in a project with real DVC: the files in the folder, and its README."""
 
 import contextlib
 import json
@@ -27,7 +27,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def exports(project: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The workspace's export by the command, and that of an experiment with another method."""
+    """The exports of the workspace and of an experiment with another method, made by the command."""
     folder = tmp_path_factory.mktemp("exports")
     command(project, "python", "-m", "stages.export", "--to", str(folder / "workspace"))
     with contextlib.chdir(project), open_results(project, "softly") as results:

@@ -1,4 +1,4 @@
-"""An export, used without us: its README's own lines in a process that has transformers and not our package."""
+"""An export, used without this package: the code in its README runs in a process that only has transformers."""
 
 import itertools
 import json
@@ -20,7 +20,7 @@ from tests.models import SETTINGS
 from tests.trained import FORMATS, QUERIES, write_method, write_model
 
 MODELS = list(itertools.product(("gpt2", "llama"), (True, False)))
-# Runs the lines of each folder as a user would, in that folder, and notes which tokens `generate` gave.
+# Runs the code of each folder as a user would, in that folder, and records the tokens of `generate`.
 READER = """
 import io, contextlib, json, os, sys
 folders, queries = json.load(sys.stdin)
@@ -42,7 +42,7 @@ json.dump(found, sys.stdout)
 
 
 def read_alone(folders: list[Path]) -> dict[str, Any]:
-    """Texts and tokens that the lines of each folder give for QUERIES; -I: neither this folder nor PYTHONPATH."""
+    """The texts and tokens that the code of each folder gives for QUERIES; -I ignores this folder and PYTHONPATH."""
     asked = json.dumps([list(map(str, folders)), QUERIES])
     done = subprocess.run(
         [sys.executable, "-I", "-c", READER], input=asked, capture_output=True, text=True, check=False
@@ -53,7 +53,7 @@ def read_alone(folders: list[Path]) -> dict[str, Any]:
 
 
 def cases() -> list[tuple[str, str, bool, str]]:
-    """Every method on every shape of model; both row formats where there is a prompt, else one after the other."""
+    """Every method on every kind of model; both row formats if there is a prompt, otherwise alternating."""
     made = []
     for number, (name, (family, tied)) in enumerate(itertools.product(SETTINGS, MODELS)):
         formats = FORMATS if SETTINGS[name].kind == "dynamic" else [list(FORMATS)[number % 3 % 2]]
@@ -63,14 +63,14 @@ def cases() -> list[tuple[str, str, bool, str]]:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, bool, str], Any]:
-    """For each case what our own decoding says to QUERIES, what the lines say, and the folder."""
+    """For each case: our decoding of QUERIES, that of the README's code, and the folder."""
     root = tmp_path_factory.mktemp("export")
     models = {shape: write_model(root / "-".join(map(str, shape)), *shape) for shape in MODELS}
     ours, folders = {}, {}
     for case in cases():
         name, family, tied, text = case
         place = root / "-".join(map(str, case))
-        moved = 0.0 if name == "dynamic-identity" else 0.02  # as it starts, too
+        moved = 0.0 if name == "dynamic-identity" else 0.02  # also test the initial weights
         model = models[family, tied]
         trained = load_trained(write_method(place / "trained", model, name, FORMATS[text], moved), model)
         form = FORMS[trained.method.settings.kind]

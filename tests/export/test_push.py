@@ -1,4 +1,4 @@
-"""An export on its way to a hub of the tests and back."""
+"""An export is pushed to the tests' hub and loaded from there."""
 
 import time
 from collections.abc import Iterator
@@ -24,13 +24,13 @@ def hub(hub_allowed: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServe
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
-        sleep = time.sleep  # the waits of huggingface_hub are right for a network and too long for a test
+        sleep = time.sleep  # huggingface_hub's real waits are too long for a test
         monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.01)))
         yield server
 
 
 def export(folder: Path, *more: str) -> Path:
-    """What looks like an export: small files, a large one, a folder."""
+    """A folder that looks like an export: small files, a large one, a subfolder."""
     with output_folder(folder) as made:
         (made / "README.md").write_text("---\nlicense: mit\n---\n\n# A model\n")
         (made / "model.safetensors").write_bytes(bytes(range(256)) * (LARGE // 128))

@@ -83,7 +83,7 @@ def test_weights_that_lack_a_tensor_are_refused_and_not_made_up(tmp_path: Path) 
 
 
 def with_output_layer(folder: Path, difference: float, shards: bool) -> Path:
-    """A tied model that stores an output layer too, in the same file or in one of its own."""
+    """A tied model that also stores an output layer, in the same file or in a separate one."""
     path = tiny_model(folder) / "model.safetensors"
     tensors = load_file(path)
     parts = {"one": tensors, "two": {"lm_head.weight": tensors["transformer.wte.weight"] + difference}}

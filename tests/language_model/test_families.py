@@ -1,4 +1,4 @@
-"""Architectures of the hub at test size: computed as the library computes them, or refused when they are loaded."""
+"""Tiny models of many architectures: they give the same results as transformers, or loading refuses them."""
 
 from collections.abc import Callable
 from functools import cache
@@ -132,14 +132,14 @@ PAIRS = [EncodedPair(side(query, query), side(answer, 9 + answer)) for query, an
 
 
 def random_model(config: PretrainedConfig) -> Path:
-    """A folder with a random model whose answers depend on every one of its weights."""
+    """Make a folder with a random model whose answers depend on all its weights."""
     state = torch.random.get_rng_state()
     torch.manual_seed(0)
     model: Any = AutoModelForCausalLM.from_config(config)
     for value in model.parameters():
         noise = torch.randn_like(value)
         value.data = 0.6 * noise if value.dim() > 1 else value.data + 0.1 * noise
-    model.get_input_embeddings().weight.data *= 0.25  # else the last token is all that an answer depends on
+    model.get_input_embeddings().weight.data *= 0.25  # otherwise an answer depends only on the last token
     torch.random.set_rng_state(state)
     folder = Path(mkdtemp(prefix="family-"))
     model.save_pretrained(folder)
@@ -157,7 +157,7 @@ def family(name: str) -> BaseModel:
 
 
 def eager_model(name: str, own: dict[str, Tensor]) -> Any:
-    """The library's model as it is, by its plainest attention, with what a trial has trained."""
+    """The unchanged transformers model with its plainest attention and the trained weights of a trial."""
     model: Any = AutoModelForCausalLM.from_pretrained(family_folder(name), attn_implementation="eager").eval()
     if "embeddings" in own:
         model.get_input_embeddings().weight.data = own["embeddings"]
@@ -168,7 +168,7 @@ def eager_model(name: str, own: dict[str, Tensor]) -> Any:
 
 
 def eager_logits(model: Any, one: Method, own: dict[str, Tensor], query: list[int], answer: list[int]) -> Tensor:
-    """The logits behind the query and behind each token of the answer: one whole forward pass, without a cache."""
+    """The logits after the query and after each token of the answer, from one full forward pass without a cache."""
     tokens = torch.tensor([[*query, *answer]])
     if not one.has_prompt:
         logits = model(input_ids=tokens).logits
@@ -236,7 +236,7 @@ def test_what_cannot_be_prompted_or_decoded_is_refused_in_one_line_when_it_is_lo
 
 
 def test_a_controller_whose_size_no_weight_decides_is_refused_and_the_other_methods_work() -> None:
-    """OLMo's first models normalise without weights."""
+    """The first OLMo models have normalisation without weights."""
     folder = random_model(OlmoConfig(**LLAMA, vocab_size=VOCABULARY, bos_token_id=0, eos_token_id=0))
     base = load_base_model(folder, CPU, torch.float32)
     assert build_method(base, SETTINGS["soft"])

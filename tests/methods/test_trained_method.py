@@ -1,4 +1,4 @@
-"""A trained method in use: the same answers whoever asks."""
+"""A trained method in use: it gives the same answers to every caller."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""YAML read by us and by DVC: the same value of the same type, or a difference that is listed here."""
+"""We and DVC read YAML the same way: same values, same types; every difference is listed here."""
 
 import math
 from datetime import date
@@ -15,14 +15,14 @@ from tests.tiny import ROOT, read_yaml, write_yaml
 
 
 def as_dvc_reads(text: str, folder: Path) -> Any:
-    """What DVC makes of a params.yaml; its `dvc repro`, `-S` and `dvc exp show` all read it by `load_path`."""
+    """How DVC reads a params.yaml: `dvc repro`, `-S` and `dvc exp show` all use `load_path`."""
     path = folder / "params.yaml"
     path.write_bytes(text.encode())
     return load_path(str(path), localfs)
 
 
 def with_types(value: Any) -> Any:
-    """A value in which 1, 1.0 and True differ, NaN equals itself, and the order of keys counts."""
+    """A value to compare, in which 1, 1.0 and True differ, NaN equals itself, and the order of keys matters."""
     if isinstance(value, dict):
         return [(with_types(key), with_types(each)) for key, each in value.items()]
     if isinstance(value, list):
@@ -31,7 +31,7 @@ def with_types(value: Any) -> Any:
 
 
 def scalars(listed: str) -> list[str]:
-    """What stands between spaces and line breaks; `␣` is a space."""
+    """The words between spaces and line breaks; `␣` becomes a space."""
     return [text.replace("␣", " ") for text in listed.split()]
 
 
@@ -57,7 +57,7 @@ def test_a_scalar_is_what_dvc_makes_of_it(text: str, tmp_path: Path) -> None:
     text = f"key: {text}\n"
     try:
         expected = as_dvc_reads(text, tmp_path)
-    except Exception as error:  # its reader has errors of many kinds
+    except Exception as error:  # DVC's reader raises many kinds of errors
         with pytest.raises(StageError):
             print(f"where DVC says {error}:", parse_yaml(text, "params.yaml"))
     else:
@@ -113,8 +113,8 @@ def test_what_dvc_refuses_is_refused_with_its_line(name: str, tmp_path: Path) ->
     assert str(caught.value).startswith(f"params.yaml{found}")
 
 
-# All that is known to be read differently, on purpose. Nothing of it can stand in a params.yaml that is accepted.
-REFUSED_BY_US: dict[str, tuple[str, Any, str]] = {  # text, what DVC makes of it, what we say
+# All known differences; they are on purpose. None of these can be in a params.yaml that we accept.
+REFUSED_BY_US: dict[str, tuple[str, Any, str]] = {  # text, what DVC reads, our message
     "a key given twice beside a merge": (
         "a: &x {b: 1}\nc: {<<: *x, d: 1, d: 2}\n",
         {"a": {"b": 1}, "c": {"b": 1, "d": 2}},
@@ -128,11 +128,11 @@ REFUSED_BY_US: dict[str, tuple[str, Any, str]] = {  # text, what DVC makes of it
     "a list as a key": ("? [1, 2]\n: a\n", {(1, 2): "a"}, ":1: found unhashable key"),
     "no key": (": a\n", {None: "a"}, ":1: expected <block end>, but found ':'"),
     "a tab between braces": ("a: {\t\n}\n", {"a": {}}, ":1: found character '\\t' that cannot start any token"),
-    "YAML 1.1": ("%YAML 1.1\n---\na: on\n", {"a": True}, ":1: found %YAML 1.1, where only 1.2 is read"),
+    "YAML 1.1": ("%YAML 1.1\n---\na: on\n", {"a": True}, ":1: found %YAML 1.1, but only 1.2 can be read"),
     "a line break of YAML 1.1": ("a: b\u2028c\n", {"a": "b\u2028c"}, ": unacceptable character #x2028"),
     "an anchor with marks in its name": ("a: &x! 1\n", {"a": 1}, ":1: expected alphabetic or numeric character, but"),
 }
-READ_OTHERWISE: dict[str, tuple[str, Any, Any]] = {  # text, what DVC makes of it (None: an error), what we make of it
+READ_OTHERWISE: dict[str, tuple[str, Any, Any]] = {  # text, what DVC reads (None: an error), what we read
     "an anchor with a colon in its name": ("a: &x:y b\n", {"a": "b"}, {"a": ":y b"}),
     "a lone =": ("a: =\n", None, {"a": "="}),
     "an ordered table": ("a: !!omap [b: 1]\n", {"a": {"b": 1}}, {"a": [("b", 1)]}),
@@ -169,7 +169,7 @@ VALUES += [[1, [2.0]], "", " a ", "a: b", "a #b", "a\nb", "x" * 300, *NUMBERS, *
 
 
 def test_what_dvc_writes_is_read_back() -> None:
-    """`dvc exp run -S` writes params.yaml, and every run dvc.lock, by this."""
+    """`dvc exp run -S` writes params.yaml with `dumps_yaml`, and every run writes dvc.lock with it."""
     params = {"a": {str(number): value for number, value in enumerate(VALUES)}}
     assert with_types(parse_yaml(dumps_yaml(params), "params.yaml")) == with_types(params)
     kept = dumps_yaml(parse_yaml_for_update(dumps_yaml(params), "params.yaml"))
