@@ -21,7 +21,7 @@ DATA = [
 
 
 def recipe() -> tuple[list[str], list[str]]:
-    """The commands of stages/grid/README.md: those of the clone that shares, those of the other."""
+    """The commands in stages/grid/README.md: those for the clone that shares, and those for the other."""
     text = (ROOT / "stages/grid/README.md").read_text(encoding="utf-8").partition("## Sharing runs\n")[2]
     lines = [line.partition(" #")[0].strip() for line in text.splitlines() if line.startswith("    ")]
     first = next(number for number, line in enumerate(lines) if line.startswith("git pull"))
