@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.tiny import ROOT
 
 IN_NO_ROW = {
-    ("test_readme.py", "test_the_table_of_faults_names_tests_that_exist_and_forgets_none_of_this_folder"),
+    ("test_table.py", "test_the_table_of_faults_names_tests_that_exist_and_forgets_none_of_this_folder"),
     ("test_cache_that_lies.py", "test_every_stage_but_the_first_reads_what_an_earlier_one_wrote"),
     ("test_checkpoints_that_lie.py", "test_a_damaged_one_behind_the_newest_disturbs_nothing"),
     ("test_errors.py", "test_a_traceback_comes_before_the_line_if_asked_for"),
