@@ -120,6 +120,8 @@ REFUSED: dict[str, tuple[Callable[..., PretrainedConfig], str]] = {
         "cannot read word embeddings that are not its own",
     ),
 }  # fmt: skip
+# OPT-350m has projections around its layers, XGLM adds positions that no weight holds.
+NO_IDENTITY = ("opt-350m", "xglm")
 PROMPTS = ("soft", "dynamic", "dynamic-first-layers")
 
 
@@ -224,6 +226,23 @@ def test_prompts_start_at_the_size_of_words_as_the_layers_read_them(name: str) -
         prompt = one.prompt(weights(one), words[1:17].unsqueeze(0))
         assert prompt is not None
         assert 0.8 < float(prompt.square().mean().sqrt() / words.square().mean().sqrt()) < 1.25, kind
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_identity_start_gives_each_word_at_the_size_of_a_word_or_is_refused(name: str) -> None:
+    base = family(name)
+    one = build_method(base, SETTINGS["dynamic-identity"])
+    if name in NO_IDENTITY:
+        with pytest.raises(StageError, match=r"initial: identity, which .* cannot start from; set it to random"):
+            weights(one)
+        return
+    words = base.embed(torch.arange(1, 17).unsqueeze(0))
+    prompt = one.prompt(weights(one), words)
+    assert prompt is not None
+    size = base.words().square().mean().sqrt()
+    assert torch.allclose(prompt.square().mean(dim=-1).sqrt(), size.expand(1, 16), rtol=0.05)
+    before, after = (rows - rows.mean(dim=-1, keepdim=True) for rows in (words, prompt))
+    assert bool((F.cosine_similarity(before, after, dim=-1) > 0.99).all())
 
 
 @pytest.mark.parametrize("name", REFUSED)
