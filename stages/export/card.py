@@ -1,5 +1,6 @@
 """The model card: README.md of an export, with the metadata that the hub reads."""
 
+import json
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -44,6 +45,7 @@ def card_of(results: Results, trained: TrainedMethod, form: Form) -> ModelCard:
         f"```python\n{transformers_lines(trained, form)}```",
         "With vLLM's prompt embeddings (**not tried**), continuing the lines above:",
         f"```python\n{vllm_lines(trained)}```",
+        *([history_note(results)] if results.params.pairs.history > 1 else []),
         *([form.note] if form.note else []),
         "## Scores",
         score_text(scores),
@@ -110,6 +112,15 @@ def opening(results: Results, trained: TrainedMethod, form: Form) -> str:
     return "\n\n".join(said)
 
 
+def history_note(results: Results) -> str:
+    """What a query is where it is more than one turn."""
+    pairs = results.params.pairs
+    joined = json.dumps(pairs.joined_by, ensure_ascii=False)
+    return (
+        f"A query is the last {pairs.history} turns of the conversation, joined by `{joined}`: it was trained on these."
+    )
+
+
 def score_text(scores: Scores) -> str:
     """The scores with their baselines and intervals, and how much of the test set leaks."""
     header = ["", "BLEU-4", "its 95 % interval", "BLEU-1", "novelty", "diversity", "empty", "pairs"]
@@ -132,7 +143,7 @@ def score_text(scores: Scores) -> str:
         "one training run.",
         table(header, rows),
         f"Of the test set these stand in the training data: {'; '.join(leaked)}.",
-        f"BLEU by sacrebleu, signature `{plain(str(scores['signature']))}`.",
+        f"BLEU by sacrebleu, signature `{scores['signature']}`.",
     ])  # fmt: skip
 
 
@@ -153,8 +164,8 @@ def making(results: Results, trained: TrainedMethod) -> str:
     for table_name in ("method", "protocol"):
         entry = raw[f"{table_name}s"][raw[table_name]]
         rows += [[f"`{table_name}s.{raw[table_name]}.{key}`", plain(value(each))] for key, each in _flat(entry)]
-    rows += [["`row_format`", plain(value(trained.description["row_format"]))]]
-    rows += [[f"`pairs.{key}`", plain(value(each))] for key, each in raw["pairs"].items()]
+    rows += [["`row_format`", plain(json.dumps(trained.description["row_format"], ensure_ascii=False))]]
+    rows += [[f"`pairs.{key}`", plain(json.dumps(each))] for key, each in raw["pairs"].items()]
     origin = "the workspace" if results.files.commit is None else f"the experiment `{plain(results.name)}`"
     commit = f", commit `{results.files.commit}`" if results.files.commit else ""
     head = f"By the pipeline dialog-prompting, from {origin}{commit}. Its parameters:"

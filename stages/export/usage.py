@@ -1,5 +1,7 @@
 """The lines of the exported README: plain transformers, and vLLM's prompt embeddings."""
 
+import json
+
 from stages.export.forms import Form
 from stages.methods.trained_method import TrainedMethod
 
@@ -55,7 +57,7 @@ def transformers_lines(trained: TrainedMethod, form: Form) -> str:
         parts=f"the token ids of {parts[0]}, {parts[1]} and {parts[2]}",
         dtype=dtype_of(trained),
         load="".join(f"{line}\n" for line in form.load),
-        text=f"{space!r} + text" if space else "text",
+        text=f"{json.dumps(space)} + text" if space else "text",
         room=trained.lengths.query_tokens - len(row_format.prefix) - len(row_format.separator),
         rows=form.rows,
     )

@@ -75,6 +75,8 @@ def test_the_card_has_the_scores_with_their_baselines_the_leakage_and_the_licenc
         assert f"| {scores[row]['unseen']['bleu4']:.4f} |" in card.text
     assert f"{100 * scores['leakage']['exact']['pairs']:.1f} % of the pairs" in card.text
     assert "may not be used commercially" in card.text
+    assert 'the last 3 turns of the conversation, joined by `" "`' in card.text
+    assert f"signature `{scores['signature']}`" in card.text
     assert "arxiv.org/abs/2209.11068" in card.text and "@misc{" in card.text
     assert "not tried" in card.text.split("vLLM")[1].splitlines()[0]
 

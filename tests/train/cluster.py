@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -58,21 +59,24 @@ class Cluster:
             assert done.returncode == 0, done.stdout + done.stderr
 
     def processes(self, number: int) -> list[psutil.Process]:
-        """All that runs for a node, its workers included."""
-        mark = str(self.folder / str(number))
-        found = []
+        """All that runs for a node: what names its folder, and what that has started."""
+        mark = f"{self.folder}/{number}/"
+        found: set[psutil.Process] = set()
         for process in psutil.process_iter():
-            try:
-                if process.environ().get("TMPDIR", "").startswith(mark):
-                    found.append(process)
-            except psutil.Error:
-                continue
-        return found
+            with suppress(psutil.Error):
+                if any(mark in word for word in process.cmdline()):
+                    found |= {process, *process.children(recursive=True)}
+        return list(found)
 
-    def workers(self) -> list[psutil.Process]:
-        """The processes in which units are at work."""
-        everything = [each for number in range(len(NODES)) for each in self.processes(number)]
-        return [each for each in everything if "train_unit" in " ".join(each.cmdline())]
+    def workers(self, number: int | None = None) -> list[psutil.Process]:
+        """The processes in which units are at work, of one node or of all."""
+        found = []
+        for each in range(len(NODES)) if number is None else (number,):
+            for process in self.processes(each):
+                with suppress(psutil.Error):
+                    if process.cmdline()[:1] == ["ray::train_unit"]:
+                        found.append(process)
+        return found
 
     def kill(self, *numbers: int) -> None:
         """SIGKILL to all of a node at once."""
