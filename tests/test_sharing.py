@@ -12,12 +12,13 @@ import pytest
 from tests.helpers_report import project_with_results, save
 from tests.tiny import ROOT, command
 
-METRICS = [f"metrics/{name}.json" for name in ("curves", "learning_rates", "pairs", "scores", "subset", "train")]
+METRICS = ["metrics/.gitignore", "metrics/curves.json", "metrics/learning_rates.json"]
 METRICS += [f"metrics/scores/{name}.json" for name in ("human", "retrieval", "test", "unseen")]
 DATA = [
     f"data/{name}"
     for name in ("download/dialogues", "download/model", "pair_extract", "subset", "train", "greedy_generate")
 ]
+DATA += [f"metrics/{name}.json" for name in ("pairs", "scores", "subset", "train")]
 
 
 def recipe() -> tuple[list[str], list[str]]:
@@ -107,9 +108,10 @@ def test_the_status_of_a_fresh_clone_lacks_the_data_and_nothing_else(fresh: Path
 
 def test_the_status_tells_of_metrics_that_are_not_those_of_the_run(fresh: Path, tmp_path: Path) -> None:
     project = Path(shutil.copytree(fresh, tmp_path / "project", symlinks=True))
-    for name in METRICS:
+    shown_by_dvc = [name for name in METRICS if name.endswith(".json")]
+    for name in shown_by_dvc:
         (project / name).write_text("[]", encoding="utf-8")
-    assert changes(project)[1] == dict.fromkeys(DATA, "not in cache") | dict.fromkeys(METRICS, "modified")
+    assert changes(project)[1] == dict.fromkeys(DATA, "not in cache") | dict.fromkeys(shown_by_dvc, "modified")
 
 
 def test_the_other_clone_gets_the_same_bytes_and_has_nothing_to_run(pulled: Path, published: Path) -> None:

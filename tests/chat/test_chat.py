@@ -8,6 +8,7 @@ import select
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -39,9 +40,9 @@ class Terminal:
             os.execv(sys.executable, [sys.executable, "-m", "stages.chat", *words])
         self.unread = ""
 
-    def until(self, text: str) -> str:
+    def until(self, text: str, seconds: float = SECONDS) -> str:
         """Everything it prints up to and including a text."""
-        deadline = time.monotonic() + SECONDS
+        deadline = time.monotonic() + seconds
         while text not in self.unread:
             assert time.monotonic() < deadline, self.unread
             if select.select([self.file], [], [], 1)[0]:
@@ -58,10 +59,16 @@ class Terminal:
         return self.until("you> ")
 
     def end(self, key: bytes) -> tuple[int, str]:
-        """Press a key that ends it; return its exit code and its last output."""
-        os.write(self.file, key)
-        seen = self.until("Bye.")
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1]), seen
+        """Press a key that ends it; return its exit code and its last output.
+
+        Python's input() misses a Ctrl-C that comes just after it has printed its prompt. A person presses it again.
+        """
+        for _ in range(5):
+            os.write(self.file, key)
+            with suppress(AssertionError):
+                seen = self.until("Bye.", SECONDS / 10)
+                return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1]), seen
+        raise AssertionError(self.unread)
 
 
 @pytest.fixture(scope="module")
