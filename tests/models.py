@@ -14,7 +14,7 @@ from stages.language_model.loading import load_base_model
 from stages.language_model.row_format import RowFormat, build_row_format
 from stages.methods.method import Method
 from stages.methods.registry import build_method
-from stages.params.methods import Dynamic, Embeddings, FineTune, MethodSettings, Soft, ZeroShot
+from stages.params.methods import Dynamic, Embeddings, FineTune, Lora, MethodSettings, Soft, ZeroShot
 from stages.params.schema import LearningRates, Lengths, Training
 from stages.params.sources import END_OF_TEXT, RowFormatText
 from tests.tiny import tiny_model
@@ -29,6 +29,7 @@ SETTINGS: dict[str, MethodSettings] = {
     "dynamic": Dynamic(kind="dynamic", layers=1, initial="random", train_embeddings=True),
     "dynamic-identity": Dynamic(kind="dynamic", layers=1, initial="identity", train_embeddings=True),
     "dynamic-first-layers": Dynamic(kind="dynamic", layers=1, initial="first-layers", train_embeddings=True),
+    "lora": Lora(kind="lora", rank=4, alpha=8, dropout=0.0, target_modules="all-linear"),
     "zero-shot": ZeroShot(kind="zero-shot"),
 }
 TRAINING = Training(

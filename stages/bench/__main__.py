@@ -15,7 +15,6 @@ from stages.bench import growth
 from stages.bench.data import SHAPES, random_model
 from stages.bench.measure import PRECISIONS, make_bench, measure, peak_memory, read_pairs
 from stages.bench.table import describe_machine, render
-from stages.bench.trainer import check_extras
 from stages.plumbing.command import run_stage, whole_number
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import write_bytes, write_json
@@ -23,7 +22,6 @@ from stages.plumbing.files import write_bytes, write_json
 
 def main(arguments: argparse.Namespace) -> None:
     """Measure, print, write."""
-    check_extras()
     if arguments.out.suffix != ".json":
         raise StageError(f"--out {arguments.out}", "not a name of a JSON file", "make it end in .json")
     logging.set_verbosity_error()

@@ -30,7 +30,7 @@ def processor() -> str:
 def describe_machine(device: torch.device) -> dict[str, Any]:
     """Processor, memory, device and libraries."""
     import accelerate
-    import peft  # only with the extra `bench`
+    import peft  # takes seconds
 
     libraries = (torch, transformers, peft, accelerate)
     gpu = torch.cuda.get_device_properties(device) if device.type == "cuda" else None

@@ -25,18 +25,8 @@ from stages.methods.dynamic import CONTROLLER, DynamicMethod
 from stages.methods.method import EMBEDDINGS, Method
 from stages.methods.soft import PROMPT
 from stages.params.schema import Training
-from stages.plumbing.errors import StageError
 
 IGNORED = -100  # the label of a token without loss
-
-
-def check_extras() -> None:
-    """Raise StageError if a package that only the benchmark needs is not installed."""
-    try:
-        import accelerate  # noqa: F401
-        import peft  # noqa: F401
-    except ImportError as error:
-        raise StageError(error.name, "not installed", "pip install -c constraints.txt -e '.[bench]'") from None
 
 
 def load_plain_model(folder: Path, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
@@ -154,7 +144,7 @@ def same_module(method: Method, weights: Weights, model: PreTrainedModel) -> nn.
 
 def peft_module(model: PreTrainedModel, virtual_tokens: int) -> nn.Module:
     """PEFT's prompt tuning (Lester et al. 2021): a table in front of every row, all else frozen."""
-    from peft import PromptTuningConfig, get_peft_model  # only with the extra `bench`
+    from peft import PromptTuningConfig, get_peft_model  # takes seconds
 
     model.config.use_cache = False
     settings = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=virtual_tokens)

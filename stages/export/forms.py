@@ -12,9 +12,11 @@ from torch import nn
 from transformers import AutoModel
 
 from stages.methods.dynamic import CONTROLLER, DynamicMethod
+from stages.methods.lora import ADAPTER, LoraMethod
 from stages.methods.soft import PROMPT
 from stages.methods.trained_method import TrainedMethod
 
+ADAPTER_FOLDER = "adapter"
 CONTROLLER_FOLDER = "controller"
 PROMPT_FILE = "prompt.safetensors"
 
@@ -89,9 +91,30 @@ class Controller(Form):
         model.save_pretrained(folder / CONTROLLER_FOLDER)
 
 
+class Adapter(Form):
+    """A and B as PEFT's own adapter, for who has the base model; in the language model they are added already."""
+
+    files = f"`{ADAPTER_FOLDER}/`: the same updates as an adapter of PEFT, for the untouched base model"
+    note = (
+        f"Who has the base model needs `{ADAPTER_FOLDER}/` alone: `PeftModel.from_pretrained(base, "
+        f'f"{{FOLDER}}/{ADAPTER_FOLDER}")`.'
+    )
+
+    def write(self, trained: TrainedMethod, folder: Path) -> None:
+        """A and B in float32, by the names that PEFT gives them, and its configuration."""
+        method = trained.method
+        assert isinstance(method, LoraMethod)
+        method.config().save_pretrained(str(folder / ADAPTER_FOLDER))
+        names = {name: f"base_model.model.{name.replace(f'.{ADAPTER}.', '.')}" for name in trained.weights}
+        tensors = {names[name]: value.float().cpu().contiguous() for name, value in trained.weights.items()}
+        save_file(tensors, folder / ADAPTER_FOLDER / "adapter_model.safetensors", metadata={"format": "pt"})
+        (folder / ADAPTER_FOLDER / "adapter_model.safetensors").chmod(0o644)
+
+
 FORMS: dict[str, Form] = {  # by the kind of the method, as in stages/methods/registry.py
     "zero-shot": Form("the base model as it is, with the row format below; nothing was trained"),
     "fine-tune": Form("every parameter of the base model was trained"),
+    "lora": Adapter("low-rank updates of the linear layers were trained; here they are added to the weights"),
     "embeddings": Form("the word embeddings of the base model were trained, and nothing else; there is no prompt"),
     "soft": SoftPrompt("one prompt for all queries was trained; the first rows of it stand in front of each"),
     "dynamic": Controller("a small Transformer was trained that generates a prompt from each query"),

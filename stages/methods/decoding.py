@@ -88,7 +88,7 @@ def _read(
         for layer in cached:
             layer.read(which)
         rows = _rows(method, trials, chunk)
-        hidden[which] = base.hidden(rows.embedded, rows.positions, rows.mask, cache, layers)[:, -1]
+        hidden[which] = method.transformer.hidden(rows.embedded, rows.positions, rows.mask, cache, layers)[:, -1]
         position[which] = rows.embedded.shape[1] if rows.mask is None else rows.mask.sum(dim=1)
         start += len(chunk)
     for layer in cached:
@@ -130,7 +130,7 @@ def _decode_batch(
                 layer.keep(kept)
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         embedded = _embed_by_owner(method, trials, tokens, running.owner)
-        running.hidden = method.base.hidden(embedded, running.position.unsqueeze(1), mask, cache, layers)[:, -1]
+        running.hidden = method.transformer.hidden(embedded, running.position.unsqueeze(1), mask, cache, layers)[:, -1]
         running.position = running.position + 1
     return answers
 

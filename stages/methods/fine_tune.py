@@ -33,6 +33,10 @@ class FineTuneMethod(Method):
         """All of them."""
         return weights
 
+    def dropout(self, on: bool) -> None:
+        """Wherever the architecture has it."""
+        self.base.model.train(on)
+
     def output(self, weights: Weights) -> Weights:
         """The trial's own output layer: E where the model ties them."""
         own = {"weight": weights[self.base.embeddings_name()]} if self.base.tied else {}

@@ -27,6 +27,11 @@ class Method(ABC):
     def __init__(self, base: BaseModel, settings: Any) -> None:
         self.base, self.settings = base, settings
 
+    @property
+    def transformer(self) -> BaseModel:
+        """The model whose layers read the rows: the base model, or one with something trained in between."""
+        return self.base
+
     @abstractmethod
     def initial_weights(self, generator: torch.Generator) -> dict[str, Tensor]:
         """What a trial trains, at its start, in float32 on the CPU, by the names under which it is saved.
@@ -73,6 +78,10 @@ class Method(ABC):
     def layers(self, weights: Weights) -> Weights | None:
         """Parameters that take the place of the frozen Transformer's; None where it is shared."""
         return None
+
+    def dropout(self, on: bool) -> None:
+        """Let dropout act in what is trained of the layers, or let it rest; frozen layers have none."""
+        return
 
     def output(self, weights: Weights) -> Weights | None:
         """Parameters of the output layer; None for the base model's own."""

@@ -4,6 +4,7 @@ from stages.language_model.base_model import BaseModel
 from stages.methods.dynamic import DynamicMethod
 from stages.methods.embeddings import EmbeddingsMethod
 from stages.methods.fine_tune import FineTuneMethod
+from stages.methods.lora import LoraMethod
 from stages.methods.method import Method
 from stages.methods.soft import SoftMethod
 from stages.methods.zero_shot import ZeroShotMethod
@@ -12,6 +13,7 @@ from stages.params.methods import MethodSettings
 METHODS: dict[str, type[Method]] = {
     "zero-shot": ZeroShotMethod,
     "fine-tune": FineTuneMethod,
+    "lora": LoraMethod,
     "embeddings": EmbeddingsMethod,
     "soft": SoftMethod,
     "dynamic": DynamicMethod,

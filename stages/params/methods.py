@@ -34,6 +34,16 @@ class Dynamic(Strict):
     train_embeddings: bool
 
 
+class Lora(Strict):
+    """Low-rank updates of linear layers."""
+
+    kind: Literal["lora"]
+    rank: Positive
+    alpha: Positive
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    target_modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)]
+
+
 class ZeroShot(Strict):
     """Nothing is trained."""
 
@@ -46,4 +56,4 @@ class Embeddings(Strict):
     kind: Literal["embeddings"]
 
 
-MethodSettings = Annotated[FineTune | Embeddings | Soft | Dynamic | ZeroShot, Field(discriminator="kind")]
+MethodSettings = Annotated[FineTune | Lora | Embeddings | Soft | Dynamic | ZeroShot, Field(discriminator="kind")]

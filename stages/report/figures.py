@@ -24,10 +24,13 @@ STYLES = {
     "fine-tune": ("#D55E00", "s"),
     "soft": ("#0072B2", "o"),
     "dynamic": ("#009E73", "^"),
+    "lora": ("#56B4E9", "P"),
+    "soft-frozen": ("#0072B2", "h"),
+    "dynamic-frozen": ("#009E73", "<"),
     "embeddings": ("#E69F00", "v"),
     "zero-shot": ("#CC79A7", "D"),
 }
-OTHER_STYLES = (("#56B4E9", "P"), ("#000000", "X"), ("#999933", "*"))
+OTHER_STYLES = (("#000000", "X"), ("#999933", "*"), ("#882255", "p"))
 DASHES = {"gpt2": "-", "dialogpt": "--"}
 OTHER_DASHES = ("-", "--", ":", "-.")
 REFERENCES = {"human": ("#000000", (0, (7, 2, 1, 2))), "retrieval": ("#666666", (0, (1, 1)))}

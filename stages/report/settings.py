@@ -12,7 +12,7 @@ from typing import Any
 from stages.report import paper
 from stages.report.runs import Absent, Run
 
-METHODS = (*paper.METHODS, "embeddings", "zero-shot")
+METHODS = (*paper.METHODS, "lora", "soft-frozen", "dynamic-frozen", "embeddings", "zero-shot")
 KINDS = ("experiment", "commit", "workspace")
 
 

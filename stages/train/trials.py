@@ -141,7 +141,7 @@ def response_losses(
         parts.append([*method.before_response(own, query, dropout_seed is not None), response])
     layout = method.layout(batch.query_lengths, batch.response_lengths)
     rows = [join(own, layout.lengths()).embedded for own in parts]
-    hidden = method.base.hidden(torch.cat(rows), weights=method.layers(weights[0]))
+    hidden = method.transformer.hidden(torch.cat(rows), weights=method.layers(weights[0]))
     row, column = (index.to(hidden.device) for index in layout.response_positions())
     targets = response_targets(batch)
     losses = []
@@ -225,9 +225,9 @@ def train_step(
     has at most, for a schedule that ends with it. A trial whose loss or gradient is not finite
     is marked diverged, with its step, and left as it is; the others never see it.
     """
-    method.base.model.train(not method.shares_layers)  # dropout acts in what is trained, never in frozen layers
+    method.dropout(True)
     sums = _backward(method, trials, batch, per_pass, dropout_seed)
-    method.base.model.eval()
+    method.dropout(False)
     tokens = sum(batch.response_lengths)
     norms = torch.stack([_gradient_norm(trial) for trial in trials])
     sizes: list[float] = norms.tolist()  # once for all: a GPU has to be waited for

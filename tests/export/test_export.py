@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from peft import PeftModel
 from safetensors import safe_open
+from transformers import AutoModelForCausalLM
 
 from stages.export.forms import FORMS
 from stages.export.language_model import write_language_model
@@ -90,6 +93,18 @@ def test_the_lines_of_the_readme_answer_token_for_token_as_greedy_generate(case:
     ours, theirs, _ = exported[case]
     assert theirs == ours
     assert len({tuple(answer) for answer in ours[1]}) > 1
+
+
+@pytest.mark.parametrize("shape", MODELS, ids=lambda shape: "-".join(map(str, shape)))
+def test_peft_loads_the_adapter_of_lora_on_the_untouched_base_model(shape: Any, exported: Any) -> None:
+    ((ours, _, folder),) = (found for case, found in exported.items() if case[0] == "lora" and case[1:3] == shape)
+    space: dict[str, Any] = {"FOLDER": str(folder)}
+    lines = (folder / "lines.py").read_text(encoding="utf-8").replace('FOLDER = "."', f"FOLDER = {str(folder)!r}")
+    exec(compile(lines, "lines.py", "exec"), space)
+    base = AutoModelForCausalLM.from_pretrained(folder.parents[1] / "-".join(map(str, shape)), dtype=torch.float32)
+    base.generation_config = space["model"].generation_config
+    space["model"] = PeftModel.from_pretrained(base, str(folder / "adapter"))
+    assert [space["respond"](query) for query in QUERIES] == ours[0]
 
 
 def test_every_method_says_how_it_is_exported() -> None:

@@ -158,13 +158,13 @@ def family(name: str) -> BaseModel:
     return load_base_model(family_folder(name), CPU, torch.float32)
 
 
-def eager_model(name: str, own: dict[str, Tensor]) -> Any:
+def eager_model(name: str, one: Method, own: dict[str, Tensor]) -> Any:
     """The unchanged transformers model with its plainest attention and the trained weights of a trial."""
     model: Any = AutoModelForCausalLM.from_pretrained(family_folder(name), attn_implementation="eager").eval()
     if "embeddings" in own:
         model.get_input_embeddings().weight.data = own["embeddings"]
     else:
-        model.load_state_dict(own, strict=False)
+        model.load_state_dict(dict(one.language_model(own)), strict=False)
     model.tie_weights()
     return model.requires_grad_(False)
 
@@ -185,11 +185,11 @@ def eager_logits(model: Any, one: Method, own: dict[str, Tensor], query: list[in
 @pytest.mark.parametrize("name", FAMILIES)
 def test_loss_and_greedy_tokens_equal_an_eager_computation(name: str) -> None:
     said = set()
-    for kind in ("zero-shot", "fine-tune", "soft", "dynamic"):
+    for kind in ("zero-shot", "fine-tune", "lora", "soft", "dynamic"):
         one = build_method(family(name), SETTINGS[kind])
         generator = torch.Generator().manual_seed(1)
         own = {key: value + 0.03 * torch.randn(value.shape, generator=generator) for key, value in weights(one).items()}
-        model = eager_model(name, own)
+        model = eager_model(name, one, own)
         (loss,) = response_losses(one, [own], collate(PAIRS))
         expected, answers = torch.zeros(()), list[list[int]]()
         for pair in PAIRS:
@@ -207,7 +207,7 @@ def test_loss_and_greedy_tokens_equal_an_eager_computation(name: str) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_method_takes_a_step_in_both_precisions(name: str) -> None:
     coarse = load_base_model(family_folder(name), CPU, torch.bfloat16)
-    for kind in ("fine-tune", "soft", "dynamic"):
+    for kind in ("fine-tune", "lora", "soft", "dynamic"):
         initial = weights(build_method(family(name), SETTINGS[kind]))
         for base in (family(name), coarse):
             trial = new_trial(initial, 0, 1e-2, TRAINING)

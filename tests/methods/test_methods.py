@@ -19,6 +19,15 @@ def layer_parameters(family: str, width: int) -> int:
     return 2 * width + 2 * width * width + 2 * width * width // 2 + 3 * width * 2 * width
 
 
+def layer_adapters(family: str, width: int, rank: int) -> int:
+    """The numbers in A and B of one layer: rank * (in + out) for each of its linear layers."""
+    if family == "gpt2":
+        sizes = [(width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)]
+    else:  # queries, keys and values (half as wide), output; gate, up, down
+        sizes = [(width, width), *[(width, width // 2)] * 2, (width, width), *[(width, 2 * width)] * 3]
+    return sum(rank * (read + written) for read, written in sizes)
+
+
 @pytest.mark.parametrize(("family", "tied"), FAMILIES)
 @pytest.mark.parametrize("name", list(SETTINGS))
 def test_the_number_of_trained_parameters_equals_a_formula(name: str, family: str, tied: bool) -> None:
@@ -37,6 +46,7 @@ def test_the_number_of_trained_parameters_equals_a_formula(name: str, family: st
         "dynamic": embeddings + positions + layer + norm,
         "dynamic-identity": embeddings + positions + layer + norm,
         "dynamic-first-layers": embeddings + positions + layer + norm,
+        "lora": 2 * layer_adapters(family, width, rank=4),
         "zero-shot": 0,
     }
     assert sum(value.numel() for value in weights(one).values()) == expected[name]

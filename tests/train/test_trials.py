@@ -43,7 +43,7 @@ def reference_loss(one: Method, own: dict[str, Tensor], pair: EncodedPair) -> fl
     if "embeddings" in own and one.base.tied:
         model.get_input_embeddings().weight.data = own["embeddings"]
     elif "embeddings" not in own:
-        model.load_state_dict(own, strict=False)
+        model.load_state_dict(dict(one.language_model(own)), strict=False)
     log_probabilities = model(inputs_embeds=row).logits.log_softmax(dim=-1)[0]
     before = row.shape[1] - len(pair.response)
     return -sum(float(log_probabilities[before + i - 1, token]) for i, token in enumerate(pair.response))

@@ -1,0 +1,102 @@
+"""LoRA: low-rank updates of the frozen linear layers (Hu et al. 2021, arXiv 2106.09685), by PEFT's own layers."""
+
+import copy
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from stages.language_model.base_model import BaseModel, Weights
+from stages.language_model.checks import refused
+from stages.methods.method import Method
+from stages.params.methods import Lora
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+ADAPTER = "default"  # PEFT's name for the only adapter of a model
+
+
+class LoraMethod(Method):
+    """E[query], E[response]; each target layer W [out, in] computes W x + alpha / rank * B A x, and A, B are trained.
+
+    Trials come one at a time, as in fine-tuning: PEFT's layers hold one adapter in training, and the layers below an
+    adapter differ from trial to trial.
+    """
+
+    settings: Lora
+    shares_layers = False
+    has_prompt = False
+
+    def __init__(self, base: BaseModel, settings: Lora) -> None:
+        super().__init__(base, settings)
+        found = f"{settings.target_modules}, which PEFT cannot adapt in {type(base.model).__name__}"
+        with refused("params.yaml: methods.<name>.target_modules", found, "name linear layers of the model"):
+            self.adapted = BaseModel(with_adapters(base.model, self.config()))
+
+    def config(self) -> "LoraConfig":
+        """The settings as PEFT has them."""
+        from peft import LoraConfig  # takes seconds to import, which only those wait for who use LoRA
+
+        own = self.settings
+        targets = own.target_modules if isinstance(own.target_modules, str) else list(own.target_modules)
+        return LoraConfig(
+            r=own.rank, lora_alpha=own.alpha, lora_dropout=own.dropout, target_modules=targets, task_type="CAUSAL_LM"
+        )
+
+    @property
+    def transformer(self) -> BaseModel:
+        """The base model's own parameters, with adapters in between."""
+        return self.adapted
+
+    def initial_weights(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """A [rank, in] random, as PEFT draws it, and B [out, rank] zero: at first, nothing is added."""
+        initial: dict[str, Tensor] = {}
+        for name, value in self.adapted.model.named_parameters():
+            if "lora_A" in name:
+                initial[name] = torch.empty(value.shape)
+                nn.init.kaiming_uniform_(initial[name], a=5**0.5, generator=generator)
+            elif "lora_B" in name:
+                initial[name] = torch.zeros(value.shape)
+        return initial
+
+    def prompt(self, weights: Weights, queries: Tensor, train: bool = False) -> None:
+        """No prompt."""
+        return None
+
+    def layers(self, weights: Weights) -> Weights:
+        """A and B of every target layer."""
+        return weights
+
+    def dropout(self, on: bool) -> None:
+        """In front of A, and nowhere else."""
+        for name, module in self.adapted.model.named_modules():
+            if "lora_dropout" in name:
+                module.train(on)
+
+    def language_model(self, weights: Weights) -> Weights:
+        """The target layers with their updates added: W + alpha / rank * B A, by their names in the base model."""
+        merged: dict[str, Tensor] = {}
+        for name, layer in self.adapted.model.named_modules():
+            if f"{name}.lora_A.{ADAPTER}.weight" in weights:
+                down, up = (weights[f"{name}.lora_{part}.{ADAPTER}.weight"].float() for part in "AB")
+                update = self.settings.alpha / self.settings.rank * up @ down
+                frozen: Any = layer.base_layer
+                merged[f"{name}.weight"] = frozen.weight.float() + (update.T if layer.fan_in_fan_out else update)
+        return merged
+
+
+def with_adapters(model: PreTrainedModel, config: "LoraConfig") -> PreTrainedModel:
+    """PEFT's layers in a model that shares every tensor with `model`, which stays as it is."""
+    from peft import inject_adapter_in_model
+
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
+    frozen = [module.frozen for module in model.modules() if hasattr(module, "frozen")]  # packed once for both
+    adapted: PreTrainedModel = copy.deepcopy(model, shared | {id(each): each for each in frozen})
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.filterwarnings("ignore", "fan_in_fan_out is set to False")  # PEFT sees GPT-2's layers for itself
+        inject_adapter_in_model(config, adapted)
+    adapted.requires_grad_(False).eval()
+    return adapted
