@@ -187,10 +187,10 @@ def committed(path: str) -> bytes | None:
 def test_the_metrics_that_are_committed_are_those_of_the_lock_that_is_committed() -> None:
     lock = parse_yaml(committed("dvc.lock") or b"stages: {}", "dvc.lock")
     recorded = {out["path"]: out["md5"] for stage in lock["stages"].values() for out in stage["outs"]}
-    for path in (path for name in STAGES for path in paths_of(name, "outs", "metrics", "plots")):
-        content = committed(path) if path.startswith("metrics/") else None
+    for path in (path for name in STAGES for path in paths_of(name, "metrics", "plots")):
+        content = committed(path)
         md5 = None if content is None else hashlib.md5(content).hexdigest()
-        assert path.startswith("data/") or recorded.get(path) == md5, f"{path}: commit it together with dvc.lock"
+        assert recorded.get(path) == md5, f"{path}: commit it together with dvc.lock"
 
 
 def test_dvc_yaml_reads_as_a_table_of_contents() -> None:

@@ -13,11 +13,12 @@ from transformers.utils import logging
 
 from stages.bench import growth
 from stages.bench.data import SHAPES, random_model
-from stages.bench.measure import PRECISIONS, make_bench, measure, peak_memory, read_pairs
+from stages.bench.measure import PRECISIONS, make_bench, measure, read_pairs
 from stages.bench.table import describe_machine, render
 from stages.plumbing.command import run_stage, whole_number
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import write_bytes, write_json
+from stages.plumbing.peak import peak_memory
 
 
 def main(arguments: argparse.Namespace) -> None:

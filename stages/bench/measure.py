@@ -1,7 +1,6 @@
 """Load what the benchmark needs, and measure its rows."""
 
 import argparse
-import resource
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,9 +118,3 @@ def measure(bench: Bench, arguments: argparse.Namespace, texts: list[str]) -> di
     if "e" in wanted:
         rows |= growth_rows(bench, arguments.grow_shapes, texts)
     return rows
-
-
-def peak_memory() -> int:
-    """The most bytes of main memory that this process has used."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

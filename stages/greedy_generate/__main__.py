@@ -1,6 +1,7 @@
 """Greedy responses to the test queries (App. B: "To generate the model output, we always use only greedy decoding")."""
 
 import argparse
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ from stages.language_model.device import versions
 from stages.methods.trained_method import check_lengths, check_row_format, load_trained
 from stages.params.schema import load_params
 from stages.plumbing.command import run_stage
-from stages.plumbing.files import check_folder, output_folder
+from stages.plumbing.files import check_folder, output_folder, write_json
+from stages.plumbing.peak import peak_gpu_memory, peak_memory
 from stages.plumbing.progress import Progress
 from stages.records import Pair, Response, read_records, write_records
 
@@ -28,7 +30,9 @@ def main(arguments: argparse.Namespace) -> None:
     pairs = read_records(arguments.subset / "test.jsonl", Pair)
     queries, cut = trained.encode([pair.query for pair in pairs])
     with Progress(len(pairs), "greedy-generate", "responses") as progress:
+        began = time.monotonic()
         answers = trained.decode(queries, progress.advance)
+        seconds = time.monotonic() - began
     limit = trained.lengths.response_tokens
     responses = [
         Response(pair.dialogue, pair.position, pair.query, pair.response, text, len(answer) == limit)
@@ -41,6 +45,16 @@ def main(arguments: argparse.Namespace) -> None:
     facts |= {"cut_queries": cut, "unended_responses": unended, **versions(base.device, base.dtype)}
     with output_folder(arguments.responses, **facts) as folder:
         write_records(folder / "responses.jsonl", responses)
+    write_json(
+        arguments.cost,
+        {
+            "seconds": round(seconds, 3),
+            "responses": len(pairs),
+            "responses_per_second": round(len(pairs) / seconds, 3) if seconds else None,
+            "peak_memory_bytes": peak_memory(),
+            "peak_gpu_bytes": peak_gpu_memory(),
+        },
+    )
 
 
 if __name__ == "__main__":
@@ -49,4 +63,5 @@ if __name__ == "__main__":
     parser.add_argument("--model", type=Path, required=True, help="folder of the base model")
     parser.add_argument("--trained", type=Path, required=True, help="folder of the stage train")
     parser.add_argument("--responses", type=Path, required=True, help="folder to write the responses to")
+    parser.add_argument("--cost", type=Path, required=True, help="JSON to write times and memory to")
     run_stage("greedy-generate", parser, main)

@@ -18,6 +18,7 @@ from stages.params.validation import Strict
 from stages.plumbing.files import files_hash, read_manifest, state_folder, write_json
 from stages.recipe.cells import FORMATS, Cell
 from stages.train.checkpoint import TrainingState, fingerprint_of
+from stages.train.cost import Cost
 from stages.train.examples import hash_of_examples, load_examples
 from stages.train.search import run_trials, untrained
 from stages.train.sweep import Sweep
@@ -63,7 +64,7 @@ class Study:
         """Train (or, without rates, validate) one cell; goes on where it was stopped."""
         sweep = self.sweep(cell)
         if not cell.rates:
-            return [untrained(sweep)]
+            return [untrained(sweep, Cost())]
         initial = sweep.method.initial_weights(torch.Generator().manual_seed(cell.seed))
         state = TrainingState(state_folder() / "recipe", fingerprint_of(facts), versions(self.device, self.base.dtype))
         return run_trials(sweep, initial, state)

@@ -12,6 +12,7 @@ from stages.methods.trained_method import write_trained
 from stages.params.schema import load_params
 from stages.plumbing.command import run_stage
 from stages.plumbing.files import output_folder, write_json
+from stages.train.cost import report
 from stages.train.engine import search
 from stages.train.results import best_by_rate, curves, describe, summary
 from stages.train.search import best_trial, range_end
@@ -30,6 +31,8 @@ def main(arguments: argparse.Namespace) -> None:
         write_trained(folder, outcome.weights, describe(params, work.base_hash, best, end, outcome))
     write_json(arguments.curves, curves(trials))
     write_json(arguments.learning_rates, best_by_rate(trials))
+    size = outcome.weights.stat().st_size if outcome.weights else 0
+    write_json(arguments.cost, report(outcome.cost, outcome.parameters, size))
     write_json(arguments.summary, summary(trials, best, {"trained_parameters": outcome.parameters, **outcome.cuts}))
     if end:
         said = f"the {end} learning rate is the best one: the optimum may lie outside the range"
@@ -43,5 +46,6 @@ if __name__ == "__main__":
     parser.add_argument("--trained", type=Path, required=True, help="folder to write what was trained to")
     parser.add_argument("--curves", type=Path, required=True, help="JSON to write each trial's epochs to")
     parser.add_argument("--learning-rates", type=Path, required=True, help="JSON to write each trial's best epoch to")
+    parser.add_argument("--cost", type=Path, required=True, help="JSON to write times and memory to")
     parser.add_argument("--summary", type=Path, required=True, help="JSON to write the choice to")
     run_stage("train", parser, main)

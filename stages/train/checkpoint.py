@@ -4,7 +4,7 @@
     <state>/<fingerprint>/groups.json                           the groups of trials, where memory has split them
     <state>/<fingerprint>/checkpoints/<trial>-<epoch>-<step>/   state.json, trial-<k>.safetensors, manifest.json
     <state>/<fingerprint>/best/trial-<k>-epoch-<e>/             weights.safetensors, manifest.json
-    <state>/<fingerprint>/result/                               trials.json, units.json, weights.safetensors, and so on
+    <state>/<fingerprint>/result/                               trials.json, units.json, cost.json, weights.safetensors
 
 A folder gets its final name only when it is whole and flushed. Trials that share their passes share their checkpoints,
 named after the first of them; the two newest are kept until the trials have ended: a damaged one is named, and training
@@ -31,6 +31,7 @@ from safetensors.torch import load_file, save_file
 from stages.plumbing.errors import StageError, one_line, system_error
 from stages.plumbing.files import check_folder, output_folder, write_json
 from stages.plumbing.locks import lock
+from stages.train.cost import Cost
 from stages.train.trial_tensors import check_tensors, restore, tensors_of
 from stages.train.trials import Trial
 
@@ -38,6 +39,7 @@ KEPT = 2
 STATE = "state.json"
 TRIALS = "trials.json"
 UNITS = "units.json"
+COST = "cost.json"
 GROUPS = "groups.json"
 WEIGHTS = "weights.safetensors"
 TENSORS = ("weights", "optimizer")  # the fields of a Trial that are no JSON
@@ -93,6 +95,7 @@ class TrainingState:
     def __init__(self, root: Path, fingerprint: str, environment: dict[str, Any]) -> None:
         self.fingerprint, self.environment = fingerprint, environment
         self.environments = [environment]  # in which it was trained, the earliest first
+        self.cost = Cost()
         self.folder = root / fingerprint
         self.checkpoints = self.folder / "checkpoints"
         self.best = self.folder / "best"
@@ -140,7 +143,7 @@ class TrainingState:
             for trial in trials:
                 if trial.status == "running" and trial.weights:
                     save_file(tensors_of(trial), folder / f"trial-{trial.index:02d}.safetensors")
-            state: dict[str, Any] = {"environments": self.environments}
+            state: dict[str, Any] = {"environments": self.environments, "cost": asdict(self.cost)}
             state |= {"position": asdict(position), "trials": [record_of(trial) for trial in trials]}
             (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
         kept = KEPT if any(trial.status == "running" for trial in trials) else 1  # the last one has no tensors
@@ -198,6 +201,7 @@ class TrainingState:
                 trial.drop_tensors()
         earlier = [one for one in state.get("environments", []) if one != self.environment]
         self.environments = [*earlier, self.environment]
+        self.cost = Cost(**state["cost"])
         return position
 
     @property
@@ -221,6 +225,7 @@ class TrainingState:
                 shutil.copyfile(weights, folder / WEIGHTS)
             (folder / TRIALS).write_text(json.dumps([record_of(trial) for trial in trials]), encoding="utf-8")
             (folder / UNITS).write_text(json.dumps(units), encoding="utf-8")
+            (folder / COST).write_text(json.dumps(asdict(self.cost)), encoding="utf-8")
 
     def read_units(self) -> list[dict[str, Any]]:
         """What is known of the units of a sweep that is over: their trials, where and in which environment."""
@@ -234,6 +239,7 @@ class TrainingState:
         try:
             self.check(self.result)
             records = json.loads((self.result / TRIALS).read_bytes())
+            self.cost = Cost(**json.loads((self.result / COST).read_bytes()))
             return [Trial(weights={}, optimizer=None, **record) for record in records]
         except DAMAGED as error:
             remove_unusable(self.result, error)

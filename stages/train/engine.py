@@ -2,6 +2,7 @@
 
 from stages.plumbing.files import state_folder
 from stages.train.checkpoint import fingerprint_of
+from stages.train.cost import Cost
 from stages.train.ray_engine import search_on_ray
 from stages.train.search import run_trials, untrained
 from stages.train.store import state_of
@@ -21,8 +22,9 @@ def _search_here(work: Work) -> Outcome:
     trainer = load_trainer(work)
     if not trainer.parameters:
         units = [{"trials": [0], "environments": [trainer.environment]}]
-        return Outcome([untrained(trainer.sweep)], None, units, 0, trainer.cuts)
+        cost = Cost()
+        return Outcome([untrained(trainer.sweep, cost)], None, units, 0, trainer.cuts, cost)
     name, address = fingerprint_of(work.facts(trainer.environment)), work.params.runtime.checkpoints
     state = state_of(state_folder() / "train", name, trainer.environment, address)
     trials = run_trials(trainer.sweep, trainer.initial, state)
-    return Outcome(trials, state.result_weights, state.read_units(), trainer.parameters, trainer.cuts)
+    return Outcome(trials, state.result_weights, state.read_units(), trainer.parameters, trainer.cuts, state.cost)

@@ -20,6 +20,7 @@ from stages.plumbing.errors import StageError, one_line
 from stages.plumbing.files import output_folder, state_folder
 from stages.plumbing.signals import StopRequest
 from stages.train.checkpoint import DAMAGED, TRIALS, WEIGHTS, TrainingState, fingerprint_of, remove_unusable
+from stages.train.cost import Cost, together
 from stages.train.delivery import Failed, Order, Split, Trained, send
 from stages.train.memory import Numbered
 from stages.train.ray_worker import library_versions, train_unit
@@ -50,7 +51,7 @@ def search_on_ray(work: Work) -> Outcome:
         _forget(work, state)
         facts = state.read_units()
         weights = state.result_weights if state.result_weights.exists() else None
-        return Outcome(trials, weights, facts, facts[0]["parameters"], facts[0]["cuts"])
+        return Outcome(trials, weights, facts, facts[0]["parameters"], facts[0]["cuts"], state.cost)
 
 
 def _forget(work: Work, state: TrainingState) -> None:
@@ -190,6 +191,7 @@ class _Search:
             units.append(json.loads((folder / FACTS).read_bytes()))
         trials.sort(key=lambda trial: trial.index)
         units.sort(key=lambda unit: unit["trials"])
+        self.state.cost = together([Cost(**unit["cost"]) for unit in units])
         source = weights[best_trial(trials, self.work.params.chosen_protocol.training.select_by).index]
         self.state.write_result(trials, source if source.exists() else None, units)
         return trials

@@ -6,6 +6,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,7 @@ def _train(order: Order, subset: Files, model: Files, node: str, get: Callable[[
         unit = {
             "trials": [trial.index for trial in trials], "environments": state.environments,
             "host": socket.gethostname(), "node": node, "gpus": gpus,
-            "began": began, "fingerprint": order.fingerprint, "ended": time.time(),
+            "began": began, "fingerprint": order.fingerprint, "ended": time.time(), "cost": asdict(state.cost),
         }  # fmt: skip
     shutil.rmtree(state.folder, ignore_errors=True)
     return Trained([record_of(trial) for trial in trials], weights, unit, trainer.parameters, trainer.cuts)
@@ -85,7 +86,7 @@ def _train(order: Order, subset: Files, model: Files, node: str, get: Callable[[
 def _trained(trainer: Trainer, state: TrainingState, order: Order) -> tuple[Sequence[Trial], Any]:
     """The trials of a unit, trained now or by an attempt before, and the bytes of its best weights."""
     if not order.trials:
-        return [untrained(trainer.sweep)], None
+        return [untrained(trainer.sweep, state.cost)], None
     trials = state.read_result()
     if not trials:
         trials = train_group(trainer.sweep, trainer.initial, state, order.trials)

@@ -8,6 +8,7 @@ from stages.params.schema import Training
 from stages.plumbing.errors import StageError
 from stages.plumbing.signals import StopRequest
 from stages.train.checkpoint import TrainingState
+from stages.train.cost import Cost
 from stages.train.groups import train_groups
 from stages.train.sweep import Sweep
 from stages.train.trials import SelectBy, Trial, TrialsPerPass
@@ -54,10 +55,10 @@ def best_trial(trials: Sequence[Trial], select_by: SelectBy) -> Trial:
     return max(ended, key=lambda trial: (trial.quality(select_by), -trial.index))
 
 
-def untrained(sweep: Sweep) -> Trial:
-    """The one trial of a method that trains nothing: only validated, as epoch 0."""
+def untrained(sweep: Sweep, cost: Cost) -> Trial:
+    """The one trial of a method that trains nothing: only validated, as epoch 0; what that took is added to `cost`."""
     trial = Trial(0, 0.0, {}, None)
-    with StopRequest() as stop:
+    with StopRequest() as stop, cost.timed("validation_seconds"):
         (validation,) = sweep.validate([trial], TrialsPerPass(1), stop, "untrained")
     trial.record_epoch(0, validation, sweep.training)
     trial.status = "finished"

@@ -92,6 +92,7 @@ class Sweep:
         position = state.load(trials)
         if position != BEGINNING and any(trial.status == "running" for trial in trials):
             print(f"goes on where it was stopped: in epoch {position.epoch}, {position.step} steps done")
+            state.cost.stopped += 1
         per_pass = TrialsPerPass(len(trials))
         with StopRequest() as stop:
             while any(trial.status == "running" for trial in trials):
@@ -120,7 +121,8 @@ class _Epoch:
     def run(self) -> Position:
         try:
             self._train()
-            self._validate()
+            with self.state.cost.timed("validation_seconds"):
+                self._validate()
         except (Terminated, KeyboardInterrupt):
             self.state.save(self.position, self.trials)
             raise
@@ -148,8 +150,10 @@ class _Epoch:
                 batch = collate(batches[step]).to(sweep.method.base.device)
                 dropout_seed = int(np.random.SeedSequence([sweep.seed, epoch, step]).generate_state(1)[0])
                 last_step = sweep.training.max_epochs * len(batches)
-                train_step(sweep.method, running, batch, sweep.training, self.per_pass, dropout_seed, last_step)
+                with self.state.cost.timed("seconds"):
+                    train_step(sweep.method, running, batch, sweep.training, self.per_pass, dropout_seed, last_step)
                 self.position = Position(epoch, step + 1)
+                self.state.cost.pairs += len(running) * len(batches[step])
                 progress.advance(len(batches[step]), self._losses())
                 self.stop.check()
                 if time.monotonic() - self.saved_at > SECONDS_BETWEEN_CHECKPOINTS:

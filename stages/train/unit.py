@@ -18,6 +18,7 @@ from stages.methods.decoding import RowLimit
 from stages.params.schema import Params
 from stages.plumbing.files import check_folder, files_hash
 from stages.train.checkpoint import code_hash
+from stages.train.cost import Cost
 from stages.train.examples import hash_of_examples, load_examples
 from stages.train.memory import check_base_model
 from stages.train.preparation import check_fit, load_methods
@@ -106,6 +107,7 @@ class Outcome:
     units: list[dict[str, Any]]  # of each its `trials` and its `environments`, more than one if it moved
     parameters: int
     cuts: dict[str, int]
+    cost: Cost
 
     def environments(self) -> list[dict[str, Any]]:
         """Each environment that units were trained in, with the numbers of their trials: the last bits depend on it."""
