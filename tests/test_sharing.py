@@ -12,13 +12,15 @@ import pytest
 from tests.helpers_report import project_with_results, save
 from tests.tiny import ROOT, command
 
-METRICS = ["metrics/.gitignore", "metrics/curves.json", "metrics/learning_rates.json"]
+METRICS = ["metrics/.gitignore", "metrics/cost/.gitignore", "metrics/curves.json", "metrics/learning_rates.json"]
 METRICS += [f"metrics/scores/{name}.json" for name in ("human", "retrieval", "test", "unseen")]
 DATA = [
     f"data/{name}"
     for name in ("download/dialogues", "download/model", "pair_extract", "subset", "train", "greedy_generate")
 ]
-DATA += [f"metrics/{name}.json" for name in ("pairs", "scores", "subset", "train")]
+DATA += [
+    f"metrics/{name}.json" for name in ("cost/greedy_generate", "cost/train", "pairs", "scores", "subset", "train")
+]
 
 
 def recipe() -> tuple[list[str], list[str]]:
