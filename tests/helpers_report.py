@@ -71,7 +71,12 @@ def write_results(project: Path, quality: float, rates: Sequence[float], diverge
     for name in ("pairs", "subset", "train"):
         write_json(metrics / f"{name}.json", {"learning_rate": 1e-4, "trained_parameters": 7})
     for stage, counted in (("train", "pairs"), ("greedy_generate", "responses")):
-        cost = {"seconds": 20.0, counted: 80, f"{counted}_per_second": 4.0, "peak_memory_bytes": 3 * 10**9}
+        cost: dict[str, Any] = {
+            "seconds": 20.0,
+            counted: 80,
+            f"{counted}_per_second": 4.0,
+            "peak_memory_bytes": 3 * 10**9,
+        }
         cost |= {"validation_seconds": 5.0, "trained_parameters": 7, "bytes": 28, "peak_gpu_bytes": None, "stopped": 0}
         write_json(metrics / "cost" / f"{stage}.json", cost)
     write_json(metrics / "learning_rates.json", trials)

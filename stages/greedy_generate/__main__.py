@@ -5,8 +5,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from stages.greedy_generate.forgetting import forgetting
 from stages.language_model.device import versions
 from stages.methods.trained_method import check_lengths, check_row_format, load_trained
+from stages.methods.zero_shot import ZeroShotMethod
+from stages.params.methods import ZeroShot
 from stages.params.schema import load_params
 from stages.plumbing.command import run_stage
 from stages.plumbing.files import check_folder, output_folder, write_json
@@ -42,6 +45,8 @@ def main(arguments: argparse.Namespace) -> None:
     print(f"{len(pairs)} responses; {cut} queries were cut, {unended} responses met the limit of {limit} tokens")
     facts = {name: trained.description[name] for name in ("learning_rate", "epoch", "best_at_range_end")}
     base = trained.method.base
+    untouched = ZeroShotMethod(base, ZeroShot(kind="zero-shot"))
+    facts["forgetting"] = forgetting(trained, untouched, params.forgetting)
     facts |= {"cut_queries": cut, "unended_responses": unended, **versions(base.device, base.dtype)}
     with output_folder(arguments.responses, **facts) as folder:
         write_records(folder / "responses.jsonl", responses)

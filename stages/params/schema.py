@@ -49,6 +49,13 @@ class Runtime(Strict):
         return self
 
 
+class Forgetting(Strict):
+    """On what text to measure how much of its knowledge a model has lost."""
+
+    text: Annotated[str, Field(min_length=1)]
+    tokens: Positive
+
+
 class Data(Strict):
     """How much of a corpus a protocol uses; null: all of it."""
 
@@ -123,6 +130,7 @@ class Params(Strict):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     drop_overlap: bool
     pairs: Pairs
+    forgetting: Forgetting
     runtime: Runtime
     datasets: dict[str, Dataset]
     models: dict[str, Model]

@@ -18,6 +18,7 @@ def main(arguments: argparse.Namespace) -> None:
     params = load_params()
     notes = {"subset": facts(check_folder(arguments.subset)), "generation": facts(check_folder(arguments.responses))}
     train, test = (read_records(arguments.subset / f"{split}.jsonl", Pair) for split in ("train", "test"))
+    forgetting = notes["generation"].pop("forgetting", None)
     turns = read_records(arguments.subset / "turns.jsonl", Dialogue)
     path = arguments.responses / "responses.jsonl"
     responses = read_records(path, Response)
@@ -29,6 +30,7 @@ def main(arguments: argparse.Namespace) -> None:
         "protocol": params.protocol,
         "training_pairs": len(train),
         **notes,
+        "forgetting": forgetting,
         "signature": signature(),
         "chrf_signature": chrf.signature(),
         "ead_vocabulary": VOCABULARY,

@@ -3,8 +3,11 @@
 import pytest
 import torch
 
+from stages.methods.registry import build_method
+from stages.params.methods import Lora
+from stages.plumbing.errors import StageError
 from stages.train.batches import collate
-from stages.train.trials import TrialsPerPass, new_trial, train_step
+from stages.train.trials import TrialsPerPass, new_trial, response_losses, train_step
 from tests.models import FAMILIES, SETTINGS, TRAINING, base_model, method, pairs, weights
 
 TRAINED = [name for name in SETTINGS if name != "zero-shot"]
@@ -120,6 +123,39 @@ def test_a_soft_prompt_is_the_same_rows_for_every_query() -> None:
     assert short is not None and long is not None
     assert torch.equal(short[0], own["prompt"][:3])
     assert torch.equal(long[1, :3], short[0])
+
+
+def test_lora_s_dropout_acts_in_training_steps_and_nowhere_else() -> None:
+    base = base_model()
+    one = build_method(base, Lora(kind="lora", rank=4, alpha=8, dropout=0.5, target_modules=["c_attn"]))
+    own = {name: value + 0.1 for name, value in weights(one).items()}
+    batch = collate(pairs(4))
+
+    def loss(seed: int) -> float:
+        return float(response_losses(one, [own], batch, dropout_seed=seed)[0].detach())
+
+    assert loss(0) == loss(1)
+    one.dropout(True)
+    assert loss(0) != loss(1)
+    assert not base.model.training and not [each for each in base.model.modules() if each.training]
+    train_step(one, [new_trial(own, 0, 1e-3, TRAINING)], batch, TRAINING, TrialsPerPass(1), dropout_seed=0)
+    assert loss(0) == loss(1)
+
+
+def test_lora_is_refused_where_the_model_has_no_such_layers() -> None:
+    settings = Lora(kind="lora", rank=4, alpha=8, dropout=0.0, target_modules=["q_proj"])
+    with pytest.raises(StageError, match=r"^params.yaml: methods.<name>.target_modules: \['q_proj'\], which PEFT"):
+        build_method(base_model("gpt2"), settings)
+
+
+def test_lora_leaves_the_base_model_to_other_methods_as_it_was() -> None:
+    base = base_model()
+    names = [name for name, _ in base.model.named_modules()]
+    build_method(base, SETTINGS["lora"])
+    assert [name for name, _ in base.model.named_modules()] == names
+    shared = {id(value) for value in base.model.parameters()}
+    kept = [each for each in build_method(base, SETTINGS["lora"]).transformer.model.parameters() if id(each) in shared]
+    assert len(kept) == len(shared)  # no copy of the frozen weights
 
 
 @pytest.mark.parametrize("name", list(SETTINGS))
