@@ -13,7 +13,8 @@ from stages.language_model.loading import load_base_model
 from stages.methods.method import Method
 from stages.methods.registry import build_method
 from stages.train.batches import Batch, collate
-from stages.train.trials import Trial, TrialsPerPass, train_step
+from stages.train.trials import Trial, train_step
+from stages.train.trials_per_pass import TrialsPerPass
 
 TRIALS = (1, 2, 4, 8, 12)
 PAIRS = (1_000, 10_000, 41_637)  # the last: DailyDialog's training pairs

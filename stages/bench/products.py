@@ -16,7 +16,8 @@ from stages.language_model.cpu_linear import is_for_onednn, product
 from stages.methods.decoding import greedy
 from stages.methods.method import Method
 from stages.train.batches import collate
-from stages.train.trials import TrialsPerPass, train_step
+from stages.train.trials import train_step
+from stages.train.trials_per_pass import TrialsPerPass
 
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "mkldnn::_linear_pointwise", "aten::mkldnn_linear")
 FUSED = ("_attention_forward", "_attention_backward", "_flash_attention", "_efficient_attention")

@@ -13,7 +13,8 @@ from stages.bench.trainer import lay_out, load_plain_model, peft_module, same_mo
 from stages.language_model.encoding import EncodedPair
 from stages.methods.method import Method
 from stages.train.batches import collate
-from stages.train.trials import Trial, TrialsPerPass, train_step
+from stages.train.trials import Trial, train_step
+from stages.train.trials_per_pass import TrialsPerPass
 
 METHODS = ("fine-tune", "soft", "dynamic")
 # Warm-up steps of one trial, and of many, whose step takes seconds on a CPU. They create the optimizer's state and

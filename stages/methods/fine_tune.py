@@ -15,7 +15,7 @@ class FineTuneMethod(Method):
 
     def initial_weights(self, generator: torch.Generator) -> dict[str, Tensor]:
         """Every parameter of the base model by its name there; tied ones once."""
-        return {name: value.detach().float().cpu().clone() for name, value in self.base.model.named_parameters()}
+        return {name: value.detach().float().cpu() for name, value in self.base.model.named_parameters()}
 
     def prompt(self, weights: Weights, queries: Tensor, train: bool = False) -> None:
         """No prompt."""

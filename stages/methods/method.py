@@ -36,6 +36,8 @@ class Method(ABC):
     def initial_weights(self, generator: torch.Generator) -> dict[str, Tensor]:
         """What a trial trains, at its start, in float32 on the CPU, by the names under which it is saved.
 
+        It may share memory with the base model: whoever changes it copies it first.
+
         Meant for a base model in float32: one in bfloat16 has lost the last bits of the pre-trained weights.
         """
 
@@ -92,4 +94,4 @@ class Method(ABC):
 
 def initial_embeddings(base: BaseModel, train_embeddings: bool) -> dict[str, Tensor]:
     """E as pre-trained [V, H], in float32 on the CPU, if it is to be trained."""
-    return {EMBEDDINGS: base.embeddings.detach().float().cpu().clone()} if train_embeddings else {}
+    return {EMBEDDINGS: base.embeddings.detach().float().cpu()} if train_embeddings else {}

@@ -11,7 +11,8 @@ from stages.train.checkpoint import TrainingState
 from stages.train.cost import Cost
 from stages.train.groups import train_groups
 from stages.train.sweep import Sweep
-from stages.train.trials import SelectBy, Trial, TrialsPerPass
+from stages.train.trials import SelectBy, Trial
+from stages.train.trials_per_pass import TrialsPerPass
 
 
 def groups_of_trials(method: Method | type[Method], training: Training) -> list[list[tuple[int, float]]]:

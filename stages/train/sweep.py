@@ -18,7 +18,8 @@ from stages.plumbing.signals import StopRequest, Terminated
 from stages.train.batches import collate, epoch_batches
 from stages.train.checkpoint import BEGINNING, Position, TrainingState
 from stages.train.examples import Examples
-from stages.train.trials import Trial, TrialsPerPass, Validation, train_step, validation_losses
+from stages.train.trials import Trial, Validation, train_step, validation_losses
+from stages.train.trials_per_pass import TrialsPerPass
 
 VALIDATION_BATCH = 32
 SECONDS_BETWEEN_CHECKPOINTS = 900.0  # within an epoch; there is one at the end of each epoch anyway
@@ -93,7 +94,7 @@ class Sweep:
         if position != BEGINNING and any(trial.status == "running" for trial in trials):
             print(f"goes on where it was stopped: in epoch {position.epoch}, {position.step} steps done")
             state.cost.stopped += 1
-        per_pass = TrialsPerPass(len(trials))
+        per_pass = TrialsPerPass.that_pay(len(trials), self.method.base.device, self.training.batch_size)
         with StopRequest() as stop:
             while any(trial.status == "running" for trial in trials):
                 position = _Epoch(self, trials, state, per_pass, stop, position).run()

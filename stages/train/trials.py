@@ -24,6 +24,7 @@ from stages.params.schema import Training
 from stages.plumbing.errors import is_out_of_memory
 from stages.train.batches import Batch
 from stages.train.rates import rate_factor, scheduled
+from stages.train.trials_per_pass import TrialsPerPass
 
 CPU = torch.device("cpu")
 Status = Literal["running", "finished", "diverged"]
@@ -151,21 +152,6 @@ def response_losses(
     return losses
 
 
-class TrialsPerPass:
-    """How many trials share a pass: all of them until memory runs out, then fewer, with the same results."""
-
-    def __init__(self, trials: int) -> None:
-        self.size = max(1, trials)
-
-    def shrink(self) -> bool:
-        """Halve the pass; False if it is a single trial already."""
-        if self.size == 1:
-            return False
-        self.size = (self.size + 1) // 2
-        print(f"out of memory: training goes on with {self.size} trials a pass")
-        return True
-
-
 def validation_losses(method: Method, trials: Sequence[Trial], batch: Batch, per_pass: TrialsPerPass) -> list[float]:
     """Summed loss of each trial on one batch, without gradients and without dropout."""
     sums: list[float] = []
@@ -184,30 +170,18 @@ def validation_losses(method: Method, trials: Sequence[Trial], batch: Batch, per
     return sums
 
 
-def _backward(
-    method: Method, trials: Sequence[Trial], batch: Batch, per_pass: TrialsPerPass, dropout_seed: int
-) -> list[float]:
-    """Gradients of the mean loss of each trial; returns the summed losses. Out of memory splits the trials."""
-    tokens = sum(batch.response_lengths)
-    while True:
-        sums: list[float] = []
-        try:
-            for start in range(0, len(trials), per_pass.size):
-                part = trials[start : start + per_pass.size]
-                losses = response_losses(method, [trial.weights for trial in part], batch, dropout_seed)
-                torch.stack(losses).sum().div(tokens).backward()
-                sums += torch.stack([loss.detach() for loss in losses]).tolist()
-            return sums
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or not per_pass.shrink():
-                raise
-            for trial in trials:
-                _drop_gradients(trial)
+def _backward(method: Method, trials: Sequence[Trial], batch: Batch, dropout_seed: int) -> list[float]:
+    """Gradients of the mean loss of trials that share a pass; returns the summed losses."""
+    losses = response_losses(method, [trial.weights for trial in trials], batch, dropout_seed)
+    torch.stack(losses).sum().div(sum(batch.response_lengths)).backward()
+    sums: list[float] = torch.stack([loss.detach() for loss in losses]).tolist()
+    return sums
 
 
-def _drop_gradients(trial: Trial) -> None:
-    for tensor in trial.weights.values():
-        tensor.grad = None
+def _drop_gradients(trials: Sequence[Trial]) -> None:
+    for trial in trials:
+        for tensor in trial.weights.values():
+            tensor.grad = None
 
 
 def train_step(
@@ -219,16 +193,32 @@ def train_step(
     dropout_seed: int,
     last_step: int = sys.maxsize,
 ) -> None:
-    """One optimizer step of every running trial on one batch.
+    """One optimizer step of every running trial on one batch, pass by pass: only one pass has gradients at a time.
 
     dropout_seed: seeds the dropout of this step, the same for each trial. last_step: how many steps the whole training
-    has at most, for a schedule that ends with it. A trial whose loss or gradient is not finite
-    is marked diverged, with its step, and left as it is; the others never see it.
+    has at most, for a schedule that ends with it. A trial whose loss or gradient is not finite is marked diverged, with
+    its step, and left as it is; the others never see it. Out of memory splits a pass.
     """
     method.dropout(True)
-    sums = _backward(method, trials, batch, per_pass, dropout_seed)
+    start = 0
+    while start < len(trials):
+        part = trials[start : start + per_pass.size]
+        try:
+            sums = _backward(method, part, batch, dropout_seed)
+        except (RuntimeError, MemoryError) as error:
+            _drop_gradients(part)
+            if not is_out_of_memory(error) or not per_pass.shrink():
+                raise
+            continue
+        _update_finite(part, sums, sum(batch.response_lengths), training, last_step)
+        _drop_gradients(part)
+        start += len(part)
     method.dropout(False)
-    tokens = sum(batch.response_lengths)
+
+
+def _update_finite(
+    trials: Sequence[Trial], sums: Sequence[float], tokens: int, training: Training, last_step: int
+) -> None:
     norms = torch.stack([_gradient_norm(trial) for trial in trials])
     sizes: list[float] = norms.tolist()  # once for all: a GPU has to be waited for
     for trial, loss, size, norm in zip(trials, sums, sizes, norms, strict=True):
@@ -241,7 +231,6 @@ def train_step(
             _update(trial, training, last_step)
             trial.loss_sum += loss
             trial.loss_tokens += tokens
-        _drop_gradients(trial)
 
 
 def _gradient_norm(trial: Trial) -> Tensor:

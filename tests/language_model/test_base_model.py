@@ -15,7 +15,8 @@ from stages.language_model.loading import check_row_length, load_base_model, loa
 from stages.methods.registry import build_method
 from stages.plumbing.errors import StageError
 from stages.train.batches import collate
-from stages.train.trials import TrialsPerPass, new_trial, train_step
+from stages.train.trials import new_trial, train_step
+from stages.train.trials_per_pass import TrialsPerPass
 from tests.models import SETTINGS, TRAINING, base_model, model_folder, pairs, weights
 from tests.tiny import tiny_model
 

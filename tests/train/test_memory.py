@@ -23,7 +23,8 @@ from stages.train.examples import Examples
 from stages.train.groups import train_groups
 from stages.train.memory import TooLarge, bytes_of_pass, bytes_of_trial, check_base_model, check_room, split
 from stages.train.sweep import Sweep
-from stages.train.trials import TrialsPerPass, new_trial, train_step
+from stages.train.trials import new_trial, train_step
+from stages.train.trials_per_pass import TrialsPerPass
 from tests.models import TRAINING, base_model, method, model_folder, pairs, weights
 from tests.training_runs import workspace
 

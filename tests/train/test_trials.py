@@ -20,13 +20,13 @@ from stages.train.rates import scheduled
 from stages.train.sweep import Sweep
 from stages.train.trials import (
     Trial,
-    TrialsPerPass,
     Validation,
     new_trial,
     response_losses,
     train_step,
     validation_losses,
 )
+from stages.train.trials_per_pass import TrialsPerPass
 from tests.models import FAMILIES, SETTINGS, TRAINING, method, pairs, weights
 
 RATES = (1e-3, 3e-3, 1e-2)
