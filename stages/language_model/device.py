@@ -10,6 +10,7 @@ import psutil
 import torch
 import transformers
 
+from stages.language_model.containers import memory_left
 from stages.params.schema import Precision, Runtime
 from stages.plumbing.errors import StageError
 
@@ -99,7 +100,9 @@ def free_memory(device: torch.device) -> int:
         return int(min(free, allowed - reserved)) + kept
     if library := _glibc():
         library.malloc_trim(0)  # what was kept is free too
-    return int(psutil.virtual_memory().available)
+    available = int(psutil.virtual_memory().available)  # of the machine, whatever a container may have of it
+    left = memory_left()
+    return available if left is None else min(available, left)
 
 
 def versions(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:

@@ -1,0 +1,115 @@
+"""The memory that a container leaves: both versions of the kernel's interface, nested groups, what is not there."""
+
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from stages.language_model import device
+from stages.language_model.containers import memory_left
+from stages.language_model.device import free_memory
+
+NO_LIMIT = 9223372036854771712  # how version 1 says it
+NAMES = {
+    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    2: ("memory.max", "memory.current", "inactive_file"),
+}
+
+
+class Kernel:
+    """What the kernel would show of a process's groups."""
+
+    def __init__(self, folder: Path) -> None:
+        self.groups, self.mounted = folder / "cgroup", folder / "sys"
+        self.mounted.mkdir()
+
+    def group(self, version: int, path: str, limit: int | str, usage: int, file_pages: int = 0) -> None:
+        folder = self.mounted / path
+        folder.mkdir(parents=True, exist_ok=True)
+        limit_name, usage_name, statistic = NAMES[version]
+        (folder / limit_name).write_text(f"{limit}\n")
+        (folder / usage_name).write_text(f"{usage}\n")
+        (folder / "memory.stat").write_text(f"anon 5\n{statistic} {file_pages}\nactive_file 70\n")
+
+    def left(self, *lines: str) -> int | None:
+        self.groups.write_text("".join(f"{line}\n" for line in lines))
+        return memory_left(self.groups, self.mounted)
+
+
+@pytest.fixture
+def kernel(tmp_path: Path) -> Kernel:
+    return Kernel(tmp_path)
+
+
+def test_in_version_2_it_is_the_limit_without_what_is_used_but_file_pages_can_go(kernel: Kernel) -> None:
+    kernel.group(2, "run", limit=1000, usage=400, file_pages=150)
+    assert kernel.left("0::/run") == 1000 - (400 - 150)
+
+
+def test_in_version_1_too(kernel: Kernel) -> None:
+    kernel.group(1, "memory/run", limit=1000, usage=400, file_pages=150)
+    assert kernel.left("9:name=systemd:/", "4:memory:/run", "3:cpuset:/", "0::/") == 1000 - (400 - 150)
+
+
+@pytest.mark.parametrize(("version", "root", "line"), [(1, "memory/", "4:memory:/a/b/c"), (2, "", "0::/a/b/c")])
+@pytest.mark.parametrize("tight", ["a", "a/b", "a/b/c"])
+def test_the_group_that_leaves_least_decides_at_whatever_height(
+    kernel: Kernel, version: int, root: str, line: str, tight: str
+) -> None:
+    for path in ("a", "a/b", "a/b/c"):
+        kernel.group(version, root + path, limit=300 if path == tight else 5000, usage=100)
+    assert kernel.left(line) == 200
+
+
+def test_a_group_above_that_others_fill_decides_even_with_a_larger_limit(kernel: Kernel) -> None:
+    kernel.group(2, "a", limit=5000, usage=4950)
+    kernel.group(2, "a/b", limit=1000, usage=100)
+    assert kernel.left("0::/a/b") == 50
+
+
+def test_groups_without_a_limit_leave_the_decision_to_the_others(kernel: Kernel) -> None:
+    kernel.group(2, "a", limit=800, usage=100)
+    kernel.group(2, "a/b", limit="max", usage=100)
+    assert kernel.left("0::/a/b") == 700
+    kernel.group(1, "memory/a", limit=NO_LIMIT, usage=100)
+    assert kernel.left("4:memory:/a") is None
+
+
+@pytest.mark.parametrize("path", ["/docker/0123", "/../../system.slice/0123", "/"])
+def test_inside_a_container_whose_path_is_that_of_the_host_its_root_is_the_group(kernel: Kernel, path: str) -> None:
+    kernel.group(1, "../system.slice/0123", limit=400, usage=390)  # where `..` would lead
+    kernel.group(1, "memory", limit=1000, usage=300)
+    assert kernel.left(f"4:memory:{path}") == 700
+    kernel.group(2, ".", limit=2000, usage=300)
+    assert kernel.left(f"0::{path}") == 1700
+
+
+def test_where_both_versions_are_mounted_each_is_looked_at(kernel: Kernel) -> None:
+    kernel.group(1, "memory/a", limit=1000, usage=300)
+    kernel.group(2, "unified/b", limit=900, usage=300)
+    assert kernel.left("4:memory:/a", "0::/b") == 600
+    kernel.group(1, "cpu,memory/c", limit=500, usage=300)
+    assert kernel.left("5:cpu,memory:/c") == 200
+
+
+def test_a_group_above_its_limit_leaves_nothing(kernel: Kernel) -> None:
+    kernel.group(2, "a", limit=100, usage=300)
+    assert kernel.left("0::/a") == 0
+
+
+def test_without_groups_or_in_an_unknown_form_nothing_is_said(kernel: Kernel, tmp_path: Path) -> None:
+    assert memory_left(tmp_path / "nothing", kernel.mounted) is None  # not Linux
+    assert kernel.left("0::/a") is None
+    kernel.group(2, "a", limit="much", usage=1)
+    assert kernel.left("0::/a", "4:memory:/a", "nonsense") is None
+
+
+@pytest.mark.parametrize(("left", "expected"), [(3000, 3000), (8000, 5000), (None, 5000)])
+def test_free_memory_is_the_smaller_of_the_machine_s_and_the_container_s(
+    monkeypatch: pytest.MonkeyPatch, left: int | None, expected: int
+) -> None:
+    machine = psutil.virtual_memory()._replace(available=5000)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: machine)
+    monkeypatch.setattr(device, "memory_left", lambda: left)
+    assert free_memory(torch.device("cpu")) == expected
