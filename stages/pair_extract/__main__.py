@@ -43,6 +43,8 @@ def main(arguments: argparse.Namespace) -> None:
             write_records(folder / REFERENCES, further)
     write_json(arguments.report, report)
     print(", ".join(f"{report[split]['pairs']} {split} pairs" for split in SPLITS))
+    if system_turns := sum(each["system_turns"] for each in read.values()):
+        print(f"{system_turns} system turns left out")
     if further:
         print(summary(report["references"]))
 

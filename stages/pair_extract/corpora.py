@@ -12,12 +12,17 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from stages.pair_extract.chats import CHAT_KEYS, SHAPE, one_turn, turns_of_chat
 from stages.params.sources import Dataset, Split
 from stages.plumbing.errors import StageError
 from stages.records import Dialogue, single_line
 
 END_OF_TURN = "__eou__"
-TURN_KEYS = ("turns", "dialog")
+TURN_KEYS = ("turns", "dialog", "utterances")
+KEYS = (
+    *TURN_KEYS,
+    *CHAT_KEYS,
+)  # where a dialogue stands in a JSON line or a Parquet row; the first that is there counts
 COUNTED = (
     "dialogues",
     "turns",
@@ -28,7 +33,8 @@ COUNTED = (
     "unmarked_turns",  # text after the last __eou__ of a line; counts as a turn
     "removed_characters",  # NUL, and halves of surrogate pairs, which UTF-8 cannot encode
     "byte_order_marks",
-    "turns_of_several_messages",  # in chitchat; with `messages: one` they count as empty turns
+    "turns_of_several_messages",  # in chitchat and chats; with `messages: one` they count as empty turns
+    "system_turns",  # in chats; left out
 )
 
 Counts = Counter[str]
@@ -54,8 +60,8 @@ def read_corpus(key: str, dataset: Dataset, folder: Path) -> tuple[dict[str, lis
     for split in sorted(dataset.files):
         counts[split] = Counter(dict.fromkeys(COUNTED, 0))
         path = folder / dataset.file_name(split)
-        options = {"joined": dataset.messages == "joined"} if dataset.messages else {}
-        dialogues[split] = _dialogues(READERS[dataset.format](path, counts[split], **options), counts[split])
+        joined = dataset.messages != "one"
+        dialogues[split] = _dialogues(READERS[dataset.format](path, counts[split], joined), counts[split])
     if dataset.split is not None:
         return split_dialogues(f"{key}.split", dialogues["all"], dataset.split), counts
     return dialogues, counts
@@ -138,7 +144,7 @@ def lines_of(path: Path, counts: Counts) -> Iterator[tuple[int, str]]:
         raise StageError(path, "an empty file", "use a corpus that has dialogues")
 
 
-def _read_eou(path: Path, counts: Counts) -> Iterator[list[str]]:
+def _read_eou(path: Path, counts: Counts, joined: bool) -> Iterator[list[str]]:
     """DailyDialog's own format: one dialogue per line, `__eou__` after each turn."""
     remedy = f"write one dialogue per line, with {END_OF_TURN} after each turn"
     for number, line in lines_of(path, counts):
@@ -179,24 +185,28 @@ def are_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
-def _read_jsonl(path: Path, counts: Counts) -> Iterator[list[str]]:
-    """JSON lines: each is a list of turns, or an object with such a list under `turns` or `dialog`."""
+def _turns(subject: str, key: str, value: Any, joined: bool, counts: Counts, remedy: str) -> list[str]:
+    """The turns of a dialogue that stands under a key of `KEYS`."""
+    if key in CHAT_KEYS:
+        return turns_of_chat(subject, key, value, joined, counts)
+    if not are_texts(value):
+        raise StageError(subject, "not a list of texts", remedy)
+    return list(value)
+
+
+def _read_jsonl(path: Path, counts: Counts, joined: bool) -> Iterator[list[str]]:
+    """JSON lines: each is a list of turns, or an object with a dialogue under a key of `KEYS`."""
+    remedy = f'write one dialogue per line: ["turn", "turn"], {{"turns": ["turn", "turn"]}} or {SHAPE}'
     for number, line in lines_of(path, counts):
-        value = parse_json(f"{path}:{number}", line)
+        value, key = parse_json(f"{path}:{number}", line), TURN_KEYS[0]
         if isinstance(value, dict):
-            value = next((value[key] for key in TURN_KEYS if key in value), None)
-        if not are_texts(value):
-            remedy = 'write one dialogue per line: ["turn", "turn"] or {"turns": ["turn", "turn"]}'
-            raise StageError(f"{path}:{number}", "not a list of texts", remedy)
-        yield value
+            key = next((each for each in KEYS if each in value), key)
+            value = value.get(key)
+        yield _turns(f"{path}:{number}", key, value, joined, counts, remedy)
 
 
 def _read_chitchat(path: Path, counts: Counts, joined: bool) -> Iterator[list[str]]:
-    """BYU's format: an object of conversations; a turn is the list of messages that one speaker sends in a row.
-
-    Several messages in a row are not one utterance: joined, they read like nothing anybody would say. `joined`: join
-    them anyway. Otherwise such a turn becomes empty, so that it is in no pair.
-    """
+    """BYU's format: an object of conversations; a turn is the list of messages that one speaker sends in a row."""
     text = "\n".join(line.rstrip("\n") for _, line in lines_of(path, counts))
     counts["blank_lines"] = 0  # inside a JSON document they mean nothing
     conversations = parse_json(str(path), text)
@@ -210,13 +220,11 @@ def _read_chitchat(path: Path, counts: Counts, joined: bool) -> Iterator[list[st
             turns = [[None]]
         if not all(are_texts(turn) for turn in turns):
             raise StageError(f"{path}: {name}", "not a conversation of this format", remedy)
-        many = [sum(bool(message.strip()) for message in turn) > 1 for turn in turns]
-        counts["turns_of_several_messages"] += sum(many)
-        yield ["" if several and not joined else " ".join(turn) for turn, several in zip(turns, many, strict=True)]
+        yield [one_turn(turn, joined, counts) for turn in turns]
 
 
-def _read_parquet(path: Path, counts: Counts) -> Iterator[list[str]]:
-    """Parquet with a column `dialog` or `turns` of lists of texts."""
+def _read_parquet(path: Path, counts: Counts, joined: bool) -> Iterator[list[str]]:
+    """Parquet with a column of `KEYS`: lists of texts, or of messages."""
     import pyarrow
     import pyarrow.parquet
 
@@ -224,19 +232,18 @@ def _read_parquet(path: Path, counts: Counts) -> Iterator[list[str]]:
         table = pyarrow.parquet.read_table(path)
     except (pyarrow.ArrowException, OSError) as error:
         raise StageError(path, f"not a Parquet file ({error})", "download it again") from None
-    column = next((name for name in reversed(TURN_KEYS) if name in table.column_names), None)
+    column = next((name for name in KEYS if name in table.column_names), None)
     if column is None:
         found = f"columns {', '.join(table.column_names)}"
-        raise StageError(path, found, f"one column must be called {' or '.join(TURN_KEYS)}")
+        raise StageError(path, found, f"one column must be called {', '.join(KEYS[:-1])} or {KEYS[-1]}")
     if not table.num_rows:
         raise StageError(path, "no rows", "use a corpus that has dialogues")
     for number, value in enumerate(table.column(column).to_pylist(), start=1):
-        if not are_texts(value):
-            raise StageError(f"{path}: row {number} of {column}", "not a list of texts", "fix that row")
-        yield value
+        place = f"{path}: row {number}" + ("" if column in CHAT_KEYS else f" of {column}")
+        yield _turns(place, column, value, joined, counts, "fix that row")
 
 
-READERS: dict[str, Callable[..., Iterator[list[str]]]] = {
+READERS: dict[str, Callable[[Path, Counts, bool], Iterator[list[str]]]] = {
     "chitchat": _read_chitchat,
     "eou": _read_eou,
     "jsonl": _read_jsonl,

@@ -162,7 +162,7 @@ class Dataset(Strict):
     files: dict[Literal["train", "validation", "test", "all"], SourceFile]
     split: Split | None = None
     licence: Licence | None = None  # for the model card of an export
-    messages: Literal["one", "joined"] | None = None  # only for chitchat; see params.yaml
+    messages: Literal["one", "joined"] | None = None  # not for eou; must be there for chitchat; see params.yaml
     references: ReferencesFile | None = None
 
     def file_name(self, split: str) -> str:
@@ -186,10 +186,10 @@ class Dataset(Strict):
             raise Refused("files", found, "it must be train, validation and test, or all with split")
         elif self.split is not None:
             raise Refused("split", "the files are already split", "remove it")
-        if (self.messages is None) == (self.format == "chitchat"):
-            found = "missing" if self.messages is None else f"not used with format {self.format}"
-            remedy = "set it to one or joined" if self.messages is None else "remove it"
-            raise Refused("messages", found, remedy)
+        if self.messages is None and self.format == "chitchat":
+            raise Refused("messages", "missing", "set it to one or joined")
+        if self.messages is not None and self.format == "eou":
+            raise Refused("messages", "not used with format eou", "remove it")
         return self
 
     @model_validator(mode="after")

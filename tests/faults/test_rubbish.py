@@ -62,6 +62,12 @@ def corpus(undisturbed: Undisturbed, project: Path, tmp_path: Path) -> Corpus:
             b'{"turns": ["one", "two"], "turns": ["three"]}\n',
             "all.jsonl:1: not JSON (the key 'turns' occurs",
         ),
+        ("jsonl", b'{"messages": [{"content": "one"}]}\n', "all.jsonl:1: messages[0]: no role; "),
+        (
+            "jsonl",
+            b'{"turns": ["one", "two"]}\n{"conversations": [{"from": "human", "value": ["one"]}]}\n',
+            "all.jsonl:2: conversations[0].value: not a text but a list; ",
+        ),
         ("chitchat", b"[]", "all.json: not a JSON object of conversations; "),
         (
             "chitchat",
@@ -180,3 +186,14 @@ def test_a_params_yaml_that_cannot_be_read_is_named(
     assert found in last
     assert last.endswith("; fix the YAML")
     assert results(folder) == undisturbed.results
+
+
+def test_peoples_own_chats_come_in_as_they_are_and_system_turns_are_counted(corpus: Corpus) -> None:
+    turns = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "hi"}]
+    lines = [{"messages": [*turns, {"role": "assistant", "content": f"hello {number}"}]} for number in range(9)]
+    folder = corpus("".join(f"{json.dumps(line)}\n" for line in lines).encode(), "jsonl")
+    finish(folder, "download")
+    assert "9 system turns left out" in finish(folder, "pair-extract")
+    counted = json.loads((folder / "metrics/pairs.json").read_bytes())
+    assert counted["files"]["all"]["system_turns"] == 9
+    assert counted["train"]["pairs"] == 7

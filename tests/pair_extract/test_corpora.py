@@ -229,7 +229,10 @@ def test_another_shape_is_refused_with_its_place(format_: str, content: bytes, e
 @pytest.mark.parametrize(
     ("columns", "expected"),
     [
-        ({"text": ["a", "b"]}, "columns text; one column must be called turns or dialog"),
+        (
+            {"text": ["a", "b"]},
+            "columns text; one column must be called turns, dialog, utterances, messages or",
+        ),
         ({"dialog": ["a", "b"]}, "row 1 of dialog: not a list of texts"),
         ({"dialog": [["a", "b"], None]}, "row 2 of dialog: not a list of texts"),
         ({"dialog": [["a", None]]}, "row 1 of dialog: not a list of texts"),

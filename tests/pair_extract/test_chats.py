@@ -1,0 +1,166 @@
+"""Chats as the hub keeps them: both formats, in JSON lines and in Parquet, and everything that is no chat."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from stages.pair_extract.chats import CHAT_KEYS
+from stages.pair_extract.corpora import read_corpus
+from stages.params.sources import Dataset
+from stages.plumbing.errors import StageError
+
+Format = Literal["jsonl", "parquet"]
+Messages = list[tuple[str, str]]
+FORMATS: tuple[Format, ...] = ("jsonl", "parquet")
+TALK: Messages = [("user", "hi"), ("assistant", "hello"), ("user", "how are you"), ("assistant", "fine")]
+JOINED = "hi are you there"
+PLAIN = [text for _, text in TALK]
+
+
+def chat(key: str, messages: Messages) -> list[dict[str, str]]:
+    speaker, text = CHAT_KEYS[key]
+    return [{speaker: who, text: what} for who, what in messages]
+
+
+def encode(format_: Format, key: str, dialogues: Sequence[Any]) -> bytes:
+    if format_ == "jsonl":
+        return "".join(json.dumps({"id": 7, key: each}) + "\n" for each in dialogues).encode()
+    buffer = pa.BufferOutputStream()
+    pyarrow.parquet.write_table(pa.table({"id": [7] * len(dialogues), key: list(dialogues)}), buffer)
+    return bytes(buffer.getvalue().to_pybytes())
+
+
+def read(
+    folder: Path, format_: Format, content: bytes, messages: str | None = None
+) -> tuple[list[list[str]], Counter[str]]:
+    """The turns of each training dialogue, sorted, and the counts; all three files have this content."""
+    files = {split: {"path": "x", "sha256": "0" * 64} for split in ("train", "validation", "test")}
+    value = {"format": format_, "source": "file:x", "files": files, "messages": messages}
+    dataset = Dataset.model_validate(value)
+    for split in files:
+        (folder / dataset.file_name(split)).write_bytes(content)
+    dialogues, counts = read_corpus("datasets.x", dataset, folder)
+    return sorted(each.turns for each in dialogues["train"]), counts["train"]
+
+
+def refusal(folder: Path, format_: Format, content: bytes) -> str:
+    with pytest.raises(StageError) as caught:
+        read(folder, format_, content)
+    return str(caught.value).removeprefix(f"{folder}/")
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("key", CHAT_KEYS)
+def test_a_chat_has_the_turns_of_its_messages(format_: Format, key: str, tmp_path: Path) -> None:
+    turns, counts = read(tmp_path, format_, encode(format_, key, [chat(key, TALK)]))
+    assert turns == [PLAIN]
+    assert +counts == Counter(dialogues=1, turns=4)
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_utterances_is_a_column_of_turns(format_: Format, tmp_path: Path) -> None:
+    assert read(tmp_path, format_, encode(format_, "utterances", [PLAIN]))[0] == [PLAIN]
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("key", CHAT_KEYS)
+@pytest.mark.parametrize("speaker", ["system", "developer"])
+def test_a_system_turn_is_left_out_and_counted(format_: Format, key: str, speaker: str, tmp_path: Path) -> None:
+    talks = [[(speaker, "Be kind."), *TALK], [*TALK[:2], (speaker, "Be brief."), *TALK[2:]], TALK[:2]]
+    turns, counts = read(tmp_path, format_, encode(format_, key, [chat(key, talk) for talk in talks]))
+    assert turns == [PLAIN[:2], PLAIN, PLAIN]
+    assert counts["system_turns"] == 2
+    assert counts["turns"] == 10
+
+
+@pytest.mark.parametrize(
+    ("messages", "expected"), [(None, "hi are you there"), ("joined", "hi are you there"), ("one", "")]
+)
+@pytest.mark.parametrize("format_", FORMATS)
+def test_messages_of_one_speaker_in_a_row_are_one_turn(
+    format_: Format, messages: str | None, expected: str, tmp_path: Path
+) -> None:
+    talk = [("user", "hi"), ("system", "Be kind."), ("user", " "), ("user", "are you there"), *TALK[1:]]
+    turns, counts = read(tmp_path, format_, encode(format_, "messages", [chat("messages", talk)]), messages)
+    assert turns == [[expected, *PLAIN[1:]]]
+    assert counts["turns_of_several_messages"] == 1
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_speakers_may_have_any_name_and_messages_more_fields(format_: Format, tmp_path: Path) -> None:
+    rows = [[{"from": "Ann", "value": "hi", "weight": 1}, {"from": "Bo", "value": "hello", "weight": 0}]]
+    assert read(tmp_path, format_, encode(format_, "conversations", rows))[0] == [["hi", "hello"]]
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_either_list_may_have_the_fields_of_the_other(format_: Format, tmp_path: Path) -> None:
+    content = encode(format_, "conversations", [chat("messages", TALK)])
+    assert read(tmp_path, format_, content)[0] == [PLAIN]
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_an_empty_message_keeps_its_place(format_: Format, tmp_path: Path) -> None:
+    talk = [("user", "hi"), ("assistant", ""), ("user", "hello?"), ("assistant", "yes")]
+    assert read(tmp_path, format_, encode(format_, "messages", [chat("messages", talk)]))[0] == [
+        ["hi", "", "hello?", "yes"]
+    ]
+
+
+GOOD = {"role": "user", "content": "hi"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("messages", [GOOD, {"content": "hello"}], "messages[1]: no role; a message has role and content"),
+        ("messages", [GOOD, {"role": "assistant"}], "messages[1]: no content; a message has role and content"),
+        (
+            "messages",
+            [GOOD, {"role": "assistant", "content": None}],
+            "messages[1].content: not a text but null; write it",
+        ),
+        ("messages", [{"role": "user", "content": ["hi"]}], "messages[0].content: not a text but a list; write it"),
+        ("messages", [{"role": "user", "content": {"text": "hi"}}], "messages[0].content: not a text but an object"),
+        ("messages", [{"role": None, "content": "hi"}], "messages[0].role: not a text but null"),
+        ("messages", [{"role": 1, "content": "hi"}], "messages[0].role: not a text but a number"),
+        ("messages", ["hi", "hello"], "messages[0]: not a message but a text; it must be like "),
+        ("messages", None, "messages: not a list of messages but null; it must be like "),
+        ("messages", "hi", "messages: not a list of messages but a text; it must be like "),
+        ("conversations", [{"value": "hi"}], "conversations[0]: no from; a message has from and value"),
+        ("conversations", [{"from": "human"}], "conversations[0]: no value; a message has from and value"),
+        ("conversations", [{"from": "human", "value": None}], "conversations[0].value: not a text but null"),
+    ],
+)
+def test_what_is_no_chat_is_refused_with_its_place(key: str, value: Any, expected: str, tmp_path: Path) -> None:
+    good = json.dumps({key: chat(key, TALK)})
+    bad = json.dumps({key: value})
+    assert refusal(tmp_path, "jsonl", f"{good}\n{bad}\n".encode()).startswith(f"test.jsonl:2: {expected}")
+
+
+@pytest.mark.parametrize(
+    ("key", "rows", "expected"),
+    [
+        (
+            "messages",
+            [[GOOD], [GOOD, {"role": "assistant", "content": None}]],
+            "row 2: messages[1].content: not a text but",
+        ),
+        ("messages", [[GOOD], None], "row 2: messages: not a list of messages but null; it must be like "),
+        (
+            "messages",
+            [[{"role": "user", "text": "hi"}]],
+            "row 1: messages[0]: no content; a message has role",
+        ),
+        ("messages", [["hi", "hello"]], "row 1: messages[0]: not a message but a text"),
+        ("conversations", [[{"value": "hi"}]], "row 1: conversations[0]: no from; a message has from and value"),
+        ("utterances", [["hi", None]], "row 1 of utterances: not a list of texts"),
+    ],
+)
+def test_in_parquet_too(key: str, rows: list[Any], expected: str, tmp_path: Path) -> None:
+    assert refusal(tmp_path, "parquet", encode("parquet", key, rows)).startswith(f"test.parquet: {expected}")
