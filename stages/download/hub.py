@@ -1,9 +1,9 @@
-"""Download one file from the hub with huggingface_hub, which brings the cache, HF_ENDPOINT and retries."""
+"""Download one file from the hub with huggingface_hub, which brings the cache, HF_ENDPOINT, Xet and retries."""
 
 import errno
 import re
+import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +18,12 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from tqdm import tqdm
 
-from stages.download.retries import ATTEMPTS, TransientError, is_busy
+from stages.download.retries import TransientError, is_busy
+from stages.download.transfers import XetError, leave_xet_out, watched_transfer
 from stages.params.sources import PICKLES, Source
 from stages.plumbing.errors import StageError, one_line
 from stages.plumbing.files import sha256_of
-
-
-class BoundedTransfer(tqdm):  # type: ignore[misc]
-    """A progress bar that stops a transfer which would start again for ever.
-
-    huggingface_hub retries as long as any data arrives. If the server cuts every answer short, it never stops.
-    """
-
-    received = 0.0
-
-    def update(self, n: float | None = 1) -> None:
-        """Count what arrives; huggingface_hub passes a negative number when it starts again."""
-        self.received += max(n or 0, 0)
-        if self.total and self.received > ATTEMPTS * self.total:
-            raise TransientError(f"the transfer of {self.total} bytes was cut short every time")
-        super().update(n)
 
 
 def download_from_hub(subject: str, source: Source, path: str, remedy: str, again: bool = False) -> Path:
@@ -56,12 +40,31 @@ def download_from_hub(subject: str, source: Source, path: str, remedy: str, agai
         StageError: the hub has no such repository, revision or file, or does not answer.
         TransientError: another attempt may work.
     """
+    try:
+        return _download(subject, source, path, remedy, again)
+    except XetError as error:
+        by_xet = str(error)
+    leave_xet_out()
+    print(f"{subject}: Xet storage failed ({by_xet}); trying once more without Xet", file=sys.stderr, flush=True)
+    try:
+        return _download(subject, source, path, remedy, again)
+    except TransientError as error:
+        found = f"downloading {path} failed with Xet ({by_xet}) and without ({error})"
+        raise StageError(subject, found, f"set HF_HUB_DISABLE_XET=1 to leave Xet out, or {remedy}") from None
+
+
+def _download(subject: str, source: Source, path: str, remedy: str, again: bool) -> Path:
+    """Like `download_from_hub`, but raises XetError too."""
     repository = source.place.removeprefix("datasets/")
     kind = "dataset" if source.place.startswith("datasets/") else "model"
     arguments: dict[str, Any] = {"repo_id": repository, "repo_type": kind, "revision": source.revision}
+
+    def get(force: bool) -> Any:
+        with watched_transfer() as bar:
+            return hf_hub_download(filename=path, tqdm_class=bar, force_download=force, **arguments)
+
     try:
-        get = partial(hf_hub_download, filename=path, tqdm_class=BoundedTransfer, **arguments)
-        return _intact(lambda force: get(force_download=force), again)
+        return _intact(get, again)
     except LocalEntryNotFoundError as error:
         reason = one_line(str(error.__cause__ or error))
         found = f"no answer from the hub for {repository} after several attempts ({reason})"
@@ -90,10 +93,14 @@ def download_from_hub(subject: str, source: Source, path: str, remedy: str, agai
 
 
 def _intact(download: Callable[[bool], Any], again: bool) -> Path:
-    """Download a file and check its sha256, which is the name of a large file in the cache; try at most twice."""
+    """Download a file and check its sha256, which is the name of a large file in the cache; try at most twice.
+
+    What the download returns is a link to that name. That name may itself be a link, to a file from Xet that several
+    repositories share: its name there is a hash of another kind.
+    """
     for force in (again, True):
         path = Path(str(download(force)))
-        name = path.resolve().name
+        name = path.readlink().name if path.is_symlink() else path.name
         if not re.fullmatch("[0-9a-f]{64}", name) or sha256_of(path) == name:
             return path
     raise TransientError("the file's sha256 is not the one that the hub announced")

@@ -48,17 +48,20 @@ def check_safetensors(subject: str, path: Path) -> None:
     Raises:
         StageError: it is a pickle, a web page, truncated, ...
     """
+    try:
+        with safe_open(path, framework="np") as opened:
+            opened.keys()
+        return
+    except (SafetensorError, OSError) as error:
+        problem = one_line(str(error))
+    # Only now: safetensors begins with a length, and its first byte can be that of a pickle too.
     with path.open("rb") as file:
         start = file.read(4)
     for magic, what in PICKLE_STARTS.items():
         if start.startswith(magic):
             remedy = "use a model that is published as safetensors: loading a pickle can run code"
             raise StageError(subject, f"not safetensors but {what}", remedy)
-    try:
-        with safe_open(path, framework="np") as opened:
-            opened.keys()
-    except (SafetensorError, OSError) as error:
-        raise StageError(subject, f"not safetensors ({one_line(str(error))})", "download it again") from None
+    raise StageError(subject, f"not safetensors ({problem})", "download it again")
 
 
 def _read_json(subject: str, path: Path) -> Any:

@@ -165,6 +165,16 @@ def test_weights_that_are_not_safetensors_are_refused_whatever_their_name(
     assert refusal(tmp_path).startswith(expected)
 
 
+@pytest.mark.parametrize("length", [0x80, 0x280])  # 0x80, or 0x80 0x02: how a pickle begins
+def test_weights_whose_header_has_a_length_that_looks_like_a_pickle_are_taken(
+    length: int, weights: Path, tmp_path: Path
+) -> None:
+    header = json.dumps({"x": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode().ljust(length)
+    path = a_copy(weights, tmp_path) / "model.safetensors"
+    path.write_bytes(struct.pack("<Q", length) + header + struct.pack("<f", 1))
+    check_model_folder("key", tmp_path)
+
+
 def test_truncated_weights_are_refused(weights: Path, tmp_path: Path) -> None:
     path = a_copy(weights, tmp_path) / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1])

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,39 +15,26 @@ import pytest
 import torch
 from huggingface_hub import constants
 from huggingface_hub.file_download import http_get
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from stages.download.hub import BoundedTransfer
 from stages.download.retries import TransientError
+from stages.download.transfers import BoundedTransfer
 from tests.helpers_data import (
     DOWNLOAD,
-    ROOT,
     environment,
     eou,
-    last_line,
-    local_dialogues,
-    local_model,
     run_module,
     sha256,
-    shipped,
     write_params,
     zip_of,
 )
+from tests.hub_project import DIALOGPT, GPT2, Project, dialogpt_files, stored
 from tests.hub_server import LARGE, Fault, HubServer, etag_of
-from tests.tiny import tiny_dialogues, tiny_model, tiny_tokenizer
+from tests.tiny import tiny_dialogues, tiny_tokenizer
 
 SPLITS = ("train", "validation", "test")
-GPT2, DIALOGPT, DIALOGUES = "openai-community/gpt2", "microsoft/DialoGPT-small", "datasets/roskoN/dailydialog"
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny GPT-2 with all files that the entries of params.yaml name."""
-    folder = tiny_model(tmp_path_factory.mktemp("gpt2"))
-    tiny_tokenizer().backend_tokenizer.model.save(str(folder))  # vocab.json and merges.txt
-    (folder / "generation_config.json").unlink()
-    return folder
+DIALOGUES = "datasets/roskoN/dailydialog"
 
 
 @pytest.fixture(scope="module")
@@ -61,70 +47,6 @@ def corpus() -> dict[str, bytes]:
     }
 
 
-@pytest.fixture
-def hub() -> Iterator[HubServer]:
-    with HubServer() as server:
-        yield server
-
-
-class Project:
-    """A folder with params.yaml in which the download stage runs as a process against a hub."""
-
-    def __init__(self, folder: Path, hub: HubServer, weights: Path) -> None:
-        self.folder, self.hub, self.params = folder, hub, shipped()
-        self.params["datasets"]["local"] = local_dialogues(folder / "sources")
-        self.params["models"]["local"] = local_model(weights)
-        self.params |= {"dataset": "local", "model": "local"}
-        patient = folder / "impatient"
-        patient.mkdir()
-        # The real waits between attempts, ours and huggingface_hub's, are too long for a test.
-        (patient / "sitecustomize.py").write_text(
-            "import time\nsleep = time.sleep\ntime.sleep = lambda seconds: sleep(min(seconds, 0.01))\n"
-        )
-        self.variables = {
-            "HF_ENDPOINT": hub.address,
-            "HF_HOME": str(folder / "home"),
-            "HF_HUB_OFFLINE": "0",
-            "HF_HUB_DOWNLOAD_TIMEOUT": "1",
-            "PYTHONPATH": f"{patient}:{ROOT}",
-        }
-
-    def download(self, **variables: str) -> subprocess.CompletedProcess[str]:
-        write_params(self.folder, self.params)
-        return run_module("stages.download", self.folder, DOWNLOAD, **{**self.variables, **variables})
-
-    def succeeds(self) -> None:
-        done = self.download()
-        assert done.returncode == 0, done.stderr
-
-    def fails(self, **variables: str) -> str:
-        """Run a download that must fail and leave no file behind; return its error line."""
-        done = self.download(**variables)
-        assert done.returncode == 1, done.stderr
-        assert list((self.folder / "data").rglob("*")) == []
-        return last_line(done)
-
-    def revision(self, table: str, name: str) -> str:
-        return str(self.params[table][name]["source"].partition("@")[2])
-
-    def serve_gpt2(self, weights: Path, **replaced: bytes | None) -> dict[str, bytes]:
-        """Serve gpt2 at its pinned revision; `replaced` maps the stem of a file to new content, or None to omit it."""
-        self.params["model"] = "gpt2"
-        files = {path.name: path.read_bytes() for path in weights.iterdir()}
-        for stem, content in replaced.items():
-            (name,) = [name for name in files if name.partition(".")[0] == stem and name.endswith((".json", "tensors"))]
-            del files[name]
-            if content is not None:
-                files[name] = content
-        self.hub.add(GPT2, self.revision("models", "gpt2"), files)
-        return files
-
-
-@pytest.fixture
-def project(tmp_path: Path, hub: HubServer, weights: Path) -> Project:
-    return Project(tmp_path, hub, weights)
-
-
 def test_gpt2_comes_as_shipped_and_loads(project: Project, weights: Path) -> None:
     files = project.serve_gpt2(weights)
     project.succeeds()
@@ -132,8 +54,8 @@ def test_gpt2_comes_as_shipped_and_loads(project: Project, weights: Path) -> Non
     for name in project.params["models"]["gpt2"]["files"]:
         assert (folder / name).read_bytes() == files[name], name
     model = AutoModelForCausalLM.from_pretrained(folder)
-    embeddings = load_file(weights / "model.safetensors")["transformer.wte.weight"]
-    assert torch.equal(model.get_parameter("transformer.wte.weight"), embeddings)
+    assert all(torch.equal(model.get_parameter(f"transformer.{name}"), tensor) for name, tensor in stored(weights))
+    assert model.lm_head.weight is model.get_parameter("transformer.wte.weight")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert tokenizer.decode(tokenizer("my sister is really great").input_ids) == "my sister is really great"
     commit = project.revision("models", "gpt2")
@@ -143,18 +65,16 @@ def test_gpt2_comes_as_shipped_and_loads(project: Project, weights: Path) -> Non
 def test_dialogpt_stays_half_precision_and_its_tokenizer_is_built_from_its_vocabulary(
     project: Project, weights: Path
 ) -> None:
-    half = {name: tensor.half() for name, tensor in load_file(weights / "model.safetensors").items()}
-    save_file(half, project.folder / "half.safetensors", metadata={"format": "pt"})
-    content = {path.name: path.read_bytes() for path in weights.iterdir()}
-    content["model.safetensors"] = (project.folder / "half.safetensors").read_bytes()
-    content["tokenizer_config.json"] = b'{"model_max_length": 1024}'
-    del content["tokenizer.json"]
-    project.hub.add(DIALOGPT, project.revision("models", "dialogpt"), content)
+    project.hub.add(DIALOGPT, project.revision("models", "dialogpt"), dialogpt_files(weights))
     project.params["model"] = "dialogpt"
     project.succeeds()
     folder = project.folder / "data/model"
     assert {tensor.dtype for tensor in load_file(folder / "model.safetensors").values()} == {torch.float16}
-    assert AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).dtype == torch.float32
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    assert all(
+        torch.equal(model.get_parameter(f"transformer.{name}"), tensor.half().float())
+        for name, tensor in stored(weights)
+    )
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert tokenizer.eos_token == "<|endoftext|>"
     assert tokenizer("really great").input_ids == tiny_tokenizer()("really great").input_ids
@@ -178,16 +98,21 @@ def test_dailydialog_comes_out_of_its_archives(project: Project, corpus: dict[st
         assert (project.folder / f"data/dialogues/{split}.txt").read_bytes() == eou(tiny_dialogues(60, seed))
 
 
-def test_dailydialog_as_parquet_comes_from_the_branch_that_the_hub_makes(project: Project) -> None:
+@pytest.mark.parametrize(
+    ("name", "column"), [("li2017dailydialog/daily_dialog", "dialog"), ("roskoN/dailydialog", "utterances")]
+)
+def test_dailydialog_as_parquet_comes_from_the_branch_that_the_hub_makes(
+    project: Project, name: str, column: str
+) -> None:
     tables = {}
     for seed, split in enumerate(SPLITS):
         buffer = pa.BufferOutputStream()
-        pyarrow.parquet.write_table(pa.table({"dialog": tiny_dialogues(20, seed)}), buffer)
+        pyarrow.parquet.write_table(pa.table({column: tiny_dialogues(20, seed), "act": [[1]] * 20}), buffer)
         tables[f"default/{split}/0000.parquet"] = buffer.getvalue().to_pybytes()
     branch = "refs/convert/parquet"
-    project.hub.add("datasets/li2017dailydialog/daily_dialog", "d" * 40, tables, branches=[branch])
+    project.hub.add(f"datasets/{name}", "d" * 40, tables, branches=[branch])
     files = {path.split("/")[1]: {"path": path, "sha256": sha256(content)} for path, content in tables.items()}
-    source = f"hub:datasets/li2017dailydialog/daily_dialog@{branch}"
+    source = f"hub:datasets/{name}@{branch}"
     project.params["datasets"]["parquet"] = {"format": "parquet", "source": source, "files": files}
     project.params["dataset"] = "parquet"
     project.succeeds()
