@@ -92,6 +92,8 @@ REFUSED: list[tuple[Change, str]] = [
     (put(f"{PAPER}/learning_rates/low", 0), "protocols.paper.training.learning_rates.low: found 0; it must be greater"),
     (put(f"{PAPER}/gradient_clip", "off"), "protocols.paper.training.gradient_clip: found 'off'; it must be a number"),
     (put("models/1", {}), "models.1.format: missing; add it (params.yaml as published shows every key) (and 3 more)"),
+    (drop(f"{CHITCHAT}/messages"), "datasets.chitchat.messages: missing; set it to one or joined"),
+    (put("datasets/dailydialog/messages", "one"), "datasets.dailydialog.messages: not used with format eou; remove it"),
     (drop(f"{CHITCHAT}/split"), "datasets.chitchat.split: missing; files has only `all`"),
     # sources
     (put(f"{GPT2}/source", "gpt2"), "models.gpt2.source: found 'gpt2'; it must be one of pypi:NAME==VERSION"),
