@@ -79,7 +79,7 @@ class StallWatch:
         while not self._done.wait(min(self.seconds / 4, 1.0)):
             if self._moved is not None and time.monotonic() - self._moved > self.seconds:
                 self.stalled = True
-                abort_xet_session()  # the call that waits for it raises; without a session this does nothing
+                abort_xet_session()  # type: ignore[no-untyped-call]  # the call that waits for it raises; without a session this does nothing
                 return
 
 
