@@ -21,7 +21,7 @@ os.environ.update(
     GIT_CONFIG_GLOBAL=os.devnull,
     GIT_CONFIG_NOSYSTEM="1",
 )
-for _name in ("DIALOG_PROMPTING_STATE", "DIALOG_PROMPTING_DEBUG", "HF_ENDPOINT", "HF_TOKEN"):
+for _name in ("DIALOG_PROMPTING_STATE", "DIALOG_PROMPTING_DEBUG", "HF_ENDPOINT", "HF_TOKEN", "HF_HUB_DISABLE_XET"):
     os.environ.pop(_name, None)
 
 import pytest  # noqa: E402
