@@ -1,10 +1,12 @@
 """A headless Chromium, driven by its DevTools protocol over a pipe: records a page's requests and complaints."""
 
+import base64
 import json
 import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -66,19 +68,55 @@ class Browser:
         assert "error" not in reply, reply
         return reply["result"]
 
-    def open(self, page: Path) -> tuple[list[str], list[str], dict[str, Any]]:
-        """The URLs that a page requests besides its own; what the browser complains about; facts about its layout."""
+    def visit(self, url: str, width: int = 1280, dark: bool = False) -> str:
+        """Open a page in a new tab; return the tab's session once the page is loaded."""
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
-        session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        session: str = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Network", "Log", "Runtime"):
             self.send(f"{domain}.enable", session)
-        self.send("Page.navigate", session, url=page.as_uri())
-        while not any(event["method"] == "Page.loadEventFired" for event in self.events):
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.send("Emulation.setDeviceMetricsOverride", session, **size)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.send("Emulation.setEmulatedMedia", session, features=[scheme])
+        self.send("Page.navigate", session, url=url)
+        while not any((each["method"], each.get("sessionId")) == ("Page.loadEventFired", session) for each in self.events):
             self.events.append(self.message())
+        return session
+
+    def evaluate(self, session: str, expression: str) -> Any:
+        """The value of a JavaScript expression in a tab."""
+        return self.send("Runtime.evaluate", session, expression=expression, returnByValue=True)["result"].get("value")
+
+    def until(self, session: str, expression: str, seconds: float = 60) -> None:
+        """Wait until a JavaScript expression is true in a tab."""
+        deadline = time.monotonic() + seconds
+        while not self.evaluate(session, expression):
+            assert time.monotonic() < deadline, (expression, self.complaints())
+            time.sleep(0.05)
+
+    def type(self, session: str, selector: str, text: str) -> None:
+        """Type a text into the element that a CSS selector finds, in place of what stands there."""
+        self.evaluate(session, f"(e => (e.focus(), e.select()))(document.querySelector({json.dumps(selector)}))")
+        self.send("Input.insertText", session, text=text)
+
+    def screenshot(self, session: str, path: Path) -> None:
+        """Write the whole page of a tab as a PNG."""
+        shot = self.send("Page.captureScreenshot", session, captureBeyondViewport=True)["data"]
+        path.write_bytes(base64.b64decode(shot))
+
+    def requests(self) -> list[str]:
+        """The URLs that were requested, by all tabs."""
+        sent = [each["params"] for each in self.events if each["method"] == "Network.requestWillBeSent"]
+        return [each["request"]["url"] for each in sent]
+
+    def complaints(self) -> list[str]:
+        """What the browser and the pages wrote into the console."""
+        return [json.dumps(each["params"]) for each in self.events if each["method"] in COMPLAINTS]
+
+    def open(self, page: Path) -> tuple[list[str], list[str], dict[str, Any]]:
+        """The URLs that a page requests besides its own; what the browser complains about; facts about its layout."""
+        session = self.visit(page.as_uri())
         look = "({figures: document.querySelectorAll('figure svg').length, tables: document.querySelectorAll('table')"
         look += ".length, wide: [...document.querySelectorAll('figure svg')].every(s => s.clientWidth > 300)})"
-        seen = self.send("Runtime.evaluate", session, expression=look, returnByValue=True)["result"]["value"]
-        requests = [each["params"] for each in self.events if each["method"] == "Network.requestWillBeSent"]
-        asked = [each["request"]["url"] for each in requests]
-        complaints = [json.dumps(each["params"]) for each in self.events if each["method"] in COMPLAINTS]
-        return [url for url in asked if url != page.as_uri()], complaints, seen
+        seen = self.evaluate(session, look)
+        return [url for url in self.requests() if url != page.as_uri()], self.complaints(), seen

@@ -5,6 +5,7 @@
     python -m stages.chat --compare NAME...             experiments answer beside it
     python -m stages.chat --once "How are you ?"        one answer
     python -m stages.chat < queries.txt > answers.txt   an answer a line
+    python -m stages.chat --web                         a page in the browser, answers next to each other
 
 It reads as many turns of the conversation as it was trained with (pairs.history). Ctrl-C stops an answer; where there
 is none, it ends the conversation, as Ctrl-D does.
@@ -17,17 +18,24 @@ from pathlib import Path
 from stages.chat.conversation import Conversation
 from stages.chat.scripted import answer_lines, print_answers
 from stages.chat.speaker import load_speakers
-from stages.plumbing.command import run_stage
+from stages.plumbing.command import run_stage, whole_number
+from stages.plumbing.errors import StageError
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Load who speaks, then talk."""
-    root, scripted = Path.cwd(), arguments.once is not None or not sys.stdin.isatty()
+    root, scripted = Path.cwd(), arguments.once is not None or not (arguments.web or sys.stdin.isatty())
+    if not arguments.web and (arguments.host is not None or arguments.port is not None):
+        raise StageError("--host or --port", "given without --web", "add --web, or leave it out")
     speakers = load_speakers(root, [arguments.experiment, *arguments.compare])
     if scripted:
         for speaker in speakers:
             print(speaker.introduction(), file=sys.stderr, flush=True)
-    if arguments.once is not None:
+    if arguments.web:
+        from stages.chat.web import serve  # gradio, of the extra `web`
+
+        serve(root, speakers, arguments.host, arguments.port)
+    elif arguments.once is not None:
         print_answers(speakers, Conversation(), [arguments.once.strip()])
     elif scripted:
         answer_lines(speakers, sys.stdin.fileno())
@@ -41,5 +49,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--experiment", metavar="NAME", help="an experiment's results; else those in the workspace")
     parser.add_argument("--compare", metavar="NAME", nargs="+", default=[], help="experiments that answer beside it")
-    parser.add_argument("--once", metavar="TEXT", help="print the answer to this and end")
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument("--once", metavar="TEXT", help="print the answer to this and end")
+    way.add_argument("--web", action="store_true", help="show a page in the browser instead")
+    parser.add_argument("--host", metavar="ADDRESS", help="let the page be reached from elsewhere; default: 127.0.0.1")
+    parser.add_argument("--port", type=whole_number(0, 65535), help="of the page; 0: any that is free; default: 7860")
     run_stage("chat", parser, main, alone=False)

@@ -8,6 +8,7 @@ from stages.chat.conversation import Conversation
 from stages.methods.trained_method import TrainedMethod, load_trained
 from stages.params.schema import Params
 from stages.report.results import open_results
+from stages.report.revision import Revision
 
 HALF = "\ufffd"  # what decoding makes of a character of which only some bytes are there
 
@@ -19,6 +20,7 @@ class Speaker:
     name: str
     params: Params
     trained: TrainedMethod
+    files: Revision  # of the experiment or the workspace
 
     def introduction(self) -> str:
         """Which experiment, method and base model speak, in one line."""
@@ -73,5 +75,5 @@ def load_speakers(root: Path, experiments: Sequence[str | None], known: Sequence
                 results.trained, results.model, params.runtime, params.chosen_protocol.decoding_precision,
                 beside=beside,
             )  # fmt: skip
-            loaded.append(Speaker(results.name, params, trained))
+            loaded.append(Speaker(results.name, params, trained, results.files))
     return loaded

@@ -76,8 +76,7 @@ def commit_of(root: Path, experiment: str) -> str:
     Raises:
         StageError: no experiment has that name, or several have and none of them started from HEAD.
     """
-    lines = git(root, "for-each-ref", "--format=%(objectname) %(refname)", "refs/exps").splitlines()
-    named = [line.split(" ", 1) for line in lines if line.endswith(f"/{experiment}") and line.count("/") == 4]
+    named = [each for each in _experiments(root) if each[1].endswith(f"/{experiment}")]
     head = git(root, "rev-parse", "HEAD")
     from_head = [commit for commit, ref in named if ref.split("/")[2:4] == [head[:2], head[2:]]]
     found = from_head or [commit for commit, _ in named]
@@ -87,6 +86,18 @@ def commit_of(root: Path, experiment: str) -> str:
         remedy = "check out the commit that it started from, or rename one with `dvc exp rename`"
         raise StageError(f"experiment {experiment}", f"{len(found)} commits have one with that name", remedy)
     return found[0]
+
+
+def experiment_names(root: Path) -> list[str]:
+    """The names of all experiments, whichever commit they started from, in alphabetical order."""
+    return sorted({ref.split("/")[4] for _, ref in _experiments(root)})
+
+
+def _experiments(root: Path) -> list[tuple[str, str]]:
+    """The commit (hex) and the ref of every experiment: refs/exps/ab/cdef.../NAME."""
+    lines = git(root, "for-each-ref", "--format=%(objectname) %(refname)", "refs/exps").splitlines()
+    found = [line.split(" ", 1) for line in lines if line.count("/") == 4]
+    return [(commit, ref) for commit, ref in found]
 
 
 def _copy(revision: Revision, experiment: str, path: str, target: Path) -> None:

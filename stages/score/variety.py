@@ -4,7 +4,7 @@ Novelty and diversity look at whole responses. Neither notices a response withou
 turn, so it is novel (`empty` in diagnostics.py counts them). distinct-n and EAD look at words.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
@@ -23,8 +23,18 @@ def novelty(responses: Sequence[str], turns: Iterable[str]) -> float:
     >>> novelty(["Yes .", "yes .", "No ."], ["Yes  .", "Why ?"])
     0.6666666666666666
     """
-    known = {single_line(turn) for turn in turns}
-    return sum(single_line(response) not in known for response in responses) / len(responses)
+    known = known_turns(turns)
+    return sum(is_novel(response, known) for response in responses) / len(responses)
+
+
+def known_turns(turns: Iterable[str]) -> Set[str]:
+    """The turns of the training regime, in the form that `is_novel` compares."""
+    return {single_line(turn) for turn in turns}
+
+
+def is_novel(response: str, known: Set[str]) -> bool:
+    """Whether a response is not, word for word, one of the known turns: what `novelty` counts."""
+    return single_line(response) not in known
 
 
 def diversity(responses: Sequence[str]) -> float:
