@@ -79,7 +79,9 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.send("Emulation.setEmulatedMedia", session, features=[scheme])
         self.send("Page.navigate", session, url=url)
-        while not any((each["method"], each.get("sessionId")) == ("Page.loadEventFired", session) for each in self.events):
+        while not any(
+            (each["method"], each.get("sessionId")) == ("Page.loadEventFired", session) for each in self.events
+        ):
             self.events.append(self.message())
         return session
 

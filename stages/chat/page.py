@@ -13,12 +13,15 @@ training query?</p>
 """
 # The colours without a name of their own are Gradio's, which has them for a light and a dark screen.
 CSS = """
-.gradio-container { --new: #15803d; --old: #b45309; max-width: 66rem !important; margin: 0 auto !important; }
+.gradio-container { --new: #15803d; --old: #b45309;
+  width: 100%; max-width: 68rem !important; margin: 0 auto !important; }
+.gradio-container .html-container { padding: 0 !important; }
+.gradio-container button { white-space: nowrap; }
 .dark .gradio-container, .gradio-container.dark { --new: #4ade80; --old: #fbbf24; }
 .header h1 { font-size: 1.7rem; line-height: 1.2; margin: .4rem 0 .3rem; letter-spacing: -.02em; }
 .header p { color: var(--body-text-color-subdued); max-width: 46rem; margin: 0; }
-.rounds { display: flex; flex-direction: column; gap: 2rem; margin-top: .5rem; }
-.rounds .said { justify-self: end; align-self: flex-end; max-width: 85%; padding: .6rem 1rem; font-size: 1.05rem;
+.rounds { display: flex; flex-direction: column; gap: 1.6rem; margin-top: .6rem; }
+.rounds .said { align-self: flex-end; max-width: 85%; padding: .6rem 1rem; font-size: 1.05rem;
   color: var(--button-primary-text-color); background: var(--button-primary-background-fill);
   border-radius: 1.1rem 1.1rem .25rem 1.1rem; overflow-wrap: anywhere; }
 .rounds .round { display: flex; flex-direction: column; gap: .8rem; }
@@ -98,7 +101,9 @@ class Round:
 
 def rounds_html(rounds: Sequence[Round]) -> str:
     """All rounds, the last one on top, where the person types."""
-    shown = "".join(each.html() for each in reversed(rounds)) or '<div class="nothing">Nothing has been asked yet.</div>'
+    shown = (
+        "".join(each.html() for each in reversed(rounds)) or '<div class="nothing">Nothing has been asked yet.</div>'
+    )
     return f'<div class="rounds" aria-live="polite">{shown}</div>'
 
 

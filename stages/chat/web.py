@@ -1,8 +1,8 @@
 """The conversation as a page in a browser: several experiments answer next to each other.
 
 Nothing leaves this machine: no fonts or scripts of other servers, no usage statistics of Gradio, no look for a newer
-version of it, no public link. Gradio's own `launch` is not used: it asks the server for its first page over HTTP, through
-a proxy if the environment names one, and ends in its own way.
+version of it, no public link. Gradio's own `launch` is not used, because it requests its first page through whatever
+proxy the environment names, and because it has its own way of ending.
 """
 
 import socket
@@ -99,9 +99,9 @@ class WebChat:
         choices = list(dict.fromkeys([*loaded, WORKSPACE, *experiment_names(self.root)]))
         with gr.Blocks(title="dialog-prompting", analytics_enabled=False, fill_width=True) as page:
             session = gr.State(Session())
-            gr.HTML(HEADER, elem_classes="header", padding=False)
+            gr.HTML(HEADER, elem_classes="header")
             names = gr.Dropdown(
-                choices, value=loaded, multiselect=True, label="Experiments",
+                choices, value=loaded, multiselect=True, label="Experiments", elem_id="experiments",
                 info="Where an experiment reads more than one turn, the first one's answers are the conversation.",
             )  # fmt: skip
             with gr.Row(equal_height=True):
@@ -111,7 +111,7 @@ class WebChat:
                 )  # fmt: skip
                 send = gr.Button("Ask", variant="primary", min_width=120, elem_id="ask")
                 anew = gr.Button("Begin anew", min_width=120, elem_id="anew")
-            rounds = gr.HTML(rounds_html([]), padding=False)
+            rounds = gr.HTML(rounds_html([]))
             gr.on(
                 [box.submit, send.click], self.ask, [box, names, session], [box, session, rounds],
                 concurrency_id="models", show_progress="hidden", api_visibility="private",
@@ -128,7 +128,11 @@ def application(page: gr.Blocks) -> ASGIApp:
     theme = gr.themes.Base(
         primary_hue="indigo", neutral_hue="slate", radius_size="lg",
         font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"],
-    ).set(body_text_color_subdued="*neutral_500", body_text_color_subdued_dark="*neutral_400")  # fmt: skip
+    ).set(  # more contrast than by default
+        body_text_color_subdued="*neutral_500", body_text_color_subdued_dark="*neutral_400",
+        input_placeholder_color="*neutral_500", input_placeholder_color_dark="*neutral_400",
+        button_primary_background_fill="*primary_600",
+    )  # fmt: skip
     app = gr.mount_gradio_app(
         FastAPI(openapi_url=None), page, "/", footer_links=[], run_history=False, ssr_mode=False, pwa=False,
         enable_monitoring=False, mcp_server=False, theme=theme, css=CSS,
@@ -163,10 +167,12 @@ def serve(root: Path, speakers: Sequence[Speaker], host: str | None, port: int |
     try:
         listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
-        remedy = "name another with --host or --port"
-        raise StageError(f"{host}:{port}", error.strerror or "no address", remedy) from None
+        found = (error.strerror or "no address").split(" (while")[0]
+        raise StageError(f"{host}:{port}", found, "name another with --host or --port") from None
     if not is_loopback(host):
-        print(f"WARNING chat: --host {host}: whoever can reach it can use the page; it has no password", file=sys.stderr)
+        print(
+            f"WARNING chat: --host {host}: whoever can reach it can use the page; it has no password", file=sys.stderr
+        )
     app = application(WebChat(root, speakers).page())
     shown = f"[{host}]" if ":" in host else host
     print(f"http://{shown}:{listener.getsockname()[1]}  (Ctrl-C ends it)", flush=True)
