@@ -8,7 +8,7 @@
     python -m stages.chat --web                         a page in the browser, answers next to each other
 
 It reads as many turns of the conversation as it was trained with (pairs.history). Ctrl-C stops an answer; where there
-is none, it ends the conversation, as Ctrl-D does.
+is none, it ends the conversation, as Ctrl-D does. On the page too, the first one's answers are the conversation.
 """
 
 import argparse

@@ -23,6 +23,7 @@ from stages.plumbing.errors import StageError
 from stages.records import Dialogue, Pair, read_records, write_records
 from stages.score.retrieval import look_up
 from tests.browser import Browser, needs_browser
+from tests.chat.screenshot import READY, ask
 from tests.trained import trained_project
 
 SAID = ["How was your day ?", "word3 word5 <b>word7</b>", "word1"]
@@ -37,7 +38,6 @@ sys.argv[:2] = ["stages.chat"]
 sys.addaudithook(note)
 runpy.run_module("stages.chat", run_name="__main__", alter_sys=True)
 """
-READY = "['#query textarea', '#ask', '#anew', '#experiments input', '.nothing'].every(e => document.querySelector(e))"
 CARDS = "[...document.querySelectorAll('.round:first-child .card')].map(c => c.innerText)"
 
 
@@ -92,17 +92,14 @@ def test_a_phone_asks_chooses_an_experiment_reads_and_begins_anew_and_nothing_le
         tab = browser.visit(url, width=400)
         browser.until(tab, READY)
 
-        def ask(said: str, number: int) -> list[str]:
-            browser.type(tab, "#query textarea", said)
-            browser.evaluate(tab, "document.querySelector('#ask').click()")
-            done = f"document.querySelectorAll('.round').length == {number} && !document.querySelector('.waiting')"
-            browser.until(tab, done)
+        def cards_after(said: str, number: int) -> list[str]:
+            ask(browser, tab, said, number)
             cards: list[str] = browser.evaluate(tab, CARDS)
             return [" ".join(card.split()) for card in cards]
 
         conversation = Conversation()
         first = workspace.answer(SAID[0])
-        cards = ask(SAID[0], 1)
+        cards = cards_after(SAID[0], 1)
         assert len(cards) == 2 and first in cards[0] and "word for word" in cards[0]
         assert cards[1].startswith("lookup") and "no training query has a word" in cards[1]
 
@@ -111,7 +108,7 @@ def test_a_phone_asks_chooses_an_experiment_reads_and_begins_anew_and_nothing_le
         browser.until(tab, f"!!{option}")
         browser.evaluate(tab, f"{option}.dispatchEvent(new MouseEvent('mousedown', {{bubbles: true}}))")
         conversation.add(SAID[0], first)
-        cards = ask(SAID[1], 2)
+        cards = cards_after(SAID[1], 2)
         assert len(cards) == 4 and [card.split()[0] for card in cards] == ["workspace", "softly", "lookup", "lookup"]
         for card, speaker in zip(cards, speakers, strict=False):
             assert speaker.answer(speaker.query(conversation, SAID[1])) in card and card.endswith("new")
@@ -120,7 +117,7 @@ def test_a_phone_asks_chooses_an_experiment_reads_and_begins_anew_and_nothing_le
 
         browser.evaluate(tab, "document.querySelector('#anew').click()")
         browser.until(tab, "!!document.querySelector('.nothing')")
-        assert softly.answer(SAID[0]) in ask(SAID[0], 1)[1]  # as if nothing had been said before
+        assert softly.answer(SAID[0]) in cards_after(SAID[0], 1)[1]  # as if nothing had been said before
         assert [each for each in browser.requests() if not each.startswith((url, "data:", "blob:"))] == []
         assert browser.complaints() == []
     process.send_signal(signal.SIGINT)
