@@ -54,8 +54,8 @@ class Answer:
     text: str | None = None
     novel: bool | None = None
 
-    def html(self) -> str:
-        """It as a card."""
+    def card(self) -> str:
+        """It as HTML."""
         params, history = self.speaker.params, self.speaker.params.pairs.history
         of = f"{params.method} · {params.model} · {params.dataset}" + (f" · reads {history} turns" * (history > 1))
         if self.text is None:
@@ -75,8 +75,8 @@ class Nearest:
     response: str
     similarity: float  # of its query and the one that was asked, from 0 to 1
 
-    def html(self) -> str:
-        """It as a card."""
+    def card(self) -> str:
+        """It as HTML."""
         of = "nearest training query, and its answer" + (f" · for {', '.join(self.whose)}" if self.whose else "")
         if not self.similarity:
             return _card("lookup", "lookup", of, "<p>(no training query has a word of this one)</p>")
@@ -94,7 +94,7 @@ class Round:
 
     def html(self) -> str:
         """It as a section."""
-        cards = "".join(each.html() for each in (*self.answers, *self.nearest))
+        cards = "".join([*(each.card() for each in self.answers), *(each.card() for each in self.nearest)])
         said = f'<div class="said" dir="auto">{escape(self.said)}</div>'
         return f'<section class="round">{said}<div class="cards">{cards}</div></section>'
 

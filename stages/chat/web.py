@@ -73,11 +73,11 @@ class WebChat:
             return
         queries = [speaker.query(session.conversation, said) for speaker, _ in chosen]
         now = Round(said, [Answer(speaker) for speaker, _ in chosen], self.nearest(chosen, queries))
-        session.rounds.append(now)
         for number, (speaker, data) in enumerate(chosen):
-            yield "", session, rounds_html(session.rounds)
+            yield "", session, rounds_html([*session.rounds, now])
             text = speaker.answer(queries[number])
             now.answers[number] = Answer(speaker, text, is_novel(text, data.turns))
+        session.rounds.append(now)  # only now: what fails on the way is as if it had not been asked
         session.conversation.add(said, now.answers[0].text or "")
         yield "", session, rounds_html(session.rounds)
 
@@ -97,6 +97,7 @@ class WebChat:
         """The page, and what happens on it."""
         loaded = list(self.loaded)
         choices = list(dict.fromkeys([*loaded, WORKSPACE, *experiment_names(self.root)]))
+        page: gr.Blocks
         with gr.Blocks(title="dialog-prompting", analytics_enabled=False, fill_width=True) as page:
             session = gr.State(Session())
             gr.HTML(HEADER, elem_classes="header")
@@ -118,7 +119,8 @@ class WebChat:
             )  # fmt: skip
             names.input(self.choose, names, names, concurrency_id="models", api_visibility="private")
             anew.click(
-                lambda: ("", Session(), rounds_html([])), None, [box, session, rounds], api_visibility="private",
+                lambda: ("", Session(), rounds_html([])), None, [box, session, rounds],
+                concurrency_id="models", api_visibility="private",  # after an answer that is on its way
             )  # fmt: skip
         return page
 
