@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from html import escape
 
 from stages.chat.speaker import Speaker
+from stages.score.diagnostics import empty
 
 HEADER = """
 <h1>One query, several answers</h1>
@@ -60,10 +61,10 @@ class Answer:
         of = f"{params.method} · {params.model} · {params.dataset}" + (f" · reads {history} turns" * (history > 1))
         if self.text is None:
             return _card("waiting", self.speaker.name, of, "<p>…</p>")
-        if not self.text:
-            return _card("empty", self.speaker.name, of, "<p>(empty)</p>", "no word: counts as new")
         kind, mark = ("new", "✓ new") if self.novel else ("old", "= in the training data, word for word")
-        return _card(kind, self.speaker.name, of, f'<p dir="auto">{escape(self.text)}</p>', mark)
+        if self.novel and empty([self.text]):
+            kind, mark = "empty", "no word, which counts as new"
+        return _card(kind, self.speaker.name, of, f'<p dir="auto">{escape(self.text) or "(empty)"}</p>', mark)
 
 
 @dataclass(frozen=True)

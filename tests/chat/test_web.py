@@ -171,6 +171,14 @@ def test_a_text_cannot_become_part_of_the_page(speakers: list[Speaker]) -> None:
     assert "<script" not in shown and shown.count("&lt;script&gt;") == 5
 
 
+def test_an_answer_without_a_word_is_told_from_one_that_is_new(speakers: list[Speaker]) -> None:
+    cards = [
+        Answer(speakers[0], text, novel).card() for text, novel in (("", True), (".", True), (".", False), ("a", True))
+    ]
+    assert [card.split('"')[1] for card in cards] == ["card empty", "card empty", "card old", "card new"]
+    assert "(empty)" in cards[0]
+
+
 def test_only_this_machine_reaches_the_page_unless_a_host_is_given(
     project: Path, speakers: list[Speaker], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
