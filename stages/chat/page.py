@@ -63,7 +63,7 @@ class Answer:
             return _card("waiting", self.speaker.name, of, "<p>…</p>")
         kind, mark = ("new", "✓ new") if self.novel else ("old", "= in the training data, word for word")
         if self.novel and empty([self.text]):
-            kind, mark = "empty", "no word, which counts as new"
+            kind, mark = "empty", "empty, which counts as new"
         return _card(kind, self.speaker.name, of, f'<p dir="auto">{escape(self.text) or "(empty)"}</p>', mark)
 
 
