@@ -8,8 +8,9 @@ import numpy as np
 from stages.bleu import bleu
 from stages.overlap import Flags
 from stages.records import Dialogue, Pair, Response, single_line
-from stages.report.runs import Run
-from stages.score.bootstrap import CONFIDENCE, paired_test, resampled_bleu, sentence_counts
+from stages.report.runs import Run, Runs, same_seeds
+from stages.report.seeds import Difference, compare_over_seeds
+from stages.score.bootstrap import CONFIDENCE, Counts, paired_test, resampled_bleu, sentence_counts
 from stages.score.leakage import Leakage, exact_leakage, near_leakage
 from stages.score.variety import DIGITS
 
@@ -24,12 +25,16 @@ class NotMeasured(Exception):
 
 @dataclass(frozen=True)
 class Comparison:
-    """BLEU-4 of two runs on the same pairs, and how often chance alone makes such a difference (p)."""
+    """BLEU-4 of two systems on the same pairs, and how often chance alone makes such a difference (p).
+
+    With several seeds, the scores are means over those that both were run with.
+    """
 
     first: float
     second: float
     p: float
-    pairs: int
+    pairs: int  # of all seeds, each counted once
+    seeds: int = 1
 
 
 def check_pairs(count: int) -> None:
@@ -49,6 +54,7 @@ class Answers:
     responses: dict[str, list[Response]] = field(default_factory=dict)
     parts: dict[tuple[str, str], Flags] = field(default_factory=dict)
     turns: dict[str, frozenset[str] | None] = field(default_factory=dict)
+    counts: dict[str, Counts] = field(default_factory=dict)
 
     def of(self, run: Run) -> list[Response]:
         """The responses of a run.
@@ -93,33 +99,82 @@ class Answers:
         found: Leakage = exact_leakage(train, test) if name == "unseen" else near_leakage(train, test)
         return found.unseen
 
-    def common(self, first: Run, second: Run, part: str) -> tuple[list[str], list[str], list[str]]:
-        """The responses of both runs, and the references, for the test pairs that belong to the part in both runs.
+    def flags(self, first: Run, second: Run, part: str) -> Flags:
+        """Which test pairs belong to a part in both runs, [N].
 
         Raises:
             NotMeasured: something is not in the cache, the runs have different test pairs, or the part has too few.
         """
-        answers = [self.of(first), self.of(second)]
-        asked = [[(each.dialogue, each.position, each.query, each.reference) for each in some] for some in answers]
+        asked = [
+            [(each.dialogue, each.position, each.query, each.reference) for each in self.of(run)]
+            for run in (first, second)
+        ]
         if asked[0] != asked[1]:
             raise NotMeasured("their test pairs differ")
         chosen = self.part(first, part) & self.part(second, part)
         check_pairs(int(chosen.sum()))
-        references = list(compress((each.reference for each in answers[0]), chosen))
-        a, b = (list(compress((each.response for each in some), chosen)) for some in answers)
+        return chosen
+
+    def common(self, first: Run, second: Run, part: str) -> tuple[list[str], list[str], list[str]]:
+        """The responses of both runs, and the references, for the pairs of `flags`; raises what that raises."""
+        chosen = self.flags(first, second, part)
+        references = list(compress((each.reference for each in self.of(first)), chosen))
+        a, b = (list(compress((each.response for each in self.of(run)), chosen)) for run in (first, second))
         return a, b, references
 
-    def compare(self, first: Run, second: Run, part: str) -> Comparison:
-        """BLEU-4 of two runs on a part of the test pairs; raises what `common` raises."""
-        a, b, references = self.common(first, second, part)
+    def compare(self, first: Runs, second: Runs, part: str) -> Comparison:
+        """BLEU-4 of two systems on a part of the test pairs, with the seeds that both were run with.
+
+        With one such seed, only test pairs are drawn (`paired_test`), else seeds too (stages/report/seeds.py).
+
+        Raises:
+            NotMeasured: they have no seed in common, or what `common` raises.
+        """
+        matched = same_seeds(first, second)
+        if not matched:
+            raise NotMeasured("no seed that both were run with")
+        if len(matched) > 1:
+            found, pairs = self.over_seeds(matched, part)
+            return Comparison(found.first, found.second, found.p, pairs, len(matched))
+        a, b, references = self.common(*matched[0], part)
         scores = bleu(a, references), bleu(b, references)
         p = paired_test(a, b, references) if scores[0] != scores[1] else 1.0  # sacrebleu: 0.001 if all draws are equal
         return Comparison(*scores, p, len(references))
 
-    def gain(self, first: Run, second: Run, part: str) -> tuple[float, float]:
-        """Bounds of the middle 95 % of resampled differences in BLEU-4, first minus second; raises like `common`."""
-        *systems, references = self.common(first, second, part)
-        seed = first.switch("seed")  # one seed, so that both get the same draws
+    def gain(self, first: Runs, second: Runs, part: str) -> tuple[float, float]:
+        """Bounds of the middle 95 % of drawn differences in BLEU-4, first minus second; call `compare` first."""
+        matched = same_seeds(first, second)
+        if len(matched) > 1:
+            found, _ = self.over_seeds(matched, part)
+            return found.low, found.high
+        *systems, references = self.common(*matched[0], part)
+        seed = matched[0][0].switch("seed")  # one seed, so that both get the same draws
         a, b = (resampled_bleu(sentence_counts(each, references), seed) for each in systems)
         low, high = np.quantile(np.subtract(a, b), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
         return float(low), float(high)
+
+    def over_seeds(self, matched: list[tuple[Run, Run]], part: str) -> tuple[Difference, int]:
+        """Compare two systems over seeds; also the number of pairs that were drawn from. Raises what `common` raises.
+
+        Seeds may have different test pairs: a protocol can draw them, and what is unseen depends on the regime's draw.
+        """
+        places: dict[tuple[str, int], int] = {}  # of each pair of any seed in the table of counts
+        chosen = []
+        for runs in matched:
+            flags = self.flags(*runs, part)
+            asked = compress(((each.dialogue, each.position) for each in self.of(runs[0])), flags)
+            chosen.append((flags, [places.setdefault(each, len(places)) for each in asked]))
+        tables = np.zeros((2, len(matched), len(places), 10), dtype=np.int64)
+        for at, (runs, (flags, rows)) in enumerate(zip(matched, chosen, strict=True)):
+            for system, run in enumerate(runs):
+                tables[system, at, rows] = self.counts_of(run)[flags]
+        return compare_over_seeds(*tables), len(places)
+
+    def counts_of(self, run: Run) -> Counts:
+        """What BLEU sums over the responses of a run, [N, 10]; counted once."""
+        if run.name not in self.counts:
+            found = self.of(run)
+            self.counts[run.name] = sentence_counts(
+                [each.response for each in found], [each.reference for each in found]
+            )
+        return self.counts[run.name]

@@ -4,7 +4,8 @@ A claim that one system scores above another holds if it does, and if chance mak
 the draws of a paired bootstrap. It does not hold if, by the same measure, the other system is better. A claim that a
 system stops improving does not hold if a larger regime is better by that measure. It holds if the bootstrap excludes
 that any larger regime is better by more than `NEGLIGIBLE`. Seeing no difference is not enough, because few test pairs
-never show one: then the claim is not contradicted. All of this is about one training run per configuration.
+never show one: then the claim is not contradicted. With several seeds the bootstrap draws seeds and test pairs
+(stages/report/seeds.py). With one seed it draws test pairs alone: the verdict is about that training run and says so.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ from itertools import product
 from stages.report import paper
 from stages.report.answers import PARTS, Answers, Comparison, NotMeasured, check_pairs
 from stages.report.markdown import SPACE, number, percent
-from stages.report.runs import Row, Run
+from stages.report.runs import Row, Run, Runs
 from stages.report.settings import Cell, Setting
 
 ALPHA = 0.05
@@ -56,10 +57,15 @@ def findings(judge: Callable[[str], Finding]) -> dict[str, Finding]:
 
 
 def show(comparison: Comparison) -> str:
-    """Both scores and the p-value."""
+    """Both scores, the p-value, and from how many seeds they are."""
     p = f"p{SPACE}={SPACE}{comparison.p:.3f}"
     chance = ", within chance" if comparison.p >= ALPHA else ""
-    return f"{comparison.first:.4f} against {comparison.second:.4f}, {p}{chance}"
+    return f"{comparison.first:.4f} against {comparison.second:.4f}, {p}{chance}, {counted(comparison.seeds)}"
+
+
+def counted(seeds: int) -> str:
+    """The number of seeds in words."""
+    return f"one{SPACE}seed" if seeds == 1 else f"{seeds}{SPACE}seeds"
 
 
 def above(comparison: Comparison) -> bool:
@@ -79,8 +85,8 @@ class Judge:
     def __init__(self, setting: Setting, answers: Answers) -> None:
         self.setting, self.answers = setting, answers
 
-    def run(self, model: str, method: str, regime: float) -> Run:
-        """The run of a configuration.
+    def runs(self, model: str, method: str, regime: float) -> Runs:
+        """The runs of a configuration.
 
         Raises:
             NotMeasured: there is no such run.
@@ -109,7 +115,7 @@ class Judge:
         """The claim that one method scores above another when both are trained on all dialogues."""
 
         def judge(part: str) -> Finding:
-            return ordered(self.answers.compare(self.run(model, better, WHOLE), self.run(model, worse, WHOLE), part))
+            return ordered(self.answers.compare(*(self.runs(model, each, WHOLE) for each in (better, worse)), part))
 
         numbers = self.papers(*((model, method, WHOLE) for method in (better, worse)))
         return Claim(f"BLEU-4 at 100 %: {better} > {worse}", model, findings(judge), numbers)
@@ -118,12 +124,12 @@ class Judge:
         """The claim that a method is no better with more than 30 % of the dialogues."""
 
         def judge(part: str) -> Finding:
-            start = self.run(model, method, TURNING_POINT)
-            self.run(model, method, WHOLE)  # without this run there is too little to judge
+            start = self.runs(model, method, TURNING_POINT)
+            self.runs(model, method, WHOLE)  # without this run there is too little to judge
             larger = [each for each in self.setting.regimes(model=model, method=method) if each > TURNING_POINT]
-            runs = {regime: self.run(model, method, regime) for regime in larger}
-            found = {regime: self.answers.compare(run, start, part) for regime, run in runs.items()}
-            gains = {regime: self.answers.gain(run, start, part) for regime, run in runs.items()}
+            runs = {regime: self.runs(model, method, regime) for regime in larger}
+            found = {regime: self.answers.compare(each, start, part) for regime, each in runs.items()}
+            gains = {regime: self.answers.gain(each, start, part) for regime, each in runs.items()}
             small = all(high < NEGLIGIBLE * found[at].second for at, (_, high) in gains.items())
             verdict = FAILS if any(map(above, found.values())) else HOLDS if small else OPEN
             shown = (
@@ -136,14 +142,16 @@ class Judge:
         return Claim(text, model, findings(judge), numbers and f"{numbers} (100 % against 30 %)")
 
     def varied(self, model: str, method: str) -> Claim:
-        """The claim that novelty and diversity stay above 0.90 in every regime."""
+        """The claim that novelty and diversity stay above 0.90 in every regime, with every seed."""
         regimes = self.setting.regimes(model=model, method=method)
 
         def judge(part: str) -> Finding:
-            rows = [part_row(self.run(model, method, regime), part) for regime in regimes]
+            runs = [self.runs(model, method, regime) for regime in regimes]
+            rows = [part_row(run, part) for each in runs for run in each]
             if not rows:
                 raise NotMeasured(f"no run of {model}, {method}")
-            shown = f"{lowest(rows)}, at {', '.join(f'{regime:g}' for regime in regimes)}{SPACE}%"
+            seeds = counted(min(map(len, runs)))
+            shown = f"{lowest(rows)}, at {', '.join(f'{regime:g}' for regime in regimes)}{SPACE}%, {seeds}"
             if any(min(row["novelty"], row["diversity"]) <= HIGH for row in rows):
                 return Finding(FAILS, shown)
             if len(regimes) < 2:
@@ -159,7 +167,7 @@ class Judge:
         first, second = ((model, method, WHOLE) for model in paper.MODELS)
 
         def judge(part: str) -> Finding:
-            return ordered(self.answers.compare(self.run(*first), self.run(*second), part))
+            return ordered(self.answers.compare(self.runs(*first), self.runs(*second), part))
 
         models = " > ".join(paper.MODELS)
         return Claim(f"BLEU-4 at 100 % with {method}: {models}", "both", findings(judge), self.papers(first, second))

@@ -3,17 +3,19 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import product
 
 from stages.report import paper
 from stages.report.answers import MIN_PAIRS, Answers
 from stages.report.claims import ALPHA, NEGLIGIBLE, VERDICTS, Claim, Judge
-from stages.report.diagnostics import bleu_tables, diagnostics_tables
+from stages.report.cost import cost_table
+from stages.report.diagnostics import bleu_tables, diagnostics_tables, forgetting_table
 from stages.report.examples import MARK, QUERIES, example_tables
 from stages.report.figures import Picture, rates_figure, scores_figure
 from stages.report.markdown import items, link, plain, value
+from stages.report.pareto import PARETO, marks_of, pareto_figure
+from stages.report.prompt_table import prompt_tables
 from stages.report.rates import Rates, rates_of
-from stages.report.runs import Absent, Collection, Run
+from stages.report.runs import Absent, Collection
 from stages.report.scores import leakage_table, parts_tables, score_tables
 from stages.report.sections import absent_table, claims_table, entry, parameters, rates_table, settings_table, warnings
 from stages.report.settings import Cell, Setting, settings_of
@@ -41,9 +43,13 @@ DEFINITIONS = (
     "runs are compared on the pairs that are unseen, or unlike, in both.",
     "retrieval: the response to the most similar training query, by TF-IDF; it shows what copying scores. human: the "
     "references themselves; their BLEU is 1 by definition.",
-    "Intervals are the middle 95 % of a bootstrap; p-values are those of sacrebleu's paired bootstrap test (1000 "
-    "draws, two-sided, not corrected for the number of tests). Both draw test pairs and see one training run per "
-    "configuration: they do not include the differences between seeds.",
+    "A configuration that was run with several seeds has its mean ± the standard deviation over seeds (n - 1); "
+    "its first table has each seed too. Where a protocol draws training dialogues or pairs, the seed draws them.",
+    "The interval beside a score is the middle 95 % of a bootstrap that draws the test pairs of one run. p-values are "
+    "two-sided and not corrected for the number of tests. With one seed they are those of sacrebleu's paired bootstrap "
+    "test (1000 draws of the test pairs): they are about that training run, not about the method, and the verdict says "
+    "one seed. With several seeds that both systems have, seeds and test pairs are drawn; seeds as Student's t with "
+    "n - 1 degrees of freedom, because a few seeds drawn with replacement vary too little (stages/report/seeds.py).",
     f"A claim that one system scores above another holds if it does with p < {ALPHA}; it does not hold if the other "
     "does. The claim that soft prompts stop improving does not hold if a larger regime is better with "
     f"p < {ALPHA}; it holds if, for each larger regime, the interval of the difference excludes a gain of "
@@ -53,6 +59,9 @@ DEFINITIONS = (
     "and methods count as the paper's if they have its names (`gpt2`, `dialogpt`, `fine-tune`, `soft`, `dynamic`); "
     "the parameters of each setting say what these names mean.",
 )
+FORGETTING = """The loss per token on text that the model was not tuned on, without the prompt but with what was
+trained, minus that of the untouched model. Where the difference is positive, tuning cost something that the model
+could do."""
 
 
 @dataclass
@@ -85,7 +94,7 @@ def build(collection: Collection, folder: str) -> Document:
     rates = {each.title: rates_in(each) for each in settings}
     claims = {}
     for number, each in enumerate(settings, start=1):
-        print(f"setting {number}/{len(settings)}: {each.title}, {len(each.runs)} runs", flush=True)
+        print(f"setting {number}/{len(settings)}: {each.title}, {len(each.runs)} configurations", flush=True)
         claims[each.title] = list(Judge(each, answers).claims())
     document.add(f"# {TITLE}", INTRODUCTION)
     document.add(*summary(settings, claims, rates, [*collection.absent, *repeated]))
@@ -93,27 +102,21 @@ def build(collection: Collection, folder: str) -> Document:
         add_setting(document, each, claims[each.title], rates[each.title], answers)
     document.add("## Experiments")
     for each in settings:
-        for _, run in ordered(each):
-            document.add(*entry(run, each))
+        for cell in each.cells():
+            for run in each.runs[cell]:
+                document.add(*entry(run, each))
     return document
 
 
-def rates_in(setting: Setting) -> dict[Cell, Rates]:
+def rates_in(setting: Setting) -> list[tuple[Cell, Rates]]:
     """The learning-rate trials of each run that had any."""
-    found = {cell: rates_of(run) for cell, run in ordered(setting)}
-    return {cell: each for cell, each in found.items() if each}
-
-
-def ordered(setting: Setting) -> list[tuple[Cell, Run]]:
-    """The runs by model, method and regime."""
-    cells = product(setting.models, setting.methods, setting.regimes())
-    return [(Cell(*cell), setting.runs[Cell(*cell)]) for cell in cells if Cell(*cell) in setting.runs]
+    return [(cell, found) for cell in setting.cells() for run in setting.runs[cell] if (found := rates_of(run))]
 
 
 def summary(
     settings: Sequence[Setting],
     claims: dict[str, list[Claim]],
-    rates: dict[str, dict[Cell, Rates]],
+    rates: dict[str, list[tuple[Cell, Rates]]],
     absent: Sequence[Absent],
 ) -> Iterator[str]:
     """What was run, the verdicts, warnings, what is missing from the tables, and definitions."""
@@ -149,13 +152,13 @@ def compared(setting: Setting) -> list[Cell]:
     known = paper.paper_scores()
     return [
         cell
-        for cell, run in setting.runs.items()
+        for cell, (run, *_) in setting.runs.items()
         if (cell.model, cell.method, cell.regime) in known and run.entry("method").get("train_embeddings", True)
     ]
 
 
 def add_setting(
-    document: Document, setting: Setting, claims: Sequence[Claim], rates: dict[Cell, Rates], answers: Answers
+    document: Document, setting: Setting, claims: Sequence[Claim], rates: list[tuple[Cell, Rates]], answers: Answers
 ) -> None:
     """The section of a setting."""
     title, slug = setting.title, re.sub(r"[^a-z0-9]+", "-", setting.title.lower()).strip("-")
@@ -172,12 +175,20 @@ def add_setting(
         caption = f"Figure {number} ({title}): {what} of all test pairs against the regime.{papers}"
         name = f"figure-{number}-{slug}"
         document.show(name, caption, scores_figure(setting, scores, name))
+    if parts := list(prompt_tables(setting)):
+        document.add("### What the prompt adds, and what training the word embeddings E adds", *parts)
+    document.add("### What each method costs", cost_table(setting))
+    regime, marks = marks_of(setting)
+    if marks:
+        caption = f"Cost and quality ({title}, {regime:g} % of the training dialogues). {PARETO}"
+        document.show(f"cost-{slug}", caption, pareto_figure(marks, f"cost-{slug}"))
+    document.add("### What tuning destroys", FORGETTING, *forgetting_table(setting))
     document.add("### What went wrong, and the variety of words", *diagnostics_tables(setting))
     document.add("### Other kinds of BLEU", *bleu_tables(setting))
     document.add("### Leakage", leakage_table(setting))
     document.add("### Scores of the pairs that the training regime does not give away", *parts_tables(setting))
     if rates:
-        document.add("### Learning rates", rates_table(setting, rates))
+        document.add("### Learning rates", rates_table(rates))
         caption = f"Learning rates ({title}): the best validation BLEU-4 of each trial. Crosses are diverged trials."
         document.show(f"rates-{slug}", caption, rates_figure(rates, f"rates-{slug}"))
     drawing = f"At most {QUERIES} queries, drawn at random. {MARK} marks text that is, word for word, a training turn."

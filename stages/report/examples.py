@@ -1,13 +1,14 @@
 """Table 3: the same queries, answered by each method. A seed draws the queries; nobody picks them."""
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterator
 
 from stages.records import Response, single_line
 from stages.report.answers import Answers, NotMeasured
 from stages.report.markdown import percent, plain, table
 from stages.report.runs import Run
-from stages.report.settings import Cell, Setting
+from stages.report.settings import Setting
 
 QUERIES = 8
 MARK = "‡"
@@ -24,18 +25,16 @@ def drawn(responses: list[Response], seed: int) -> list[int]:
 
 
 def example_tables(setting: Setting, answers: Answers) -> Iterator[str]:
-    """One table per model, in the regime with the most methods (the largest of several)."""
+    """One table per model, in the regime and with the seed that have the most methods (the largest, the lowest)."""
     for model in setting.models:
-        runs = {regime: runs_of(setting, model, regime) for regime in setting.regimes(model=model)}
-        regime = max((len(some), regime) for regime, some in runs.items())[1]
-        yield f"#### Table 3, {plain(model)} at {percent(regime)}"
-        yield examples(runs[regime], answers)
-
-
-def runs_of(setting: Setting, model: str, regime: float) -> dict[str, Run]:
-    """The runs of a model in a regime, by method."""
-    cells = {method: Cell(model, method, regime) for method in setting.methods}
-    return {method: setting.runs[cell] for method, cell in cells.items() if cell in setting.runs}
+        runs: dict[tuple[float, int], dict[str, Run]] = defaultdict(dict)
+        for cell in setting.cells():
+            if cell.model == model:
+                for run in setting.runs[cell]:
+                    runs[cell.regime, -run.switch("seed")][cell.method] = run
+        place = max(runs, key=lambda each: (len(runs[each]), each))
+        yield f"#### Table 3, {plain(model)} at {percent(place[0])}, seed {-place[1]}"
+        yield examples(runs[place], answers)
 
 
 def examples(runs: dict[str, Run], answers: Answers) -> str:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, product
+from statistics import fmean
 from typing import Any
 
 import matplotlib
@@ -17,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from stages.report import paper
+from stages.report.lines import deviation
 from stages.report.rates import Rates
 from stages.report.settings import Cell, Setting
 
@@ -25,12 +27,12 @@ STYLES = {
     "soft": ("#0072B2", "o"),
     "dynamic": ("#009E73", "^"),
     "lora": ("#56B4E9", "P"),
-    "soft-frozen": ("#0072B2", "h"),
-    "dynamic-frozen": ("#009E73", "<"),
+    "soft-frozen": ("#0072B2", "X"),
+    "dynamic-frozen": ("#009E73", "*"),
     "embeddings": ("#E69F00", "v"),
     "zero-shot": ("#CC79A7", "D"),
 }
-OTHER_STYLES = (("#000000", "X"), ("#999933", "*"), ("#882255", "p"))
+OTHER_STYLES = (("#000000", "p"), ("#999933", "<"), ("#882255", "d"))
 DASHES = {"gpt2": "-", "dialogpt": "--"}
 OTHER_DASHES = ("-", "--", ":", "-.")
 REFERENCES = {"human": ("#000000", (0, (7, 2, 1, 2))), "retrieval": ("#666666", (0, (1, 1)))}
@@ -110,15 +112,21 @@ def scores_figure(setting: Setting, scores: Sequence[str], name: str) -> str:
     with matplotlib.rc_context(LOOK):
         columns = len(scores) if len(scores) < 4 else 2
         rows = len(scores) // columns
-        figure = Figure(figsize=(7.2, 1.0 + 2.4 * rows), layout="constrained")
+        legend_rows = max(4, len(methods))
+        figure = Figure(figsize=(7.2, 0.28 + 0.18 * legend_rows + 2.4 * rows), layout="constrained")
         panels = figure.subplots(rows, columns, squeeze=False, sharex=True)
         for panel, score in zip(panels.flat, scores, strict=True):
             draw_paper(panel, setting, score, dashes)
             draw_references(panel, setting, score)
             for (model, dash), (method, (colour, marker)) in product(models.items(), methods.items()):
                 at = setting.regimes(model=model, method=method)
-                values = [setting.runs[Cell(model, method, regime)].rows["test"][score] for regime in at]
-                panel.plot(at, values, linestyle=dash, color=colour, marker=marker, **fill(dash, colour))
+                of_seeds = [
+                    [run.rows["test"][score] for run in setting.runs[Cell(model, method, regime)]] for regime in at
+                ]
+                panel.plot(
+                    at, list(map(fmean, of_seeds)), linestyle=dash, color=colour, marker=marker, **fill(dash, colour)
+                )
+                draw_deviations(panel, at, of_seeds, colour)
             finish(panel, setting, score)
         lines = [[Line2D([], [], color=look[0], marker=look[1], label=each) for each, look in methods.items()]]
         lines += [
@@ -140,6 +148,13 @@ def scores_figure(setting: Setting, scores: Sequence[str], name: str) -> str:
         return to_svg(figure, name)
 
 
+def draw_deviations(panel: Axes, at: Sequence[float], of_seeds: Sequence[Sequence[float]], colour: str) -> None:
+    """Draw the standard deviation over seeds as a bar around each mean of several."""
+    for x, values in zip(at, of_seeds, strict=True):
+        if around := deviation(values):
+            panel.errorbar(x, fmean(values), yerr=around, ecolor=colour, elinewidth=0.8, capsize=2, fmt="none")
+
+
 def draw_paper(panel: Axes, setting: Setting, score: str, dashes: dict[str, Any]) -> None:
     """Draw the paper's values as faint lines."""
     known = paper.paper_scores()
@@ -151,11 +166,10 @@ def draw_paper(panel: Axes, setting: Setting, score: str, dashes: dict[str, Any]
 
 def draw_references(panel: Axes, setting: Setting, score: str) -> None:
     """Draw the scores of people and of the lookup, which depend on the regime too."""
-    runs = {cell.regime: run for cell, run in setting.runs.items()}
     for row, (colour, dash) in drawn_references([score]):
-        values = [runs[regime].rows[row][score] for regime in sorted(runs)]
+        values = [fmean(run.rows[row][score] for run in setting.at(regime)) for regime in setting.regimes()]
         if len(values) > 1:
-            panel.plot(sorted(runs), values, color=colour, linestyle=dash, linewidth=1.2)
+            panel.plot(setting.regimes(), values, color=colour, linestyle=dash, linewidth=1.2)
         else:
             panel.axhline(values[0], color=colour, linestyle=dash, linewidth=1.2)
 
@@ -175,11 +189,11 @@ def finish(panel: Axes, setting: Setting, score: str) -> None:
         panel.set_ylim(bottom=0)
 
 
-def rates_figure(rates: dict[Cell, Rates], name: str) -> str:
-    """Each trial's best validation BLEU-4 by learning rate: one panel per model and method, one line per regime."""
-    pairs = list(dict.fromkeys((cell.model, cell.method) for cell in rates))
+def rates_figure(rates: Sequence[tuple[Cell, Rates]], name: str) -> str:
+    """Each trial's validation BLEU-4 by learning rate: a panel per model and method, a line per regime and seed."""
+    pairs = list(dict.fromkeys((cell.model, cell.method) for cell, _ in rates))
     columns = min(3, len(pairs))
-    regimes = sorted({cell.regime for cell in rates})
+    regimes = sorted({cell.regime for cell, _ in rates})
     colours = matplotlib.colormaps["viridis"]([0.8 * place / max(1, len(regimes) - 1) for place in range(len(regimes))])
     looks = dict(zip(regimes, zip(colours, "osv^DPX*" * len(regimes), strict=False), strict=True))
     with matplotlib.rc_context(LOOK):
@@ -192,7 +206,7 @@ def rates_figure(rates: dict[Cell, Rates], name: str) -> str:
             if number + columns >= len(pairs):  # there is no panel below it
                 panel.tick_params(labelbottom=True)
                 panel.set_xlabel("learning rate")
-            for cell, each in rates.items():
+            for cell, each in rates:
                 if (cell.model, cell.method) == (model, method):
                     draw_rates(panel, each, *looks[cell.regime])
         for panel in panels[len(pairs) :]:

@@ -49,6 +49,15 @@ class Run:
         return float(self.params["regime"])
 
 
+Runs = tuple[Run, ...]  # of one configuration, one for each seed, in ascending order of seeds
+
+
+def same_seeds(first: Runs, second: Runs) -> list[tuple[Run, Run]]:
+    """The runs of two configurations, seed by seed: those of the seeds that both have."""
+    of_second = {run.switch("seed"): run for run in second}
+    return [(run, of_second[run.switch("seed")]) for run in first if run.switch("seed") in of_second]
+
+
 @dataclass(frozen=True)
 class Absent:
     """An experiment that is not in the tables, and why."""

@@ -1,11 +1,13 @@
 """The other sections: what was run, what is absent, the claims, the learning rates, an entry for each run."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from stages.report.answers import PARTS
 from stages.report.claims import Claim
-from stages.report.markdown import NONE, items, link, number, percent, plain, table, value
+from stages.report.lines import FIRST, LAST
+from stages.report.markdown import NONE, SPACE, items, link, number, percent, plain, table, value
 from stages.report.rates import Rates
 from stages.report.runs import SWITCHES, Absent, Run
 from stages.report.settings import Cell, Setting, flatten
@@ -24,8 +26,10 @@ def settings_table(settings: Sequence[Setting]) -> str:
     rows = []
     for each in settings:
         regimes = ", ".join(f"{regime:g}" for regime in each.regimes())
-        rows.append([link(each.title), *(plain(", ".join(names)) for names in (each.models, each.methods)), regimes])
-    return table(["setting", "models", "methods", "regimes (%)"], rows, left=4)
+        seeds = sorted({run.switch("seed") for runs in each.runs.values() for run in runs})
+        names = (plain(", ".join(map(str, some))) for some in (each.models, each.methods, seeds))
+        rows.append([link(each.title), *names, regimes])
+    return table(["setting", "models", "methods", "seeds", "regimes (%)"], rows, left=5)
 
 
 def claims_table(claims: Sequence[Claim]) -> str:
@@ -38,16 +42,17 @@ def claims_table(claims: Sequence[Claim]) -> str:
     return table(header, rows, left=len(header))
 
 
-def rates_table(setting: Setting, rates: dict[Cell, Rates]) -> str:
+def rates_table(rates: Sequence[tuple[Cell, Rates]]) -> str:
     """The best learning rate of each run."""
     rows = []
-    for cell, each in rates.items():
+    for cell, each in rates:
         best, ends = each.best, [each.trials[place]["learning_rate"] for place in (0, -1)]
         rows.append(
             [
+                percent(cell.regime),
                 plain(cell.model),
                 plain(cell.method),
-                percent(cell.regime),
+                str(each.run.switch("seed")),
                 f"{best['learning_rate']:.3g}",
                 f"{best['epoch']}",
                 number(best["bleu4"]),
@@ -55,27 +60,30 @@ def rates_table(setting: Setting, rates: dict[Cell, Rates]) -> str:
                 f"{ends[0]:.3g} to {ends[1]:.3g}",
                 f"{len(each.trials)}",
                 f"{each.diverged}",
-                link(setting.runs[cell].name),
+                link(each.run.name),
             ]
         )
-    header = ["model", "method", "regime", "best learning rate", "epoch", "validation BLEU-4", "position", "range"]
-    return table([*header, "trials", "diverged", "experiment"], rows, left=3)
+    header = ["best learning rate", "epoch", "validation BLEU-4", "position", "range", "trials", "diverged", LAST]
+    return table([*FIRST, *header], rows, left=len(FIRST))
 
 
-def warnings(rates: dict[Cell, Rates]) -> list[str]:
+def warnings(rates: Sequence[tuple[Cell, Rates]]) -> list[str]:
     """The runs whose best trial is at an end of the range, so that a better rate may be outside."""
+    seeds: dict[tuple[Cell, str], list[str]] = defaultdict(list)
+    for cell, each in rates:
+        if each.end:
+            seeds[cell, each.end].append(f"seed{SPACE}{each.run.switch('seed')}")
     return [
-        f"{plain(f'{cell.model}, {cell.method}, {percent(cell.regime)}')}: the {each.end} learning rate is the best "
-        "one; widen `protocols.<name>.training.learning_rates`"
-        for cell, each in rates.items()
-        if each.end
+        f"{plain(f'{cell.model}, {cell.method}, {percent(cell.regime)}')}, {', '.join(found)}: the {end} learning rate "
+        "is the best one; widen `protocols.<name>.training.learning_rates`"
+        for (cell, end), found in seeds.items()
     ]
 
 
 def parameters(setting: Setting) -> str:
     """The content of every entry of params.yaml that the runs of a setting chose, one item per entry."""
     chosen = {("dataset", ""): setting.any_run, ("protocol", ""): setting.any_run}
-    for cell, run in setting.runs.items():
+    for cell, (run, *_) in setting.runs.items():
         chosen |= {("model", cell.model): run, ("method", cell.method): run}
     lines = [
         values(flatten(run.entry(switch), f"{switch}s.{run.switch(switch)}"))

@@ -1,4 +1,4 @@
-"""Group the runs that can be in one table: those with the same data, protocol, seed and pairs.
+"""Group the runs that can be in one table: those with the same data, protocol and pairs, whatever their seed.
 
 The content of the entries in params.yaml counts, not their names: `-S protocols.paper.training.dropout=0` makes another
 protocol. If one name has several contents, the values that differ are added to the name.
@@ -7,10 +7,11 @@ protocol. If one name has several contents, the values that differ are added to 
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from stages.report import paper
-from stages.report.runs import Absent, Run
+from stages.report.runs import Absent, Run, Runs
 
 METHODS = (*paper.METHODS, "lora", "soft-frozen", "dynamic-frozen", "embeddings", "zero-shot")
 KINDS = ("experiment", "commit", "workspace")
@@ -27,15 +28,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Setting:
-    """Runs that differ only in model, method and regime, one run each."""
+    """Runs that differ only in model, method, regime and seed: for each configuration one run of each seed."""
 
     title: str
-    runs: dict[Cell, Run]
+    runs: dict[Cell, Runs]
 
     @property
     def any_run(self) -> Run:
         """One of the runs: they agree in everything that defines the setting."""
-        return next(iter(self.runs.values()))
+        return next(iter(self.runs.values()))[0]
 
     @property
     def models(self) -> list[str]:
@@ -50,6 +51,16 @@ class Setting:
     def regimes(self, **wanted: str) -> list[float]:
         """The regimes, in ascending order, of the runs with the given `model` and `method` (of all, if not given)."""
         return sorted({cell.regime for cell in self.runs if all(getattr(cell, at) == wanted[at] for at in wanted)})
+
+    def cells(self) -> list[Cell]:
+        """The configurations by model, method and regime."""
+        cells = (Cell(*each) for each in product(self.models, self.methods, self.regimes()))
+        return [cell for cell in cells if cell in self.runs]
+
+    def at(self, regime: float) -> Runs:
+        """A run of each seed in a regime, of any method: what people and the lookup score is the same in all."""
+        found = {run.switch("seed"): run for cell in self.cells() if cell.regime == regime for run in self.runs[cell]}
+        return tuple(found[seed] for seed in sorted(found))
 
     @property
     def on_papers_data(self) -> bool:
@@ -99,7 +110,7 @@ def labels(entries: Sequence[tuple[str, Any]]) -> list[str]:
 def setting_of(run: Run) -> tuple[str, Any]:
     """What the runs of one table must share: a name for it, and its content."""
     stride = run.params["pairs"]["stride"]
-    words = [run.switch("dataset"), f"protocol {run.switch('protocol')}", f"seed {run.switch('seed')}"]
+    words = [run.switch("dataset"), f"protocol {run.switch('protocol')}"]
     words += [f"stride {stride}"] * (stride != 2) + ["without overlap"] * bool(run.switch("drop_overlap"))
     return ", ".join(words), {"dataset": run.entry("dataset"), "protocol": run.entry("protocol")}
 
@@ -107,20 +118,24 @@ def setting_of(run: Run) -> tuple[str, Any]:
 def settings_of(runs: Sequence[Run]) -> tuple[list[Setting], list[Absent]]:
     """The settings, the paper's first, and the runs that repeat another one.
 
-    Of several runs of a configuration, the first one counts: experiments come before commits and those before the
-    workspace; runs that started from HEAD come before others. If another one has other scores, its entry says so.
+    Of several runs of a configuration with one seed, the first one counts: experiments come before commits and those
+    before the workspace; runs that started from HEAD come before others. If another one has other scores, its entry
+    says so.
     """
     titles = labels([setting_of(run) for run in runs])
     models = labels([(run.switch("model"), run.entry("model")) for run in runs])
     methods = labels([(run.switch("method"), run.entry("method")) for run in runs])
-    tables: dict[str, dict[Cell, list[Run]]] = defaultdict(lambda: defaultdict(list))
+    tables: dict[str, dict[Cell, dict[int, list[Run]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for run, title, model, method in zip(runs, titles, models, methods, strict=True):
-        tables[title][Cell(model, method, run.regime)].append(run)
+        tables[title][Cell(model, method, run.regime)][run.switch("seed")].append(run)
     settings, repeated = [], []
     for title, cells in tables.items():
-        ordered = {cell: sorted(each, key=lambda run: KINDS.index(run.kind)) for cell, each in cells.items()}
-        settings.append(Setting(title, {cell: each[0] for cell, each in ordered.items()}))
-        repeated += [_repeat(each[0], other) for each in ordered.values() for other in each[1:]]
+        chosen: dict[Cell, Runs] = {}
+        for cell, seeds in cells.items():
+            ordered = [sorted(seeds[seed], key=lambda run: KINDS.index(run.kind)) for seed in sorted(seeds)]
+            chosen[cell] = tuple(first for first, *_ in ordered)
+            repeated += [_repeat(first, other) for first, *others in ordered for other in others]
+        settings.append(Setting(title, chosen))
     settings.sort(key=lambda each: (not each.as_in_paper, not each.on_papers_data, each.title))
     return settings, repeated
 

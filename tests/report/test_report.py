@@ -24,7 +24,7 @@ from tests.browser import Browser, needs_browser
 from tests.helpers_report import ODD, project_with_results, save, switch, write_results
 from tests.tiny import ROOT, command, read_yaml, tiny_project, write_yaml
 
-PAPERS_GROUP, OTHER_GROUP = "## dailydialog, protocol paper, seed 0", "## dailydialog, protocol quick, seed 0"
+PAPERS_GROUP, OTHER_GROUP = "## dailydialog, protocol paper", "## dailydialog, protocol quick"
 
 
 @pytest.fixture(scope="module")

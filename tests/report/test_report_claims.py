@@ -19,9 +19,9 @@ from stages.report.figures import method_styles, model_dashes
 from stages.report.markdown import anchor, plain
 from stages.report.methods_table import methods_table
 from stages.report.paper import METHODS, MODELS, REGIMES, SCORES, paper_scores
-from stages.report.rates import rates_of
+from stages.report.rates import chosen, rates_of, validation_loss
 from stages.report.revision import Revision
-from stages.report.runs import Collection, Run
+from stages.report.runs import Collection, Run, Runs
 from stages.report.settings import Cell, settings_of
 from stages.report.stale import MISSING, look_up
 from tests.tiny import ROOT, read_yaml
@@ -157,10 +157,10 @@ class Compared(Answers):
         super().__init__()
         self.found, self.bounds = Comparison(first, second, 0.2, 40), gain
 
-    def compare(self, first: Run, second: Run, part: str) -> Comparison:
+    def compare(self, first: Runs, second: Runs, part: str) -> Comparison:
         return self.found
 
-    def gain(self, first: Run, second: Run, part: str) -> tuple[float, float]:
+    def gain(self, first: Runs, second: Runs, part: str) -> tuple[float, float]:
         return self.bounds
 
 
@@ -205,7 +205,7 @@ def test_each_part_is_judged_by_its_own_pairs() -> None:
 
 
 def compare(first: Run, second: Run, part: str = "unseen") -> Comparison:
-    return Answers().compare(first, second, part)
+    return Answers().compare((first,), (second,), part)
 
 
 def test_two_regimes_are_compared_on_the_pairs_that_neither_has_seen() -> None:
@@ -257,17 +257,16 @@ def test_a_part_with_no_pairs_or_few_is_not_measured(known: int, reason: str) ->
 @pytest.mark.parametrize(
     ("changes", "titles"),
     [
-        ({"seed": 1}, ["dailydialog, protocol paper, seed 0", "dailydialog, protocol paper, seed 1"]),
-        ({"protocol": "quick"}, ["dailydialog, protocol paper, seed 0", "dailydialog, protocol quick, seed 0"]),
+        ({"protocol": "quick"}, ["dailydialog, protocol paper", "dailydialog, protocol quick"]),
         ({"drop_overlap": True}, [
-            "dailydialog, protocol paper, seed 0", "dailydialog, protocol paper, seed 0, without overlap",
+            "dailydialog, protocol paper", "dailydialog, protocol paper, without overlap",
         ]),
         ({"pairs": {"stride": 1}}, [
-            "dailydialog, protocol paper, seed 0", "dailydialog, protocol paper, seed 0, stride 1",
+            "dailydialog, protocol paper", "dailydialog, protocol paper, stride 1",
         ]),
         ({"protocols": {"paper": changed("training", dropout=0.0)}}, [
-            "dailydialog, protocol paper, seed 0 (protocol.training.dropout=0.0)",
-            "dailydialog, protocol paper, seed 0 (protocol.training.dropout=0.1)",
+            "dailydialog, protocol paper (protocol.training.dropout=0.0)",
+            "dailydialog, protocol paper (protocol.training.dropout=0.1)",
         ]),
     ],
 )  # fmt: skip
@@ -318,14 +317,14 @@ def test_of_runs_of_one_configuration_an_experiment_counts_first_and_other_score
     first = make_run()
     commit, workspace = replace(first, name="commit", kind="commit"), replace(make_run(bleu4=0.7), kind="workspace")
     [setting], repeated = settings_of([replace(workspace, name="workspace"), commit, first])
-    assert list(setting.runs.values()) == [first]
+    assert list(setting.runs.values()) == [(first,)]
     assert [(each.name, each.state) for each in repeated] == [("commit", "the same"), ("workspace", "other scores")]
     assert "0.7" in repeated[1].reason
 
 
-def rates(*bleu4: float, diverged: int | None = None) -> Any:
+def rates(*bleu4: float, diverged: int | None = None, epoch: int = 1) -> Any:
     trials = [
-        {"trial": at, "learning_rate": 10.0**at, "bleu4": value, "epoch": 1,
+        {"trial": at, "learning_rate": 10.0**at, "bleu4": value, "epoch": epoch if at == diverged else 1,
          "status": "diverged at 3" if at == diverged else "finished"}
         for at, value in enumerate(bleu4)
     ]  # fmt: skip
@@ -339,9 +338,22 @@ def test_a_best_trial_at_an_end_of_the_range_is_noticed(scores: tuple[float, ...
     assert rates(*scores).end == end
 
 
-def test_a_trial_that_diverged_is_never_the_best() -> None:
+def test_a_trial_that_diverged_takes_part_with_the_epochs_that_it_ended_as_in_training() -> None:
     found = rates(0.1, 0.2, 0.9, diverged=2)
+    assert (found.best["bleu4"], found.end, found.diverged) == (0.9, "highest", 1)
+    found = rates(0.1, 0.2, 0.9, diverged=2, epoch=0)
     assert (found.best["bleu4"], found.end, found.diverged) == (0.2, None, 1)
+
+
+def test_the_best_trial_and_its_loss_are_those_that_the_protocol_selects_by() -> None:
+    trials = [
+        {"learning_rate": rate, "bleu4": bleu4, "validation_loss": loss, "epoch": 1, "status": "finished"}
+        for rate, bleu4, loss in ((1e-4, 0.2, 3.5), (1e-3, 0.3, 3.9), (1e-2, 0.1, None))
+    ]
+    by_loss = {"paper": changed("training", select_by="loss")}
+    for protocols, rate, loss in ((PARAMS["protocols"], 1e-3, 3.9), (by_loss, 1e-4, 3.5)):
+        run = replace(make_run(protocols=protocols), files=Files(learning_rates=trials))
+        assert (chosen(run, trials)["learning_rate"], validation_loss(run)) == (rate, loss)
 
 
 def test_where_there_was_no_choice_there_is_no_range() -> None:
@@ -367,7 +379,12 @@ def test_as_in_the_paper_gpt2_is_drawn_full_and_dialogpt_dashed() -> None:
 
 def test_the_table_of_the_methods_takes_no_run_with_another_parameter() -> None:
     runs = (make_run(bleu4=0.1),)
-    for changes, found in (({}, True), ({"seed": 1}, False), ({"methods": {**PARAMS["methods"], "soft": {}}}, False)):
+    for changes, found in (
+        ({}, True),
+        ({"seed": 1}, True),
+        ({"regime": 30}, False),
+        ({"methods": {**PARAMS["methods"], "soft": {}}}, False),
+    ):
         text = methods_table(Collection(runs, ()), {**PARAMS, **changes})
         assert ("| soft | 0.950 | 0.950 | 0.950 | 0.1000 |" in text) == found
         assert ("`dvc exp run -S method=soft`" in text) == (not found)
@@ -376,8 +393,8 @@ def test_the_table_of_the_methods_takes_no_run_with_another_parameter() -> None:
 def test_scores_of_before_the_diagnostics_have_dashes_in_their_tables() -> None:
     [setting], _ = settings_of([make_run()])
     wrong, variety = diagnostics_tables(setting)
-    assert "| 100\u00a0% | gpt2 | soft | 0.0000 | - | - | - | - | - |" in wrong
-    assert "| 100\u00a0% | gpt2 | soft | - | - | - | - |" in variety
+    assert "| 100\u00a0% | gpt2 | soft | 0 | 0.0000 | - | - | - | - | - |" in wrong
+    assert "| 100\u00a0% | gpt2 | soft | 0 | - | - | - | - |" in variety
     assert list(bleu_tables(setting)) == ["Not scored: these runs are older than the other kinds of BLEU."]
 
 
@@ -386,8 +403,8 @@ def test_without_further_references_there_is_no_table_of_several() -> None:
     run = make_run(row={"bleu_variants": {"lower-case": {"label": "nrefs:1", "test": scores}}})
     [setting], _ = settings_of([run])
     shown = "\n\n".join(bleu_tables(setting))
-    assert "| 100\u00a0% | gpt2 | soft | 0.2500 / 0.2500 / 0.2500 / 0.2500 |" in shown
-    assert "| 100\u00a0% |  | human | - |  |" in shown
+    assert "| 100\u00a0% | gpt2 | soft | 0 | 0.2500 / 0.2500 / 0.2500 / 0.2500 |" in shown
+    assert "| 100\u00a0% |  | human | 0 | - |  |" in shown
     assert "several" not in shown
 
 

@@ -1,0 +1,49 @@
+"""What each method costs: parameters, bytes, time and memory, as the stages train and greedy-generate measured them."""
+
+from typing import Any
+
+from stages.report.lines import FIRST, LAST, lines_of, mean
+from stages.report.markdown import NONE, table
+from stages.report.runs import Run, Runs
+from stages.report.settings import Setting
+
+GIB, MIB = 2**30, 2**20
+NOT_MEASURED = "not measured"
+# For each column: the file in metrics/cost, its key, what the number is divided by, how it is written.
+COLUMNS: dict[str, tuple[str, str, int, str]] = {
+    "trained parameters": ("train", "trained_parameters", 1, ",.0f"),
+    "MiB on disk": ("train", "bytes", MIB, ",.1f"),
+    "training, s": ("train", "seconds", 1, ",.1f"),
+    "of which validation": ("train", "validation_seconds", 1, ",.1f"),
+    "pairs/s": ("train", "pairs_per_second", 1, ".1f"),
+    "peak memory, GiB": ("train", "peak_memory_bytes", GIB, ".2f"),
+    "on the GPU": ("train", "peak_gpu_bytes", GIB, ".2f"),
+    "decoding, responses/s": ("greedy_generate", "responses_per_second", 1, ".1f"),
+    "its peak memory, GiB": ("greedy_generate", "peak_memory_bytes", GIB, ".2f"),
+    "its on the GPU": ("greedy_generate", "peak_gpu_bytes", GIB, ".2f"),
+}
+
+
+def cost_of(run: Run, stage: str) -> dict[str, Any] | None:
+    """What a stage (`train` or `greedy_generate`) measured about itself; None if that is not available."""
+    found: dict[str, Any] | None = run.files.json(f"metrics/cost/{stage}.json")
+    return found
+
+
+def mean_cost(runs: Runs, stage: str, key: str) -> float | None:
+    """The mean over seeds of one number; None if no run has it."""
+    return mean([(cost_of(run, stage) or {}).get(key) for run in runs])
+
+
+def cost_table(setting: Setting) -> str:
+    """The means over seeds; `not measured` if no run has the file, a dash if the file has no such number."""
+    rows = []
+    for line in lines_of(setting, baselines=False):
+        measured = {stage: any(cost_of(run, stage) for run in line.runs) for stage in ("train", "greedy_generate")}
+        cells = []
+        for stage, key, unit, form in COLUMNS.values():
+            found = mean_cost(line.runs, stage, key)
+            cells.append(f"{found / unit:{form}}" if found is not None else NONE if measured[stage] else NOT_MEASURED)
+        stops = sum((cost_of(run, "train") or {}).get("stopped", 0) for run in line.runs)
+        rows.append([*line.words, *cells, str(stops) if measured["train"] else NOT_MEASURED, line.link])
+    return table([*FIRST, *COLUMNS, "stops", LAST], rows, left=len(FIRST))
