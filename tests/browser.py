@@ -26,6 +26,32 @@ os.execv(sys.argv[3], sys.argv[3:])
 """
 COMPLAINTS = {"Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown"}
 
+# clipped: what cannot be read even by scrolling a table: elements beyond the page's sides that are in nothing that
+# scrolls, and words beyond the edge of their figure. overlapping: pairs of words of a figure that cover each other.
+LOOK = """(() => {
+    const all = (selector, root) => [...(root || document).querySelectorAll(selector)];
+    const name = e => e.tagName + ': ' + e.textContent.trim().slice(0, 40);
+    const box = e => e.getBoundingClientRect();
+    const beside = (a, b) => a.left >= b.left - 1 && a.right <= b.right + 1;
+    const within = (a, b) => beside(a, b) && a.top >= b.top - 1 && a.bottom <= b.bottom + 1;
+    const across = (a, b) => a.left < b.right - 1 && b.left < a.right - 1;
+    const meet = (a, b) => across(a, b) && a.top < b.bottom - 1 && b.top < a.bottom - 1;
+    const scrolls = e => e && getComputedStyle(e).overflowX === 'auto';
+    const page = {left: 0, right: document.documentElement.clientWidth};
+    const own = all('body *').filter(e => !scrolls(e.closest('.wide')) && !e.closest('svg'));
+    const words = all('figure svg').map(svg => [svg, all('text', svg).filter(text => text.textContent.trim())]);
+    const cut = words.flatMap(([svg, texts]) => texts.filter(text => !within(box(text), box(svg))));
+    const covered = texts => texts.flatMap((a, at) => texts.slice(at + 1).filter(b => meet(box(a), box(b)))
+        .map(b => name(a) + ' / ' + name(b)));
+    return {
+        figures: words.length,
+        tables: all('table').length,
+        wide: words.every(([svg, _]) => svg.clientWidth > 300),
+        clipped: [...own.filter(e => !beside(box(e), page)), ...cut].map(name),
+        overlapping: words.flatMap(([_, texts]) => covered(texts)),
+    };
+})()"""
+
 
 class Browser:
     """`with Browser(profile) as browser: browser.open(path)`."""
@@ -115,10 +141,8 @@ class Browser:
         """What the browser and the pages wrote into the console."""
         return [json.dumps(each["params"]) for each in self.events if each["method"] in COMPLAINTS]
 
-    def open(self, page: Path) -> tuple[list[str], list[str], dict[str, Any]]:
+    def open(self, page: Path, width: int = 1280) -> tuple[list[str], list[str], dict[str, Any]]:
         """The URLs that a page requests besides its own; what the browser complains about; facts about its layout."""
-        session = self.visit(page.as_uri())
-        look = "({figures: document.querySelectorAll('figure svg').length, tables: document.querySelectorAll('table')"
-        look += ".length, wide: [...document.querySelectorAll('figure svg')].every(s => s.clientWidth > 300)})"
-        seen = self.evaluate(session, look)
+        session = self.visit(page.as_uri(), width)
+        seen = self.evaluate(session, LOOK)
         return [url for url in self.requests() if url != page.as_uri()], self.complaints(), seen

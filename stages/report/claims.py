@@ -115,7 +115,8 @@ class Judge:
         """The claim that one method scores above another when both are trained on all dialogues."""
 
         def judge(part: str) -> Finding:
-            return ordered(self.answers.compare(*(self.runs(model, each, WHOLE) for each in (better, worse)), part))
+            first, second = (self.runs(model, method, WHOLE) for method in (better, worse))
+            return ordered(self.answers.compare(first, second, part))
 
         numbers = self.papers(*((model, method, WHOLE) for method in (better, worse)))
         return Claim(f"BLEU-4 at 100 %: {better} > {worse}", model, findings(judge), numbers)

@@ -32,7 +32,8 @@ def diagnostics_tables(setting: Setting) -> Iterator[str]:
 
 def forgetting_table(setting: Setting) -> Iterator[str]:
     """What tuning took from the model: its loss on text that it was not tuned on, without the prompt, and before."""
-    rows, texts = [], {}
+    rows: list[list[str]] = []
+    texts: dict[str, int] = {}
     for line in lines_of(setting, baselines=False):
         found = [each for file in line.files if (each := file.get("forgetting"))]
         if not found:

@@ -12,7 +12,7 @@ from stages.report.diagnostics import bleu_tables, diagnostics_tables, forgettin
 from stages.report.examples import MARK, QUERIES, example_tables
 from stages.report.figures import Picture, rates_figure, scores_figure
 from stages.report.markdown import items, link, plain, value
-from stages.report.pareto import PARETO, marks_of, pareto_figure
+from stages.report.pareto import explanation, marks_of, pareto_figure
 from stages.report.prompt_table import prompt_tables
 from stages.report.rates import Rates, rates_of
 from stages.report.runs import Absent, Collection
@@ -175,12 +175,12 @@ def add_setting(
         caption = f"Figure {number} ({title}): {what} of all test pairs against the regime.{papers}"
         name = f"figure-{number}-{slug}"
         document.show(name, caption, scores_figure(setting, scores, name))
-    if parts := list(prompt_tables(setting)):
+    if parts := list(prompt_tables(setting, answers)):
         document.add("### What the prompt adds, and what training the word embeddings E adds", *parts)
     document.add("### What each method costs", cost_table(setting))
     regime, marks = marks_of(setting)
     if marks:
-        caption = f"Cost and quality ({title}, {regime:g} % of the training dialogues). {PARETO}"
+        caption = f"Cost and quality ({title}, {regime:g} % of the training dialogues). {explanation(marks)}"
         document.show(f"cost-{slug}", caption, pareto_figure(marks, f"cost-{slug}"))
     document.add("### What tuning destroys", FORGETTING, *forgetting_table(setting))
     document.add("### What went wrong, and the variety of words", *diagnostics_tables(setting))

@@ -118,10 +118,13 @@ def scores_figure(setting: Setting, scores: Sequence[str], name: str) -> str:
         for panel, score in zip(panels.flat, scores, strict=True):
             draw_paper(panel, setting, score, dashes)
             draw_references(panel, setting, score)
-            for (model, dash), (method, (colour, marker)) in product(models.items(), methods.items()):
-                at = setting.regimes(model=model, method=method)
+            series = list(product(models.items(), methods.items()))
+            for number, ((model, dash), (method, (colour, marker))) in enumerate(series):
+                regimes = setting.regimes(model=model, method=method)
+                aside = (number + 1) / (len(series) + 1) - 0.5 if len(setting.regimes()) == 1 else 0.0
+                at = [regime + 8 * aside for regime in regimes]  # a single regime's series stand side by side
                 of_seeds = [
-                    [run.rows["test"][score] for run in setting.runs[Cell(model, method, regime)]] for regime in at
+                    [run.rows["test"][score] for run in setting.runs[Cell(model, method, regime)]] for regime in regimes
                 ]
                 panel.plot(
                     at, list(map(fmean, of_seeds)), linestyle=dash, color=colour, marker=marker, **fill(dash, colour)

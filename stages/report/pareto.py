@@ -1,16 +1,14 @@
 """Quality beside cost: validation loss and BLEU-4 of unseen pairs against trained parameters, as one figure."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, floor, log10
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from stages.report.cost import mean_cost
@@ -20,15 +18,14 @@ from stages.report.rates import validation_loss
 from stages.report.runs import Run, Runs
 from stages.report.settings import Setting
 
-PANELS = {
+PANELS: dict[str, Callable[[Run], float | None]] = {
     "validation loss (lower is better)": validation_loss,
     "BLEU-4 of unseen pairs (higher is better)": lambda run: run.rows["unseen"]["bleu4"],
 }
 LARGEST, SMALLEST = 260.0, 14.0  # area of the marks, square points
+Side = Literal["left", "right", "center"]
 UNITS = ((9, "G"), (6, "M"), (3, "k"), (0, ""))
-LABEL: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7.5, "annotation_clip": False}
-PARETO = """The area of a mark is the training time; bars are the standard deviation over seeds. What trains nothing
-stands left of the dotted line, because a logarithmic axis has no zero."""
+FONT_SIZE = 7.5
 LEADER = {"arrowstyle": "-", "linewidth": 0.5, "color": "#666666"}
 
 
@@ -68,15 +65,23 @@ def marks_of(setting: Setting) -> tuple[float, list[Mark]]:
     return regime, marks
 
 
-def pareto_figure(marks: Sequence[Mark], name: str) -> str:
-    """Two panels, one mark per method: its area is the training time, its error bar the deviation over seeds.
+def explanation(marks: Sequence[Mark]) -> str:
+    """What the caption says about how the figure is drawn."""
+    said = ["The area of a mark is the training time; bars are the standard deviation over seeds."]
+    if unknown := [mark.name for mark in marks if mark.seconds is None]:
+        said = [
+            f"Bars are the standard deviation over seeds. Training time, the area, not measured: {', '.join(unknown)}."
+        ]
+    if not all(mark.parameters for mark in marks):
+        said.append("What trains nothing is left of the dotted line, because a logarithmic axis has no zero.")
+    return " ".join(said)
 
-    A logarithmic axis has no zero: what trains nothing is drawn left of a dotted line, at a tick of its own.
-    """
+
+def pareto_figure(marks: Sequence[Mark], name: str) -> str:
+    """Two panels with one mark for each method, as `explanation` says."""
     longest = max((mark.seconds or 0.0 for mark in marks), default=0.0)
     with matplotlib.rc_context(LOOK):
         figure = Figure(figsize=(7.2, 3.7), layout="constrained")
-        canvas = FigureCanvasAgg(figure)
         panels = figure.subplots(1, len(PANELS))
         drawn = []
         for panel, (title, look) in zip(panels, PANELS.items(), strict=True):
@@ -97,10 +102,10 @@ def pareto_figure(marks: Sequence[Mark], name: str) -> str:
         if longest:
             handles = [size_handle(seconds, longest) for seconds in (longest, longest / 4)]
             figure.legend(handles=handles, loc="outside lower center", ncols=2, title="training time", title_fontsize=8)
-        canvas.draw()
+        figure.draw_without_rendering()
         figure.set_layout_engine("none")  # labels are placed in the final layout
         for panel, points in drawn:
-            place_labels(panel, points, canvas)
+            place_labels(panel, points, figure.dpi / 72)
         return to_svg(figure, name)
 
 
@@ -137,7 +142,7 @@ def engineering(power: int) -> str:
     return f"{10 ** (power - exponent)}{letter}"
 
 
-def offsets(size: float) -> Iterator[tuple[float, float, str]]:
+def offsets(size: float) -> Iterator[tuple[float, float, Side]]:
     """Where a label may stand around a mark, best first: x and y in points, the side that is at that place."""
     near = size / 2 + 3
     yield from ((near, 0.0, "left"), (-near, 0.0, "right"), (0.0, near + 4, "center"), (0.0, -near - 4, "center"))
@@ -146,29 +151,31 @@ def offsets(size: float) -> Iterator[tuple[float, float, str]]:
             yield from ((near + 4, y, "left"), (-near - 4, y, "right"), (0.0, y, "center"))
 
 
-def place_labels(panel: Axes, points: Sequence[tuple[str, float, float, float]], canvas: FigureCanvasAgg) -> None:
+def place_labels(panel: Axes, points: Sequence[tuple[str, float, float, float]], scale: float) -> None:
     """Write the name of each (name, x, y, diameter in points) where it covers no mark, label or edge of the panel."""
-    frame, scale, taken = panel.get_window_extent(), panel.get_figure(root=True).dpi / 72, []
-    for _, x, y, size in points:
-        left, bottom = panel.transData.transform((x, y)) - size * scale / 2
-        taken.append(Bbox.from_bounds(left, bottom, size * scale, size * scale))
+    frame = panel.get_window_extent()
+    frame = Bbox(frame.get_points() / scale)  # in points, like all sizes here
+    marks, taken = [], []
     for name, x, y, size in sorted(points, key=lambda point: point[1:3]):
-        for number, (right, up, side) in enumerate(offsets(size)):
-            leader = LEADER if number >= 4 else None
-            label = panel.annotate(
-                name,
-                (x, y),
-                (right, up),
-                horizontalalignment=side,
-                verticalalignment="center",
-                arrowprops=leader,
-                **LABEL,
-            )
-            box = Text.get_window_extent(label, canvas.get_renderer())  # without the leader
+        across, up = panel.transData.transform((x, y)) / scale
+        marks.append((name, (x, y), (across, up), size))
+        taken.append(box_at(across, up, size, size, "center"))
+    for name, place, (across, up), size in marks:
+        measured = panel.text(place[0], place[1], name, fontsize=FONT_SIZE)
+        extent = measured.get_window_extent()
+        measured.remove()
+        for right, above, side in offsets(size):
+            box = box_at(across + right, up + above, extent.width / scale + 2, extent.height / scale + 2, side)
             inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
             if inside and not any(box.overlaps(other) for other in taken):
                 break
-            label.remove()
-        else:
-            continue
         taken.append(box)
+        leader = LEADER if abs(above) > size / 2 + 8 else None
+        look: dict[str, Any] = {"horizontalalignment": side, "verticalalignment": "center", "fontsize": FONT_SIZE}
+        panel.annotate(name, place, (right, above), textcoords="offset points", arrowprops=leader, **look)
+
+
+def box_at(x: float, y: float, width: float, height: float, side: Side) -> Bbox:
+    """A box around a height y whose left or right side, or centre, is at x."""
+    left = {"left": x, "right": x - width, "center": x - width / 2}[side]
+    return Bbox.from_bounds(left, y - height / 2, width, height)

@@ -4,10 +4,12 @@ The settings of a method say where it belongs, not its name.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
+from stages.report.answers import Answers, NotMeasured
 from stages.report.lines import spread
-from stages.report.markdown import items, percent, plain, table
+from stages.report.markdown import SPACE, items, percent, plain, table
 from stages.report.rates import validation_loss
 from stages.report.runs import Run, Runs, same_seeds
 from stages.report.settings import Setting
@@ -41,16 +43,15 @@ def places(setting: Setting, model: str, regime: float) -> dict[Place, tuple[str
     return found
 
 
-def prompt_tables(setting: Setting) -> Iterator[str]:
+def prompt_tables(setting: Setting, answers: Answers) -> Iterator[str]:
     """The table for each model and regime that has at least two of the six, and the names of its methods."""
     rows, notes = [], []
     for model, regime in dict.fromkeys((cell.model, cell.regime) for cell in setting.cells()):
         found = places(setting, model, regime)
         if len(found) < 2:
             continue
-        rows += [
-            [plain(model), percent(regime), *cells] for cells in table_rows({at: each[1] for at, each in found.items()})
-        ]
+        runs = {place: each for place, (_, each) in found.items()}
+        rows += [[plain(model), percent(regime), *cells] for cells in table_rows(runs, answers)]
         notes += [
             f"{PROMPTS[prompt]}, {EMBEDDINGS[trained]}: {plain(method)}"
             for (prompt, trained), (method, _) in found.items()
@@ -61,24 +62,28 @@ def prompt_tables(setting: Setting) -> Iterator[str]:
         yield items(dict.fromkeys(notes))
 
 
-def table_rows(runs: dict[Place, Runs]) -> Iterator[list[str]]:
-    """A row for each prompt, then what each prompt adds; a difference is the mean over the seeds that both have."""
+def table_rows(runs: dict[Place, Runs], answers: Answers) -> Iterator[list[str]]:
+    """A row for each prompt, then what each prompt adds."""
     for prompt, name in PROMPTS.items():
         frozen, trained = (runs.get((prompt, each), ()) for each in EMBEDDINGS)
         values = [spread([look(run) for run in each]) for each in (frozen, trained) for look in SCORES.values()]
-        yield [name, *values, *(gain(trained, frozen, look) for look in SCORES.values())]
+        yield [name, *values, *gains(trained, frozen, answers)]
     for prompt in ("soft", "dynamic"):
-        of_prompt = [
-            gain(runs.get((prompt, each), ()), runs.get(("none", each), ()), look)
-            for each in EMBEDDINGS
-            for look in SCORES.values()
+        pairs = [(runs.get((prompt, each), ()), runs.get(("none", each), ())) for each in EMBEDDINGS]
+        yield [
+            f"{PROMPTS[prompt]} adds",
+            *(cell for pair in pairs for cell in gains(*pair, answers)),
+            *[""] * len(SCORES),
         ]
-        yield [f"{PROMPTS[prompt]} adds", *of_prompt, *[""] * len(SCORES)]
 
 
-def gain(first: Runs, second: Runs, look: Callable[[Run], float | None]) -> str:
-    """First minus second, as `spread` shows it, with its sign."""
-    values = [(look(a), look(b)) for a, b in same_seeds(first, second)]
-    differences = [a - b for a, b in values if a is not None and b is not None]
-    sign = "+" if differences and sum(differences) >= 0 else ""
-    return sign + spread(differences)
+def gains(first: Runs, second: Runs, answers: Answers) -> list[str]:
+    """First minus second in each score, over the seeds that both have; for BLEU-4 with the p-value of the claims."""
+    cells = []
+    for look in SCORES.values():
+        values = [(look(a), look(b)) for a, b in same_seeds(first, second)]
+        differences = [a - b for a, b in values if a is not None and b is not None]
+        cells.append(("+" if differences and sum(differences) >= 0 else "") + spread(differences))
+    with suppress(NotMeasured):
+        cells[-1] += f", p{SPACE}={SPACE}{answers.compare(first, second, 'all').p:.3f}"
+    return cells

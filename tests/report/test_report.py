@@ -181,7 +181,7 @@ def test_runs_with_another_protocol_stand_in_a_section_of_their_own(grid: Path) 
 def test_the_learning_rates_are_shown_and_one_at_an_end_of_the_range_is_warned_of(grid: Path) -> None:
     text = markdown(grid)
     warned = section(text, "### Warnings: the best learning rate is at an end of the range")
-    assert re.findall(r"(\w+), (\S+), \d+.%: the (\w+) learning rate", warned) == [
+    assert re.findall(r"(\w+), (\S+), \d+.%, seed.0: the (\w+) learning rate", warned) == [
         ("gpt2", "soft", "highest"),
         ("smollm2", "soft", "lowest"),
     ]
@@ -191,7 +191,7 @@ def test_the_learning_rates_are_shown_and_one_at_an_end_of_the_range_is_warned_o
 
 
 def test_the_same_queries_are_answered_by_each_method_and_training_turns_are_marked(grid: Path) -> None:
-    table = rows(section(section(markdown(grid), PAPERS_GROUP), "#### Table 3, gpt2 at 100\u00a0%"))
+    table = rows(section(section(markdown(grid), PAPERS_GROUP), "#### Table 3, gpt2 at 100\u00a0%, seed 0"))
     assert len(table) == 8
     assert list(table[0]) == ["query", "human", "fine-tune", "soft", "dynamic"]
     turns = (grid / "data/subset/turns.jsonl").read_text(encoding="utf-8")
@@ -206,7 +206,7 @@ def test_the_same_experiments_give_the_same_bytes_whatever_was_there(grid: Path,
     (tmp_path / "report/figure-of-an-earlier-report.svg").write_text("old", encoding="utf-8")
     command(grid, "python", "-m", "stages.report", "--out", str(tmp_path), PYTHONHASHSEED="7")
     files = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.*"))
-    assert len(files) == 2 + 6
+    assert len(files) == 2 + 8
     for file in files:
         assert (tmp_path / file).read_bytes() == (grid / "metrics" / file).read_bytes(), file
 
@@ -251,7 +251,7 @@ def test_a_browser_shows_the_page_without_a_complaint_or_a_request(grid: Path, t
     with Browser(tmp_path / "profile") as browser:
         asked, complaints, seen = browser.open(grid / "metrics/report.html")
     assert (asked, complaints) == ([], [])
-    assert seen["figures"] == 6
+    assert seen["figures"] == 8
     assert seen["wide"]
     assert seen["tables"] > 20
 
@@ -277,7 +277,7 @@ def test_without_the_cache_the_tables_stay_and_comparisons_are_not_measured(proj
     assert {[*row.values()][-1] for row in leakage} == {"-"}
     found = {cell for row in rows(after) for name, cell in row.items() if name == "all test pairs"}
     assert "**not measured**: responses not in the cache" in found
-    assert "responses not in the cache" in section(after, "#### Table 3, gpt2 at 100\u00a0%")
+    assert "responses not in the cache" in section(after, "#### Table 3, gpt2 at 100\u00a0%, seed 0")
 
 
 def test_results_that_are_not_those_of_the_parameters_the_code_or_the_stage_are_left_out(project: Path) -> None:

@@ -80,7 +80,7 @@ def test_systems_without_a_difference_differ_by_chance() -> None:
 def test_bleu_of_many_corpora_is_sacrebleus() -> None:
     chance = random.Random(0)
     texts = [[" ".join(chance.choice("abcdefg") for _ in range(chance.randint(0, 6))) for _ in range(9)] for _ in "12"]
-    counts = sentence_counts(*texts)
+    counts = sentence_counts(texts[0], texts[1])
     sums = [counts[start:end].sum(0) for start in range(9) for end in range(start + 1, 10)]
     scores = bleu_of_many(np.array(sums, dtype=np.float64))
     assert scores == pytest.approx([bleu_of_sums(each.tolist()) for each in sums])
