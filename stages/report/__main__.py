@@ -1,7 +1,8 @@
 """Report all experiments, compared with the paper's numbers, as Markdown and as one HTML file.
 
     python -m stages.report              writes metrics/report.md, metrics/report.html and metrics/report/*.svg
-    python -m stages.report --table      prints the README's table: the methods with the parameters of params.yaml
+    python -m stages.report --table      prints the README's table: the methods with the parameters of params.yaml,
+                                         each with all seeds that it was run with
 
 It reads what DVC has (experiments, the results in commits, the workspace) and runs nothing. The same experiments give
 the same bytes.

@@ -14,7 +14,7 @@ COLUMNS: dict[str, tuple[str, str, int, str]] = {
     "trained parameters": ("train", "trained_parameters", 1, ",.0f"),
     "MiB on disk": ("train", "bytes", MIB, ",.1f"),
     "training, s": ("train", "seconds", 1, ",.1f"),
-    "of which validation": ("train", "validation_seconds", 1, ",.1f"),
+    "validation, s": ("train", "validation_seconds", 1, ",.1f"),
     "pairs/s": ("train", "pairs_per_second", 1, ".1f"),
     "peak memory, GiB": ("train", "peak_memory_bytes", GIB, ".2f"),
     "on the GPU": ("train", "peak_gpu_bytes", GIB, ".2f"),

@@ -59,6 +59,9 @@ DEFINITIONS = (
     "and methods count as the paper's if they have its names (`gpt2`, `dialogpt`, `fine-tune`, `soft`, `dynamic`); "
     "the parameters of each setting say what these names mean.",
 )
+COST = """Means over seeds, of all learning rates together. Training is the time in training steps, and pairs are
+counted once for each trial and epoch. Peaks are those of the process. Stops: how often a training went on from a
+checkpoint, all seeds together. Times compare only on the same machine."""
 FORGETTING = """The loss per token on text that the model was not tuned on, without the prompt but with what was
 trained, minus that of the untouched model. Where the difference is positive, tuning cost something that the model
 could do."""
@@ -177,7 +180,7 @@ def add_setting(
         document.show(name, caption, scores_figure(setting, scores, name))
     if parts := list(prompt_tables(setting, answers)):
         document.add("### What the prompt adds, and what training the word embeddings E adds", *parts)
-    document.add("### What each method costs", cost_table(setting))
+    document.add("### What each method costs", COST, cost_table(setting))
     regime, marks = marks_of(setting)
     if marks:
         caption = f"Cost and quality ({title}, {regime:g} % of the training dialogues). {explanation(marks)}"

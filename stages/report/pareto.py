@@ -67,7 +67,7 @@ def marks_of(setting: Setting) -> tuple[float, list[Mark]]:
 
 def explanation(marks: Sequence[Mark]) -> str:
     """What the caption says about how the figure is drawn."""
-    said = ["The area of a mark is the training time; bars are the standard deviation over seeds."]
+    said = ["The area of a mark is the time in training steps; bars are the standard deviation over seeds."]
     if unknown := [mark.name for mark in marks if mark.seconds is None]:
         said = [
             f"Bars are the standard deviation over seeds. Training time, the area, not measured: {', '.join(unknown)}."
