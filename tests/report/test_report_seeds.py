@@ -1,5 +1,6 @@
 """The report on runs with several seeds, their costs and what they forgot; all runs exist only in memory."""
 
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -11,10 +12,11 @@ from stages.report.document import TITLE, Document, build
 from stages.report.figures import STYLES
 from stages.report.methods_table import methods_table
 from stages.report.page import to_html
-from stages.report.pareto import explanation, marks_of
+from stages.report.pareto import explanation, marks_of, pareto_figure
 from stages.report.prompt_table import place_of, prompt_tables
 from stages.report.rates import validation_loss
 from stages.report.runs import Collection, Run
+from stages.report.seeds import Counts, Difference, compare_over_seeds
 from stages.report.settings import settings_of
 from stages.score.bootstrap import paired_test
 from tests.browser import Browser, needs_browser
@@ -116,8 +118,15 @@ def test_over_seeds_scores_are_means_and_a_clear_difference_is_found(runs: tuple
     assert answers.compare(first, first, "all").p == 1.0
 
 
-def test_seeds_with_other_test_pairs_are_compared_each_on_its_own() -> None:
-    """Seed 0 has the first 50 test pairs and seed 1 the last 60, so that 30 are in both."""
+def test_seeds_with_other_test_pairs_are_compared_each_on_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seed 0 has the first 50 test pairs and seed 1 the last 60, so that 30 are in both and drawn together."""
+    tables: list[Counts] = []
+
+    def compare(first: Counts, second: Counts) -> Difference:
+        tables.extend((first, second))
+        return compare_over_seeds(first, second)
+
+    monkeypatch.setattr("stages.report.answers.compare_over_seeds", compare)
 
     def cut(method: str) -> tuple[Run, ...]:
         return tuple(run_in_memory(method, seed, part=part) for seed, part in ((0, slice(50)), (1, slice(20, 80))))
@@ -125,6 +134,11 @@ def test_seeds_with_other_test_pairs_are_compared_each_on_its_own() -> None:
     first, second = cut("lora"), cut("zero-shot")
     found = Answers().compare(first, second, "all")
     assert (found.pairs, found.seeds) == (80, 2)
+    for table in tables:
+        there = table[:, :, 1] > 0  # words of the reference
+        assert there[0].tolist() == [True] * 50 + [False] * 30
+        assert there[1].tolist() == [False] * 20 + [True] * 60
+        assert (table[0, 20:50, 1] == table[1, 20:50, 1]).all()
     assert found.first == pytest.approx(fmean(run.rows["test"]["bleu4"] for run in first), abs=1e-6)
 
 
@@ -202,6 +216,18 @@ def test_a_browser_shows_all_of_it_at_both_widths(document: Document, tmp_path: 
         asked, complaints, seen = browser.open(page, width)
     assert (asked, complaints) == ([], [])
     assert (seen["figures"], seen["clipped"], seen["overlapping"]) == (4, [], [])
+
+
+@needs_browser
+def test_labels_of_marks_that_are_close_together_do_not_cover_each_other(runs: tuple[Run, ...], tmp_path: Path) -> None:
+    [setting], _ = settings_of(runs)
+    _, marks = marks_of(setting)
+    close = [replace(mark, parameters=2.8e7 + number, runs=marks[0].runs) for number, mark in enumerate(marks)]
+    page = tmp_path / "figure.html"
+    page.write_text(f"<figure>{pareto_figure(close, 'close')}</figure>", encoding="utf-8")
+    with Browser(tmp_path / "profile") as browser:
+        _, _, seen = browser.open(page)
+    assert (seen["figures"], seen["clipped"], seen["overlapping"]) == (1, [], [])
 
 
 @needs_browser
