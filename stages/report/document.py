@@ -62,9 +62,9 @@ DEFINITIONS = (
 COST = """Means over seeds, of all learning rates together. Training is the time in training steps, and pairs are
 counted once for each trial and epoch. Peaks are those of the process. Stops: how often a training went on from a
 checkpoint, all seeds together. Times compare only on the same machine."""
-FORGETTING = """The loss per token on text that the model was not tuned on, without the prompt but with what was
-trained, minus that of the untouched model. Where the difference is positive, tuning cost something that the model
-could do."""
+FORGETTING = """The loss per token on text that the model was not tuned on (`forgetting.text` in params.yaml), without
+the prompt but with what was trained, minus that of the untouched model. Where the difference is positive, tuning cost
+something that the model could do. The interval is of a bootstrap over blocks of the text."""
 
 
 @dataclass
