@@ -59,7 +59,6 @@ class SoftPrompt(Form):
     def write(self, trained: TrainedMethod, folder: Path) -> None:
         """Z, as it was trained, in float32."""
         save_file({"prompt": trained.weights[PROMPT].float().cpu().contiguous()}, folder / PROMPT_FILE)
-        (folder / PROMPT_FILE).chmod(0o644)  # as the other files; safetensors makes it the owner's alone
 
 
 class Controller(Form):
@@ -108,7 +107,6 @@ class Adapter(Form):
         names = {name: f"base_model.model.{name.replace(f'.{ADAPTER}.', '.')}" for name in trained.weights}
         tensors = {names[name]: value.float().cpu().contiguous() for name, value in trained.weights.items()}
         save_file(tensors, folder / ADAPTER_FOLDER / "adapter_model.safetensors", metadata={"format": "pt"})
-        (folder / ADAPTER_FOLDER / "adapter_model.safetensors").chmod(0o644)
 
 
 FORMS: dict[str, Form] = {  # by the kind of the method, as in stages/methods/registry.py

@@ -27,6 +27,8 @@ def write_export(results: Results, target: Path) -> None:
         write_language_model(trained, results.model, folder)
         form.write(trained, folder)
         card_of(results, trained, form).save(folder / "README.md")
+        for file in folder.rglob("*.safetensors"):
+            file.chmod(0o644)  # as the other files; safetensors makes them the owner's alone
 
 
 def check_target(target: Path) -> None:

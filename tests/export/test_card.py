@@ -44,6 +44,7 @@ def test_the_folder_holds_the_parts_of_its_method_and_nothing_else(exports: dict
     assert found["softly"] == language_model | {"prompt.safetensors"}
     for folder in exports.values():
         check_folder(folder)
+        assert len({path.stat().st_mode for path in folder.rglob("*") if path.is_file()}) == 1  # all or none for others
 
 
 def test_the_lines_in_the_readme_itself_answer_as_the_experiment_does(project: Path, exports: dict[str, Path]) -> None:
