@@ -3,7 +3,6 @@
 import argparse
 import json
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -341,19 +340,13 @@ def test_what_was_trained_on_this_model_is_decoded_with(tmp_path: Path) -> None:
     assert other == "dynamic, untrained"
 
 
-def test_what_is_missing_is_named_with_the_command_that_brings_it(
-    pairs_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("peft")
+def test_what_is_missing_is_named_with_the_command_that_brings_it(pairs_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(StageError, match="dvc repro download"):
         bench.main(arguments("--model", str(tmp_path / "none"), "--pairs", str(pairs_folder)))
     with pytest.raises(StageError, match="dvc repro pair-extract"):
         bench.main(arguments("--model", str(tmp_path), "--pairs", str(tmp_path / "none")))
     with pytest.raises(StageError, match=r"--out bench\.md: not a name of a JSON file"):
         bench.main(arguments("--out", "bench.md"))
-    monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(StageError, match="peft"):
-        bench.main(arguments())
 
 
 def test_dailydialogs_own_files_become_pairs(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from tests.faults.disks import attempts_on_a_disk, mounts_are_allowed
 from tests.faults.pipeline import Undisturbed, check_tidy, check_whole, each_stage, results
 from tests.stage_runs import fails, finish, start
+from tests.stops import watch_files
 
 GROWING = [0, 1 << 12, 1 << 13, 1 << 15, 1 << 17, 1 << 19, 1 << 21, 1 << 30]
 TAKEN: list[bytearray] = []  # the memory that Starved takes, in its own process
@@ -47,6 +48,25 @@ class Starved:
             except MemoryError:
                 size //= 2
         del kept
+
+
+@dataclass(frozen=True)
+class StarvedInside:
+    """The same, but only when the stage first looks at its data: Python itself is then past what it needs to start."""
+
+    left: int
+
+    def __call__(self) -> None:
+        """Wait for that moment."""
+        starved = False
+
+        def seen(event: str, path: str) -> None:
+            nonlocal starved
+            if not starved and "/data/" in path:
+                starved = True
+                Starved(self.left)()
+
+        watch_files(seen)
 
 
 @pytest.fixture(scope="session")
@@ -133,13 +153,13 @@ def test_without_memory_the_other_stages_leave_nothing_behind(
 ) -> None:
     folder = undisturbed.copy(tmp_path / "small")
     refused: list[str] = []
-    code, left = 1, 0
-    while code != 0:  # small steps until Python itself lives to start the stage, larger ones after that
-        left = left * 5 // 4 if refused else left + (1 << 15)
-        code, printed = start(folder, stage, Starved(left)).wait()
+    code, left = 1, 1 << 12
+    while code != 0:
+        code, printed = start(folder, stage, StarvedInside(left)).wait()
         assert results(folder) == undisturbed.results
         check_tidy(folder)
         assert code in (0, 1), printed
-        if code == 1 and (refused or "ERROR " in printed):
+        if code == 1:
             refused.append(printed.splitlines()[-1].partition("; ")[0])
+        left = left * 3 // 2
     assert set(refused) == {f"ERROR {stage}: memory: not enough"}

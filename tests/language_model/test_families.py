@@ -214,7 +214,9 @@ def test_every_method_takes_a_step_in_both_precisions(name: str) -> None:
             trial = new_trial(initial, 0, 1e-2, TRAINING)
             train_step(build_method(base, SETTINGS[kind]), [trial], collate(PAIRS), TRAINING, TrialsPerPass(1), 0)
             assert trial.status == "running", kind
-            unchanged = [key for key, value in trial.weights.items() if torch.equal(value, initial[key])]
+            # LoRA's A has no gradient while B is zero: it moves from the second step on.
+            moving = {key: value for key, value in trial.weights.items() if "lora_A" not in key}
+            unchanged = [key for key, value in moving.items() if torch.equal(value, initial[key])]
             assert not unchanged, kind
 
 
