@@ -29,9 +29,8 @@ grid: $(VENV)/.installed  ## run the paper's grid of experiments; more options: 
 report: $(VENV)/.installed-report  ## compare all experiments with the paper's tables: metrics/report.md and metrics/report.html
 	$(VENV)/bin/python -m stages.report
 
-# Four at a time, also on two cores: the tests wait for the disk half of the time.
 test: lint  ## run lint, type checks and the tests
-	$(VENV)/bin/pytest -n 4 --dist loadfile
+	$(VENV)/bin/pytest -n auto --maxprocesses 4 --dist loadfile
 
 torture: $(VENV)/.installed-dev  ## kill the stages at random moments and compare bytes; more options: TORTURE="--rounds 100 --seed 7"
 	$(VENV)/bin/python -m tests.faults.torture $(TORTURE)
