@@ -1,6 +1,8 @@
 """A project that downloads from the hub server, and the files of the hub's models in their real layouts, but small."""
 
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from torch import Tensor
 from tests.helpers_data import (
     DOWNLOAD,
     ROOT,
+    environment,
     last_line,
     local_dialogues,
     local_model,
@@ -90,6 +93,27 @@ class Project:
         assert done.returncode == 1, done.stderr
         assert list((self.folder / "data").rglob("*")) == []
         return last_line(done)
+
+    def signalled(self, number: int, part: str) -> tuple[int, str]:
+        """Send a download a signal once it has asked for a path with `part` in it; its exit code and its stderr."""
+        write_params(self.folder, self.params)
+        # If a script runs the tests in the background, SIGINT is ignored, and children inherit that.
+        listen = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        stage = subprocess.Popen(
+            [sys.executable, "-c", listen + "runpy.run_module('stages.download', run_name='__main__')", *DOWNLOAD],
+            cwd=self.folder,
+            env=environment(**{**self.variables, "HF_HUB_DOWNLOAD_TIMEOUT": "250"}),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        until = time.monotonic() + 120
+        while not any(method == "GET" and part in path for method, path in self.hub.requests):
+            assert time.monotonic() < until
+            assert stage.poll() is None
+            time.sleep(0.02)
+        stage.send_signal(number)
+        _, stderr = stage.communicate(timeout=120)
+        return stage.returncode, stderr
 
     def revision(self, table: str, name: str) -> str:
         return str(self.params[table][name]["source"].partition("@")[2])

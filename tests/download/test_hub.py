@@ -3,8 +3,6 @@
 import io
 import json
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -21,12 +19,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from stages.download.retries import TransientError
 from stages.download.transfers import BoundedTransfer
 from tests.helpers_data import (
-    DOWNLOAD,
-    environment,
     eou,
     run_module,
     sha256,
-    write_params,
     zip_of,
 )
 from tests.hub_project import DIALOGPT, GPT2, Project, dialogpt_files, stored
@@ -292,25 +287,8 @@ def test_a_signal_in_a_download_leaves_nothing_half_done(
 ) -> None:
     files = project.serve_gpt2(weights)
     project.hub.faults["model.safetensors"] = Fault("stall", times=1)
-    write_params(project.folder, project.params)
-    variables = {**project.variables, "HF_HUB_DOWNLOAD_TIMEOUT": "250"}
-    # If a script runs the tests in the background, SIGINT is ignored, and children inherit that.
-    listen = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    stage = subprocess.Popen(
-        [sys.executable, "-c", listen + "runpy.run_module('stages.download', run_name='__main__')", *DOWNLOAD],
-        cwd=project.folder,
-        env=environment(**variables),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    until = time.monotonic() + 120
-    while not any(method == "GET" and "model.safetensors" in path for method, path in project.hub.requests):
-        assert time.monotonic() < until
-        assert stage.poll() is None
-        time.sleep(0.02)
-    stage.send_signal(number)
-    _, stderr = stage.communicate(timeout=120)
-    assert stage.returncode == code, stderr
+    ended, stderr = project.signalled(number, "model.safetensors")
+    assert ended == code, stderr
     names = {path.name for path in (project.folder / "data").iterdir()}
     assert not names & {"dialogues", "model"}
     assert number == signal.SIGKILL or not names

@@ -1,14 +1,12 @@
 """Xet, the storage of the hub's large files: the real hf_xet asks a storage on loopback, and everything goes wrong."""
 
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.helpers_data import DOWNLOAD, environment, sha256, write_params
+from tests.helpers_data import sha256
 from tests.hub_project import Project
 from tests.hub_server import XET_RECONSTRUCTION, XET_TOKEN, XET_XORB, Fault
 
@@ -125,24 +123,7 @@ def test_xet_is_left_out_if_the_user_says_so(project: Project, weights: Path) ->
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_while_xet_is_waited_for_stops_at_once(project: Project, number: int, code: int) -> None:
     project.hub.faults[XET_XORB] = Fault("stall")
-    write_params(project.folder, project.params)
-    variables = {**project.variables, "HF_HUB_DOWNLOAD_TIMEOUT": "250"}
-    # If a script runs the tests in the background, SIGINT is ignored, and children inherit that.
-    listen = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    stage = subprocess.Popen(
-        [sys.executable, "-c", listen + "runpy.run_module('stages.download', run_name='__main__')", *DOWNLOAD],
-        cwd=project.folder,
-        env=environment(**variables),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    until = time.monotonic() + 120
-    while not requests(project, "/xet/xorbs/"):
-        assert time.monotonic() < until
-        assert stage.poll() is None
-        time.sleep(0.02)
-    stage.send_signal(number)
-    _, stderr = stage.communicate(timeout=60)
-    assert stage.returncode == code, stderr
+    ended, stderr = project.signalled(number, "/xet/xorbs/")
+    assert ended == code, stderr
     assert stderr.rstrip().endswith("stopped by a signal: finished work is kept; run it again to go on")
     assert list((project.folder / "data").iterdir()) == []
