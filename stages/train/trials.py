@@ -1,9 +1,9 @@
-"""The trial engine: K learning-rate trials of one method, all in one pass through the frozen layers.
+"""The trial engine: one step of K learning-rate trials of one method on the same batch of B pairs.
 
-With soft and dynamic prompts the Transformer is frozen and shared, so that one step runs all K trials on the same batch
-of B pairs: K x B rows through the layers, then K output layers, K losses and K optimizer updates, each with its own
-learning rate. Nothing that a trial computes depends on another trial but for the order in which products are summed.
-Fine-tuning shares nothing: its trials come one at a time, through the same code.
+With soft and dynamic prompts the Transformer is frozen and shared, so that several trials can take one pass through it:
+n of them are n x B rows through the layers, then n output layers, n losses and n optimizer updates, each with its own
+learning rate (trials_per_pass.py says how many). Nothing that a trial computes depends on another but for the order in
+which products are summed. Fine-tuning and LoRA share nothing: their trials come one at a time, through the same code.
 """
 
 import math
