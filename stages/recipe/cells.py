@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from stages.params.methods import Dynamic, Embeddings, FineTune, MethodSettings, Soft, ZeroShot
+from stages.params.methods import Dynamic, Embeddings, FineTune, Lora, MethodSettings, Soft, ZeroShot
 from stages.params.schema import LearningRates
 from stages.params.sources import CHAT_TEMPLATE, END_OF_TEXT, RowFormatText
 
@@ -17,6 +17,7 @@ FORMATS: dict[str, RowFormatText | str] = {
     ),
     "chat template": CHAT_TEMPLATE,
 }
+OTHER_FORMATS = ("line breaks", "end-of-text")
 PROMPT_TOKENS = 128
 
 
@@ -44,6 +45,7 @@ class Cell:
     rates: LearningRates | None = None
     embeddings_rate: float = 0.1
     schedule: str = "constant"
+    batch_size: int = 8
     seed: int = 0
 
     @property
@@ -56,31 +58,29 @@ class Cell:
 ZERO_SHOT = ZeroShot(kind="zero-shot")
 FINE_TUNE = FineTune(kind="fine-tune")
 EMBEDDINGS = Embeddings(kind="embeddings")
+LORA = Lora(kind="lora", rank=8, alpha=16, dropout=0.05, target_modules="all-linear")
+RANDOM, IDENTITY, VOCABULARY = dynamic("random"), dynamic("identity"), soft("vocabulary")
+# Half decades around what each kind of method is known to need. A method that trains every weight needs lower rates.
+FINE_TUNING, OTHERS = rates(1e-5, 1e-3, 5), rates(1e-4, 1e-2, 5)
 # In the order in which they are run: what decides most comes first (`--first N` runs no more than that).
 CELLS = (
     *(Cell(name, ZERO_SHOT) for name in FORMATS),
-    Cell(TURNS, dynamic("identity"), rates(1e-3, 1e-3, 1)),
-    Cell(TURNS, FINE_TUNE, rates(3e-5, 3e-5, 1)),
-    Cell(TURNS, dynamic("random"), rates(1e-3, 1e-3, 1)),
-    Cell(TURNS, soft("vocabulary"), rates(3e-3, 3e-3, 1)),
-    Cell(TURNS, EMBEDDINGS, rates(3e-4, 3e-4, 1)),
-    Cell(TURNS, soft("random"), rates(3e-3, 3e-3, 1)),
-    # other rates, one rate for the prompt and E, another format
-    Cell(TURNS, dynamic("identity"), rates(3e-4, 3e-4, 1)),
-    Cell(TURNS, dynamic("identity"), rates(3e-4, 3e-4, 1), embeddings_rate=1.0),
-    Cell("end-of-text", dynamic("identity"), rates(1e-3, 1e-3, 1)),
-    Cell(TURNS, dynamic("identity"), rates(3e-3, 3e-3, 1)),
-    Cell(TURNS, dynamic("identity"), rates(1e-3, 1e-3, 1), embeddings_rate=1.0),
-    Cell(TURNS, soft("vocabulary"), rates(1e-2, 1e-2, 1)),
-    Cell("end-of-text", FINE_TUNE, rates(3e-5, 3e-5, 1)),
-    Cell(TURNS, FINE_TUNE, rates(1e-4, 1e-4, 1)),
-    Cell(TURNS, soft("vocabulary"), rates(1e-3, 1e-3, 1)),
-    Cell(TURNS, EMBEDDINGS, rates(1e-3, 1e-3, 1)),
-    # a falling rate, the model's own layers, another seed
-    Cell(TURNS, dynamic("random"), rates(1e-3, 1e-3, 1), schedule="linear"),
-    Cell(TURNS, dynamic("first-layers"), rates(1e-3, 1e-3, 1)),
-    Cell(TURNS, soft("vocabulary"), rates(3e-3, 3e-3, 1), embeddings_rate=1.0),
-    Cell(TURNS, dynamic("identity"), rates(1e-3, 1e-3, 1), seed=1),
-    Cell(TURNS, soft("vocabulary"), rates(3e-3, 3e-3, 1), seed=1),
-    Cell(TURNS, FINE_TUNE, rates(3e-5, 3e-5, 1), seed=1),
+    Cell(TURNS, FINE_TUNE, FINE_TUNING),
+    *(Cell(TURNS, each, OTHERS) for each in (LORA, EMBEDDINGS, RANDOM, IDENTITY, VOCABULARY, soft("random"))),
+    # other row formats
+    *(Cell(name, FINE_TUNE, FINE_TUNING) for name in OTHER_FORMATS),
+    *(Cell(name, RANDOM, OTHERS) for name in OTHER_FORMATS),
+    # one rate for the prompt and E; the model's own layers as the controller's
+    Cell(TURNS, RANDOM, OTHERS, embeddings_rate=1.0),
+    Cell(TURNS, VOCABULARY, OTHERS, embeddings_rate=1.0),
+    Cell(TURNS, dynamic("first-layers"), OTHERS),
+    # a rate that falls to zero
+    Cell(TURNS, FINE_TUNE, FINE_TUNING, schedule="linear"),
+    *(Cell(TURNS, each, OTHERS, schedule="linear") for each in (LORA, EMBEDDINGS, RANDOM, IDENTITY, VOCABULARY)),
+    # twice as many steps for the same work
+    Cell(TURNS, FINE_TUNE, FINE_TUNING, schedule="linear", batch_size=4),
+    *(Cell(TURNS, each, OTHERS, schedule="linear", batch_size=4) for each in (LORA, RANDOM, IDENTITY, VOCABULARY)),
+    # another seed
+    Cell(TURNS, FINE_TUNE, FINE_TUNING, seed=1),
+    *(Cell(TURNS, each, OTHERS, seed=1) for each in (LORA, EMBEDDINGS, RANDOM, IDENTITY, VOCABULARY)),
 )

@@ -74,7 +74,8 @@ class Study:
         protocol, method = self.params.chosen_protocol, build_method(self.base, cell.method)
         row_format = build_row_format(self.tokenizer, FORMATS[cell.row_format], protocol.lengths, cell.row_format)
         examples, _ = load_examples(self.subset, self.tokenizer, row_format, protocol.lengths)
-        changes = {"embeddings_rate": cell.embeddings_rate, "schedule": cell.schedule, "learning_rates": cell.rates}
+        names = ("embeddings_rate", "schedule", "batch_size")
+        changes = {name: getattr(cell, name) for name in names} | {"learning_rates": cell.rates}
         training = protocol.training.model_copy(update=changes)
         return Sweep(
             method, method, self.tokenizer, row_format.end, examples, training, protocol.lengths.response_tokens,
@@ -89,6 +90,7 @@ class Study:
             "method": cell.name,
             "embeddings_rate": cell.embeddings_rate,
             "schedule": cell.schedule,
+            "batch_size": cell.batch_size,
             "seed": cell.seed,
             "learning_rate": trial.learning_rate,
             "validation_loss": None if trial.best_loss is None else round(trial.best_loss, 4),

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 Row = dict[str, Any]
-COLUMNS = ("format", "method", "rate of E", "schedule", "seed", "learning rate", "loss", "BLEU-4", "empty", "distinct")
+COLUMNS = (
+    "format", "method", "rate of E", "schedule", "batch", "seed", "learning rate", "loss", "BLEU-4", "empty", "distinct",
+)  # fmt: skip
 INTRODUCTION = """# How a model is spoken to, where training starts and how fast
 
 Validation loss per response token (the lower the better) and validation BLEU-4 after one epoch, for row formats,
@@ -43,6 +45,7 @@ def cells(row: Row, best: float) -> list[str]:
         row["method"],
         f"{row['embeddings_rate']:g}" if "," in row["method"] else "",
         row["schedule"] if trained else "",
+        str(row["batch_size"]) if trained else "",
         str(row["seed"]) if trained else "",
         f"{row['learning_rate']:.2g}" if trained else "",
         shown,
