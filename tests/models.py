@@ -61,12 +61,12 @@ def model_folder(family: str, tied: bool) -> Path:
     return tiny_model(Path(mkdtemp(prefix="tiny-")), family, tied)  # type: ignore[arg-type]
 
 
-def base_model(family: str = "gpt2", tied: bool = True, dropout: float = 0.0) -> BaseModel:
-    return load_base_model(model_folder(family, tied), torch.device("cpu"), torch.float32, dropout)
+def base_model(family: str = "gpt2", tied: bool = True, dropout: float = 0.0, device: str = "cpu") -> BaseModel:
+    return load_base_model(model_folder(family, tied), torch.device(device), torch.float32, dropout)
 
 
-def method(name: str, family: str = "gpt2", tied: bool = True, dropout: float = 0.0) -> Method:
-    return build_method(base_model(family, tied, dropout), SETTINGS[name])
+def method(name: str, family: str = "gpt2", tied: bool = True, dropout: float = 0.0, device: str = "cpu") -> Method:
+    return build_method(base_model(family, tied, dropout, device), SETTINGS[name])
 
 
 def weights(method: Method, seed: int = 0) -> dict[str, Tensor]:

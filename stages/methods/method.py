@@ -56,6 +56,12 @@ class Method(ABC):
         return RowLayout(prompts, list(queries), list(responses) if responses is not None else [0] * len(queries))
 
     @classmethod
+    def widths(cls, queries: Tensor, responses: Tensor) -> list[int]:
+        """Columns of each part of a batch, padding and all, for queries [B, S] and responses [B, R]."""
+        both = [queries.shape[1], responses.shape[1]]
+        return [queries.shape[1], *both] if cls.has_prompt else both
+
+    @classmethod
     def row_tokens(cls, pairs: Sequence[EncodedPair]) -> list[int]:
         """Tokens of the row of each of B pairs, [B]."""
         return cls.layout([len(pair.query) for pair in pairs], [len(pair.response) for pair in pairs]).tokens()

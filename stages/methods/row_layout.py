@@ -62,20 +62,37 @@ def join(parts: Sequence[Tensor], lengths: Sequence[Sequence[int]], left: bool =
     padding is on the right, where causal attention never looks, so there is no mask to build; in decoding it is on
     the left (`left`), so that all rows end together; mask and positions then say where each row begins.
     """
+    source = sources(lengths, [part.shape[1] for part in parts], left)
+    embedded = place(parts, source.to(parts[0].device))
+    totals = torch.tensor(lengths).sum(dim=0)
+    longest = source.shape[1]
+    if not left or bool((totals == longest).all()):
+        return Rows(embedded, None, None)
+    columns = torch.arange(longest, device=embedded.device)
+    offset = (longest - totals).to(embedded.device).unsqueeze(1)
+    return Rows(embedded, columns >= offset, (columns - offset).clamp(min=0))
+
+
+def sources(lengths: Sequence[Sequence[int]], widths: Sequence[int], left: bool = False) -> Tensor:
+    """Which column of the parts, put one after another, stands in each column of a row: [B, T], 0 in the padding.
+
+    lengths: tokens of each part in each row, [parts, B]. widths: columns of each part's tensor.
+    """
     counts = np.array(lengths)  # [parts, B]
     totals = counts.sum(axis=0)
     longest = int(totals.max())
-    starts = np.cumsum([0, *(part.shape[1] for part in parts[:-1])])
+    starts = np.cumsum([0, *widths[:-1]])
     source = np.zeros((len(totals), longest), dtype=np.int64)
     begin = longest - totals if left else np.zeros_like(totals)
     for row, first in enumerate(begin):
         chosen = [start + np.arange(count) for start, count in zip(starts, counts[:, row], strict=True)]
         source[row, first : first + totals[row]] = np.concatenate(chosen)
+    return torch.from_numpy(source)
+
+
+def place(parts: Sequence[Tensor], source: Tensor) -> Tensor:
+    """The rows [B, T, H] that `sources` [B, T] describes, from the parts [B, *, H] on the same device."""
     joined = torch.cat(list(parts), dim=1) if len(parts) > 1 else parts[0]
-    rows = torch.arange(len(totals), device=joined.device).unsqueeze(1)
-    embedded = joined[rows, torch.from_numpy(source).to(joined.device)]
-    if not left or not begin.any():
-        return Rows(embedded, None, None)
-    columns = torch.arange(longest, device=joined.device)
-    offset = torch.from_numpy(begin).to(joined.device).unsqueeze(1)
-    return Rows(embedded, columns >= offset, (columns - offset).clamp(min=0))
+    rows = torch.arange(len(source), device=joined.device).unsqueeze(1)
+    placed: Tensor = joined[rows, source]
+    return placed

@@ -5,7 +5,8 @@ from typing import Any
 
 Row = dict[str, Any]
 COLUMNS = (
-    "format", "method", "rate of E", "schedule", "batch", "seed", "learning rate", "loss", "BLEU-4", "empty", "distinct",
+    "format", "method", "rate of E", "schedule", "batch", "seed", "learning rate",
+    "loss", "BLEU-4", "empty", "distinct",
 )  # fmt: skip
 INTRODUCTION = """# How a model is spoken to, where training starts and how fast
 

@@ -17,6 +17,7 @@ from stages.plumbing.progress import Progress
 from stages.plumbing.signals import StopRequest, Terminated
 from stages.train.batches import collate, epoch_batches
 from stages.train.checkpoint import BEGINNING, Position, TrainingState
+from stages.train.cuda_graphs import CudaGraphs
 from stages.train.examples import Examples
 from stages.train.trials import Trial, Validation, train_step, validation_losses
 from stages.train.trials_per_pass import TrialsPerPass
@@ -95,9 +96,10 @@ class Sweep:
             print(f"goes on where it was stopped: in epoch {position.epoch}, {position.step} steps done")
             state.cost.stopped += 1
         per_pass = TrialsPerPass.that_pay(len(trials), self.method.base.device, self.training.batch_size)
+        graphs = CudaGraphs.for_pairs(self.method, self.examples.train, self.training.dropout)
         with StopRequest() as stop:
             while any(trial.status == "running" for trial in trials):
-                position = _Epoch(self, trials, state, per_pass, stop, position).run()
+                position = _Epoch(self, trials, state, per_pass, graphs, stop, position).run()
 
 
 class _Epoch:
@@ -109,11 +111,12 @@ class _Epoch:
         trials: Sequence[Trial],
         state: TrainingState,
         per_pass: TrialsPerPass,
+        graphs: CudaGraphs | None,
         stop: StopRequest,
         position: Position,
     ) -> None:
         self.sweep, self.trials, self.state = sweep, trials, state
-        self.per_pass, self.stop, self.position = per_pass, stop, position
+        self.per_pass, self.graphs, self.stop, self.position = per_pass, graphs, stop, position
         self.saved_at = time.monotonic()
 
     def running(self) -> list[Trial]:
@@ -152,7 +155,10 @@ class _Epoch:
                 dropout_seed = int(np.random.SeedSequence([sweep.seed, epoch, step]).generate_state(1)[0])
                 last_step = sweep.training.max_epochs * len(batches)
                 with self.state.cost.timed("seconds"):
-                    train_step(sweep.method, running, batch, sweep.training, self.per_pass, dropout_seed, last_step)
+                    train_step(
+                        sweep.method, running, batch, sweep.training, self.per_pass, dropout_seed, last_step,
+                        self.graphs,
+                    )  # fmt: skip
                 self.position = Position(epoch, step + 1)
                 self.state.cost.pairs += len(running) * len(batches[step])
                 progress.advance(len(batches[step]), self._losses())

@@ -13,16 +13,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from stages.language_model.base_model import Weights
 from stages.methods.method import Method
-from stages.methods.row_layout import join
 from stages.params.schema import Training
 from stages.plumbing.errors import is_out_of_memory
 from stages.train.batches import Batch
+from stages.train.cuda_graphs import CudaGraphs
+from stages.train.losses import response_losses
 from stages.train.rates import rate_factor, scheduled
 from stages.train.trials_per_pass import TrialsPerPass
 
@@ -118,40 +118,6 @@ def new_trial(
     return Trial(index, learning_rate, weights, optimizer)
 
 
-def response_targets(batch: Batch) -> Tensor:
-    """The response tokens of a batch, row by row: [number of response tokens]."""
-    return torch.cat([row[:length] for row, length in zip(batch.responses, batch.response_lengths, strict=True)])
-
-
-def response_losses(
-    method: Method, trials: Sequence[Weights], batch: Batch, dropout_seed: int | None = None
-) -> list[Tensor]:
-    """Sum of the cross-entropy of the response tokens, end-of-text included, for each of K trials: K scalars.
-
-    One pass through the layers for all trials (Eq. 1 and 2; the mean over tokens is taken by the caller).
-    dropout_seed: seeds the dropout of each trial anew, so that the masks of one do not depend on who else is in the
-    pass; None for no dropout.
-    """
-    weights = [method.prepared(own) for own in trials]
-    parts: list[list[Tensor]] = []
-    both = torch.cat([batch.queries, batch.responses], dim=1)
-    for own in weights:
-        query, response = method.embed(own, both).split([batch.queries.shape[1], batch.responses.shape[1]], dim=1)
-        if dropout_seed is not None:  # for the controller; in fine-tuning, which has none, for the layers below
-            torch.manual_seed(dropout_seed)
-        parts.append([*method.before_response(own, query, dropout_seed is not None), response])
-    layout = method.layout(batch.query_lengths, batch.response_lengths)
-    rows = [join(own, layout.lengths()).embedded for own in parts]
-    hidden = method.transformer.hidden(torch.cat(rows), weights=method.layers(weights[0]))
-    row, column = (index.to(hidden.device) for index in layout.response_positions())
-    targets = response_targets(batch)
-    losses = []
-    for own, states in zip(weights, hidden.split(len(batch.query_lengths)), strict=True):
-        logits = method.base.logits(states[row, column], method.output(own))
-        losses.append(F.cross_entropy(logits.float(), targets, reduction="sum"))
-    return losses
-
-
 def validation_losses(method: Method, trials: Sequence[Trial], batch: Batch, per_pass: TrialsPerPass) -> list[float]:
     """Summed loss of each trial on one batch, without gradients and without dropout."""
     sums: list[float] = []
@@ -170,8 +136,14 @@ def validation_losses(method: Method, trials: Sequence[Trial], batch: Batch, per
     return sums
 
 
-def _backward(method: Method, trials: Sequence[Trial], batch: Batch, dropout_seed: int) -> list[float]:
+def _backward(
+    method: Method, trials: Sequence[Trial], batch: Batch, dropout_seed: int, graphs: CudaGraphs | None
+) -> list[float]:
     """Gradients of the mean loss of trials that share a pass; returns the summed losses."""
+    if graphs is not None:
+        found = graphs.backward(method, [trial.weights for trial in trials], batch, dropout_seed)
+        if found is not None:
+            return found
     losses = response_losses(method, [trial.weights for trial in trials], batch, dropout_seed)
     torch.stack(losses).sum().div(sum(batch.response_lengths)).backward()
     sums: list[float] = torch.stack([loss.detach() for loss in losses]).tolist()
@@ -192,19 +164,21 @@ def train_step(
     per_pass: TrialsPerPass,
     dropout_seed: int,
     last_step: int = sys.maxsize,
+    graphs: CudaGraphs | None = None,
 ) -> None:
     """One optimizer step of every running trial on one batch, pass by pass: only one pass has gradients at a time.
 
     dropout_seed: seeds the dropout of this step, the same for each trial. last_step: how many steps the whole training
-    has at most, for a schedule that ends with it. A trial whose loss or gradient is not finite is marked diverged, with
-    its step, and left as it is; the others never see it. Out of memory splits a pass.
+    has at most, for a schedule that ends with it. graphs: what runs a pass as one call on a GPU, where it can. A trial
+    whose loss or gradient is not finite is marked diverged, with its step, and left as it is; the others never see it.
+    Out of memory splits a pass.
     """
     method.dropout(True)
     start = 0
     while start < len(trials):
         part = trials[start : start + per_pass.size]
         try:
-            sums = _backward(method, part, batch, dropout_seed)
+            sums = _backward(method, part, batch, dropout_seed, graphs)
         except (RuntimeError, MemoryError) as error:
             _drop_gradients(part)
             if not is_out_of_memory(error) or not per_pass.shrink():

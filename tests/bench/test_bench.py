@@ -27,7 +27,8 @@ from stages.plumbing.errors import StageError
 from stages.plumbing.files import check_folder, files_hash, output_folder
 from stages.records import Pair, write_records
 from stages.train.batches import collate
-from stages.train.trials import new_trial, response_losses, train_step
+from stages.train.losses import response_losses
+from stages.train.trials import new_trial, train_step
 from stages.train.trials_per_pass import TrialsPerPass
 from tests.models import FAMILIES, TRAINING, method, model_folder, pairs, weights
 from tests.tiny import ROOT, tiny_dialogues

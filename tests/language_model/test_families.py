@@ -49,7 +49,8 @@ from stages.methods.method import Method
 from stages.methods.registry import build_method
 from stages.plumbing.errors import StageError
 from stages.train.batches import collate
-from stages.train.trials import new_trial, response_losses, train_step
+from stages.train.losses import response_losses
+from stages.train.trials import new_trial, train_step
 from stages.train.trials_per_pass import TrialsPerPass
 from tests.models import SETTINGS, TRAINING, weights
 

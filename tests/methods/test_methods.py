@@ -7,7 +7,8 @@ from stages.methods.registry import build_method
 from stages.params.methods import Lora
 from stages.plumbing.errors import StageError
 from stages.train.batches import collate
-from stages.train.trials import new_trial, response_losses, train_step
+from stages.train.losses import response_losses
+from stages.train.trials import new_trial, train_step
 from stages.train.trials_per_pass import TrialsPerPass
 from tests.models import FAMILIES, SETTINGS, TRAINING, base_model, method, pairs, weights
 

@@ -16,13 +16,13 @@ from stages.methods.method import Method
 from stages.train import trials as engine
 from stages.train.batches import collate
 from stages.train.examples import Examples
+from stages.train.losses import response_losses
 from stages.train.rates import scheduled
 from stages.train.sweep import Sweep
 from stages.train.trials import (
     Trial,
     Validation,
     new_trial,
-    response_losses,
     train_step,
     validation_losses,
 )
@@ -149,7 +149,7 @@ def test_out_of_memory_splits_the_trials_with_the_same_result(
     one = method("dynamic", dropout=dropout)
     expected, split = new_trials(one), new_trials(one)
     train(one, expected)
-    losses, seen = engine.response_losses, []
+    losses, seen = response_losses, []
 
     def limited(*arguments: object, **options: object) -> list[Tensor]:
         trials = arguments[1]
