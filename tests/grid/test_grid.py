@@ -318,6 +318,13 @@ def test_names_are_readable_and_tell_settings_apart() -> None:
     assert Configuration("gpt2", "soft", 10, ("drop_overlap=true",)).overrides[-1] == "drop_overlap=true"
 
 
+def test_a_long_name_stays_a_file_name_and_tells_settings_apart() -> None:
+    settings = tuple(f"protocols.paper.training.learning_rates.{key}=1" for key in ("low", "high", "trials") * 3)
+    names = [Configuration("gpt2", "soft", 10, (*settings, f"regime={end}")).name for end in (1, 2)]
+    assert names[0] != names[1] and max(map(len, names)) <= 200
+    assert all(name.startswith("gpt2-soft-10-protocols.paper") for name in names)
+
+
 def test_seeds_are_an_axis_and_in_the_name_only_where_they_tell_experiments_apart() -> None:
     def names(*seeds: int, settings: tuple[str, ...] = ()) -> list[str]:
         return [each.name for each in wanted(["gpt2"], ["soft"], [10.0], settings, seeds, default_seed=3)]
