@@ -96,7 +96,8 @@ def free_memory(device: torch.device) -> int:
         reserved = torch.cuda.memory_reserved(device)
         kept = reserved - torch.cuda.memory_allocated(device)  # by PyTorch, to be used again
         free, whole = torch.cuda.mem_get_info(device)
-        allowed = whole * torch.cuda.get_per_process_memory_fraction(device)  # less than the whole if it is shared
+        index = torch.cuda.current_device() if device.index is None else device.index
+        allowed = whole * torch.cuda.get_per_process_memory_fraction(index)  # less than the whole if it is shared
         return int(min(free, allowed - reserved)) + kept
     if library := _glibc():
         library.malloc_trim(0)  # what was kept is free too

@@ -76,5 +76,8 @@ def test_a_process_that_may_have_half_of_a_gpu_counts_on_no_more(
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 30)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 20)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (60, 100))
-    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device: fraction)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    # PyTorch takes nothing but the number of the GPU here, and says so only where there is one.
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", {0: fraction}.__getitem__)
     assert free_memory(torch.device("cuda")) == expected
+    assert free_memory(torch.device("cuda", 0)) == expected
