@@ -24,21 +24,20 @@ cannot be compared with theirs.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-from scipy.sparse import csr_matrix
-from sklearn.feature_extraction.text import CountVectorizer
 
 from stages.records import Pair
 
 SHARED = 0.8
 LONG = 6
-BLOCK = 1 << 23  # comparisons in memory at a time: 32 MiB of float32
 
 Flags = np.ndarray[tuple[int], np.dtype[np.bool_]]
-Table = np.ndarray[tuple[int, int], np.dtype[np.bool_]]
+Found = Set[int]  # numbers of different texts
 
 
 def words(text: str) -> list[str]:
@@ -50,72 +49,113 @@ def words(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower()) or [text]
 
 
+def similar(shared: int, first: int, second: int) -> bool:
+    """Whether two texts of `first` and `second` different words share most of them, in whole numbers: exactly."""
+    return 20 * shared >= round(10 * SHARED) * (first + second)
+
+
+def fewest_shared(size: int) -> int:
+    """How many words a text of `size` different words shares at least with any long text that is similar to it.
+
+    The shorter the other one, the fewer; but it has the shared words too, so there are at least size / 3 x 2 of them.
+    """
+    return next(shared for shared in range(1, size + 1) if similar(shared, size, max(LONG, shared)))
+
+
+class Index:
+    """Texts by their words, to find those that overlap another text without a look at all of them.
+
+    Texts with the same words in the same order are one *different text*, and have one number. Of the others, only those
+    can be similar that share one of their rarest words: if two texts share at least s of n words, then any n - s + 1 of
+    them hold a shared one. So each is filed under its n - s + 1 rarest words, and looked up under as many (the prefix
+    filter of Chaudhuri, Ganti and Kaushik, "A Primitive Operator for Similarity Joins in Data Cleaning", ICDE 2006).
+    What is found so is compared by the rule itself.
+    """
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self.known: dict[tuple[str, ...], int] = {}  # the words of a different text -> its number
+        self.numbers = [self.known.setdefault(tuple(words(text)), len(self.known)) for text in texts]  # of each text
+        self.sets = [frozenset(own) for own in self.known]
+        self.frequency = Counter(word for own in self.sets for word in own)
+        self.filed: dict[str, list[int]] = defaultdict(list)
+        for number, own in enumerate(self.sets):
+            if len(own) >= LONG:
+                for word in self._rarest(own):
+                    self.filed[word].append(number)
+
+    def _rarest(self, own: Set[str]) -> list[str]:
+        """The n - s + 1 rarest words of a text; of equally rare ones the alphabetically first, always the same."""
+        by_rarity = sorted(own, key=lambda word: (self.frequency.get(word, 0), word))
+        return by_rarity[: len(own) - fewest_shared(len(own)) + 1]
+
+    def overlapping(self, text: str) -> Found:
+        """Numbers of the different texts that overlap this one."""
+        own = words(text)
+        equal = self.known.get(tuple(own))
+        found = set() if equal is None else {equal}
+        if len(own) >= LONG and len(different := set(own)) >= LONG:
+            near = {number for word in self._rarest(different) for number in self.filed.get(word, ())}
+            for number in near:
+                other = self.sets[number]
+                if similar(len(different & other), len(different), len(other)):
+                    found.add(number)
+        return found
+
+    def long(self, number: int) -> bool:
+        """Whether a text has enough words for similarity to mean anything."""
+        return len(self.sets[number]) >= LONG
+
+
 @dataclass(frozen=True)
-class Texts:
-    """N texts in the form that `compare` needs."""
+class Overlap:
+    """What of the held-out pairs a training pair overlaps: numbers of different queries and responses, and pairs."""
 
-    sets: csr_matrix  # [N, words]: 1 where the text has the word
-    sizes: np.ndarray[tuple[int], np.dtype[np.float32]]  # [N]: number of different words
-    numbers: np.ndarray[tuple[int], np.dtype[np.int64]]  # [N]: equal for texts with the same words in the same order
-
-    @property
-    def long(self) -> Flags:
-        """Which texts have enough words for similarity to mean anything, [N]."""
-        return self.sizes >= LONG
+    queries: Found
+    responses: Found
+    pairs: Set[tuple[int, int]]  # (query, response) of held-out pairs that it overlaps on both sides
 
 
-def index(train: Sequence[str], held_out: Sequence[str]) -> tuple[Texts, Texts]:
-    """Index both lists of texts, with the same numbers for the same words and texts."""
-    split = [words(text) for text in (*train, *held_out)]
-    sets = CountVectorizer(analyzer=lambda text: text, binary=True, dtype=np.float32).fit_transform(split).tocsr()
-    known: dict[tuple[str, ...], int] = {}
-    numbers = np.array([known.setdefault(tuple(text), len(known)) for text in split])
-    sizes = np.diff(sets.indptr).astype(np.float32)
-    first, second = slice(len(train)), slice(len(train), None)
-    return Texts(sets[first], sizes[first], numbers[first]), Texts(sets[second], sizes[second], numbers[second])
+class HeldOut:
+    """Held-out pairs, to be compared with any number of training pairs, one at a time: memory does not grow with them.
+
+    One training pair after another is looked up in an index of the held-out ones.
+    """
+
+    def __init__(self, pairs: Sequence[Pair]) -> None:
+        self.queries = Index(pair.query for pair in pairs)
+        self.responses = Index(pair.response for pair in pairs)
+
+    @cached_property
+    def numbers(self) -> list[tuple[int, int]]:
+        """The numbers of query and response of each held-out pair."""
+        return list(zip(self.queries.numbers, self.responses.numbers, strict=True))
+
+    @cached_property
+    def answers(self) -> dict[int, set[int]]:
+        """The responses that a held-out query has."""
+        found: dict[int, set[int]] = defaultdict(set)
+        for query, response in self.numbers:
+            found[query].add(response)
+        return found
+
+    def compare(self, train: Iterable[Pair]) -> Iterator[Overlap]:
+        """What each training pair overlaps."""
+        for pair in train:
+            queries, responses = self.queries.overlapping(pair.query), self.responses.overlapping(pair.response)
+            both = {(query, each) for query in queries for each in self.answers[query] & responses}
+            yield Overlap(queries, responses, both)
 
 
-def compare(train: Texts, held_out: Texts, rows: slice) -> Table:
-    """Which of the held-out texts `rows` (B of them) overlap which of the M training texts, [B, M]."""
-    shared = (held_out.sets[rows] @ train.sets.T).toarray()
-    similar = 2 * shared >= SHARED * (held_out.sizes[rows, None] + train.sizes)
-    both_long = held_out.long[rows, None] & train.long
-    equal = held_out.numbers[rows, None] == train.numbers
-    return np.asarray(equal | (similar & both_long), dtype=np.bool_)
-
-
-@dataclass(frozen=True)
-class Block:
-    """The comparison of B held-out pairs with all M training pairs."""
-
-    rows: slice  # which of the held-out pairs
-    queries: Table  # [B, M]: the queries overlap
-    responses: Table  # [B, M]: the responses overlap
-    long_queries: Flags  # [B]: held-out queries of at least LONG words
-    long_responses: Flags  # [B]
-
-
-def blocks(train: Sequence[Pair], held_out: Sequence[Pair]) -> Iterator[Block]:
-    """Compare all held-out pairs with all training pairs, a block of held-out pairs at a time."""
-    queries = index([pair.query for pair in train], [pair.query for pair in held_out])
-    responses = index([pair.response for pair in train], [pair.response for pair in held_out])
-    step = max(1, BLOCK // max(1, len(train)))
-    for start in range(0, len(held_out), step):
-        rows = slice(start, start + step)
-        yield Block(
-            rows, compare(*queries, rows), compare(*responses, rows), queries[1].long[rows], responses[1].long[rows]
-        )
-
-
-def overlapping(train: Sequence[Pair], held_out: Sequence[Pair]) -> list[bool]:
+def overlapping(train: Iterable[Pair], held_out: Sequence[Pair]) -> Iterator[bool]:
     """True for each training pair that gives a held-out pair away.
 
     It does so if its query and its response overlap those of one held-out pair, or if one of the two overlaps a long
     (six words) held-out query or response. A short text that recurs ("Yes , please .") gives nothing away.
     """
-    found = np.zeros(len(train), dtype=np.bool_)
-    for block in blocks(train, held_out):
-        found |= (block.queries & block.responses).any(axis=0)
-        found |= block.queries[block.long_queries].any(axis=0)
-        found |= block.responses[block.long_responses].any(axis=0)
-    return [bool(each) for each in found]
+    known = HeldOut(held_out)
+    for found in known.compare(train):
+        yield (
+            bool(found.pairs)
+            or any(map(known.queries.long, found.queries))
+            or any(map(known.responses.long, found.responses))
+        )

@@ -1,10 +1,16 @@
-"""The records that stages pass to each other: JSON lines of dialogues, pairs and responses."""
+"""The records that stages pass to each other: JSON lines of dialogues, pairs and responses.
+
+What grows with a corpus stays in its file: `RecordFile` reads it line by line, as often as it is asked. `read_records`
+is for what is small in any case: the test set, its responses, its references.
+"""
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 from stages.plumbing.errors import StageError
 
@@ -64,7 +70,7 @@ def write_records(path: Path, records: Iterable[Dialogue | Pair | Response | Ref
     count = 0
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for record in records:
-            file.write(json.dumps(asdict(record), ensure_ascii=False) + "\n")
+            file.write(json.dumps(vars(record), ensure_ascii=False) + "\n")
             count += 1
     return count
 
@@ -79,21 +85,58 @@ def _parse(kind: type[Record], value: Any) -> Record:
     return record
 
 
-def read_records(path: Path, kind: type[Record]) -> list[Record]:
-    """Read JSON lines that `write_records` wrote.
+class RecordFile(Sequence[Record], Generic[Record]):
+    """The records of a file that `write_records` wrote, as a sequence of which no more than one is in memory.
+
+    It keeps 8 bytes for each line, once somebody asks for the length or for a record by its number.
 
     Raises:
-        StageError: a line is not such a record; the message names file and line.
+        StageError: a line is not such a record; the message names file and line. A line is read when it is asked for.
     """
-    records = []
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                records.append(_parse(kind, json.loads(line)))
-            except (ValueError, TypeError) as error:
-                remedy = "remove its folder and run `dvc repro` again"
-                raise StageError(f"{path}:{number}", f"not a {kind.__name__} ({error})", remedy) from None
-    return records
+
+    def __init__(self, path: Path, kind: type[Record]) -> None:
+        self.path, self.kind = path, kind
+
+    def __iter__(self) -> Iterator[Record]:
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                yield self._read(number, line)
+
+    def _read(self, number: int, line: bytes) -> Record:
+        try:
+            return _parse(self.kind, json.loads(line))
+        except (ValueError, TypeError) as error:
+            remedy = "remove its folder and run `dvc repro` again"
+            raise StageError(f"{self.path}:{number}", f"not a {self.kind.__name__} ({error})", remedy) from None
+
+    @cached_property
+    def _starts(self) -> "array[int]":
+        starts, start = array("q"), 0
+        with self.path.open("rb") as file:
+            for line in file:
+                starts.append(start)
+                start += len(line)
+        return starts
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    @overload
+    def __getitem__(self, number: int) -> Record: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[Record]: ...
+    def __getitem__(self, number: int | slice) -> Record | list[Record]:
+        if isinstance(number, slice):
+            return [self[each] for each in range(len(self))[number]]
+        number = range(len(self))[number]
+        with self.path.open("rb") as file:
+            file.seek(self._starts[number])
+            return self._read(number + 1, file.readline())
+
+
+def read_records(path: Path, kind: type[Record]) -> list[Record]:
+    """All records of a file, in memory; raises as `RecordFile`."""
+    return list(iter(RecordFile(path, kind)))
 
 
 def read_references(folder: Path) -> list[References]:

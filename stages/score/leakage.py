@@ -11,12 +11,12 @@ published that its parts overlap and that scores profit from it ("An Empirical S
 Open-Domain Dialogue Datasets", LREC 2022).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from stages.overlap import Flags, blocks
+from stages.overlap import Flags, HeldOut
 from stages.records import Pair
 
 
@@ -39,22 +39,35 @@ class Leakage:
         return {name: float(values.mean()) for name, values in flags.items()}
 
 
-def exact_leakage(train: Sequence[Pair], test: Sequence[Pair]) -> Leakage:
+def exact_leakage(train: Iterable[Pair], test: Sequence[Pair]) -> Leakage:
     """Leakage word for word: queries are compared with queries, responses with responses, pairs with pairs."""
-    queries, responses = {pair.query for pair in train}, {pair.response for pair in train}
-    pairs = {(pair.query, pair.response) for pair in train}
+    sides = [(pair.query, pair.response) for pair in test]
+    queries, responses = ({side[at] for side in sides} for at in (0, 1))
+    found: tuple[set[str], set[str], set[tuple[str, str]]] = set(), set(), set()
+    for pair in train:
+        if pair.query in queries:
+            found[0].add(pair.query)
+            if pair.response in responses:
+                found[2].add((pair.query, pair.response))
+        if pair.response in responses:
+            found[1].add(pair.response)
     return Leakage(
-        np.array([pair.query in queries for pair in test], dtype=np.bool_),
-        np.array([pair.response in responses for pair in test], dtype=np.bool_),
-        np.array([(pair.query, pair.response) in pairs for pair in test], dtype=np.bool_),
+        np.array([query in found[0] for query, _ in sides], dtype=np.bool_),
+        np.array([response in found[1] for _, response in sides], dtype=np.bool_),
+        np.array([side in found[2] for side in sides], dtype=np.bool_),
     )
 
 
-def near_leakage(train: Sequence[Pair], test: Sequence[Pair]) -> Leakage:
+def near_leakage(train: Iterable[Pair], test: Sequence[Pair]) -> Leakage:
     """Leakage by the rule of stages/overlap.py; a pair counts if both its sides overlap those of one training pair."""
-    found = Leakage(*(np.zeros(len(test), dtype=np.bool_) for _ in range(3)))
-    for block in blocks(train, test):
-        found.queries[block.rows] = block.queries.any(axis=1)
-        found.responses[block.rows] = block.responses.any(axis=1)
-        found.pairs[block.rows] = (block.queries & block.responses).any(axis=1)
-    return found
+    known = HeldOut(test)
+    queries, responses, pairs = set[int](), set[int](), set[tuple[int, int]]()
+    for found in known.compare(train):
+        queries |= found.queries
+        responses |= found.responses
+        pairs |= found.pairs
+    return Leakage(
+        np.array([query in queries for query, _ in known.numbers], dtype=np.bool_),
+        np.array([response in responses for _, response in known.numbers], dtype=np.bool_),
+        np.array([number in pairs for number in known.numbers], dtype=np.bool_),
+    )
