@@ -27,17 +27,19 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from itertools import combinations
 
 import numpy as np
 
 from stages.records import Pair
 
 SHARED = 0.8
+TWENTIETHS = round(20 * SHARED / 2)  # of the words of both, that must be shared
 LONG = 6
+MANY = 60  # words of a text, up to which it is looked up under twos
 
 Flags = np.ndarray[tuple[int], np.dtype[np.bool_]]
-Found = Set[int]  # numbers of different texts
 
 
 def words(text: str) -> list[str]:
@@ -51,13 +53,14 @@ def words(text: str) -> list[str]:
 
 def similar(shared: int, first: int, second: int) -> bool:
     """Whether two texts of `first` and `second` different words share most of them, in whole numbers: exactly."""
-    return 20 * shared >= round(10 * SHARED) * (first + second)
+    return 20 * shared >= TWENTIETHS * (first + second)
 
 
+@cache
 def fewest_shared(size: int) -> int:
     """How many words a text of `size` different words shares at least with any long text that is similar to it.
 
-    The shorter the other one, the fewer; but it has the shared words too, so there are at least size / 3 x 2 of them.
+    The shorter the other one, the fewer; but it has all the shared words.
     """
     return next(shared for shared in range(1, size + 1) if similar(shared, size, max(LONG, shared)))
 
@@ -66,38 +69,42 @@ class Index:
     """Texts by their words, to find those that overlap another text without a look at all of them.
 
     Texts with the same words in the same order are one *different text*, and have one number. Of the others, only those
-    can be similar that share one of their rarest words: if two texts share at least s of n words, then any n - s + 1 of
-    them hold a shared one. So each is filed under its n - s + 1 rarest words, and looked up under as many (the prefix
-    filter of Chaudhuri, Ganti and Kaushik, "A Primitive Operator for Similarity Joins in Data Cleaning", ICDE 2006).
-    What is found so is compared by the rule itself.
+    can be similar that share two of their rarest words: if a text shares at least s of its n words, then two of these
+    are among any n - s + 2. So a text is filed under each two of its n - s + 2 rarest words, and looked up under as
+    many (a prefix filter: Chaudhuri, Ganti and Kaushik, "A Primitive Operator for Similarity Joins in Data Cleaning",
+    ICDE 2006). What is found so is compared by the rule itself. Texts of very many words would have too many such twos:
+    those are filed under each one of n - s + 1 words.
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
         self.known: dict[tuple[str, ...], int] = {}  # the words of a different text -> its number
         self.numbers = [self.known.setdefault(tuple(words(text)), len(self.known)) for text in texts]  # of each text
-        self.sets = [frozenset(own) for own in self.known]
-        self.frequency = Counter(word for own in self.sets for word in own)
-        self.filed: dict[str, list[int]] = defaultdict(list)
+        frequency = Counter(word for own in self.known for word in set(own))
+        by_rarity = sorted(frequency, key=lambda word: (frequency[word], word))
+        self.ranks = {word: rank for rank, word in enumerate(by_rarity)}
+        self.sets = [frozenset(self.ranks[word] for word in own) for own in self.known]  # of ranks
+        self.filed: dict[int | tuple[int, int], list[int]] = defaultdict(list)
         for number, own in enumerate(self.sets):
-            if len(own) >= LONG:
-                for word in self._rarest(own):
-                    self.filed[word].append(number)
+            if (size := len(own)) >= LONG:  # a similar text has at most half as many words again, and at least 2/3
+                ranks = sorted(own)
+                for few in {2 * size <= 3 * MANY, 3 * size <= 2 * MANY}:
+                    for key in _keys(ranks, size, few):
+                        self.filed[key].append(number)
 
-    def _rarest(self, own: Set[str]) -> list[str]:
-        """The n - s + 1 rarest words of a text; of equally rare ones the alphabetically first, always the same."""
-        by_rarity = sorted(own, key=lambda word: (self.frequency.get(word, 0), word))
-        return by_rarity[: len(own) - fewest_shared(len(own)) + 1]
-
-    def overlapping(self, text: str) -> Found:
+    def overlapping(self, text: str) -> Set[int]:
         """Numbers of the different texts that overlap this one."""
         own = words(text)
         equal = self.known.get(tuple(own))
         found = set() if equal is None else {equal}
-        if len(own) >= LONG and len(different := set(own)) >= LONG:
-            near = {number for word in self._rarest(different) for number in self.filed.get(word, ())}
+        if len(own) >= LONG and (size := len(different := set(own))) >= LONG:
+            ranks = sorted([self.ranks[word] for word in different if word in self.ranks])
+            near: set[int] = set()
+            for key in _keys(ranks, size, size <= MANY):
+                if key in self.filed:
+                    near.update(self.filed[key])
             for number in near:
                 other = self.sets[number]
-                if similar(len(different & other), len(different), len(other)):
+                if similar(len(other.intersection(ranks)), size, len(other)):
                     found.add(number)
         return found
 
@@ -106,12 +113,21 @@ class Index:
         return len(self.sets[number]) >= LONG
 
 
+def _keys(ranks: list[int], size: int, few: bool) -> Iterable[int | tuple[int, int]]:
+    """What a text of `size` different words is filed under; `ranks`: of those that occur in the index, in order.
+
+    Words that do not occur there are the rarest of all, and nothing is found under them.
+    """
+    rarest = ranks[: max(0, len(ranks) - fewest_shared(size) + 1 + few)]
+    return combinations(rarest, 2) if few else rarest
+
+
 @dataclass(frozen=True)
 class Overlap:
     """What of the held-out pairs a training pair overlaps: numbers of different queries and responses, and pairs."""
 
-    queries: Found
-    responses: Found
+    queries: Set[int]
+    responses: Set[int]
     pairs: Set[tuple[int, int]]  # (query, response) of held-out pairs that it overlaps on both sides
 
 
