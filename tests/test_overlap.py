@@ -1,10 +1,10 @@
 """The rule of overlap on cases worked out by hand, against a slow reference, and on DailyDialog if it is available."""
 
 import random
+from collections.abc import Sequence
 
 import pytest
 
-from stages import overlap
 from stages.bleu import bleu
 from stages.overlap import overlapping, words
 from stages.records import Pair
@@ -14,6 +14,10 @@ from tests.helpers_scores import dailydialog, needs_dailydialog, pair
 
 SIX = "one two three four five six"
 OTHER = "seven eight nine ten eleven twelve"
+
+
+def drops(train: Sequence[Pair], held_out: Sequence[Pair]) -> list[bool]:
+    return list(overlapping(train, held_out))
 
 
 @pytest.mark.parametrize(
@@ -30,7 +34,7 @@ OTHER = "seven eight nine ten eleven twelve"
     ],
 )
 def test_texts_that_overlap(first: str, second: str) -> None:
-    assert overlapping([pair(first, OTHER)], [pair(second, OTHER)]) == [True]
+    assert drops([pair(first, OTHER)], [pair(second, OTHER)]) == [True]
     assert near_leakage([pair(first, "a")], [pair(second, "b")]).queries.tolist() == [True]
     assert near_leakage([pair("a", second)], [pair("b", first)]).responses.tolist() == [True]
 
@@ -51,7 +55,7 @@ def test_texts_that_do_not_overlap(first: str, second: str) -> None:
     leakage = near_leakage([pair(first, "a")], [pair(second, "b")])
     assert leakage.queries.tolist() == [False]
     assert leakage.unseen.tolist() == [True]
-    assert overlapping([pair(first, "a")], [pair(second, "a")]) == [False]
+    assert drops([pair(first, "a")], [pair(second, "a")]) == [False]
 
 
 def test_a_long_text_alone_gives_a_pair_away_and_a_short_one_does_not() -> None:
@@ -63,20 +67,20 @@ def test_a_long_text_alone_gives_a_pair_away_and_a_short_one_does_not() -> None:
         pair("Why ?", "Yes ."),
         pair("Really ?", "Yes ."),  # its two sides are in different held-out pairs
     ]
-    assert overlapping(train, held_out) == [True, True, False, False, False]
+    assert drops(train, held_out) == [True, True, False, False, False]
 
 
 def test_two_short_texts_give_a_pair_away_together() -> None:
-    assert overlapping([pair("Really ?", "Yes .")], [pair("really", "Yes !")]) == [True]
+    assert drops([pair("Really ?", "Yes .")], [pair("really", "Yes !")]) == [True]
 
 
 def test_queries_are_compared_with_queries_alone() -> None:
-    assert overlapping([pair(SIX, OTHER)], [pair(OTHER, SIX)]) == [False]
+    assert drops([pair(SIX, OTHER)], [pair(OTHER, SIX)]) == [False]
 
 
 def test_nothing_held_out_nothing_overlaps() -> None:
-    assert overlapping([pair(SIX, OTHER)], []) == [False]
-    assert overlapping([], [pair(SIX, OTHER)]) == []
+    assert drops([pair(SIX, OTHER)], []) == [False]
+    assert drops([], [pair(SIX, OTHER)]) == []
 
 
 def by_hand(first: str, second: str) -> bool:
@@ -86,16 +90,37 @@ def by_hand(first: str, second: str) -> bool:
     return min(len(a), len(b)) >= 6 and 10 * len(a & b) >= 4 * (len(a) + len(b))
 
 
-def random_pairs(count: int, seed: int) -> list[Pair]:
+def random_text(chance: random.Random, longest: int) -> str:
+    """Words from a few dozen, the first ones often, some of them in no other text."""
+    count = chance.randint(1, longest)
+    vocabulary = [f"w{number}" for number in range(chance.choice((9, 30, 2 * longest)))]
+    rare = [f"rare{chance.randrange(10**9)}" for _ in range(chance.choice((0, 0, 1, 3)))]
+    usual = chance.choices(vocabulary, [1 / (1 + number) for number in range(len(vocabulary))], k=count)
+    return " ".join(chance.sample(usual + rare, len(usual + rare)))
+
+
+def variant(chance: random.Random, text: str) -> str:
+    """The text with some words lost and others put in."""
+    kept = [word for word in text.split() if chance.random() < 0.9]
+    kept += random_text(chance, 1 + len(kept) // 6).split()
+    return " ".join(chance.sample(kept, len(kept)))
+
+
+def random_pairs(count: int, seed: int, longest: int, like: Sequence[Pair] = ()) -> list[Pair]:
     chance = random.Random(seed)
-    vocabulary = "abcdefghij"
-    return [
-        pair(*(" ".join(chance.choices(vocabulary, k=chance.randint(1, 12))) for _ in range(2))) for _ in range(count)
-    ]
+
+    def side(of: str) -> str:
+        if like and chance.random() < 0.7:
+            return variant(chance, getattr(chance.choice(like), of))
+        return random_text(chance, longest)
+
+    return [pair(side("query"), side("response")) for _ in range(count)]
 
 
-def test_blocks_of_any_size_find_what_comparing_one_by_one_finds(monkeypatch: pytest.MonkeyPatch) -> None:
-    train, held_out = random_pairs(60, 0), random_pairs(40, 1)
+@pytest.mark.parametrize(("longest", "seed"), [(12, 0), (12, 1), (30, 2), (100, 3), (200, 4)])
+def test_the_index_finds_what_comparing_one_by_one_finds(longest: int, seed: int) -> None:
+    held_out = random_pairs(40, seed, longest)
+    train = random_pairs(120, seed + 100, longest, like=held_out)
 
     def gives_away(mine: Pair, theirs: Pair) -> bool:
         query, response = by_hand(mine.query, theirs.query), by_hand(mine.response, theirs.response)
@@ -105,14 +130,27 @@ def test_blocks_of_any_size_find_what_comparing_one_by_one_finds(monkeypatch: py
     expected = [any(gives_away(mine, theirs) for theirs in held_out) for mine in train]
     assert any(expected)
     assert not all(expected)
-    for block in (1, 130, 1 << 20):
-        monkeypatch.setattr(overlap, "BLOCK", block)
-        assert overlapping(train, held_out) == expected
-        leakage = near_leakage(train, held_out)
-        assert leakage.queries.tolist() == [any(by_hand(m.query, t.query) for m in train) for t in held_out]
-        assert leakage.pairs.tolist() == [
-            any(by_hand(m.query, t.query) and by_hand(m.response, t.response) for m in train) for t in held_out
-        ]
+    assert drops(train, held_out) == expected
+    leakage = near_leakage(train, held_out)
+    assert leakage.queries.tolist() == [any(by_hand(m.query, t.query) for m in train) for t in held_out]
+    assert leakage.responses.tolist() == [any(by_hand(m.response, t.response) for m in train) for t in held_out]
+    assert leakage.pairs.tolist() == [
+        any(by_hand(m.query, t.query) and by_hand(m.response, t.response) for m in train) for t in held_out
+    ]
+
+
+@pytest.mark.parametrize("size", [6, 7, 8, 29, 39, 40, 41, 59, 60, 61, 62, 89, 90, 91, 92, 150])
+def test_texts_of_any_size_that_are_just_similar_enough_are_found(size: int) -> None:
+    """Around the sizes at which texts are filed in another way, with a partner of every size that can be similar."""
+    chance = random.Random(size)
+    mine = [f"w{number}" for number in range(size)]
+    for other in range(max(6, size * 2 // 3 - 1), size * 3 // 2 + 2):
+        fewest = -(-2 * (size + other) // 5)  # shared words: 0.4 of both sizes, rounded up
+        for shared in (fewest - 1, fewest):
+            if 0 < shared <= min(size, other):
+                theirs = chance.sample(mine, shared) + [f"v{number}" for number in range(other - shared)]
+                found = drops([pair(" ".join(mine), "a")], [pair(" ".join(theirs), "b")])
+                assert found == [shared == fewest], (size, other, shared)
 
 
 def test_exact_leakage_is_word_for_word() -> None:
@@ -129,7 +167,7 @@ def test_exact_leakage_is_word_for_word() -> None:
 @needs_dailydialog
 def test_without_what_overlaps_the_lookup_on_dailydialog_falls() -> None:
     train, test = dailydialog("train")[1], dailydialog("test")[1]
-    found = overlapping(train, dailydialog("validation")[1] + test)
+    found = drops(train, dailydialog("validation")[1] + test)
     assert sum(found) == 4243
     rest = [each for each, drop in zip(train, found, strict=True) if not drop]
     assert exact_leakage(rest, test).pairs.sum() == 0

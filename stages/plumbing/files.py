@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from stages.plumbing.errors import StageError, system_error
@@ -24,6 +25,14 @@ REPAIR = (
 def state_folder() -> Path:
     """Where a stopped command keeps the state from which it goes on: DIALOG_PROMPTING_STATE, or else .state."""
     return Path(os.environ.get(STATE_VARIABLE) or ".state")
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A new folder under `state_folder` for what is too large for memory; removed at the end."""
+    state_folder().mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="scratch-", dir=state_folder()) as folder:
+        yield Path(folder)
 
 
 def sha256_of(path: Path) -> str:
@@ -104,7 +113,7 @@ def output_folder(target: Path, **facts: Any) -> Iterator[Path]:
     """Yield a temporary folder; if the block ends without an error, add a manifest and rename the folder to `target`.
 
     Until then an earlier `target` stays as it is. After an error the temporary folder is removed. `facts` go into the
-    manifest.
+    manifest, a table among them as it is when the block ends.
 
     Raises:
         OSError: it names `target` if the system gave no file name or named the temporary folder.

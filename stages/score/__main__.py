@@ -6,8 +6,8 @@ from pathlib import Path
 from stages.bleu import signature
 from stages.params.schema import load_params
 from stages.plumbing.command import run_stage
-from stages.plumbing.files import check_folder, write_json
-from stages.records import Dialogue, Pair, Response, read_records, read_references
+from stages.plumbing.files import check_folder, scratch_folder, write_json
+from stages.records import Dialogue, Pair, RecordFile, Response, read_records, read_references
 from stages.score import chrf
 from stages.score.scorer import check_answers, facts, score_all, write_rows
 from stages.score.variety import VOCABULARY
@@ -17,16 +17,20 @@ def main(arguments: argparse.Namespace) -> None:
     """Read, check, score, write."""
     params = load_params()
     notes = {"subset": facts(check_folder(arguments.subset)), "generation": facts(check_folder(arguments.responses))}
-    train, test = (read_records(arguments.subset / f"{split}.jsonl", Pair) for split in ("train", "test"))
+    train = RecordFile(arguments.subset / "train.jsonl", Pair)
+    test = read_records(arguments.subset / "test.jsonl", Pair)
     forgetting = notes["generation"].pop("forgetting", None)
-    turns = read_records(arguments.subset / "turns.jsonl", Dialogue)
+    turns = RecordFile(arguments.subset / "turns.jsonl", Dialogue)
     path = arguments.responses / "responses.jsonl"
     responses = read_records(path, Response)
     check_answers(path, responses, test)
 
     every_turn = (turn for each in turns for turn in each.turns)
+    further = read_references(arguments.subset)
+    with scratch_folder() as scratch:
+        found = score_all(train, test, every_turn, responses, further, params.seed, scratch)
     scores = {
-        **score_all(train, test, every_turn, responses, read_references(arguments.subset), params.seed),
+        **found,
         "protocol": params.protocol,
         "training_pairs": len(train),
         **notes,

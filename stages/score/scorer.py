@@ -22,9 +22,9 @@ A set without pairs has null instead of scores. `--rows` is a folder for `dvc me
 with the six scores, empty, loops and pairs: test.json (all test pairs), unseen.json, human.json and retrieval.json.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
-from itertools import compress
+from itertools import chain, compress
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ from stages.score.leakage import exact_leakage, near_leakage
 from stages.score.retrieval import look_up
 from stages.score.several_references import Counted, Scores, SeveralReferences, several_references
 from stages.score.variants import bleu_variants
-from stages.score.variety import DIGITS, distinct, diversity, expectation_adjusted_distinct, novelty
+from stages.score.variety import DIGITS, distinct, diversity, expectation_adjusted_distinct, known_among, novelty
 
 SIX = (*(f"bleu{order}" for order in range(1, MAX_ORDER + 1)), "novelty", "diversity")
 ROW = (*SIX, "empty", "loops", "pairs")
@@ -63,7 +63,7 @@ class Scorer:
     """Scores rows of responses, all against the same references and training turns."""
 
     test: Sequence[Pair]
-    turns: frozenset[str]
+    turns: Set[str]  # of the training turns at least those that are a response of a row
     seed: int
     parts: dict[str, Flags]  # name of a part of the test set -> its pairs
     several: SeveralReferences | None = None
@@ -147,24 +147,29 @@ def write_rows(folder: Path, scores: Scores) -> None:
 
 
 def score_all(
-    train: Sequence[Pair],
+    train: Iterable[Pair],
     test: Sequence[Pair],
     turns: Iterable[str],
     responses: Sequence[Response],
     references: Sequence[References],
     seed: int,
+    scratch: Path | None = None,
 ) -> Scores:
-    """The scores of the responses, of the references and of the lookup, and how much of the test set leaks."""
+    """The scores of the responses, of the references and of the lookup, and how much of the test set leaks.
+
+    Training pairs are read several times and turns once, and neither has to be in memory. scratch: see `Lookup`.
+    """
     exact, near = exact_leakage(train, test), near_leakage(train, test)
     several = several_references(test, references)
-    scorer = Scorer(test, frozenset(turns), seed, {"unseen": exact.unseen, "unlike": near.unseen}, several)
-    shares = {"exact": exact.shares(), "near": near.shares()}
     own = [pair.response for pair in test]
     rows = {
         "test": [each.response for each in responses],
         "human": own,
-        "retrieval": look_up(train, [pair.query for pair in test]),
+        "retrieval": look_up(train, [pair.query for pair in test], scratch),
     }
+    known = known_among(chain(*rows.values()), turns)
+    scorer = Scorer(test, known, seed, {"unseen": exact.unseen, "unlike": near.unseen}, several)
+    shares = {"exact": exact.shares(), "near": near.shares()}
     return {
         **scorer.row(rows["test"], [each.unended for each in responses]),
         "human": scorer.human(),

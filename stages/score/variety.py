@@ -32,6 +32,16 @@ def known_turns(turns: Iterable[str]) -> Set[str]:
     return {single_line(turn) for turn in turns}
 
 
+def known_among(responses: Iterable[str], turns: Iterable[str]) -> Set[str]:
+    """Those of `known_turns` that are one of the responses; all others are looked at and forgotten.
+
+    >>> known_among(["Yes .", "No ."], ["Yes  .", "Why ?"])
+    {'Yes .'}
+    """
+    asked = set(map(single_line, responses))
+    return {line for turn in turns if (line := single_line(turn)) in asked}
+
+
 def is_novel(response: str, known: Set[str]) -> bool:
     """Whether a response is not, word for word, one of the known turns: what `novelty` counts."""
     return single_line(response) not in known

@@ -11,7 +11,7 @@ from pathlib import Path
 from stages.params.schema import load_params
 from stages.plumbing.command import run_stage
 from stages.plumbing.files import check_folder, output_folder, write_json
-from stages.records import SPLITS, Dialogue, Pair, read_records, read_references, write_records
+from stages.records import SPLITS, Dialogue, Pair, RecordFile, read_references, write_records
 from stages.subset.regime import choose
 
 
@@ -19,8 +19,8 @@ def main(arguments: argparse.Namespace) -> None:
     """Read the pairs, choose, write."""
     params = load_params()
     check_folder(arguments.pairs)
-    pairs = {split: read_records(arguments.pairs / f"{split}.jsonl", Pair) for split in SPLITS}
-    dialogues = read_records(arguments.pairs / "turns.jsonl", Dialogue)
+    pairs = {split: RecordFile(arguments.pairs / f"{split}.jsonl", Pair) for split in SPLITS}
+    dialogues = RecordFile(arguments.pairs / "turns.jsonl", Dialogue)
     chosen, report = choose(pairs, dialogues, read_references(arguments.pairs), params)
     with output_folder(arguments.subset, **report) as folder:
         for name, records in chosen.items():

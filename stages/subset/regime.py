@@ -2,16 +2,20 @@
 
 import hashlib
 import math
-from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
+from itertools import compress, groupby
+from operator import gt
 from typing import Any
+
+import numpy as np
 
 from stages.overlap import overlapping
 from stages.params.schema import Params
 from stages.plumbing.errors import StageError
-from stages.records import SPLITS, Dialogue, Pair, References
+from stages.records import Dialogue, Pair, References
 
-Chosen = dict[str, list[Pair] | list[Dialogue] | list[References]]  # name of a file to write -> its records
+Chosen = dict[str, Iterable[Pair] | Iterable[Dialogue] | Iterable[References]]  # name of a file to write -> its records
 
 
 def rank(seed: int, name: str) -> str:
@@ -24,50 +28,100 @@ def regime_size(whole: int, regime: float) -> int:
     return math.ceil(whole * Fraction(str(regime)) / 100)  # exact arithmetic: as a float, 0.1 is not a tenth
 
 
-def choose_dialogues(pairs: list[Pair], whole: int | None, regime: float, seed: int) -> tuple[set[str], int]:
-    """Ids of the training dialogues of a regime, and the number of dialogues that are its 100 %.
+class Regime:
+    """The training dialogues of a regime, as a limit on their places in the seeded permutation: 32 bytes for each.
 
     The 100 % are the first `whole` (None: all) dialogues with a pair, in the order of the seeded permutation. A regime
     is the first part of those, so it contains all smaller regimes of the same seed.
     """
-    names = sorted({pair.dialogue for pair in pairs}, key=lambda name: rank(seed, name))[:whole]
-    return set(names[: regime_size(len(names), regime)]), len(names)
+
+    def __init__(self, pairs: Iterable[Pair], whole: int | None, regime: float, seed: int) -> None:
+        self.seed = seed
+        names = (name for name, _ in groupby(pairs, key=lambda pair: pair.dialogue))  # one that returns counts once
+        ranks = np.unique(np.fromiter((bytes.fromhex(rank(seed, name)) for name in names), dtype="V32").view("S32"))
+        self.of_corpus = len(ranks)
+        self.of_100_percent = min(len(ranks), whole if whole is not None else len(ranks))
+        self.size = regime_size(self.of_100_percent, regime)
+        self.last = bytes(ranks[self.size - 1]).ljust(32, b"\0") if self.size else b""  # NumPy cuts zeros at the end
+
+    def __contains__(self, name: object) -> bool:
+        return bytes.fromhex(rank(self.seed, str(name))) <= self.last
 
 
-def choose_pairs(pairs: list[Pair], count: int | None, seed: int) -> list[Pair]:
+def choose_pairs(pairs: Sequence[Pair], count: int | None, seed: int) -> list[Pair]:
     """The first `count` (None: all) pairs of the seeded permutation, sorted by dialogue and position."""
     chosen = sorted(pairs, key=lambda pair: rank(seed, f"{pair.dialogue}:{pair.position}"))[:count]
     return sorted(chosen, key=lambda pair: (pair.dialogue, pair.position))
 
 
-def remaining_turns(dialogues: list[Dialogue], kept: list[Pair], dropped: list[Pair]) -> list[Dialogue]:
-    """The dialogues that keep a pair, without the turns that are only in dropped pairs."""
-    trained: dict[str, set[str]] = defaultdict(set)
-    gone: dict[str, set[str]] = defaultdict(set)
-    for pair in kept:
-        trained[pair.dialogue] |= {pair.query, pair.response}
-    for pair in dropped:
-        gone[pair.dialogue] |= {pair.query, pair.response}
-    return [
-        Dialogue(each.dialogue, [turn for turn in each.turns if turn not in gone[name] - trained[name]])
-        for each in dialogues
-        if (name := each.dialogue) in trained
-    ]
+def remaining_turns(
+    dialogues: Iterable[Dialogue], kept: Iterable[Pair], dropped: Iterable[Pair]
+) -> Iterator[Dialogue]:
+    """The dialogues that keep a pair, without the turns that are only in dropped pairs.
 
-
-def without_overlap(candidates: list[Pair], held_out: list[Pair], regime: float) -> tuple[list[Pair], list[Pair]]:
-    """Split the training pairs into those that do not overlap the held-out pairs, and those that do.
+    Both lists of pairs are in the order of the dialogues, so that one dialogue is in memory at a time.
 
     Raises:
-        StageError: all of them overlap.
+        StageError: the pairs are in another order.
     """
-    overlaps = overlapping(candidates, held_out)
-    kept = [pair for pair, overlap in zip(candidates, overlaps, strict=True) if not overlap]
-    dropped = [pair for pair, overlap in zip(candidates, overlaps, strict=True) if overlap]
-    if not kept:
-        found = f"all {len(dropped)} training pairs of regime {regime} overlap validation or test"
-        raise StageError("params.yaml: drop_overlap", found, "raise regime or set drop_overlap to false")
-    return kept, dropped
+    trained, gone = _BySide(kept), _BySide(dropped)
+    for each in dialogues:
+        turns, without = trained.turns_of(each.dialogue), gone.turns_of(each.dialogue)
+        if turns:
+            yield Dialogue(each.dialogue, [turn for turn in each.turns if turn not in without - turns])
+    for side in (trained, gone):
+        if side.name is not None:
+            remedy = "remove its folder and run `dvc repro` again"
+            raise StageError("turns.jsonl", f"no dialogue {side.name} where its pairs have it", remedy)
+
+
+class _BySide:
+    """The turns of pairs, dialogue by dialogue."""
+
+    def __init__(self, pairs: Iterable[Pair]) -> None:
+        self.groups = groupby(pairs, key=lambda pair: pair.dialogue)
+        self._next()
+
+    def _next(self) -> None:
+        self.name, self.pairs = next(self.groups, (None, iter(())))
+
+    def turns_of(self, name: str) -> set[str]:
+        """The turns of the pairs of this dialogue if it is the next one with pairs; otherwise none."""
+        if self.name != name:
+            return set()
+        found = {turn for pair in self.pairs for turn in (pair.query, pair.response)}
+        self._next()
+        return found
+
+
+class Training:
+    """The training pairs of the corpus, and for each of them what becomes of it: two bits of a byte."""
+
+    def __init__(self, pairs: Iterable[Pair], regime: Regime) -> None:
+        self.pairs = pairs
+        groups = groupby(pairs, key=lambda pair: pair.dialogue)
+        self.chosen = bytearray(name in regime for name, own in groups for _ in own)
+        self.overlaps = bytearray(len(self.chosen))
+
+    def drop_overlap(self, held_out: Sequence[Pair], regime: float) -> None:
+        """Leave out the pairs that overlap the held-out pairs.
+
+        Raises:
+            StageError: all of them overlap.
+        """
+        found = overlapping(compress(self.pairs, self.chosen), held_out)
+        self.overlaps = bytearray(chosen and next(found) for chosen in self.chosen)
+        if not any(self.kept()):
+            found_ = f"all {sum(self.chosen)} training pairs of regime {regime} overlap validation or test"
+            raise StageError("params.yaml: drop_overlap", found_, "raise regime or set drop_overlap to false")
+
+    def kept(self) -> Iterator[Pair]:
+        """The pairs of the regime."""
+        return compress(self.pairs, map(gt, self.chosen, self.overlaps))
+
+    def dropped(self) -> Iterator[Pair]:
+        """The pairs that overlap."""
+        return compress(self.pairs, self.overlaps)
 
 
 def references_of(pairs: list[Pair], references: list[References]) -> list[References]:
@@ -77,33 +131,42 @@ def references_of(pairs: list[Pair], references: list[References]) -> list[Refer
 
 
 def choose(
-    pairs: dict[str, list[Pair]], dialogues: list[Dialogue], references: list[References], params: Params
+    pairs: Mapping[str, Sequence[Pair]], dialogues: Iterable[Dialogue], references: list[References], params: Params
 ) -> tuple[Chosen, dict[str, Any]]:
-    """The records of each file to write, and the report."""
+    """The records of each file to write, and the report, which is complete when they have been written.
+
+    Training pairs and dialogues are read several times, and need not be in memory.
+    """
     data, seed = params.chosen_protocol.data, params.seed
-    names, whole = choose_dialogues(pairs["train"], data.train_dialogues, params.regime, seed)
-    train = [pair for pair in pairs["train"] if pair.dialogue in names]
-    dropped: list[Pair] = []
+    regime = Regime(pairs["train"], data.train_dialogues, params.regime, seed)
+    train = Training(pairs["train"], regime)
     if params.drop_overlap:  # with all validation and test pairs, even if the protocol uses only some of them
-        train, dropped = without_overlap(train, pairs["validation"] + pairs["test"], params.regime)
-    turns = remaining_turns(dialogues, train, dropped)
+        train.drop_overlap([*pairs["validation"], *pairs["test"]], params.regime)
+    validation = choose_pairs(pairs["validation"], data.validation_pairs, seed)
     test = choose_pairs(pairs["test"], data.test_pairs, seed)
-    chosen: Chosen = {
-        "train": train,
-        "validation": choose_pairs(pairs["validation"], data.validation_pairs, seed),
-        "test": test,
-        "turns": turns,
+    dropped = sum(train.overlaps)
+    counts = {
+        "pairs": sum(train.chosen) - dropped,
+        "pairs_of_corpus": len(train.chosen),
+        "dialogues": 0,
+        "turns": 0,
+        "dialogues_of_100_percent": regime.of_100_percent,
+        "dialogues_of_corpus": regime.of_corpus,
+        "pairs_dropped_for_overlap": dropped,
+        "dialogues_dropped_for_overlap": regime.size,
     }
+
+    def counted() -> Iterator[Dialogue]:
+        for each in remaining_turns(dialogues, train.kept(), train.dropped()):
+            counts["dialogues"] += 1
+            counts["turns"] += len(each.turns)
+            counts["dialogues_dropped_for_overlap"] -= 1
+            yield each
+
+    chosen: Chosen = {"train": train.kept(), "validation": validation, "test": test, "turns": counted()}
     if further := references_of(test, references):
         chosen["references"] = further
-    report: dict[str, Any] = {"regime": params.regime, "drop_overlap": params.drop_overlap}
-    report |= {split: {"pairs": len(chosen[split]), "pairs_of_corpus": len(pairs[split])} for split in SPLITS}
-    report["train"] |= {
-        "dialogues": len(turns),
-        "turns": sum(len(each.turns) for each in turns),
-        "dialogues_of_100_percent": whole,
-        "dialogues_of_corpus": len({pair.dialogue for pair in pairs["train"]}),
-        "pairs_dropped_for_overlap": len(dropped),
-        "dialogues_dropped_for_overlap": len(names) - len(turns),
-    }
+    report: dict[str, Any] = {"regime": params.regime, "drop_overlap": params.drop_overlap, "train": counts}
+    for split, few in (("validation", validation), ("test", test)):
+        report[split] = {"pairs": len(few), "pairs_of_corpus": len(pairs[split])}
     return chosen, report

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from stages.plumbing.errors import StageError
 from stages.plumbing.files import check_folder, output_folder
 from stages.records import Dialogue, Pair, References, read_records, write_records
-from stages.subset.regime import choose_dialogues, choose_pairs, regime_size, remaining_turns
+from stages.subset.regime import Regime, choose_pairs, regime_size, remaining_turns
 from tests.helpers_data import Done, last_line, run_module, shipped, write_params
 from tests.tiny import tiny_dialogues
 
@@ -36,6 +37,11 @@ def some_pairs(dialogues: int, each: int = 2) -> list[Pair]:
 )
 def test_a_regime_is_a_percentage_rounded_up_exactly(whole: int, regime: float, expected: int) -> None:
     assert regime_size(whole, regime) == expected
+
+
+def choose_dialogues(pairs: list[Pair], whole: int | None, percent: float, seed: int) -> tuple[set[str], int]:
+    regime = Regime(pairs, whole, percent, seed)
+    return {pair.dialogue for pair in pairs if pair.dialogue in regime}, regime.of_100_percent
 
 
 @pytest.mark.parametrize("whole", [None, 37])
@@ -71,7 +77,21 @@ def test_the_turns_of_dropped_pairs_go_unless_a_kept_pair_has_them() -> None:
     dialogues = [Dialogue("a", ["1", "2", "3", "4", "5"]), Dialogue("b", ["1", "2"]), Dialogue("c", ["6", "7"])]
     kept = [Pair("a", 1, "2", "3"), Pair("c", 0, "6", "7")]
     dropped = [Pair("a", 0, "1", "2"), Pair("b", 0, "1", "2")]
-    assert remaining_turns(dialogues, kept, dropped) == [Dialogue("a", ["2", "3", "4", "5"]), Dialogue("c", ["6", "7"])]
+    expected = [Dialogue("a", ["2", "3", "4", "5"]), Dialogue("c", ["6", "7"])]
+    assert list(remaining_turns(dialogues, kept, dropped)) == expected
+
+
+def test_pairs_in_another_order_than_their_dialogues_are_refused() -> None:
+    pairs = [Pair("b", 0, "1", "2"), Pair("a", 0, "1", "2")]
+    with pytest.raises(StageError, match=r"turns\.jsonl: no dialogue a where its pairs have it"):
+        list(remaining_turns([Dialogue("a", ["1", "2"]), Dialogue("b", ["1", "2"])], pairs, []))
+
+
+def test_a_regime_s_last_dialogue_is_in_it_whatever_bytes_its_hash_ends_with() -> None:
+    """NumPy drops zero bytes from the end of a text, and one hash in 256 ends with one."""
+    for seed in range(600):
+        regime = Regime(some_pairs(3), None, 100.0, seed)
+        assert all(name in regime for name in ("d000", "d001", "d002"))
 
 
 # --- the stage -----------------------------------------------------------------------------------------------------
