@@ -9,34 +9,33 @@ from pathlib import Path
 from typing import Any
 
 from stages.pair_extract.corpora import read_corpus
-from stages.pair_extract.pairs import extract
+from stages.pair_extract.pairs import each_pair, new_counts
 from stages.pair_extract.references import match_references, summary
 from stages.params.schema import load_params
 from stages.plumbing.command import run_stage
 from stages.plumbing.errors import StageError
-from stages.plumbing.files import check_folder, output_folder, write_json
-from stages.records import REFERENCES, SPLITS, Dialogue, Pair, References, write_records
+from stages.plumbing.files import check_folder, output_folder, scratch_folder, write_json
+from stages.records import REFERENCES, SPLITS, Dialogue, Pair, References, read_records, write_records
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Read the corpus, write its pairs and their report."""
     params = load_params()
     check_folder(arguments.dialogues)
-    corpus, read = read_corpus(f"datasets.{params.dataset}", params.chosen_dataset, arguments.dialogues)
-    report: dict[str, Any] = {**params.pairs.model_dump(), "files": {name: dict(read[name]) for name in read}}
-    pairs: dict[str, list[Pair]] = {}
     further: list[References] = []
-    for split in SPLITS:
-        pairs[split], report[split] = extract(corpus[split], params.pairs)
-        if not pairs[split]:
-            found = f"no pair among {len(corpus[split])} usable dialogues"
-            raise StageError(f"{arguments.dialogues}: {split}", found, "a pair needs two neighbouring turns")
-    if params.chosen_dataset.references is not None:
-        path = arguments.dialogues / params.chosen_dataset.references_name
-        further, report["references"] = match_references(path, corpus["test"], pairs["test"])
-    with output_folder(arguments.pairs) as folder:
+    with scratch_folder() as scratch, output_folder(arguments.pairs) as folder:
+        key, dataset = f"datasets.{params.dataset}", params.chosen_dataset
+        corpus, read = read_corpus(key, dataset, arguments.dialogues, scratch)
+        report: dict[str, Any] = {**params.pairs.model_dump(), "files": {name: dict(read[name]) for name in read}}
         for split in SPLITS:
-            write_records(folder / f"{split}.jsonl", pairs[split])
+            report[split] = new_counts()
+            pairs = each_pair(corpus[split], params.pairs, report[split])
+            if not write_records(folder / f"{split}.jsonl", pairs):
+                found = f"no pair among {len(corpus[split])} usable dialogues"
+                raise StageError(f"{arguments.dialogues}: {split}", found, "a pair needs two neighbouring turns")
+        if dataset.references is not None:
+            path, test = arguments.dialogues / dataset.references_name, read_records(folder / "test.jsonl", Pair)
+            further, report["references"] = match_references(path, corpus["test"], test)
         turns = (Dialogue(each.dialogue, [turn for turn in each.turns if turn]) for each in corpus["train"])
         write_records(folder / "turns.jsonl", turns)
         if further:

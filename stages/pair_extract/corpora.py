@@ -4,20 +4,21 @@ A turn without text stays in its dialogue as an empty string. So positions are t
 neighbours only if they were neighbours there.
 """
 
-import hashlib
 import json
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from itertools import groupby
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from stages.pair_extract.chats import CHAT_KEYS, SHAPE, one_turn, turns_of_chat
-from stages.params.sources import Dataset, Split
+from stages.pair_extract.dialogues import Stored, split_dialogues
+from stages.params.sources import Dataset
 from stages.plumbing.errors import StageError
 from stages.records import Dialogue, single_line
 
 END_OF_TURN = "__eou__"
+PARQUET_ROWS = 1024  # in memory at a time
 TURN_KEYS = ("turns", "dialog", "utterances")
 KEYS = (
     *TURN_KEYS,
@@ -37,16 +38,21 @@ COUNTED = (
     "system_turns",  # in chats; left out
 )
 
+REMOVED = re.compile("[\0\ud800-\udfff]")
+
 Counts = Counter[str]
 
 
-def read_corpus(key: str, dataset: Dataset, folder: Path) -> tuple[dict[str, list[Dialogue]], dict[str, Counts]]:
+def read_corpus(
+    key: str, dataset: Dataset, folder: Path, scratch: Path | None = None
+) -> tuple[Mapping[str, Sequence[Dialogue]], dict[str, Counts]]:
     """Read the files of a corpus.
 
     Args:
         key: the corpus's key in params.yaml, for errors.
         dataset: its entry.
         folder: the output of the download stage.
+        scratch: a folder for temporary files; None: the system's.
 
     Returns:
         The usable dialogues (at least two turns with text) of train, validation and test, sorted by id, and the counts
@@ -55,67 +61,37 @@ def read_corpus(key: str, dataset: Dataset, folder: Path) -> tuple[dict[str, lis
     Raises:
         StageError: a file is empty, not UTF-8, or not in the format; the message names the line.
     """
-    dialogues: dict[str, list[Dialogue]] = {}
+    dialogues: dict[str, Stored] = {}
     counts: dict[str, Counts] = {}
     for split in sorted(dataset.files):
         counts[split] = Counter(dict.fromkeys(COUNTED, 0))
         path = folder / dataset.file_name(split)
         joined = dataset.messages != "one"
-        dialogues[split] = _dialogues(READERS[dataset.format](path, counts[split], joined), counts[split])
+        raw = READERS[dataset.format](path, counts[split], joined)
+        dialogues[split] = Stored(_usable(raw, counts[split]), scratch)
+        counts[split]["duplicate_dialogues"] = dialogues[split].duplicates
     if dataset.split is not None:
         return split_dialogues(f"{key}.split", dialogues["all"], dataset.split), counts
     return dialogues, counts
 
 
-def content_id(turns: list[str]) -> str:
-    """First 16 hex digits of the sha256 of the turns."""
-    return hashlib.sha256(json.dumps(turns, ensure_ascii=False).encode()).hexdigest()[:16]
-
-
-def split_dialogues(subject: str, dialogues: list[Dialogue], split: Split) -> dict[str, list[Dialogue]]:
-    """Set aside the dialogues with the lowest sha256 of `seed:id` for test and validation; train on the others.
-
-    Equal dialogues (`id`, `id-2`, ...) stay together, so a set may get a few more than `split` asks for.
-
-    Raises:
-        StageError: no dialogue is left for training.
-    """
-
-    def rank(dialogue: Dialogue) -> tuple[str, str]:
-        base = dialogue.dialogue.partition("-")[0]
-        return hashlib.sha256(f"{split.seed}:{base}".encode()).hexdigest(), base
-
-    parts: dict[str, list[Dialogue]] = {"train": [], "validation": [], "test": []}
-    for _, equal in groupby(sorted(dialogues, key=rank), key=rank):
-        wanting = [name for name in ("test", "validation") if len(parts[name]) < getattr(split, name)]
-        parts[(wanting or ["train"])[0]].extend(equal)
-    if not parts["train"]:
-        found = f"{split.validation} + {split.test} of {len(dialogues)} usable dialogues are set aside"
-        raise StageError(subject, found, "set fewer aside: none is left for training")
-    return {name: sorted(part, key=lambda dialogue: dialogue.dialogue) for name, part in parts.items()}
-
-
-def _dialogues(raw: Iterable[list[str]], counts: Counts) -> list[Dialogue]:
-    """Clean, count and name the dialogues; drop those with fewer than two turns with text."""
-    found: list[Dialogue] = []
-    seen: Counts = Counter()
+def _usable(raw: Iterable[list[str]], counts: Counts) -> Iterator[list[str]]:
+    """Clean and count the dialogues; drop those with fewer than two turns with text."""
     for texts in raw:
         turns = [clean(text, counts) for text in texts]
         with_text = sum(1 for turn in turns if turn)
-        counts.update(dialogues=1, turns=len(turns), empty_turns=len(turns) - with_text)
+        counts["dialogues"] += 1
+        counts["turns"] += len(turns)
+        counts["empty_turns"] += len(turns) - with_text
         if with_text < 2:
             counts["unusable_dialogues"] += 1
-            continue
-        base = content_id(turns)
-        seen[base] += 1
-        counts["duplicate_dialogues"] += seen[base] > 1
-        found.append(Dialogue(base if seen[base] == 1 else f"{base}-{seen[base]}", turns))
-    return sorted(found, key=lambda dialogue: dialogue.dialogue)
+        else:
+            yield turns
 
 
 def clean(text: str, counts: Counts) -> str:
     """The text on one line, without NUL and halves of surrogate pairs."""
-    kept = "".join(character for character in text if character != "\0" and not "\ud800" <= character <= "\udfff")
+    kept = REMOVED.sub("", text)
     counts["removed_characters"] += len(text) - len(kept)
     return single_line(kept)
 
@@ -228,17 +204,27 @@ def _read_parquet(path: Path, counts: Counts, joined: bool) -> Iterator[list[str
     import pyarrow
     import pyarrow.parquet
 
-    try:
-        table = pyarrow.parquet.read_table(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise StageError(path, f"not a Parquet file ({error})", "download it again") from None
-    column = next((name for name in KEYS if name in table.column_names), None)
-    if column is None:
-        found = f"columns {', '.join(table.column_names)}"
-        raise StageError(path, found, f"one column must be called {', '.join(KEYS[:-1])} or {KEYS[-1]}")
-    if not table.num_rows:
-        raise StageError(path, "no rows", "use a corpus that has dialogues")
-    for number, value in enumerate(table.column(column).to_pylist(), start=1):
+    def rows() -> Iterator[tuple[str, Any]]:
+        """Each value of the column, with its name; a part of the file is in memory at a time."""
+        with pyarrow.parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            column = next((name for name in KEYS if name in names), None)
+            if column is None:
+                found = f"columns {', '.join(names)}"
+                raise StageError(path, found, f"one column must be called {', '.join(KEYS[:-1])} or {KEYS[-1]}")
+            if not file.metadata.num_rows:
+                raise StageError(path, "no rows", "use a corpus that has dialogues")
+            for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=[column]):
+                yield from ((column, value) for value in batch.column(0).to_pylist())
+
+    values = enumerate(rows(), start=1)
+    while True:
+        try:
+            number, (column, value) = next(values)
+        except StopIteration:
+            return
+        except (pyarrow.ArrowException, OSError) as error:
+            raise StageError(path, f"not a Parquet file ({error})", "download it again") from None
         place = f"{path}: row {number}" + ("" if column in CHAT_KEYS else f" of {column}")
         yield _turns(place, column, value, joined, counts, "fix that row")
 

@@ -1,9 +1,11 @@
 """Pairs of a query and its response: "every two steps in a conversation" (Sec. 4)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from stages.params.schema import Pairs
 from stages.records import Dialogue, Pair, single_line
+
+Counts = dict[str, int]
 
 
 def pairs_of(dialogue: Dialogue, settings: Pairs) -> tuple[list[Pair], int]:
@@ -27,16 +29,25 @@ def _joined(turns: Sequence[str], joined_by: str) -> str:
     return single_line(joined_by.join(turn for turn in turns if turn))
 
 
-def extract(dialogues: Iterable[Dialogue], settings: Pairs) -> tuple[list[Pair], dict[str, int]]:
-    """The pairs of one split, and counts for the report."""
-    pairs: list[Pair] = []
-    counts = {"dialogues": 0, "turns": 0, "pairs": 0, "dialogues_without_pair": 0, "pairs_skipped_for_empty_turn": 0}
+def new_counts() -> Counts:
+    """Zeros for `each_pair`."""
+    names = ("dialogues", "turns", "pairs", "dialogues_without_pair", "pairs_skipped_for_empty_turn")
+    return dict.fromkeys(names, 0)
+
+
+def each_pair(dialogues: Iterable[Dialogue], settings: Pairs, counts: Counts) -> Iterator[Pair]:
+    """The pairs of one split, one after another; what is counted for the report is added to `counts`."""
     for dialogue in dialogues:
         found, skipped = pairs_of(dialogue, settings)
-        pairs += found
         counts["dialogues"] += 1
         counts["turns"] += sum(1 for turn in dialogue.turns if turn)
         counts["pairs"] += len(found)
         counts["dialogues_without_pair"] += not found
         counts["pairs_skipped_for_empty_turn"] += skipped
-    return pairs, counts
+        yield from found
+
+
+def extract(dialogues: Iterable[Dialogue], settings: Pairs) -> tuple[list[Pair], Counts]:
+    """All pairs of one split, in memory, and the counts."""
+    counts = new_counts()
+    return list(each_pair(dialogues, settings, counts)), counts

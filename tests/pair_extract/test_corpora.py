@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from stages.pair_extract.corpora import COUNTED, content_id, read_corpus, split_dialogues
+from stages.pair_extract.corpora import COUNTED, read_corpus
+from stages.pair_extract.dialogues import content_id
+from stages.pair_extract.dialogues import split_dialogues as parts_of
 from stages.params.sources import Dataset, Split
 from stages.plumbing.errors import StageError
 from stages.records import Dialogue
@@ -48,7 +50,11 @@ def read(format_: str, content: bytes, folder: Path, messages: str = "joined") -
     for split in ("train", "validation", "test"):
         (folder / dataset.file_name(split)).write_bytes(content if split == "train" else encode(format_, DIALOGUES))
     dialogues, counts = read_corpus("datasets.x", dataset, folder)
-    return dialogues["train"], counts["train"]
+    return list(dialogues["train"]), counts["train"]
+
+
+def split_dialogues(key: str, dialogues: Sequence[Dialogue], split: Split) -> dict[str, list[Dialogue]]:
+    return {name: list(part) for name, part in parts_of(key, dialogues, split).items()}
 
 
 def turns_of(dialogues: Sequence[Dialogue]) -> list[list[str]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from stages.pair_extract.corpora import content_id
+from stages.pair_extract.dialogues import content_id
 from stages.pair_extract.pairs import extract
 from stages.pair_extract.references import NAMED, letters, match_references, summary
 from stages.params.schema import Pairs
