@@ -6,13 +6,14 @@ is for what is small in any case: the test set, its responses, its references.
 
 import json
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, TypeVar
 
 from stages.plumbing.errors import StageError
+from stages.plumbing.sequences import LazySequence
 
 SPLITS = ("train", "validation", "test")
 REFERENCES = "references.jsonl"  # further references of the test pairs, where the corpus has any
@@ -85,7 +86,7 @@ def _parse(kind: type[Record], value: Any) -> Record:
     return record
 
 
-class RecordFile(Sequence[Record], Generic[Record]):
+class RecordFile(LazySequence[Record]):
     """The records of a file that `write_records` wrote, as a sequence of which no more than one is in memory.
 
     It keeps 8 bytes for each line, once somebody asks for the length or for a record by its number.
@@ -95,7 +96,8 @@ class RecordFile(Sequence[Record], Generic[Record]):
     """
 
     def __init__(self, path: Path, kind: type[Record]) -> None:
-        self.path, self.kind = path, kind
+        self.path = path
+        self.kind: type[Record] = kind
 
     def __iter__(self) -> Iterator[Record]:
         with self.path.open("rb") as file:
@@ -121,14 +123,7 @@ class RecordFile(Sequence[Record], Generic[Record]):
     def __len__(self) -> int:
         return len(self._starts)
 
-    @overload
-    def __getitem__(self, number: int) -> Record: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[Record]: ...
-    def __getitem__(self, number: int | slice) -> Record | list[Record]:
-        if isinstance(number, slice):
-            return [self[each] for each in range(len(self))[number]]
-        number = range(len(self))[number]
+    def _item(self, number: int) -> Record:
         with self.path.open("rb") as file:
             file.seek(self._starts[number])
             return self._read(number + 1, file.readline())

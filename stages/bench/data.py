@@ -73,7 +73,7 @@ class Bench:
     base: BaseModel
     decoding_base: BaseModel
     end: int
-    train: list[EncodedPair]
+    train: Sequence[EncodedPair]
     queries: list[list[int]]
     repeats: int
     steps: int
@@ -112,7 +112,7 @@ def new_trials(method: Method, count: int) -> list[Trial]:
 
 def tokens_of(batch: Sequence[EncodedPair], method: type[Method] | Method = DynamicMethod) -> int:
     """The number of tokens in prompts, queries and responses together."""
-    return sum(method.row_tokens(batch))
+    return int(method.row_tokens(batch).sum())
 
 
 def sample_of_epoch(

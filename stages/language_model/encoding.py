@@ -1,13 +1,22 @@
 """Texts to tokens and back."""
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from stages.language_model.row_format import RowFormat, text_tokens
 from stages.params.schema import Lengths
+from stages.plumbing.sequences import LazySequence
 from stages.records import Pair, single_line
+
+PAIRS_AT_A_TIME = 4096  # as lists of Python's numbers, which take ten times the memory
+
+Counts = np.ndarray[tuple[int], np.dtype[Any]]
 
 
 @dataclass(frozen=True)
@@ -16,6 +25,50 @@ class EncodedPair:
 
     query: list[int]
     response: list[int]
+
+
+class TokenLists:
+    """N lists of tokens in one array, four bytes a token."""
+
+    def __init__(self) -> None:
+        self.tokens, self.starts = array("i"), array("q", [0])
+
+    def append(self, tokens: Sequence[int]) -> None:
+        """Add a list."""
+        self.tokens.extend(tokens)
+        self.starts.append(len(self.tokens))
+
+    def __getitem__(self, number: int) -> list[int]:
+        return self.tokens[self.starts[number] : self.starts[number + 1]].tolist()
+
+    def lengths(self) -> Counts:
+        """Tokens of each list, [N]."""
+        return np.diff(np.array(self.starts))
+
+
+class EncodedPairs(LazySequence[EncodedPair]):
+    """N encoded pairs as arrays: 4 bytes for each token and 16 for each pair."""
+
+    def __init__(self) -> None:
+        self.queries, self.responses = TokenLists(), TokenLists()
+
+    def append(self, query: Sequence[int], response: Sequence[int]) -> None:
+        """Add a pair."""
+        self.queries.append(query)
+        self.responses.append(response)
+
+    def __len__(self) -> int:
+        return len(self.queries.starts) - 1
+
+    def _item(self, number: int) -> EncodedPair:
+        return EncodedPair(self.queries[number], self.responses[number])
+
+
+def side_lengths(pairs: Sequence[EncodedPair]) -> tuple[Counts, Counts]:
+    """Tokens of each query and of each response, [N] each."""
+    if isinstance(pairs, EncodedPairs):
+        return pairs.queries.lengths(), pairs.responses.lengths()
+    return np.array([len(pair.query) for pair in pairs]), np.array([len(pair.response) for pair in pairs])
 
 
 @dataclass(frozen=True)
@@ -40,17 +93,23 @@ def encode_queries(
 
 
 def encode_pairs(
-    pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, row_format: RowFormat, lengths: Lengths
-) -> tuple[list[EncodedPair], Cuts]:
+    pairs: Iterable[Pair], tokenizer: PreTrainedTokenizerBase, row_format: RowFormat, lengths: Lengths
+) -> tuple[EncodedPairs, Cuts]:
     """Tokenise pairs: a long query loses its beginning, a long response its end and the token that ends it."""
-    queries, cut_queries = encode_queries([pair.query for pair in pairs], tokenizer, row_format, lengths)
-    responses = text_tokens(tokenizer, [row_format.response_space + pair.response for pair in pairs])
-    encoded = [
-        EncodedPair(query, row_format.response(answer, lengths.response_tokens))
-        for query, answer in zip(queries, responses, strict=True)
-    ]
-    cut_responses = sum(len(response) + 1 > lengths.response_tokens for response in responses)
+    encoded, cut_queries, cut_responses = EncodedPairs(), 0, 0
+    for some in _parts(pairs):
+        queries, cut = encode_queries([pair.query for pair in some], tokenizer, row_format, lengths)
+        responses = text_tokens(tokenizer, [row_format.response_space + pair.response for pair in some])
+        for query, answer in zip(queries, responses, strict=True):
+            encoded.append(query, row_format.response(answer, lengths.response_tokens))
+        cut_queries += cut
+        cut_responses += sum(len(response) + 1 > lengths.response_tokens for response in responses)
     return encoded, Cuts(cut_queries, cut_responses)
+
+
+def _parts(pairs: Iterable[Pair]) -> Iterator[list[Pair]]:
+    rest = iter(pairs)
+    return iter(lambda: list(islice(rest, PAIRS_AT_A_TIME)), [])
 
 
 def to_text(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:

@@ -8,13 +8,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from stages.language_model.base_model import BaseModel, Weights
-from stages.language_model.encoding import EncodedPair
+from stages.language_model.encoding import Counts, EncodedPair, side_lengths
 from stages.methods.row_layout import RowLayout
 
+ROWS = 1 << 16  # rows that are laid out at a time, to know their lengths
 EMBEDDINGS = "embeddings"  # E [V, H], the word embeddings; the output layer too where the model ties them
 
 
@@ -62,9 +64,12 @@ class Method(ABC):
         return [queries.shape[1], *both] if cls.has_prompt else both
 
     @classmethod
-    def row_tokens(cls, pairs: Sequence[EncodedPair]) -> list[int]:
+    def row_tokens(cls, pairs: Sequence[EncodedPair]) -> Counts:
         """Tokens of the row of each of B pairs, [B]."""
-        return cls.layout([len(pair.query) for pair in pairs], [len(pair.response) for pair in pairs]).tokens()
+        queries, responses = side_lengths(pairs)
+        parts = (slice(start, start + ROWS) for start in range(0, len(pairs), ROWS))
+        layouts = (cls.layout(queries[part].tolist(), responses[part].tolist()) for part in parts)
+        return np.concatenate([np.zeros(0, dtype=np.int64), *(np.array(each.tokens()) for each in layouts)])
 
     def before_response(self, weights: Weights, queries: Tensor, train: bool = False) -> list[Tensor]:
         """Embedded queries [B, S, H] -> what a row has in front of its response: [prompt, query] or [query]."""

@@ -9,12 +9,13 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Any, overload
+from typing import IO, Any
 
 import numpy as np
 
 from stages.params.sources import Split
 from stages.plumbing.errors import StageError
+from stages.plumbing.sequences import LazySequence
 from stages.records import Dialogue
 
 Numbers = np.ndarray[tuple[int], np.dtype[Any]]
@@ -25,7 +26,7 @@ def content_id(turns: list[str]) -> str:
     return hashlib.sha256(json.dumps(turns, ensure_ascii=False).encode()).hexdigest()[:16]
 
 
-class Stored(Sequence[Dialogue]):
+class Stored(LazySequence[Dialogue]):
     """Dialogues on disk, named by their content; equal ones are `id`, `id-2`, `id-3`, ... in the order they came.
 
     folder: for the temporary file, which has no name and is gone when nobody uses it any more; None: the system's.
@@ -57,20 +58,14 @@ class Stored(Sequence[Dialogue]):
     def __len__(self) -> int:
         return len(self.starts)
 
-    @overload
-    def __getitem__(self, place: int) -> Dialogue: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[Dialogue]: ...
-    def __getitem__(self, place: int | slice) -> Dialogue | list[Dialogue]:
-        if isinstance(place, slice):
-            return [self[each] for each in range(len(self))[place]]
-        self.file.seek(self.starts[place])
-        number = self.numbers[place]
-        name = f"{self.contents[place]:016x}" + (f"-{number}" if number > 1 else "")
+    def _item(self, number: int) -> Dialogue:
+        self.file.seek(self.starts[number])
+        copy = self.numbers[number]
+        name = f"{self.contents[number]:016x}" + (f"-{copy}" if copy > 1 else "")
         return Dialogue(name, json.loads(self.file.readline()))
 
 
-class Part(Sequence[Dialogue]):
+class Part(LazySequence[Dialogue]):
     """Some of the dialogues of a list, in the order of their names."""
 
     def __init__(self, whole: Sequence[Dialogue], places: Numbers) -> None:
@@ -79,14 +74,8 @@ class Part(Sequence[Dialogue]):
     def __len__(self) -> int:
         return len(self.places)
 
-    @overload
-    def __getitem__(self, place: int) -> Dialogue: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[Dialogue]: ...
-    def __getitem__(self, place: int | slice) -> Dialogue | list[Dialogue]:
-        if isinstance(place, slice):
-            return [self[each] for each in range(len(self))[place]]
-        return self.whole[self.places[place]]
+    def _item(self, number: int) -> Dialogue:
+        return self.whole[int(self.places[number])]
 
 
 def split_dialogues(subject: str, dialogues: Sequence[Dialogue], split: Split) -> dict[str, Sequence[Dialogue]]:

@@ -1,9 +1,9 @@
 """The most similar of many vectors for each of N queries, found block by block without all products.
 
 All vectors have length 1, so what some terms of a query add to a similarity is at most the length of the query's part
-in these terms. Once a query has met a vector of similarity s, one that shares only terms of a part shorter than s cannot
-be better. These terms, the frequent ones of low weight, are left out of the product; what could be better after it is
-computed in full, in the order of scipy's own product, so that it has the same bits.
+in these terms. Once a query has met a vector of similarity s, one that shares only terms of a part shorter than s
+cannot be better. These terms, the frequent ones of low weight, are left out of the product; what could be better after
+it is computed in full, in the order of scipy's own product, so that it has the same bits.
 """
 
 from dataclasses import dataclass, field

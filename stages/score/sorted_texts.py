@@ -8,14 +8,16 @@ from contextlib import ExitStack
 from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, overload
+from typing import IO
+
+from stages.plumbing.sequences import LazySequence
 
 PART = 200_000  # pairs that are sorted in memory
 
 Texts = tuple[str, str]
 
 
-class TextsOnDisk(Sequence[Texts]):
+class TextsOnDisk(LazySequence[Texts]):
     """Pairs of texts in a temporary file without a name, which is gone when nobody uses it any more."""
 
     def __init__(self, pairs: Iterable[Texts], folder: Path | None) -> None:
@@ -33,13 +35,7 @@ class TextsOnDisk(Sequence[Texts]):
         self.file.seek(0)
         return map(_read, self.file)
 
-    @overload
-    def __getitem__(self, number: int) -> Texts: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[Texts]: ...
-    def __getitem__(self, number: int | slice) -> Texts | list[Texts]:
-        if isinstance(number, slice):
-            return [self[each] for each in range(len(self))[number]]
+    def _item(self, number: int) -> Texts:
         self.file.seek(self.starts[number])
         return _read(self.file.readline())
 

@@ -54,9 +54,7 @@ def choose_pairs(pairs: Sequence[Pair], count: int | None, seed: int) -> list[Pa
     return sorted(chosen, key=lambda pair: (pair.dialogue, pair.position))
 
 
-def remaining_turns(
-    dialogues: Iterable[Dialogue], kept: Iterable[Pair], dropped: Iterable[Pair]
-) -> Iterator[Dialogue]:
+def remaining_turns(dialogues: Iterable[Dialogue], kept: Iterable[Pair], dropped: Iterable[Pair]) -> Iterator[Dialogue]:
     """The dialogues that keep a pair, without the turns that are only in dropped pairs.
 
     Both lists of pairs are in the order of the dialogues, so that one dialogue is in memory at a time.
@@ -80,6 +78,8 @@ class _BySide:
 
     def __init__(self, pairs: Iterable[Pair]) -> None:
         self.groups = groupby(pairs, key=lambda pair: pair.dialogue)
+        self.name: str | None
+        self.pairs: Iterable[Pair]
         self._next()
 
     def _next(self) -> None:

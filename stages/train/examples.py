@@ -1,5 +1,6 @@
 """The training and validation pairs of the regime, as tokens."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from stages.language_model.encoding import EncodedPair, encode_pairs
 from stages.language_model.row_format import RowFormat
 from stages.params.schema import Lengths
 from stages.plumbing.files import files_hash
-from stages.records import Pair, read_records
+from stages.records import Pair, RecordFile, read_records
 
 PAIRS = ("train.jsonl", "validation.jsonl")  # all that is read of the subset; the deps in dvc.yaml too
 
@@ -19,8 +20,8 @@ PAIRS = ("train.jsonl", "validation.jsonl")  # all that is read of the subset; t
 class Examples:
     """What a sweep trains on and validates with."""
 
-    train: list[EncodedPair]
-    validation: list[EncodedPair]
+    train: Sequence[EncodedPair]
+    validation: Sequence[EncodedPair]
     references: list[str]  # the validation responses as people wrote them
 
 
@@ -33,12 +34,12 @@ def load_examples(
     subset: Path, tokenizer: PreTrainedTokenizerBase, row_format: RowFormat, lengths: Lengths
 ) -> tuple[Examples, dict[str, int]]:
     """Training and validation pairs of the regime, as tokens; and how many texts of each had to be cut."""
-    train, validation = (read_records(subset / name, Pair) for name in PAIRS)
-    trained, cuts = encode_pairs(train, tokenizer, row_format, lengths)
+    path, validation = subset / PAIRS[0], read_records(subset / PAIRS[1], Pair)
+    trained, cuts = encode_pairs(RecordFile(path, Pair), tokenizer, row_format, lengths)
     validated, others = encode_pairs(validation, tokenizer, row_format, lengths)
     print(
-        f"{len(train)} training pairs, {len(validation)} validation pairs; cut to the protocol's lengths in training: "
-        f"{cuts.queries} queries, {cuts.responses} responses"
+        f"{len(trained)} training pairs, {len(validation)} validation pairs; cut to the protocol's lengths in "
+        f"training: {cuts.queries} queries, {cuts.responses} responses"
     )
     examples = Examples(trained, validated, [pair.response for pair in validation])
     counted = {"train": asdict(cuts), "validation": asdict(others)}

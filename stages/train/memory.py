@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from stages.language_model.base_model import Weights
 from stages.language_model.device import arithmetic, choose_device, free_memory
+from stages.language_model.encoding import side_lengths
 from stages.language_model.loading import load_config
 from stages.methods.method import Method
 from stages.params.schema import Params
@@ -83,7 +84,7 @@ def check_room(sweep: Sweep, initial: Weights, numbered: Sequence[Numbered]) -> 
         StageError: not even one trial does; the message says how many GB it needs.
     """
     method, pairs = sweep.method, sweep.examples.train
-    longest, responses = max(method.row_tokens(pairs)), max(len(pair.response) for pair in pairs)
+    longest, responses = int(method.row_tokens(pairs).max()), int(side_lengths(pairs)[1].max())
     rows = min(sweep.training.batch_size, len(pairs))
     one_pass = bytes_of_pass(method, initial, rows, longest, responses)
     one_trial, free = bytes_of_trial(initial), int(USABLE * free_memory(method.base.device))

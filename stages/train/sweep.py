@@ -15,7 +15,7 @@ from stages.methods.method import Method
 from stages.params.schema import Training
 from stages.plumbing.progress import Progress
 from stages.plumbing.signals import StopRequest, Terminated
-from stages.train.batches import collate, epoch_batches
+from stages.train.batches import EpochBatches, collate, epoch_batches
 from stages.train.checkpoint import BEGINNING, Position, TrainingState
 from stages.train.cuda_graphs import CudaGraphs
 from stages.train.examples import Examples
@@ -44,11 +44,14 @@ class Sweep:
     row_limit: RowLimit
     seed: int
 
-    def batches(self, epoch: int) -> list[list[EncodedPair]]:
+    def batches(self, epoch: int) -> EpochBatches:
         """The batches of an epoch; the length of its row in this method decides which pairs a pair goes with."""
-        pairs = self.examples.train
-        batches = epoch_batches(self.method.row_tokens(pairs), self.training.batch_size, self.seed, epoch)
-        return [[pairs[number] for number in batch] for batch in batches]
+        sizes = self.method.row_tokens(self.examples.train)
+        return epoch_batches(sizes, self.training.batch_size, self.seed, epoch)
+
+    def pairs(self, batch: Sequence[int]) -> list[EncodedPair]:
+        """The pairs of a batch."""
+        return [self.examples.train[number] for number in batch]
 
     def validate(
         self, trials: Sequence[Trial], per_pass: TrialsPerPass, stop: StopRequest, title: str
@@ -147,13 +150,14 @@ class _Epoch:
     def _train(self) -> None:
         sweep, epoch = self.sweep, self.position.epoch
         batches = sweep.batches(epoch)
-        done = sum(len(batch) for batch in batches[: self.position.step])
+        done = sum(len(batches[step]) for step in range(self.position.step))
         with Progress(len(sweep.examples.train), self.title(), "pairs", done) as progress:
             for step in range(self.position.step, len(batches)):
                 running = self.running()
                 if not running:
                     return
-                batch = collate(batches[step]).to(sweep.method.base.device)
+                pairs = sweep.pairs(batches[step])
+                batch = collate(pairs).to(sweep.method.base.device)
                 dropout_seed = int(np.random.SeedSequence([sweep.seed, epoch, step]).generate_state(1)[0])
                 last_step = sweep.training.max_epochs * len(batches)
                 with self.state.cost.timed("seconds"):
@@ -162,8 +166,8 @@ class _Epoch:
                         self.graphs,
                     )  # fmt: skip
                 self.position = Position(epoch, step + 1)
-                self.state.cost.pairs += len(running) * len(batches[step])
-                progress.advance(len(batches[step]), self._losses())
+                self.state.cost.pairs += len(running) * len(pairs)
+                progress.advance(len(pairs), self._losses())
                 self.stop.check()
                 if time.monotonic() - self.saved_at > SECONDS_BETWEEN_CHECKPOINTS:
                     self.state.save(self.position, self.trials)

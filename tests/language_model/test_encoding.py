@@ -2,15 +2,17 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from stages.language_model.encoding import encode_pairs, to_text
+from stages.language_model import encoding
+from stages.language_model.encoding import EncodedPairs, encode_pairs, side_lengths, to_text
 from stages.language_model.loading import load_tokenizer
 from stages.methods.row_layout import join
 from stages.params.schema import Lengths
 from stages.records import Pair
-from stages.train.batches import collate, epoch_batches
+from stages.train.batches import BATCHES_PER_POOL, collate, epoch_batches
 from tests.models import LONG, end_of_text_format, model_folder
 
 
@@ -48,12 +50,53 @@ def test_a_line_break_never_leaves_decoding(folder: Path) -> None:
 
 def test_an_epoch_s_batches_hold_every_pair_once_and_follow_from_seed_and_epoch() -> None:
     sizes = [(7 * i) % 31 for i in range(501)]
-    first = epoch_batches(sizes, 8, seed=3, epoch=1)
+    first = list(epoch_batches(sizes, 8, seed=3, epoch=1))
     assert sorted(pair for batch in first for pair in batch) == list(range(501))
-    assert first == epoch_batches(sizes, 8, seed=3, epoch=1)
-    assert first != epoch_batches(sizes, 8, seed=3, epoch=2)
-    assert first != epoch_batches(sizes, 8, seed=4, epoch=1)
+    assert first == list(epoch_batches(sizes, 8, seed=3, epoch=1))
+    assert first != list(epoch_batches(sizes, 8, seed=3, epoch=2))
+    assert first != list(epoch_batches(sizes, 8, seed=4, epoch=1))
     assert {len(batch) for batch in first} == {8, 501 % 8}
+
+
+def batches_as_lists(sizes: list[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """What `epoch_batches` is, with Python's own lists and sort."""
+    generator = np.random.default_rng([seed, epoch])
+    order = generator.permutation(len(sizes))
+    pool = batch_size * BATCHES_PER_POOL
+    batches: list[list[int]] = []
+    for start in range(0, len(order), pool):
+        by_size = sorted(order[start : start + pool].tolist(), key=sizes.__getitem__)
+        batches += [by_size[first : first + batch_size] for first in range(0, len(by_size), batch_size)]
+    return [batches[index] for index in generator.permutation(len(batches))]
+
+
+@pytest.mark.parametrize(("pairs", "batch_size"), [(1, 8), (8, 8), (255, 8), (256, 8), (257, 8), (3001, 8), (700, 5)])
+def test_an_epoch_s_batches_are_those_of_a_plain_sort(pairs: int, batch_size: int) -> None:
+    sizes = [(7919 * i) % 23 for i in range(pairs)]  # many of equal size: the sort has to be stable
+    assert list(epoch_batches(sizes, batch_size, 1, 2)) == batches_as_lists(sizes, batch_size, 1, 2)
+    assert list(epoch_batches(np.array(sizes), batch_size, 1, 2)) == batches_as_lists(sizes, batch_size, 1, 2)
+
+
+def test_pairs_in_arrays_are_those_that_were_put_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.models import pairs
+
+    some, stored = pairs(20), EncodedPairs()
+    for pair in some:
+        stored.append(pair.query, pair.response)
+    assert list(stored) == some
+    assert stored[-1] == some[-1] and stored[3:5] == some[3:5]
+    for ours, plain in zip(side_lengths(stored), side_lengths(some), strict=True):
+        assert ours.tolist() == plain.tolist()
+    with pytest.raises(IndexError):
+        stored[20]
+
+    texts = [Pair("a", at, f"{'word ' * (at % 7)}q", f"{'word ' * (at % 5)}r") for at in range(50)]
+    tokenizer = load_tokenizer(folder)
+    form, lengths = end_of_text_format(tokenizer), Lengths(query_tokens=8, response_tokens=8)
+    whole, cuts = encode_pairs(texts, tokenizer, form, lengths)
+    monkeypatch.setattr(encoding, "PAIRS_AT_A_TIME", 7)
+    parts, others = encode_pairs(iter(texts), tokenizer, form, lengths)
+    assert list(parts) == list(whole) and others == cuts and cuts.queries > 0
 
 
 def test_batches_hold_pairs_of_like_length() -> None:

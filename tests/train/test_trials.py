@@ -300,6 +300,6 @@ def test_pairs_share_a_batch_whose_rows_are_as_long_in_this_method(name: str) ->
     one, train_pairs = method(name), pairs(64, longest=40)
     sweep = Sweep(one, one, None, 0, Examples(train_pairs, [], []), TRAINING, 8, RowLimit(), seed=0)  # type: ignore[arg-type]
     batches = sweep.batches(1)
-    rows = [sorted(one.row_tokens(batch)) for batch in batches]
+    rows = [sorted(one.row_tokens(sweep.pairs(batch)).tolist()) for batch in batches]
     assert sum(map(len, rows)) == len(train_pairs)
     assert all(shorter[-1] <= longer[0] for shorter, longer in pairwise(sorted(rows)))
