@@ -138,7 +138,7 @@ def sample_of_epoch(
     return [sample[index] for index in generator.permutation(count)]
 
 
-def _tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:
+def byte_level_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:
     """A byte-level BPE of at most `vocabulary` tokens, trained on the texts: usual row lengths without a download."""
     end = "<|endoftext|>"
     tokenizer = Tokenizer(models.BPE())
@@ -157,7 +157,7 @@ def random_model(shape: str, texts: Sequence[str]) -> Iterator[Path]:
     """A temporary folder with a randomly initialised model of one of SHAPES."""
     settings = dict(SHAPES[shape])
     with TemporaryDirectory(prefix="bench-") as name:
-        tokenizer = _tokenizer(texts, settings.get("vocab_size", 50257))
+        tokenizer = byte_level_tokenizer(texts, settings.get("vocab_size", 50257))
         config = AutoConfig.for_model(
             **settings, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id
         )
