@@ -1,54 +1,41 @@
 """Compare the speed with what a user would otherwise run: Trainer, PEFT and generate. `make bench` calls it.
 
 Writes every repeat to a JSON file and tables to a Markdown file next to it, and prints the tables. It is not a stage of
-the pipeline.
+the pipeline. Row g needs no model: `python -m stages.bench --only g --add` measures it and keeps the other rows.
 """
 
 import argparse
-import time
-from contextlib import ExitStack
 from pathlib import Path
 
+import torch
 from transformers.utils import logging
 
-from stages.bench import growth
-from stages.bench.data import SHAPES, random_model
-from stages.bench.measure import PRECISIONS, make_bench, measure, read_pairs
-from stages.bench.table import describe_machine, render
+from stages.bench import growth, scale
+from stages.bench.data import SHAPES
+from stages.bench.measure import PRECISIONS, measure_with_model
+from stages.bench.scale import SCALE, scale_rows
+from stages.bench.table import describe_machine, earlier, render
 from stages.plumbing.command import run_stage, whole_number
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import write_bytes, write_json
-from stages.plumbing.peak import peak_memory
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Measure, print, write."""
     if arguments.out.suffix != ".json":
         raise StageError(f"--out {arguments.out}", "not a name of a JSON file", "make it end in .json")
+    result = earlier(arguments.out) if arguments.add else {"rows": {}}
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    start = time.monotonic()
-    source, train, test = read_pairs(arguments)
-    texts = [text for pair in train for text in (pair.query, pair.response)]
-    with ExitStack() as stack:
-        if arguments.shape is None and not arguments.model.is_dir():
-            raise StageError(
-                arguments.model, "missing", "run `dvc repro download`, or use random weights: --shape gpt2"
-            )
-        folder = stack.enter_context(random_model(arguments.shape, texts)) if arguments.shape else arguments.model
-        bench = make_bench(arguments, folder, train, test)
-        rows = measure(bench, arguments, texts)
-        result = {
-            "machine": describe_machine(bench.device),
-            "model": f"{arguments.shape}'s shape, random weights" if arguments.shape else str(arguments.model),
-            "data": f"{source}, {len(train)} for training, {len(bench.queries)} test queries",
-            "precision": str(bench.base.dtype).removeprefix("torch."),
-            "repeats": bench.repeats,
-            "steps": bench.steps,
-            "seconds": round(time.monotonic() - start),
-            "peak_memory_gib": round(peak_memory() / 2**30, 1),
-            "rows": rows,
+    if wanted := set(arguments.only) - {SCALE}:
+        measured = measure_with_model(arguments, wanted)
+        result = {**result, **measured, "rows": {**result["rows"], **measured["rows"]}}
+    if SCALE in arguments.only:
+        result["rows"][SCALE] = {
+            "machine": describe_machine(torch.device("cpu")),
+            "sizes": scale_rows(arguments.sizes, arguments.held_out),
         }
+    result["rows"] = dict(sorted(result["rows"].items()))
     text = render(result)
     write_json(arguments.out, result)
     write_bytes(arguments.out.with_suffix(".md"), text.encode())
@@ -73,7 +60,8 @@ def arguments_of() -> argparse.ArgumentParser:
         default=Path("metrics/bench.json"),
         help="JSON to write; the Markdown goes next to it (default: %(default)s)",
     )
-    parser.add_argument("--only", nargs="+", choices="abcde", default=list("abcde"), help="rows (default: all)")
+    parser.add_argument("--only", nargs="+", choices="abcdeg", default=list("abcdeg"), help="rows (default: all)")
+    parser.add_argument("--add", action="store_true", help="keep the other rows that --out already has")
     parser.add_argument("--repeats", type=whole_number(1), default=3, help="how often all take turns (default: 3)")
     parser.add_argument(
         "--steps", type=whole_number(0), default=0, help="training steps per repeat (default: 4; on a GPU 32)"
@@ -83,6 +71,9 @@ def arguments_of() -> argparse.ArgumentParser:
     )
     parser.add_argument("--trials", type=whole_number(1), default=12, help="trials in the sweep (default: 12)")
     parser.add_argument("--grow-shapes", nargs="+", choices=list(SHAPES), default=list(growth.SHAPES), help="for row e")
+    size = whole_number(100)
+    parser.add_argument("--sizes", nargs="+", type=size, default=list(scale.SIZES), help="for row g: training pairs")
+    parser.add_argument("--held-out", type=size, default=scale.HELD_OUT, help="for row g: pairs of validation and test")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="(default: auto)")
     parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="for training (default: auto)")
     parser.add_argument("--threads", type=whole_number(0, 1024), default=0, help="CPU threads (default: all cores)")

@@ -2,16 +2,19 @@
 
 import argparse
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Set
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from stages.bench.data import LENGTHS, ROW_FORMAT, SETTINGS, Bench, initial_weights
+from stages.bench.data import LENGTHS, ROW_FORMAT, SETTINGS, Bench, initial_weights, random_model
 from stages.bench.decoding import decoding_rows
 from stages.bench.growth import growth_rows
 from stages.bench.products import products_rows
+from stages.bench.table import describe_machine
 from stages.bench.training import training_rows
 from stages.language_model.base_model import Weights
 from stages.language_model.device import arithmetic, choose_device
@@ -26,6 +29,7 @@ from stages.pair_extract.pairs import extract
 from stages.params.schema import Pairs, Runtime
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import check_folder, files_hash
+from stages.plumbing.peak import peak_memory
 from stages.records import Dialogue, Pair, read_records, single_line
 
 DAILYDIALOG = (Path("data/dailydialog"), Path("../shared/dailydialog"))
@@ -104,9 +108,38 @@ def decoders(bench: Bench, trained: Path) -> Iterator[tuple[str, Method, Weights
     yield found
 
 
-def measure(bench: Bench, arguments: argparse.Namespace, texts: list[str]) -> dict[str, Any]:
+def measure_with_model(arguments: argparse.Namespace, wanted: Set[str]) -> dict[str, Any]:
+    """The facts of a run and the requested rows.
+
+    Raises:
+        StageError: there is no model, or there are no pairs.
+    """
+    start = time.monotonic()
+    source, train, test = read_pairs(arguments)
+    texts = [text for pair in train for text in (pair.query, pair.response)]
+    with ExitStack() as stack:
+        if arguments.shape is None and not arguments.model.is_dir():
+            raise StageError(
+                arguments.model, "missing", "run `dvc repro download`, or use random weights: --shape gpt2"
+            )
+        folder = stack.enter_context(random_model(arguments.shape, texts)) if arguments.shape else arguments.model
+        bench = make_bench(arguments, folder, train, test)
+        rows = measure(bench, arguments, wanted, texts)
+        return {
+            "machine": describe_machine(bench.device),
+            "model": f"{arguments.shape}'s shape, random weights" if arguments.shape else str(arguments.model),
+            "data": f"{source}, {len(train)} for training, {len(bench.queries)} test queries",
+            "precision": str(bench.base.dtype).removeprefix("torch."),
+            "repeats": bench.repeats,
+            "steps": bench.steps,
+            "seconds": round(time.monotonic() - start),
+            "peak_memory_gib": round(peak_memory() / 2**30, 1),
+            "rows": rows,
+        }
+
+
+def measure(bench: Bench, arguments: argparse.Namespace, wanted: Set[str], texts: list[str]) -> dict[str, Any]:
     """Measure the requested rows."""
-    wanted = set(arguments.only)
     rows: dict[str, Any] = {}
     if wanted & {"a", "b"}:
         rows |= training_rows(bench, wanted)

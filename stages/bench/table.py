@@ -1,5 +1,6 @@
 """The benchmark's results as Markdown, and a description of the machine."""
 
+import json
 import os
 import platform
 import textwrap
@@ -13,6 +14,7 @@ import torch
 import transformers
 
 from stages.bench import explanations
+from stages.plumbing.errors import StageError
 
 Cells = list[list[str]]
 
@@ -142,6 +144,29 @@ def _decoding(lines: Sequence[Mapping[str, Any]]) -> str:
     return f"{table}\n\nBatch sizes tried for `generate`: {sizes}."
 
 
+def _scale(found: Mapping[str, Any]) -> str:
+    """A line for each size, a column for each stage."""
+    sizes = found["sizes"]
+    stages = list(sizes[0]["stages"])
+    cells = [
+        [
+            f"{line['pairs']:,}",
+            *(f"{number(own['seconds'])} s, {own['peak_bytes'] / 2**30:.2f} GiB" for own in line["stages"].values()),
+            f"{line['planted']:,}",
+            f"{line['dropped']:,}",
+        ]
+        for line in sizes
+    ]
+    head = [
+        "training pairs",
+        *(f"{stage}: time, peak of memory" for stage in stages),
+        "planted",
+        "dropped",
+    ]
+    held_out = f"Validation and test have {sizes[0]['held_out']:,} pairs each."
+    return f"{markdown(head, cells)}\n\n{held_out} Measured on {_machine(found['machine'])}."
+
+
 # For each row: its heading, what it measures, and the function that makes its tables.
 SECTIONS: dict[str, tuple[str, str, Callable[[Any], str]]] = {
     "a": ("Training, one trial", explanations.TRAINING, partial(_rates, aims=explanations.TRAINING_AIMS)),
@@ -149,23 +174,49 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Any], str]]] = {
     "c": ("Greedy decoding", explanations.DECODING, _decoding),
     "d": ("Where the time goes", explanations.PRODUCTS, _products),
     "e": ("How cost grows", explanations.GROWTH, _growth),
+    "g": ("Millions of pairs", explanations.SCALE, _scale),
 }
 
 
-def render(result: Mapping[str, Any]) -> str:
-    """The complete report: the machine, what was measured, a section for each row."""
+def earlier(path: Path) -> dict[str, Any]:
+    """The result in a file, to add rows to.
+
+    Raises:
+        StageError: there is none.
+    """
+    try:
+        found: dict[str, Any] = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise StageError(path, f"no earlier result ({error})", "leave out --add") from None
+    return found
+
+
+def _machine(machine: Mapping[str, Any]) -> str:
+    return (
+        f"{machine['processor']}, {machine['cores']} cores ({machine['threads']} threads), {machine['memory_gib']} GiB "
+        f"of memory"
+    )
+
+
+def _facts(result: Mapping[str, Any]) -> str:
+    """What a run of the rows with a model was."""
     machine = result["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     facts = [
-        f"machine: {machine['processor']}, {machine['cores']} cores ({machine['threads']} threads), "
-        f"{machine['memory_gib']} GiB of memory, device: {machine['device']}",
+        f"machine: {_machine(machine)}, device: {machine['device']}",
         f"libraries: {versions}",
         f"model: {result['model']}; training in {result['precision']}",
         f"pairs: {result['data']}",
         f"{result['repeats']} repeats; a repeat of training is {result['steps']} steps",
         f"the whole run: {number(result['seconds'] / 60)} minutes, at most {result['peak_memory_gib']} GiB of memory",
     ]
-    blocks = ["# How fast it is", paragraph(explanations.INTRODUCTION), "\n".join(f"- {fact}" for fact in facts)]
+    return "\n".join(f"- {fact}" for fact in facts)
+
+
+def render(result: Mapping[str, Any]) -> str:
+    """The complete report: the machine, what was measured, a section for each row."""
+    blocks = ["# How fast it is", paragraph(explanations.INTRODUCTION)]
+    blocks += [_facts(result)] if "machine" in result else []
     for row, found in result["rows"].items():
         title, explanation, tables = SECTIONS[row]
         blocks += [f"## {row}. {title}", paragraph(explanation), tables(found)]

@@ -1,6 +1,6 @@
 """Rows a and b of the benchmark: training one trial, and a sweep of trials, compared with `Trainer` and PEFT."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from functools import partial
 from typing import Any
 
@@ -114,7 +114,7 @@ def measure_peft(bench: Bench) -> list[dict[str, Any]]:
     return [comparison(name, "pairs/s", rates[ONE], rates[PEFT])]
 
 
-def training_rows(bench: Bench, wanted: set[str]) -> dict[str, list[dict[str, Any]]]:
+def training_rows(bench: Bench, wanted: Set[str]) -> dict[str, list[dict[str, Any]]]:
     """Rows a and b; row b needs row a's runs of the same methods."""
     rows: dict[str, list[dict[str, Any]]] = {"a": [], "b": []}
     for name in METHODS:

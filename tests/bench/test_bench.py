@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from stages.bench import __main__ as bench
-from stages.bench import clock, data, measure, products, table, trainer, training
+from stages.bench import clock, data, measure, products, synthetic, table, trainer, training
 from stages.bench.decoding import batch_sizes, generate
 from stages.bench.trainer import lay_out, load_plain_model, same_module, trainer_rate
 from stages.language_model.cpu_linear import use_onednn
@@ -24,7 +24,7 @@ from stages.methods.decoding import greedy
 from stages.methods.method import Method
 from stages.methods.trained_method import write_trained
 from stages.plumbing.errors import StageError
-from stages.plumbing.files import check_folder, files_hash, output_folder
+from stages.plumbing.files import check_folder, files_hash, output_folder, write_json
 from stages.records import Pair, write_records
 from stages.train.batches import collate
 from stages.train.losses import response_losses
@@ -321,6 +321,47 @@ def test_row_of_growth(measured: Callable[..., dict[str, Any]]) -> None:
     assert [line["model"] for line in found["models"]] == ["smollm2", "gpt2"]
     seconds = found["trials"][1]["median"]
     assert found["pairs"][-1]["estimated_s"] == pytest.approx(41_637 / data.BATCH_SIZE * seconds)
+
+
+def test_row_of_scale_finds_what_was_planted_and_is_added_to_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One hundred thousand pairs: bounds on memory, of which the libraries take most; on time there is none."""
+    monkeypatch.setenv("DIALOG_PROMPTING_STATE", str(tmp_path / "state"))
+    out = tmp_path / "bench.json"
+    before = {"rows": {}, **json.loads((ROOT / "metrics/bench.json").read_text(encoding="utf-8"))}
+    write_json(out, {**before, "rows": {name: row for name, row in before["rows"].items() if name != "g"}})
+    words = ("--only", "g", "--add", "--sizes", "100000", "--held-out", "100", "--out", str(out))
+    bench.main(arguments(*words))
+    found = json.loads(out.read_text(encoding="utf-8"))
+    assert list(found["rows"]) == [*"abcde", "g"]
+    assert all(found["rows"][name] == before["rows"][name] for name in "abcde")
+    assert (tmp_path / "bench.md").read_text(encoding="utf-8") == table.render(found)
+    (line,) = found["rows"]["g"]["sizes"]
+    assert line["dropped"] == line["planted"] > 1000
+    mib = {stage: own["peak_bytes"] / 2**20 for stage, own in line["stages"].items()}
+    bounds = {"pair-extract": 100, "subset": 200, "batching": 800, "score": 600}
+    assert all(mib[stage] < bound for stage, bound in bounds.items()), mib
+
+
+def test_a_row_is_added_to_an_earlier_result_alone(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"none\.json: no earlier result"):
+        bench.main(arguments("--add", "--out", str(tmp_path / "none.json")))
+
+
+def test_a_synthetic_corpus_has_its_size_and_its_copies_and_is_the_same_again(tmp_path: Path) -> None:
+    corpora = [
+        synthetic.write_corpus(tmp_path / name, 3_000, 200, seed) for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    ]
+    files = [(tmp_path / name / "train.jsonl").read_bytes() for name in "abc"]
+    assert files[0] == files[1] != files[2]
+    train = [json.loads(line) for line in files[0].splitlines()]
+    assert corpora[0].pairs == sum(len(turns) // 2 for turns in train) == 3_000
+    copies = train[:: synthetic.COPIES]
+    assert corpora[0].planted == len(copies)
+    assert all(turn == turn.upper() for turns in copies for turn in turns[:2])
+    lengths = [len(turn.split()) for turns in train for turn in turns]
+    assert sum(lengths) / len(lengths) == pytest.approx(13.7, rel=0.05)  # DailyDialog's
 
 
 def test_what_was_trained_on_this_model_is_decoded_with(tmp_path: Path) -> None:
