@@ -32,12 +32,13 @@ GROWTH = """One step of training, on the same batch again and again. A step cost
 are, so the time of an epoch is calculated from it; validation is not part of it. The models of the last table have
 random weights."""
 
-SCALE = """The stages that handle pairs, on synthetic corpora of growing size: turns as long as DailyDialog's, of words
-that are as unequally frequent as those of a language. Every 20th training dialogue begins with a copy of a pair of
-validation or test, in capitals; subset has to drop all of these. Each stage runs in a process of its own. *Batching* is
-what train does with the pairs before a model sees them: it reads and encodes them, and pads all batches of an epoch.
-Most of the memory of the small sizes is Python's libraries. What score takes with few pairs goes into the bootstrap and
-the scores of the test pairs, which do not grow."""
+SCALE = """The stages that handle pairs, on synthetic corpora of growing size: turns as long as DailyDialog's, of
+words that are as unequally frequent as those of a language. Every 20th training dialogue begins with a copy of a pair
+of validation or test, in capitals; subset has to drop all of these. Each stage runs in a process of its own. Where
+other work runs on the machine, the time of the CPU, in brackets, says more. *Batching* is what train does with the
+pairs before a model sees them: it reads and encodes them, and pads all batches of an epoch. Most of the memory of the
+small sizes is Python's libraries. What score takes with few pairs goes into the bootstrap and the scores of the test
+pairs, which do not grow."""
 
 # How many times faster than theirs ours should be.
 TRAINING_AIMS = {"fine-tune": 2.0, "soft": 2.5, "dynamic": 2.5}

@@ -144,6 +144,10 @@ def _decoding(lines: Sequence[Mapping[str, Any]]) -> str:
     return f"{table}\n\nBatch sizes tried for `generate`: {sizes}."
 
 
+def _taken(own: Mapping[str, float]) -> str:
+    return f"{number(own['seconds'])} s ({number(own['cpu_seconds'])} s), {own['peak_bytes'] / 2**30:.2f} GiB"
+
+
 def _scale(found: Mapping[str, Any]) -> str:
     """A line for each size, a column for each stage."""
     sizes = found["sizes"]
@@ -151,7 +155,7 @@ def _scale(found: Mapping[str, Any]) -> str:
     cells = [
         [
             f"{line['pairs']:,}",
-            *(f"{number(own['seconds'])} s, {own['peak_bytes'] / 2**30:.2f} GiB" for own in line["stages"].values()),
+            *map(_taken, line["stages"].values()),
             f"{line['planted']:,}",
             f"{line['dropped']:,}",
         ]
@@ -159,7 +163,7 @@ def _scale(found: Mapping[str, Any]) -> str:
     ]
     head = [
         "training pairs",
-        *(f"{stage}: time, peak of memory" for stage in stages),
+        *(f"{stage}: time (of the CPU), peak of memory" for stage in stages),
         "planted",
         "dropped",
     ]

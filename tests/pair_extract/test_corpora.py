@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from stages.pair_extract import corpora
 from stages.pair_extract.corpora import COUNTED, read_corpus
-from stages.pair_extract.dialogues import content_id
+from stages.pair_extract.dialogues import Stored, content_id
 from stages.pair_extract.dialogues import split_dialogues as parts_of
 from stages.params.sources import Dataset, Split
 from stages.plumbing.errors import StageError
@@ -260,6 +261,26 @@ def many(count: int) -> list[Dialogue]:
 
 def names(dialogues: Sequence[Dialogue]) -> set[str]:
     return {dialogue.dialogue for dialogue in dialogues}
+
+
+def test_equal_dialogues_are_numbered_and_sorted_by_their_names_as_texts() -> None:
+    turns = [["a", "b"], ["c", "d"], ["e", "f"]]
+    stored = Stored(each for _ in range(23) for each in turns)
+    names = [each.dialogue for each in stored]
+    base = {tuple(each): content_id(each) for each in turns}
+    expected = [name + (f"-{copy}" if copy > 1 else "") for name in base.values() for copy in range(1, 24)]
+    assert names == sorted(expected)  # id-10 before id-2
+    assert all(base[tuple(each.turns)] == each.dialogue.partition("-")[0] for each in stored)
+    assert stored.duplicates == 66
+    assert list(Stored([])) == []
+
+
+def test_a_parquet_file_is_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = tiny_dialogues(40)
+    whole = read("parquet", encode("parquet", corpus), tmp_path)
+    monkeypatch.setattr(corpora, "PARQUET_ROWS", 7)
+    assert read("parquet", encode("parquet", corpus), tmp_path) == whole
+    assert len(whole[0]) == 40
 
 
 def test_a_split_is_a_partition_of_the_sizes_asked_for() -> None:
