@@ -3,7 +3,7 @@
 What grows with a corpus stays in its file: `RecordFile` reads it line by line, as often as it is asked. `read_records`
 is for what is small in any case: the test set, its responses, its references. People can read these files as they are,
 and it takes less than a copy in Arrow's format: of 499,644 pairs, `RecordFile` read all in 3.7 s of the CPU and a tenth
-of them by number in 1.1 s, without memory for them; `datasets` needed 1.5 s to load them, 11.6 s and 1.6 s for the same,
+of them by number in 1.1 s, without memory for them; `datasets` took 1.5 s to load them, 11.6 s and 1.6 s for the same,
 1 s to be imported, 216 MiB more memory and 76 MiB on disk.
 """
 
