@@ -323,6 +323,7 @@ def test_row_of_growth(measured: Callable[..., dict[str, Any]]) -> None:
     assert found["pairs"][-1]["estimated_s"] == pytest.approx(41_637 / data.BATCH_SIZE * seconds)
 
 
+@pytest.mark.timeout(900)  # a hundred thousand pairs, on slow machines too
 def test_row_of_scale_finds_what_was_planted_and_is_added_to_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
