@@ -9,12 +9,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from transformers.utils import logging
-
-from stages.bench import growth
-from stages.bench.data import SHAPES, random_model
-from stages.bench.measure import PRECISIONS, make_bench, measure, read_pairs
-from stages.bench.table import describe_machine, render
+from stages.bench.shapes import GROW_SHAPES, PRECISIONS, SHAPES
 from stages.plumbing.command import run_stage, whole_number
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import write_bytes, write_json
@@ -25,6 +20,13 @@ def main(arguments: argparse.Namespace) -> None:
     """Measure, print, write."""
     if arguments.out.suffix != ".json":
         raise StageError(f"--out {arguments.out}", "not a name of a JSON file", "make it end in .json")
+    # Only now: PyTorch takes seconds to load, for which neither --help nor a wrong option waits.
+    from transformers.utils import logging
+
+    from stages.bench.data import random_model
+    from stages.bench.measure import make_bench, measure, read_pairs
+    from stages.bench.table import describe_machine, render
+
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     start = time.monotonic()
@@ -82,7 +84,7 @@ def arguments_of() -> argparse.ArgumentParser:
         "--queries", type=whole_number(0), default=0, help="test queries to decode (default: 128; on a GPU all)"
     )
     parser.add_argument("--trials", type=whole_number(1), default=12, help="trials in the sweep (default: 12)")
-    parser.add_argument("--grow-shapes", nargs="+", choices=list(SHAPES), default=list(growth.SHAPES), help="for row e")
+    parser.add_argument("--grow-shapes", nargs="+", choices=list(SHAPES), default=list(GROW_SHAPES), help="for row e")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="(default: auto)")
     parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="for training (default: auto)")
     parser.add_argument("--threads", type=whole_number(0, 1024), default=0, help="CPU threads (default: all cores)")

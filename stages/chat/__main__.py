@@ -15,9 +15,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from stages.chat.conversation import Conversation
-from stages.chat.scripted import answer_lines, print_answers
-from stages.chat.speaker import load_speakers
 from stages.plumbing.command import run_stage, whole_number
 from stages.plumbing.errors import StageError
 
@@ -27,6 +24,11 @@ def main(arguments: argparse.Namespace) -> None:
     root, scripted = Path.cwd(), arguments.once is not None or not (arguments.web or sys.stdin.isatty())
     if not arguments.web and (arguments.host is not None or arguments.port is not None):
         raise StageError("--host or --port", "given without --web", "add --web, or leave it out")
+    # Only now: PyTorch takes seconds to load, for which neither --help nor a wrong option waits.
+    from stages.chat.conversation import Conversation
+    from stages.chat.scripted import answer_lines, print_answers
+    from stages.chat.speaker import load_speakers
+
     speakers = load_speakers(root, [arguments.experiment, *arguments.compare])
     if scripted:
         for speaker in speakers:

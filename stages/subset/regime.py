@@ -6,7 +6,6 @@ from collections import defaultdict
 from fractions import Fraction
 from typing import Any
 
-from stages.overlap import overlapping
 from stages.params.schema import Params
 from stages.plumbing.errors import StageError
 from stages.records import SPLITS, Dialogue, Pair, References
@@ -61,6 +60,8 @@ def without_overlap(candidates: list[Pair], held_out: list[Pair], regime: float)
     Raises:
         StageError: all of them overlap.
     """
+    from stages.overlap import overlapping  # scikit-learn takes seconds to load, and few runs need it
+
     overlaps = overlapping(candidates, held_out)
     kept = [pair for pair, overlap in zip(candidates, overlaps, strict=True) if not overlap]
     dropped = [pair for pair, overlap in zip(candidates, overlaps, strict=True) if overlap]
