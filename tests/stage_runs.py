@@ -23,17 +23,7 @@ from tests.stops import Stop
 from tests.tiny import ROOT, read_yaml
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(
-    [
-        "tests.faults.disks",  # this module too: what a fork is to do comes as one of its functions
-        "stages.download.fetch",
-        "stages.pair_extract.corpora",
-        "stages.subset.regime",
-        "stages.train.engine",
-        "stages.greedy_generate.forgetting",
-        "stages.score.scorer",
-    ]
-)
+SERVER.set_forkserver_preload(["tests.preloaded"])
 COMMANDS: dict[str, list[str]] = {
     name: stage["cmd"].split()[2:] for name, stage in read_yaml(ROOT / "dvc.yaml")["stages"].items()
 }

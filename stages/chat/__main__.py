@@ -15,6 +15,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from stages.language_model.libraries import load_transformers
 from stages.plumbing.command import run_stage, whole_number
 from stages.plumbing.errors import StageError
 
@@ -25,6 +26,7 @@ def main(arguments: argparse.Namespace) -> None:
     if not arguments.web and (arguments.host is not None or arguments.port is not None):
         raise StageError("--host or --port", "given without --web", "add --web, or leave it out")
     # Only now: PyTorch takes seconds to load, for which neither --help nor a wrong option waits.
+    load_transformers()
     from stages.chat.conversation import Conversation
     from stages.chat.scripted import answer_lines, print_answers
     from stages.chat.speaker import load_speakers

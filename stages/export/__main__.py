@@ -10,6 +10,7 @@ The folder's README.md says what it is, how good, under which licence, and how t
 import argparse
 from pathlib import Path
 
+from stages.language_model.libraries import load_transformers
 from stages.plumbing.command import run_stage
 
 
@@ -20,6 +21,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     if arguments.push:
         check_push(arguments.push)
+    load_transformers()
     from stages.export.write import write_export
     from stages.report.results import open_results
 

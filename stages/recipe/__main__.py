@@ -13,6 +13,7 @@ import argparse
 import json
 from pathlib import Path
 
+from stages.language_model.libraries import load_transformers
 from stages.params.schema import load_params
 from stages.plumbing.command import run_stage, whole_number
 from stages.plumbing.files import check_folder, write_bytes
@@ -24,6 +25,7 @@ def main(arguments: argparse.Namespace) -> None:
         check_folder(folder)
     params = load_params()
     # Only now: PyTorch takes seconds to load, for which neither --help nor a wrong parameter waits.
+    load_transformers()
     from stages.recipe.cells import CELLS
     from stages.recipe.study import Study
     from stages.recipe.table import render

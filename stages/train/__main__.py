@@ -8,6 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from stages.language_model.libraries import load_transformers
 from stages.params.schema import load_params
 from stages.plumbing.command import run_stage
 from stages.plumbing.files import output_folder, write_json
@@ -17,6 +18,7 @@ def main(arguments: argparse.Namespace) -> None:
     """Read, train, write."""
     params = load_params()
     # Only now: PyTorch takes seconds to load, for which neither --help nor a wrong parameter waits.
+    load_transformers()
     from stages.methods.trained_method import write_trained
     from stages.train.cost import report
     from stages.train.engine import search
