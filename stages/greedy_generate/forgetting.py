@@ -6,7 +6,7 @@ nothing.
 """
 
 import hashlib
-from importlib.util import find_spec
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,7 @@ def read_text(name: str) -> str:
         StageError: the file is not there, or not text.
     """
     if name == OF_SCIKIT_LEARN:
-        found = find_spec("sklearn")  # where it is: to import it takes seconds
-        folder = Path(str(found and found.origin)).parent / "datasets/descr"
+        folder = Path(str(distribution(name).locate_file("sklearn/datasets/descr")))  # to import it takes seconds
         return "\n".join(path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.rst")))
     try:
         return Path(name).expanduser().read_text(encoding="utf-8")
