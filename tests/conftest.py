@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from pathlib import Path
 
 # This must come before torch and huggingface_hub are imported, because they read their variables at import.
 _HOME = tempfile.TemporaryDirectory(prefix="dialog-prompting-tests-")
@@ -25,6 +26,15 @@ for _name in ("DIALOG_PROMPTING_STATE", "DIALOG_PROMPTING_DEBUG", "HF_ENDPOINT",
     os.environ.pop(_name, None)
 
 import pytest  # noqa: E402
+
+from tests.order import LONGEST  # noqa: E402
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; --no-loadscope-reorder in pyproject.toml keeps it so in parallel."""
+    here = Path(__file__).parent
+    place = {here / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 @pytest.fixture

@@ -72,13 +72,6 @@ def test_soft_prompts_are_scored_and_a_second_run_does_nothing(softly: Path) -> 
     check_results(softly, trials={0, 1})
 
 
-def test_fine_tuning_is_scored_and_a_second_run_does_nothing(first_run: Path, tmp_path: Path) -> None:
-    project = copy(first_run, tmp_path)
-    change_params(project, {"method": "fine-tune"})
-    assert stages_run(command(project, "dvc", "repro")) == FROM_TRAIN
-    check_results(project, trials={0, 1})
-
-
 def test_zero_shot_is_scored_and_another_regime_starts_at_the_subset(first_run: Path, tmp_path: Path) -> None:
     project = copy(first_run, tmp_path)
     done = command(project, "dvc", "exp", "run", "-S", "method=zero-shot", "-S", "regime=50")

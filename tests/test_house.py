@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 
+from tests.order import LONGEST
 from tests.test_dvc_yaml import ROOT, STAGES, local_imports, rooms, stage_folder
 
 STAGE_FOLDERS = {stage_folder(name) for name in STAGES}
@@ -92,6 +93,10 @@ def test_a_main_reads_calls_and_writes(path: str) -> None:
     assert named in (["main"], ["main", "arguments_of"]), named
     (main,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "main")
     assert (main.end_lineno or 0) - main.lineno < 50
+
+
+def test_the_tests_that_are_put_first_are_there() -> None:
+    assert [name for name in LONGEST if not (ROOT / "tests" / name).is_file()] == []
 
 
 def test_files_are_short_enough_to_read_in_one_go() -> None:

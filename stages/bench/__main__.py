@@ -7,14 +7,8 @@ the pipeline. Row g needs no model: `python -m stages.bench --only g --add` meas
 import argparse
 from pathlib import Path
 
-import torch
-from transformers.utils import logging
-
-from stages.bench import growth, scale
-from stages.bench.data import SHAPES
-from stages.bench.measure import PRECISIONS, measure_with_model
-from stages.bench.scale import SCALE, scale_rows
-from stages.bench.table import describe_machine, earlier, render
+from stages.bench.scale import HELD_OUT, SCALE, SIZES, scale_rows
+from stages.bench.shapes import GROW_SHAPES, PRECISIONS, SHAPES
 from stages.plumbing.command import run_stage, whole_number
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import write_bytes, write_json
@@ -24,6 +18,13 @@ def main(arguments: argparse.Namespace) -> None:
     """Measure, print, write."""
     if arguments.out.suffix != ".json":
         raise StageError(f"--out {arguments.out}", "not a name of a JSON file", "make it end in .json")
+    # Only now: PyTorch takes seconds to load, for which neither --help nor a wrong option waits.
+    import torch
+    from transformers.utils import logging
+
+    from stages.bench.measure import measure_with_model
+    from stages.bench.table import describe_machine, earlier, render
+
     result = earlier(arguments.out) if arguments.add else {"rows": {}}
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -70,10 +71,10 @@ def arguments_of() -> argparse.ArgumentParser:
         "--queries", type=whole_number(0), default=0, help="test queries to decode (default: 128; on a GPU all)"
     )
     parser.add_argument("--trials", type=whole_number(1), default=12, help="trials in the sweep (default: 12)")
-    parser.add_argument("--grow-shapes", nargs="+", choices=list(SHAPES), default=list(growth.SHAPES), help="for row e")
+    parser.add_argument("--grow-shapes", nargs="+", choices=list(SHAPES), default=list(GROW_SHAPES), help="for row e")
     size = whole_number(100)
-    parser.add_argument("--sizes", nargs="+", type=size, default=list(scale.SIZES), help="for row g: training pairs")
-    parser.add_argument("--held-out", type=size, default=scale.HELD_OUT, help="for row g: pairs of validation and test")
+    parser.add_argument("--sizes", nargs="+", type=size, default=list(SIZES), help="for row g: training pairs")
+    parser.add_argument("--held-out", type=size, default=HELD_OUT, help="for row g: pairs of validation and test")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="(default: auto)")
     parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="for training (default: auto)")
     parser.add_argument("--threads", type=whole_number(0, 1024), default=0, help="CPU threads (default: all cores)")

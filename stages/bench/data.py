@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from stages.bench.shapes import SHAPES
 from stages.language_model.base_model import BaseModel
 from stages.language_model.encoding import EncodedPair
 from stages.methods.dynamic import DynamicMethod
@@ -44,22 +44,6 @@ TRAINING = Training(
     batch_size=BATCH_SIZE, max_epochs=1, patience=1, weight_decay=0.0, warmup_steps=0, gradient_clip=1.0, dropout=0.0,
     precision="auto", schedule="constant", embeddings_rate=1.0, select_by="bleu4",
 )  # fmt: skip
-_LLAMA: dict[str, Any] = {
-    "model_type": "llama", "vocab_size": 49152, "max_position_embeddings": 8192, "rope_theta": 100000.0,
-    "tie_word_embeddings": True,
-}  # fmt: skip
-SHAPES: dict[str, dict[str, Any]] = {
-    "gpt2": {"model_type": "gpt2"},
-    "gpt2-medium": {"model_type": "gpt2", "n_layer": 24, "n_embd": 1024, "n_head": 16},
-    "smollm2": {
-        **_LLAMA, "num_hidden_layers": 30, "hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9,
-        "num_key_value_heads": 3,
-    },
-    "llama-350m": {
-        **_LLAMA, "num_hidden_layers": 32, "hidden_size": 960, "intermediate_size": 2560, "num_attention_heads": 15,
-        "num_key_value_heads": 5,
-    },
-}  # fmt: skip
 
 
 @dataclass(frozen=True)

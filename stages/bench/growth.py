@@ -18,7 +18,6 @@ from stages.train.trials_per_pass import TrialsPerPass
 
 TRIALS = (1, 2, 4, 8, 12)
 PAIRS = (1_000, 10_000, 41_637)  # the last: DailyDialog's training pairs
-SHAPES = ("smollm2", "llama-350m")
 METHOD = "dynamic"
 
 

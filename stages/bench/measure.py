@@ -35,7 +35,6 @@ from stages.records import Dialogue, Pair, read_records, single_line
 DAILYDIALOG = (Path("data/dailydialog"), Path("../shared/dailydialog"))
 STEPS, QUERIES = {"cuda": 32}, {"cuda": None}  # None: all
 SLOW_STEPS, SLOW_QUERIES = 4, 128  # on other devices
-PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 def dailydialog_pairs(path: Path) -> list[Pair]:

@@ -15,9 +15,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from stages.chat.conversation import Conversation
-from stages.chat.scripted import answer_lines, print_answers
-from stages.chat.speaker import load_speakers
+from stages.language_model.libraries import load_transformers
 from stages.plumbing.command import run_stage, whole_number
 from stages.plumbing.errors import StageError
 
@@ -27,6 +25,12 @@ def main(arguments: argparse.Namespace) -> None:
     root, scripted = Path.cwd(), arguments.once is not None or not (arguments.web or sys.stdin.isatty())
     if not arguments.web and (arguments.host is not None or arguments.port is not None):
         raise StageError("--host or --port", "given without --web", "add --web, or leave it out")
+    # Only now: PyTorch takes seconds to load, for which neither --help nor a wrong option waits.
+    load_transformers()
+    from stages.chat.conversation import Conversation
+    from stages.chat.scripted import answer_lines, print_answers
+    from stages.chat.speaker import load_speakers
+
     speakers = load_speakers(root, [arguments.experiment, *arguments.compare])
     if scripted:
         for speaker in speakers:
@@ -54,4 +58,5 @@ if __name__ == "__main__":
     way.add_argument("--web", action="store_true", help="show a page in the browser instead")
     parser.add_argument("--host", metavar="ADDRESS", help="let the page be reached from elsewhere; default: 127.0.0.1")
     parser.add_argument("--port", type=whole_number(0, 65535), help="of the page; 0: any that is free; default: 7860")
-    run_stage("chat", parser, main, alone=False)
+    over = "the conversation has ended; start it again for a new one"
+    run_stage("chat", parser, main, alone=False, after_stop=over)

@@ -10,16 +10,21 @@ The folder's README.md says what it is, how good, under which licence, and how t
 import argparse
 from pathlib import Path
 
-from stages.export.push import check_push, push
-from stages.export.write import write_export
+from stages.language_model.libraries import load_transformers
 from stages.plumbing.command import run_stage
-from stages.report.results import open_results
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Open, check, write, push."""
+    # Only now: PyTorch takes seconds to load, for which neither --help nor a wrong option waits.
+    from stages.export.push import check_push, push
+
     if arguments.push:
         check_push(arguments.push)
+    load_transformers()
+    from stages.export.write import write_export
+    from stages.report.results import open_results
+
     with open_results(Path.cwd(), arguments.experiment) as results:
         results.check_fresh()
         write_export(results, arguments.to)

@@ -5,10 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from stages.greedy_generate.forgetting import forgetting
-from stages.language_model.device import versions
-from stages.methods.trained_method import check_lengths, check_row_format, load_trained
-from stages.methods.zero_shot import ZeroShotMethod
+from stages.language_model.libraries import load_transformers
 from stages.params.methods import ZeroShot
 from stages.params.schema import load_params
 from stages.plumbing.command import run_stage
@@ -21,6 +18,13 @@ from stages.records import Pair, Response, read_records, write_records
 def main(arguments: argparse.Namespace) -> None:
     """Read, decode, write."""
     params = load_params()
+    # Only now: PyTorch takes seconds to load, for which neither --help nor a wrong parameter waits.
+    load_transformers()
+    from stages.greedy_generate.forgetting import forgetting
+    from stages.language_model.device import versions
+    from stages.methods.trained_method import check_lengths, check_row_format, load_trained
+    from stages.methods.zero_shot import ZeroShotMethod
+
     protocol = params.chosen_protocol
 
     def check(description: dict[str, Any]) -> None:

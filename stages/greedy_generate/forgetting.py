@@ -6,11 +6,11 @@ nothing.
 """
 
 import hashlib
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sklearn
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -37,7 +37,7 @@ def read_text(name: str) -> str:
         StageError: the file is not there, or not text.
     """
     if name == OF_SCIKIT_LEARN:
-        folder = Path(sklearn.__file__).parent / "datasets/descr"
+        folder = Path(str(distribution(name).locate_file("sklearn/datasets/descr")))  # to import it takes seconds
         return "\n".join(path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.rst")))
     try:
         return Path(name).expanduser().read_text(encoding="utf-8")

@@ -75,6 +75,13 @@ class DynamicMethod(Method):
         controller = {CONTROLLER + name: value.clone() for name, value in weights.items()}
         return {**controller, **initial_embeddings(self.base, self.settings.train_embeddings)}
 
+    def shapes(self) -> dict[str, torch.Size]:
+        """The same as of initial_weights, which takes a second to make them: C is there already."""
+        controller = {CONTROLLER + name: value.shape for name, value in self.controller.named_parameters()}
+        return controller | {
+            name: value.shape for name, value in initial_embeddings(self.base, self.settings.train_embeddings).items()
+        }
+
     def prompt(self, weights: Weights, queries: Tensor, train: bool = False) -> Tensor:
         """h_1..h_S = C(E[query]): causal, so that padding on the right of a query changes nothing."""
         own = {name.removeprefix(CONTROLLER): value for name, value in weights.items() if name.startswith(CONTROLLER)}

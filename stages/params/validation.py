@@ -69,9 +69,15 @@ def allowed(found: object, names: Iterable[str]) -> str:
 
 
 def explain(model: type[BaseModel], error: ValidationError) -> tuple[str, str, str]:
-    """The first of pydantic's errors as (key, what was found, what to do); the key is "" for the whole file."""
+    """The first of pydantic's errors as (key, what was found, what to do); the key is "" for the whole file.
+
+    An unknown key comes before all others: a misspelt key is also missing under its right name, which is not counted.
+    """
     details = error.errors()
-    first = details[0]
+    first = next((each for each in details if each["type"] == "extra_forbidden"), details[0])
+    if first["type"] == "extra_forbidden":
+        table = first["loc"][:-1]
+        details = [each for each in details if (each["type"], each["loc"][:-1]) != ("missing", table)]
     keys, place = _locate(model, first["loc"])
     *words, advice = _words(first, keys, place)
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
@@ -100,7 +106,17 @@ def _words(error: Any, keys: list[str], place: Any) -> tuple[str, str, str]:
         return key, found, f"it must be {EXPECTED[kind]}"
     if kind == "literal_error":
         return key, found, allowed(error["input"], re.findall(r"'([^']+)'", error["msg"]) or [error["ctx"]["expected"]])
-    return key, found, one_line(error["msg"]).replace("Input should", "it must").replace("String should", "it must")
+    said = one_line(error["msg"]).replace("Input should", "it must").replace("String should", "it must")
+    return key, found, said + _upper_end(error["type"], keys[-1:], place)
+
+
+def _upper_end(kind: str, last: list[str], place: Any) -> str:
+    """The other end of the range, for a value below its lower end."""
+    if kind not in ("greater_than", "greater_than_equal") or not isinstance(place, type) or not last:
+        return ""
+    field = place.model_fields.get(last[0]) if issubclass(place, BaseModel) else None
+    ends = [getattr(each, "le", None) for each in (field.metadata if field else [])]
+    return "".join(f" and at most {end}" for end in ends if end not in (None, LARGEST))
 
 
 def _locate(annotation: Any, location: Sequence[int | str]) -> tuple[list[str], Any]:

@@ -57,20 +57,25 @@ def _fail(name: str, text: str) -> None:
 
 
 def run_stage(
-    name: str, parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], None], alone: bool = True
+    name: str,
+    parser: argparse.ArgumentParser,
+    main: Callable[[argparse.Namespace], None],
+    alone: bool = True,
+    after_stop: str = "finished work is kept; run it again to go on",
 ) -> NoReturn:
     """Parse the arguments, run `main` and exit: 0 when done, 1 on an error, 130 after Ctrl-C, 143 after SIGTERM.
 
     The last line on stderr of a failed stage is `ERROR <stage>: <file or key>: <what was found>; <what to do>`.
     A traceback comes before it only with --debug or DIALOG_PROMPTING_DEBUG=1. With `alone`, a second command of that
     name in the same folder is refused, so that a process left over from an earlier run shares no file with this one.
+    `after_stop`: what a signal leaves, and what to do then.
     """
     arguments = _parse(name, parser)
     debug = arguments.debug or os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
     try:
         _run(main, arguments, name if alone else None)
     except (KeyboardInterrupt, Terminated) as stop:
-        _fail(name, "stopped by a signal: finished work is kept; run it again to go on")
+        _fail(name, f"stopped by a signal: {after_stop}")
         sys.exit(130 if isinstance(stop, KeyboardInterrupt) else 143)
     except Exception as error:  # here every error becomes one line
         ignore_signals()

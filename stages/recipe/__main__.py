@@ -13,19 +13,24 @@ import argparse
 import json
 from pathlib import Path
 
+from stages.language_model.libraries import load_transformers
 from stages.params.schema import load_params
 from stages.plumbing.command import run_stage, whole_number
 from stages.plumbing.files import check_folder, write_bytes
-from stages.recipe.cells import CELLS
-from stages.recipe.study import Study
-from stages.recipe.table import render
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Check, measure, write."""
     for folder in (arguments.subset, arguments.model):
         check_folder(folder)
-    study = Study(load_params(), arguments.subset, arguments.model, arguments.out, arguments.corpus)
+    params = load_params()
+    # Only now: PyTorch takes seconds to load, for which neither --help nor a wrong parameter waits.
+    load_transformers()
+    from stages.recipe.cells import CELLS
+    from stages.recipe.study import Study
+    from stages.recipe.table import render
+
+    study = Study(params, arguments.subset, arguments.model, arguments.out, arguments.corpus)
     study.run(CELLS[: arguments.first], lambda said: print(said, flush=True))
     write_bytes(arguments.out.with_suffix(".md"), render(json.loads(arguments.out.read_bytes())).encode())
 

@@ -50,10 +50,12 @@ def open_results(root: Path, experiment: str | None = None) -> Iterator[Results]
     different one.
 
     Raises:
-        StageError: there is no such experiment, or its trained weights are not in DVC's cache.
+        StageError: there is no such experiment, its trained weights are not in DVC's cache, or nothing was trained.
     """
     if experiment is None:
         params, files = load_params(root / PARAMS_FILE), Revision(root, None)
+        if not (root / TRAINED).exists():
+            raise StageError(TRAINED, "missing, nothing was trained here yet", "run `dvc repro` first")
         raw = parse_yaml((root / PARAMS_FILE).read_bytes(), PARAMS_FILE)
         yield Results(WORKSPACE, params, raw, root / MODEL, root / TRAINED, files)
         return

@@ -4,17 +4,23 @@ import hashlib
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
-
-from dvc.api import DVCFileSystem
-from dvc.exceptions import DvcException
-from dvc_data.index import DataIndexError
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from stages.plumbing.errors import StageError
 from stages.records import Dialogue, Pair, Response
 
 Record = TypeVar("Record", Dialogue, Pair, Response)
-UNAVAILABLE = (FileNotFoundError, IsADirectoryError, DataIndexError, DvcException)
+
+if TYPE_CHECKING:
+    from dvc.api import DVCFileSystem
+
+
+def unavailable() -> tuple[type[Exception], ...]:
+    """What DVC raises for a file that does not exist or is not in its cache."""
+    from dvc.exceptions import DvcException
+    from dvc_data.index import DataIndexError
+
+    return FileNotFoundError, IsADirectoryError, DataIndexError, DvcException
 
 
 class Revision:
@@ -24,21 +30,23 @@ class Revision:
         self.root, self.commit = root, commit
 
     @cached_property
-    def _system(self) -> DVCFileSystem:
+    def _system(self) -> "DVCFileSystem":
+        from dvc.api import DVCFileSystem  # takes a second to load, and a chat with the workspace does without
+
         return DVCFileSystem(str(self.root), rev=self.commit)
 
     def read(self, path: str) -> bytes | None:
         """The content of a file; None if it does not exist, or if DVC tracks it but does not have it in its cache."""
         try:
             return bytes(self._system.read_bytes(path))
-        except UNAVAILABLE:
+        except unavailable():
             return None
 
     def copy(self, path: str, target: Path) -> bool:
         """Copy a folder to the new folder `target`; False if any of it is not in DVC's cache."""
         try:
             self._system.get(path, str(target), recursive=True)
-        except (FileNotFoundError, DataIndexError, DvcException):
+        except unavailable():
             return False
         return True
 
@@ -48,7 +56,7 @@ class Revision:
             if not self._system.isdir(path):
                 return _md5(self._system.read_bytes(path))
             files = {file.removeprefix(f"{path}/"): self._system.read_bytes(file) for file in self._system.find(path)}
-        except UNAVAILABLE:
+        except unavailable():
             return None
         tree = [{"md5": _md5(content), "relpath": name} for name, content in sorted(files.items())]
         return _md5(json.dumps(tree, sort_keys=True).encode()) + ".dir"

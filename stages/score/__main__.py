@@ -3,19 +3,21 @@
 import argparse
 from pathlib import Path
 
-from stages.bleu import signature
 from stages.params.schema import load_params
 from stages.plumbing.command import run_stage
 from stages.plumbing.files import check_folder, scratch_folder, write_json
 from stages.records import Dialogue, Pair, RecordFile, Response, read_records, read_references
-from stages.score import chrf
-from stages.score.scorer import check_answers, facts, score_all, write_rows
-from stages.score.variety import VOCABULARY
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Read, check, score, write."""
     params = load_params()
+    # Only now: scikit-learn takes seconds to load, for which neither --help nor a wrong parameter waits.
+    from stages.bleu import signature
+    from stages.score import chrf
+    from stages.score.scorer import check_answers, facts, score_all, write_rows
+    from stages.score.variety import VOCABULARY
+
     notes = {"subset": facts(check_folder(arguments.subset)), "generation": facts(check_folder(arguments.responses))}
     train = RecordFile(arguments.subset / "train.jsonl", Pair)
     test = read_records(arguments.subset / "test.jsonl", Pair)

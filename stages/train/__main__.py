@@ -8,20 +8,24 @@ import argparse
 import sys
 from pathlib import Path
 
-from stages.methods.trained_method import write_trained
+from stages.language_model.libraries import load_transformers
 from stages.params.schema import load_params
 from stages.plumbing.command import run_stage
 from stages.plumbing.files import output_folder, write_json
-from stages.train.cost import report
-from stages.train.engine import search
-from stages.train.results import best_by_rate, curves, describe, summary
-from stages.train.search import best_trial, range_end
-from stages.train.unit import read_work
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Read, train, write."""
     params = load_params()
+    # Only now: PyTorch takes seconds to load, for which neither --help nor a wrong parameter waits.
+    load_transformers()
+    from stages.methods.trained_method import write_trained
+    from stages.train.cost import report
+    from stages.train.engine import search
+    from stages.train.results import best_by_rate, curves, describe, summary
+    from stages.train.search import best_trial, range_end
+    from stages.train.unit import read_work
+
     work = read_work(arguments.subset, arguments.model, params)
     outcome = search(work)
     trials = outcome.trials

@@ -49,7 +49,8 @@ DAMAGED = (StageError, FileNotFoundError, ValueError, KeyError, TypeError, Safet
 def code_hash() -> str:
     """Hex sha256 over the sources of every module of this project that is loaded: an edit makes old state stale."""
     own = Path(__file__).resolve().parents[1]
-    files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+    ours = [each for name, each in list(sys.modules.items()) if name.partition(".")[0] in ("stages", "__main__")]
+    files = (getattr(module, "__file__", None) for module in ours)  # of thousands, so not all of them are resolved
     sources = {Path(file).resolve() for file in files if file}
     digest = hashlib.sha256()
     for source in sorted(sources):

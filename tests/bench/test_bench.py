@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from stages.bench import __main__ as bench
 from stages.bench import clock, data, measure, products, synthetic, table, trainer, training
 from stages.bench.decoding import batch_sizes, generate
+from stages.bench.shapes import SHAPES
 from stages.bench.trainer import lay_out, load_plain_model, same_module, trainer_rate
 from stages.language_model.cpu_linear import use_onednn
 from stages.language_model.encoding import EncodedPair
@@ -400,13 +401,13 @@ def test_dailydialogs_own_files_become_pairs(tmp_path: Path) -> None:
     assert [(pair.query, pair.response) for pair in train] == [("a", "b c")]
 
 
-@pytest.mark.parametrize("shape", data.SHAPES)
+@pytest.mark.parametrize("shape", SHAPES)
 def test_the_shapes_have_the_sizes_that_they_are_called_by(shape: str) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     expected = {"gpt2": 124e6, "gpt2-medium": 355e6, "smollm2": 135e6, "llama-350m": 362e6}[shape]
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**data.SHAPES[shape]))
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**SHAPES[shape]))
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(expected, rel=0.01)
 
 

@@ -35,6 +35,13 @@ def layer_adapters(family: str, width: int, rank: int) -> int:
 
 @pytest.mark.parametrize(("family", "tied"), FAMILIES)
 @pytest.mark.parametrize("name", list(SETTINGS))
+def test_the_shapes_are_those_of_the_first_weights(name: str, family: str, tied: bool) -> None:
+    one = method(name, family, tied)
+    assert one.shapes() == {key: value.shape for key, value in weights(one).items()}
+
+
+@pytest.mark.parametrize(("family", "tied"), FAMILIES)
+@pytest.mark.parametrize("name", list(SETTINGS))
 def test_the_number_of_trained_parameters_equals_a_formula(name: str, family: str, tied: bool) -> None:
     one = method(name, family, tied)
     vocabulary, width = one.base.embeddings.shape

@@ -79,7 +79,7 @@ REFUSED: list[tuple[Change, str]] = [
     (put("pairs/stride", 3), "pairs.stride: found 3; allowed: 1 or 2"),
     (put("pairs/stride", "2"), "pairs.stride: found '2'; allowed: 1 or 2"),
     (put("regime", "30"), "regime: found '30'; it must be a number"),
-    (put("regime", 0), "regime: found 0; it must be greater than 0"),
+    (put("regime", 0), "regime: found 0; it must be greater than 0 and at most 100"),
     (put("regime", 100.5), "regime: found 100.5; it must be less than or equal to 100"),
     (put("regime", float("nan")), "regime: found nan; "),
     (put("seed", True), "seed: found True; it must be a whole number"),
@@ -222,6 +222,26 @@ def test_a_long_value_is_shortened() -> None:
     message = refusal(put("runtime/device", "x" * 10_000))
     assert len(message) < 200
     assert "(10002 characters)" in message
+
+
+@pytest.mark.parametrize(
+    ("right", "misspelt", "table"),
+    [
+        ("regime", "regmie", ""),
+        ("batch_size", "batchsize", f"{PAPER}/"),
+        ("query_tokens", "query_token", "protocols/quick/lengths/"),
+    ],
+)
+def test_a_misspelt_key_is_named_as_itself_with_the_right_one(right: str, misspelt: str, table: str) -> None:
+    message = refusal(drop(f"{table}{right}"), put(f"{table}{misspelt}", 8))
+    assert message.startswith(f"{table}{misspelt}: unknown key; did you mean {right!r}? ".replace("/", "."))
+    assert "more)" not in message, "that the right one is missing is the same mistake"
+
+
+def test_a_missing_key_elsewhere_is_counted_beside_a_misspelt_one() -> None:
+    message = refusal(drop(f"{PAPER}/batch_size"), put("regmie", 8))
+    assert message.startswith("regmie: unknown key; ")
+    assert message.endswith("(and 1 more)")
 
 
 def test_more_errors_are_counted() -> None:

@@ -1,0 +1,62 @@
+"""How commands start and stop: nothing slow before the arguments are read, one line about what is wrong."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.stage_runs import Run
+from tests.stops import Stop
+from tests.tiny import ROOT, read_yaml, write_yaml
+
+COMMANDS = sorted(path.parent.name for path in (ROOT / "stages").glob("*/__main__.py"))
+SLOW = {"torch", "transformers", "sklearn", "peft", "datasets", "scipy", "pandas", "nltk"}
+
+
+def imported(*words: str) -> set[str]:
+    """The packages that a Python process imports."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *words], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    return {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_waits_for_no_slow_library(name: str) -> None:
+    found = imported("-m", f"stages.{name}", "--help")
+    assert "argparse" in found
+    assert not found & SLOW
+
+
+def test_transformers_comes_without_what_the_stages_do_not_use_and_others_can_have_it() -> None:
+    load = "from stages.language_model.libraries import load_transformers; load_transformers(); "
+    check = "import sys; assert not {'sklearn', 'scipy'} & set(sys.modules); import scipy"
+    assert {"torch", "transformers", "scipy"} <= imported("-c", f"{load}{check}")
+
+
+@pytest.fixture
+def untrained(tmp_path: Path) -> Path:
+    """A project in which nothing has run."""
+    (tmp_path / "project").mkdir()
+    write_yaml(tmp_path / "project/params.yaml", read_yaml(ROOT / "params.yaml"))
+    return tmp_path / "project"
+
+
+@pytest.mark.parametrize("words", ["chat --once hello", "export --to out"])
+def test_where_nothing_was_trained_a_command_says_what_to_run_first(words: str, untrained: Path) -> None:
+    name, *others = words.split()
+    code, printed = Run(untrained, [f"stages.{name}", *others], {}).wait()
+    assert code == 1
+    expected = f"ERROR {name}: data/train: missing, nothing was trained here yet; run `dvc repro` first"
+    assert printed.splitlines() == [expected]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_chat_that_is_stopped_promises_no_kept_work(number: signal.Signals, code: int, untrained: Path) -> None:
+    found, printed = Run(untrained, ["stages.chat"], {}, Stop(1, "params.yaml", number=number)).wait()
+    assert found == code
+    expected = "ERROR chat: stopped by a signal: the conversation has ended; start it again for a new one"
+    assert printed.splitlines() == [expected]
