@@ -1,7 +1,7 @@
 """Compare the speed with what a user would otherwise run: Trainer, PEFT and generate. `make bench` calls it.
 
-Writes every repeat to a JSON file and tables to a Markdown file next to it, and prints the tables. It is not a stage of
-the pipeline.
+Writes every repeat to a JSON file and tables to a Markdown file next to it, and prints the tables. Rows that were not
+asked for stay in the files as they are. It is not a stage of the pipeline.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from transformers.utils import logging
 from stages.bench import growth
 from stages.bench.data import SHAPES, random_model
 from stages.bench.measure import PRECISIONS, make_bench, measure, read_pairs
+from stages.bench.results import read_runs, with_run
 from stages.bench.table import describe_machine, render
 from stages.plumbing.command import run_stage, whole_number
 from stages.plumbing.errors import StageError
@@ -25,6 +26,7 @@ def main(arguments: argparse.Namespace) -> None:
     """Measure, print, write."""
     if arguments.out.suffix != ".json":
         raise StageError(f"--out {arguments.out}", "not a name of a JSON file", "make it end in .json")
+    earlier = read_runs(arguments.out)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     start = time.monotonic()
@@ -38,7 +40,7 @@ def main(arguments: argparse.Namespace) -> None:
         folder = stack.enter_context(random_model(arguments.shape, texts)) if arguments.shape else arguments.model
         bench = make_bench(arguments, folder, train, test)
         rows = measure(bench, arguments, texts)
-        result = {
+        run = {
             "machine": describe_machine(bench.device),
             "model": f"{arguments.shape}'s shape, random weights" if arguments.shape else str(arguments.model),
             "data": f"{source}, {len(train)} for training, {len(bench.queries)} test queries",
@@ -49,6 +51,7 @@ def main(arguments: argparse.Namespace) -> None:
             "peak_memory_gib": round(peak_memory() / 2**30, 1),
             "rows": rows,
         }
+    result = {"runs": with_run(earlier, run)}
     text = render(result)
     write_json(arguments.out, result)
     write_bytes(arguments.out.with_suffix(".md"), text.encode())

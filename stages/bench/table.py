@@ -153,23 +153,31 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Any], str]]] = {
 
 
 def render(result: Mapping[str, Any]) -> str:
-    """The complete report: the machine, what was measured, a section for each row."""
-    machine = result["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    facts = [
-        f"machine: {machine['processor']}, {machine['cores']} cores ({machine['threads']} threads), "
-        f"{machine['memory_gib']} GiB of memory, device: {machine['device']}",
-        f"libraries: {versions}",
-        f"model: {result['model']}; training in {result['precision']}",
-        f"pairs: {result['data']}",
-        f"{result['repeats']} repeats; a repeat of training is {result['steps']} steps",
-        f"the whole run: {number(result['seconds'] / 60)} minutes, at most {result['peak_memory_gib']} GiB of memory",
-    ]
-    blocks = ["# How fast it is", paragraph(explanations.INTRODUCTION), "\n".join(f"- {fact}" for fact in facts)]
-    for row, found in result["rows"].items():
+    """The complete report: of each run its machine and what it measured, then a section for each row."""
+    runs = result["runs"]
+    blocks = ["# How fast it is", paragraph(explanations.INTRODUCTION)]
+    for run in runs:
+        if len(runs) > 1:
+            blocks.append(f"{'Rows' if len(run['rows']) > 1 else 'Row'} {', '.join(sorted(run['rows']))}:")
+        blocks.append("\n".join(f"- {fact}" for fact in _facts(run)))
+    for row, found in sorted((row, found) for run in runs for row, found in run["rows"].items()):
         title, explanation, tables = SECTIONS[row]
         blocks += [f"## {row}. {title}", paragraph(explanation), tables(found)]
     return "\n\n".join(blocks) + "\n"
+
+
+def _facts(run: Mapping[str, Any]) -> list[str]:
+    machine = run["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    return [
+        f"machine: {machine['processor']}, {machine['cores']} cores ({machine['threads']} threads), "
+        f"{machine['memory_gib']} GiB of memory, device: {machine['device']}",
+        f"libraries: {versions}",
+        f"model: {run['model']}; training in {run['precision']}",
+        f"pairs: {run['data']}",
+        f"{run['repeats']} repeats; a repeat of training is {run['steps']} steps",
+        f"the whole run: {number(run['seconds'] / 60)} minutes, at most {run['peak_memory_gib']} GiB of memory",
+    ]
 
 
 def paragraph(text: str) -> str:

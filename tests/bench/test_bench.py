@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from stages.bench import __main__ as bench
-from stages.bench import clock, data, measure, products, table, trainer, training
+from stages.bench import clock, data, measure, products, results, table, trainer, training
 from stages.bench.decoding import batch_sizes, generate
 from stages.bench.trainer import lay_out, load_plain_model, same_module, trainer_rate
 from stages.language_model.cpu_linear import use_onednn
@@ -276,10 +276,10 @@ def measured(pairs_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         places = ("--trained", str(tmp_path / "none"), "--out", str(tmp_path / "bench.json"))
         bench.main(arguments(*words, *places, *numbers, "--grow-shapes", "smollm2", "gpt2"))
         found: dict[str, Any] = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
-        assert list(found["rows"]) == list(rows)
-        assert found["machine"]["versions"]["torch"] == torch.__version__
+        run = next(run for run in found["runs"] if set(run["rows"]) == set(rows))
+        assert run["machine"]["versions"]["torch"] == torch.__version__
         assert (tmp_path / "bench.md").read_text(encoding="utf-8") == table.render(found)
-        return found["rows"]  # type: ignore[no-any-return]
+        return run["rows"]  # type: ignore[no-any-return]
 
     return run
 
@@ -321,6 +321,34 @@ def test_row_of_growth(measured: Callable[..., dict[str, Any]]) -> None:
     assert [line["model"] for line in found["models"]] == ["smollm2", "gpt2"]
     seconds = found["trials"][1]["median"]
     assert found["pairs"][-1]["estimated_s"] == pytest.approx(41_637 / data.BATCH_SIZE * seconds)
+
+
+def test_a_row_that_is_measured_again_leaves_the_others_as_they_are() -> None:
+    first = {"machine": "one", "rows": {"a": 1, "b": 2, "e": 5}}
+    alone = {"machine": "two", "rows": {"b": 20, "f": 6}}
+    runs = results.with_run(results.with_run([], first), alone)
+    assert runs == [{"machine": "one", "rows": {"a": 1, "e": 5}}, alone]
+    assert results.with_run(runs, first) == [first, {"machine": "two", "rows": {"f": 6}}]
+    assert results.with_run([first], {**alone, "rows": first["rows"]}) == [{**first, "machine": "two"}]
+
+
+def test_tables_of_two_runs_say_which_rows_are_whose() -> None:
+    figures = json.loads((ROOT / "metrics/bench.json").read_text(encoding="utf-8"))
+    (row, found), *others = figures["runs"][0]["rows"].items()
+    moved_row = {**figures["runs"][0], "seconds": 600, "rows": {row: found}}
+    text = table.render({"runs": [moved_row, {**figures["runs"][0], "rows": dict(others[:2])}]})
+    assert f"Row {row}:\n" in text and "Rows b, c:\n" in text and text.count("- machine: ") == 2
+    assert [line[3] for line in text.splitlines() if line.startswith("## ")] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("text", ["[]", "no JSON", '{"rows": {}}', '{"runs": [1]}'])
+def test_a_file_that_holds_something_else_is_not_written_over(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "other.json"
+    path.write_text(text)
+    with pytest.raises(StageError, match=r"other\.json: no results of this benchmark .*; remove it"):
+        bench.main(arguments("--out", str(path)))
+    assert path.read_text() == text
+    assert results.read_runs(tmp_path / "none.json") == []
 
 
 def test_what_was_trained_on_this_model_is_decoded_with(tmp_path: Path) -> None:
