@@ -7,15 +7,17 @@ asked for stay in the files as they are. It is not a stage of the pipeline.
 import argparse
 import time
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 
 from transformers.utils import logging
 
 from stages.bench import growth
 from stages.bench.data import SHAPES, random_model
+from stages.bench.machine import describe_machine
 from stages.bench.measure import PRECISIONS, make_bench, measure, read_pairs
 from stages.bench.results import read_runs, with_run
-from stages.bench.table import describe_machine, render
+from stages.bench.table import render
 from stages.plumbing.command import run_stage, whole_number
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import write_bytes, write_json
@@ -26,6 +28,9 @@ def main(arguments: argparse.Namespace) -> None:
     """Measure, print, write."""
     if arguments.out.suffix != ".json":
         raise StageError(f"--out {arguments.out}", "not a name of a JSON file", "make it end in .json")
+    if "f" in arguments.only and find_spec("ray") is None:
+        remedy = "pip install -c constraints.txt -e '.[ray]', or leave the row out"
+        raise StageError("--only f", "Ray is not installed", remedy)
     earlier = read_runs(arguments.out)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -39,7 +44,7 @@ def main(arguments: argparse.Namespace) -> None:
             )
         folder = stack.enter_context(random_model(arguments.shape, texts)) if arguments.shape else arguments.model
         bench = make_bench(arguments, folder, train, test)
-        rows = measure(bench, arguments, texts)
+        rows = measure(bench, arguments, train)
         run = {
             "machine": describe_machine(bench.device),
             "model": f"{arguments.shape}'s shape, random weights" if arguments.shape else str(arguments.model),
@@ -76,7 +81,7 @@ def arguments_of() -> argparse.ArgumentParser:
         default=Path("metrics/bench.json"),
         help="JSON to write; the Markdown goes next to it (default: %(default)s)",
     )
-    parser.add_argument("--only", nargs="+", choices="abcde", default=list("abcde"), help="rows (default: all)")
+    parser.add_argument("--only", nargs="+", choices="abcdef", default=list("abcdef"), help="rows (default: all)")
     parser.add_argument("--repeats", type=whole_number(1), default=3, help="how often all take turns (default: 3)")
     parser.add_argument(
         "--steps", type=whole_number(0), default=0, help="training steps per repeat (default: 4; on a GPU 32)"

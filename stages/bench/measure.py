@@ -10,6 +10,7 @@ import torch
 
 from stages.bench.data import LENGTHS, ROW_FORMAT, SETTINGS, Bench, initial_weights
 from stages.bench.decoding import decoding_rows
+from stages.bench.engines import engine_rows
 from stages.bench.growth import growth_rows
 from stages.bench.products import products_rows
 from stages.bench.training import training_rows
@@ -104,9 +105,10 @@ def decoders(bench: Bench, trained: Path) -> Iterator[tuple[str, Method, Weights
     yield found
 
 
-def measure(bench: Bench, arguments: argparse.Namespace, texts: list[str]) -> dict[str, Any]:
-    """Measure the requested rows."""
+def measure(bench: Bench, arguments: argparse.Namespace, train: list[Pair]) -> dict[str, Any]:
+    """Measure the requested rows. train: the pairs that `bench.train` has as tokens."""
     wanted = set(arguments.only)
+    texts = [text for pair in train for text in (pair.query, pair.response)]
     rows: dict[str, Any] = {}
     if wanted & {"a", "b"}:
         rows |= training_rows(bench, wanted)
@@ -117,4 +119,6 @@ def measure(bench: Bench, arguments: argparse.Namespace, texts: list[str]) -> di
         rows |= products_rows(bench, *last)
     if "e" in wanted:
         rows |= growth_rows(bench, arguments.grow_shapes, texts)
+    if "f" in wanted:
+        rows |= engine_rows(bench.folder, train)
     return rows

@@ -1,47 +1,13 @@
-"""The benchmark's results as Markdown, and a description of the machine."""
+"""The benchmark's results as Markdown."""
 
-import os
-import platform
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
-
-import psutil
-import torch
-import transformers
 
 from stages.bench import explanations
 
 Cells = list[list[str]]
-
-
-def processor() -> str:
-    """The CPU's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def describe_machine(device: torch.device) -> dict[str, Any]:
-    """Processor, memory, device and libraries."""
-    import accelerate
-    import peft  # takes seconds
-
-    libraries = (torch, transformers, peft, accelerate)
-    gpu = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
-    return {
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "device": f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB" if gpu else device.type,
-        "versions": {"python": platform.python_version()} | {each.__name__: each.__version__ for each in libraries},
-    }
 
 
 def number(value: float) -> str:
@@ -142,6 +108,35 @@ def _decoding(lines: Sequence[Mapping[str, Any]]) -> str:
     return f"{table}\n\nBatch sizes tried for `generate`: {sizes}."
 
 
+def _engines(found: Mapping[str, Any]) -> str:
+    local = found["real"][0]["seconds"]
+    real = [
+        [
+            line["engine"], str(line["slots"]), number(line["seconds"]), number(line["ideal"]),
+            f"{(line['seconds'] - line['ideal']) / line['units']:+.2f}" if line["seconds"] != local else "-",
+        ]
+        for line in found["real"]
+    ]  # fmt: skip
+    sleeping = [
+        [
+            f"{line['slots']}, {'threads' if line['threads'] else 'processes'}", f"{line['units']:,}",
+            f"{line['seconds']:.1f}", f"{line['ideal']:.1f}", f"{line['seconds'] / line['ideal']:.3f}x",
+        ]
+        for line in found["sleeping"]
+    ]  # fmt: skip
+    queued = found["queued"]
+    sizes = [f"{queued[f'{name}_bytes'] / 2**20:,.0f}" for name in ("driver_before", "driver_peak", "servers")]
+    waiting = [f"{queued['queued']:,}", number(queued["submit_s"]), number(queued["look_s"] * 1e3), *sizes]
+    head = ["units waiting", "to hand over, s", "a look at all, ms", "driver before, MiB", "driver at most, MiB"]
+    return "\n\n".join(
+        [
+            markdown(["engine", "slots", "8 units, s", "ideal, s", "above it for each unit, s"], real),
+            markdown(["slots", "sleeping units", "makespan, s", "ideal, s", "times the ideal"], sleeping),
+            markdown([*head, "Ray's servers, MiB"], [waiting]),
+        ]
+    )
+
+
 # For each row: its heading, what it measures, and the function that makes its tables.
 SECTIONS: dict[str, tuple[str, str, Callable[[Any], str]]] = {
     "a": ("Training, one trial", explanations.TRAINING, partial(_rates, aims=explanations.TRAINING_AIMS)),
@@ -149,6 +144,7 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Any], str]]] = {
     "c": ("Greedy decoding", explanations.DECODING, _decoding),
     "d": ("Where the time goes", explanations.PRODUCTS, _products),
     "e": ("How cost grows", explanations.GROWTH, _growth),
+    "f": ("Engines: one process, or Ray", explanations.ENGINES, _engines),
 }
 
 

@@ -26,8 +26,10 @@ CODE = Path(__file__).resolve().parents[1]  # `stages`, which travels to every n
 
 
 @contextmanager
-def cluster(address: str | None) -> Iterator[Any]:
+def cluster(address: str | None, **resources: int) -> Iterator[Any]:
     """The module `ray`, connected for the length of the block: to `address`, to RAY_ADDRESS, or to a new one here.
+
+    resources: of a new one, as `ray.init` calls them; what is not named is what this machine has.
 
     Raises:
         StageError: Ray is not installed, nothing answers at the address, or what answers is another version.
@@ -38,7 +40,12 @@ def cluster(address: str | None) -> Iterator[Any]:
         if where is None:
             os.environ.update(LOOPBACK, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
         ray = _ray()
-        settings: dict[str, Any] = {"logging_level": "ERROR", "include_dashboard": False, "_temp_dir": folder}
+        settings: dict[str, Any] = {
+            "logging_level": "ERROR",
+            "include_dashboard": False,
+            "_temp_dir": folder,
+            **resources,
+        }
         if where is not None:
             _check_answer(where)
             settings = {"logging_level": "ERROR", "address": where}
