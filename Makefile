@@ -23,7 +23,7 @@ repro: $(VENV)/.installed  ## run the pipeline with the parameters of params.yam
 	$(DVC) repro
 	$(DVC) metrics show
 
-grid: $(VENV)/.installed  ## run the paper's grid of experiments; more options: GRID="--jobs 2"
+grid: $(VENV)/.installed  ## run the paper's grid of experiments; more options: GRID="--seeds 0 1"
 	$(VENV)/bin/python -m stages.grid -S dataset=dailydialog -S protocol=paper $(GRID)
 
 report: $(VENV)/.installed-report  ## compare all experiments with the paper's tables: metrics/report.md and metrics/report.html

@@ -28,7 +28,7 @@ from stages.train.unit import Work, read_work
 
 UNITS = 8
 PAIRS, VALIDATION_PAIRS = 16, 4  # so that a unit takes seconds: what the engine costs does not depend on it
-SLOTS = {8: 30.0, 64: 30.0, 512: 30.0}  # of sleeping units: slots -> seconds of a unit
+SLOTS = {8: 10.0, 64: 10.0, 512: 10.0}  # of sleeping units: slots -> seconds of a unit
 WAVES = 3
 QUEUED = 10_000
 STORE = 1_000_000_000  # bytes of the object store
