@@ -33,7 +33,7 @@ SHORT = {
     "protocols.tiny.training.max_epochs": 2,
 }
 LONG = {**SHORT, "method": "fine-tune"} | {
-    "protocols.tiny.training.learning_rates": {"low": 0.001, "high": 0.01, "trials": 3},
+    "protocols.tiny.training.learning_rates": {"low": 0.001, "high": 0.01, "trials": 2},
     "protocols.tiny.training.max_epochs": 30,
     "protocols.tiny.training.patience": 30,
 }
@@ -89,7 +89,7 @@ def at_work(run: Run) -> bool:
 
 def assert_goes_on(printed: str, back: set[int]) -> None:
     """What had come back is counted, and not trained again."""
-    assert f"{len(back)} of 3 units are done already" in printed
+    assert f"{len(back)} of 2 units are done already" in printed
     assert not back & started(printed)
 
 
@@ -127,15 +127,16 @@ def test_whatever_stops_it_it_ends_with_the_same_bytes_and_trains_no_finished_un
     plain, kept = workspace(tmp_path / "plain", **LONG), tmp_path / "kept"
     folder = workspace(tmp_path / "stopped", **on_ray(cluster, **LONG, **{"runtime.checkpoints": str(kept)}))
     run = submit(cluster, folder)
-    wait_for(lambda: len([*kept.glob("*/checkpoints/*-000003-*/manifest.json")]) >= 2)
-    cluster.workers()[0].kill()  # a process of a unit,
-    cluster.kill(2)  # a node,
+    wait_for(lambda: len([*kept.glob("*/checkpoints/*-000003-*/manifest.json")]) == 2)
+    one, other = [number for number in range(3) if cluster.workers(number)]
+    cluster.workers(one)[0].kill()  # a process of a unit,
+    cluster.kill(other)  # a node, never the head,
     wait_for(lambda: units_back(folder) or not run.running(), 200)
     run.signal(signal.SIGKILL)  # the driver,
     run.wait()
     first = units_back(folder)
     wait_for(lambda: not cluster.workers())
-    cluster.start(2)
+    cluster.start(other)
     run = submit(cluster, folder)
     wait_for(lambda: at_work(run) or not run.running())
     cluster.kill(0, 1, 2)  # the whole cluster,
@@ -143,7 +144,7 @@ def test_whatever_stops_it_it_ends_with_the_same_bytes_and_trains_no_finished_un
     _, printed = run.wait()
     assert_goes_on(printed, first)
     second = units_back(folder)
-    assert 1 <= len(first) <= len(second) < 3
+    assert len(first) == len(second) == 1
     cluster.start(0, 1, 2)
     run = submit(cluster, folder)
     wait_for(lambda: at_work(run) or not run.running())
@@ -157,7 +158,7 @@ def test_whatever_stops_it_it_ends_with_the_same_bytes_and_trains_no_finished_un
     code, printed = submit(cluster, folder).wait()
     assert code == 0, printed
     assert_goes_on(printed, third)
-    assert started(printed) == {*range(3)} - third
+    assert started(printed) == {0, 1} - third
     assert any(unit["cost"]["stopped"] for unit in units_of(folder)), "none went on from a checkpoint"
     finish(plain, "train")
     assert result(folder) == result(plain)
