@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def cluster(address: str | None, **resources: int) -> Iterator[Any]:
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_COLOR_PREFIX="0", RAY_DEDUP_LOGS="0")
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         if where is None:
-            os.environ.update(LOOPBACK, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+            os.environ.update(LOOPBACK, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=_token())
         ray = _ray()
         settings: dict[str, Any] = {
             "logging_level": "ERROR",
@@ -59,6 +60,12 @@ def cluster(address: str | None, **resources: int) -> Iterator[Any]:
             yield ray
         finally:
             ray.shutdown()
+
+
+@cache
+def _token() -> str:
+    """Anew for each process, and no oftener: Ray reads it once."""
+    return secrets.token_hex(32)
 
 
 def _ray() -> Any:
