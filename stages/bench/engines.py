@@ -3,10 +3,11 @@
 import multiprocessing
 import os
 import pickle
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,7 +18,7 @@ from stages.bench import sleeping
 from stages.bench.data import LENGTHS
 from stages.params.schema import PARAMS_FILE, Params, parse_params
 from stages.plumbing.cluster import ADDRESS, cluster
-from stages.plumbing.files import STATE_VARIABLE, output_folder
+from stages.plumbing.files import MANIFEST, STATE_VARIABLE, output_folder
 from stages.plumbing.peak import peak_memory
 from stages.plumbing.yaml import parse_yaml
 from stages.records import Pair, write_records
@@ -50,6 +51,17 @@ def params_for(engine: str) -> Params:
     return parse_params({**value, "method": "lora", "protocol": "bench", "regime": 100})
 
 
+@contextmanager
+def inputs(model: Path, pairs: list[Pair]) -> Iterator[tuple[Path, Path]]:
+    """Folders of a subset, with a few of the pairs, and of the model, as the stages give them."""
+    with TemporaryDirectory(prefix="bench-") as name:
+        folder = Path(name)
+        write_subset(folder / "subset", pairs)
+        with output_folder(folder / "model") as made:
+            shutil.copytree(model, made, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST))
+        yield folder / "subset", folder / "model"
+
+
 def write_subset(folder: Path, pairs: list[Pair]) -> None:
     """A few pairs as the stage subset gives them."""
     parts = {"train": pairs[:PAIRS], "validation": pairs[PAIRS : PAIRS + VALIDATION_PAIRS]}
@@ -77,29 +89,26 @@ def _alone(function: Callable[..., Any], *words: Any) -> Any:
             del os.environ[STATE_VARIABLE]
 
 
-def real_units(model: Path, pairs: list[Pair]) -> list[dict[str, Any]]:
+def real_units(subset: Path, model: Path) -> list[dict[str, Any]]:
     """The time of a training of UNITS units with a thread each: by `local`, and by `ray` on one slot and on two."""
-    with TemporaryDirectory(prefix="bench-") as folder:
-        subset = Path(folder) / "subset"
-        write_subset(subset, pairs)
-        local = _alone(seconds_of, "local", subset, model)
-        lines = [{"engine": "local", "slots": 1, "units": UNITS, "seconds": local, "ideal": local}]
-        for slots in (1, 2):
-            with cluster(None, num_cpus=slots, object_store_memory=STORE) as ray:
-                os.environ[ADDRESS] = ray.get_runtime_context().gcs_address
-                try:
-                    taken = _alone(seconds_of, "ray", subset, model)
-                finally:
-                    del os.environ[ADDRESS]
-            lines.append({"engine": "ray", "slots": slots, "units": UNITS, "seconds": taken, "ideal": local / slots})
+    local = _alone(seconds_of, "local", subset, model)
+    lines = [{"engine": "local", "slots": 1, "units": UNITS, "seconds": local, "ideal": local}]
+    for slots in (1, 2):
+        with cluster(None, num_cpus=slots, object_store_memory=STORE) as ray:
+            os.environ[ADDRESS] = ray.get_runtime_context().gcs_address
+            try:
+                taken = _alone(seconds_of, "ray", subset, model)
+            finally:
+                del os.environ[ADDRESS]
+        lines.append({"engine": "ray", "slots": slots, "units": UNITS, "seconds": taken, "ideal": local / slots})
     return lines
 
 
 def sleeping_units() -> list[dict[str, Any]]:
-    """The time of WAVES sleeping units for each slot; slots are processes up to THREADS, else threads of some."""
+    """The time of WAVES sleeping units for each slot; slots are processes up to PROCESSES, else threads."""
     lines = []
     for slots, seconds in SLOTS.items():
-        threads = slots > sleeping.THREADS
+        threads = slots > sleeping.PROCESSES
         fill = sleeping.in_threads if threads else sleeping.in_processes
         with cluster(None, num_cpus=slots, object_store_memory=STORE) as ray:
             taken = fill(ray, slots, WAVES, seconds)
@@ -150,15 +159,9 @@ def _memory(process: psutil.Process) -> int:
     return 0
 
 
-def queued_units(model: Path, pairs: list[Pair]) -> dict[str, Any]:
-    """What waiting units cost."""
-    with TemporaryDirectory(prefix="bench-") as folder:
-        write_subset(Path(folder) / "subset", pairs)
-        found: dict[str, Any] = _alone(queue, Path(folder) / "subset", model)
-    return found
-
-
 def engine_rows(model: Path, pairs: list[Pair]) -> dict[str, dict[str, Any]]:
     """Row f. pairs: more than PAIRS and VALIDATION_PAIRS."""
     os.environ.pop(ADDRESS, None)  # no other cluster than one of its own
-    return {"f": {"real": real_units(model, pairs), "sleeping": sleeping_units(), "queued": queued_units(model, pairs)}}
+    with inputs(model, pairs) as folders:
+        real, queued = real_units(*folders), _alone(queue, *folders)
+    return {"f": {"real": real, "sleeping": sleeping_units(), "queued": queued}}

@@ -36,10 +36,10 @@ ENGINES = """`runtime.engine: local` trains units one after another in one proce
 here one on this machine. First a real training: eight units of LoRA, 16 pairs for training and four for validation,
 one CPU thread a unit. Libraries are loaded and Ray is up before the clock starts; what counts is that inputs travel,
 that processes of Ray start and load libraries and model, and that results come back. The ideal is the time of `local`
-divided by the slots. Then units that only sleep, three for each slot, which shows how well Ray keeps slots filled; a
-slot is a process of Ray up to 64 of them, and one of the 64 threads of a process beyond, because 512 processes take
-more memory than this machine has. Last, units that wait: how long it takes to hand them to Ray, how long one look at
-all of them takes, and the memory of the process that did it and of the two servers of Ray's head."""
+divided by the slots. Then units that only sleep, three for each slot, which shows how well Ray keeps slots filled: up
+to eight slots are processes of Ray, as on a machine with eight GPUs, more are threads of such processes, because one
+machine has no room for 512. Last, units that wait: how long it takes to hand them to Ray, how long one look at all of
+them takes, and the memory of the process that did it and of the two servers of Ray's head."""
 
 # How many times faster than theirs ours should be.
 TRAINING_AIMS = {"fine-tune": 2.0, "soft": 2.5, "dynamic": 2.5}

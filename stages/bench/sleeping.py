@@ -4,7 +4,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-THREADS = 64  # slots of one process, where they are threads: a process each would take more memory than machines have
+PROCESSES = 8  # slots that are processes, as on a machine with so many GPUs
+THREADS = 64  # slots of one process beyond that: a process each would take more memory and cores than machines have
 
 
 def sleep(seconds: float, order: bytes = b"") -> None:

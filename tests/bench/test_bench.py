@@ -1,7 +1,9 @@
 """The benchmark: both sides compute the same, ratios are right, and every row is produced. Tests assert no times."""
 
 import argparse
+import importlib.util
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from stages.bench import __main__ as bench
-from stages.bench import clock, data, measure, products, results, table, trainer, training
+from stages.bench import clock, data, engines, measure, products, results, table, trainer, training
 from stages.bench.decoding import batch_sizes, generate
 from stages.bench.trainer import lay_out, load_plain_model, same_module, trainer_rate
 from stages.language_model.cpu_linear import use_onednn
@@ -321,6 +323,36 @@ def test_row_of_growth(measured: Callable[..., dict[str, Any]]) -> None:
     assert [line["model"] for line in found["models"]] == ["smollm2", "gpt2"]
     seconds = found["trials"][1]["median"]
     assert found["pairs"][-1]["estimated_s"] == pytest.approx(41_637 / data.BATCH_SIZE * seconds)
+
+
+def test_row_of_engines(measured: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    if importlib.util.find_spec("ray") is None:  # not imported: it reads at once how to ask for a token
+        pytest.skip("Ray is not installed")
+    if os.environ.get("DIALOG_PROMPTING_CLUSTER_TESTS") != "1":
+        pytest.skip("takes minutes: DIALOG_PROMPTING_CLUSTER_TESTS=1 pytest -n 0 tests/bench -k engines")
+    monkeypatch.setattr(engines, "SLOTS", {2: 0.5, 64: 0.5})
+    monkeypatch.setattr(engines.sleeping, "PROCESSES", 2)
+    monkeypatch.setattr(engines.sleeping, "THREADS", 32)
+    monkeypatch.setattr(engines, "STORE", 100_000_000)
+    found = measured("f")["f"]
+    assert [(line["engine"], line["slots"]) for line in found["real"]] == [("local", 1), ("ray", 1), ("ray", 2)]
+    assert [(line["threads"], line["units"]) for line in found["sleeping"]] == [(False, 6), (True, 192)]
+    assert all(line["seconds"] > line["ideal"] for line in found["sleeping"])
+    assert found["queued"]["driver_before_bytes"] <= found["queued"]["driver_peak_bytes"]
+
+
+def test_tables_of_engines_have_the_overhead_of_a_unit_and_the_ratio_to_the_ideal() -> None:
+    real = [
+        {"engine": "local", "slots": 1, "units": 8, "seconds": 80.0, "ideal": 80.0},
+        {"engine": "ray", "slots": 2, "units": 8, "seconds": 60.0, "ideal": 40.0},
+    ]
+    sleeping = [{"slots": 64, "threads": True, "units": 192, "seconds": 33.0, "ideal": 30.0}]
+    sizes = {"driver_before_bytes": 2**29, "driver_peak_bytes": 2**30, "servers_bytes": 2**28}
+    queued = {"queued": 10_000, "submit_s": 2.0, "look_s": 0.05, **sizes}
+    text = table.SECTIONS["f"][2]({"real": real, "sleeping": sleeping, "queued": queued})
+    assert "| ray | 2 | 60 | 40 | +2.50 |" in text
+    assert "| 64, threads | 192 | 33.0 | 30.0 | 1.100x |" in text
+    assert "| 10,000 | 2 | 50 | 512 | 1,024 | 256 |" in text
 
 
 def test_a_row_that_is_measured_again_leaves_the_others_as_they_are() -> None:
