@@ -28,7 +28,7 @@ from stages.train.ray_worker import library_versions, train_unit
 from stages.train.unit import Work, read_work
 
 UNITS = 8
-PAIRS, VALIDATION_PAIRS = 16, 4  # so that a unit takes seconds: what the engine costs does not depend on it
+PAIRS, VALIDATION_PAIRS = 8, 2  # so that a unit takes seconds: what the engine costs does not depend on it
 SLOTS = {8: 10.0, 64: 10.0, 512: 10.0}  # of sleeping units: slots -> seconds of a unit
 WAVES = 3
 QUEUED = 10_000
@@ -149,7 +149,7 @@ def ray_servers() -> list[psutil.Process]:
 
 def _name(process: psutil.Process) -> str:
     with suppress(psutil.Error):
-        return process.name()
+        return str(process.name())
     return ""
 
 

@@ -33,7 +33,7 @@ are, so the time of an epoch is calculated from it; validation is not part of it
 random weights."""
 
 ENGINES = """`runtime.engine: local` trains units one after another in one process, `ray` hands them to a Ray cluster,
-here one on this machine. First a real training: eight units of LoRA, 16 pairs for training and four for validation,
+here one on this machine. First a real training: eight units of LoRA, eight pairs for training and two for validation,
 one CPU thread a unit. Libraries are loaded and Ray is up before the clock starts; what counts is that inputs travel,
 that processes of Ray start and load libraries and model, and that results come back. The ideal is the time of `local`
 divided by the slots. Then units that only sleep, three for each slot, which shows how well Ray keeps slots filled: up

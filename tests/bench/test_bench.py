@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from stages.bench import __main__ as bench
-from stages.bench import clock, data, engines, measure, products, results, table, trainer, training
+from stages.bench import clock, data, engines, measure, products, results, sleeping, table, trainer, training
 from stages.bench.decoding import batch_sizes, generate
 from stages.bench.trainer import lay_out, load_plain_model, same_module, trainer_rate
 from stages.language_model.cpu_linear import use_onednn
@@ -331,8 +331,8 @@ def test_row_of_engines(measured: Callable[..., dict[str, Any]], monkeypatch: py
     if os.environ.get("DIALOG_PROMPTING_CLUSTER_TESTS") != "1":
         pytest.skip("takes minutes: DIALOG_PROMPTING_CLUSTER_TESTS=1 pytest -n 0 tests/bench -k engines")
     monkeypatch.setattr(engines, "SLOTS", {2: 0.5, 64: 0.5})
-    monkeypatch.setattr(engines.sleeping, "PROCESSES", 2)
-    monkeypatch.setattr(engines.sleeping, "THREADS", 32)
+    monkeypatch.setattr(sleeping, "PROCESSES", 2)
+    monkeypatch.setattr(sleeping, "THREADS", 32)
     monkeypatch.setattr(engines, "STORE", 100_000_000)
     found = measured("f")["f"]
     assert [(line["engine"], line["slots"]) for line in found["real"]] == [("local", 1), ("ray", 1), ("ray", 2)]
@@ -346,10 +346,10 @@ def test_tables_of_engines_have_the_overhead_of_a_unit_and_the_ratio_to_the_idea
         {"engine": "local", "slots": 1, "units": 8, "seconds": 80.0, "ideal": 80.0},
         {"engine": "ray", "slots": 2, "units": 8, "seconds": 60.0, "ideal": 40.0},
     ]
-    sleeping = [{"slots": 64, "threads": True, "units": 192, "seconds": 33.0, "ideal": 30.0}]
+    units = [{"slots": 64, "threads": True, "units": 192, "seconds": 33.0, "ideal": 30.0}]
     sizes = {"driver_before_bytes": 2**29, "driver_peak_bytes": 2**30, "servers_bytes": 2**28}
     queued = {"queued": 10_000, "submit_s": 2.0, "look_s": 0.05, **sizes}
-    text = table.SECTIONS["f"][2]({"real": real, "sleeping": sleeping, "queued": queued})
+    text = table.SECTIONS["f"][2]({"real": real, "sleeping": units, "queued": queued})
     assert "| ray | 2 | 60 | 40 | +2.50 |" in text
     assert "| 64, threads | 192 | 33.0 | 30.0 | 1.100x |" in text
     assert "| 10,000 | 2 | 50 | 512 | 1,024 | 256 |" in text

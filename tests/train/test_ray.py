@@ -205,7 +205,7 @@ def test_without_ray_the_engine_is_refused_and_the_local_one_never_asks_for_it(t
     assert code == 0, printed
 
 
-REFUSED = [
+REFUSED: list[tuple[dict[str, Any], dict[str, str], str]] = [
     ({"runtime.address": "127.0.0.2:9"}, {}, "no cluster answers at 127.0.0.2:9"),
     ({"runtime.address": "127.0.0.2"}, {}, "'127.0.0.2' is no address; write HOST:PORT"),
     ({"runtime.threads": 64}, {}, "runtime.threads: 64, and the largest of 3 nodes has 1"),
