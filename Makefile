@@ -23,7 +23,7 @@ repro: $(VENV)/.installed  ## run the pipeline with the parameters of params.yam
 	$(DVC) repro
 	$(DVC) metrics show
 
-grid: $(VENV)/.installed  ## run the paper's grid of experiments; more options: GRID="--jobs 2"
+grid: $(VENV)/.installed  ## run the paper's grid of experiments; more options: GRID="--seeds 0 1"
 	$(VENV)/bin/python -m stages.grid -S dataset=dailydialog -S protocol=paper $(GRID)
 
 report: $(VENV)/.installed-report  ## compare all experiments with the paper's tables: metrics/report.md and metrics/report.html
@@ -40,7 +40,7 @@ lint: $(VENV)/.installed-dev  ## check style, formatting and types only
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-bench: $(VENV)/.installed  ## compare the speed with Trainer, PEFT and generate; more options: BENCH="--only a b --repeats 5"
+bench: $(VENV)/.installed-ray  ## compare the speed with Trainer, PEFT and generate; more options: BENCH="--only a b --repeats 5"
 	$(DVC) repro pair-extract
 	$(VENV)/bin/python -m stages.bench $(BENCH)
 

@@ -104,8 +104,13 @@ def finish(folder: Path, stage: str, **variables: str) -> str:
 
 
 def fails(folder: Path, stage: str, prepare: Preparation | None = None, **variables: str) -> str:
-    """Run a stage that must fail as all stages do (exit code 1, an error line, no traceback); return that line."""
-    code, printed = start(folder, stage, prepare, **variables).wait()
+    """Run a stage that must fail; return its error line."""
+    return refusal(start(folder, stage, prepare, **variables), stage)
+
+
+def refusal(run: Run, stage: str) -> str:
+    """Wait for a stage that must fail as all stages do (exit code 1, an error line, no traceback); return that line."""
+    code, printed = run.wait()
     assert code == 1, f"{code}: {printed}"
     assert "Traceback" not in printed
     last = printed.splitlines()[-1]

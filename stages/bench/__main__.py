@@ -1,10 +1,11 @@
 """Compare the speed with what a user would otherwise run: Trainer, PEFT and generate. `make bench` calls it.
 
-Writes every repeat to a JSON file and tables to a Markdown file next to it, and prints the tables. It is not a stage of
-the pipeline. Row g needs no model: `python -m stages.bench --only g --add` measures it and keeps the other rows.
+Writes every repeat to a JSON file and tables to a Markdown file next to it, and prints the tables. Rows that were not
+asked for stay in the files as they are. It is not a stage of the pipeline. Row g needs no model.
 """
 
 import argparse
+from importlib.util import find_spec
 from pathlib import Path
 
 from stages.bench.scale import HELD_OUT, SCALE, SIZES, scale_rows
@@ -18,25 +19,27 @@ def main(arguments: argparse.Namespace) -> None:
     """Measure, print, write."""
     if arguments.out.suffix != ".json":
         raise StageError(f"--out {arguments.out}", "not a name of a JSON file", "make it end in .json")
+    if "f" in arguments.only and find_spec("ray") is None:
+        remedy = "pip install -c constraints.txt -e '.[ray]', or leave the row out"
+        raise StageError("--only f", "Ray is not installed", remedy)
     # Only now: PyTorch takes seconds to load, for which neither --help nor a wrong option waits.
     import torch
     from transformers.utils import logging
 
+    from stages.bench.machine import describe_machine
     from stages.bench.measure import measure_with_model
-    from stages.bench.table import describe_machine, earlier, render
+    from stages.bench.results import read_runs, with_run
+    from stages.bench.table import render
 
-    result = earlier(arguments.out) if arguments.add else {"rows": {}}
+    runs = read_runs(arguments.out)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     if wanted := set(arguments.only) - {SCALE}:
-        measured = measure_with_model(arguments, wanted)
-        result = {**result, **measured, "rows": {**result["rows"], **measured["rows"]}}
+        runs = with_run(runs, measure_with_model(arguments, wanted))
     if SCALE in arguments.only:
-        result["rows"][SCALE] = {
-            "machine": describe_machine(torch.device("cpu")),
-            "sizes": scale_rows(arguments.sizes, arguments.held_out),
-        }
-    result["rows"] = dict(sorted(result["rows"].items()))
+        found = {"sizes": scale_rows(arguments.sizes, arguments.held_out)}
+        runs = with_run(runs, {"machine": describe_machine(torch.device("cpu")), "rows": {SCALE: found}})
+    result = {"runs": runs}
     text = render(result)
     write_json(arguments.out, result)
     write_bytes(arguments.out.with_suffix(".md"), text.encode())
@@ -61,8 +64,7 @@ def arguments_of() -> argparse.ArgumentParser:
         default=Path("metrics/bench.json"),
         help="JSON to write; the Markdown goes next to it (default: %(default)s)",
     )
-    parser.add_argument("--only", nargs="+", choices="abcdeg", default=list("abcdeg"), help="rows (default: all)")
-    parser.add_argument("--add", action="store_true", help="keep the other rows that --out already has")
+    parser.add_argument("--only", nargs="+", choices="abcdefg", default=list("abcdefg"), help="rows (default: all)")
     parser.add_argument("--repeats", type=whole_number(1), default=3, help="how often all take turns (default: 3)")
     parser.add_argument(
         "--steps", type=whole_number(0), default=0, help="training steps per repeat (default: 4; on a GPU 32)"

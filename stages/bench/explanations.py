@@ -32,6 +32,15 @@ GROWTH = """One step of training, on the same batch again and again. A step cost
 are, so the time of an epoch is calculated from it; validation is not part of it. The models of the last table have
 random weights."""
 
+ENGINES = """`runtime.engine: local` trains units one after another in one process, `ray` hands them to a Ray cluster,
+here one on this machine. First a real training: eight units of LoRA, eight pairs for training and two for validation,
+one CPU thread a unit. Libraries are loaded and Ray is up before the clock starts; what counts is that inputs travel,
+that processes of Ray start and load libraries and model, and that results come back. The ideal is the time of `local`
+divided by the slots. Then units that only sleep, three for each slot, which shows how well Ray keeps slots filled: up
+to eight slots are processes of Ray, as on a machine with eight GPUs, more are threads of such processes, because one
+machine has no room for 512. Last, units that wait: how long it takes to hand them to Ray, how long one look at all of
+them takes, and the memory of the process that did it and of the two servers of Ray's head."""
+
 SCALE = """The stages that handle pairs, on synthetic corpora of growing size: turns as long as DailyDialog's, of
 words that are as unequally frequent as those of a language. Every 20th training dialogue begins with a copy of a pair
 of validation or test, in capitals; subset has to drop all of these. Each stage runs in a process of its own. Where

@@ -12,9 +12,10 @@ import torch
 
 from stages.bench.data import LENGTHS, ROW_FORMAT, SETTINGS, Bench, initial_weights, random_model
 from stages.bench.decoding import decoding_rows
+from stages.bench.engines import engine_rows
 from stages.bench.growth import growth_rows
+from stages.bench.machine import describe_machine
 from stages.bench.products import products_rows
-from stages.bench.table import describe_machine
 from stages.bench.training import training_rows
 from stages.language_model.base_model import Weights
 from stages.language_model.device import arithmetic, choose_device
@@ -123,7 +124,7 @@ def measure_with_model(arguments: argparse.Namespace, wanted: Set[str]) -> dict[
             )
         folder = stack.enter_context(random_model(arguments.shape, texts)) if arguments.shape else arguments.model
         bench = make_bench(arguments, folder, train, test)
-        rows = measure(bench, arguments, wanted, texts)
+        rows = measure(bench, arguments, wanted, train)
         return {
             "machine": describe_machine(bench.device),
             "model": f"{arguments.shape}'s shape, random weights" if arguments.shape else str(arguments.model),
@@ -137,8 +138,9 @@ def measure_with_model(arguments: argparse.Namespace, wanted: Set[str]) -> dict[
         }
 
 
-def measure(bench: Bench, arguments: argparse.Namespace, wanted: Set[str], texts: list[str]) -> dict[str, Any]:
-    """Measure the requested rows."""
+def measure(bench: Bench, arguments: argparse.Namespace, wanted: Set[str], train: list[Pair]) -> dict[str, Any]:
+    """Measure the requested rows. train: the pairs that `bench.train` has as tokens."""
+    texts = [text for pair in train for text in (pair.query, pair.response)]
     rows: dict[str, Any] = {}
     if wanted & {"a", "b"}:
         rows |= training_rows(bench, wanted)
@@ -149,4 +151,6 @@ def measure(bench: Bench, arguments: argparse.Namespace, wanted: Set[str], texts
         rows |= products_rows(bench, *last)
     if "e" in wanted:
         rows |= growth_rows(bench, arguments.grow_shapes, texts)
+    if "f" in wanted:
+        rows |= engine_rows(bench.folder, train)
     return rows

@@ -1,49 +1,13 @@
-"""The benchmark's results as Markdown, and a description of the machine."""
+"""The benchmark's results as Markdown."""
 
-import json
-import os
-import platform
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import psutil
-import torch
-import transformers
-
 from stages.bench import explanations
-from stages.plumbing.errors import StageError
 
 Cells = list[list[str]]
-
-
-def processor() -> str:
-    """The CPU's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def describe_machine(device: torch.device) -> dict[str, Any]:
-    """Processor, memory, device and libraries."""
-    import accelerate
-    import peft  # takes seconds
-
-    libraries = (torch, transformers, peft, accelerate)
-    gpu = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
-    return {
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "device": f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB" if gpu else device.type,
-        "versions": {"python": platform.python_version()} | {each.__name__: each.__version__ for each in libraries},
-    }
 
 
 def number(value: float) -> str:
@@ -144,6 +108,35 @@ def _decoding(lines: Sequence[Mapping[str, Any]]) -> str:
     return f"{table}\n\nBatch sizes tried for `generate`: {sizes}."
 
 
+def _engines(found: Mapping[str, Any]) -> str:
+    local = found["real"][0]["seconds"]
+    real = [
+        [
+            line["engine"], str(line["slots"]), number(line["seconds"]), number(line["ideal"]),
+            f"{(line['seconds'] - line['ideal']) / line['units']:+.2f}" if line["seconds"] != local else "-",
+        ]
+        for line in found["real"]
+    ]  # fmt: skip
+    sleeping = [
+        [
+            f"{line['slots']}, {'threads' if line['threads'] else 'processes'}", f"{line['units']:,}",
+            f"{line['seconds']:.1f}", f"{line['ideal']:.1f}", f"{line['seconds'] / line['ideal']:.3f}x",
+        ]
+        for line in found["sleeping"]
+    ]  # fmt: skip
+    queued = found["queued"]
+    sizes = [f"{queued[f'{name}_bytes'] / 2**20:,.0f}" for name in ("driver_before", "driver_peak", "servers")]
+    waiting = [f"{queued['queued']:,}", number(queued["submit_s"]), number(queued["look_s"] * 1e3), *sizes]
+    head = ["units waiting", "to hand over, s", "a look at all, ms", "driver before, MiB", "driver at most, MiB"]
+    return "\n\n".join(
+        [
+            markdown(["engine", "slots", "8 units, s", "ideal, s", "above it for each unit, s"], real),
+            markdown(["slots", "sleeping units", "makespan, s", "ideal, s", "times the ideal"], sleeping),
+            markdown([*head, "Ray's servers, MiB"], [waiting]),
+        ]
+    )
+
+
 def _taken(own: Mapping[str, float]) -> str:
     return f"{number(own['seconds'])} s ({number(own['cpu_seconds'])} s), {own['peak_bytes'] / 2**30:.2f} GiB"
 
@@ -151,24 +144,13 @@ def _taken(own: Mapping[str, float]) -> str:
 def _scale(found: Mapping[str, Any]) -> str:
     """A line for each size, a column for each stage."""
     sizes = found["sizes"]
-    stages = list(sizes[0]["stages"])
+    stages = [f"{stage}: time (of the CPU), peak of memory" for stage in sizes[0]["stages"]]
     cells = [
-        [
-            f"{line['pairs']:,}",
-            *map(_taken, line["stages"].values()),
-            f"{line['planted']:,}",
-            f"{line['dropped']:,}",
-        ]
+        [f"{line['pairs']:,}", *map(_taken, line["stages"].values()), f"{line['planted']:,}", f"{line['dropped']:,}"]
         for line in sizes
     ]
-    head = [
-        "training pairs",
-        *(f"{stage}: time (of the CPU), peak of memory" for stage in stages),
-        "planted",
-        "dropped",
-    ]
     held_out = f"Validation and test have {sizes[0]['held_out']:,} pairs each."
-    return f"{markdown(head, cells)}\n\n{held_out} Measured on {_machine(found['machine'])}."
+    return f"{markdown(['training pairs', *stages, 'planted', 'dropped'], cells)}\n\n{held_out}"
 
 
 # For each row: its heading, what it measures, and the function that makes its tables.
@@ -178,53 +160,42 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Any], str]]] = {
     "c": ("Greedy decoding", explanations.DECODING, _decoding),
     "d": ("Where the time goes", explanations.PRODUCTS, _products),
     "e": ("How cost grows", explanations.GROWTH, _growth),
+    "f": ("Engines: one process, or Ray", explanations.ENGINES, _engines),
     "g": ("Millions of pairs", explanations.SCALE, _scale),
 }
 
 
-def earlier(path: Path) -> dict[str, Any]:
-    """The result in a file, to add rows to.
-
-    Raises:
-        StageError: there is none.
-    """
-    try:
-        found: dict[str, Any] = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise StageError(path, f"no earlier result ({error})", "leave out --add") from None
-    return found
-
-
-def _machine(machine: Mapping[str, Any]) -> str:
-    return (
-        f"{machine['processor']}, {machine['cores']} cores ({machine['threads']} threads), {machine['memory_gib']} GiB "
-        f"of memory"
-    )
-
-
-def _facts(result: Mapping[str, Any]) -> str:
-    """What a run of the rows with a model was."""
-    machine = result["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    facts = [
-        f"machine: {_machine(machine)}, device: {machine['device']}",
-        f"libraries: {versions}",
-        f"model: {result['model']}; training in {result['precision']}",
-        f"pairs: {result['data']}",
-        f"{result['repeats']} repeats; a repeat of training is {result['steps']} steps",
-        f"the whole run: {number(result['seconds'] / 60)} minutes, at most {result['peak_memory_gib']} GiB of memory",
-    ]
-    return "\n".join(f"- {fact}" for fact in facts)
-
-
 def render(result: Mapping[str, Any]) -> str:
-    """The complete report: the machine, what was measured, a section for each row."""
+    """The complete report: of each run its machine and what it measured, then a section for each row."""
+    runs = result["runs"]
     blocks = ["# How fast it is", paragraph(explanations.INTRODUCTION)]
-    blocks += [_facts(result)] if "machine" in result else []
-    for row, found in result["rows"].items():
+    for run in runs:
+        if len(runs) > 1:
+            blocks.append(f"{'Rows' if len(run['rows']) > 1 else 'Row'} {', '.join(sorted(run['rows']))}:")
+        blocks.append("\n".join(f"- {fact}" for fact in _facts(run)))
+    for row, found in sorted((row, found) for run in runs for row, found in run["rows"].items()):
         title, explanation, tables = SECTIONS[row]
         blocks += [f"## {row}. {title}", paragraph(explanation), tables(found)]
     return "\n\n".join(blocks) + "\n"
+
+
+def _facts(run: Mapping[str, Any]) -> list[str]:
+    machine = run["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    facts = [
+        f"machine: {machine['processor']}, {machine['cores']} cores ({machine['threads']} threads), "
+        f"{machine['memory_gib']} GiB of memory, device: {machine['device']}",
+        f"libraries: {versions}",
+    ]
+    if "model" not in run:  # row g needs none
+        return facts
+    return [
+        *facts,
+        f"model: {run['model']}; training in {run['precision']}",
+        f"pairs: {run['data']}",
+        f"{run['repeats']} repeats; a repeat of training is {run['steps']} steps",
+        f"the whole run: {number(run['seconds'] / 60)} minutes, at most {run['peak_memory_gib']} GiB of memory",
+    ]
 
 
 def paragraph(text: str) -> str:

@@ -1,23 +1,23 @@
 """The paper's grid: models x methods x regimes (x seeds) as DVC experiments, restartable, several at a time if asked.
 
     python -m stages.grid -S dataset=dailydialog -S protocol=paper
-    python -m stages.grid --models gpt2 --methods soft dynamic --regimes 10 100 --jobs 2
+    python -m stages.grid --models gpt2 --methods soft dynamic --regimes 10 100 -S runtime.engine=ray
     python -m stages.grid --status       all that was started; with the options above, what they ask for
 
 Experiments start from the last commit and are named after what they change (`gpt2-dynamic-100`, and then the -S);
 `dvc exp show` lists them as they end.
 What is done is skipped, so after a kill, a failure or a power cut the same command goes on: finished stages come from
 DVC's cache, an unfinished training from its last checkpoint. What configurations share (download, pairs, subset) runs
-once, before them. The smallest regimes come first, so that there is soon something to judge the rest by. Several at a
-time share the machine: each gets a GPU of its own as long as there are enough; on a CPU, divide its cores among them
-with -S runtime.threads=N. With -S runtime.engine=ray the trials train on a Ray cluster (stages/grid/README.md).
+once, before them. The smallest regimes come first, so that there is soon something to judge the rest by. With
+-S runtime.engine=ray several run at a time, and their trials train on the GPUs of this machine or of a cluster
+(stages/grid/README.md); without Ray --jobs N does that on a CPU alone: divide its cores with -S runtime.threads=M.
 """
 
 import argparse
 from pathlib import Path
 
 from stages.grid.configurations import METHODS, MODELS, REGIMES, check_settings, wanted
-from stages.grid.engine import engine
+from stages.grid.engine import check_jobs, engine
 from stages.grid.experiments import check_committed, check_configurations
 from stages.grid.scheduler import Grid, status
 from stages.params.schema import load_params
@@ -40,8 +40,9 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.status:
         print(Grid(root, state, baseline, configurations, arguments.jobs or 1).table())
         return
+    check_jobs(runtime, arguments.jobs or 1)
     with lock(state / "grid" / "lock"), engine(runtime) as at_once:
-        Grid(root, state, baseline, configurations, arguments.jobs or at_once, runtime.engine).run()
+        Grid(root, state, baseline, configurations, arguments.jobs or at_once).run()
 
 
 if __name__ == "__main__":

@@ -46,7 +46,6 @@ class Clone:
 
     def __init__(self, root: Path, folder: Path, baseline: str, state: Path) -> None:
         self.root, self.folder, self.baseline, self.state = root, folder, baseline, state
-        self.variables: dict[str, str] = {}  # of the environment of what runs here
         git(root, "clone", "--quiet", "--shared", "--no-checkout", str(root), str(folder))
         git(folder, "checkout", "--quiet", "--detach", baseline)
 
@@ -55,7 +54,7 @@ class Clone:
         git(self.folder, "reset", "--quiet", "--hard")
         git(self.folder, "clean", "--quiet", "--force", "-d")
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-        environment = {**os.environ, "PATH": path, STATE_VARIABLE: str(self.state), **self.variables}
+        environment = {**os.environ, "PATH": path, STATE_VARIABLE: str(self.state)}
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as file:
             return subprocess.Popen(

@@ -6,6 +6,19 @@ from contextlib import contextmanager
 
 from stages.params.schema import Runtime
 from stages.plumbing.cluster import ADDRESS, cluster
+from stages.plumbing.errors import StageError
+
+
+def check_jobs(runtime: Runtime, jobs: int) -> None:
+    """Refuse several experiments at a time on one GPU, which would be the first for all of them.
+
+    Raises:
+        StageError: more than one, the engine is local, and they do not train on the CPU.
+    """
+    if jobs > 1 and runtime.engine == "local" and runtime.device != "cpu":
+        found = "with runtime.engine=local all of them would train on the same device"
+        remedy = "add -S runtime.engine=ray, which gives each a GPU of its own, or -S runtime.device=cpu"
+        raise StageError(f"--jobs {jobs}", found, remedy)
 
 
 @contextmanager

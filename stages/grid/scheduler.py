@@ -1,5 +1,8 @@
 """Runs the configurations of a grid, several at a time, and knows where each stands.
 
+What is scheduled here is commands of DVC, which run on this machine alone; where trials are trained, and what happens
+when a machine dies, is the engine's business (stages/train).
+
 Why not `dvc queue`: measured with DVC 3.67. After a SIGKILL of its workers the tasks that ran say `Running` for ever,
 `dvc queue start` never takes them up again and `dvc queue remove` refuses them; two workers that start together run
 the stages that their tasks share twice. `dvc exp run --temp` stashes the workspace's changes while it starts: killed
@@ -8,10 +11,9 @@ two Git worktrees, which share their refs, one failed. So each job here has a cl
 """
 
 import shutil
-import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -19,7 +21,7 @@ import psutil
 from stages.grid.clones import Clone, make_clones
 from stages.grid.configurations import Configuration
 from stages.grid.experiments import finished_experiments
-from stages.grid.gpus import gpu_of_job
+from stages.grid.jobs import Job, error_in, lines_of, size_of
 from stages.grid.processes import stages_at_work_in, stop
 from stages.grid.status import Status
 from stages.plumbing.errors import StageError
@@ -29,50 +31,11 @@ SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_BETWEEN_LINES = 60.0
 
 
-def lines_of(log: Path, start: int = 0) -> list[str]:
-    """The lines of a log from byte `start` on, blank ones left out."""
-    text = log.read_bytes()[start:].decode("utf-8", "replace") if log.exists() else ""
-    return [line.strip() for line in text.replace("\r", "\n").splitlines() if line.strip()]
-
-
-def error_in(log: Path, start: int) -> str:
-    """The error of a stage in a log from byte `start` on; if there is none, the last line."""
-    lines = lines_of(log, start)
-    errors = [line for line in lines if line.startswith("ERROR ")]  # DVC's own begin with `ERROR:`
-    return (errors or lines or ["no output"])[-1]
-
-
-@dataclass
-class Job:
-    """A configuration at work in a clone."""
-
-    clone: Clone
-    configuration: Configuration
-    process: subprocess.Popen[bytes]
-    log: Path
-    log_start: int  # bytes that earlier attempts wrote
-    began: float
-    seconds_before: float  # of earlier attempts
-
-    @property
-    def seconds(self) -> float:
-        """Time spent on the configuration, earlier attempts included."""
-        return self.seconds_before + time.monotonic() - self.began
-
-
 class Grid:
     """The configurations, where they stand and the means to go on."""
 
-    def __init__(
-        self,
-        root: Path,
-        state: Path,
-        baseline: str,
-        configurations: list[Configuration],
-        jobs: int,
-        engine: str = "local",
-    ) -> None:
-        self.root, self.state, self.baseline, self.jobs, self.engine = root, state, baseline, jobs, engine
+    def __init__(self, root: Path, state: Path, baseline: str, configurations: list[Configuration], jobs: int) -> None:
+        self.root, self.state, self.baseline, self.jobs = root, state, baseline, jobs
         self.folder = state / "grid"
         self.configurations = sorted(configurations, key=lambda each: each.regime)
         self.status = Status(self.folder / "status.json")
@@ -142,8 +105,6 @@ class Grid:
         try:
             count = min(self.jobs, len(waiting))
             clones = make_clones(self.root, self.clones_folder, count, self.baseline, self.state)
-            for number, clone in enumerate(clones if self.engine == "local" else ()):  # Ray gives GPUs itself
-                clone.variables = gpu_of_job(number, count)
             self.prepare(waiting, clones)
             failed = self.work(waiting, clones)
         finally:
@@ -170,7 +131,9 @@ class Grid:
         log = self.folder / "logs" / "shared-stages.log"
         for number, each in enumerate(shared, start=1):
             print(f"shared stages {number}/{len(shared)}: {each.model}, {each.regime:g} %", flush=True)
-            job = Job(clones[0], each, clones[0].start_shared_stages(each, log), log, _size(log), time.monotonic(), 0.0)
+            job = Job(
+                clones[0], each, clones[0].start_shared_stages(each, log), log, size_of(log), time.monotonic(), 0.0
+            )
             self.running.append(job)
             code = job.process.wait()
             self.running.remove(job)
@@ -199,7 +162,7 @@ class Grid:
     def start(self, clone: Clone, configuration: Configuration) -> Job:
         """Start a configuration in a free clone."""
         log = self.log(configuration)
-        before, start = self.status.of(configuration).seconds, _size(log)
+        before, start = self.status.of(configuration).seconds, size_of(log)
         process = clone.start_experiment(configuration, log)
         self.status.note(configuration, state="running")
         print(f"started {configuration.name}", flush=True)
@@ -224,10 +187,6 @@ class Grid:
         """Write down the time that the running jobs have taken so far: a kill loses no more than a minute of it."""
         for job in self.running:
             self.status.note(job.configuration, seconds=job.seconds)
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
 
 
 def status(root: Path, state: Path, jobs: int) -> str:

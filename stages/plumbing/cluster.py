@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,10 @@ CODE = Path(__file__).resolve().parents[1]  # `stages`, which travels to every n
 
 
 @contextmanager
-def cluster(address: str | None) -> Iterator[Any]:
+def cluster(address: str | None, **resources: int) -> Iterator[Any]:
     """The module `ray`, connected for the length of the block: to `address`, to RAY_ADDRESS, or to a new one here.
+
+    resources: of a new one, as `ray.init` calls them; what is not named is what this machine has.
 
     Raises:
         StageError: Ray is not installed, nothing answers at the address, or what answers is another version.
@@ -36,9 +39,14 @@ def cluster(address: str | None) -> Iterator[Any]:
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_COLOR_PREFIX="0", RAY_DEDUP_LOGS="0")
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         if where is None:
-            os.environ.update(LOOPBACK, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+            os.environ.update(LOOPBACK, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=_token())
         ray = _ray()
-        settings: dict[str, Any] = {"logging_level": "ERROR", "include_dashboard": False, "_temp_dir": folder}
+        settings: dict[str, Any] = {
+            "logging_level": "ERROR",
+            "include_dashboard": False,
+            "_temp_dir": folder,
+            **resources,
+        }
         if where is not None:
             _check_answer(where)
             settings = {"logging_level": "ERROR", "address": where}
@@ -52,6 +60,12 @@ def cluster(address: str | None) -> Iterator[Any]:
             yield ray
         finally:
             ray.shutdown()
+
+
+@cache
+def _token() -> str:
+    """Anew for each process, and no oftener: Ray reads it once."""
+    return secrets.token_hex(32)
 
 
 def _ray() -> Any:

@@ -1,7 +1,9 @@
 """The benchmark: both sides compute the same, ratios are right, and every row is produced. Tests assert no times."""
 
 import argparse
+import importlib.util
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from stages.bench import __main__ as bench
-from stages.bench import clock, data, measure, products, synthetic, table, trainer, training
+from stages.bench import clock, data, engines, measure, products, results, sleeping, synthetic, table, trainer, training
 from stages.bench.decoding import batch_sizes, generate
 from stages.bench.shapes import SHAPES
 from stages.bench.trainer import lay_out, load_plain_model, same_module, trainer_rate
@@ -277,10 +279,10 @@ def measured(pairs_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         places = ("--trained", str(tmp_path / "none"), "--out", str(tmp_path / "bench.json"))
         bench.main(arguments(*words, *places, *numbers, "--grow-shapes", "smollm2", "gpt2"))
         found: dict[str, Any] = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
-        assert list(found["rows"]) == list(rows)
-        assert found["machine"]["versions"]["torch"] == torch.__version__
+        run = next(run for run in found["runs"] if set(run["rows"]) == set(rows))
+        assert run["machine"]["versions"]["torch"] == torch.__version__
         assert (tmp_path / "bench.md").read_text(encoding="utf-8") == table.render(found)
-        return found["rows"]  # type: ignore[no-any-return]
+        return run["rows"]  # type: ignore[no-any-return]
 
     return run
 
@@ -331,24 +333,17 @@ def test_row_of_scale_finds_what_was_planted_and_is_added_to_the_others(
     """One hundred thousand pairs: bounds on memory, of which the libraries take most; on time there is none."""
     monkeypatch.setenv("DIALOG_PROMPTING_STATE", str(tmp_path / "state"))
     out = tmp_path / "bench.json"
-    before = {"rows": {}, **json.loads((ROOT / "metrics/bench.json").read_text(encoding="utf-8"))}
-    write_json(out, {**before, "rows": {name: row for name, row in before["rows"].items() if name != "g"}})
-    words = ("--only", "g", "--add", "--sizes", "100000", "--held-out", "100", "--out", str(out))
-    bench.main(arguments(*words))
+    (before, *_) = json.loads((ROOT / "metrics/bench.json").read_text(encoding="utf-8"))["runs"]
+    write_json(out, {"runs": [before]})
+    bench.main(arguments("--only", "g", "--sizes", "100000", "--held-out", "100", "--out", str(out)))
     found = json.loads(out.read_text(encoding="utf-8"))
-    assert list(found["rows"]) == [*"abcde", "g"]
-    assert all(found["rows"][name] == before["rows"][name] for name in "abcde")
+    assert found["runs"][0] == before
     assert (tmp_path / "bench.md").read_text(encoding="utf-8") == table.render(found)
-    (line,) = found["rows"]["g"]["sizes"]
+    (line,) = found["runs"][1]["rows"]["g"]["sizes"]
     assert line["dropped"] == line["planted"] > 1000
     mib = {stage: own["peak_bytes"] / 2**20 for stage, own in line["stages"].items()}
     bounds = {"pair-extract": 100, "subset": 200, "batching": 800, "score": 600}
     assert all(mib[stage] < bound for stage, bound in bounds.items()), mib
-
-
-def test_a_row_is_added_to_an_earlier_result_alone(tmp_path: Path) -> None:
-    with pytest.raises(StageError, match=r"none\.json: no earlier result"):
-        bench.main(arguments("--add", "--out", str(tmp_path / "none.json")))
 
 
 def test_a_synthetic_corpus_has_its_size_and_its_copies_and_is_the_same_again(tmp_path: Path) -> None:
@@ -364,6 +359,64 @@ def test_a_synthetic_corpus_has_its_size_and_its_copies_and_is_the_same_again(tm
     assert all(turn == turn.upper() for turns in copies for turn in turns[:2])
     lengths = [len(turn.split()) for turns in train for turn in turns]
     assert sum(lengths) / len(lengths) == pytest.approx(13.7, rel=0.05)  # DailyDialog's
+
+
+def test_row_of_engines(measured: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    if importlib.util.find_spec("ray") is None:  # not imported: it reads at once how to ask for a token
+        pytest.skip("Ray is not installed")
+    if os.environ.get("DIALOG_PROMPTING_CLUSTER_TESTS") != "1":
+        pytest.skip("takes minutes: DIALOG_PROMPTING_CLUSTER_TESTS=1 pytest -n 0 tests/bench -k engines")
+    monkeypatch.setattr(engines, "SLOTS", {2: 0.5, 64: 0.5})
+    monkeypatch.setattr(sleeping, "PROCESSES", 2)
+    monkeypatch.setattr(sleeping, "THREADS", 32)
+    monkeypatch.setattr(engines, "STORE", 100_000_000)
+    found = measured("f")["f"]
+    assert [(line["engine"], line["slots"]) for line in found["real"]] == [("local", 1), ("ray", 1), ("ray", 2)]
+    assert [(line["threads"], line["units"]) for line in found["sleeping"]] == [(False, 6), (True, 192)]
+    assert all(line["seconds"] > line["ideal"] for line in found["sleeping"])
+    assert found["queued"]["driver_before_bytes"] <= found["queued"]["driver_peak_bytes"]
+
+
+def test_tables_of_engines_have_the_overhead_of_a_unit_and_the_ratio_to_the_ideal() -> None:
+    real = [
+        {"engine": "local", "slots": 1, "units": 8, "seconds": 80.0, "ideal": 80.0},
+        {"engine": "ray", "slots": 2, "units": 8, "seconds": 60.0, "ideal": 40.0},
+    ]
+    units = [{"slots": 64, "threads": True, "units": 192, "seconds": 33.0, "ideal": 30.0}]
+    sizes = {"driver_before_bytes": 2**29, "driver_peak_bytes": 2**30, "servers_bytes": 2**28}
+    queued = {"queued": 10_000, "submit_s": 2.0, "look_s": 0.05, **sizes}
+    text = table.SECTIONS["f"][2]({"real": real, "sleeping": units, "queued": queued})
+    assert "| ray | 2 | 60 | 40 | +2.50 |" in text
+    assert "| 64, threads | 192 | 33.0 | 30.0 | 1.100x |" in text
+    assert "| 10,000 | 2 | 50 | 512 | 1,024 | 256 |" in text
+
+
+def test_a_row_that_is_measured_again_leaves_the_others_as_they_are() -> None:
+    first = {"machine": "one", "rows": {"a": 1, "b": 2, "e": 5}}
+    alone = {"machine": "two", "rows": {"b": 20, "f": 6}}
+    runs = results.with_run(results.with_run([], first), alone)
+    assert runs == [{"machine": "one", "rows": {"a": 1, "e": 5}}, alone]
+    assert results.with_run(runs, first) == [first, {"machine": "two", "rows": {"f": 6}}]
+    assert results.with_run([first], {**alone, "rows": first["rows"]}) == [{**first, "machine": "two"}]
+
+
+def test_tables_of_two_runs_say_which_rows_are_whose() -> None:
+    figures = json.loads((ROOT / "metrics/bench.json").read_text(encoding="utf-8"))
+    (row, found), *others = figures["runs"][0]["rows"].items()
+    moved_row = {**figures["runs"][0], "seconds": 600, "rows": {row: found}}
+    text = table.render({"runs": [moved_row, {**figures["runs"][0], "rows": dict(others[:2])}]})
+    assert f"Row {row}:\n" in text and "Rows b, c:\n" in text and text.count("- machine: ") == 2
+    assert [line[3] for line in text.splitlines() if line.startswith("## ")] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("text", ["[]", "no JSON", '{"rows": {}}', '{"runs": [1]}'])
+def test_a_file_that_holds_something_else_is_not_written_over(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "other.json"
+    path.write_text(text)
+    with pytest.raises(StageError, match=r"other\.json: no results of this benchmark .*; remove it"):
+        bench.main(arguments("--out", str(path)))
+    assert path.read_text() == text
+    assert results.read_runs(tmp_path / "none.json") == []
 
 
 def test_what_was_trained_on_this_model_is_decoded_with(tmp_path: Path) -> None:

@@ -38,7 +38,6 @@ with open(os.environ["TOY_LOG"], "a") as log:
     log.write(name + "\\n")
 signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.5), print("saved"), sys.exit(143)))
 if stage == "train":
-    print("sees", os.environ.get("CUDA_VISIBLE_DEVICES"))
     if os.environ.get("TOY_FAILS") == name:
         sys.exit("ERROR train: every trial diverged; lower the learning rates")
     state = pathlib.Path(os.environ["DIALOG_PROMPTING_STATE"], "toy", name)
@@ -346,11 +345,9 @@ def test_each_seed_is_an_experiment_of_its_own(project: Path) -> None:
     assert len(set(made.values())) == 2
 
 
-def test_each_job_has_a_gpu_of_its_own(project: Path, tmp_path: Path) -> None:
-    words = ["--models", "tiny-gpt2", "--methods", "soft", "--regimes", "50", "100", "--jobs", "2"]
-    command(project, "python", "-m", "stages.grid", *words, CUDA_VISIBLE_DEVICES="4,6")
-    logs = (project / ".state/grid/logs").glob("tiny-*.log")
-    assert sorted(re.findall(r"^sees (.*)$", log.read_text("utf-8"), re.MULTILINE)[0] for log in logs) == ["4", "6"]
+def test_several_at_a_time_are_left_to_ray_where_there_may_be_gpus(project: Path) -> None:
+    refused = command(project, "python", "-m", "stages.grid", *GRID, "-S", "runtime.device=auto", fails=True)
+    assert "--jobs 2: with runtime.engine=local all of them" in refused.stderr.splitlines()[-1]
 
 
 def test_a_relative_folder_of_checkpoints_is_refused(project: Path) -> None:

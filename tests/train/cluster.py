@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -40,23 +41,24 @@ class Cluster:
         }  # fmt: skip
 
     def start(self, *numbers: int) -> None:
-        """Start nodes, the head (0) first."""
-        for number in numbers:
-            folder = self.folder / str(number)
-            (folder / "tmp").mkdir(parents=True, exist_ok=True)
-            where = (
-                ["--head", f"--port={self.port}", "--include-dashboard=false"]
-                if number == 0
-                else [f"--address={self.address}"]
-            )
-            command = [
-                str(RAY), "start", *where, f"--node-ip-address={NODES[number]}", f"--temp-dir={folder}/ray",
-                "--num-cpus=1", "--num-gpus=1", f"--object-store-memory={STORE}",
-                "--disable-usage-stats", "--include-log-monitor=true",
-            ]  # fmt: skip
-            environment = {**os.environ, **self.variables, "TMPDIR": str(folder / "tmp")}
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, done.stdout + done.stderr
+        """Start nodes, the head (0) first, the others together."""
+        for together in ([each for each in numbers if each == 0], [each for each in numbers if each]):
+            for process in [self._start(number) for number in together]:
+                printed, _ = process.communicate()
+                assert process.returncode == 0, printed
+
+    def _start(self, number: int) -> subprocess.Popen[str]:
+        folder = self.folder / str(number)
+        (folder / "tmp").mkdir(parents=True, exist_ok=True)
+        head = [f"--port={self.port}", "--head", "--include-dashboard=false"]
+        command = [
+            str(RAY), "start", *([f"--address={self.address}"] if number else head),
+            f"--node-ip-address={NODES[number]}", f"--temp-dir={folder}/ray", "--num-cpus=1", "--num-gpus=1",
+            f"--object-store-memory={STORE}", "--disable-usage-stats", "--include-log-monitor=true",
+        ]  # fmt: skip
+        environment = {**os.environ, **self.variables, "TMPDIR": str(folder / "tmp")}
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return subprocess.Popen(command, env=environment, **pipes)
 
     def processes(self, number: int) -> list[psutil.Process]:
         """All that runs for a node: what names its folder, and what that has started."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -132,22 +133,24 @@ class Allocator(TorchDispatchMode):
         self.limit = limit
         self.alive: dict[int, tuple[StorageWeakRef, int]] = {}
 
+    def used(self) -> int:
+        """Bytes of what is alive."""
+        self.alive = {key: entry for key, entry in self.alive.items() if not entry[0].expired()}
+        return sum(size for _, size in self.alive.values())
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(made):
-            if isinstance(tensor, Tensor):
+            if isinstance(tensor, Tensor) and tensor.layout is not torch._mkldnn:  # type: ignore[attr-defined]
                 reference = StorageWeakRef(tensor.untyped_storage())
                 self.alive[reference.cdata] = (reference, tensor.untyped_storage().nbytes())
-        self.alive = {key: entry for key, entry in self.alive.items() if not entry[0].expired()}
-        if sum(size for _, size in self.alive.values()) > self.limit:
+        if self.used() > self.limit:
             raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate")
         return made
 
 
 # 2.56 MB of weights a trial, 10.2 in training
-WIDE = Soft(
-    kind="soft", prompt_tokens=20_000, initial="random", train_embeddings=False
-)  # 2.56 MB of weights a trial, 10.2 in training
+WIDE = Soft(kind="soft", prompt_tokens=20_000, initial="random", train_embeddings=False)
 
 
 @pytest.mark.parametrize(
@@ -171,6 +174,26 @@ def test_under_a_limit_of_the_allocator_trials_go_on_in_smaller_groups(
         assert one_trial.curve == other.curve or one_trial.curve[-1]["validation_loss"] == pytest.approx(
             other.curve[-1]["validation_loss"], rel=1e-4
         )
+
+
+@pytest.mark.parametrize(("trials", "parts"), [(5, 1), (2, 3), (1, 5)])
+def test_what_is_planned_fits_under_the_limit_of_the_allocator_to_the_end(
+    trials: int, parts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = SoftMethod(base_model(), WIDE)
+    initial = weights(trained)
+    longest, responses = max(trained.row_tokens(pairs(8))), max(len(pair.response) for pair in pairs(8))
+    needed = trials * bytes_of_trial(initial) + bytes_of_pass(trained, initial, 4, longest, responses)
+    train_groups(
+        sweep(trained), initial, TrainingState(tmp_path / "before", "f", {}), [RATES]
+    )  # what it keeps for ever
+    with Allocator(int(needed / memory.USABLE) + 1) as allocator:
+        monkeypatch.setattr(memory, "free_memory", lambda device: allocator.limit - allocator.used())
+        monkeypatch.setattr(groups, "is_out_of_memory", lambda error: pytest.fail("it ran out of memory"))
+        state = TrainingState(tmp_path / "limited", "f", {})
+        made = train_groups(sweep(trained), initial, state, [RATES])
+    assert [trial.status for trial in made] == ["finished"] * 5
+    assert len(state.read_groups([RATES])) == parts
 
 
 def noted(error: BaseException, frames: list[str]) -> bool:
