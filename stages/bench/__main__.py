@@ -5,7 +5,7 @@ asked for stay in the files as they are. It is not a stage of the pipeline. Row 
 """
 
 import argparse
-from importlib.util import find_spec
+from importlib.metadata import distributions
 from pathlib import Path
 
 from stages.bench.scale import HELD_OUT, SCALE, SIZES, scale_rows
@@ -19,7 +19,7 @@ def main(arguments: argparse.Namespace) -> None:
     """Measure, print, write."""
     if arguments.out.suffix != ".json":
         raise StageError(f"--out {arguments.out}", "not a name of a JSON file", "make it end in .json")
-    if "f" in arguments.only and find_spec("ray") is None:
+    if "f" in arguments.only and not any(distributions(name="ray")):
         remedy = "pip install -c constraints.txt -e '.[ray]', or leave the row out"
         raise StageError("--only f", "Ray is not installed", remedy)
     # Only now: PyTorch takes seconds to load, for which neither --help nor a wrong option waits.

@@ -1,6 +1,7 @@
 """A grid on a Ray cluster: the grid starts or finds it, the stages of its experiments submit to it."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,9 +14,10 @@ def check_jobs(runtime: Runtime, jobs: int) -> None:
     """Refuse several experiments at a time on one GPU, which would be the first for all of them.
 
     Raises:
-        StageError: more than one, the engine is local, and they do not train on the CPU.
+        StageError: more than one, the engine is local, and they would train on a GPU.
     """
-    if jobs > 1 and runtime.engine == "local" and runtime.device != "cpu":
+    gpu = runtime.device in ("cuda", "mps") or (runtime.device == "auto" and shutil.which("nvidia-smi") is not None)
+    if jobs > 1 and runtime.engine == "local" and gpu:
         found = "with runtime.engine=local all of them would train on the same device"
         remedy = "add -S runtime.engine=ray, which gives each a GPU of its own, or -S runtime.device=cpu"
         raise StageError(f"--jobs {jobs}", found, remedy)

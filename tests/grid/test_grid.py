@@ -17,8 +17,10 @@ import psutil
 import pytest
 
 from stages.grid.configurations import Configuration, check_settings, wanted
+from stages.grid.engine import check_jobs
 from stages.grid.experiments import check_configurations, experiment_ref, finished_experiments, git
 from stages.grid.status import Status
+from stages.params.schema import load_params
 from stages.plumbing.errors import StageError
 from tests.tiny import command, commit_all, read_yaml, tiny_project, write_yaml
 
@@ -345,9 +347,18 @@ def test_each_seed_is_an_experiment_of_its_own(project: Path) -> None:
     assert len(set(made.values())) == 2
 
 
-def test_several_at_a_time_are_left_to_ray_where_there_may_be_gpus(project: Path) -> None:
-    refused = command(project, "python", "-m", "stages.grid", *GRID, "-S", "runtime.device=auto", fails=True)
-    assert "--jobs 2: with runtime.engine=local all of them" in refused.stderr.splitlines()[-1]
+def test_several_at_a_time_are_left_to_ray_where_there_are_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    auto = load_params().runtime
+    monkeypatch.setattr("stages.grid.engine.shutil.which", lambda name: name)  # a driver that lists GPUs
+    with pytest.raises(StageError, match="--jobs 2: with runtime.engine=local all of them"):
+        check_jobs(auto, 2)
+    check_jobs(auto, 1)
+    check_jobs(auto.model_copy(update={"engine": "ray"}), 2)
+    check_jobs(auto.model_copy(update={"device": "cpu"}), 2)
+    monkeypatch.setattr("stages.grid.engine.shutil.which", lambda name: None)
+    check_jobs(auto, 2)
+    with pytest.raises(StageError, match="--jobs 2"):
+        check_jobs(auto.model_copy(update={"device": "cuda"}), 2)
 
 
 def test_a_relative_folder_of_checkpoints_is_refused(project: Path) -> None:
