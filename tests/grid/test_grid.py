@@ -350,7 +350,7 @@ def test_each_seed_is_an_experiment_of_its_own(project: Path) -> None:
 def test_several_at_a_time_are_left_to_ray_where_there_are_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     auto = load_params().runtime
     monkeypatch.setattr("stages.grid.engine.shutil.which", lambda name: name)  # a driver that lists GPUs
-    with pytest.raises(StageError, match="--jobs 2: with runtime.engine=local all of them"):
+    with pytest.raises(StageError, match=r"--jobs 2: with runtime\.engine=local all of them"):
         check_jobs(auto, 2)
     check_jobs(auto, 1)
     check_jobs(auto.model_copy(update={"engine": "ray"}), 2)
