@@ -6,6 +6,7 @@ from typing import Any
 from stages.params.methods import Dynamic, Embeddings, FineTune, Lora, MethodSettings, Soft, ZeroShot
 from stages.params.schema import LearningRates
 from stages.params.sources import CHAT_TEMPLATE, END_OF_TEXT, RowFormatText
+from stages.params.validation import Strict
 
 TURNS = "A: / B:"
 FORMATS: dict[str, RowFormatText | str] = {
@@ -47,6 +48,12 @@ class Cell:
     schedule: str = "constant"
     batch_size: int = 8
     seed: int = 0
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All of it, as JSON has it."""
+        own = vars(self).items()
+        return {name: value.model_dump() if isinstance(value, Strict) else value for name, value in own}
 
     @property
     def name(self) -> str:

@@ -14,7 +14,6 @@ from stages.language_model.row_format import build_row_format
 from stages.methods.decoding import RowLimit
 from stages.methods.registry import build_method
 from stages.params.schema import Params
-from stages.params.validation import Strict
 from stages.plumbing.files import files_hash, read_manifest, state_folder, write_json
 from stages.recipe.cells import FORMATS, Cell
 from stages.train.checkpoint import TrainingState, fingerprint_of
@@ -55,7 +54,7 @@ class Study:
         """What a cell's result depends on; the same facts are not measured twice."""
         return {
             **self.data,
-            "cell": {name: _plain(value) for name, value in vars(cell).items()},
+            "cell": cell.facts,
             "lengths": self.params.chosen_protocol.lengths.model_dump(),
             "training": self.params.chosen_protocol.training.model_dump(exclude={"learning_rates"}),
         }
@@ -100,8 +99,3 @@ class Study:
             "seconds": round(seconds),
             "facts": facts,
         }
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON has it."""
-    return value.model_dump() if isinstance(value, Strict) else value

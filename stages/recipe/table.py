@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from stages.recipe.cells import CELLS
+
 Row = dict[str, Any]
 COLUMNS = (
     "format", "method", "rate of E", "schedule", "batch", "seed", "learning rate",
@@ -24,7 +26,7 @@ def render(result: dict[str, Any]) -> str:
     parts = [INTRODUCTION]
     for corpus in dict.fromkeys(row["corpus"] for row in rows):
         own = [row for row in rows if row["corpus"] == corpus]
-        parts.append(f"## {corpus}\n\n{table(own)}\n")
+        parts.append(f"## {corpus}\n\n{table(own)}\n\n{left_out(own)}\n")
     return "\n".join([*parts, f"Made with {environment}.\n"])
 
 
@@ -34,6 +36,13 @@ def table(rows: Sequence[Row]) -> str:
     lines = [" | ".join(COLUMNS), " | ".join("---" for _ in COLUMNS)]
     lines += [" | ".join(cells(row, best)) for row in rows]
     return "\n".join(f"| {line} |" for line in lines)
+
+
+def left_out(rows: Sequence[Row]) -> str:
+    """How many cells of the study one corpus lacks."""
+    measured = [row["facts"]["cell"] for row in rows]
+    missing = sum(cell.facts not in measured for cell in CELLS)
+    return f"{missing} of the {len(CELLS)} cells (`CELLS` in `stages/recipe/cells.py`) are not measured on this corpus."
 
 
 def cells(row: Row, best: float) -> list[str]:
