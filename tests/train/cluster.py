@@ -81,15 +81,18 @@ class Cluster:
         return found
 
     def kill(self, *numbers: int) -> None:
-        """SIGKILL to all of a node at once."""
-        for number in numbers:
-            processes = self.processes(number)
-            for process in processes:
-                try:
-                    process.send_signal(signal.SIGKILL)
-                except psutil.Error:
-                    continue
-            psutil.wait_procs(processes, timeout=10)
+        """SIGKILL to all of some nodes at once."""
+        processes = {process for number in numbers for process in self.processes(number)}
+        for process in processes:
+            with suppress(psutil.Error):
+                process.send_signal(signal.SIGKILL)
+        wait_for(lambda: not any(map(_runs, processes)))
+
+
+def _runs(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def wait_for(condition: object, seconds: float = 100) -> None:
