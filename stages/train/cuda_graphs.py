@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from stages.language_model.base_model import Weights
-from stages.language_model.encoding import EncodedPair
+from stages.language_model.encoding import EncodedPair, side_lengths
 from stages.methods.method import Method
 from stages.plumbing.errors import is_out_of_memory
 from stages.train.batches import Batch
@@ -98,7 +98,8 @@ class CudaGraphs:
         """None where there is no CUDA. dropout: the probability of it in what is trained."""
         if method.base.device.type != "cuda":
             return None
-        return cls(max(len(pair.query) for pair in pairs), max(len(pair.response) for pair in pairs), dropout)
+        queries, responses = side_lengths(pairs)
+        return cls(int(queries.max()), int(responses.max()), dropout)
 
     def backward(
         self, method: Method, trials: Sequence[Weights], batch: Batch, dropout_seed: int

@@ -148,8 +148,12 @@ def test_what_cannot_be_recorded_is_said_once_and_runs_kernel_by_kernel(
     assert said == "no CUDA graphs for this model: operation not permitted when stream is capturing\n"
 
 
-def test_without_a_gpu_there_are_none() -> None:
-    assert CudaGraphs.for_pairs(method("soft"), pairs(2), 0.0) is None
+def test_they_are_as_wide_as_the_longest_pair_and_without_a_gpu_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, some = method("soft"), [EncodedPair([1, 2, 3], [4]), EncodedPair([1], [4, 5])]
+    assert CudaGraphs.for_pairs(one, some, 0.0) is None
+    monkeypatch.setattr(type(one.base), "device", torch.device("cuda"))
+    found = CudaGraphs.for_pairs(one, some, 0.1)
+    assert found is not None and (found.queries, found.responses, found.dropout) == (3, 2, 0.1)
 
 
 @on_a_gpu
