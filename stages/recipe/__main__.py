@@ -3,7 +3,7 @@
     dvc repro subset                       # with protocol: recipe in params.yaml
     python -m stages.recipe --corpus ChitChat
     dvc repro subset                       # with dataset: dailydialog-files and train_dialogues: 250 besides
-    python -m stages.recipe --corpus DailyDialog --first 11
+    python -m stages.recipe --corpus DailyDialog --first 12
 
 It reads the training and validation pairs of a subset and no test pair. A cell that was measured is not measured again,
 and a training that was stopped goes on where it was. Writes metrics/recipe.json and, from it, metrics/recipe.md.

@@ -16,6 +16,7 @@ Validation loss per response token (the lower the better) and validation BLEU-4 
 starts and rates. *Rate of E* is the factor of the learning rate for the word embeddings beside a prompt or a
 controller, *empty* the share of answers without a word, *distinct* the share of different answers. No test pair was
 read. How to make it anew: `python -m stages.recipe --help`. `recipe.json` has all that each row depends on.
+`recipe-cpu.md` is an earlier study, with one rate for prompt and E and with fine-tuning on DailyDialog.
 """
 
 

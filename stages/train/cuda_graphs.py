@@ -6,10 +6,11 @@ stands on the right, where causal attention never looks, and has no loss.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from stages.language_model.base_model import Weights
@@ -17,7 +18,7 @@ from stages.language_model.encoding import EncodedPair, side_lengths
 from stages.methods.method import Method
 from stages.plumbing.errors import is_out_of_memory
 from stages.train.batches import Batch
-from stages.train.losses import LaidOut, lay_out, losses_of_pass, pad_to
+from stages.train.losses import LaidOut, fill, lay_out, losses_of_pass
 
 STEP = 16  # tokens: queries and responses are padded to multiples of it
 Shape = tuple[int, int, int]  # pairs, tokens of a query, tokens of a response
@@ -134,8 +135,14 @@ class CudaGraphs:
         return self.recorders[-1]
 
     def _padded(self, method: Method, batch: Batch) -> tuple[LaidOut, Shape]:
-        cpu = Batch(batch.queries.cpu(), batch.responses.cpu(), batch.query_lengths, batch.response_lengths)
         queries = min(-(-batch.queries.shape[1] // STEP) * STEP, self.queries)
         responses = min(-(-batch.responses.shape[1] // STEP) * STEP, self.responses)
-        laid = pad_to(lay_out(method, cpu), queries, responses, method.has_prompt)
+        padded = replace(
+            batch, queries=_widened(batch.queries, queries), responses=_widened(batch.responses, responses)
+        )
+        laid = fill(lay_out(method, padded), sum(method.widths(padded.queries, padded.responses)))
         return laid, (len(batch.queries), queries, responses)
+
+
+def _widened(tokens: Tensor, columns: int) -> Tensor:
+    return F.pad(tokens, (0, columns - tokens.shape[1]))

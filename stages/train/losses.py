@@ -53,21 +53,12 @@ def lay_out(method: Method, batch: Batch) -> LaidOut:
     ).to(batch.queries.device)  # fmt: skip
 
 
-def pad_to(laid: LaidOut, queries: int, responses: int, has_prompt: bool) -> LaidOut:
-    """The same rows with S `queries` and R `responses` columns and B x R predictions: nothing that counts changes."""
-    size = len(laid.queries)
-    old, new = (laid.queries.shape[1], laid.responses.shape[1]), (queries, responses)
-    parts = [old[0], *old] if has_prompt else [*old]
-    shift = torch.zeros(sum(parts), dtype=torch.long)
-    for number, start in enumerate([sum(parts[:first]) for first in range(1, len(parts))], start=1):
-        shift[start:] += new[0] - parts[number - 1]
-    source = laid.source + shift[laid.source]
-    columns = (2 if has_prompt else 1) * queries + responses
-    left_out = size * responses - len(laid.targets)
-    return LaidOut(
-        F.pad(laid.queries, (0, queries - old[0])), F.pad(laid.responses, (0, responses - old[1])),
-        F.pad(source, (0, columns - source.shape[1])), F.pad(laid.row, (0, left_out)),
-        F.pad(laid.column, (0, left_out)), F.pad(laid.targets, (0, left_out), value=NO_TARGET), laid.count,
+def fill(laid: LaidOut, columns: int) -> LaidOut:
+    """The same rows with T `columns` and B x R predictions, whatever their lengths are: nothing that counts changes."""
+    left_out = laid.responses.numel() - len(laid.targets)
+    return replace(
+        laid, source=F.pad(laid.source, (0, columns - laid.source.shape[1])), row=F.pad(laid.row, (0, left_out)),
+        column=F.pad(laid.column, (0, left_out)), targets=F.pad(laid.targets, (0, left_out), value=NO_TARGET),
     )  # fmt: skip
 
 

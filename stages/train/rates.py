@@ -10,7 +10,7 @@ def rate_factor(name: str, names: Collection[str], training: Training) -> float:
     """Of the trial's learning rate for one of its tensors: E beside a prompt or a controller learns more slowly.
 
     A prompt starts far from where it ends, E as pre-trained: one rate for both is too low for the one or too high for
-    the other (our choice; metrics/recipe.md has the measurement).
+    the other (our choice; metrics/recipe-cpu.md has the measurement).
     """
     return training.embeddings_rate if name == EMBEDDINGS and len(names) > 1 else 1.0
 
