@@ -10,7 +10,8 @@ What is done is skipped, so after a kill, a failure or a power cut the same comm
 DVC's cache, an unfinished training from its last checkpoint. What configurations share (download, pairs, subset) runs
 once, before them. The smallest regimes come first, so that there is soon something to judge the rest by. With
 -S runtime.engine=ray several run at a time, and their trials train on the GPUs of this machine or of a cluster
-(stages/grid/README.md); without Ray --jobs N does that on a CPU alone: divide its cores with -S runtime.threads=M.
+(stages/grid/README.md). Without Ray --jobs N does that on a CPU, whose cores you divide with -S runtime.threads=M, or
+on the one GPU that CUDA_VISIBLE_DEVICES names.
 """
 
 import argparse

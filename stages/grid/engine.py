@@ -11,15 +11,21 @@ from stages.plumbing.errors import StageError
 
 
 def check_jobs(runtime: Runtime, jobs: int) -> None:
-    """Refuse several experiments at a time on one GPU, which would be the first for all of them.
+    """Refuse several experiments at a time if all of them would take the first of some GPUs.
+
+    CUDA_VISIBLE_DEVICES with a single card says that they are to share it: a small model leaves most of it idle.
 
     Raises:
-        StageError: more than one, the engine is local, and they would train on a GPU.
+        StageError: more than one, the engine is local, and they would train on a GPU that nobody chose.
     """
     gpu = runtime.device in ("cuda", "mps") or (runtime.device == "auto" and shutil.which("nvidia-smi") is not None)
-    if jobs > 1 and runtime.engine == "local" and gpu:
+    cards = [card for card in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if card]
+    if jobs > 1 and runtime.engine == "local" and gpu and len(cards) != 1:
         found = "with runtime.engine=local all of them would train on the same device"
-        remedy = "add -S runtime.engine=ray, which gives each a GPU of its own, or -S runtime.device=cpu"
+        remedy = (
+            "add -S runtime.engine=ray, which gives each a GPU of its own, or -S runtime.device=cpu; "
+            "CUDA_VISIBLE_DEVICES=0 if they are to share that card"
+        )
         raise StageError(f"--jobs {jobs}", found, remedy)
 
 

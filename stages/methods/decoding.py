@@ -19,10 +19,10 @@ from stages.methods.method import Method
 from stages.methods.row_layout import Rows, join
 from stages.plumbing.errors import is_out_of_memory
 
-# Rows of a batch, at most. Beyond 256 a CPU's matrix products gain nothing; on a GPU a token costs the same number of
-# kernels however many rows there are, so that more rows should pay there (reasoned, not measured).
+# Rows of a batch, at most. On a CPU more rows gain little, and each takes 8 MiB of SmolLM2's cache; on a GPU a token
+# costs the same number of kernels however many rows there are, so that more should pay there (reasoned, not measured).
 ROWS = {"cuda": 2048}
-FEWER_ROWS = 256
+FEWER_ROWS = 96
 FEWEST_READ_TOGETHER = 16  # a chunk takes this many queries of any length: small products cost more than padding
 SHORTEST_OF_CHUNK = 0.7  # of its longest query: a shorter one opens the next chunk, so that rows pad little
 COMPACT_AT = 0.75  # the batch is compacted when this share of its rows is left: copying the cache costs too

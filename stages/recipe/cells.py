@@ -78,16 +78,20 @@ CELLS = (
     *(Cell(name, FINE_TUNE, FINE_TUNING) for name in OTHER_FORMATS),
     *(Cell(name, RANDOM, OTHERS) for name in OTHER_FORMATS),
     # one rate for the prompt and E; the model's own layers as the controller's
-    Cell(TURNS, RANDOM, OTHERS, embeddings_rate=1.0),
+    *(Cell(TURNS, each, FINE_TUNING, embeddings_rate=1.0) for each in (IDENTITY, RANDOM)),
     Cell(TURNS, VOCABULARY, OTHERS, embeddings_rate=1.0),
     Cell(TURNS, dynamic("first-layers"), OTHERS),
     # a rate that falls to zero
     Cell(TURNS, FINE_TUNE, FINE_TUNING, schedule="linear"),
     *(Cell(TURNS, each, OTHERS, schedule="linear") for each in (LORA, EMBEDDINGS, RANDOM, IDENTITY, VOCABULARY)),
     # twice as many steps for the same work
-    Cell(TURNS, FINE_TUNE, FINE_TUNING, schedule="linear", batch_size=4),
-    *(Cell(TURNS, each, OTHERS, schedule="linear", batch_size=4) for each in (LORA, RANDOM, IDENTITY, VOCABULARY)),
+    Cell(TURNS, FINE_TUNE, FINE_TUNING, batch_size=4),
+    Cell(TURNS, EMBEDDINGS, FINE_TUNING, batch_size=4),
+    *(Cell(TURNS, each, OTHERS, batch_size=4) for each in (LORA, RANDOM, IDENTITY, VOCABULARY)),
+    Cell(TURNS, IDENTITY, FINE_TUNING, batch_size=4, embeddings_rate=1.0),
     # another seed
     Cell(TURNS, FINE_TUNE, FINE_TUNING, seed=1),
-    *(Cell(TURNS, each, OTHERS, seed=1) for each in (LORA, EMBEDDINGS, RANDOM, IDENTITY, VOCABULARY)),
+    Cell(TURNS, EMBEDDINGS, FINE_TUNING, seed=1),
+    *(Cell(TURNS, each, OTHERS, seed=1) for each in (LORA, RANDOM, IDENTITY, VOCABULARY)),
+    Cell(TURNS, IDENTITY, FINE_TUNING, embeddings_rate=1.0, seed=1),
 )

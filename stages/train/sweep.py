@@ -23,7 +23,7 @@ from stages.train.trials import Trial, Validation, train_step, validation_losses
 from stages.train.trials_per_pass import TrialsPerPass
 
 VALIDATION_BATCH = 32  # pairs
-VALIDATION_BATCHES = {"cuda": 256}  # where a batch costs the same number of kernels, however many pairs it has
+VALIDATION_BATCHES = {"cuda": 128}  # where a batch costs the same number of kernels, however many pairs it has
 SECONDS_BETWEEN_CHECKPOINTS = 900.0  # within an epoch; there is one at the end of each epoch anyway
 
 

@@ -349,6 +349,7 @@ def test_each_seed_is_an_experiment_of_its_own(project: Path) -> None:
 
 def test_several_at_a_time_are_left_to_ray_where_there_are_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     auto = load_params().runtime
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr("stages.grid.engine.shutil.which", lambda name: name)  # a driver that lists GPUs
     with pytest.raises(StageError, match=r"--jobs 2: with runtime\.engine=local all of them"):
         check_jobs(auto, 2)
@@ -357,8 +358,13 @@ def test_several_at_a_time_are_left_to_ray_where_there_are_gpus(monkeypatch: pyt
     check_jobs(auto.model_copy(update={"device": "cpu"}), 2)
     monkeypatch.setattr("stages.grid.engine.shutil.which", lambda name: None)
     check_jobs(auto, 2)
-    with pytest.raises(StageError, match="--jobs 2"):
-        check_jobs(auto.model_copy(update={"device": "cuda"}), 2)
+    cuda = auto.model_copy(update={"device": "cuda"})
+    for several in ("", "0,1"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", several)
+        with pytest.raises(StageError, match="--jobs 2"):
+            check_jobs(cuda, 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")  # one card was chosen, for all of them
+    check_jobs(cuda, 2)
 
 
 def test_a_relative_folder_of_checkpoints_is_refused(project: Path) -> None:
