@@ -1,5 +1,6 @@
 """The recipe study as Markdown: metrics/recipe.md."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,27 +17,41 @@ Validation loss per response token (the lower the better) and validation BLEU-4 
 starts and rates. *Rate of E* is the factor of the learning rate for the word embeddings beside a prompt or a
 controller, *empty* the share of answers without a word, *distinct* the share of different answers. No test pair was
 read. How to make it anew: `python -m stages.recipe --help`. `recipe.json` has all that each row depends on.
-`recipe-cpu.md` is an earlier study, with one rate for prompt and E and with fine-tuning on DailyDialog.
+`recipe-cpu.md` is an earlier study, with one rate for prompt and E and with fine-tuning on DailyDialog. The rows here
+are from two days: `facts.model` of the later ones differs, though both days read the same pinned GGUF file.
 """
 
 
 def render(result: dict[str, Any]) -> str:
-    """The whole study: a table a corpus, best loss in bold."""
+    """The whole study: for each corpus its cells at their best rates, then all that was measured; best loss in bold."""
     rows: list[Row] = result["rows"]
     environment = ", ".join(f"{name} {value}" for name, value in result["environment"].items())
     parts = [INTRODUCTION]
     for corpus in dict.fromkeys(row["corpus"] for row in rows):
         own = [row for row in rows if row["corpus"] == corpus]
-        parts.append(f"## {corpus}\n\n{table(own)}\n\n{left_out(own)}\n")
+        parts.append(f"## {corpus}\n\n{best(own)}\n\n{left_out(own)}\n")
+    for corpus in dict.fromkeys(row["corpus"] for row in rows):
+        own = [row for row in rows if row["corpus"] == corpus]
+        parts.append(f"## {corpus}: every rate\n\n{table(own)}\n")
     return "\n".join([*parts, f"Made with {environment}.\n"])
 
 
 def table(rows: Sequence[Row]) -> str:
-    """One corpus: its trials in the order in which they were run."""
-    best = min(row["validation_loss"] for row in rows if row["validation_loss"] is not None)
+    """One corpus: its trials, cell by cell."""
+    lowest = min(row["validation_loss"] for row in rows if row["validation_loss"] is not None)
     lines = [" | ".join(COLUMNS), " | ".join("---" for _ in COLUMNS)]
-    lines += [" | ".join(cells(row, best)) for row in rows]
+    lines += [" | ".join(cells(row, lowest)) for row in rows]
     return "\n".join(f"| {line} |" for line in lines)
+
+
+def best(rows: Sequence[Row]) -> str:
+    """One corpus: each cell at its best rate, the lowest loss first."""
+    of_cells: dict[str, Row] = {}
+    for row in rows:
+        cell = json.dumps(row["facts"]["cell"], sort_keys=True)
+        if row["validation_loss"] is not None:
+            of_cells[cell] = min(of_cells.get(cell, row), row, key=lambda each: float(each["validation_loss"]))
+    return table(sorted(of_cells.values(), key=lambda row: float(row["validation_loss"])))
 
 
 def left_out(rows: Sequence[Row]) -> str:
@@ -46,10 +61,10 @@ def left_out(rows: Sequence[Row]) -> str:
     return f"{missing} of the {len(CELLS)} cells (`CELLS` in `stages/recipe/cells.py`) are not measured on this corpus."
 
 
-def cells(row: Row, best: float) -> list[str]:
+def cells(row: Row, lowest: float) -> list[str]:
     """The cells of one row."""
     loss = row["validation_loss"]
-    shown = "diverged" if loss is None else f"**{loss:.3f}**" if loss == best else f"{loss:.3f}"
+    shown = "diverged" if loss is None else f"**{loss:.3f}**" if loss == lowest else f"{loss:.3f}"
     trained = row["learning_rate"] > 0
     return [
         f"`{row['format']}`",
