@@ -1,24 +1,24 @@
 """Settings for every test: one thread, no connection to other machines, none of the user's own settings."""
 
 import os
-import tempfile
 from pathlib import Path
 
+from tests.scratch import RUN
+
 # This must come before torch and huggingface_hub are imported, because they read their variables at import.
-_HOME = tempfile.TemporaryDirectory(prefix="dialog-prompting-tests-")
 os.environ.update(
     OMP_NUM_THREADS="1",
     MKL_NUM_THREADS="1",
     TOKENIZERS_PARALLELISM="false",
-    HF_HOME=_HOME.name,
+    HF_HOME=RUN.name,
     HF_HUB_OFFLINE="1",
     HF_HUB_DISABLE_TELEMETRY="1",
     HF_HUB_DISABLE_PROGRESS_BARS="1",
     TRANSFORMERS_VERBOSITY="error",
     DVC_NO_ANALYTICS="1",
-    DVC_SITE_CACHE_DIR=f"{_HOME.name}/dvc",
-    DVC_GLOBAL_CONFIG_DIR=f"{_HOME.name}/dvc-config",
-    DVC_SYSTEM_CONFIG_DIR=f"{_HOME.name}/dvc-config",
+    DVC_SITE_CACHE_DIR=f"{RUN.name}/dvc",
+    DVC_GLOBAL_CONFIG_DIR=f"{RUN.name}/dvc-config",
+    DVC_SYSTEM_CONFIG_DIR=f"{RUN.name}/dvc-config",
     GIT_CONFIG_GLOBAL=os.devnull,
     GIT_CONFIG_NOSYSTEM="1",
 )
@@ -35,6 +35,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     place = {here / name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path, len(place)))
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """For `-n auto`: one more than there are cores, since tests of the pipeline often wait for other processes."""
+    return (os.cpu_count() or 1) + 1
+
+
+def pytest_unconfigure() -> None:
+    """Leave nothing behind."""
+    RUN.cleanup()
 
 
 @pytest.fixture

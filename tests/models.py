@@ -2,7 +2,6 @@
 
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ from stages.methods.registry import build_method
 from stages.params.methods import Dynamic, Embeddings, FineTune, Lora, MethodSettings, Soft, ZeroShot
 from stages.params.schema import LearningRates, Lengths, Training
 from stages.params.sources import END_OF_TEXT, RowFormatText
+from tests.scratch import new_folder
 from tests.tiny import tiny_model
 
 FAMILIES = (("gpt2", True), ("llama", True), ("llama", False))
@@ -58,7 +58,7 @@ def end_of_text_format(tokenizer: PreTrainedTokenizerBase) -> RowFormat:
 
 @cache
 def model_folder(family: str, tied: bool) -> Path:
-    return tiny_model(Path(mkdtemp(prefix="tiny-")), family, tied)  # type: ignore[arg-type]
+    return tiny_model(new_folder("tiny-"), family, tied)  # type: ignore[arg-type]
 
 
 def base_model(family: str = "gpt2", tied: bool = True, dropout: float = 0.0, device: str = "cpu") -> BaseModel:

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import pytest
@@ -53,6 +52,7 @@ from stages.train.losses import response_losses
 from stages.train.trials import new_trial, train_step
 from stages.train.trials_per_pass import TrialsPerPass
 from tests.models import SETTINGS, TRAINING, weights
+from tests.scratch import new_folder
 
 CPU = torch.device("cpu")
 VOCABULARY, LIMIT = 96, 4
@@ -145,7 +145,7 @@ def random_model(config: PretrainedConfig) -> Path:
         value.data = 0.6 * noise if value.dim() > 1 else value.data + 0.1 * noise
     model.get_input_embeddings().weight.data *= 0.25  # otherwise an answer depends only on the last token
     torch.random.set_rng_state(state)
-    folder = Path(mkdtemp(prefix="family-"))
+    folder = new_folder("family-")
     model.save_pretrained(folder)
     return folder
 
