@@ -54,3 +54,5 @@ class PreallocatedLayer(DynamicLayer):
     def keep(self, rows: Tensor) -> None:
         """Drop all but these rows."""
         self._keys, self._values = self._keys[rows], self._values[rows]
+        # Views of the old buffers would keep them until the next token: of all layers at once, nearly a second cache.
+        self.keys, self.values = self._keys[:, :, : self._end], self._values[:, :, : self._end]

@@ -48,20 +48,24 @@ class Recording:
 
 
 class Recorder:
-    """The recordings of trials that share a pass, and the gradients that all of them write."""
+    """The recordings of trials that share a pass, and the gradients that all of them write.
 
-    def __init__(self, method: Method, trials: Sequence[Weights]) -> None:
+    pool: the memory of the recordings. They may share it with others: nothing that lasts from one replay to another is
+    in it.
+    """
+
+    def __init__(self, method: Method, trials: Sequence[Weights], pool: Any = None) -> None:
         self.method, self.trials = method, trials
         self.tensors = [tensor for own in trials for tensor in own.values()]
         self.gradients = [torch.zeros_like(tensor) for tensor in self.tensors]
         self.recordings: dict[Shape, Recording] = {}
-        self.pool: Any = torch.cuda.graph_pool_handle() if self.tensors[0].is_cuda else None
+        self.pool = pool
 
     def serves(self, trials: Sequence[Weights]) -> bool:
         """Whether these are the same trials, in the same tensors."""
         return len(self.trials) == len(trials) and all(a is b for a, b in zip(self.trials, trials, strict=True))
 
-    def backward(self, laid: LaidOut, shape: Shape) -> Tensor:
+    def backward(self, laid: LaidOut, shape: Shape, dropout_seed: int) -> Tensor:
         """The summed losses [K] of a batch; the gradients of its mean loss are in the tensors' `grad`."""
         for tensor, gradient in zip(self.tensors, self.gradients, strict=True):
             tensor.grad = gradient
@@ -69,6 +73,7 @@ class Recorder:
             self.recordings[shape] = self._record(laid)
         recording = self.recordings[shape]
         recording.laid.copy_(laid)
+        torch.manual_seed(dropout_seed)  # only now: to record a pass is to run it, which draws masks too
         recording.replay()
         return recording.losses
 
@@ -92,6 +97,7 @@ class CudaGraphs:
     def __init__(self, queries: int, responses: int, dropout: float) -> None:
         self.queries, self.responses, self.dropout = queries, responses, dropout
         self.recorders: list[Recorder] = []
+        self.pool: Any = None
         self.off = False
 
     @classmethod
@@ -107,21 +113,38 @@ class CudaGraphs:
     ) -> list[float] | None:
         """The summed losses of trials that share a pass, their gradients in `grad`; None: it cannot be a graph.
 
-        Trials that share a pass with dropout are left out: each must draw the same masks, whoever else is in the pass.
+        Trials that may share a pass are left out if there is dropout: each must draw the same masks, whoever else is in
+        the pass.
         """
-        if self.off or (self.dropout > 0 and len(trials) > 1):
+        if self.off or (self.dropout > 0 and method.shares_layers):
             return None
         try:
-            torch.manual_seed(dropout_seed)
-            losses: list[float] = self._recorder(method, trials).backward(*self._padded(method, batch)).tolist()
+            laid, shape = self._padded(method, batch)
+            losses: list[float] = self._recorder(method, trials).backward(laid, shape, dropout_seed).tolist()
         except (RuntimeError, MemoryError) as error:
-            self.recorders.clear()
+            self._forget(trials)
             if is_out_of_memory(error):
                 raise
             self.off = True
             print(f"no CUDA graphs for this model: {str(error).splitlines()[0]}")
             return None
         return losses
+
+    def give_up(self) -> bool:
+        """Go on kernel by kernel, which takes less memory; False if that is so already."""
+        if self.off:
+            return False
+        self.off = True
+        print("out of memory: training goes on without CUDA graphs")
+        return True
+
+    def _forget(self, trials: Sequence[Weights]) -> None:
+        """Free the recordings, and the gradients that a pass which broke off has left."""
+        self.recorders.clear()
+        self.pool = None
+        for own in trials:
+            for tensor in own.values():
+                tensor.grad = None
 
     def _recorder(self, method: Method, trials: Sequence[Weights]) -> Recorder:
         for recorder in self.recorders:
@@ -131,7 +154,9 @@ class CudaGraphs:
         self.recorders = [
             each for each in self.recorders if not any(own is other for own in each.trials for other in trials)
         ]
-        self.recorders.append(Recorder(method, list(trials)))
+        if self.pool is None and method.base.device.type == "cuda":
+            self.pool = torch.cuda.graph_pool_handle()
+        self.recorders.append(Recorder(method, list(trials), self.pool))
         return self.recorders[-1]
 
     def _padded(self, method: Method, batch: Batch) -> tuple[LaidOut, Shape]:

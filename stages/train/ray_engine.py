@@ -103,9 +103,11 @@ class _Search:
     def _train(self, ray: Any, waiting: list[list[Numbered]], units: int) -> None:
         share = share_of(self.work.params.runtime, ray.nodes(), len(waiting))
         subset, model = (ray.put(send(folder, ray.put)) for folder in (self.work.subset, self.work.model))
-        task = ray.remote(train_unit).options(
-            num_gpus=share.gpus, num_cpus=share.threads, max_retries=RETRIES, retry_exceptions=False
-        )
+        task = ray.remote(
+            num_gpus=share.gpus, num_cpus=share.threads, max_retries=RETRIES, retry_exceptions=False,
+            # A process that has used a GPU keeps memory of it, and would use it again when given another one.
+            max_calls=1 if share.gpus else 0,
+        )(train_unit)  # fmt: skip
 
         def submit(group: list[Numbered]) -> None:
             self.at_work[task.remote(self._order(group, share), subset, model)] = group

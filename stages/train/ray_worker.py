@@ -97,9 +97,10 @@ def _trained(trainer: Trainer, state: TrainingState, order: Order) -> tuple[Sequ
 
 def _best_weights(state: TrainingState, trials: Sequence[Trial], order: Order) -> Any:
     try:
-        return state.best_weights(best_trial(trials, order.params.chosen_protocol.training.select_by))
+        best = best_trial(trials, order.params.chosen_protocol.training.select_by)
     except StageError:  # every trial of this unit diverged; the others decide
         return None
+    return state.best_weights(best)
 
 
 def _numbers(order: Order) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from stages.bleu import bleu
@@ -13,6 +14,7 @@ from stages.language_model.encoding import EncodedPair, to_text
 from stages.methods.decoding import RowLimit, greedy
 from stages.methods.method import Method
 from stages.params.schema import Training
+from stages.plumbing.errors import is_out_of_memory
 from stages.plumbing.progress import Progress
 from stages.plumbing.signals import StopRequest, Terminated
 from stages.train.batches import EpochBatches, collate, epoch_batches
@@ -58,15 +60,7 @@ class Sweep:
     ) -> list[Validation]:
         """What each trial gives on the whole validation part."""
         pairs, count = self.examples.validation, len(self.examples.validation)
-        sizes = self.method.row_tokens(pairs)
-        by_length = [pairs[number] for number in sorted(range(count), key=sizes.__getitem__)]
-        sums = np.zeros(len(trials))
-        size = VALIDATION_BATCHES.get(self.method.base.device.type, VALIDATION_BATCH)
-        for start in range(0, count, size):
-            stop.check()
-            batch = collate(by_length[start : start + size]).to(self.method.base.device)
-            sums += validation_losses(self.method, trials, batch, per_pass)
-        losses = sums / sum(len(pair.response) for pair in pairs)
+        losses = self._losses(trials, per_pass, stop)
         with Progress(count * len(trials), f"{title}: validation", "responses") as progress:
 
             def tick(ended: int) -> None:
@@ -82,13 +76,39 @@ class Sweep:
                 self.row_limit,
                 tick,
             )
+        if self.method.base.device.type == "cuda":
+            torch.cuda.empty_cache()  # what decoding took is for whoever else uses the card
         texts = [[to_text(answer, self.tokenizer) for answer in own] for own in answers]
         return [
             Validation(
                 loss, bleu(own, self.examples.references), sum(not text for text in own) / count, len(set(own)) / count
             )
-            for loss, own in zip(losses.tolist(), texts, strict=True)
+            for loss, own in zip(losses, texts, strict=True)
         ]
+
+    def _losses(self, trials: Sequence[Trial], per_pass: TrialsPerPass, stop: StopRequest) -> list[float]:
+        """Each trial's mean loss of a response token of the validation part. Out of memory halves a batch."""
+        pairs, count = self.examples.validation, len(self.examples.validation)
+        sizes = self.method.row_tokens(pairs)
+        by_length = [pairs[number] for number in sorted(range(count), key=sizes.__getitem__)]
+        sums = np.zeros(len(trials))
+        size = VALIDATION_BATCHES.get(self.method.base.device.type, VALIDATION_BATCH)
+        at_once = TrialsPerPass(per_pass.size)  # its own: what does not fit here may fit in training
+        start = 0
+        while start < count:
+            stop.check()
+            batch = collate(by_length[start : start + size]).to(self.method.base.device)
+            try:
+                sums += validation_losses(self.method, trials, batch, at_once)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or size == 1:
+                    raise
+                size //= 2
+                print(f"out of memory: validation goes on with {size} pairs a batch")
+                continue
+            start += size
+        means: list[float] = (sums / sum(len(pair.response) for pair in pairs)).tolist()
+        return means
 
     def run(self, trials: Sequence[Trial], state: TrainingState) -> None:
         """Train trials that share their passes until none is running; goes on from the state on disk.

@@ -173,7 +173,7 @@ def train_step(
     dropout_seed: seeds the dropout of this step, the same for each trial. last_step: how many steps the whole training
     has at most, for a schedule that ends with it. graphs: what runs a pass as one call on a GPU, where it can. A trial
     whose loss or gradient is not finite is marked diverged, with its step, and left as it is; the others never see it.
-    Out of memory splits a pass.
+    Out of memory splits a pass, and a pass of one trial goes on without graphs.
     """
     method.dropout(True)
     start = 0
@@ -183,7 +183,7 @@ def train_step(
             sums = _backward(method, part, batch, dropout_seed, graphs)
         except (RuntimeError, MemoryError) as error:
             _drop_gradients(part)
-            if not is_out_of_memory(error) or not per_pass.shrink():
+            if not is_out_of_memory(error) or not (per_pass.shrink() or (graphs and graphs.give_up())):
                 raise
             continue
         _update_finite(part, sums, sum(batch.response_lengths), training, last_step)

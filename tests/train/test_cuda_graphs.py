@@ -27,6 +27,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
 
     def record(work: Callable[[], None], pool: object) -> Callable[[], None]:
         made.append(work)
+        work()  # the trial run
         return work
 
     monkeypatch.setattr(cuda_graphs, "record", record)
@@ -123,12 +124,14 @@ def test_training_goes_the_same_way(recorded: list[Callable[[], None]]) -> None:
 def test_dropout_is_seeded_for_a_trial_alone_and_kept_out_of_a_shared_pass(
     recorded: list[Callable[[], None]],
 ) -> None:
-    one = method("dynamic", dropout=0.3)
-    first, second = trials_of(one, 2)
     batch = collate([EncodedPair(list(range(1, 17)), list(range(1, 17)))] * 2)  # already as wide as its recording
-    assert graphs(0.3).backward(one, [first.weights, second.weights], batch, 5) is None
-    own = graphs(0.3)
-    losses = [own.backward(one, [first.weights], batch, seed) for seed in (5, 5, 6)]
+    shared = method("dynamic", dropout=0.3)
+    for count in (2, 1):  # also if the others have left: a trial's masks do not depend on them
+        assert graphs(0.3).backward(shared, [t.weights for t in trials_of(shared, count)], batch, 5) is None
+    one, own = method("fine-tune", dropout=0.3), graphs(0.3)
+    (trial,) = trials_of(one, 1)
+    one.dropout(True)
+    losses = [own.backward(one, [trial.weights], batch, seed) for seed in (5, 5, 6)]  # the first one also records
     assert losses[0] == losses[1] != losses[2]
 
 
@@ -136,16 +139,56 @@ def test_what_cannot_be_recorded_is_said_once_and_runs_kernel_by_kernel(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(work: Callable[[], None], pool: object) -> Callable[[], None]:
+        work()  # the trial run succeeds, and leaves gradients
         raise RuntimeError("operation not permitted when stream is capturing\nand a long explanation")
 
     monkeypatch.setattr(cuda_graphs, "record", broken)
     one, own = method("soft"), graphs()
-    trials = trials_of(one, 2)
+    trials, plain = trials_of(one, 2), trials_of(one, 2)
     for step in range(2):
-        train_step(one, trials, collate(pairs(4, seed=step)), TRAINING, TrialsPerPass(2), step, graphs=own)
-    assert [trial.steps for trial in trials] == [2, 2]
+        batch = collate(pairs(4, seed=step))
+        train_step(one, trials, batch, TRAINING, TrialsPerPass(2), step, graphs=own)
+        train_step(one, plain, batch, TRAINING, TrialsPerPass(2), step)
+    for trial, other in zip(trials, plain, strict=True):
+        assert all(torch.equal(tensor, other.weights[name]) for name, tensor in trial.weights.items())
     said = capsys.readouterr().out
     assert said == "no CUDA graphs for this model: operation not permitted when stream is capturing\n"
+
+
+def test_a_trial_that_does_not_fit_with_graphs_goes_on_without(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pools: list[object] = []
+
+    def full(work: Callable[[], None], pool: object) -> Callable[[], None]:
+        pools.append(pool)
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr(cuda_graphs, "record", full)
+    one, own, passes = method("soft"), graphs(), TrialsPerPass(2)
+    trials, plain = trials_of(one, 2), trials_of(one, 2)
+    batch = collate(pairs(4))
+    train_step(one, trials, batch, TRAINING, passes, 0, graphs=own)
+    train_step(one, plain, batch, TRAINING, TrialsPerPass(1), 0)
+    assert (passes.size, own.off, own.recorders, len(pools)) == (1, True, [], 2)
+    assert capsys.readouterr().out.splitlines()[-1] == "out of memory: training goes on without CUDA graphs"
+    for trial, other in zip(trials, plain, strict=True):
+        assert all(torch.equal(tensor, other.weights[name]) for name, tensor in trial.weights.items())
+
+
+def test_passes_of_every_size_share_their_memory(
+    monkeypatch: pytest.MonkeyPatch, recorded: list[Callable[[], None]]
+) -> None:
+    one, own = method("soft"), graphs()
+    trials = [weights(one) for _ in range(6)]
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
+    monkeypatch.setattr(type(one.base), "device", torch.device("cuda"))
+    for some in (trials[:3], trials[3:5], trials[5:]):
+        own._recorder(one, some)
+    (pool,) = {each.pool for each in own.recorders}
+    own._forget([])
+    own._recorder(one, trials[:1])
+    assert own.recorders[0].pool not in (pool, None)
 
 
 def test_they_are_as_wide_as_the_longest_pair_and_without_a_gpu_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Memory is planned before it is taken: what a trial needs, how a group is split, and what is refused."""
 
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from stages.methods.soft import SoftMethod
 from stages.params.methods import Soft
 from stages.params.schema import load_params
 from stages.plumbing.errors import StageError, is_out_of_memory
+from stages.plumbing.signals import StopRequest
 from stages.train import groups, memory
+from stages.train import trials as trials_module
 from stages.train.batches import collate
 from stages.train.checkpoint import TrainingState
 from stages.train.examples import Examples
@@ -50,6 +53,26 @@ def room_for(trials: float, trained: Method, initial: dict[str, Tensor], monkeyp
     one_pass = bytes_of_pass(trained, initial, 4, longest, responses)
     free = int((trials * bytes_of_trial(initial) + one_pass) / memory.USABLE) + 1
     monkeypatch.setattr(memory, "free_memory", lambda device: free)
+
+
+def test_a_validation_batch_that_does_not_fit_is_halved_with_the_same_losses(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained, tried = method("fine-tune"), []
+    some = sweep(trained)
+    some = replace(some, examples=Examples(some.examples.train, pairs(7), ["a"] * 7))
+    trials, passes, stop = [new_trial(weights(trained), 0, 1e-3, TRAINING)], TrialsPerPass(1), StopRequest()
+    whole = some._losses(trials, passes, stop)
+    losses = trials_module.response_losses
+
+    def limited(method: Method, trials: Any, batch: Any) -> list[Tensor]:
+        tried.append(len(batch.queries))
+        if len(batch.queries) > 2:
+            raise torch.OutOfMemoryError("no memory")
+        return losses(method, trials, batch)
+
+    monkeypatch.setattr(trials_module, "response_losses", limited)
+    monkeypatch.setattr("stages.train.sweep.VALIDATION_BATCH", 7)
+    assert some._losses(trials, passes, stop) == pytest.approx(whole, rel=1e-5)
+    assert tried == [7, 3, 1, 1, 1, 1, 1, 1, 1] and passes.size == 1
 
 
 def test_the_bytes_of_a_trial_are_those_of_its_tensors_after_a_step() -> None:
