@@ -25,6 +25,7 @@ from stages.train.batches import collate
 from stages.train.checkpoint import TrainingState
 from stages.train.examples import Examples
 from stages.train.groups import train_groups
+from stages.train.losses import response_losses
 from stages.train.memory import TooLarge, bytes_of_pass, bytes_of_trial, check_base_model, check_room, split
 from stages.train.sweep import Sweep
 from stages.train.trials import new_trial, train_step
@@ -61,7 +62,7 @@ def test_a_validation_batch_that_does_not_fit_is_halved_with_the_same_losses(mon
     some = replace(some, examples=Examples(some.examples.train, pairs(7), ["a"] * 7))
     trials, passes, stop = [new_trial(weights(trained), 0, 1e-3, TRAINING)], TrialsPerPass(1), StopRequest()
     whole = some._losses(trials, passes, stop)
-    losses = trials_module.response_losses
+    losses = response_losses
 
     def limited(method: Method, trials: Any, batch: Any) -> list[Tensor]:
         tried.append(len(batch.queries))
