@@ -1,6 +1,7 @@
 """Answers for scripts: a line in, a line out."""
 
 import os
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 
 from stages.chat.conversation import Conversation
@@ -49,11 +50,13 @@ def line_groups(descriptor: int) -> Iterator[list[str]]:
     rest, number = b"", 0
     while part := os.read(descriptor, CHUNK):
         *lines, rest = (rest + part).split(b"\n")
+        if lines and number == 0:
+            lines[0] = lines[0].removeprefix(BOM_UTF8)
         if lines:
             yield [_decode(line, number + place) for place, line in enumerate(lines, start=1)]
             number += len(lines)
     if rest:
-        yield [_decode(rest, number + 1)]
+        yield [_decode(rest if number else rest.removeprefix(BOM_UTF8), number + 1)]
 
 
 def _decode(line: bytes, number: int) -> str:

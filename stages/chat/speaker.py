@@ -7,7 +7,7 @@ from pathlib import Path
 from stages.chat.conversation import Conversation
 from stages.methods.trained_method import TrainedMethod, load_trained
 from stages.params.schema import Params
-from stages.report.results import open_results
+from stages.report.results import WORKSPACE, open_results
 from stages.report.revision import Revision
 
 HALF = "\ufffd"  # what decoding makes of a character of which only some bytes are there
@@ -61,14 +61,17 @@ def _show_rest(text: str, shown: str, show: Callable[[str], None]) -> str:
 
 
 def load_speakers(root: Path, experiments: Sequence[str | None], known: Sequence[Speaker] = ()) -> list[Speaker]:
-    """The speakers of some experiments (None: the workspace); those on one base model share its frozen parameters.
+    """The speakers of some experiments, each once (None: the workspace, as is its name).
+
+    Those on one base model share its frozen parameters.
 
     Raises:
-        StageError: there is no such experiment, or what it trained is not there.
+        StageError: there is no such experiment, what it trained is not there, or params.yaml no longer says what it is.
     """
     loaded: list[Speaker] = []
-    for experiment in experiments:
+    for experiment in dict.fromkeys(None if name == WORKSPACE else name for name in experiments):
         with open_results(root, experiment) as results:
+            results.check_params()
             params = results.params
             beside = [speaker.trained for speaker in (*known, *loaded)]
             trained = load_trained(

@@ -14,11 +14,15 @@ from stages.plumbing.errors import StageError, one_line
 
 HELP = "/compare NAME...: experiments answer beside it (/compare alone: no longer)  /reset: begin anew  Ctrl-D: end"
 YOU = "you> "
+JOINERS = "\u200c\u200d"
 
 
 def printable(text: str) -> str:
-    """Text without control characters: a byte-level model can say those that move a terminal's cursor."""
-    return "".join(character for character in text if character.isprintable())
+    """Text without control characters: a byte-level model can say those that move a terminal's cursor.
+
+    The two joiners stay: Persian, Hindi and families of emoji are other texts without them.
+    """
+    return "".join(character for character in text if character.isprintable() or character in JOINERS)
 
 
 class TerminalChat:
@@ -41,10 +45,11 @@ class TerminalChat:
         while True:
             try:
                 said = input(YOU).strip()
+                said.encode()  # where the locale is not UTF-8, Python reads other bytes as lone surrogates
             except (EOFError, KeyboardInterrupt):
                 self.console.print("\nBye.")
                 return
-            except UnicodeDecodeError:
+            except UnicodeError:
                 self.console.print("That line is not UTF-8.")
                 continue
             self.turn(said)

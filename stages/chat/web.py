@@ -59,7 +59,7 @@ class WebChat:
             if name not in self.loaded:
                 try:
                     beside = [speaker for speaker, _ in self.loaded.values()]
-                    (speaker,) = load_speakers(self.root, [None if name == WORKSPACE else name], beside)
+                    (speaker,) = load_speakers(self.root, [name], beside)
                     self.add(speaker)
                 except StageError as error:
                     gr.Warning(one_line(str(error)))

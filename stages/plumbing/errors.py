@@ -53,6 +53,8 @@ def describe(error: BaseException) -> str:
         subject = getattr(error, "filename", None) or "standard output or a file"  # the stages name all of their files
         if number in (errno.ENOSPC, errno.EDQUOT):
             return f"{subject}: no space left on the device; free some and run the same command again"
+        if number == errno.EPIPE:
+            return f"{subject}: whoever reads the output has stopped; nothing else is wrong"
         if number == errno.EFBIG:
             return f"{subject}: larger than the limit on file size; raise the limit (ulimit -f) and run it again"
         return f"{subject}: {one_line(os.strerror(number))}; check that path and its permissions"

@@ -14,10 +14,11 @@ from stages.plumbing.errors import StageError
 from stages.plumbing.files import files_hash, read_manifest
 from stages.plumbing.yaml import parse_yaml
 from stages.report.revision import Revision
-from stages.report.stale import problem
+from stages.report.stale import params_problem, problem
 
 WORKSPACE = "workspace"
 MODEL, TRAINED = "data/download/model", "data/train"
+UP_TO_TRAIN = ("download", "pair-extract", "subset", "train")
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,15 @@ class Results:
         if reason := problem(self.files, self.raw_params):
             remedy = "run `dvc repro`" if self.name == WORKSPACE else "run that experiment again"
             raise StageError(self.name, reason, remedy)
+
+    def check_params(self) -> None:
+        """Refuse a trained method that params.yaml no longer describes; code may have changed since.
+
+        Raises:
+            StageError: they differ; the message says where.
+        """
+        if reason := params_problem(self.files, self.raw_params, UP_TO_TRAIN):
+            raise StageError(self.name, reason, "run `dvc repro`, or set it back")
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """A conversation in a real pseudo-terminal, and answers for scripts."""
 
+import argparse
 import json
 import os
 import pty
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from stages.chat.__main__ import check
 from stages.chat.conversation import Conversation
 from stages.chat.scripted import line_groups
 from stages.chat.speaker import Speaker, load_speakers
@@ -23,6 +25,8 @@ from stages.params.schema import Pairs
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import write_manifest
 from stages.records import Dialogue
+from stages.report.results import WORKSPACE
+from tests.helpers_report import switch
 from tests.tiny import tiny_dialogues
 from tests.trained import QUERIES, trained_project, trained_workspace
 
@@ -164,6 +168,43 @@ def test_one_answer_of_each_speaker_for_a_script(project: Path, speakers: list[S
     assert done.stdout.splitlines() == [f"{each.name}\t{each.answer('Are you sure ?')}" for each in speakers]
 
 
+def test_the_workspace_has_a_name_too_and_nobody_answers_twice(project: Path, speakers: list[Speaker]) -> None:
+    main, softly = speakers
+    loaded = load_speakers(project, ["softly", WORKSPACE, None, "softly"])
+    assert [each.name for each in loaded] == [softly.name, main.name]
+
+
+def test_what_params_yaml_no_longer_describes_does_not_speak(project: Path) -> None:
+    before = (project / "params.yaml").read_bytes()
+    try:
+        for change, key in (({"method": "soft"}, "method"), ({"pairs__history": 1}, "pairs.history")):
+            switch(project, **change)
+            with pytest.raises(StageError, match=rf"workspace: the stage .* was run with a different {key}"):
+                load_speakers(project, [None])
+            (project / "params.yaml").write_bytes(before)
+        switch(project, forgetting__tokens=512)
+        load_speakers(project, [None])  # what a conversation does not depend on is no reason
+    finally:
+        (project / "params.yaml").write_bytes(before)
+
+
+def test_a_library_that_is_missing_and_options_that_lead_nowhere_are_one_line_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    talk = argparse.Namespace(web=False, host=None, port=None, once=None)
+    monkeypatch.setattr("stages.chat.__main__.find_spec", lambda name: None)
+    with pytest.raises(StageError, match=r"^rich: not installed in .*; pip install -c constraints.txt -e '.\[chat\]'"):
+        check(talk, scripted=False)
+    with pytest.raises(StageError, match=r"^gradio: .*'.\[web\]'"):
+        check(argparse.Namespace(web=True, host=None, port=None, once=None), scripted=False)
+    check(talk, scripted=True)
+    with pytest.raises(StageError, match=r"^--once: not UTF-8"):
+        check(argparse.Namespace(web=False, host=None, port=None, once="caf\udce9"), scripted=True)
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(StageError, match=r"^standard input: closed"):
+        check(talk, scripted=True)
+
+
 def test_an_experiment_that_is_not_there_is_one_line(project: Path) -> None:
     done = chat(project, "", "--once", "hello", "--experiment", "nobody")
     assert done.returncode == 1
@@ -204,6 +245,15 @@ def test_lines_that_are_there_come_together_and_half_a_line_waits() -> None:
     os.close(out)
 
 
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_the_mark_at_the_beginning_of_a_file_is_no_text(end: bytes) -> None:
+    out, into = os.pipe()
+    os.write(into, b"\xef\xbb\xbfone" + end)
+    os.close(into)
+    assert list(line_groups(out)) == [["one"]]
+    os.close(out)
+
+
 def test_a_line_that_is_not_utf_8_is_named() -> None:
     out, into = os.pipe()
     os.write(into, b"fine\n\xff\n")
@@ -215,3 +265,8 @@ def test_a_line_that_is_not_utf_8_is_named() -> None:
 
 def test_an_answer_cannot_move_the_cursor() -> None:
     assert printable("a\x1b[2Jb\x07\u202ec") == "a[2Jbc"
+
+
+def test_a_text_keeps_the_joiners_that_its_script_needs() -> None:
+    for text in ("मी\u200cकर", "क्\u200dष", "👨\u200d👩\u200d👧"):
+        assert printable(text) == text

@@ -1,5 +1,6 @@
 """How commands start and stop: nothing slow before the arguments are read, one line about what is wrong."""
 
+import errno
 import signal
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from stages.plumbing.errors import describe
 from tests.stage_runs import Run
 from tests.stops import Stop
 from tests.tiny import ROOT, read_yaml, write_yaml
@@ -60,3 +62,8 @@ def test_a_chat_that_is_stopped_promises_no_kept_work(number: signal.Signals, co
     assert found == code
     expected = "ERROR chat: stopped by a signal: the conversation has ended; start it again for a new one"
     assert printed.splitlines() == [expected]
+
+
+def test_a_reader_of_the_output_that_has_stopped_is_no_fault_of_a_path() -> None:
+    said = describe(BrokenPipeError(errno.EPIPE, "Broken pipe"))
+    assert said == "standard output or a file: whoever reads the output has stopped; nothing else is wrong"
