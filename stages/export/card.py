@@ -7,6 +7,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from stages.export.forms import Form
 from stages.export.licences import licence_of, licence_text
+from stages.export.push import TAG
 from stages.export.usage import transformers_lines, vllm_lines
 from stages.methods.trained_method import TrainedMethod
 from stages.params.sources import Source, parse_source
@@ -90,7 +91,7 @@ def metadata(results: Results, scores: Scores) -> ModelCardData:
         datasets=[dataset] if dataset else None,
         library_name="transformers",
         pipeline_tag="text-generation",
-        tags=["dialog", "prompting", params.chosen_method.kind],
+        tags=[TAG, "dialog", "prompting", params.chosen_method.kind],
         model_name=title(results),
         eval_results=measured,
     )

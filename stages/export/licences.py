@@ -2,25 +2,38 @@
 
 from stages.params.schema import Params
 
-PERMISSIVE = {"mit", "apache-2.0", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "unlicense"}
+FREE = ("cc0-1.0", "unlicense")  # they ask for nothing
+PERMISSIVE = (
+    *FREE,
+    "mit",
+    "bsd-2-clause",
+    "bsd-3-clause",
+    "apache-2.0",
+    "cc-by-4.0",
+)  # the later, the more they ask for
 NOT_STATED = "not stated in params.yaml"
 
 
-def licence_of(params: Params) -> str:
-    """The hub's identifier of the export's licence: that of the data where it asks for more than to be named.
-
-    Without training the data has no part in it. `other` where a licence is not known, or base model and data ask for
-    different things.
-    """
-    model, data = params.chosen_model.licence, params.chosen_dataset.licence
+def sources_of(params: Params) -> dict[str, str | None]:
+    """What the export was made of, in words, and the licence of each; without training the data has no part in it."""
+    model = {f"The base model, `{params.model}`,": params.chosen_model.licence}
     if params.chosen_method.kind == "zero-shot":
-        data = model
-    if model is None or data is None:
+        return model
+    return {f"The data, `{params.dataset}`,": params.chosen_dataset.licence, **model}
+
+
+def licence_of(params: Params) -> str:
+    """The hub's identifier of the export's licence: that of the data, if the base model does not ask for more.
+
+    `other` where a licence is not known, or base model and data ask for different things.
+    """
+    known = [licence.lower() for licence in sources_of(params).values() if licence is not None]
+    if len(known) < len(sources_of(params)):
         return "other"
-    demanding = {each.lower() for each in (data, model)} - PERMISSIVE
+    demanding = {*known} - {*PERMISSIVE}
     if len(demanding) > 1:
         return "other"
-    return demanding.pop() if demanding else model.lower()
+    return demanding.pop() if demanding else max(known, key=PERMISSIVE.index)
 
 
 def licence_text(params: Params) -> str:
@@ -31,12 +44,14 @@ def licence_text(params: Params) -> str:
         f"- Base model, `{params.model}`: {model or NOT_STATED}",
     ]
     licence = licence_of(params)
+    result = [f"**This model: {licence}.**"]
     if licence == "other":
-        result = "**Read both licences before you pass this model on**: no single one covers it."
-    else:
-        result = f"**This model: {licence}.**"
-        if "-nc" in licence:
-            result += " The data may not be used commercially, so this model may not be either."
-        if "-sa" in licence:
-            result += " What you make of it must be passed on under the same licence."
-    return "\n".join([*parts, "", result])
+        result = ["**Read both licences before you pass this model on**: no single one covers it."]
+    for what, own in sources_of(params).items():
+        if own and "-nc" in own.lower():
+            result.append(f"**{what} may not be used commercially, so this model may not be either.**")
+        if own and "-sa" in own.lower():
+            result.append(f"{what} must be passed on under its own licence, and so must what you make of it.")
+        if own and own.lower() not in FREE:
+            result.append(f"{what} asks to be named.")
+    return "\n".join([*parts, "", " ".join(result)])

@@ -4,16 +4,19 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import httpx
-from huggingface_hub import HfApi, get_token
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub import HfApi, ModelCard, get_token
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from stages.params.validation import redact
 from stages.plumbing.errors import StageError, one_line
 from stages.plumbing.files import MANIFEST, check_folder
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+TAG = "dialog-prompting"  # among the tags of every export's card
 REFUSED = {401: "the token is not valid", 403: "the token may not write there"}
 
 
@@ -25,6 +28,10 @@ def check_push(repository: str) -> None:
     """
     if not NAME.fullmatch(repository):
         raise StageError("--push", f"found {redact(repository)!r}", "write OWNER/NAME")
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise StageError("--push", one_line(str(error)), "write another name") from None
     if not get_token():
         raise StageError(f"hub: {repository}", "no token", "log in with `hf auth login`, or set HF_TOKEN")
 
@@ -36,17 +43,15 @@ def push(folder: Path, repository: str, public: bool) -> str:
     off is as it was, an empty one if it is new.
 
     Raises:
-        StageError: no name, no token, no right to write, a public repository where a private one was asked for, or no
-            answer.
+        StageError: no name, no token, no right to write, a repository that is there and is another one than was meant,
+            or no answer.
     """
     check_push(repository)
     check_folder(folder)
     with _errors_of(repository):
         api = HfApi()
         address = api.create_repo(repository, private=not public, exist_ok=True)
-        if not public and not api.repo_info(repository).private:
-            remedy = "add --public, or make it private on its page"
-            raise StageError(f"hub: {repository}", "that repository is there and public", remedy)
+        _check_repository(api, repository, public)
         api.upload_folder(
             repo_id=repository,
             folder_path=folder,
@@ -55,6 +60,37 @@ def push(folder: Path, repository: str, public: bool) -> str:
             delete_patterns="*",
         )
     return str(address)
+
+
+def _check_repository(api: HfApi, repository: str, public: bool) -> None:
+    """Refuse a repository that was there already and is another one than was meant.
+
+    Raises:
+        StageError: it is public and should not be, or the reverse, or it holds what no export has written.
+    """
+    subject = f"hub: {repository}"
+    if api.repo_info(repository).private == public:
+        now, remedy = (
+            ("private", "leave out --public, or make it public")
+            if public
+            else ("public", "add --public, or make it private")
+        )
+        raise StageError(subject, f"that repository is there and {now}", f"{remedy} on its page")
+    files = {*api.list_repo_files(repository)} - {".gitattributes"}
+    with TemporaryDirectory() as scratch:
+        card = "README.md" in files and api.hf_hub_download(repository, "README.md", local_dir=scratch)
+        of_ours = card and TAG in _tags(card)
+    if files and not of_ours:
+        found = f"it holds {len(files)} files that are no export, {min(files)} among them"
+        raise StageError(subject, found, "name another repository, or empty this one on its page")
+
+
+def _tags(card: str) -> list[str]:
+    """The tags of a model card, a file; none if it has none."""
+    try:
+        return ModelCard.load(card).data.tags or []
+    except ValueError:
+        return []
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from stages.export.licences import licence_of
+from stages.export.licences import licence_of, licence_text
 from stages.export.write import write_export
 from stages.methods.trained_method import load_trained
 from stages.params.schema import Params, load_params
@@ -134,9 +134,22 @@ def with_licences(params: Params, model: str | None, data: str | None, method: s
         ("MIT", None, "soft", "other"),
         (None, "MIT", "soft", "other"),
         ("GPL-3.0", "CC-BY-NC-SA-4.0", "soft", "other"),
+        ("MIT", "CC-BY-4.0", "soft", "cc-by-4.0"),
+        ("MIT", "CC0-1.0", "soft", "mit"),
     ],
 )
 def test_the_licence_follows_the_data_and_is_no_guess(
     model: str | None, data: str | None, method: str, expected: str
 ) -> None:
     assert licence_of(with_licences(load_params(), model, data, method)) == expected
+
+
+def test_what_may_not_be_used_commercially_is_named_whatever_the_other_licence_is() -> None:
+    for model in (None, "GPL-3.0", "MIT", "CC-BY-NC-4.0"):
+        text = licence_text(with_licences(load_params(), model, "CC-BY-NC-SA-4.0"))
+        assert "**The data, `chitchat`, may not be used commercially" in text
+        assert "must be passed on under its own licence" in text
+        assert ("The base model, `smollm2`, may not be used" in text) == (model == "CC-BY-NC-4.0")
+    text = licence_text(with_licences(load_params(), "CC-BY-NC-4.0", "MIT"))
+    assert "The base model, `smollm2`, may not be used commercially" in text and "The data, `chitchat`, may" not in text
+    assert "commercially" not in licence_text(with_licences(load_params(), "MIT", "CC-BY-NC-4.0", "zero-shot"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants, snapshot_download
 
-from stages.export.push import push
+from stages.export.push import TAG, push
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import output_folder
 from tests.hub_server import LARGE, TOKEN, Fault, HubServer
@@ -32,7 +32,7 @@ def hub(hub_allowed: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServe
 def export(folder: Path, *more: str) -> Path:
     """A folder that looks like an export: small files, a large one, a subfolder."""
     with output_folder(folder) as made:
-        (made / "README.md").write_text("---\nlicense: mit\n---\n\n# A model\n")
+        (made / "README.md").write_text(f"---\nlicense: mit\ntags:\n- {TAG}\n---\n\n# A model\n")
         (made / "model.safetensors").write_bytes(bytes(range(256)) * (LARGE // 128))
         for name in more:
             (made / name).parent.mkdir(exist_ok=True)
@@ -64,6 +64,22 @@ def test_a_public_repository_gets_nothing_that_was_to_be_private(hub: HubServer,
     assert hub.repositories[NAME].files == {"mine": b"older"}
 
 
+def test_a_private_repository_is_not_said_to_be_public(hub: HubServer, tmp_path: Path) -> None:
+    push(export(tmp_path / "first"), NAME, public=False)
+    with pytest.raises(StageError, match="there and private; leave out --public"):
+        push(export(tmp_path / "second", "more"), NAME, public=True)
+    assert "more" not in hub.repositories[NAME].files and hub.repositories[NAME].private
+
+
+@pytest.mark.parametrize("others", [{"notes": b"mine"}, {"README.md": b"---\ntags: [gpt2]\n---\nmine", "a": b""}])
+def test_a_repository_of_something_else_is_left_alone(hub: HubServer, tmp_path: Path, others: dict[str, bytes]) -> None:
+    hub.add(NAME, "1" * 40, others)
+    hub.repositories[NAME].private = True
+    with pytest.raises(StageError, match=r"it holds \d files that are no export, .* among them; name another"):
+        push(export(tmp_path / "export"), NAME, public=False)
+    assert hub.repositories[NAME].files == others
+
+
 def test_without_a_token_nothing_is_asked(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(StageError, match="no token; log in"):
@@ -74,6 +90,9 @@ def test_without_a_token_nothing_is_asked(hub: HubServer, tmp_path: Path, monkey
 def test_what_is_no_name_of_a_repository_is_refused_before_anything_is_asked(hub: HubServer, tmp_path: Path) -> None:
     for name in ("small-talk", "../small-talk", "a/b/c", "some body/small-talk", "somebody/"):
         with pytest.raises(StageError, match=r"--push: found .* write OWNER/NAME"):
+            push(tmp_path, name, public=False)
+    for name in ("me/my--model", "me/x..y", "me/model.git", f"me/{'x' * 100}"):
+        with pytest.raises(StageError, match=r"--push: .*; write another name"):
             push(tmp_path, name, public=False)
     assert not hub.requests
 
