@@ -12,10 +12,12 @@ from stages.language_model.base_model import BaseModel, Weights
 from stages.language_model.checks import refused
 from stages.methods.method import Method
 from stages.params.methods import Lora
+from stages.plumbing.errors import StageError
 
 if TYPE_CHECKING:
     from peft import LoraConfig
 
+KEY, REMEDY = "params.yaml: methods.<name>.target_modules", "name linear layers of the model"
 ADAPTER = "default"  # PEFT's name for the only adapter of a model
 
 
@@ -33,8 +35,24 @@ class LoraMethod(Method):
     def __init__(self, base: BaseModel, settings: Lora) -> None:
         super().__init__(base, settings)
         found = f"{settings.target_modules}, which PEFT cannot adapt in {type(base.model).__name__}"
-        with refused("params.yaml: methods.<name>.target_modules", found, "name linear layers of the model"):
+        with refused(KEY, found, REMEDY):
             self.adapted = BaseModel(with_adapters(base.model, self.config()))
+        self._check_targets()
+
+    def _check_targets(self) -> None:
+        """Refuse a name that PEFT passes over, and layers whose updates would never be used.
+
+        Word embeddings and output layer are computed by the base model itself, without adapters.
+        """
+        model = self.adapted.model
+        adapted = [name for name, module in model.named_modules() if getattr(module, "lora_A", None)]
+        output = [name for name, module in model.named_modules() if module is model.get_output_embeddings()]
+        own = self.settings.target_modules
+        for target in [""] if isinstance(own, str) else own:
+            found = [name for name in adapted if not target or f".{name}".endswith(f".{target}")]
+            if not found or {*found} & {*output}:
+                what = f"{target or own}, which names no linear layer between word embeddings and output layer"
+                raise StageError(KEY, what, REMEDY)
 
     def config(self) -> "LoraConfig":
         """The settings as PEFT has them."""

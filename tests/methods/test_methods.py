@@ -157,6 +157,13 @@ def test_lora_is_refused_where_the_model_has_no_such_layers() -> None:
         build_method(base_model("gpt2"), settings)
 
 
+@pytest.mark.parametrize("targets", [["q_proj", "v_porj"], ["q_proj", "lm_head"], ["lm_head"], ["embed_tokens"]])
+def test_lora_refuses_a_name_that_it_would_pass_over_and_layers_that_it_would_not_use(targets: list[str]) -> None:
+    settings = Lora(kind="lora", rank=4, alpha=8, dropout=0.0, target_modules=targets)
+    with pytest.raises(StageError, match=rf"target_modules: .*{targets[-1]}.*; name linear layers of the model"):
+        build_method(base_model("llama", tied=False), settings)
+
+
 def test_lora_leaves_the_base_model_to_other_methods_as_it_was() -> None:
     base = base_model()
     names = [name for name, _ in base.model.named_modules()]
