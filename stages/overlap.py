@@ -24,6 +24,8 @@ cannot be compared with theirs.
 """
 
 import re
+import sys
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
@@ -37,6 +39,7 @@ from stages.records import Pair
 SHARED = 0.8
 TWENTIETHS = round(20 * SHARED / 2)  # of the words of both, that must be shared
 LONG = 6
+ASCII_WORD = re.compile(r"\w+", re.ASCII)
 MANY = 60  # words of a text, up to which it is looked up under twos
 
 Flags = np.ndarray[tuple[int], np.dtype[np.bool_]]
@@ -48,7 +51,15 @@ def words(text: str) -> list[str]:
     >>> words("I ' m fine , thanks .") == words("i'm fine... Thanks!")
     True
     """
-    return re.findall(r"\w+", text.lower()) or [text]
+    pattern = ASCII_WORD if text.isascii() else _word_with_marks()
+    return pattern.findall(text.lower()) or [text]
+
+
+@cache
+def _word_with_marks() -> re.Pattern[str]:
+    """A word in any script: the vowel signs of Hindi or Thai are marks, which a plain word pattern leaves out."""
+    marks = "".join(chr(code) for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code))[0] == "M")
+    return re.compile(rf"[\w{marks}]+")
 
 
 def similar(shared: int, first: int, second: int) -> bool:

@@ -49,6 +49,7 @@ def test_texts_that_overlap(first: str, second: str) -> None:
         (SIX, "one two three four five"),  # one of them is short
         ("!!!", "???"),
         ("Yes .", "No ."),
+        ("हाँ", "है"),  # the vowels are marks
     ],
 )
 def test_texts_that_do_not_overlap(first: str, second: str) -> None:

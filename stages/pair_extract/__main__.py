@@ -44,7 +44,7 @@ def main(arguments: argparse.Namespace) -> None:
     print(", ".join(f"{report[split]['pairs']} {split} pairs" for split in SPLITS))
     if system_turns := sum(each["system_turns"] for each in read.values()):
         print(f"{system_turns} system turns left out")
-    if further:
+    if dataset.references is not None:
         print(summary(report["references"]))
 
 

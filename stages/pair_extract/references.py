@@ -16,10 +16,11 @@ A line names a pair, or several, in one of these ways:
 
 Queries and turns are the same if their letters and digits are, in any case: that file has other apostrophes than
 DailyDialog, and "do n't" for "don't". A reference that is the same as the pair's response, or as another one of the
-pair, counts once. What belongs to no test pair is counted, and the first of it named.
+pair, counts once; here symbols count too: "ok 😀" and "ok 😢" are two. What belongs to no test pair is counted, and
+the first of it named.
 """
 
-import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -37,16 +38,22 @@ FORM = (
     '["..."]} or {"dialogue": [{"text": "...", "responses": ["..."]}, ...]}'
 )
 
+LETTERS, SYMBOLS = "LMN", "S"
+NAMES_A_PAIR = {"query", "position", "references"}  # beside a whole dialogue they would be overlooked
+
 Texts = list[str]
 
 
-def letters(text: str) -> str:
-    """What two texts must share to be the same: letters and digits, case overlooked; a text of none is itself.
+def letters(text: str, kinds: str = LETTERS) -> str:
+    """What two texts must share to be the same: letters, their marks, digits, case overlooked; without any, all of it.
+
+    kinds: the characters that count, by the first letter of their Unicode category.
 
     >>> letters("do n't !") == letters("Don't")
     True
     """
-    return "".join(re.findall(r"\w", text.casefold())) or text
+    text = unicodedata.normalize("NFC", text.casefold())
+    return "".join(each for each in text if unicodedata.category(each)[0] in kinds) or text
 
 
 @dataclass(frozen=True)
@@ -127,12 +134,12 @@ def summary(report: dict[str, Any]) -> str:
 
 def _different(pair: Pair, found: Sequence[tuple[str, str]], report: Report) -> Texts:
     """The references of a pair, each once, sorted."""
-    known, kept = {letters(pair.response)}, []
+    known, kept = {letters(pair.response, LETTERS + SYMBOLS)}, []
     for text, place in sorted(found):
-        if letters(text) in known:
+        if (same := letters(text, LETTERS + SYMBOLS)) in known:
             report.note("duplicate", f"{place}: {text}")
         else:
-            known.add(letters(text))
+            known.add(same)
             kept.append(text)
     return kept
 
@@ -174,7 +181,7 @@ def _entries(subject: str, number: int, value: Any) -> Iterator[Entry]:
             len(value) == 3 and (isinstance(name, str) or are_texts(name)) and type(at) is int and are_texts(texts)
         ):
             yield Entry(place, None, name if isinstance(name, str) else _key(name), at, texts)
-        case {"dialogue": [*utterances]} if all(map(_is_utterance, utterances)):
+        case {"dialogue": [*utterances]} if all(map(_is_utterance, utterances)) and not {*value} & NAMES_A_PAIR:
             key = _key([each["text"] for each in utterances])
             for at, each in enumerate(utterances):
                 yield Entry(f"{place}, turn {at}", None, key, at, each.get("responses", []))

@@ -137,6 +137,7 @@ def test_if_nothing_belongs_to_a_test_pair_the_file_is_refused(tmp_path: Path) -
         {"dialogue": [{"text": "Thank you .", "responses": "Any time ."}]},
         {"dialogue": TURNS[0], "position": True, "references": ["Any time ."]},
         {"dialogue": 3},
+        {"dialogue": [{"text": "Thank you ."}, {"text": "Not at all ."}], "position": 0, "references": ["lost"]},
     ],
 )
 def test_a_line_of_another_form_is_refused_with_its_number_and_the_forms(line: object, tmp_path: Path) -> None:
@@ -155,3 +156,13 @@ def test_texts_are_the_same_by_letters_and_digits_in_any_case() -> None:
     assert letters("I do n't !") == letters("i don\u2019t") == "idont"
     assert letters("Straße 5") == letters("STRASSE 5")
     assert letters("...") != letters("?")
+
+
+def test_in_scripts_with_vowel_signs_other_words_are_other_texts(tmp_path: Path) -> None:
+    assert len({letters(word) for word in ("हाँ", "हो", "है", "दिन", "दान", "มี", "มุ")}) == 7
+    assert letters("cafe\u0301") == letters("Café")
+    pairs = [Pair("d", 0, "दिन", "नहीं"), Pair("d", 2, "दान", "नहीं")]
+    given = ["हाँ", "हो", "है", "ok 😀", "ok 😢", "ok", "OK !"]
+    found, report = read(tmp_path, [{"query": "दिन", "references": given}], [], pairs)
+    assert {len(texts) for texts in found.values()} == {6} and report["duplicate"]["references"] == 1
+    assert [position for _, position in found] == [0]
