@@ -20,7 +20,7 @@ def main(arguments: argparse.Namespace) -> None:
     params = load_params()
     # Only now: PyTorch takes seconds to load, for which neither --help nor a wrong parameter waits.
     load_transformers()
-    from stages.greedy_generate.forgetting import forgetting
+    from stages.greedy_generate.forgetting import forgetting, read_passage
     from stages.language_model.device import versions
     from stages.methods.trained_method import check_lengths, check_row_format, load_trained
     from stages.methods.zero_shot import ZeroShotMethod
@@ -34,6 +34,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     check_folder(arguments.subset)
     trained = load_trained(arguments.trained, arguments.model, params.runtime, protocol.decoding_precision, check)
+    passage = read_passage(params.forgetting, trained.tokenizer)  # before decoding: what is wrong with it costs nothing
     pairs = read_records(arguments.subset / "test.jsonl", Pair)
     queries, cut = trained.encode([pair.query for pair in pairs])
     with Progress(len(pairs), "greedy-generate", "responses") as progress:
@@ -50,7 +51,7 @@ def main(arguments: argparse.Namespace) -> None:
     facts = {name: trained.description[name] for name in ("learning_rate", "epoch", "best_at_range_end")}
     base = trained.method.base
     untouched = ZeroShotMethod(base, ZeroShot(kind="zero-shot"))
-    facts["forgetting"] = forgetting(trained, untouched, params.forgetting)
+    facts["forgetting"] = forgetting(trained, untouched, passage)
     facts |= {"cut_queries": cut, "unended_responses": unended, **versions(base.device, base.dtype)}
     with output_folder(arguments.responses, **facts) as folder:
         write_records(folder / "responses.jsonl", responses)

@@ -6,6 +6,7 @@ nothing.
 """
 
 import hashlib
+from dataclasses import dataclass
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -20,42 +21,52 @@ from stages.language_model.base_model import Weights
 from stages.language_model.row_format import text_tokens
 from stages.methods.method import Method
 from stages.methods.trained_method import TrainedMethod
-from stages.params.schema import Forgetting
+from stages.params.schema import OF_SCIKIT_LEARN, Forgetting
 from stages.plumbing.errors import StageError
 
-OF_SCIKIT_LEARN = "scikit-learn"  # its descriptions of data sets: English prose that every installation has
 BLOCK = 128  # tokens that are read together
 BLOCKS_PER_PASS = 8
 DRAWS = 10_000
 KEY = "params.yaml: forgetting"
 
 
-def read_text(name: str) -> str:
-    """The text that params.yaml names.
+@dataclass(frozen=True)
+class Passage:
+    """The beginning of a text, in blocks of token ids [N, BLOCK]."""
+
+    name: str
+    sha256: str  # of the whole text
+    blocks: Tensor
+
+
+def read_passage(settings: Forgetting, tokenizer: PreTrainedTokenizerBase) -> Passage:
+    """As many whole blocks of the text that params.yaml names as `settings.tokens` are.
 
     Raises:
-        StageError: the file is not there, or not text.
+        StageError: the file is another one, not text, or shorter than two blocks; or `tokens` is.
     """
-    if name == OF_SCIKIT_LEARN:
-        folder = Path(str(distribution(name).locate_file("sklearn/datasets/descr")))  # to import it takes seconds
-        return "\n".join(path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.rst")))
-    try:
-        return Path(name).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise StageError(f"{KEY}.text", f"{name} cannot be read ({error})", "name a text file in UTF-8") from None
-
-
-def blocks_of(text: str, tokenizer: PreTrainedTokenizerBase, tokens: int) -> Tensor:
-    """Token ids of the beginning of a text, [N, BLOCK]: as many whole blocks as `tokens` are.
-
-    Raises:
-        StageError: the text, or `tokens`, is shorter than two blocks.
-    """
+    text = _read(settings)
     (ids,) = text_tokens(tokenizer, [text])
-    count = min(len(ids), tokens) // BLOCK
+    count = min(len(ids), settings.tokens) // BLOCK
     if count < 2:
-        raise StageError(KEY, f"{min(len(ids), tokens)} tokens", f"give a longer text, at least {2 * BLOCK} tokens")
-    return torch.tensor(ids[: count * BLOCK]).view(count, BLOCK)
+        found = f"{min(len(ids), settings.tokens)} tokens"
+        raise StageError(KEY, found, f"give a longer text, at least {2 * BLOCK} tokens")
+    name = settings.text if settings.text == OF_SCIKIT_LEARN else Path(settings.text).name
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return Passage(name, digest, torch.tensor(ids[: count * BLOCK]).view(count, BLOCK))
+
+
+def _read(settings: Forgetting) -> str:
+    if settings.text == OF_SCIKIT_LEARN:
+        folder = Path(str(distribution(OF_SCIKIT_LEARN).locate_file("sklearn/datasets/descr")))  # to import it is slow
+        return "\n".join(path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.rst")))
+    content = Path(settings.text).expanduser().read_bytes()
+    if (found := hashlib.sha256(content).hexdigest()) != settings.sha256:
+        raise StageError(f"{KEY}.sha256", f"{settings.text} has {found}", "correct it, or restore the file")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        raise StageError(f"{KEY}.text", f"{settings.text} is not UTF-8", "name a text file in UTF-8") from None
 
 
 def losses(method: Method, weights: Weights, blocks: Tensor) -> Tensor:
@@ -70,13 +81,12 @@ def losses(method: Method, weights: Weights, blocks: Tensor) -> Tensor:
     return torch.cat(found)
 
 
-def forgetting(trained: TrainedMethod, untouched: Method, settings: Forgetting) -> dict[str, Any]:
+def forgetting(trained: TrainedMethod, untouched: Method, passage: Passage) -> dict[str, Any]:
     """The loss before and after tuning, their difference, and its 95 % interval by a bootstrap over blocks.
 
     untouched: a method that trains nothing, on the same base model.
     """
-    text = read_text(settings.text)
-    blocks = blocks_of(text, trained.tokenizer, settings.tokens)
+    blocks = passage.blocks
     before = losses(untouched, {}, blocks)
     changed = trained.method.language_model(trained.weights)
     after = losses(trained.method, trained.weights, blocks) if changed else before
@@ -89,6 +99,6 @@ def forgetting(trained: TrainedMethod, untouched: Method, settings: Forgetting) 
         "difference": round(float(difference.mean()), 4),
         "interval": [round(float(end), 4) for end in interval],
         "tokens": blocks.numel(),
-        "text": settings.text if settings.text == OF_SCIKIT_LEARN else Path(settings.text).name,
-        "sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "text": passage.name,
+        "sha256": passage.sha256,
     }

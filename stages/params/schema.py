@@ -7,13 +7,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from stages.params.methods import MethodSettings, Soft
-from stages.params.sources import Dataset, Model
+from stages.params.sources import Dataset, Model, Sha256
 from stages.params.validation import LARGEST, Positive, Refused, Strict, allowed, explain, show
 from stages.plumbing.errors import StageError
 from stages.plumbing.yaml import parse_yaml
 
 PARAMS_FILE = Path("params.yaml")
 MAX_TRIALS = 64
+OF_SCIKIT_LEARN = "scikit-learn"  # its descriptions of data sets: English prose that every installation has
 
 LearningRate = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
@@ -52,8 +53,27 @@ class Runtime(Strict):
 class Forgetting(Strict):
     """On what text to measure how much of its knowledge a model has lost."""
 
-    text: Annotated[str, Field(min_length=1)]
+    text: Annotated[str, Field(min_length=1)]  # OF_SCIKIT_LEARN, or a file
     tokens: Positive
+    sha256: Sha256 | None = None  # of the file
+
+    @model_validator(mode="after")
+    def _a_file_is_pinned(self) -> Self:
+        if self.text == OF_SCIKIT_LEARN and self.sha256:
+            raise Refused("sha256", "given without a file", f"leave it out, or name a file that is not {self.text}")
+        if self.text != OF_SCIKIT_LEARN and not self.sha256:
+            raise Refused("sha256", "missing", f"write what `sha256sum {self.text}` prints, so that the text is pinned")
+        return self
+
+    def check_file(self) -> None:
+        """Refuse a file that is not there.
+
+        Raises:
+            StageError: it is not.
+        """
+        if self.text != OF_SCIKIT_LEARN and not Path(self.text).expanduser().is_file():
+            remedy = "name a text file; the grid's clones find it only by an absolute path, or from ~"
+            raise StageError(f"{PARAMS_FILE}: forgetting.text", f"no file {self.text}", remedy)
 
 
 class Data(Strict):
@@ -199,4 +219,6 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         raise StageError(path, "missing", "run this from the top of the project") from None
     except UnicodeDecodeError as error:
         raise StageError(path, f"not UTF-8 ({error.reason} at byte {error.start})", "save it as UTF-8") from None
-    return parse_params(parse_yaml(text, path))
+    params = parse_params(parse_yaml(text, path))
+    params.forgetting.check_file()  # now, not when the training is over
+    return params

@@ -1,5 +1,6 @@
 """params.yaml: read as DVC reads it; wrong values are refused with the key, the value and what is allowed."""
 
+import json
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -95,6 +96,8 @@ REFUSED: list[tuple[Change, str]] = [
     (drop(f"{CHITCHAT}/messages"), "datasets.chitchat.messages: missing; set it to one or joined"),
     (put("datasets/dailydialog/messages", "one"), "datasets.dailydialog.messages: not used with format eou; remove it"),
     (drop(f"{CHITCHAT}/split"), "datasets.chitchat.split: missing; files has only `all`"),
+    (put("forgetting/text", "x.txt"), "forgetting.sha256: missing; write what `sha256sum x.txt` prints"),
+    (put("forgetting/sha256", "0" * 64), "forgetting.sha256: given without a file; leave it out"),
     # sources
     (put(f"{GPT2}/source", "gpt2"), "models.gpt2.source: found 'gpt2'; it must be one of pypi:NAME==VERSION"),
     (put(f"{GPT2}/source", "hub:gpt2@main"), "models.gpt2.source: found 'hub:gpt2@main'; it must be hub:OWNER/NAME@"),
@@ -180,6 +183,16 @@ def test_a_value_is_refused_with_its_key_what_was_found_and_what_is_allowed(chan
     assert refusal(change).startswith(expected)
 
 
+def test_a_text_that_is_not_there_is_refused_when_params_yaml_is_read(tmp_path: Path) -> None:
+    params = shipped()
+    params["forgetting"] = {"text": str(tmp_path / "absent.txt"), "tokens": 512, "sha256": "0" * 64}
+    (tmp_path / "params.yaml").write_text(json.dumps(params), encoding="utf-8")
+    with pytest.raises(StageError, match=r"^params.yaml: forgetting.text: no file .*absent.txt; name a text file"):
+        load_params(tmp_path / "params.yaml")
+    (tmp_path / "absent.txt").write_text("x")
+    load_params(tmp_path / "params.yaml")
+
+
 def test_further_references_come_from_the_corpuss_source_or_from_one_of_their_own() -> None:
     params = shipped()
     entry = {"path": "r.jsonl", "sha256": "0" * 64}
@@ -254,8 +267,14 @@ def test_more_errors_are_counted() -> None:
 def test_scalars_are_read_as_dvc_reads_them(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(f"key: {text}\n")
+    published = load_params(ROOT / "params.yaml")
     read: list[Any] = []
-    monkeypatch.setattr("stages.params.schema.parse_params", read.append)
+
+    def parse(value: Any) -> Any:
+        read.append(value)
+        return published
+
+    monkeypatch.setattr("stages.params.schema.parse_params", parse)
     load_params(path)
     expected = parse_yaml(path.read_text(), str(path))
     assert read == [expected]
