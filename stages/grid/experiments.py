@@ -21,7 +21,7 @@ def git(folder: Path, *words: str) -> str:
     """
     done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise StageError(f"git {words[0]}", done.stderr or "failed", "mend the repository")
+        raise StageError(f"git {words[0]}", done.stderr or "failed", "repair the repository")
     return done.stdout.rstrip("\n")
 
 
@@ -33,7 +33,7 @@ def dvc(folder: Path, *words: str) -> str:
     """
     done = subprocess.run(dvc_command(*words), cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise StageError(f"dvc {words[0]}", done.stderr or "failed", "mend the project's .dvc folder")
+        raise StageError(f"dvc {words[0]}", done.stderr or "failed", "repair the project's .dvc folder")
     return done.stdout.rstrip("\n")
 
 

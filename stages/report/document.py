@@ -36,8 +36,9 @@ DEFINITIONS = (
     "responses; EAD: different words over those expected of as many random ones, which does not favour short "
     "responses; chrF: F-score of character n-grams.",
     "The paper names no implementation of BLEU. *sentence* and *sentence-smoothed* are means over responses, computed "
-    "by NLTK; *lower-case* is sacrebleu's with case ignored. The BLEU of the other tables fits the paper's ratios "
-    "BLEU-1 : BLEU-2 : BLEU-3 : BLEU-4 at least as well as any of them (the numbers are in stages/score/variants.py).",
+    "by NLTK (with its smoothing method 7 equal texts score above 1); *lower-case* is sacrebleu's with case ignored. "
+    "The BLEU of the other tables fits the paper's ratios BLEU-1 : BLEU-2 : BLEU-3 : BLEU-4 at least as well as any of "
+    "them (the numbers are in stages/score/variants.py).",
     "*unseen* pairs: the test pairs of which neither the query nor the response is, word for word, in the training "
     "regime; *unlike* pairs: those of which neither even resembles one there (the rule is in stages/overlap.py). Two "
     "runs are compared on the pairs that are unseen, or unlike, in both.",

@@ -3,7 +3,8 @@
 - sentence: a BLEU for each response, without smoothing, and their mean: NLTK's `sentence_bleu` as it comes. A response
   without a matching n-gram of the highest order counts 0, and so does its reference if it has fewer than n words.
 - sentence-smoothed: the same with method 7 of Chen and Cherry ("A Systematic Comparison of Smoothing Techniques for
-  Sentence-Level BLEU", WMT 2014), which gives a response without any long match a score that is far from 0.
+  Sentence-Level BLEU", WMT 2014), which gives a response without any long match a score that is far from 0. It adds to
+  the matches from those of shorter n-grams, so that equal texts score above 1.
 - lower-case: the corpus BLEU of stages/bleu.py, but with case overlooked.
 
 Which of them fits the ratios BLEU-1 : BLEU-2 : BLEU-3 : BLEU-4 of the paper's 36 rows was measured on DailyDialog by

@@ -386,7 +386,7 @@ def test_the_time_left_is_judged_by_the_most_similar_that_is_done(tmp_path: Path
     assert Status(tmp_path / "status.json").seconds_left([soft(100)], 1) == pytest.approx(200)
 
 
-def test_a_damaged_ledger_costs_only_the_estimate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_status_costs_only_the_estimate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "status.json").write_text("[1]")
     assert Status(tmp_path / "status.json").entries == {}
     assert "not readable" in capsys.readouterr().out
