@@ -13,19 +13,18 @@ is none, it ends the conversation, as Ctrl-D does. On the page too, the first on
 
 import argparse
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
+from stages.chat.options import check_options
 from stages.language_model.libraries import load_transformers
 from stages.plumbing.command import run_stage, whole_number
-from stages.plumbing.errors import StageError
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Load who speaks, then talk."""
     root, terminal = Path.cwd(), sys.stdin is not None and sys.stdin.isatty()
     scripted = arguments.once is not None or not (arguments.web or terminal)
-    check(arguments, scripted)
+    check_options(arguments, scripted)
     # Only now: PyTorch takes seconds to load, for which neither --help nor a wrong option waits.
     load_transformers()
     from stages.chat.conversation import Conversation
@@ -48,24 +47,6 @@ def main(arguments: argparse.Namespace) -> None:
         from stages.chat.terminal import TerminalChat  # rich, of the extra `chat`: scripts do without
 
         TerminalChat(root, speakers).run()
-
-
-def check(arguments: argparse.Namespace, scripted: bool) -> None:
-    """Refuse before anything slow what cannot be talked to.
-
-    Raises:
-        StageError: options that do not go together, no input, text that is no text, or a library that is missing.
-    """
-    if not arguments.web and (arguments.host is not None or arguments.port is not None):
-        raise StageError("--host or --port", "given without --web", "add --web, or leave it out")
-    if arguments.once is not None and any("\ud800" <= letter <= "\udfff" for letter in arguments.once):
-        raise StageError("--once", "not UTF-8", "write the text in UTF-8")
-    if scripted and arguments.once is None and sys.stdin is None:
-        raise StageError("standard input", "closed", "pipe lines into it, or use --once")
-    library, extra = ("gradio", "web") if arguments.web else ("rich", "chat")
-    if not scripted and find_spec(library) is None:
-        remedy = f"pip install -c constraints.txt -e '.[{extra}]'"
-        raise StageError(library, f"not installed in {sys.prefix}", remedy)
 
 
 if __name__ == "__main__":

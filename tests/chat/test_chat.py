@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from stages.chat.__main__ import check
 from stages.chat.conversation import Conversation
+from stages.chat.options import check_options
 from stages.chat.scripted import line_groups
 from stages.chat.speaker import Speaker, load_speakers
 from stages.chat.terminal import printable
@@ -192,17 +192,17 @@ def test_a_library_that_is_missing_and_options_that_lead_nowhere_are_one_line_at
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     talk = argparse.Namespace(web=False, host=None, port=None, once=None)
-    monkeypatch.setattr("stages.chat.__main__.find_spec", lambda name: None)
+    monkeypatch.setattr("stages.chat.options.find_spec", lambda name: None)
     with pytest.raises(StageError, match=r"^rich: not installed in .*; pip install -c constraints.txt -e '.\[chat\]'"):
-        check(talk, scripted=False)
+        check_options(talk, scripted=False)
     with pytest.raises(StageError, match=r"^gradio: .*'.\[web\]'"):
-        check(argparse.Namespace(web=True, host=None, port=None, once=None), scripted=False)
-    check(talk, scripted=True)
+        check_options(argparse.Namespace(web=True, host=None, port=None, once=None), scripted=False)
+    check_options(talk, scripted=True)
     with pytest.raises(StageError, match=r"^--once: not UTF-8"):
-        check(argparse.Namespace(web=False, host=None, port=None, once="caf\udce9"), scripted=True)
+        check_options(argparse.Namespace(web=False, host=None, port=None, once="caf\udce9"), scripted=True)
     monkeypatch.setattr("sys.stdin", None)
     with pytest.raises(StageError, match=r"^standard input: closed"):
-        check(talk, scripted=True)
+        check_options(talk, scripted=True)
 
 
 def test_an_experiment_that_is_not_there_is_one_line(project: Path) -> None:
