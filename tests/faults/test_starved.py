@@ -1,15 +1,22 @@
 """Full disk, no permission, no memory: the error says so, nothing is half-written, and later the stage goes on."""
 
+import json
 import resource
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from transformers import AutoConfig, AutoModelForCausalLM
 
+from stages.bench.shapes import SHAPES
+from stages.plumbing.files import output_folder
+from stages.records import Pair, write_records
 from tests.faults.disks import attempts_on_a_disk, mounts_are_allowed
 from tests.faults.pipeline import Undisturbed, check_tidy, check_whole, each_stage, results
 from tests.stage_runs import fails, finish, start
 from tests.stops import watch_files
+from tests.tiny import tiny_model
+from tests.training_runs import workspace
 
 GROWING = [0, 1 << 12, 1 << 13, 1 << 15, 1 << 17, 1 << 19, 1 << 21, 1 << 30]
 TAKEN: list[bytearray] = []  # the memory that Starved takes, in its own process
@@ -145,6 +152,22 @@ def test_without_memory_a_stage_says_so_until_there_is_enough(
     assert {line.partition("; ")[0] for line in refused} == {f"ERROR {stage}: memory: not enough"}
     assert results(folder) == undisturbed.results
     check_tidy(folder)
+
+
+@pytest.mark.parametrize("method", ["dynamic", "fine-tune"])
+def test_in_six_gib_a_model_of_the_default_s_size_trains(method: str, tmp_path: Path) -> None:
+    folder = workspace(tmp_path / "laptop", protocol="quick", method=method, **{"runtime.threads": 0})
+    with output_folder(folder / "data/download/model") as made:
+        tiny_model(made, "llama")  # its tokenizer
+        AutoModelForCausalLM.from_config(AutoConfig.for_model(**SHAPES["smollm2"])).save_pretrained(made)
+    pairs = [Pair(f"d{number}", 0, "the weather " * 40, "is it really great ? " * 20) for number in range(8)]
+    with output_folder(folder / "data/subset") as made:
+        for split in ("train", "validation", "test"):
+            write_records(made / f"{split}.jsonl", pairs)
+    code, printed = start(folder, "train", Limit(resource.RLIMIT_DATA, 6 << 30)).wait()
+    assert code == 0, printed
+    assert "out of memory" not in printed and "groups" not in printed
+    assert len(json.loads((folder / "metrics/learning_rates.json").read_bytes())) == 4
 
 
 @pytest.mark.parametrize("stage", ["download", "pair-extract", "subset", "score"])
