@@ -19,6 +19,7 @@ from stages.params.methods import Dynamic
 from stages.params.schema import load_params
 from stages.plumbing.errors import StageError
 from stages.records import Pair, read_records
+from stages.train.examples import PAIRS
 from stages.train.preparation import check_fit, load_methods
 from stages.train.search import best_trial, range_end
 from stages.train.trials import Trial, Validation
@@ -281,6 +282,19 @@ def test_what_the_model_cannot_take_is_refused_before_its_weights_are_read(tmp_p
         check_fit(model, params)
     check_fit(model, params.model_copy(update={"method": "fine-tune"}))  # 312 tokens: it has no prompt
     check_fit(model, params.model_copy(update={"method": "zero-shot"}))
+
+
+def test_an_end_that_people_write_is_refused_with_the_number_of_responses_that_have_it(tmp_path: Path) -> None:
+    """The stand-ins of the first check have no such mark: only the corpus shows it."""
+    row_format = {"separator": "\n", "end": "!"}
+    folder = workspace(tmp_path / "mark", **{"models.smollm2.row_format": row_format})
+    files = [folder / "data/subset" / name for name in PAIRS]
+    pairs = [pair for file in files for pair in read_records(file, Pair)]
+    count = sum("!" in pair.response for pair in pairs)
+    code, err = start(folder).wait()
+    said = f"models.smollm2.row_format: its end, '!', is inside {count} of {len(pairs)} responses; choose another end"
+    assert (code, err.splitlines()[-1]) == (1, f"ERROR train: params.yaml: {said}")
+    assert count > 2
 
 
 def test_weights_of_another_base_model_are_refused(undisturbed: Path) -> None:
