@@ -3,7 +3,7 @@
 import json
 
 from stages.export.forms import Form
-from stages.language_model.text_tokens import needs_copy
+from stages.language_model.text_tokens import needs_copy, spelled_out
 from stages.methods.trained_method import TrainedMethod
 
 TRANSFORMERS = """\
@@ -19,7 +19,7 @@ tokenizer = AutoTokenizer.from_pretrained(FOLDER)
 
 def rows_of(text):  # what the language model reads, [1, T, H]
     tokens = {tokenizer}({text}, add_special_tokens=False, split_special_tokens=True)["input_ids"]{behind}
-    tokens = PREFIX + tokens[max(len(tokens) - {room}, 0) :] + SEPARATOR  # a long query loses its beginning
+{letters}    tokens = PREFIX + tokens[max(len(tokens) - {room}, 0) :] + SEPARATOR  # a long query loses its beginning
     query = model.get_input_embeddings()(torch.tensor([tokens]))
     return {rows}
 
@@ -42,6 +42,11 @@ added = [str(token) for token in typed.added_tokens_decoder.values()]
 typed.add_tokens([text for text in added if text.replace("\u2581", " ").strip()], special_tokens=True)
 """
 
+# For a tokenizer that finds them even then.
+LETTERS = """\
+    tokens = [part for token in tokens for part in {letters}.get(token, [token])]  # control tokens as letters
+"""
+
 VLLM = """\
 from vllm import LLM, SamplingParams
 
@@ -56,7 +61,7 @@ def transformers_lines(trained: TrainedMethod, form: Form) -> str:
     """A program that answers a query as the stage greedy-generate does, with transformers alone."""
     row_format, decode = trained.row_format, trained.tokenizer.decode
     parts = [repr(str(decode(tokens))) for tokens in (row_format.prefix, row_format.separator, [row_format.end])]
-    front, copied = row_format.query_front, needs_copy(trained.tokenizer)
+    front, copied, letters = row_format.query_front, needs_copy(trained.tokenizer), spelled_out(trained.tokenizer)
     return TRANSFORMERS.format(
         classes=", ".join(sorted([*form.classes, "AutoModelForCausalLM", "AutoTokenizer"])),
         prefix=row_format.prefix,
@@ -68,6 +73,7 @@ def transformers_lines(trained: TrainedMethod, form: Form) -> str:
         typed=TYPED if copied else "",
         tokenizer="typed" if copied else "tokenizer",
         text=f"{json.dumps(front.text)} + text" if front.text else "text",
+        letters=LETTERS.format(letters=letters) if letters else "",
         behind=f"[{front.tokens}:]" if front.tokens else "",
         room=trained.lengths.query_tokens - len(row_format.prefix) - len(row_format.separator),
         rows=form.rows,

@@ -52,6 +52,30 @@ def _for_people(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     return marked
 
 
+def _ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], front: Front) -> list[list[int]]:
+    ids: list[list[int]] = _for_people(tokenizer)(
+        [front.text + text for text in texts],
+        add_special_tokens=False, split_special_tokens=True, return_attention_mask=False,
+    )["input_ids"]  # fmt: skip
+    return [each[front.tokens :] for each in ids] if front.tokens else ids
+
+
+@lru_cache(TOKENIZERS)
+def spelled_out(tokenizer: PreTrainedTokenizerBase) -> dict[int, list[int]]:
+    """The letters of those control tokens that are found in people's text even so.
+
+    Unigram tokenizers have them among the pieces of words. A piece that is cut in two is no longer found.
+    """
+    control, inside = control_tokens(tokenizer), inside_a_row(tokenizer)
+    found = _ids(tokenizer, list(control.values()), Front()) if control else []
+    letters = {}
+    for (number, text), ids in zip(control.items(), found, strict=True):
+        if number in ids and number != tokenizer.unk_token_id:  # that one is also what any unknown letter becomes
+            first, rest = _ids(tokenizer, [text[:1], text[1:]], inside)
+            letters[number] = first + rest
+    return letters
+
+
 def text_tokens(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], front: Front | None = None
 ) -> list[list[int]]:
@@ -61,12 +85,10 @@ def text_tokens(
     """
     if not texts:
         return []
-    front = front or Front()
-    ids: list[list[int]] = _for_people(tokenizer)(
-        [front.text + text for text in texts],
-        add_special_tokens=False, split_special_tokens=True, return_attention_mask=False,
-    )["input_ids"]  # fmt: skip
-    return [each[front.tokens :] for each in ids] if front.tokens else ids
+    ids, letters = _ids(tokenizer, texts, front or Front()), spelled_out(tokenizer)
+    if letters:
+        return [[part for token in each for part in letters.get(token, [token])] for each in ids]
+    return ids
 
 
 def format_tokens(tokenizer: PreTrainedTokenizerBase, text: str, front: Front | None = None) -> list[int]:

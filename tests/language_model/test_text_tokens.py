@@ -70,7 +70,7 @@ def test_a_text_inside_a_row_stands_behind_something_that_the_tokenizer_keeps() 
     assert inside_a_row(joined).text == "¶"
 
 
-@pytest.mark.parametrize("kind", ["byte-level", *KINDS])
+@pytest.mark.parametrize("kind", ["byte-level", *KINDS, "unigram"])
 def test_what_people_write_is_no_added_token_whether_marked_as_special_or_not(kind: Any) -> None:
     tokenizer = with_calls(tiny_tokenizer() if kind == "byte-level" else tiny_sentencepiece(kind))
     written = f"so {CALL} and {CALL}{tokenizer.eos_token} ok"
