@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 import yaml
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from stages.plumbing.yaml import Loader, parse_yaml
@@ -55,6 +55,45 @@ def tiny_tokenizer(vocab: int = 300) -> PreTrainedTokenizerFast:
     )
     tokenizer.train_from_iterator((turn for turns in tiny_dialogues(50) for turn in turns), trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=END_OF_TEXT, eos_token=END_OF_TEXT)
+
+
+def tiny_sentencepiece(kind: Literal["prepend", "always", "first", "unigram"]) -> PreTrainedTokenizerFast:
+    """A tokenizer of the SentencePiece kind, trained on `tiny_dialogues`; each puts a space before a text.
+
+    prepend: as Llama 2's, a normaliser that puts it before every stretch between control tokens; always and first:
+    Metaspace's own ways; unigram: without bytes, and a line break is a space to it.
+    """
+    marks = ["<unk>", "<s>", "</s>"]
+    letters = sorted({*"▁¶<>/|_", *map(chr, range(33, 127))})
+    turns = [turn for turns in tiny_dialogues(50) for turn in turns]
+    if kind == "unigram":
+        tokenizer = Tokenizer(models.Unigram())
+        tokenizer.normalizer = normalizers.Replace("\n", " ")
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+        trainer: Any = trainers.UnigramTrainer(
+            vocab_size=300, special_tokens=marks, unk_token="<unk>", initial_alphabet=letters, show_progress=False
+        )
+        tokenizer.train_from_iterator([*turns, " ".join(letters)], trainer)
+    else:
+        tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+        trainer = trainers.BpeTrainer(
+            vocab_size=600, special_tokens=marks, initial_alphabet=letters, show_progress=False,
+        )  # fmt: skip
+        tokenizer.train_from_iterator(turns, trainer)
+        written = json.loads(tokenizer.to_str())
+        vocabulary = written["model"]["vocab"]
+        vocabulary |= {f"<0x{byte:02X}>": len(vocabulary) + byte for byte in range(256)}
+        tokenizer = Tokenizer.from_str(json.dumps(written))
+        if kind == "prepend":
+            tokenizer.pre_tokenizer = None
+            tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+        else:
+            tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=kind, split=False)
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 
 
 def tiny_model(

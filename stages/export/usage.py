@@ -3,6 +3,7 @@
 import json
 
 from stages.export.forms import Form
+from stages.language_model.text_tokens import needs_copy, spelled_out
 from stages.methods.trained_method import TrainedMethod
 
 TRANSFORMERS = """\
@@ -13,12 +14,12 @@ FOLDER = "."  # this folder; from the hub: huggingface_hub.snapshot_download("OW
 PREFIX, SEPARATOR, END = {prefix}, {separator}, {end}  # {parts}
 
 tokenizer = AutoTokenizer.from_pretrained(FOLDER)
-model = AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.{dtype})
+{typed}model = AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.{dtype})
 {load}
 
 def rows_of(text):  # what the language model reads, [1, T, H]
-    tokens = tokenizer({text}, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    tokens = PREFIX + tokens[max(len(tokens) - {room}, 0) :] + SEPARATOR  # a long query loses its beginning
+    tokens = {tokenizer}({text}, add_special_tokens=False, split_special_tokens=True)["input_ids"]{behind}
+{letters}    tokens = PREFIX + tokens[max(len(tokens) - {room}, 0) :] + SEPARATOR  # a long query loses its beginning
     query = model.get_input_embeddings()(torch.tensor([tokens]))
     return {rows}
 
@@ -32,6 +33,18 @@ def respond(text):
 
 
 print(respond("How was your day ?"))
+"""
+
+# For a tokenizer that would find control tokens in any text, because they are not marked as special.
+TYPED = """\
+typed = AutoTokenizer.from_pretrained(FOLDER)  # for what people write: control tokens are letters there
+added = [str(token) for token in typed.added_tokens_decoder.values()]
+typed.add_tokens([text for text in added if text.replace("\u2581", " ").strip()], special_tokens=True)
+"""
+
+# For a tokenizer that finds them even then.
+LETTERS = """\
+    tokens = [part for token in tokens for part in {letters}.get(token, [token])]  # control tokens as letters
 """
 
 VLLM = """\
@@ -48,7 +61,7 @@ def transformers_lines(trained: TrainedMethod, form: Form) -> str:
     """A program that answers a query as the stage greedy-generate does, with transformers alone."""
     row_format, decode = trained.row_format, trained.tokenizer.decode
     parts = [repr(str(decode(tokens))) for tokens in (row_format.prefix, row_format.separator, [row_format.end])]
-    space = row_format.query_space
+    front, copied, letters = row_format.query_front, needs_copy(trained.tokenizer), spelled_out(trained.tokenizer)
     return TRANSFORMERS.format(
         classes=", ".join(sorted([*form.classes, "AutoModelForCausalLM", "AutoTokenizer"])),
         prefix=row_format.prefix,
@@ -57,7 +70,11 @@ def transformers_lines(trained: TrainedMethod, form: Form) -> str:
         parts=f"the token ids of {parts[0]}, {parts[1]} and {parts[2]}",
         dtype=dtype_of(trained),
         load="".join(f"{line}\n" for line in form.load),
-        text=f"{json.dumps(space)} + text" if space else "text",
+        typed=TYPED if copied else "",
+        tokenizer="typed" if copied else "tokenizer",
+        text=f"{json.dumps(front.text)} + text" if front.text else "text",
+        letters=LETTERS.format(letters=letters) if letters else "",
+        behind=f"[{front.tokens}:]" if front.tokens else "",
         room=trained.lengths.query_tokens - len(row_format.prefix) - len(row_format.separator),
         rows=form.rows,
     )

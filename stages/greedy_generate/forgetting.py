@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from stages.language_model.base_model import Weights
-from stages.language_model.row_format import text_tokens
+from stages.language_model.text_tokens import text_tokens
 from stages.methods.method import Method
 from stages.methods.trained_method import TrainedMethod
 from stages.params.schema import OF_SCIKIT_LEARN, Forgetting

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from stages.language_model.row_format import RowFormat, text_tokens
+from stages.language_model.row_format import RowFormat
+from stages.language_model.text_tokens import text_tokens
 from stages.params.schema import Lengths
 from stages.plumbing.sequences import LazySequence
 from stages.records import Pair, single_line
@@ -51,6 +52,7 @@ class EncodedPairs(LazySequence[EncodedPair]):
 
     def __init__(self) -> None:
         self.queries, self.responses = TokenLists(), TokenLists()
+        self.early_ends = 0  # responses in which a token of the text is the one that ends a response
 
     def append(self, query: Sequence[int], response: Sequence[int]) -> None:
         """Add a pair."""
@@ -87,7 +89,7 @@ def encode_queries(
     A long one loses its beginning, never the format.
     """
     around = len(row_format.prefix) + len(row_format.separator)
-    texts = text_tokens(tokenizer, [row_format.query_space + query for query in queries])
+    texts = text_tokens(tokenizer, queries, row_format.query_front)
     cut = sum(len(tokens) + around > lengths.query_tokens for tokens in texts)
     return [row_format.query(tokens, lengths.query_tokens) for tokens in texts], cut
 
@@ -99,9 +101,10 @@ def encode_pairs(
     encoded, cut_queries, cut_responses = EncodedPairs(), 0, 0
     for some in _parts(pairs):
         queries, cut = encode_queries([pair.query for pair in some], tokenizer, row_format, lengths)
-        responses = text_tokens(tokenizer, [row_format.response_space + pair.response for pair in some])
+        responses = text_tokens(tokenizer, [pair.response for pair in some], row_format.response_front)
         for query, answer in zip(queries, responses, strict=True):
             encoded.append(query, row_format.response(answer, lengths.response_tokens))
+            encoded.early_ends += row_format.end in answer[: lengths.response_tokens]
         cut_queries += cut
         cut_responses += sum(len(response) + 1 > lengths.response_tokens for response in responses)
     return encoded, Cuts(cut_queries, cut_responses)

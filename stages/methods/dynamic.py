@@ -2,6 +2,7 @@
 
 import copy
 from contextlib import AbstractContextManager
+from itertools import cycle, islice
 from typing import Any
 
 import torch
@@ -123,9 +124,10 @@ def _in_layer(name: str) -> bool:
 def _build_controller(base: BaseModel, layers: int, dtype: torch.dtype) -> PreTrainedModel:
     """A freshly initialised Transformer like the base model's, of few layers, without word embeddings."""
     config: Any = copy.deepcopy(base.model.config)
-    config.num_hidden_layers = layers
-    if getattr(config, "layer_types", None):
-        config.layer_types = config.layer_types[:layers]
+    there, config.num_hidden_layers = config.num_hidden_layers, layers
+    for name, value in vars(config).items():
+        if "layer" in name and isinstance(value, list | tuple) and len(value) == there:
+            setattr(config, name, list(islice(cycle(value), layers)))  # the kind of each layer: layer_types and others
     config.vocab_size, config.pad_token_id = 1, None  # it reads embedded queries, so its own table goes at once
     config.dtype = dtype  # of what is no parameter too: some families hold positions in a buffer
     controller: PreTrainedModel = AutoModel.from_config(

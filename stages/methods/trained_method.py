@@ -36,6 +36,7 @@ from stages.plumbing.files import check_folder, files_hash, to_json
 
 WEIGHTS = "weights.safetensors"
 DESCRIPTION = "method.json"
+ROW_FORMAT_TEXT = "row_format_text"  # in it: what the chat template gave when it was trained, if that is the row format
 
 
 def write_trained(folder: Path, weights: Path | None, description: dict[str, Any]) -> None:
@@ -73,6 +74,8 @@ def check_lengths(folder: Path, description: dict[str, Any], key: str, lengths: 
 
 def check_row_format(folder: Path, description: dict[str, Any], key: str, row_format: RowFormatText | str) -> None:
     """Refuse another row format than the one that the method was trained with.
+
+    A chat template that gives other text today is no other format: the rows are those of the training.
 
     Raises:
         StageError: it is another.
@@ -176,7 +179,7 @@ def load_trained(
     tokenizer = load_tokenizer(model)
     try:
         lengths = Lengths.model_validate(description["lengths"])
-        written = description["row_format"]
+        written = description.get(ROW_FORMAT_TEXT, description["row_format"])
         text = written if isinstance(written, str) else RowFormatText.model_validate(written)
     except (KeyError, ValidationError) as error:
         raise StageError(trained / DESCRIPTION, f"not a trained method ({error})", "run `dvc repro train`") from None

@@ -72,7 +72,7 @@ class Study:
         """What the trials of a cell have in common."""
         protocol, method = self.params.chosen_protocol, build_method(self.base, cell.method)
         row_format = build_row_format(self.tokenizer, FORMATS[cell.row_format], protocol.lengths, cell.row_format)
-        examples, _ = load_examples(self.subset, self.tokenizer, row_format, protocol.lengths)
+        examples, _ = load_examples(self.subset, self.tokenizer, row_format, protocol.lengths, cell.row_format)
         names = ("embeddings_rate", "schedule", "batch_size")
         changes = {name: getattr(cell, name) for name in names} | {"learning_rates": cell.rates}
         training = protocol.training.model_copy(update=changes)

@@ -32,7 +32,7 @@ def main(arguments: argparse.Namespace) -> None:
     best = best_trial(trials, params.chosen_protocol.training.select_by)
     end = range_end(best, trials)
     with output_folder(arguments.trained) as folder:
-        write_trained(folder, outcome.weights, describe(params, work.base_hash, best, end, outcome))
+        write_trained(folder, outcome.weights, describe(work, best, end, outcome))
     write_json(arguments.curves, curves(trials))
     write_json(arguments.learning_rates, best_by_rate(trials))
     size = outcome.weights.stat().st_size if outcome.weights else 0

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from stages.language_model.encoding import EncodedPair, encode_pairs
 from stages.language_model.row_format import RowFormat
 from stages.params.schema import Lengths
+from stages.plumbing.errors import StageError
 from stages.plumbing.files import files_hash
 from stages.records import Pair, RecordFile, read_records
 
@@ -31,12 +32,20 @@ def hash_of_examples(manifest: dict[str, Any]) -> str:
 
 
 def load_examples(
-    subset: Path, tokenizer: PreTrainedTokenizerBase, row_format: RowFormat, lengths: Lengths
+    subset: Path, tokenizer: PreTrainedTokenizerBase, row_format: RowFormat, lengths: Lengths, key: str = "row_format"
 ) -> tuple[Examples, dict[str, int]]:
-    """Training and validation pairs of the regime, as tokens; and how many texts of each had to be cut."""
+    """Training and validation pairs of the regime, as tokens; and how many texts of each had to be cut.
+
+    Raises:
+        StageError: the end of a response is a token of what people wrote; `key` is that of the row format.
+    """
     path, validation = subset / PAIRS[0], read_records(subset / PAIRS[1], Pair)
     trained, cuts = encode_pairs(RecordFile(path, Pair), tokenizer, row_format, lengths)
     validated, others = encode_pairs(validation, tokenizer, row_format, lengths)
+    early = trained.early_ends + validated.early_ends
+    if early:
+        found = f"its end, {row_format.text['end']!r}, is inside {early} of {len(trained) + len(validated)} responses"
+        raise StageError(key, found, "choose another end")
     print(
         f"{len(trained)} training pairs, {len(validation)} validation pairs; cut to the protocol's lengths in "
         f"training: {cuts.queries} queries, {cuts.responses} responses"

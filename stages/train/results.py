@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from stages.params.schema import Params
+from stages.methods.trained_method import ROW_FORMAT_TEXT
 from stages.params.sources import as_json
 from stages.train.search import range_end
 from stages.train.trials import Trial
-from stages.train.unit import Outcome
+from stages.train.unit import Outcome, Work
 
 
 def curves(trials: Sequence[Trial]) -> list[dict[str, Any]]:
@@ -44,12 +44,14 @@ def summary(trials: Sequence[Trial], best: Trial, counts: dict[str, int]) -> dic
     }
 
 
-def describe(params: Params, base_hash: str, best: Trial, end: str | None, outcome: Outcome) -> dict[str, Any]:
+def describe(work: Work, best: Trial, end: str | None, outcome: Outcome) -> dict[str, Any]:
     """What stands beside the trained weights."""
-    protocol = params.chosen_protocol
+    params, protocol, row_format = work.params, work.params.chosen_protocol, work.params.chosen_model.row_format
+    # What a chat template gave on the day of the training: some write the date, and the weights know these rows.
+    resolved = {ROW_FORMAT_TEXT: work.row_format.text} if isinstance(row_format, str) else {}
     return {
         "method": params.chosen_method.model_dump(),
-        "base_model": base_hash,
+        "base_model": work.base_hash,
         "learning_rate": best.learning_rate,
         "epoch": best.best_epoch,
         "validation_bleu4": best.best_bleu4,
@@ -58,7 +60,8 @@ def describe(params: Params, base_hash: str, best: Trial, end: str | None, outco
         "seed": params.seed,
         "training": protocol.training.model_dump(),
         "lengths": protocol.lengths.model_dump(),
-        "row_format": as_json(params.chosen_model.row_format),
+        "row_format": as_json(row_format),
+        **resolved,
         "environment": outcome.environment_of(best),
         "environments": outcome.environments(),
     }

@@ -49,6 +49,11 @@ class Work:
         }  # fmt: skip
 
 
+def row_format_key(params: Params) -> str:
+    """Where the row format stands, for errors."""
+    return f"params.yaml: models.{params.model}.row_format"
+
+
 def read_work(subset: Path, model: Path, params: Params) -> Work:
     """Check the inputs of a training.
 
@@ -57,7 +62,7 @@ def read_work(subset: Path, model: Path, params: Params) -> Work:
     """
     data_hash, base_hash = hash_of_examples(check_folder(subset)), files_hash(check_folder(model))
     check_fit(model, params)
-    key, lengths = f"params.yaml: models.{params.model}.row_format", params.chosen_protocol.lengths
+    lengths, key = params.chosen_protocol.lengths, row_format_key(params)
     row_format = build_row_format(load_tokenizer(model), params.chosen_model.row_format, lengths, key)
     return Work(params, subset, model, data_hash, base_hash, row_format)
 
@@ -87,8 +92,8 @@ def load_trainer(work: Work) -> Trainer:
     params, protocol = work.params, work.params.chosen_protocol
     check_base_model(work.model, params)
     tokenizer = load_tokenizer(work.model)
+    examples, cuts = load_examples(work.subset, tokenizer, work.row_format, protocol.lengths, row_format_key(params))
     method, decoding_method, initial = load_methods(work.model, params)
-    examples, cuts = load_examples(work.subset, tokenizer, work.row_format, protocol.lengths)
     sweep = Sweep(
         method, decoding_method, tokenizer, work.row_format.end, examples, protocol.training,
         protocol.lengths.response_tokens, RowLimit(params.runtime.decode_rows), params.seed,

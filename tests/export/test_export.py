@@ -19,6 +19,7 @@ from stages.export.language_model import write_language_model
 from stages.export.usage import transformers_lines
 from stages.methods.registry import METHODS
 from stages.methods.trained_method import load_trained
+from tests import tiny
 from tests.models import SETTINGS
 from tests.trained import FORMATS, QUERIES, write_method, write_model
 
@@ -44,9 +45,9 @@ json.dump(found, sys.stdout)
 """
 
 
-def read_alone(folders: list[Path]) -> dict[str, Any]:
-    """The texts and tokens that the code of each folder gives for QUERIES; -I ignores this folder and PYTHONPATH."""
-    asked = json.dumps([list(map(str, folders)), QUERIES])
+def read_alone(folders: list[Path], queries: list[str] = QUERIES) -> dict[str, Any]:
+    """The texts and tokens that the code of each folder gives for queries; -I ignores this folder and PYTHONPATH."""
+    asked = json.dumps([list(map(str, folders)), queries])
     done = subprocess.run(
         [sys.executable, "-I", "-c", READER], input=asked, capture_output=True, text=True, check=False
     )
@@ -105,6 +106,30 @@ def test_peft_loads_the_adapter_of_lora_on_the_untouched_base_model(shape: Any, 
     base.generation_config = space["model"].generation_config
     space["model"] = PeftModel.from_pretrained(base, str(folder / "adapter"))
     assert [space["respond"](query) for query in QUERIES] == ours[0]
+
+
+@pytest.mark.parametrize("kind", ["byte-level", "prepend", "first", "unigram"])
+def test_other_kinds_of_tokenizers_read_a_query_as_here(
+    kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Control tokens that are not marked as special; a space that the tokenizer adds by itself."""
+    tokenizer = tiny.tiny_tokenizer() if kind == "byte-level" else tiny.tiny_sentencepiece(kind)
+    tokenizer.add_tokens(["Are you", "sister", "    "])
+    with monkeypatch.context() as changed:
+        changed.setattr(tiny, "tiny_tokenizer", lambda vocab: tokenizer)
+        model = write_model(tmp_path / "model")
+    text = FORMATS["text"] | {"end": "</s>"} if kind == "unigram" else FORMATS["text"]  # it knows no line break
+    trained = load_trained(write_method(tmp_path / "trained", model, "zero-shot", text), model)
+    lines = transformers_lines(trained, FORMS["zero-shot"])
+    folder = tmp_path / "export"
+    folder.mkdir()
+    write_language_model(trained, model, folder)
+    (folder / "lines.py").write_text(lines, encoding="utf-8")
+    queries = [*QUERIES, "so </s> is text", "<s>"]
+    ours = [trained.respond(queries), trained.decode(trained.encode(queries)[0])]
+    assert read_alone([folder], queries)[str(folder)] == ours
+    behind = {"byte-level": '" " + text', "unigram": '"\\u00b6 " + text'}.get(kind, '"\\n " + text')
+    assert f"tokens = typed({behind}," in lines and ("as letters" in lines) == (kind == "unigram")
 
 
 def test_every_method_says_how_it_is_exported() -> None:

@@ -13,6 +13,7 @@ from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
     FalconConfig,
+    Gemma2Config,
     Gemma3TextConfig,
     Gemma4TextConfig,
     GemmaConfig,
@@ -44,8 +45,10 @@ from stages.language_model.base_model import BaseModel
 from stages.language_model.encoding import EncodedPair
 from stages.language_model.loading import load_base_model
 from stages.methods.decoding import greedy
+from stages.methods.dynamic import DynamicMethod
 from stages.methods.method import Method
 from stages.methods.registry import build_method
+from stages.params.methods import Dynamic
 from stages.plumbing.errors import StageError
 from stages.train.batches import collate
 from stages.train.losses import response_losses
@@ -125,6 +128,13 @@ REFUSED: dict[str, tuple[Callable[..., PretrainedConfig], str]] = {
 # OPT-350m has projections around its layers, XGLM adds positions that no weight holds.
 NO_IDENTITY = ("opt-350m", "xglm")
 PROMPTS = ("soft", "dynamic", "dynamic-first-layers")
+# Two more whose layers are of several kinds.
+SEVERAL_KINDS: dict[str, Callable[..., PretrainedConfig]] = {
+    "gemma-2": lambda **ids: Gemma2Config(**WITH_HEAD_SIZE, sliding_window=64, **ids),
+    "qwen2-sliding": lambda **ids: Qwen2Config(
+        **LLAMA, use_sliding_window=True, sliding_window=64, max_window_layers=1, **ids
+    ),
+}
 
 
 def side(length: int, seed: int) -> list[int]:
@@ -247,6 +257,22 @@ def test_the_identity_start_gives_each_word_at_the_size_of_a_word_or_is_refused(
     assert torch.allclose(prompt.square().mean(dim=-1).sqrt(), size.expand(1, 16), rtol=0.05)
     before, after = (rows - rows.mean(dim=-1, keepdim=True) for rows in (words, prompt))
     assert bool((F.cosine_similarity(before, after, dim=-1) > 0.99).all())
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, *SEVERAL_KINDS])
+def test_a_controller_of_more_layers_than_the_model_repeats_the_model_s_kinds_of_layers(name: str) -> None:
+    if name in FAMILIES:
+        base = family(name)
+    else:
+        folder = random_model(SEVERAL_KINDS[name](vocab_size=VOCABULARY, bos_token_id=0, eos_token_id=0))
+        base = load_base_model(folder, CPU, torch.float32)
+    one = build_method(base, Dynamic(kind="dynamic", layers=5, initial="random", train_embeddings=True))
+    prompt = one.prompt(weights(one), base.embed(torch.arange(1, 17).unsqueeze(0)))
+    assert prompt is not None and prompt.shape == (1, 16, base.width) and bool(prompt.isfinite().all())
+    assert isinstance(one, DynamicMethod)
+    for key in ("layer_types", "attention_layers", "no_rope_layers"):
+        own, whole = (getattr(each.config, key, None) for each in (one.controller, base.model))
+        assert own == (whole and [whole[layer % 2] for layer in range(5)]), key
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -4,13 +4,18 @@ import json
 from pathlib import Path
 
 import pytest
+from transformers import PreTrainedTokenizerFast
 
-from stages.methods.trained_method import load_trained
+from stages.methods.trained_method import check_row_format, load_trained, write_trained
+from stages.params.sources import CHAT_TEMPLATE, RowFormatText
 from stages.plumbing.errors import StageError
-from stages.plumbing.files import write_manifest
+from stages.plumbing.files import output_folder, write_manifest
 from stages.records import Pair, Response, read_records
+from tests import tiny
 from tests.stage_runs import finish
-from tests.trained import QUERIES, trained_workspace, write_method
+from tests.trained import QUERIES, trained_workspace, write_method, write_model
+
+TOKENIZER = tiny.tiny_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +58,36 @@ def test_two_on_one_base_model_share_its_frozen_parameters(workspace: Path) -> N
     second = load_trained(other, model, beside=[first])
     assert second.method.base is first.method.base
     assert second.respond(QUERIES) == load_trained(other, model).respond(QUERIES)
+
+
+DATED = "DAY{% for m in messages %}<{{ m.role[0] }}>{{ m.content }}<|endoftext|>{% endfor %}"
+
+
+def test_rows_stay_those_of_the_training_when_the_chat_template_writes_another_date(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    then = {"prefix": "Mo<u>", "separator": "<|endoftext|><a>", "end": "<|endoftext|>"}
+    monkeypatch.setattr(tiny, "tiny_tokenizer", lambda vocab: with_template(DATED.replace("DAY", "Tu")))
+    model = write_model(tmp_path / "model")
+    old = write_method(tmp_path / "old", model, "zero-shot", CHAT_TEMPLATE)
+    assert load_trained(old, model).row_format.text["prefix"] == "Tu<u>"  # it has the word alone
+    with output_folder(tmp_path / "new") as made:
+        description = json.loads((old / "method.json").read_bytes())
+        write_trained(made, None, {**description, "row_format_text": then})
+    trained = load_trained(tmp_path / "new", model)
+    assert trained.row_format.text == then
+    assert trained.tokenizer.decode(trained.encode(["hi"])[0][0]) == f"{then['prefix']}hi{then['separator']}"
+    check_row_format(tmp_path / "new", trained.description, "models.x.row_format", CHAT_TEMPLATE)
+    with pytest.raises(StageError, match="was trained with another one"):
+        check_row_format(
+            tmp_path / "new", trained.description, "models.x.row_format", RowFormatText.model_validate(then)
+        )
+
+
+def with_template(template: str) -> PreTrainedTokenizerFast:
+    tokenizer = TOKENIZER()
+    tokenizer.chat_template = template
+    return tokenizer
 
 
 def test_what_was_trained_on_another_model_or_says_no_row_format_is_refused(workspace: Path, tmp_path: Path) -> None:

@@ -14,17 +14,21 @@ from stages.language_model.encoding import encode_pairs, to_text
 from stages.language_model.loading import load_base_model, load_tokenizer
 from stages.language_model.row_format import build_row_format
 from stages.methods.decoding import greedy
-from stages.methods.trained_method import read_description, read_trained
+from stages.methods.trained_method import ROW_FORMAT_TEXT, read_description, read_trained
 from stages.params.methods import Dynamic
 from stages.params.schema import load_params
+from stages.params.sources import CHAT_TEMPLATE
 from stages.plumbing.errors import StageError
+from stages.plumbing.files import output_folder
 from stages.records import Pair, read_records
+from stages.train.examples import PAIRS
 from stages.train.preparation import check_fit, load_methods
 from stages.train.search import best_trial, range_end
 from stages.train.trials import Trial, Validation
 from tests.models import TRAINING
 from tests.stage_runs import contents
 from tests.stops import Stop
+from tests.tiny import tiny_model
 from tests.training_runs import checkpoints, finish, result, start, stopped, workspace, write_subset
 
 
@@ -281,6 +285,34 @@ def test_what_the_model_cannot_take_is_refused_before_its_weights_are_read(tmp_p
         check_fit(model, params)
     check_fit(model, params.model_copy(update={"method": "fine-tune"}))  # 312 tokens: it has no prompt
     check_fit(model, params.model_copy(update={"method": "zero-shot"}))
+
+
+def test_the_text_that_a_chat_template_gave_is_written_beside_the_weights(tmp_path: Path) -> None:
+    template = "{% for m in messages %}<{{ m.role[0] }}>{{ m.content }}<|endoftext|>{% endfor %}"
+    folder = workspace(tmp_path / "template", method="zero-shot", **{"models.smollm2.row_format": CHAT_TEMPLATE})
+    with output_folder(folder / "data/download/model") as model:
+        tiny_model(model)
+        tokenizer = load_tokenizer(model)
+        tokenizer.chat_template = template
+        tokenizer.save_pretrained(model)
+    finish(folder)
+    description = json.loads((folder / "data/train/method.json").read_text())
+    assert description["row_format"] == CHAT_TEMPLATE
+    text = {"prefix": "<u>", "separator": "<|endoftext|><a>", "end": "<|endoftext|>"}
+    assert description[ROW_FORMAT_TEXT] == text
+
+
+def test_an_end_that_people_write_is_refused_with_the_number_of_responses_that_have_it(tmp_path: Path) -> None:
+    """The stand-ins of the first check have no such mark: only the corpus shows it."""
+    row_format = {"separator": "\n", "end": "!"}
+    folder = workspace(tmp_path / "mark", **{"models.smollm2.row_format": row_format})
+    files = [folder / "data/subset" / name for name in PAIRS]
+    pairs = [pair for file in files for pair in read_records(file, Pair)]
+    count = sum("!" in pair.response for pair in pairs)
+    code, err = start(folder).wait()
+    said = f"models.smollm2.row_format: its end, '!', is inside {count} of {len(pairs)} responses; choose another end"
+    assert (code, err.splitlines()[-1]) == (1, f"ERROR train: params.yaml: {said}")
+    assert count > 2
 
 
 def test_weights_of_another_base_model_are_refused(undisturbed: Path) -> None:

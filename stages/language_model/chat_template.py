@@ -1,0 +1,51 @@
+"""A tokenizer's chat template as a row format: what it puts around a user's turn and an assistant's."""
+
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from stages.language_model.text_tokens import control_tokens, format_tokens, inside_a_row
+from stages.params.sources import RowFormatText
+from stages.plumbing.errors import StageError, one_line
+
+QUERY, RESPONSE = "What did they ask?", "They answered this."  # stand-ins, to see what a format does to a text
+REMEDY = "write prefix, separator and end"
+
+
+def template_parts(tokenizer: PreTrainedTokenizerBase, key: str) -> RowFormatText:
+    """The parts of the tokenizer's own chat template, as it is today: some write the date.
+
+    Raises:
+        StageError: there is none, or it cannot be used; `key` is that of the row format.
+    """
+    if not tokenizer.chat_template:
+        raise StageError(key, "the tokenizer has no chat template", REMEDY)
+    asked = [{"role": "user", "content": QUERY}]
+    try:
+        silent = _filled_in(tokenizer, asked)
+        opened = _filled_in(tokenizer, asked, add_generation_prompt=True)
+        closed = _filled_in(tokenizer, [*asked, {"role": "assistant", "content": RESPONSE}])
+    except Exception as error:  # a template is a program of its own: whatever it raises, it cannot be used
+        raise StageError(key, f"the chat template fails ({one_line(str(error))[:120]})", "write the parts") from None
+    prefix, found, rest = closed.partition(QUERY)
+    separator, answer, behind = rest.partition(RESPONSE)
+    if not (found and answer):
+        raise StageError(key, "the chat template leaves the text out", REMEDY)
+    if opened != silent and closed.startswith(opened):  # else it does not open an answer, or not as it then shows it
+        separator = opened.partition(QUERY)[2]
+    return RowFormatText(prefix=prefix, separator=separator, end=_end(tokenizer, behind, key))
+
+
+def _filled_in(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], **options: Any) -> str:
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, **options))
+
+
+def _end(tokenizer: PreTrainedTokenizerBase, behind: str, key: str) -> str:
+    """The first control token behind an answer: some templates put a space between. Without one, the first token."""
+    ids = format_tokens(tokenizer, behind.lstrip(" ") or behind, inside_a_row(tokenizer))
+    control = control_tokens(tokenizer)
+    first = [number for number in ids if number in control][:1] or ids[:1]
+    end = str(tokenizer.decode(first, clean_up_tokenization_spaces=False))
+    if not end:
+        raise StageError(key, "the chat template has nothing behind an answer", REMEDY)
+    return end
