@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from stages.pair_extract.chats import left_out
 from stages.pair_extract.corpora import read_corpus
 from stages.pair_extract.pairs import each_pair, facts_of, new_counts, turns_to_write
 from stages.pair_extract.references import match_references, summary
@@ -41,8 +42,8 @@ def main(arguments: argparse.Namespace) -> None:
             write_records(folder / REFERENCES, further)
     write_json(arguments.report, report)
     print(", ".join(f"{report[split]['pairs']} {split} pairs" for split in SPLITS))
-    if system_turns := sum(each["system_turns"] for each in read.values()):
-        print(f"{system_turns} system turns left out")
+    for line in left_out(read.values()):
+        print(line)
     if further:
         print(summary(report["references"]))
 
