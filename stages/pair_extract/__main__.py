@@ -1,7 +1,8 @@
 """Turn dialogues into pairs of a query and its response: "every two steps in a conversation" (Sec. 4).
 
 Writes {train,validation,test}.jsonl (one Pair per line), turns.jsonl (all turns of the training dialogues) and
-references.jsonl (one References for each test pair that has further ones; no such file if none has).
+references.jsonl (one References for each test pair that has further ones; no such file if none has). If pairs.history
+is more than one, turns.jsonl has the empty turns too, and the manifest says how long the history is.
 """
 
 import argparse
