@@ -32,6 +32,7 @@ from tests.xet_server import reconstruction, xet_hash, xorb
 LARGE = 4_000
 TOKEN = "hf_abcdefghijklmnop"
 XET_TOKEN, XET_RECONSTRUCTION, XET_XORB = "xet/token", "xet/reconstruction", "xet/xorb"  # where a fault can be
+LIST = "list"  # the list of files, where a fault can be too
 
 
 @dataclass
@@ -46,7 +47,7 @@ class Repository:
 
 @dataclass
 class Fault:
-    """A fault of one file, or of XET_TOKEN, XET_RECONSTRUCTION or XET_XORB, for the next `times` requests."""
+    """A fault of one file, or of LIST, XET_TOKEN, XET_RECONSTRUCTION or XET_XORB, for the next `times` requests."""
 
     kind: str  # 500 | truncate | stall | other-bytes | slow; for what is sent 500 | cut
     method: str = "GET"
@@ -257,8 +258,13 @@ class Handler(BaseHTTPRequestHandler):
         return facts
 
     def xet_token(self) -> None:
-        if self.hub.fault(XET_TOKEN, "GET") == "500":
+        kind = self.hub.fault(XET_TOKEN, "GET")
+        if kind == "500":
             return self.refuse(500, "")
+        if kind == "stall":  # nothing at all: the token is in the headers
+            self.hub.stop.wait(250)
+            self.close_connection = True
+            return None
         place = self.hub.xet_storage or f"{self.hub.address}/xet"
         facts = {"X-Xet-Cas-Url": place, "X-Xet-Access-Token": "of-xet"}
         return self.respond(200, b"", {**facts, "X-Xet-Token-Expiration": str(int(time.time()) + 3600)})
@@ -302,7 +308,8 @@ class Handler(BaseHTTPRequestHandler):
             {"type": "file", "path": path, "size": len(content), "oid": etag_of(content)}
             for path, content in sorted(repository.files.items())
         ]
-        return self.respond(200, json.dumps(entries).encode(), {"Content-Type": "application/json"})
+        body, kind = json.dumps(entries).encode(), self.hub.fault(LIST, "GET")
+        return self.respond(200, body, {"Content-Type": "application/json"}, kind)
 
     def refuse(self, status: int, code: str, headers: dict[str, str] | None = None) -> None:
         self.respond(status, b"", {**(headers or {}), "X-Error-Code": code} if code else {})

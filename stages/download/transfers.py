@@ -9,10 +9,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from typing import Any
 
 import httpx
-from huggingface_hub import constants
+from huggingface_hub import constants, set_client_factory
 from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils._http import hf_request_event_hook
 from huggingface_hub.utils._xet import abort_xet_session
 from tqdm import tqdm
 
@@ -42,6 +45,40 @@ class BoundedTransfer(tqdm):  # type: ignore[misc]
 
 class XetError(Exception):
     """The hub answers, but its Xet storage does not: another attempt without Xet may work."""
+
+
+class BoundedClient(httpx.Client):
+    """huggingface_hub's client, but one whose requests all have a time limit.
+
+    The library has none where it asks for a token for Xet, and says "no limit" where it asks for a list of files. It
+    asks five times more for a token that does not come in time, so that is an error of another kind here.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(event_hooks={"request": [hf_request_event_hook]}, follow_redirects=True, timeout=None)
+
+    def send(self, request: httpx.Request, **named: Any) -> httpx.Response:
+        """Send a request, with the time limit of downloads if it has none."""
+        limit = constants.HF_HUB_DOWNLOAD_TIMEOUT
+        if request.extensions["timeout"]["read"] is None:
+            request.extensions["timeout"] = httpx.Timeout(limit).as_dict()
+        try:
+            return super().send(request, **named)
+        except httpx.TimeoutException:
+            if TOKENS in request.url.path:
+                raise XetError(nothing_for(limit)) from None
+            raise
+
+
+@cache
+def bound_requests() -> None:
+    """From now on all requests of huggingface_hub have a time limit."""
+    set_client_factory(BoundedClient)
+
+
+def nothing_for(seconds: float) -> str:
+    """What is said of a transfer that stands still."""
+    return f"nothing arrived for {seconds} s"
 
 
 class StallWatch:
@@ -88,11 +125,12 @@ def watched_transfer() -> Iterator[type[BoundedTransfer]]:
     """The class of progress bar for one download by huggingface_hub, which is ended when it stands still.
 
     The time limit is huggingface_hub's own, HF_HUB_DOWNLOAD_TIMEOUT seconds (10 if it is not set). Without Xet,
-    huggingface_hub itself keeps to it.
+    huggingface_hub itself keeps to it. Before the first bar there is the token for Xet: `BoundedClient`.
 
     Raises:
-        XetError: the file is in Xet, and Xet's storage does not answer, fails or stands still.
+        XetError: the file is in Xet, and its storage, or the hub's door to it, fails or stands still.
     """
+    bound_requests()
     if constants.HF_HUB_DISABLE_XET:
         yield BoundedTransfer
         return
@@ -104,7 +142,7 @@ def watched_transfer() -> Iterator[type[BoundedTransfer]]:
         except Exception as error:
             if not _is_of_xet(error):
                 raise
-            reason = f"nothing arrived for {watch.seconds} s" if watch.stalled else one_line(str(error))
+            reason = nothing_for(watch.seconds) if watch.stalled else one_line(str(error))
             raise XetError(reason) from None
 
 

@@ -2,30 +2,41 @@
 
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 GROUPS = Path("/proc/self/cgroup")  # the groups of this process, one a line: number:controllers:path
 MOUNTED = Path("/sys/fs/cgroup")
-# Of each version: the files with limit and usage, and the line of memory.stat with the file pages that can go.
-VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-VERSION_2 = ("memory.max", "memory.current", "inactive_file")
 UNLIMITED = 1 << 62  # version 1 has a number for it too, near 2^63
+
+
+class Names(NamedTuple):
+    """What a version of the interface calls its files."""
+
+    limits: tuple[str, ...]
+    usage: str
+    file_pages: tuple[str, ...]  # the lines of memory.stat with the file pages that can go
+
+
+VERSION_1 = Names(("memory.limit_in_bytes",), "memory.usage_in_bytes", ("total_inactive_file", "total_active_file"))
+VERSION_2 = Names(("memory.max", "memory.high"), "memory.current", ("inactive_file", "active_file"))
 
 
 def memory_left(groups: Path = GROUPS, mounted: Path = MOUNTED) -> int | None:
     """Bytes that this process's groups may still take; None if none of them has a limit.
 
-    The smallest of the group and all groups above it, in version 1 and 2 of the interface. The kernel drops file pages
-    that nobody has used for some time before a group exceeds its limit, so these do not count as taken.
+    The smallest of the group and all groups above it, in version 1 and 2 of the interface. The kernel drops file pages,
+    active ones too, before a group exceeds its limit. So they do not count as taken. Above memory.high it slows a group
+    down until it hardly moves. So that is a limit too.
 
     Args:
         groups: the file in which the kernel says which groups these are.
         mounted: the folder in which it shows them.
     """
-    left = [each for folder, names in _folders(groups, mounted) if (each := _left(folder, *names)) is not None]
+    left = [each for folder, names in _folders(groups, mounted) if (each := _left(folder, names)) is not None]
     return min(left, default=None)
 
 
-def _folders(groups: Path, mounted: Path) -> Iterator[tuple[Path, tuple[str, str, str]]]:
+def _folders(groups: Path, mounted: Path) -> Iterator[tuple[Path, Names]]:
     """The folder of each group from this process's own up to the root, with the names of its version.
 
     Inside a container the path can be that of the host, which is not there: the container's root is its group then.
@@ -48,13 +59,20 @@ def _folders(groups: Path, mounted: Path) -> Iterator[tuple[Path, tuple[str, str
             yield from ((root / group, names) for group in (own, *own.parents) if ".." not in group.parts)
 
 
-def _left(folder: Path, limit_name: str, usage_name: str, file_pages: str) -> int | None:
+def _left(folder: Path, names: Names) -> int | None:
     try:
-        limit = (folder / limit_name).read_text().strip()
-        if limit == "max" or int(limit) >= UNLIMITED:
+        limit = min(_limit(folder / name) for name in names.limits)
+        if limit >= UNLIMITED:
             return None
-        usage = int((folder / usage_name).read_text())
+        usage = int((folder / names.usage).read_text())
         statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        return max(0, int(limit) - max(0, usage - int(statistics.get(file_pages, 0))))
+        can_go = sum(int(statistics.get(name, 0)) for name in names.file_pages)
+        return max(0, limit - max(0, usage - can_go))
     except (OSError, ValueError):  # no such group here, or a kernel that counts no memory
         return None
+
+
+def _limit(path: Path) -> int:
+    """The limit in a file; UNLIMITED if it says so, or if there is no such file (the root has none)."""
+    text = path.read_text().strip() if path.exists() else "max"
+    return UNLIMITED if text == "max" else int(text)

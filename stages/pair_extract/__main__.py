@@ -1,21 +1,23 @@
 """Turn dialogues into pairs of a query and its response: "every two steps in a conversation" (Sec. 4).
 
 Writes {train,validation,test}.jsonl (one Pair per line), turns.jsonl (all turns of the training dialogues) and
-references.jsonl (one References for each test pair that has further ones; no such file if none has).
+references.jsonl (one References for each test pair that has further ones; no such file if none has). If pairs.history
+is more than one, turns.jsonl has the empty turns too, and the manifest says how long the history is.
 """
 
 import argparse
 from pathlib import Path
 from typing import Any
 
+from stages.pair_extract.chats import left_out
 from stages.pair_extract.corpora import read_corpus
-from stages.pair_extract.pairs import each_pair, new_counts
+from stages.pair_extract.pairs import each_pair, facts_of, new_counts, turns_to_write
 from stages.pair_extract.references import match_references, summary
 from stages.params.schema import load_params
 from stages.plumbing.command import run_stage
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import check_folder, output_folder, scratch_folder, write_json
-from stages.records import REFERENCES, SPLITS, Dialogue, Pair, References, read_records, write_records
+from stages.records import REFERENCES, SPLITS, Pair, References, read_records, write_records
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -23,7 +25,7 @@ def main(arguments: argparse.Namespace) -> None:
     params = load_params()
     check_folder(arguments.dialogues)
     further: list[References] = []
-    with scratch_folder() as scratch, output_folder(arguments.pairs) as folder:
+    with scratch_folder() as scratch, output_folder(arguments.pairs, **facts_of(params.pairs)) as folder:
         key, dataset = f"datasets.{params.dataset}", params.chosen_dataset
         corpus, read = read_corpus(key, dataset, arguments.dialogues, scratch)
         report: dict[str, Any] = {**params.pairs.model_dump(), "files": {name: dict(read[name]) for name in read}}
@@ -36,14 +38,13 @@ def main(arguments: argparse.Namespace) -> None:
         if dataset.references is not None:
             path, test = arguments.dialogues / dataset.references_name, read_records(folder / "test.jsonl", Pair)
             further, report["references"] = match_references(path, corpus["test"], test)
-        turns = (Dialogue(each.dialogue, [turn for turn in each.turns if turn]) for each in corpus["train"])
-        write_records(folder / "turns.jsonl", turns)
+        write_records(folder / "turns.jsonl", turns_to_write(corpus["train"], params.pairs))
         if further:
             write_records(folder / REFERENCES, further)
     write_json(arguments.report, report)
     print(", ".join(f"{report[split]['pairs']} {split} pairs" for split in SPLITS))
-    if system_turns := sum(each["system_turns"] for each in read.values()):
-        print(f"{system_turns} system turns left out")
+    for line in left_out(read.values()):
+        print(line)
     if dataset.references is not None:
         print(summary(report["references"]))
 

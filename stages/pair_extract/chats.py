@@ -1,23 +1,34 @@
 """Chats as the hub and other programs keep them: lists of messages, each with its speaker and its text.
 
-`messages` has messages {role, content}, `conversations` messages {from, value}; other fields are overlooked. What the
-speakers are called makes no difference, but for a system turn: it says how to answer and is no part of the dialogue.
+`messages` has messages {role, content}, `conversations` messages {from, value}. A text can be a list of parts, as
+{"type": "text", "text": "hi"}; parts of other types (images, ...) are left out. What the speakers are called makes no
+difference, but for those who are no part of the dialogue: system turns say how to answer, tool turns are what a tool
+gave back. A message that only calls a tool is no turn either. Other fields are overlooked.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
 from stages.plumbing.errors import StageError
 
 CHAT_KEYS = {"messages": ("role", "content"), "conversations": ("from", "value")}  # speaker and text of a message
-SYSTEM = ("system", "developer")  # the second is a newer name of the first
+# Whose turns are left out, and as what they are counted. `developer` and `tool` are newer names.
+LEFT_OUT = {"system": "system_turns", "developer": "system_turns", "function": "tool_turns", "tool": "tool_turns"}
+CALLS = ("tool_calls", "function_call")  # fields of a message that calls a tool
+TEXT_PARTS = ("text", "input_text", "output_text")
+TOOL_PARTS = ("tool_use", "tool_result")
+COUNTED_IN_CHATS = (
+    "tool_turns",  # left out
+    "tool_calls",  # messages that only call a tool, or only have parts of one; left out
+    "other_parts",  # parts of messages that are no text; left out
+)
 SHAPE = '{"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}'
 
 
 def turns_of_chat(subject: str, key: str, chat: Any, joined: bool, counts: Counter[str]) -> list[str]:
-    """The turns of a chat, without system turns, which are counted.
+    """The turns of a chat, without what is no part of the dialogue, which is counted.
 
     Args:
         subject: the place of the chat, for errors.
@@ -31,11 +42,16 @@ def turns_of_chat(subject: str, key: str, chat: Any, joined: bool, counts: Count
     """
     if not isinstance(chat, list):
         raise StageError(f"{subject}: {key}", f"not a list of messages but {_kind(chat)}", f"it must be like {SHAPE}")
-    messages = [_message(f"{subject}: {key}[{number}]", key, each) for number, each in enumerate(chat)]
-    spoken = [(speaker, text) for speaker, text in messages if speaker not in SYSTEM]
-    counts["system_turns"] += len(messages) - len(spoken)
-    by_turn = groupby(spoken, key=lambda message: message[0])
+    messages = (_message(f"{subject}: {key}[{number}]", key, each, counts) for number, each in enumerate(chat))
+    by_turn = groupby((each for each in messages if each is not None), key=lambda message: message[0])
     return [one_turn([text for _, text in turn], joined, counts) for _, turn in by_turn]
+
+
+def left_out(read: Iterable[Counter[str]]) -> list[str]:
+    """Lines that say what was left out of the chats of some files."""
+    whole: Counter[str] = sum(read, Counter())
+    names = ("system_turns", *COUNTED_IN_CHATS)
+    return [f"{whole[name]} {name.replace('_', ' ')} left out" for name in names if whole[name]]
 
 
 def one_turn(messages: Sequence[str], joined: bool, counts: Counter[str]) -> str:
@@ -49,18 +65,76 @@ def one_turn(messages: Sequence[str], joined: bool, counts: Counter[str]) -> str
     return "" if several and not joined else " ".join(messages)
 
 
-def _message(subject: str, key: str, value: Any) -> tuple[str, str]:
-    """Speaker and text."""
+def _message(subject: str, key: str, value: Any, counts: Counter[str]) -> tuple[str, str] | None:
+    """Speaker and text; None if it is no part of the dialogue."""
     if not isinstance(value, dict):
         raise StageError(subject, f"not a message but {_kind(value)}", f"it must be like {SHAPE}")
-    names = next((each for each in CHAT_KEYS.values() if each[0] in value), CHAT_KEYS[key])
-    for name in names:
-        if name not in value:
-            raise StageError(subject, f"no {name}", f"a message has {names[0]} and {names[1]}")
-        if not isinstance(value[name], str):
-            remedy = "write it as a text, or leave that message or chat out"
-            raise StageError(f"{subject}.{name}", f"not a text but {_kind(value[name])}", remedy)
-    return value[names[0]], value[names[1]]
+    who, what = _names(key, value)
+    speaker, content = value.get(who), value.get(what)
+    calls = _calls_a_tool(value, content)
+    if missing := next((name for name in (who, what) if name not in value and not (name == what and calls)), None):
+        raise StageError(subject, f"no {missing}", f"a message has {who} and {what}")
+    if not isinstance(speaker, str):
+        raise _no_text(f"{subject}.{who}", speaker)
+    speaker = speaker.strip().lower()
+    if speaker in LEFT_OUT:
+        counts[LEFT_OUT[speaker]] += 1
+        return None
+    text = _text(f"{subject}.{what}", "" if calls and content is None else content, counts)
+    if calls and not text.strip():
+        counts["tool_calls"] += 1
+        return None
+    return speaker, text
+
+
+def _names(key: str, value: dict[str, Any]) -> tuple[str, str]:
+    """What speaker and text of a message are called: the first names that are not null.
+
+    In Parquet all messages of a file have the same fields, so one can have the other names too, with nulls.
+    """
+    pairs = tuple(CHAT_KEYS.values())
+    filled = [pair for pair in pairs if all(value.get(name) is not None for name in pair)]
+    spoken = [pair for pair in pairs if value.get(pair[0]) is not None]
+    named = [pair for pair in pairs if pair[0] in value]
+    return next(iter((*filled, *spoken, *named)), CHAT_KEYS[key])
+
+
+def _text(subject: str, content: Any, counts: Counter[str]) -> str:
+    """The text of a message; if it is a list of parts, the texts among them, joined."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
+        raise _no_text(subject, content)
+    texts = [_part(f"{subject}[{number}]", part, counts) for number, part in enumerate(content)]
+    return " ".join(text for text in texts if text)
+
+
+def _part(subject: str, part: dict[str, Any], counts: Counter[str]) -> str:
+    kind, text = part.get("type") or TEXT_PARTS[0], part.get("text")
+    if kind not in TEXT_PARTS:
+        counts["other_parts"] += 1
+        return ""
+    if not isinstance(text, str):
+        raise _no_text(f"{subject}.text", text)
+    return text
+
+
+def _calls_a_tool(message: dict[str, Any], content: Any) -> bool:
+    """Whether it calls a tool or has what one gave back, by a field of its own or by one of its parts."""
+    fields = (message.get(name) for name in CALLS)
+    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    return any(map(_is_filled, fields)) or any(part.get("type") in TOOL_PARTS for part in parts)
+
+
+def _is_filled(value: Any) -> bool:
+    """Whether there is anything in it; in Parquet an object that is not there can be one of nulls."""
+    return any(each is not None for each in value.values()) if isinstance(value, dict) else bool(value)
+
+
+def _no_text(subject: str, value: Any) -> StageError:
+    return StageError(
+        subject, f"not a text but {_kind(value)}", "write it as a text, or leave that message or chat out"
+    )
 
 
 def _kind(value: Any) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stages.pair_extract.chats import CHAT_KEYS, SHAPE, one_turn, turns_of_chat
+from stages.pair_extract.chats import CHAT_KEYS, COUNTED_IN_CHATS, SHAPE, one_turn, turns_of_chat
 from stages.pair_extract.dialogues import Stored, split_dialogues
 from stages.params.sources import Dataset
 from stages.plumbing.errors import StageError
@@ -20,10 +20,7 @@ from stages.records import Dialogue, single_line
 END_OF_TURN = "__eou__"
 PARQUET_ROWS = 1024  # in memory at a time
 TURN_KEYS = ("turns", "dialog", "utterances")
-KEYS = (
-    *TURN_KEYS,
-    *CHAT_KEYS,
-)  # where a dialogue stands in a JSON line or a Parquet row; the first that is there counts
+KEYS = (*TURN_KEYS, *CHAT_KEYS)  # where a dialogue stands in a JSON line or a Parquet row; the first list counts
 COUNTED = (
     "dialogues",
     "turns",
@@ -37,6 +34,8 @@ COUNTED = (
     "turns_of_several_messages",  # in chitchat and chats; with `messages: one` they count as empty turns
     "system_turns",  # in chats; left out
 )
+
+CHAT_FORMATS = ("jsonl", "parquet")  # what else is counted there: COUNTED_IN_CHATS
 
 REMOVED = re.compile("[\0\ud800-\udfff]")
 
@@ -64,7 +63,8 @@ def read_corpus(
     dialogues: dict[str, Stored] = {}
     counts: dict[str, Counts] = {}
     for split in sorted(dataset.files):
-        counts[split] = Counter(dict.fromkeys(COUNTED, 0))
+        names = (*COUNTED, *(COUNTED_IN_CHATS if dataset.format in CHAT_FORMATS else ()))
+        counts[split] = Counter(dict.fromkeys(names, 0))
         path = folder / dataset.file_name(split)
         joined = dataset.messages != "one"
         raw = READERS[dataset.format](path, counts[split], joined)
@@ -161,6 +161,12 @@ def are_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
+def _key_of(value: Mapping[str, Any], among: Iterable[str]) -> str:
+    """The first key of `among` under which there is a list; if there is none, the first that is there at all."""
+    there = [key for key in among if key in value]
+    return next((key for key in there if isinstance(value[key], list)), [*there, TURN_KEYS[0]][0])
+
+
 def _turns(subject: str, key: str, value: Any, joined: bool, counts: Counts, remedy: str) -> list[str]:
     """The turns of a dialogue that stands under a key of `KEYS`."""
     if key in CHAT_KEYS:
@@ -176,7 +182,7 @@ def _read_jsonl(path: Path, counts: Counts, joined: bool) -> Iterator[list[str]]
     for number, line in lines_of(path, counts):
         value, key = parse_json(f"{path}:{number}", line), TURN_KEYS[0]
         if isinstance(value, dict):
-            key = next((each for each in KEYS if each in value), key)
+            key = _key_of(value, KEYS)
             value = value.get(key)
         yield _turns(f"{path}:{number}", key, value, joined, counts, remedy)
 
@@ -200,22 +206,24 @@ def _read_chitchat(path: Path, counts: Counts, joined: bool) -> Iterator[list[st
 
 
 def _read_parquet(path: Path, counts: Counts, joined: bool) -> Iterator[list[str]]:
-    """Parquet with a column of `KEYS`: lists of texts, or of messages."""
+    """Parquet with columns of `KEYS`: lists of texts, or of messages."""
     import pyarrow
     import pyarrow.parquet
 
     def rows() -> Iterator[tuple[str, Any]]:
-        """Each value of the column, with its name; a part of the file is in memory at a time."""
+        """The dialogue of each row, with the name of its column; a part of the file is in memory at a time."""
         with pyarrow.parquet.ParquetFile(path) as file:
             names = file.schema_arrow.names
-            column = next((name for name in KEYS if name in names), None)
-            if column is None:
+            columns = [name for name in KEYS if name in names]
+            if not columns:
                 found = f"columns {', '.join(names)}"
                 raise StageError(path, found, f"one column must be called {', '.join(KEYS[:-1])} or {KEYS[-1]}")
             if not file.metadata.num_rows:
                 raise StageError(path, "no rows", "use a corpus that has dialogues")
-            for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=[column]):
-                yield from ((column, value) for value in batch.column(0).to_pylist())
+            for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=columns):
+                for row in batch.to_pylist():
+                    column = _key_of(row, columns)
+                    yield column, row[column]
 
     values = enumerate(rows(), start=1)
     while True:

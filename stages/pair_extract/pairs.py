@@ -29,6 +29,20 @@ def _joined(turns: Sequence[str], joined_by: str) -> str:
     return single_line(joined_by.join(turn for turn in turns if turn))
 
 
+def facts_of(settings: Pairs) -> dict[str, int]:
+    """What the manifest says of the pairs, for the stage subset; nothing if a query is always one turn."""
+    return {"history": settings.history} if settings.history > 1 else {}
+
+
+def turns_to_write(dialogues: Iterable[Dialogue], settings: Pairs) -> Iterator[Dialogue]:
+    """The dialogues for turns.jsonl, without their empty turns.
+
+    With a history of more than one, empty turns stay. The stage subset finds the turns of a query by their positions.
+    """
+    for each in dialogues:
+        yield each if settings.history > 1 else Dialogue(each.dialogue, [turn for turn in each.turns if turn])
+
+
 def new_counts() -> Counts:
     """Zeros for `each_pair`."""
     names = ("dialogues", "turns", "pairs", "dialogues_without_pair", "pairs_skipped_for_empty_turn")

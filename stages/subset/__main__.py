@@ -12,16 +12,16 @@ from stages.params.schema import load_params
 from stages.plumbing.command import run_stage
 from stages.plumbing.files import check_folder, output_folder, write_json
 from stages.records import SPLITS, Dialogue, Pair, RecordFile, read_references, write_records
-from stages.subset.regime import choose
+from stages.subset.regime import choose, history_of
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Read the pairs, choose, write."""
     params = load_params()
-    check_folder(arguments.pairs)
+    history = history_of(check_folder(arguments.pairs))
     pairs = {split: RecordFile(arguments.pairs / f"{split}.jsonl", Pair) for split in SPLITS}
     dialogues = RecordFile(arguments.pairs / "turns.jsonl", Dialogue)
-    chosen, report = choose(pairs, dialogues, read_references(arguments.pairs), params)
+    chosen, report = choose(pairs, dialogues, read_references(arguments.pairs), params, history)
     with output_folder(arguments.subset, **report) as folder:
         for name, records in chosen.items():
             write_records(folder / f"{name}.jsonl", records)

@@ -54,19 +54,34 @@ def choose_pairs(pairs: Sequence[Pair], count: int | None, seed: int) -> list[Pa
     return sorted(chosen, key=lambda pair: (pair.dialogue, pair.position))
 
 
-def remaining_turns(dialogues: Iterable[Dialogue], kept: Iterable[Pair], dropped: Iterable[Pair]) -> Iterator[Dialogue]:
-    """The dialogues that keep a pair, without the turns that are only in dropped pairs.
+def history_of(manifest: Mapping[str, Any]) -> int:
+    """How many turns a query can have, as pair-extract says it in its manifest; it says nothing if that is one."""
+    return int(manifest.get("history", 1))
 
-    Both lists of pairs are in the order of the dialogues, so that one dialogue is in memory at a time.
+
+def remaining_turns(
+    dialogues: Iterable[Dialogue], kept: Iterable[Pair], dropped: Iterable[Pair], history: int = 1
+) -> Iterator[Dialogue]:
+    """The dialogues that keep a pair, without their empty turns and without the turns that are only in dropped pairs.
+
+    A turn that a kept pair of its dialogue has too stays wherever it is said. Turns that are in no pair stay. Both
+    lists of pairs are in the order of the dialogues, so that one dialogue is in memory at a time.
+
+    Args:
+        dialogues: those of turns.jsonl; with a history of more than one, their turns are at their positions.
+        kept: the pairs to train on.
+        dropped: those left out.
+        history: how many turns a query can have.
 
     Raises:
         StageError: the pairs are in another order.
     """
-    trained, gone = _BySide(kept), _BySide(dropped)
+    trained, gone = _BySide(kept, history), _BySide(dropped, history)
     for each in dialogues:
-        turns, without = trained.turns_of(each.dialogue), gone.turns_of(each.dialogue)
+        turns, dropped_turns = trained.turns_of(each), gone.turns_of(each)
         if turns:
-            yield Dialogue(each.dialogue, [turn for turn in each.turns if turn not in without - turns])
+            without = dropped_turns - turns
+            yield Dialogue(each.dialogue, [turn for turn in each.turns if turn and turn not in without])
     for side in (trained, gone):
         if side.name is not None:
             remedy = "remove its folder and run `dvc repro` again"
@@ -76,7 +91,8 @@ def remaining_turns(dialogues: Iterable[Dialogue], kept: Iterable[Pair], dropped
 class _BySide:
     """The turns of pairs, dialogue by dialogue."""
 
-    def __init__(self, pairs: Iterable[Pair]) -> None:
+    def __init__(self, pairs: Iterable[Pair], history: int) -> None:
+        self.history = history
         self.groups = groupby(pairs, key=lambda pair: pair.dialogue)
         self.name: str | None
         self.pairs: Iterable[Pair]
@@ -85,13 +101,20 @@ class _BySide:
     def _next(self) -> None:
         self.name, self.pairs = next(self.groups, (None, iter(())))
 
-    def turns_of(self, name: str) -> set[str]:
+    def turns_of(self, dialogue: Dialogue) -> set[str]:
         """The turns of the pairs of this dialogue if it is the next one with pairs; otherwise none."""
-        if self.name != name:
+        if self.name != dialogue.dialogue:
             return set()
-        found = {turn for pair in self.pairs for turn in (pair.query, pair.response)}
+        found = {turn for pair in self.pairs for turn in _turns_of(pair, dialogue, self.history)}
         self._next()
         return found
+
+
+def _turns_of(pair: Pair, dialogue: Dialogue, history: int) -> Sequence[str]:
+    """The turns that make a pair; with a history of more than one, its query can be several."""
+    if history == 1:
+        return (pair.query, pair.response)
+    return dialogue.turns[max(0, pair.position + 1 - history) : pair.position + 2]
 
 
 class Training:
@@ -131,11 +154,16 @@ def references_of(pairs: list[Pair], references: list[References]) -> list[Refer
 
 
 def choose(
-    pairs: Mapping[str, Sequence[Pair]], dialogues: Iterable[Dialogue], references: list[References], params: Params
+    pairs: Mapping[str, Sequence[Pair]],
+    dialogues: Iterable[Dialogue],
+    references: list[References],
+    params: Params,
+    history: int,
 ) -> tuple[Chosen, dict[str, Any]]:
     """The records of each file to write, and the report, which is complete when they have been written.
 
-    Training pairs and dialogues are read several times, and need not be in memory.
+    Training pairs and dialogues are read several times, and need not be in memory. `history` is how many turns a query
+    can have.
     """
     data, seed = params.chosen_protocol.data, params.seed
     regime = Regime(pairs["train"], data.train_dialogues, params.regime, seed)
@@ -157,7 +185,7 @@ def choose(
     }
 
     def counted() -> Iterator[Dialogue]:
-        for each in remaining_turns(dialogues, train.kept(), train.dropped()):
+        for each in remaining_turns(dialogues, train.kept(), train.dropped(), history):
             counts["dialogues"] += 1
             counts["turns"] += len(each.turns)
             counts["dialogues_dropped_for_overlap"] -= 1

@@ -25,7 +25,7 @@ from tests.helpers_data import (
     zip_of,
 )
 from tests.hub_project import DIALOGPT, GPT2, Project, dialogpt_files, stored
-from tests.hub_server import LARGE, Fault, HubServer, etag_of
+from tests.hub_server import LARGE, LIST, Fault, HubServer, etag_of
 from tests.tiny import tiny_dialogues, tiny_tokenizer
 
 SPLITS = ("train", "validation", "test")
@@ -146,6 +146,12 @@ def test_a_repository_with_only_a_pickle_is_refused(project: Project, weights: P
     line = project.fails()
     assert "no file model.safetensors: its weights are pytorch_model.bin, a format that can hold a pickle" in line
     assert not any("pytorch_model.bin" in path for _, path in project.hub.requests)
+
+
+def test_a_list_of_files_that_does_not_come_is_not_waited_for(project: Project, weights: Path) -> None:
+    project.serve_gpt2(weights, model=None)
+    project.hub.faults[LIST] = Fault("stall")
+    assert "no file model.safetensors; fix files, or " in project.fails()
 
 
 def test_a_pickle_under_the_name_of_safetensors_is_refused(project: Project, weights: Path) -> None:

@@ -70,6 +70,7 @@ def test_a_slow_storage_is_not_taken_for_one_that_stands_still(project: Project,
         (XET_RECONSTRUCTION, "500", "500 Internal Server Error"),
         (XET_XORB, "500", "500 Internal Server Error"),
         (XET_XORB, "truncate", "error decoding response body"),
+        (XET_TOKEN, "stall", "nothing arrived for 2 s"),
         (XET_RECONSTRUCTION, "stall", "nothing arrived for 2 s"),
         (XET_XORB, "stall", "nothing arrived for 2 s"),
     ],
@@ -100,9 +101,20 @@ def test_a_storage_that_cannot_be_reached_costs_seconds(project: Project, weight
     assert "Xet storage failed" in done.stderr
 
 
-@pytest.mark.parametrize("stall", [True, False])
-def test_where_the_hub_fails_without_xet_too_the_key_and_the_way_out_are_said(project: Project, stall: bool) -> None:
-    project.hub.faults[XET_RECONSTRUCTION] = Fault("stall" if stall else "500")
+def test_a_hub_that_gives_no_token_is_asked_once(project: Project) -> None:
+    project.hub.faults[XET_TOKEN] = Fault("stall")
+    done = project.download(HF_HUB_DOWNLOAD_TIMEOUT="2")
+    assert done.returncode == 0, done.stderr
+    assert requests(project, "/xet-read-token/") == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "stall"), [(XET_TOKEN, True), (XET_RECONSTRUCTION, True), (XET_RECONSTRUCTION, False)]
+)
+def test_where_the_hub_fails_without_xet_too_the_key_and_the_way_out_are_said(
+    project: Project, fault: str, stall: bool
+) -> None:
+    project.hub.faults[fault] = Fault("stall" if stall else "500")
     project.hub.faults[WEIGHTS] = Fault("500", "GET")
     line = project.fails(HF_HUB_DOWNLOAD_TIMEOUT="2" if stall else "20")
     assert line.startswith(f"ERROR download: models.gpt2.files.{WEIGHTS}: downloading {WEIGHTS} failed with Xet (")

@@ -188,12 +188,19 @@ def test_a_params_yaml_that_cannot_be_read_is_named(
     assert results(folder) == undisturbed.results
 
 
-def test_peoples_own_chats_come_in_as_they_are_and_system_turns_are_counted(corpus: Corpus) -> None:
-    turns = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "hi"}]
-    lines = [{"messages": [*turns, {"role": "assistant", "content": f"hello {number}"}]} for number in range(9)]
+def test_peoples_own_chats_come_in_as_they_are_and_what_is_no_turn_is_counted(corpus: Corpus) -> None:
+    start = [{"role": "System", "content": "Be kind."}, {"role": "user", "content": [{"type": "text", "text": "hi"}]}]
+    call = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
+    tools = [call, {"role": "tool", "content": None}]
+    lines = [
+        {"turns": 2, "messages": [*start, *tools, {"role": "assistant", "content": f"hello {number}"}]}
+        for number in range(9)
+    ]
     folder = corpus("".join(f"{json.dumps(line)}\n" for line in lines).encode(), "jsonl")
     finish(folder, "download")
-    assert "9 system turns left out" in finish(folder, "pair-extract")
+    said = finish(folder, "pair-extract")
     counted = json.loads((folder / "metrics/pairs.json").read_bytes())
-    assert counted["files"]["all"]["system_turns"] == 9
+    for name in ("system_turns", "tool_turns", "tool_calls"):
+        assert f"9 {name.replace('_', ' ')} left out" in said
+        assert counted["files"]["all"][name] == 9
     assert counted["train"]["pairs"] == 7

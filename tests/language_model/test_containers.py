@@ -12,9 +12,10 @@ from stages.language_model.device import free_memory
 
 NO_LIMIT = 9223372036854771712  # how version 1 says it
 NAMES = {
-    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-    2: ("memory.max", "memory.current", "inactive_file"),
+    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", "total_active_file"),
+    2: ("memory.max", "memory.current", "inactive_file", "active_file"),
 }
+OF_CHILDREN_LEFT_OUT = "inactive_file 7\nactive_file 70\n"  # version 1 has such lines too, of one group alone
 
 
 class Kernel:
@@ -24,13 +25,19 @@ class Kernel:
         self.groups, self.mounted = folder / "cgroup", folder / "sys"
         self.mounted.mkdir()
 
-    def group(self, version: int, path: str, limit: int | str, usage: int, file_pages: int = 0) -> None:
+    def group(
+        self, version: int, path: str, limit: int | str, usage: int, old: int = 0, new: int = 0, high: int | str = "max"
+    ) -> None:
+        """`old` and `new`: its inactive and active file pages; `high`: its memory.high, in version 2."""
         folder = self.mounted / path
         folder.mkdir(parents=True, exist_ok=True)
-        limit_name, usage_name, statistic = NAMES[version]
+        limit_name, usage_name, inactive, active = NAMES[version]
         (folder / limit_name).write_text(f"{limit}\n")
         (folder / usage_name).write_text(f"{usage}\n")
-        (folder / "memory.stat").write_text(f"anon 5\n{statistic} {file_pages}\nactive_file 70\n")
+        own = OF_CHILDREN_LEFT_OUT if version == 1 else ""
+        (folder / "memory.stat").write_text(f"anon 5\n{own}{inactive} {old}\n{active} {new}\n")
+        if version == 2:
+            (folder / "memory.high").write_text(f"{high}\n")
 
     def left(self, *lines: str) -> int | None:
         self.groups.write_text("".join(f"{line}\n" for line in lines))
@@ -43,13 +50,29 @@ def kernel(tmp_path: Path) -> Kernel:
 
 
 def test_in_version_2_it_is_the_limit_without_what_is_used_but_file_pages_can_go(kernel: Kernel) -> None:
-    kernel.group(2, "run", limit=1000, usage=400, file_pages=150)
-    assert kernel.left("0::/run") == 1000 - (400 - 150)
+    kernel.group(2, "run", limit=1000, usage=400, old=150, new=200)
+    assert kernel.left("0::/run") == 1000 - (400 - 150 - 200)
 
 
 def test_in_version_1_too(kernel: Kernel) -> None:
-    kernel.group(1, "memory/run", limit=1000, usage=400, file_pages=150)
-    assert kernel.left("9:name=systemd:/", "4:memory:/run", "3:cpuset:/", "0::/") == 1000 - (400 - 150)
+    kernel.group(1, "memory/run", limit=1000, usage=400, old=150, new=200)
+    assert kernel.left("9:name=systemd:/", "4:memory:/run", "3:cpuset:/", "0::/") == 1000 - (400 - 150 - 200)
+
+
+@pytest.mark.parametrize(
+    ("limit", "high", "left"), [(1000, 700, 600), (1000, 5000, 900), ("max", 700, 600), (1000, "max", 900), (800, 0, 0)]
+)
+def test_the_limit_above_which_the_kernel_slows_a_group_down_counts_too(
+    kernel: Kernel, limit: int | str, high: int | str, left: int
+) -> None:
+    kernel.group(2, "run", limit=limit, usage=100, high=high)
+    assert kernel.left("0::/run") == left
+
+
+def test_a_kernel_that_is_older_than_that_limit_has_the_other(kernel: Kernel) -> None:
+    kernel.group(2, "run", limit=1000, usage=100)
+    (kernel.mounted / "run/memory.high").unlink()
+    assert kernel.left("0::/run") == 900
 
 
 @pytest.mark.parametrize(("version", "root", "line"), [(1, "memory/", "4:memory:/a/b/c"), (2, "", "0::/a/b/c")])

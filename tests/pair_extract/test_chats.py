@@ -70,7 +70,7 @@ def test_utterances_is_a_column_of_turns(format_: Format, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("format_", FORMATS)
 @pytest.mark.parametrize("key", CHAT_KEYS)
-@pytest.mark.parametrize("speaker", ["system", "developer"])
+@pytest.mark.parametrize("speaker", ["system", "developer", "System", "SYSTEM ", "Developer"])
 def test_a_system_turn_is_left_out_and_counted(format_: Format, key: str, speaker: str, tmp_path: Path) -> None:
     talks = [[(speaker, "Be kind."), *TALK], [*TALK[:2], (speaker, "Be brief."), *TALK[2:]], TALK[:2]]
     turns, counts = read(tmp_path, format_, encode(format_, key, [chat(key, talk) for talk in talks]))
@@ -112,6 +112,118 @@ def test_an_empty_message_keeps_its_place(format_: Format, tmp_path: Path) -> No
     ]
 
 
+def text(said: str, **more: Any) -> dict[str, Any]:
+    return {"type": "text", "text": said, **more}
+
+
+CALL = [{"id": "1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}]
+ASKED, ANSWERED = {"role": "user", "content": "is it warm"}, {"role": "assistant", "content": "it is"}
+WARM = ["is it warm", "it is"]
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"content": None, "tool_calls": CALL},
+        {"content": "", "tool_calls": CALL},
+        {"tool_calls": CALL},
+        {"content": None, "function_call": {"name": "weather", "arguments": "{}"}},
+    ],
+)
+@pytest.mark.parametrize("tool", [{"role": "tool", "content": "23"}, {"role": "Function", "content": None}])
+def test_a_call_of_a_tool_and_its_answer_are_no_turns_and_are_counted(
+    format_: Format, call: dict[str, Any], tool: dict[str, Any], tmp_path: Path
+) -> None:
+    chats = [[ASKED, {"role": "assistant", **call}, tool, ANSWERED]]
+    turns, counts = read(tmp_path, format_, encode(format_, "messages", chats))
+    assert turns == [WARM]
+    assert (counts["tool_calls"], counts["tool_turns"], counts["turns"]) == (1, 1, 2)
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_so_are_messages_that_only_have_parts_of_a_tool(format_: Format, tmp_path: Path) -> None:
+    parts = [[text(WARM[0])], [{"type": "tool_use"}], [{"type": "tool_result"}], [text(WARM[1])]]
+    chat = [{"role": who, "content": each} for who, each in zip(("user", "assistant") * 2, parts, strict=True)]
+    turns, counts = read(tmp_path, format_, encode(format_, "messages", [chat]))
+    assert turns == [WARM]
+    assert (counts["tool_calls"], counts["other_parts"], counts["turns"]) == (2, 2, 2)
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_what_is_said_with_a_call_of_a_tool_is_a_turn(format_: Format, tmp_path: Path) -> None:
+    chats = [[ASKED, {"role": "assistant", "content": "I look", "tool_calls": CALL}, {**ANSWERED, "tool_calls": []}]]
+    turns, counts = read(tmp_path, format_, encode(format_, "messages", chats))
+    assert turns == [["is it warm", "I look it is"]]
+    assert counts["tool_calls"] == 0
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_an_empty_text_without_a_call_keeps_its_place_whatever_fields_the_others_have(
+    format_: Format, tmp_path: Path
+) -> None:
+    nothing = {"name": None, "arguments": None}
+    chats = [[{**each, "function_call": nothing} for each in (ASKED, {**ANSWERED, "content": ""}, ASKED)]]
+    assert read(tmp_path, format_, encode(format_, "messages", chats))[0] == [["is it warm", "", "is it warm"]]
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_the_texts_among_the_parts_of_a_message_are_joined_and_the_others_counted(
+    format_: Format, tmp_path: Path
+) -> None:
+    image = {"type": "image_url", "text": None, "image_url": {"url": "x"}}
+    chat = [
+        {"role": "user", "content": [text("look"), image, text("at this")]},
+        {"role": "assistant", "content": [{"type": "output_text", "text": "nice"}]},
+        {"role": "user", "content": [image]},  # a turn without text: it keeps its place
+        {"role": "assistant", "content": [text("that too")]},
+    ]
+    turns, counts = read(tmp_path, format_, encode(format_, "messages", [chat]), "one")
+    assert turns == [["look at this", "nice", "", "that too"]]
+    assert (counts["other_parts"], counts["empty_turns"], counts["turns_of_several_messages"]) == (2, 1, 0)
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_the_case_of_a_speaker_makes_no_difference(format_: Format, tmp_path: Path) -> None:
+    talk = [("User", "hi"), ("user", "are you there"), ("Assistant", "hello")]
+    assert read(tmp_path, format_, encode(format_, "messages", [chat("messages", talk)]))[0] == [[JOINED, "hello"]]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"turns": 2, "messages": [ASKED, ANSWERED]},
+        {"turns": None, "messages": [ASKED, ANSWERED]},
+        {"messages": None, "conversations": [{"from": "human", "value": WARM[0]}, {"from": "gpt", "value": WARM[1]}]},
+        {"dialog": "is it warm?", "utterances": WARM},
+    ],
+)
+@pytest.mark.parametrize("format_", FORMATS)
+def test_the_first_list_is_the_dialogue(format_: Format, row: dict[str, Any], tmp_path: Path) -> None:
+    if format_ == "jsonl":
+        content = json.dumps(row).encode()
+    else:
+        buffer = pa.BufferOutputStream()
+        pyarrow.parquet.write_table(pa.table({name: [value] for name, value in row.items()}), buffer)
+        content = bytes(buffer.getvalue().to_pybytes())
+    assert read(tmp_path, format_, content)[0] == [WARM]
+
+
+def test_each_row_of_a_parquet_file_has_its_own_first_list(tmp_path: Path) -> None:
+    rows = pa.table({"messages": [None, [ASKED, ANSWERED]], "turns": [["a", "b"], None]})
+    buffer = pa.BufferOutputStream()
+    pyarrow.parquet.write_table(rows, buffer)
+    assert read(tmp_path, "parquet", bytes(buffer.getvalue().to_pybytes()))[0] == [["a", "b"], WARM]
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("key", CHAT_KEYS)
+def test_names_that_are_null_are_passed_over(format_: Format, key: str, tmp_path: Path) -> None:
+    nulls = {"role": None, "content": None}
+    chats = [[{**nulls, "from": who, "value": what} for who, what in TALK]]
+    assert read(tmp_path, format_, encode(format_, key, chats))[0] == [PLAIN]
+
+
 GOOD = {"role": "user", "content": "hi"}
 
 
@@ -127,6 +239,14 @@ GOOD = {"role": "user", "content": "hi"}
         ),
         ("messages", [{"role": "user", "content": ["hi"]}], "messages[0].content: not a text but a list; write it"),
         ("messages", [{"role": "user", "content": {"text": "hi"}}], "messages[0].content: not a text but an object"),
+        (
+            "messages",
+            [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text"}]}],
+            "messages[0].content[1].text: not a text but null; write it",
+        ),
+        ("messages", [{"role": "user", "content": [{"x": 1}]}], "messages[0].content[0].text: not a text but null"),
+        ("messages", [{**GOOD, "tool_calls": [1], "content": 1}], "messages[0].content: not a text but a number"),
+        ("messages", [{"role": "user", "content": None, "tool_calls": []}], "messages[0].content: not a text but null"),
         ("messages", [{"role": None, "content": "hi"}], "messages[0].role: not a text but null"),
         ("messages", [{"role": 1, "content": "hi"}], "messages[0].role: not a text but a number"),
         ("messages", ["hi", "hello"], "messages[0]: not a message but a text; it must be like "),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from stages.download.fetch import fetch_dialogues
-from stages.pair_extract.pairs import pairs_of
+from stages.pair_extract.pairs import facts_of, pairs_of, turns_to_write
 from stages.params.schema import Pairs, parse_params
 from stages.plumbing.files import check_folder, output_folder, sha256_of
 from stages.records import Dialogue, Pair, References, read_records
@@ -66,6 +66,17 @@ def test_the_query_is_as_many_turns_before_the_response_as_the_history_says(
     assert [pair.response for pair in pairs] == ["b", "d", "f"]
     (holed, *_), _ = pairs_of(Dialogue("x", ["a", "", "c", "d"]), Pairs(stride=1, history=3, joined_by=" "))
     assert holed.query == "a c"
+
+
+@pytest.mark.parametrize(
+    ("history", "facts", "turns"), [(1, {}, ["a", "c", "d"]), (2, {"history": 2}, ["a", "", "c", "d"])]
+)
+def test_with_a_history_empty_turns_keep_their_places_and_the_manifest_says_how_long_it_is(
+    history: int, facts: dict[str, int], turns: list[str]
+) -> None:
+    settings = Pairs(stride=2, history=history, joined_by=" ")
+    assert facts_of(settings) == facts
+    assert list(turns_to_write([Dialogue("x", ["a", "", "c", "d"])], settings)) == [Dialogue("x", turns)]
 
 
 def pinned(files: dict[str, Path]) -> dict[str, Any]:

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
+from stages.pair_extract.pairs import pairs_of, turns_to_write
+from stages.params.schema import Pairs
 from stages.plumbing.errors import StageError
-from stages.plumbing.files import check_folder, output_folder
+from stages.plumbing.files import check_folder, output_folder, sha256_of
 from stages.records import Dialogue, Pair, References, read_records, write_records
 from stages.subset.regime import Regime, choose_pairs, regime_size, remaining_turns
 from tests.helpers_data import Done, last_line, run_module, shipped, write_params
-from tests.tiny import tiny_dialogues
+from tests.tiny import tiny_dialogues, write_jsonl
 
 REGIMES = (10, 20, 30, 50, 70, 100)
 ARGUMENTS = ("--pairs", "pairs", "--subset", "subset", "--report", "metrics/subset.json")
@@ -81,6 +83,38 @@ def test_the_turns_of_dropped_pairs_go_unless_a_kept_pair_has_them() -> None:
     assert list(remaining_turns(dialogues, kept, dropped)) == expected
 
 
+@pytest.mark.parametrize(
+    ("history", "stride", "turns", "dropped", "expected"),
+    [
+        (2, 1, "abcdef", [0], "abcdef"),  # (ab, c) trains on both
+        (2, 2, "abcdef", [2], "abdef"),  # (bc, d) goes: (a, b) has b, (de, f) has d
+        (2, 2, "abcde", [2], "abe"),  # e is in no pair
+        (2, 2, "abcd", [0], "bcd"),
+        (2, 1, "abcd", [2], "abc"),
+        (3, 1, "abcdef", [3, 4], "abcd"),
+        (3, 2, "abcdef", [4], "abcd"),
+        (9, 2, "abcd", [0], "abcd"),
+        (1, 1, "abcd", [0], "bcd"),
+        (1, 2, "abcd", [2], "ab"),
+        (2, 1, "a bcd", [3], "abc"),  # behind a hole: (b, c) stays, (bc, d) goes
+        (3, 1, "a bcd", [2], "bcd"),  # across a hole: (ab, c) goes, (bc, d) stays
+        (2, 1, "ab cd", [0], "cd"),
+        (2, 2, "abcdec", [2], "abcdec"),  # (de, c) has c
+    ],
+)
+def test_with_any_history_and_stride_the_turns_that_only_dropped_pairs_have_go(
+    history: int, stride: int, turns: str, dropped: list[int], expected: str
+) -> None:
+    settings = Pairs.model_validate({"stride": stride, "history": history, "joined_by": " "})
+    whole = Dialogue("x", [turn.strip() for turn in turns])
+    pairs, _ = pairs_of(whole, settings)
+    (dialogue,) = turns_to_write([whole], settings)
+    gone = [pair for pair in pairs if pair.position in dropped]
+    kept = [pair for pair in pairs if pair not in gone]
+    (found,) = remaining_turns([dialogue], kept, gone, history)
+    assert found == Dialogue("x", list(expected))
+
+
 def test_pairs_in_another_order_than_their_dialogues_are_refused() -> None:
     pairs = [Pair("b", 0, "1", "2"), Pair("a", 0, "1", "2")]
     with pytest.raises(StageError, match=r"turns\.jsonl: no dialogue a where its pairs have it"):
@@ -111,6 +145,19 @@ def prepare(folder: Path, splits: dict[str, Sequence[Sequence[str]]], references
         write_records(pairs / "turns.jsonl", turns)
         if references:
             write_records(pairs / "references.jsonl", references)
+
+
+def prepare_by_pair_extract(folder: Path, splits: dict[str, list[list[str]]], history: int) -> None:
+    """Make a `pairs/` folder by the stage itself, with stride 1."""
+    with output_folder(folder / "dialogues") as dialogues:
+        paths = {split: write_jsonl(dialogues / f"{split}.jsonl", corpus) for split, corpus in splits.items()}
+        files = {split: {"path": path.name, "sha256": sha256_of(path)} for split, path in paths.items()}
+    params, dataset = shipped(), {"format": "jsonl", "source": "file:x", "files": files}
+    pairs = {"stride": 1, "history": history, "joined_by": " "}
+    write_params(folder, {**params, "datasets": {"x": dataset}, "dataset": "x", "pairs": pairs})
+    arguments = ("--dialogues", "dialogues", "--pairs", "pairs", "--report", "metrics/pairs.json")
+    done = run_module("stages.pair_extract", folder, arguments)
+    assert done.returncode == 0, done.stderr
 
 
 def choose(folder: Path, data: dict[str, Any] | None = None, **switches: Any) -> Done:
@@ -202,6 +249,18 @@ def test_overlap_leaves_training_with_its_turns_and_is_counted(tmp_path: Path) -
         assert report(tmp_path)["drop_overlap"] is True
     assert choose(tmp_path, drop_overlap=False).returncode == 0
     assert len(read_records(tmp_path / "subset/train.jsonl", Pair)) == 4
+
+
+def test_with_a_history_the_turns_of_kept_pairs_stay_and_empty_ones_go(tmp_path: Path) -> None:
+    """The stages themselves: pair-extract tells subset of the history, and where empty turns are."""
+    leaked = ["shall we go to the harbour tonight", "yes let us take the late ferry"]
+    train = [[*leaked, "is it far", "", "no", "good"], ["one", "two"]]
+    prepare_by_pair_extract(tmp_path, {"train": train, "validation": [["x", "y"]], "test": [leaked]}, history=2)
+    assert choose(tmp_path, drop_overlap=True).returncode == 0
+    queries = {pair.query for pair in read_records(tmp_path / "subset/train.jsonl", Pair)}
+    assert queries == {" ".join(leaked), "no", "one"}  # the first pair overlaps and is dropped
+    turns = {tuple(each.turns) for each in read_records(tmp_path / "subset/turns.jsonl", Dialogue)}
+    assert turns == {(*leaked, "is it far", "no", "good"), ("one", "two")}
 
 
 def test_a_regime_that_keeps_no_pair_is_refused(tmp_path: Path) -> None:
