@@ -23,6 +23,8 @@ ADDRESS = "RAY_ADDRESS"
 KEY = "params.yaml: runtime.address"
 SECONDS = 5.0  # to answer a connection
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # Ray then takes 127.0.0.1 for this machine's own address
+# How often Ray repeats a task that it has killed for want of memory. It counts these apart; its default is no limit.
+MEMORY_RETRIES = ("RAY_task_oom_retries", "2")
 CODE = Path(__file__).resolve().parents[1]  # `stages`, which travels to every node
 
 
@@ -37,6 +39,7 @@ def cluster(address: str | None, **resources: int) -> Iterator[Any]:
     """
     where = address or os.environ.get(ADDRESS)
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_COLOR_PREFIX="0", RAY_DEDUP_LOGS="0")
+    os.environ.setdefault(*MEMORY_RETRIES)  # as all of them before `import ray`, which reads them
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         if where is None:
             os.environ.update(LOOPBACK, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=_token())

@@ -104,7 +104,7 @@ class _Search:
         share = share_of(self.work.params.runtime, ray.nodes(), len(waiting))
         subset, model = (ray.put(send(folder, ray.put)) for folder in (self.work.subset, self.work.model))
         task = ray.remote(
-            num_gpus=share.gpus, num_cpus=share.threads, max_retries=RETRIES, retry_exceptions=False,
+            num_gpus=share.gpus, num_cpus=share.cpus, max_retries=RETRIES, retry_exceptions=False,
             # A process that has used a GPU keeps memory of it, and would use it again when given another one.
             max_calls=1 if share.gpus else 0,
         )(train_unit)  # fmt: skip
@@ -146,6 +146,8 @@ class _Search:
         except ray.exceptions.RayError as error:
             cause = getattr(error, "cause", None) or error
             remedy = "see the logs of that node; the same command goes on with what is done"
+            if isinstance(error, ray.exceptions.OutOfMemoryError):
+                remedy = "let fewer units run there at once (raise runtime.threads or gpus_per_unit), then run it again"
             raise StageError(
                 "a unit of trials", f"{type(cause).__name__}: {one_line(str(cause))[:300]}", remedy
             ) from None
