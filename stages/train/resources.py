@@ -2,44 +2,68 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import floor
 from typing import Any
 
 from stages.params.schema import Runtime
 from stages.plumbing.errors import StageError
 
 KEY = "params.yaml: runtime"
+SMALLEST = 10_000  # Ray counts in parts of so many
 
 
 @dataclass(frozen=True)
 class Share:
-    """Of one node: GPUs (at most one) and CPU threads."""
+    """What Ray is to keep of one node for a unit, and how many threads the unit then uses.
 
-    gpus: float
+    `cpus` is less than a thread where GPUs share a CPU, and 0 where the nodes that have GPUs offer none.
+    """
+
+    gpus: float  # at most one
+    cpus: float
     threads: int
 
 
 def share_of(runtime: Runtime, nodes: Sequence[dict[str, Any]], units: int) -> Share:
-    """The share of a unit, if `units` of them are to be trained on `nodes`, as `ray.nodes()` has them.
+    """The share of a unit, if `units` of them are to run on `nodes`, as `ray.nodes()` has them.
 
-    With a GPU anywhere each unit gets one (`gpus_per_unit` of one). Without, the threads of the largest node are
-    divided among the units that it is to train at once, unless `runtime.threads` says how many a unit gets.
+    With a GPU anywhere each unit gets one (`gpus_per_unit` of one). Without, a unit gets as many threads as let all of
+    them run at once; or `runtime.threads`.
 
     Raises:
-        StageError: no node has what a unit is to get; Ray would wait for one for ever.
+        StageError: no node has all of what a unit is to get; Ray would wait for one for ever.
     """
-    resources = [node["Resources"] for node in nodes if node["Alive"]]
-    cores = int(max((each.get("CPU", 0) for each in resources), default=0))
-    with_gpus = [each for each in resources if each.get("GPU", 0) >= runtime.gpus_per_unit]
-    if runtime.threads > cores:
-        found = f"{runtime.threads}, and the largest of {len(resources)} nodes has {cores}"
-        raise StageError(f"{KEY}.threads", found, "lower it")
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    with_gpus = [each for each in alive if each.get("GPU", 0) >= runtime.gpus_per_unit]
     if runtime.device == "cuda" and not with_gpus:
-        found = f"cuda, and none of {len(resources)} nodes has {runtime.gpus_per_unit:g} GPU"
+        found = f"cuda, and none of {len(alive)} nodes has {runtime.gpus_per_unit:g} GPU"
         raise StageError(f"{KEY}.device", found, "add a node that has one (ray start --num-gpus), or use auto")
-    if with_gpus and runtime.device in ("auto", "cuda"):
-        gpus = sum(each["GPU"] for each in with_gpus)
-        of_each = int(sum(each.get("CPU", 0) for each in with_gpus) * runtime.gpus_per_unit // gpus)
-        return Share(runtime.gpus_per_unit, runtime.threads or max(1, of_each))
-    at_once = ceil(units / max(1, len(resources)))
-    return Share(0.0, runtime.threads or max(1, cores // at_once))
+    on_gpus = bool(with_gpus) and runtime.device in ("auto", "cuda")
+    usable = with_gpus if on_gpus else alive
+    largest = int(max((each.get("CPU", 0) for each in usable), default=0))
+    if runtime.threads > largest:
+        kind = "nodes with a GPU" if on_gpus else "nodes"
+        found = f"{runtime.threads}, and the largest of {len(usable)} {kind} has {largest}"
+        raise StageError(f"{KEY}.threads", found, "lower it")
+    if not on_gpus and not largest:
+        found = f"none of the cluster's {len(alive)} nodes has a CPU or a GPU for units"
+        raise StageError(f"{KEY}.address", found, "add a node that has some (ray start --num-cpus)")
+    if not on_gpus:
+        threads = runtime.threads or _threads_for_all([each.get("CPU", 0) for each in alive], units)
+        return Share(0.0, threads, threads)
+    if runtime.threads:
+        return Share(runtime.gpus_per_unit, runtime.threads, runtime.threads)
+    cpus = min(each.get("CPU", 0) / _units_on(each["GPU"], runtime.gpus_per_unit) for each in with_gpus)
+    cpus = floor(cpus) if cpus >= 1 else floor(cpus * SMALLEST) / SMALLEST
+    return Share(runtime.gpus_per_unit, cpus, max(1, floor(cpus)))
+
+
+def _units_on(gpus: float, share: float) -> int:
+    """How many units the GPUs of a node take: none lies on two of them."""
+    return int(gpus) * int(1 / share + 1e-9) or 1
+
+
+def _threads_for_all(cpus: Sequence[float], units: int) -> int:
+    """The most threads with which all units run at once, on whatever nodes; 1 if there are more units than CPUs."""
+    candidates = range(int(max(cpus)), 0, -1)
+    return next((each for each in candidates if sum(int(cpu // each) for cpu in cpus) >= units), 1)
