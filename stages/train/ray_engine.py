@@ -58,9 +58,9 @@ def _forget(work: Work, state: TrainingState) -> None:
     """Nothing but the result stays, here and where checkpoints are."""
     state.keep_result_only()
     shutil.rmtree(state.folder / "units", ignore_errors=True)
-    if work.params.runtime.checkpoints:
+    if address := work.params.runtime.checkpoints_address:
         for unit in state.read_units():
-            Store(work.params.runtime.checkpoints, unit["fingerprint"]).remove()
+            Store(address, unit["fingerprint"]).remove()
 
 
 class _Search:
@@ -129,9 +129,8 @@ class _Search:
 
     def _order(self, group: list[Numbered], share: Share) -> Order:
         work, numbers = self.work, [index for index, _ in group]
-        runtime = work.params.runtime
-        if runtime.checkpoints and "://" not in runtime.checkpoints:  # units have another working directory
-            runtime = runtime.model_copy(update={"checkpoints": str(Path(runtime.checkpoints).resolve())})
+        runtime = work.params.runtime  # units have another working directory, and may have another home
+        runtime = runtime.model_copy(update={"checkpoints": runtime.checkpoints_address})
         versions = library_versions()
         name = fingerprint_of({**work.facts(versions), "trials": numbers})
         return Order(

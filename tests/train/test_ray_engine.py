@@ -1,0 +1,39 @@
+"""The engine `ray` with a stand-in for Ray: what it asks for, what it hands to units, what it leaves."""
+
+from pathlib import Path
+
+import pytest
+
+from stages.params.schema import load_params
+from stages.train.ray_engine import search_on_ray
+from stages.train.unit import Work, read_work
+from tests import fake_ray
+from tests.training_runs import workspace
+
+SHORT = {
+    "runtime.engine": "ray",
+    "protocols.tiny.training.learning_rates": {"low": 0.001, "high": 0.01, "trials": 1},
+    "protocols.tiny.training.max_epochs": 1,
+}
+
+
+def work_in(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: object) -> Work:
+    """A training that the stage would start in `folder`."""
+    workspace(folder, **SHORT, **changes)
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("DIALOG_PROMPTING_STATE", raising=False)
+    return read_work(Path("data/subset"), Path("data/download/model"), load_params())
+
+
+@pytest.mark.parametrize("written", ["~/kept", "kept"])
+def test_checkpoints_are_cleaned_where_units_were_told_to_keep_them(
+    written: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ray = fake_ray.install(monkeypatch, tmp_path / "node")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    work = work_in(tmp_path / "work", monkeypatch, **{"runtime.checkpoints": written})
+    search_on_ray(work)
+    kept = tmp_path / ("home" if written.startswith("~") else "work") / "kept"
+    assert [words[0].params.runtime.checkpoints for words in ray.words] == [str(kept)]
+    assert kept.is_dir() and [path for path in kept.rglob("*") if path.is_file()] == []
+    assert not (tmp_path / "work/~").exists()
