@@ -19,9 +19,10 @@ from stages.plumbing.cluster import cluster
 from stages.plumbing.errors import StageError, one_line
 from stages.plumbing.files import output_folder, state_folder
 from stages.plumbing.signals import StopRequest
+from stages.plumbing.transport import Failed, send
 from stages.train.checkpoint import DAMAGED, TRIALS, WEIGHTS, TrainingState, fingerprint_of, remove_unusable
 from stages.train.cost import Cost, together
-from stages.train.delivery import Failed, Order, Split, Trained, send
+from stages.train.delivery import Order, Split, Trained
 from stages.train.memory import Numbered
 from stages.train.ray_worker import library_versions, train_unit
 from stages.train.resources import Share, share_of

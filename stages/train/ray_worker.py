@@ -13,10 +13,11 @@ import numpy as np
 import torch
 import transformers
 
-from stages.plumbing.errors import StageError, describe, is_out_of_memory
+from stages.plumbing.errors import StageError, is_out_of_memory
 from stages.plumbing.signals import Terminated
+from stages.plumbing.transport import Failed, Files, receive, scratch
 from stages.train.checkpoint import TrainingState, record_of
-from stages.train.delivery import Failed, Files, Order, Split, Trained, receive, scratch
+from stages.train.delivery import Order, Split, Trained
 from stages.train.groups import train_group
 from stages.train.memory import TooLarge
 from stages.train.search import best_trial, untrained
@@ -48,9 +49,7 @@ def train_unit(order: Order, subset: Files, model: Files) -> Trained | Split | F
     except (StageError, OSError, MemoryError, RuntimeError) as error:
         if not isinstance(error, StageError | OSError) and not is_out_of_memory(error):
             raise
-        subject, _, rest = describe(error).partition(": ")
-        found, _, remedy = rest.rpartition("; ")
-        return Failed(node, subject, found, remedy)
+        return Failed.by(error, node)
 
 
 def _train(order: Order, subset: Files, model: Files, node: str, get: Callable[[Any], Any]) -> Trained:
