@@ -70,12 +70,12 @@ def losses(method: Method, weights: Weights, blocks: Tensor) -> Tensor:
     return torch.cat(found)
 
 
-def forgetting(trained: TrainedMethod, untouched: Method, settings: Forgetting) -> dict[str, Any]:
+def forgetting(trained: TrainedMethod, untouched: Method, settings: Forgetting, text: str) -> dict[str, Any]:
     """The loss before and after tuning, their difference, and its 95 % interval by a bootstrap over blocks.
 
-    untouched: a method that trains nothing, on the same base model.
+    untouched: a method that trains nothing, on the same base model. text: what `read_text` gave for the settings,
+    perhaps on another machine.
     """
-    text = read_text(settings.text)
     blocks = blocks_of(text, trained.tokenizer, settings.tokens)
     before = losses(untouched, {}, blocks)
     changed = trained.method.language_model(trained.weights)

@@ -105,3 +105,12 @@ def explained(address: str | None, error: Exception) -> tuple[str, str, str]:
         remedy = "look at its logs; if it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH here too"
         return KEY, f"no cluster that lets us in at {address} ({text})", remedy
     return KEY, f"Ray does not start: {type(error).__name__}: {text}", "see stages/grid/README.md"
+
+
+def failure_of(ray: Any, error: Exception, what: str) -> tuple[str, str, str]:
+    """Why Ray gave up a task, `what`, as key, what was found and what to do."""
+    cause = getattr(error, "cause", None) or error
+    remedy = "see the logs of that node; the same command goes on with what is done"
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
+        remedy = "let fewer units run there at once (raise runtime.threads or gpus_per_unit), then run it again"
+    return what, f"{type(cause).__name__}: {one_line(str(cause))[:300]}", remedy

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from stages.language_model.resources import Share
 from stages.language_model.row_format import RowFormat
 from stages.params.schema import Params
 from stages.train.memory import Numbered
@@ -20,7 +21,7 @@ class Order:
     row_format: RowFormat
     code: str
     versions: dict[str, Any]  # of libraries: another one would give other bytes without a word
-    threads: int
+    share: Share
 
 
 @dataclass(frozen=True)

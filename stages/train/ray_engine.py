@@ -14,9 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from stages.language_model.device import library_versions
+from stages.language_model.resources import Share, share_of
 from stages.methods.registry import METHODS
-from stages.plumbing.cluster import cluster
-from stages.plumbing.errors import StageError, one_line
+from stages.plumbing.cluster import cluster, failure_of
+from stages.plumbing.errors import StageError
 from stages.plumbing.files import output_folder, state_folder
 from stages.plumbing.signals import StopRequest
 from stages.plumbing.transport import Failed, send
@@ -24,15 +26,13 @@ from stages.train.checkpoint import DAMAGED, TRIALS, WEIGHTS, TrainingState, fin
 from stages.train.cost import Cost, together
 from stages.train.delivery import Order, Split, Trained
 from stages.train.memory import Numbered
-from stages.train.ray_worker import library_versions, train_unit
-from stages.train.resources import Share, share_of
+from stages.train.ray_worker import train_unit
 from stages.train.search import best_trial, groups_of_trials
 from stages.train.store import Store
 from stages.train.trials import Trial
 from stages.train.unit import Outcome, Work
 
 SECONDS_TO_SAVE = 120.0  # for units that are told to stop
-RETRIES = 20  # of a unit whose node or process died: each goes on from the last checkpoint that can be reached
 FACTS = "unit.json"
 
 
@@ -104,11 +104,7 @@ class _Search:
     def _train(self, ray: Any, waiting: list[list[Numbered]], units: int) -> None:
         share = share_of(self.work.params.runtime, ray.nodes(), len(waiting))
         subset, model = (ray.put(send(folder, ray.put)) for folder in (self.work.subset, self.work.model))
-        task = ray.remote(
-            num_gpus=share.gpus, num_cpus=share.cpus, max_retries=RETRIES, retry_exceptions=False,
-            # A process that has used a GPU keeps memory of it, and would use it again when given another one.
-            max_calls=1 if share.gpus else 0,
-        )(train_unit)  # fmt: skip
+        task = ray.remote(**share.options())(train_unit)
 
         def submit(group: list[Numbered]) -> None:
             self.at_work[task.remote(self._order(group, share), subset, model)] = group
@@ -136,7 +132,7 @@ class _Search:
         name = fingerprint_of({**work.facts(versions), "trials": numbers})
         return Order(
             work.params.model_copy(update={"runtime": runtime}), group, name,
-            work.data_hash, work.base_hash, work.row_format, work.code, versions, share.threads,
+            work.data_hash, work.base_hash, work.row_format, work.code, versions, share,
         )  # fmt: skip
 
     def _take(self, ray: Any, reference: Any, group: list[Numbered], units: int) -> list[list[Numbered]]:
@@ -144,13 +140,7 @@ class _Search:
         try:
             given = ray.get(reference)
         except ray.exceptions.RayError as error:
-            cause = getattr(error, "cause", None) or error
-            remedy = "see the logs of that node; the same command goes on with what is done"
-            if isinstance(error, ray.exceptions.OutOfMemoryError):
-                remedy = "let fewer units run there at once (raise runtime.threads or gpus_per_unit), then run it again"
-            raise StageError(
-                "a unit of trials", f"{type(cause).__name__}: {one_line(str(cause))[:300]}", remedy
-            ) from None
+            raise StageError(*failure_of(ray, error, "a unit of trials")) from None
         if isinstance(given, Split):
             back = [[(index, 0.0) for index in numbers] for numbers in self.done]  # only the numbers are written
             self.state.write_groups([*back, *self.at_work.values(), *given.parts])

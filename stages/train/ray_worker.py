@@ -1,7 +1,6 @@
 """A unit on a node of a Ray cluster: in a process of Ray, with the GPU or the threads that it was given."""
 
 import os
-import platform
 import shutil
 import socket
 import time
@@ -10,9 +9,9 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import torch
-import transformers
 
+from stages.language_model.device import check_versions
+from stages.language_model.resources import gpus_given
 from stages.plumbing.errors import StageError, is_out_of_memory
 from stages.plumbing.signals import Terminated
 from stages.plumbing.transport import Failed, Files, receive, scratch
@@ -24,15 +23,6 @@ from stages.train.search import best_trial, untrained
 from stages.train.store import state_of
 from stages.train.trials import Trial
 from stages.train.unit import Trainer, Work, load_trainer
-
-
-def library_versions() -> dict[str, Any]:
-    """What must be the same on every node."""
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
 
 
 def train_unit(order: Order, subset: Files, model: Files) -> Trained | Split | Failed:
@@ -54,15 +44,10 @@ def train_unit(order: Order, subset: Files, model: Files) -> Trained | Split | F
 
 def _train(order: Order, subset: Files, model: Files, node: str, get: Callable[[Any], Any]) -> Trained:
     began = time.time()
-    if order.versions != library_versions():
-        name, here = next(each for each in library_versions().items() if order.versions[each[0]] != each[1])
-        found = f"{name} {here}, where the training was started {order.versions[name]}"
-        raise StageError("software", found, "install the same versions on every node (constraints.txt)")
-    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    check_versions(order.versions)
+    gpus = gpus_given()
     print(f"unit {_numbers(order)}: on node {node}, GPU {gpus or 'none'}", flush=True)
-    runtime = order.params.runtime.model_copy(update={"threads": order.threads})
-    if torch.cuda.is_available() and runtime.gpus_per_unit < 1:
-        torch.cuda.set_per_process_memory_fraction(runtime.gpus_per_unit)
+    runtime = order.share.taken(order.params.runtime)
     work = Work(
         order.params.model_copy(update={"runtime": runtime}),
         receive(subset, f"subset-{order.data_hash}", get),

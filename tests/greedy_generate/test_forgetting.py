@@ -39,13 +39,13 @@ def test_it_is_the_loss_of_the_whole_model_with_what_was_trained_in_it(name: str
 
 def test_a_model_that_was_shaken_has_forgotten_and_a_prompt_alone_changes_nothing(model: Path, tmp_path: Path) -> None:
     shaken = trained(tmp_path, model, "fine-tune", 0.2)
-    found = forgetting(shaken, method("zero-shot"), OWN_TEXT)
+    found = forgetting(shaken, method("zero-shot"), OWN_TEXT, read_text(OF_SCIKIT_LEARN))
     low, high = found["interval"]
     assert 0 < low <= found["difference"] <= high
     assert found["difference"] == pytest.approx(found["loss_after"] - found["loss_before"], abs=2e-4)
     assert found["tokens"] == 4 * BLOCK
     prompted = trained(tmp_path, model, "soft-classic", 0.2)
-    found = forgetting(prompted, method("zero-shot"), OWN_TEXT)
+    found = forgetting(prompted, method("zero-shot"), OWN_TEXT, read_text(OF_SCIKIT_LEARN))
     assert (found["difference"], found["interval"]) == (0, [0, 0])
 
 
@@ -59,4 +59,4 @@ def test_a_text_that_cannot_be_read_or_is_too_short_is_refused(model: Path, tmp_
         ):
             read_text(str(tmp_path / name))
     with pytest.raises(StageError, match=r"^params.yaml: forgetting: \d+ tokens; give a longer text"):
-        forgetting(one, one.method, Forgetting(text=str(tmp_path / "short"), tokens=4096))
+        forgetting(one, one.method, Forgetting(text="short", tokens=4096), read_text(str(tmp_path / "short")))

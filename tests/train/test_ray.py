@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from stages.plumbing.cluster import explained
-from tests.stage_runs import Run, fails, finish, refusal, start
+from tests.stage_runs import Run, contents, fails, finish, refusal, start
 from tests.train.cluster import Cluster, wait_for
 from tests.training_runs import result, workspace, write_subset
 
@@ -119,6 +119,13 @@ def test_the_grid_gives_unit_by_unit_the_bytes_that_it_gives_here_and_each_unit_
         assert code == 0, printed
         assert result(there) == result(here)
         units += units_of(there)
+    here, there = next(iter(runs))  # and decoding, with what was trained
+    answers = [start(folder, "greedy-generate", None, **cluster.variables) for folder in (here, there)]
+    for run in answers:
+        code, printed = run.wait()
+        assert code == 0, printed
+    assert re.search(r"greedy-generate: on node 127\.0\.0\.[234], GPU 0", printed)
+    assert contents(there / "data/greedy_generate") == contents(here / "data/greedy_generate")
     assert len(units) == len(GRID) // 3 * (2 + 1 + 1)  # of fine-tuning, one a trial
     assert {unit["gpus"] for unit in units} == {"0"}
     assert {unit["node"] for unit in units} == {"127.0.0.2", "127.0.0.3", "127.0.0.4"}

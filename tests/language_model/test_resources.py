@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from stages.language_model.resources import Share, share_of
 from stages.params.schema import Runtime
 from stages.plumbing.errors import StageError
-from stages.train.resources import Share, share_of
 
 
 def runtime(**changes: Any) -> Runtime:

@@ -1,15 +1,19 @@
 """What each unit gets of a cluster: one GPU or a share of one, or threads of a node that has none."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import floor
 from typing import Any
+
+import torch
 
 from stages.params.schema import Runtime
 from stages.plumbing.errors import StageError
 
 KEY = "params.yaml: runtime"
 SMALLEST = 10_000  # Ray counts in parts of so many
+RETRIES = 20  # of a task whose node or process died
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,20 @@ class Share:
     gpus: float  # at most one
     cpus: float
     threads: int
+
+    def options(self) -> dict[str, Any]:
+        """For `ray.remote`."""
+        return {
+            "num_gpus": self.gpus, "num_cpus": self.cpus, "max_retries": RETRIES, "retry_exceptions": False,
+            # A process that has used a GPU keeps memory of it, and would use it again when given another one.
+            "max_calls": 1 if self.gpus else 0,
+        }  # fmt: skip
+
+    def taken(self, runtime: Runtime) -> Runtime:
+        """How a task that has this share runs, in the process that Ray has given it."""
+        if 0 < self.gpus < 1 and torch.cuda.is_available():
+            torch.cuda.set_per_process_memory_fraction(self.gpus)
+        return runtime.model_copy(update={"threads": self.threads})
 
 
 def share_of(runtime: Runtime, nodes: Sequence[dict[str, Any]], units: int) -> Share:
@@ -67,3 +85,8 @@ def _threads_for_all(cpus: Sequence[float], units: int) -> int:
     """The most threads with which all units run at once, on whatever nodes; 1 if there are more units than CPUs."""
     candidates = range(int(max(cpus)), 0, -1)
     return next((each for each in candidates if sum(int(cpu // each) for cpu in cpus) >= units), 1)
+
+
+def gpus_given() -> str:
+    """The numbers of the GPUs that Ray has given to this process; empty if none."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "")
