@@ -1,5 +1,6 @@
 """What a unit is told and what comes back from it, on whatever machine it is trained."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,3 +41,9 @@ class Split:
     """A unit that did not fit into the memory: to be trained in these parts."""
 
     parts: list[list[Numbered]]
+
+
+def name_of(trials: Sequence[Numbered]) -> str:
+    """What a unit is called in logs; `units_at_work` of stages/grid/jobs.py looks for it there."""
+    numbers = [index for index, _ in trials] or [0]
+    return f"unit of trials {numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else f"unit of trial {numbers[0]}"

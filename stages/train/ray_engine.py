@@ -24,7 +24,7 @@ from stages.plumbing.signals import StopRequest
 from stages.plumbing.transport import Failed, send
 from stages.train.checkpoint import DAMAGED, TRIALS, WEIGHTS, TrainingState, fingerprint_of, remove_unusable
 from stages.train.cost import Cost, together
-from stages.train.delivery import Order, Split, Trained
+from stages.train.delivery import Order, Split, Trained, name_of
 from stages.train.memory import Numbered
 from stages.train.ray_worker import train_unit
 from stages.train.search import best_trial, groups_of_trials
@@ -152,7 +152,8 @@ class _Search:
         unit = given.unit
         where = f"{unit['node']}, GPU {unit['gpus'] or 'none'}, {unit['environments'][-1]['device']}"
         spent = f"{unit['ended'] - unit['began']:.0f} s"
-        print(f"unit {len(self.done)} of {max(units, len(self.done))} done: {where}, {spent}", flush=True)
+        count = f"{len(self.done)} of {max(units, len(self.done))}"
+        print(f"{name_of(group)}: done, {count}: {where}, {spent}", flush=True)
         return []
 
     def _keep(self, given: Trained, group: list[Numbered]) -> None:

@@ -16,7 +16,7 @@ from stages.plumbing.errors import StageError, is_out_of_memory
 from stages.plumbing.signals import Terminated
 from stages.plumbing.transport import Failed, Files, receive, scratch
 from stages.train.checkpoint import TrainingState, record_of
-from stages.train.delivery import Order, Split, Trained
+from stages.train.delivery import Order, Split, Trained, name_of
 from stages.train.groups import train_group
 from stages.train.memory import TooLarge
 from stages.train.search import best_trial, untrained
@@ -46,7 +46,7 @@ def _train(order: Order, subset: Files, model: Files, node: str, get: Callable[[
     began = time.time()
     check_versions(order.versions)
     gpus = gpus_given()
-    print(f"unit {_numbers(order)}: on node {node}, GPU {gpus or 'none'}", flush=True)
+    print(f"{name_of(order.trials)}: on node {node}, GPU {gpus or 'none'}", flush=True)
     runtime = order.share.taken(order.params.runtime)
     work = Work(
         order.params.model_copy(update={"runtime": runtime}),
@@ -85,10 +85,3 @@ def _best_weights(state: TrainingState, trials: Sequence[Trial], order: Order) -
     except StageError:  # every trial of this unit diverged; the others decide
         return None
     return state.best_weights(best)
-
-
-def _numbers(order: Order) -> str:
-    numbers = [index for index, _ in order.trials]
-    return (
-        f"of trials {numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else f"of trial {numbers[0] if numbers else 0}"
-    )
