@@ -75,3 +75,13 @@ def test_a_unit_gets_one_gpu_or_its_part_of_the_threads(
 def test_what_no_node_has_is_refused(changes: dict[str, Any], there: list[dict[str, float]], message: str) -> None:
     with pytest.raises(StageError, match=message):
         share_of(runtime(**changes), nodes(*there, dead=1), 1)
+
+
+def test_a_share_of_a_gpu_is_a_share_of_its_memory_and_a_whole_one_is_not_limited(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limits: list[float] = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.set_per_process_memory_fraction", limits.append)
+    assert [Share(gpus, 1, 3).taken(runtime()).threads for gpus in (0.0, 0.5, 1.0)] == [3, 3, 3]
+    assert limits == [0.5]

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from stages.grid.jobs import units_at_work
+from stages.language_model.device import library_versions
 from stages.params.schema import load_params
+from stages.plumbing.errors import StageError
 from stages.train.ray_engine import search_on_ray
 from stages.train.unit import Work, read_work
 from tests import fake_ray
@@ -49,3 +51,14 @@ def test_the_grid_finds_the_units_in_what_is_printed(
     began = next(number for number, line in enumerate(printed) if "on node" in line)
     assert units_at_work(printed[: began + 1]) == ["unit of trial 0: node 127.0.0.9, GPU none"]
     assert units_at_work(printed) == []
+
+
+@pytest.mark.parametrize("name", ["python", "torch", "tokenizers", "peft", "numpy", "gguf"])
+def test_another_version_on_a_node_is_refused(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fake_ray.install(monkeypatch, tmp_path / "node")
+    work = work_in(tmp_path / "work", monkeypatch)
+    here = library_versions()
+    monkeypatch.setattr("stages.train.ray_engine.library_versions", lambda: {**here, name: "0.1"})
+    message = rf"^node 127\.0\.0\.9: software: {name} \d\S*, where the command was started 0\.1; install the same"
+    with pytest.raises(StageError, match=message):
+        search_on_ray(work)
