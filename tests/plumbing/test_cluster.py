@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from stages.plumbing import cluster as module
-from stages.plumbing.cluster import ADDRESS, MEMORY_RETRIES, cluster
+from stages.plumbing.cluster import ADDRESS, MEMORY_RETRIES, cluster, failure_of
 from stages.plumbing.errors import StageError
 
 NAME, _ = MEMORY_RETRIES
@@ -79,3 +79,14 @@ def test_a_machine_that_is_no_node_of_the_cluster_is_told_so(
         message = rf"^params.yaml: runtime.address: no node of the cluster at 127.0.0.1:{port} runs on this machine; "
         with pytest.raises(StageError, match=message), cluster(f"127.0.0.1:{port}"):
             pass
+
+
+def test_a_task_that_ray_gave_up_is_told_with_what_helps() -> None:
+    class OutOfMemory(Exception):
+        pass
+
+    ray = SimpleNamespace(exceptions=SimpleNamespace(OutOfMemoryError=OutOfMemory))
+    what, found, remedy = failure_of(ray, OutOfMemory("Task was killed\nby the node"), "decoding")
+    assert (what, found) == ("decoding", "OutOfMemory: Task was killed by the node")
+    assert "raise runtime.threads or gpus_per_unit" in remedy
+    assert "see the logs" in failure_of(ray, ValueError("x"), "decoding")[2]

@@ -20,6 +20,7 @@ import pytest
 
 from stages.plumbing.cluster import explained
 from tests.stage_runs import Run, contents, fails, finish, refusal, start
+from tests.tiny import command, tiny_project
 from tests.train.cluster import Cluster, wait_for
 from tests.training_runs import result, workspace, write_subset
 
@@ -176,6 +177,21 @@ def test_whatever_stops_it_it_ends_with_the_same_bytes_and_trains_no_finished_un
     assert undisturbed.wait()[0] == 0
     assert result(folder) == result(plain)
     assert [path for path in kept.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.skipif(not ALL, reason="the stages of two experiments take a minute: DIALOG_PROMPTING_CLUSTER_TESTS=1")
+def test_a_grid_runs_its_experiments_on_the_cluster(cluster: Cluster, tmp_path: Path) -> None:
+    project = tiny_project(tmp_path / "project")
+    words = ["--models", "tiny-gpt2", "--methods", "soft", "dynamic", "--regimes", "100", "-S", "runtime.engine=ray"]
+    words += ["-S", f"runtime.address={cluster.address}", "-S", "runtime.device=auto", "-S", "runtime.threads=0"]
+    done = command(project, "python", "-m", "stages.grid", *words, **cluster.variables)
+    assert "2 experiments: 2 done" in done.stdout
+    ended = json.loads((project / ".state/grid/status.json").read_bytes())
+    assert {entry["at_once"] for entry in ended.values()} == {3}  # there are three GPUs
+    for name in ended:
+        printed = (project / f".state/grid/logs/{name}.log").read_text("utf-8")
+        assert re.search(r"unit of trials 0 to 1: on node \S+, GPU 0", printed)
+        assert re.search(r"greedy-generate: on node \S+, GPU 0", printed)
 
 
 def test_what_this_project_starts_by_itself_listens_on_loopback_alone(tmp_path: Path) -> None:
