@@ -184,7 +184,7 @@ def test_a_grid_runs_its_experiments_on_the_cluster(cluster: Cluster, tmp_path: 
     project = tiny_project(tmp_path / "project")
     words = ["--models", "tiny-gpt2", "--methods", "soft", "dynamic", "--regimes", "100", "-S", "runtime.engine=ray"]
     words += ["-S", f"runtime.address={cluster.address}", "-S", "runtime.device=auto", "-S", "runtime.threads=0"]
-    done = command(project, "python", "-m", "stages.grid", *words, **cluster.variables)
+    done = command(project, "python", "-m", "stages.grid", *words, fails=False, **cluster.variables)
     assert "2 experiments: 2 done" in done.stdout
     ended = json.loads((project / ".state/grid/status.json").read_bytes())
     assert {entry["at_once"] for entry in ended.values()} == {3}  # there are three GPUs
