@@ -2,7 +2,7 @@
 """What the fork server of tests/stage_runs.py loads before its first fork, so that no fork has to load it."""
 
 import stages.download.fetch
-import stages.greedy_generate.forgetting
+import stages.greedy_generate.on_ray
 import stages.language_model.libraries
 import stages.pair_extract.pairs
 import stages.pair_extract.references

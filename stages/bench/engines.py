@@ -16,6 +16,8 @@ import psutil
 
 from stages.bench import sleeping
 from stages.bench.data import LENGTHS
+from stages.language_model.device import library_versions
+from stages.language_model.resources import Share
 from stages.params.schema import PARAMS_FILE, Params, parse_params
 from stages.plumbing.cluster import ADDRESS, cluster
 from stages.plumbing.files import MANIFEST, STATE_VARIABLE, output_folder
@@ -23,7 +25,7 @@ from stages.plumbing.yaml import parse_yaml
 from stages.records import Pair, write_records
 from stages.train.delivery import Order
 from stages.train.engine import search
-from stages.train.ray_worker import library_versions, train_unit
+from stages.train.ray_worker import train_unit
 from stages.train.unit import Work, read_work
 
 UNITS = 8
@@ -121,7 +123,7 @@ def queue(subset: Path, model: Path) -> dict[str, Any]:
     work: Work = read_work(subset, model, params_for("ray"))
     order = Order(
         work.params, [(0, 1e-4)], "f" * 24, work.data_hash, work.base_hash, work.row_format, work.code,
-        library_versions(), 1,
+        library_versions(), Share(0.0, 1, 1),
     )  # fmt: skip
     told = pickle.dumps(order)
     with cluster(None, num_cpus=1, object_store_memory=STORE) as ray:

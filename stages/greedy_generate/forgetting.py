@@ -39,13 +39,12 @@ class Passage:
     blocks: Tensor
 
 
-def read_passage(settings: Forgetting, tokenizer: PreTrainedTokenizerBase) -> Passage:
-    """As many whole blocks of the text that params.yaml names as `settings.tokens` are.
+def passage_of(settings: Forgetting, text: str, tokenizer: PreTrainedTokenizerBase) -> Passage:
+    """As many whole blocks of a text as `settings.tokens` are; `text` is what `read_text` gave, perhaps elsewhere.
 
     Raises:
-        StageError: the file is another one, not text, or shorter than two blocks; or `tokens` is.
+        StageError: the text, or `tokens`, is shorter than two blocks.
     """
-    text = _read(settings)
     (ids,) = text_tokens(tokenizer, [text])
     count = min(len(ids), settings.tokens) // BLOCK
     if count < 2:
@@ -56,7 +55,12 @@ def read_passage(settings: Forgetting, tokenizer: PreTrainedTokenizerBase) -> Pa
     return Passage(name, digest, torch.tensor(ids[: count * BLOCK]).view(count, BLOCK))
 
 
-def _read(settings: Forgetting) -> str:
+def read_text(settings: Forgetting) -> str:
+    """The text that params.yaml names.
+
+    Raises:
+        StageError: the file is another one, or not text.
+    """
     if settings.text == OF_SCIKIT_LEARN:
         folder = Path(str(distribution(OF_SCIKIT_LEARN).locate_file("sklearn/datasets/descr")))  # to import it is slow
         return "\n".join(path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.rst")))

@@ -32,14 +32,14 @@ def main(arguments: argparse.Namespace) -> None:
     root, state = Path.cwd(), state_folder().resolve()
     axes = (arguments.models, arguments.methods, arguments.regimes)
     if arguments.status and not any([*axes, arguments.set, arguments.seeds]):
-        print(status(root, state, arguments.jobs or 1) or "no grid was started here")
+        print(status(root, state, arguments.jobs) or "no grid was started here")
         return
     check_settings(arguments.set, arguments.seeds)
     baseline = check_committed(root)
     configurations = wanted(*axes, arguments.set, arguments.seeds, load_params().seed)
     runtime = check_configurations(root, baseline, configurations)
     if arguments.status:
-        print(Grid(root, state, baseline, configurations, arguments.jobs or 1).table())
+        print(Grid(root, state, baseline, configurations, arguments.jobs).table())
         return
     check_jobs(runtime, arguments.jobs or 1)
     with lock(state / "grid" / "lock"), engine(runtime) as at_once:

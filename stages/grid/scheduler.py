@@ -21,7 +21,7 @@ import psutil
 from stages.grid.clones import Clone, make_clones
 from stages.grid.configurations import Configuration
 from stages.grid.experiments import finished_experiments
-from stages.grid.jobs import Job, error_in, lines_of, size_of
+from stages.grid.jobs import Job, error_in, lines_of, size_of, units_at_work
 from stages.grid.processes import stages_at_work_in, stop
 from stages.grid.status import Status
 from stages.plumbing.errors import StageError
@@ -34,7 +34,10 @@ SECONDS_BETWEEN_LINES = 60.0
 class Grid:
     """The configurations, where they stand and the means to go on."""
 
-    def __init__(self, root: Path, state: Path, baseline: str, configurations: list[Configuration], jobs: int) -> None:
+    def __init__(
+        self, root: Path, state: Path, baseline: str, configurations: list[Configuration], jobs: int | None = None
+    ) -> None:
+        """jobs: experiments at a time; None, where none is run: as many as the grid runs that was asked for them."""
         self.root, self.state, self.baseline, self.jobs = root, state, baseline, jobs
         self.folder = state / "grid"
         self.configurations = sorted(configurations, key=lambda each: each.regime)
@@ -71,20 +74,22 @@ class Grid:
         done = self.done()
         states = [self.state_of(each, done) for each in self.configurations]
         unfinished = [each for each in self.configurations if each.name not in done]
-        left = self.status.seconds_left(unfinished, self.jobs)
+        left = self.status.seconds_left(unfinished, self.jobs or self.status.at_once(unfinished))
         counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(sorted(states)))
         time_left = "known when the first one has ended" if left is None else f"about {duration(left)}"
         return f"{len(states)} experiments: {counts}; time left: {time_left if unfinished else 'none'}"
 
     def table(self) -> str:
-        """A line for each configuration, then the summary."""
+        """A line for each configuration, with its units on a cluster below it, then the summary."""
         done, width = self.done(), max(len(each.name) for each in self.configurations)
         lines = []
         for each in self.configurations:
             state, entry = self.state_of(each, done), self.status.of(each)
-            note = {"running": "".join(lines_of(self.log(each))[-1:]), "failed": entry.note}.get(state, "")
+            printed = lines_of(self.log(each)) if state == "running" else []
+            note = entry.note if state == "failed" else "".join(printed[-1:])
             spent = duration(entry.seconds) if entry.seconds else "-"
             lines.append(f"{state:8} {each.name:{width}} {spent:>9}  {note}".rstrip())
+            lines += [f"{'':9}{unit}" for unit in units_at_work(printed)]
         return "\n".join([*lines, self.summary()])
 
     def run(self) -> None:
@@ -101,9 +106,9 @@ class Grid:
         if not waiting:
             print(self.summary())
             return
-        self.status.note(*waiting, state="waiting", baseline=self.baseline, note="")
+        self.status.note(*waiting, state="waiting", baseline=self.baseline, note="", at_once=self.jobs or 1)
         try:
-            count = min(self.jobs, len(waiting))
+            count = min(self.jobs or 1, len(waiting))
             clones = make_clones(self.root, self.clones_folder, count, self.baseline, self.state)
             self.prepare(waiting, clones)
             failed = self.work(waiting, clones)
@@ -189,7 +194,7 @@ class Grid:
             self.status.note(job.configuration, seconds=job.seconds)
 
 
-def status(root: Path, state: Path, jobs: int) -> str:
+def status(root: Path, state: Path, jobs: int | None) -> str:
     """Where all stands that grids were asked for, a table for each commit that they started from."""
     entries = Status(state / "grid" / "status.json").entries.values()
     started = {

@@ -20,6 +20,7 @@ class Entry:
     state: str = "waiting"  # waiting | running | done | failed
     baseline: str = ""  # the commit that `state` is about
     note: str = ""  # why it failed
+    at_once: int = 1  # experiments at a time in the grid that was last asked for it
     settings: Sequence[str] = ()  # what else than model, method and regime it changes in params.yaml
 
     @property
@@ -55,6 +56,10 @@ class Status:
         for each in configurations:
             self.entries[each.name] = replace(self.of(each), **changes)  # type: ignore[arg-type]
         write_json(self.path, {name: asdict(entry) for name, entry in sorted(self.entries.items())})
+
+    def at_once(self, configurations: Iterable[Configuration]) -> int:
+        """How many experiments at a time the grid runs, or ran, that was asked for these."""
+        return max((self.of(each).at_once for each in configurations), default=1)
 
     def seconds_left(self, unfinished: Iterable[Configuration], jobs: int) -> float | None:
         """About how long the unfinished configurations take, `jobs` at a time; None before the first has ended.

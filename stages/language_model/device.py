@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from stages.plumbing.errors import StageError
 DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # options of glibc's mallopt
 MIB = 1 << 20
+LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "gguf", "numpy")  # that make, load or order numbers
 
 
 def choose_device(runtime: Runtime, asked_in: str = "params.yaml: runtime.device") -> torch.device:
@@ -117,3 +119,20 @@ def versions(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
         "machine": platform.machine(),
         "threads": torch.get_num_threads(),
     }
+
+
+def library_versions() -> dict[str, Any]:
+    """What must be the same on every node of a cluster: another version would give other bytes without a word."""
+    return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
+
+
+def check_versions(there: dict[str, Any]) -> None:
+    """Refuse to work for a process that has other versions, `there`.
+
+    Raises:
+        StageError: one is another; the message names the first.
+    """
+    for name, here in library_versions().items():
+        if there.get(name) != here:
+            found = f"{name} {here}, where the command was started {there.get(name)}"
+            raise StageError("software", found, "install the same versions on every node (constraints.txt)")

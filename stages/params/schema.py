@@ -44,10 +44,17 @@ class Runtime(Strict):
     def _useful_and_without_a_password(self) -> Self:
         if self.address is not None and self.engine == "local":
             raise Refused("address", f"{show(self.address)}, but engine is local", "set engine to ray, or this to null")
-        if self.checkpoints and "@" in self.checkpoints.partition("://")[2].partition("/")[0]:
+        if self.checkpoints and ":" in self.checkpoints.partition("://")[2].partition("/")[0].rpartition("@")[0]:
             remedy = "leave it out: the environment or the store's own configuration file is the place for it"
-            raise Refused("checkpoints", "an address with a name or a password in it", remedy)
+            raise Refused("checkpoints", "an address with a password in it", remedy)
         return self
+
+    @property
+    def checkpoints_address(self) -> str | None:
+        """`checkpoints` as every process reads it, whatever its working directory: a folder as its whole path."""
+        if self.checkpoints is None or "://" in self.checkpoints:
+            return self.checkpoints
+        return str(Path(self.checkpoints).expanduser().resolve())
 
 
 class Forgetting(Strict):

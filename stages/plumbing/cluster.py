@@ -11,7 +11,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,9 @@ ADDRESS = "RAY_ADDRESS"
 KEY = "params.yaml: runtime.address"
 SECONDS = 5.0  # to answer a connection
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # Ray then takes 127.0.0.1 for this machine's own address
+# How often Ray repeats a task that it has killed for want of memory. It counts these apart; its default is no limit.
+MEMORY_RETRIES = ("RAY_task_oom_retries", "2")
+NODE = "raylet"  # the process that each node has
 CODE = Path(__file__).resolve().parents[1]  # `stages`, which travels to every node
 
 
@@ -33,10 +36,12 @@ def cluster(address: str | None, **resources: int) -> Iterator[Any]:
     resources: of a new one, as `ray.init` calls them; what is not named is what this machine has.
 
     Raises:
-        StageError: Ray is not installed, nothing answers at the address, or what answers is another version.
+        StageError: Ray is not installed, nothing answers at the address, what answers is another version, or this
+            machine is none of its nodes.
     """
     where = address or os.environ.get(ADDRESS)
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_COLOR_PREFIX="0", RAY_DEDUP_LOGS="0")
+    os.environ.setdefault(*MEMORY_RETRIES)  # as all of them before `import ray`, which reads them
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         if where is None:
             os.environ.update(LOOPBACK, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=_token())
@@ -91,6 +96,28 @@ def _check_answer(address: str) -> None:
     except OSError as error:
         found = f"no cluster answers at {address} ({error.strerror or error})"
         raise StageError(KEY, found, "start one (ray start --head), or correct the address") from None
+    if not _has_node_here(port):
+        found = f"no node of the cluster at {address} runs on this machine"
+        raise StageError(KEY, found, f"type it on one of its nodes, or make this one: ray start --address={address}")
+
+
+def _has_node_here(port: str) -> bool:
+    """Whether this machine has a node of a cluster whose head listens on that port: Ray ends a process without one.
+
+    By the port alone, since the head has several names; a node whose command line we may not read is believed.
+    """
+    import psutil  # not on the way to Ray itself
+
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess):
+            if process.name() == NODE:
+                try:
+                    words = process.cmdline()
+                except psutil.AccessDenied:
+                    return True
+                if any(word.startswith("--gcs-address=") and word.endswith(f":{port}") for word in words):
+                    return True
+    return False
 
 
 def explained(address: str | None, error: Exception) -> tuple[str, str, str]:
@@ -102,3 +129,12 @@ def explained(address: str | None, error: Exception) -> tuple[str, str, str]:
         remedy = "look at its logs; if it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH here too"
         return KEY, f"no cluster that lets us in at {address} ({text})", remedy
     return KEY, f"Ray does not start: {type(error).__name__}: {text}", "see stages/grid/README.md"
+
+
+def failure_of(ray: Any, error: Exception, what: str) -> tuple[str, str, str]:
+    """Why Ray gave up a task, `what`, as key, what was found and what to do."""
+    cause = getattr(error, "cause", None) or error
+    remedy = "see the logs of that node; the same command goes on with what is done"
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
+        remedy = "let fewer units run there at once (raise runtime.threads or gpus_per_unit), then run it again"
+    return what, f"{type(cause).__name__}: {one_line(str(cause))[:300]}", remedy

@@ -1,21 +1,12 @@
-"""What travels between the process that submits units and those that train them, on whatever machine."""
+"""What a unit is told and what comes back from it, on whatever machine it is trained."""
 
-import fcntl
-import os
-import stat
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from stages.language_model.resources import Share
 from stages.language_model.row_format import RowFormat
 from stages.params.schema import Params
-from stages.plumbing.errors import StageError
-from stages.plumbing.files import MANIFEST, check_folder, fsync_path
 from stages.train.memory import Numbered
 
 
@@ -31,7 +22,7 @@ class Order:
     row_format: RowFormat
     code: str
     versions: dict[str, Any]  # of libraries: another one would give other bytes without a word
-    threads: int
+    share: Share
 
 
 @dataclass(frozen=True)
@@ -52,63 +43,7 @@ class Split:
     parts: list[list[Numbered]]
 
 
-@dataclass(frozen=True)
-class Failed:
-    """A unit that failed by something that a user can fix: the parts of a StageError."""
-
-    node: str
-    subject: str
-    found: str
-    remedy: str
-
-    def error(self) -> StageError:
-        """What to raise where it was submitted."""
-        return StageError(f"node {self.node}: {self.subject}", self.found, self.remedy)
-
-
-Files = dict[str, Any]  # name in the folder -> reference to its bytes
-
-
-def send(folder: Path, put: Callable[[Any], Any]) -> Files:
-    """Put every file of a folder into the object store, from where each node fetches it once."""
-    return {
-        path.relative_to(folder).as_posix(): put(np.fromfile(path, dtype=np.uint8))
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
-def receive(files: Mapping[str, Any], name: str, get: Callable[[Any], Any]) -> Path:
-    """The folder again, on this node: written by the first unit that needs it, the same for all that come later."""
-    folder = scratch() / "inputs" / name
-    with _alone(folder):
-        if not (folder / MANIFEST).exists():
-            for path in sorted(files, key=lambda path: path == MANIFEST):  # last: it says that the rest is there
-                (folder / path).parent.mkdir(parents=True, exist_ok=True)
-                get(files[path]).tofile(folder / path)
-                fsync_path(folder / path)
-    check_folder(folder)
-    return folder
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """As long as it takes: another unit on this node may be writing hundreds of megabytes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f"{folder.name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def scratch() -> Path:
-    """This user's folder on this node, below TMPDIR: inputs, and the state of units at work.
-
-    Raises:
-        StageError: somebody else made a folder of that name.
-    """
-    folder = Path(tempfile.gettempdir()) / f"dialog-prompting-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o022:
-        raise StageError(folder, "a folder that others can write to", "remove it, or set TMPDIR for Ray")
-    return folder
+def name_of(trials: Sequence[Numbered]) -> str:
+    """What a unit is called in logs; `units_at_work` of stages/grid/jobs.py looks for it there."""
+    numbers = [index for index, _ in trials] or [0]
+    return f"unit of trials {numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else f"unit of trial {numbers[0]}"

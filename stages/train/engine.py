@@ -24,7 +24,7 @@ def _search_here(work: Work) -> Outcome:
         units = [{"trials": [0], "environments": [trainer.environment]}]
         cost = Cost()
         return Outcome([untrained(trainer.sweep, cost)], None, units, 0, trainer.cuts, cost)
-    name, address = fingerprint_of(work.facts(trainer.environment)), work.params.runtime.checkpoints
+    name, address = fingerprint_of(work.facts(trainer.environment)), work.params.runtime.checkpoints_address
     state = state_of(state_folder() / "train", name, trainer.environment, address)
     trials = run_trials(trainer.sweep, trainer.initial, state)
     return Outcome(trials, state.result_weights, state.read_units(), trainer.parameters, trainer.cuts, state.cost)

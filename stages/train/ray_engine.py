@@ -14,24 +14,25 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from stages.language_model.device import library_versions
+from stages.language_model.resources import Share, share_of
 from stages.methods.registry import METHODS
-from stages.plumbing.cluster import cluster
-from stages.plumbing.errors import StageError, one_line
+from stages.plumbing.cluster import cluster, failure_of
+from stages.plumbing.errors import StageError
 from stages.plumbing.files import output_folder, state_folder
 from stages.plumbing.signals import StopRequest
+from stages.plumbing.transport import Failed, send
 from stages.train.checkpoint import DAMAGED, TRIALS, WEIGHTS, TrainingState, fingerprint_of, remove_unusable
 from stages.train.cost import Cost, together
-from stages.train.delivery import Failed, Order, Split, Trained, send
+from stages.train.delivery import Order, Split, Trained, name_of
 from stages.train.memory import Numbered
-from stages.train.ray_worker import library_versions, train_unit
-from stages.train.resources import Share, share_of
+from stages.train.ray_worker import train_unit
 from stages.train.search import best_trial, groups_of_trials
 from stages.train.store import Store
 from stages.train.trials import Trial
 from stages.train.unit import Outcome, Work
 
 SECONDS_TO_SAVE = 120.0  # for units that are told to stop
-RETRIES = 20  # of a unit whose node or process died: each goes on from the last checkpoint that can be reached
 FACTS = "unit.json"
 
 
@@ -58,9 +59,9 @@ def _forget(work: Work, state: TrainingState) -> None:
     """Nothing but the result stays, here and where checkpoints are."""
     state.keep_result_only()
     shutil.rmtree(state.folder / "units", ignore_errors=True)
-    if work.params.runtime.checkpoints:
+    if address := work.params.runtime.checkpoints_address:
         for unit in state.read_units():
-            Store(work.params.runtime.checkpoints, unit["fingerprint"]).remove()
+            Store(address, unit["fingerprint"]).remove()
 
 
 class _Search:
@@ -103,11 +104,7 @@ class _Search:
     def _train(self, ray: Any, waiting: list[list[Numbered]], units: int) -> None:
         share = share_of(self.work.params.runtime, ray.nodes(), len(waiting))
         subset, model = (ray.put(send(folder, ray.put)) for folder in (self.work.subset, self.work.model))
-        task = ray.remote(
-            num_gpus=share.gpus, num_cpus=share.threads, max_retries=RETRIES, retry_exceptions=False,
-            # A process that has used a GPU keeps memory of it, and would use it again when given another one.
-            max_calls=1 if share.gpus else 0,
-        )(train_unit)  # fmt: skip
+        task = ray.remote(**share.options())(train_unit)
 
         def submit(group: list[Numbered]) -> None:
             self.at_work[task.remote(self._order(group, share), subset, model)] = group
@@ -129,14 +126,13 @@ class _Search:
 
     def _order(self, group: list[Numbered], share: Share) -> Order:
         work, numbers = self.work, [index for index, _ in group]
-        runtime = work.params.runtime
-        if runtime.checkpoints and "://" not in runtime.checkpoints:  # units have another working directory
-            runtime = runtime.model_copy(update={"checkpoints": str(Path(runtime.checkpoints).resolve())})
+        runtime = work.params.runtime  # units have another working directory, and may have another home
+        runtime = runtime.model_copy(update={"checkpoints": runtime.checkpoints_address})
         versions = library_versions()
         name = fingerprint_of({**work.facts(versions), "trials": numbers})
         return Order(
             work.params.model_copy(update={"runtime": runtime}), group, name,
-            work.data_hash, work.base_hash, work.row_format, work.code, versions, share.threads,
+            work.data_hash, work.base_hash, work.row_format, work.code, versions, share,
         )  # fmt: skip
 
     def _take(self, ray: Any, reference: Any, group: list[Numbered], units: int) -> list[list[Numbered]]:
@@ -144,11 +140,7 @@ class _Search:
         try:
             given = ray.get(reference)
         except ray.exceptions.RayError as error:
-            cause = getattr(error, "cause", None) or error
-            remedy = "see the logs of that node; the same command goes on with what is done"
-            raise StageError(
-                "a unit of trials", f"{type(cause).__name__}: {one_line(str(cause))[:300]}", remedy
-            ) from None
+            raise StageError(*failure_of(ray, error, "a unit of trials")) from None
         if isinstance(given, Split):
             back = [[(index, 0.0) for index in numbers] for numbers in self.done]  # only the numbers are written
             self.state.write_groups([*back, *self.at_work.values(), *given.parts])
@@ -160,7 +152,8 @@ class _Search:
         unit = given.unit
         where = f"{unit['node']}, GPU {unit['gpus'] or 'none'}, {unit['environments'][-1]['device']}"
         spent = f"{unit['ended'] - unit['began']:.0f} s"
-        print(f"unit {len(self.done)} of {max(units, len(self.done))} done: {where}, {spent}", flush=True)
+        count = f"{len(self.done)} of {max(units, len(self.done))}"
+        print(f"{name_of(group)}: done, {count}: {where}, {spent}", flush=True)
         return []
 
     def _keep(self, given: Trained, group: list[Numbered]) -> None:

@@ -1,7 +1,6 @@
 """A unit on a node of a Ray cluster: in a process of Ray, with the GPU or the threads that it was given."""
 
 import os
-import platform
 import shutil
 import socket
 import time
@@ -10,28 +9,20 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import torch
-import transformers
 
-from stages.plumbing.errors import StageError, describe, is_out_of_memory
+from stages.language_model.device import check_versions
+from stages.language_model.resources import gpus_given
+from stages.plumbing.errors import StageError, is_out_of_memory
 from stages.plumbing.signals import Terminated
+from stages.plumbing.transport import Failed, Files, receive, scratch
 from stages.train.checkpoint import TrainingState, record_of
-from stages.train.delivery import Failed, Files, Order, Split, Trained, receive, scratch
+from stages.train.delivery import Order, Split, Trained, name_of
 from stages.train.groups import train_group
 from stages.train.memory import TooLarge
 from stages.train.search import best_trial, untrained
 from stages.train.store import state_of
 from stages.train.trials import Trial
 from stages.train.unit import Trainer, Work, load_trainer
-
-
-def library_versions() -> dict[str, Any]:
-    """What must be the same on every node."""
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
 
 
 def train_unit(order: Order, subset: Files, model: Files) -> Trained | Split | Failed:
@@ -48,22 +39,15 @@ def train_unit(order: Order, subset: Files, model: Files) -> Trained | Split | F
     except (StageError, OSError, MemoryError, RuntimeError) as error:
         if not isinstance(error, StageError | OSError) and not is_out_of_memory(error):
             raise
-        subject, _, rest = describe(error).partition(": ")
-        found, _, remedy = rest.rpartition("; ")
-        return Failed(node, subject, found, remedy)
+        return Failed.by(error, node)
 
 
 def _train(order: Order, subset: Files, model: Files, node: str, get: Callable[[Any], Any]) -> Trained:
     began = time.time()
-    if order.versions != library_versions():
-        name, here = next(each for each in library_versions().items() if order.versions[each[0]] != each[1])
-        found = f"{name} {here}, where the training was started {order.versions[name]}"
-        raise StageError("software", found, "install the same versions on every node (constraints.txt)")
-    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    print(f"unit {_numbers(order)}: on node {node}, GPU {gpus or 'none'}", flush=True)
-    runtime = order.params.runtime.model_copy(update={"threads": order.threads})
-    if torch.cuda.is_available() and runtime.gpus_per_unit < 1:
-        torch.cuda.set_per_process_memory_fraction(runtime.gpus_per_unit)
+    check_versions(order.versions)
+    gpus = gpus_given()
+    print(f"{name_of(order.trials)}: on node {node}, GPU {gpus or 'none'}", flush=True)
+    runtime = order.share.taken(order.params.runtime)
     work = Work(
         order.params.model_copy(update={"runtime": runtime}),
         receive(subset, f"subset-{order.data_hash}", get),
@@ -101,10 +85,3 @@ def _best_weights(state: TrainingState, trials: Sequence[Trial], order: Order) -
     except StageError:  # every trial of this unit diverged; the others decide
         return None
     return state.best_weights(best)
-
-
-def _numbers(order: Order) -> str:
-    numbers = [index for index, _ in order.trials]
-    return (
-        f"of trials {numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else f"of trial {numbers[0] if numbers else 0}"
-    )

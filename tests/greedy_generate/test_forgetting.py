@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import PreTrainedTokenizerBase
 
-from stages.greedy_generate.forgetting import BLOCK, forgetting, losses, read_passage
+from stages.greedy_generate.forgetting import BLOCK, Passage, forgetting, losses, passage_of, read_text
 from stages.methods.trained_method import TrainedMethod, load_trained
 from stages.params.schema import OF_SCIKIT_LEARN, Forgetting
 from stages.plumbing.errors import StageError
@@ -15,6 +16,10 @@ from tests.models import method
 from tests.trained import FORMATS, write_method, write_model
 
 OWN_TEXT = Forgetting(text=OF_SCIKIT_LEARN, tokens=4 * BLOCK)
+
+
+def read_passage(settings: Forgetting, tokenizer: PreTrainedTokenizerBase) -> Passage:
+    return passage_of(settings, read_text(settings), tokenizer)
 
 
 @pytest.fixture(scope="module")

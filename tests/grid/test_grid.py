@@ -19,6 +19,8 @@ import pytest
 from stages.grid.configurations import Configuration, check_settings, wanted
 from stages.grid.engine import check_jobs
 from stages.grid.experiments import check_configurations, experiment_ref, finished_experiments, git
+from stages.grid.jobs import lines_of, units_at_work
+from stages.grid.scheduler import Grid, status
 from stages.grid.status import Status
 from stages.params.schema import load_params
 from stages.plumbing.errors import StageError
@@ -390,3 +392,36 @@ def test_a_damaged_status_costs_only_the_estimate(tmp_path: Path, capsys: pytest
     (tmp_path / "status.json").write_text("[1]")
     assert Status(tmp_path / "status.json").entries == {}
     assert "not readable" in capsys.readouterr().out
+
+
+def test_the_time_left_is_that_of_as_many_at_a_time_as_the_grid_runs(project: Path) -> None:
+    each = [Configuration("tiny-gpt2", method, 100) for method in ("soft", "dynamic", "fine-tune")]
+    head, state = git(project, "rev-parse", "HEAD"), project / ".state"
+    noted = Status(state / "grid/status.json")
+    noted.note(*each, baseline=head, at_once=2)
+    noted.note(Configuration("tiny-llama", "soft", 100), state="done", baseline=head, seconds=600.0)
+    assert "time left: about 15:00" in Grid(project, state, head, each).summary()
+    assert "time left: about 30:00" in Grid(project, state, head, each, 1).summary()
+    assert "time left: about 15:00" in status(project, state, None)
+    assert Status(state / "grid/status.json").at_once([Configuration("tiny-llama", "soft", 50)]) == 1
+
+
+def test_the_units_of_a_running_experiment_are_shown_with_their_node_and_gpu(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text(
+        "Running stage 'train':\n(train_unit pid=7) unit of trial 9: on node 10.0.0.9, GPU 3\n"
+        "Running stage 'train':\n"  # another attempt
+        "(train_unit pid=7, ip=10.0.0.2) unit of trials 0 to 3: on node 10.0.0.2, GPU 3\n"
+        "(train_unit pid=8, ip=10.0.0.3) unit of trial 4: on node 10.0.0.3, GPU none\n"
+        "(train_unit pid=9) unit of trial 5: on node 10.0.0.1, GPU 0\n"
+        "(train_unit pid=10) unit of trial 5: on node 10.0.0.4, GPU 1\n"  # that node died
+        "unit of trial 4: done, 1 of 3: 10.0.0.3, GPU none, cpu, 7 s\n",
+        encoding="utf-8",
+    )
+    assert units_at_work(lines_of(log)) == [
+        "unit of trials 0 to 3: node 10.0.0.2, GPU 3",
+        "unit of trial 5: node 10.0.0.4, GPU 1",
+    ]
+    with log.open("a", encoding="utf-8") as file:
+        file.write("Running stage 'greedy-generate':\n(pid=1) greedy-generate: on node 10.0.0.1, GPU 2\n")
+    assert units_at_work(lines_of(log)) == ["greedy-generate: node 10.0.0.1, GPU 2"]

@@ -323,3 +323,31 @@ def test_learning_rates_are_log_spaced_with_both_ends() -> None:
     ratios = [after / before for before, after in pairwise(values)]
     assert max(ratios) == pytest.approx(min(ratios))
     assert LearningRates(low=1e-4, high=1e-2, trials=1).values() == [pytest.approx(1e-3)]
+
+
+@pytest.mark.parametrize("address", ["s3://me:hunter2@store/x", "s3://:hunter2@store"])
+def test_a_password_is_refused_in_an_address(address: str) -> None:
+    assert refusal(put("runtime/checkpoints", address)).startswith("runtime.checkpoints: an address with a password")
+
+
+@pytest.mark.parametrize(
+    "address", ["abfs://container@account.dfs.core.windows.net/ck", "abfss://c@a.dfs.core.windows.net", "/mnt/a:b@c"]
+)
+def test_a_name_alone_is_no_password(address: str) -> None:
+    params = shipped()
+    put("runtime/checkpoints", address)(params)
+    assert parse_params(params).runtime.checkpoints == address
+
+
+def test_a_folder_of_checkpoints_is_read_as_its_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for written, whole in (
+        ("~/ck", f"{tmp_path}/ck"),
+        ("ck", f"{tmp_path}/ck"),
+        ("/ck", "/ck"),
+        ("s3://b/c", "s3://b/c"),
+    ):
+        params = shipped()
+        put("runtime/checkpoints", written)(params)
+        assert parse_params(params).runtime.checkpoints_address == whole

@@ -19,7 +19,8 @@ import psutil
 import pytest
 
 from stages.plumbing.cluster import explained
-from tests.stage_runs import Run, fails, finish, refusal, start
+from tests.stage_runs import Run, contents, fails, finish, refusal, start
+from tests.tiny import command, tiny_project
 from tests.train.cluster import Cluster, wait_for
 from tests.training_runs import result, workspace, write_subset
 
@@ -119,6 +120,13 @@ def test_the_grid_gives_unit_by_unit_the_bytes_that_it_gives_here_and_each_unit_
         assert code == 0, printed
         assert result(there) == result(here)
         units += units_of(there)
+    here, there = next(iter(runs))  # and decoding, with what was trained
+    answers = [start(folder, "greedy-generate", None, **cluster.variables) for folder in (here, there)]
+    for run in answers:
+        code, printed = run.wait()
+        assert code == 0, printed
+    assert re.search(r"greedy-generate: on node 127\.0\.0\.[234], GPU 0", printed)
+    assert contents(there / "data/greedy_generate") == contents(here / "data/greedy_generate")
     assert len(units) == len(GRID) // 3 * (2 + 1 + 1)  # of fine-tuning, one a trial
     assert {unit["gpus"] for unit in units} == {"0"}
     assert {unit["node"] for unit in units} == {"127.0.0.2", "127.0.0.3", "127.0.0.4"}
@@ -171,6 +179,21 @@ def test_whatever_stops_it_it_ends_with_the_same_bytes_and_trains_no_finished_un
     assert [path for path in kept.rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.skipif(not ALL, reason="the stages of two experiments take a minute: DIALOG_PROMPTING_CLUSTER_TESTS=1")
+def test_a_grid_runs_its_experiments_on_the_cluster(cluster: Cluster, tmp_path: Path) -> None:
+    project = tiny_project(tmp_path / "project")
+    words = ["--models", "tiny-gpt2", "--methods", "soft", "dynamic", "--regimes", "100", "-S", "runtime.engine=ray"]
+    words += ["-S", f"runtime.address={cluster.address}", "-S", "runtime.device=auto", "-S", "runtime.threads=0"]
+    done = command(project, "python", "-m", "stages.grid", *words, fails=False, **cluster.variables)
+    assert "2 experiments: 2 done" in done.stdout
+    ended = json.loads((project / ".state/grid/status.json").read_bytes())
+    assert {entry["at_once"] for entry in ended.values()} == {3}  # there are three GPUs
+    for name in ended:
+        printed = (project / f".state/grid/logs/{name}.log").read_text("utf-8")
+        assert re.search(r"unit of trials 0 to 1: on node \S+, GPU 0", printed)
+        assert re.search(r"greedy-generate: on node \S+, GPU 0", printed)
+
+
 def test_what_this_project_starts_by_itself_listens_on_loopback_alone(tmp_path: Path) -> None:
     folder = workspace(tmp_path / "alone", **{**SHORT, "runtime.engine": "ray", "runtime.device": "cpu"})
     run = start(folder, "train")
@@ -214,7 +237,7 @@ def test_without_ray_the_engine_is_refused_and_the_local_one_never_asks_for_it(t
 REFUSED: list[tuple[dict[str, Any], dict[str, str], str]] = [
     ({"runtime.address": "127.0.0.2:9"}, {}, "no cluster answers at 127.0.0.2:9"),
     ({"runtime.address": "127.0.0.2"}, {}, "'127.0.0.2' is no address; write HOST:PORT"),
-    ({"runtime.threads": 64}, {}, "runtime.threads: 64, and the largest of 3 nodes has 1"),
+    ({"runtime.threads": 64}, {}, "runtime.threads: 64, and the largest of 3 nodes with a GPU has 1"),
     ({"runtime.device": "cuda"}, {}, "runtime.device: cuda, which this machine does not have"),
     # Ray tries for half a minute.
     *[({}, {"RAY_AUTH_TOKEN_PATH": os.devnull, "RAY_AUTH_TOKEN": "0" * 64}, "no cluster that lets us in at")] * ALL,

@@ -145,6 +145,6 @@ def test_an_address_that_cannot_be_written_is_named(address: str, message: str, 
 
 def test_a_password_in_the_address_is_refused_and_not_shown(tmp_path: Path) -> None:
     folder = workspace(tmp_path / "secret", **{"runtime.checkpoints": "s3://me:hunter2@store/x"})
-    with pytest.raises(StageError, match=r"runtime\.checkpoints: an address with a name or a password") as refused:
+    with pytest.raises(StageError, match=r"runtime\.checkpoints: an address with a password in it") as refused:
         load_params(folder / "params.yaml")
     assert "hunter2" not in str(refused.value)

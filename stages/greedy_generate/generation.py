@@ -1,0 +1,100 @@
+"""The responses to the test queries, what is noted about them and what they cost."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stages.greedy_generate.forgetting import forgetting, passage_of, read_text
+from stages.language_model.device import versions
+from stages.methods.trained_method import check_lengths, check_row_format, load_trained
+from stages.methods.zero_shot import ZeroShotMethod
+from stages.params.methods import ZeroShot
+from stages.params.schema import Params
+from stages.plumbing.files import check_folder
+from stages.plumbing.peak import peak_gpu_memory, peak_memory
+from stages.plumbing.progress import Progress
+from stages.records import Pair, Response, read_records
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be answered and how. With the folders of model and trained method it is all that the answers need."""
+
+    params: Params
+    pairs: list[Pair]
+    text: str  # on which to measure how much the model has forgotten
+
+    def check(self, trained: Path, description: dict[str, Any]) -> None:
+        """Refuse a trained method, as the stage train described it, that belongs to other parameters.
+
+        Raises:
+            StageError: its lengths or its row format are others.
+        """
+        params = self.params
+        lengths = params.chosen_protocol.lengths
+        check_lengths(trained, description, f"protocols.{params.protocol}.lengths", lengths)
+        key = f"params.yaml: models.{params.model}.row_format"
+        check_row_format(trained, description, key, params.chosen_model.row_format)
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What the stage writes: the responses, facts for their manifest, times and memory."""
+
+    responses: list[Response]
+    facts: dict[str, Any]
+    cost: dict[str, Any]
+
+
+def read_task(subset: Path, params: Params) -> Task:
+    """Check and read what the stage answers.
+
+    Raises:
+        StageError: the subset is damaged, or the text of `forgetting` cannot be read.
+    """
+    check_folder(subset)
+    return Task(params, list(read_records(subset / "test.jsonl", Pair)), read_text(params.forgetting))
+
+
+def generate(
+    task: Task, model: Path, folder: Path, check: Callable[[dict[str, Any]], None] = lambda description: None
+) -> Generated:
+    """Answer here.
+
+    Args:
+        task: what to answer.
+        model: folder of the base model.
+        folder: folder of the trained method.
+        check: see `load_trained`.
+    """
+    params, pairs = task.params, task.pairs
+    precision = params.chosen_protocol.decoding_precision
+    trained = load_trained(folder, model, params.runtime, precision, check)
+    passage = passage_of(params.forgetting, task.text, trained.tokenizer)  # first: what is wrong with it costs nothing
+    queries, cut = trained.encode([pair.query for pair in pairs])
+    with Progress(len(pairs), "greedy-generate", "responses") as progress:
+        began = time.monotonic()
+        answers = trained.decode(queries, progress.advance)
+        seconds = time.monotonic() - began
+    limit = trained.lengths.response_tokens
+    responses = [
+        Response(pair.dialogue, pair.position, pair.query, pair.response, text, len(answer) == limit)
+        for pair, answer, text in zip(pairs, answers, trained.texts(answers), strict=True)
+    ]
+    unended = sum(response.unended is True for response in responses)
+    print(f"{len(pairs)} responses; {cut} queries were cut, {unended} responses met the limit of {limit} tokens")
+    facts = {name: trained.description[name] for name in ("learning_rate", "epoch", "best_at_range_end")}
+    base = trained.method.base
+    untouched = ZeroShotMethod(base, ZeroShot(kind="zero-shot"))
+    facts["forgetting"] = forgetting(trained, untouched, passage)
+    facts |= {"cut_queries": cut, "unended_responses": unended, **versions(base.device, base.dtype)}
+    cost = {
+        "seconds": round(seconds, 3),
+        "responses": len(pairs),
+        "responses_per_second": round(len(pairs) / seconds, 3) if seconds else None,
+        "peak_memory_bytes": peak_memory(),
+        "peak_gpu_bytes": peak_gpu_memory(),
+    }
+    return Generated(responses, facts, cost)

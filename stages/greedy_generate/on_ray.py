@@ -1,0 +1,88 @@
+"""Decoding on a Ray cluster: one task, with the same share of a node as a unit of training, its GPU given by Ray."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from stages.greedy_generate.generation import Generated, Task, generate
+from stages.language_model.device import check_versions, library_versions
+from stages.language_model.resources import Share, gpus_given, share_of
+from stages.methods.trained_method import read_description
+from stages.plumbing.cluster import cluster, failure_of
+from stages.plumbing.errors import StageError, is_out_of_memory
+from stages.plumbing.files import check_folder, files_hash
+from stages.plumbing.signals import StopRequest, Terminated
+from stages.plumbing.transport import Failed, Files, receive, scratch, send, unpack
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the task is told."""
+
+    task: Task
+    model_hash: str
+    versions: dict[str, Any]  # of libraries, where the command was started
+    share: Share
+
+
+def generate_on_ray(task: Task, model: Path, trained: Path) -> Generated:
+    """Answer on a node of the cluster that `runtime.address` names.
+
+    Raises:
+        StageError: an input is damaged, there is no cluster, none that has what the task needs, or it failed there.
+    """
+    model_hash = files_hash(check_folder(model))
+    check_folder(trained)
+    task.check(trained, read_description(trained, model_hash))
+    with cluster(task.params.runtime.address) as ray:
+        share = share_of(task.params.runtime, ray.nodes(), 1)
+        order = Order(task, model_hash, library_versions(), share)
+        files = [ray.put(send(folder, ray.put)) for folder in (model, trained)]
+        reference = ray.remote(**share.options())(generate_there).remote(order, *files)
+        try:
+            given = _wait(ray, reference)
+        except ray.exceptions.RayError as error:
+            raise StageError(*failure_of(ray, error, "decoding")) from None
+    if isinstance(given, Failed):
+        raise given.error()
+    return given
+
+
+def _wait(ray: Any, reference: Any) -> Generated | Failed:
+    with StopRequest() as stop:
+        try:
+            while not ray.wait([reference], num_returns=1, timeout=0.5)[0]:
+                stop.check()
+        except BaseException:
+            ray.cancel(reference, force=True)  # nothing of it is kept, so there is nothing to wait for
+            raise
+        given: Generated | Failed = ray.get(reference)
+        return given
+
+
+def generate_there(order: Order, model: Files, trained: Files) -> Generated | Failed:
+    """Answer in a process of Ray's; a StageError is given, not raised, so that it arrives as it is."""
+    import ray  # it runs in a process of Ray's: elsewhere Ray need not be installed
+
+    node: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    try:
+        return _generate(order, model, trained, node, ray.get)
+    except Terminated:  # the node is told to go: another one begins anew
+        os._exit(143)
+    except (StageError, OSError, MemoryError, RuntimeError) as error:
+        if not isinstance(error, StageError | OSError) and not is_out_of_memory(error):
+            raise
+        return Failed.by(error, node)
+
+
+def _generate(order: Order, model: Files, trained: Files, node: str, get: Callable[[Any], Any]) -> Generated:
+    check_versions(order.versions)
+    print(f"greedy-generate: on node {node}, GPU {gpus_given() or 'none'}", flush=True)
+    params = order.task.params
+    task = replace(order.task, params=params.model_copy(update={"runtime": order.share.taken(params.runtime)}))
+    with TemporaryDirectory(prefix="trained-", dir=scratch()) as folder:  # used once, and as large as the model perhaps
+        unpack(trained, Path(folder), get)
+        return generate(task, receive(model, f"model-{order.model_hash}", get), Path(folder))

@@ -1,0 +1,100 @@
+"""Folders that travel to the nodes of a cluster through Ray's object store, and errors that travel back."""
+
+import fcntl
+import os
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stages.plumbing.errors import StageError, describe, one_line
+from stages.plumbing.files import MANIFEST, check_folder, fsync_path
+
+Files = dict[str, Any]  # name in the folder -> reference to its bytes
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A task that failed by something that a user can fix: the parts of a StageError."""
+
+    node: str
+    subject: str
+    found: str
+    remedy: str
+
+    @classmethod
+    def by(cls, error: BaseException, node: str) -> "Failed":
+        """What to give back from a node instead of raising: so the error arrives as it is."""
+        subject, _, rest = describe(error).partition(": ")
+        found, _, remedy = rest.rpartition("; ")
+        return cls(node, subject, found, remedy)
+
+    def error(self) -> StageError:
+        """What to raise where the task was submitted."""
+        return StageError(f"node {self.node}: {self.subject}", self.found, self.remedy)
+
+
+def send(folder: Path, put: Callable[[Any], Any]) -> Files:
+    """Put every file of a folder into the object store, from where each node fetches it once."""
+    import numpy as np  # an array travels without a copy
+
+    return {
+        path.relative_to(folder).as_posix(): put(np.fromfile(path, dtype=np.uint8))
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def receive(files: Mapping[str, Any], name: str, get: Callable[[Any], Any]) -> Path:
+    """The folder again, on this node: written by the first task that needs it, the same for all that come later.
+
+    One that is damaged, or that a kill cut short, is fetched again.
+    """
+    folder = scratch() / "inputs" / name
+    with _alone(folder):
+        if (folder / MANIFEST).exists():
+            try:
+                check_folder(folder)
+                return folder
+            except StageError as error:
+                print(f"{folder}: damaged ({one_line(error.found)}): fetched again", file=sys.stderr, flush=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        unpack(files, folder, get)
+    return folder
+
+
+def unpack(files: Mapping[str, Any], folder: Path, get: Callable[[Any], Any]) -> None:
+    """Write the files of a folder, its manifest last: that says that the rest is there; then check them."""
+    for path in sorted(files, key=lambda path: path == MANIFEST):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        get(files[path]).tofile(folder / path)
+        fsync_path(folder / path)
+    check_folder(folder)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """As long as it takes: another task on this node may be writing hundreds of megabytes."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{folder.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def scratch() -> Path:
+    """This user's folder on this node, below TMPDIR: inputs, and the state of units at work.
+
+    Raises:
+        StageError: somebody else made a folder of that name.
+    """
+    folder = Path(tempfile.gettempdir()) / f"dialog-prompting-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o022:
+        raise StageError(folder, "a folder that others can write to", "remove it, or set TMPDIR for Ray")
+    return folder

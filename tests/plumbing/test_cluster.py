@@ -1,0 +1,92 @@
+"""How this project asks for a cluster, with a stand-in for Ray: what is set before it is imported, what is refused."""
+
+import os
+import socket
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+
+from stages.plumbing import cluster as module
+from stages.plumbing.cluster import ADDRESS, MEMORY_RETRIES, cluster, failure_of
+from stages.plumbing.errors import StageError
+
+NAME, _ = MEMORY_RETRIES
+
+
+@pytest.fixture
+def imported_with(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The environment at the moment when Ray was imported."""
+    monkeypatch.setattr(os, "environ", {**os.environ})
+    os.environ.pop(ADDRESS, None)
+    os.environ.pop(NAME, None)
+    found: dict[str, str] = {}
+
+    def imported() -> Any:
+        found.update(os.environ)
+        return SimpleNamespace(init=lambda **settings: None, shutdown=lambda: None)
+
+    monkeypatch.setattr(module, "_ray", imported)
+    monkeypatch.setattr(module, "raise_on_signals", lambda: None)  # pytest has handlers of its own
+    return found
+
+
+def test_a_task_that_takes_more_memory_than_a_node_has_is_not_tried_for_ever(imported_with: dict[str, str]) -> None:
+    with cluster(None):
+        assert imported_with["RAY_task_oom_retries"] == "2"
+    os.environ[NAME] = "7"  # whoever set it meant it
+    with cluster(None):
+        assert imported_with[NAME] == "7"
+
+
+class Process:
+    """One of this machine's, as psutil has them."""
+
+    def __init__(self, name: str, *words: str, readable: bool = True) -> None:
+        self.words, self.readable = [name, *words], readable
+
+    def name(self) -> str:
+        return self.words[0]
+
+    def cmdline(self) -> list[str]:
+        if not self.readable:
+            raise psutil.AccessDenied
+        return self.words
+
+
+@pytest.mark.parametrize(
+    ("here", "accepted"),
+    [
+        ([], False),
+        ([Process("python", "--gcs-address=10.0.0.1:{port}")], False),
+        ([Process("raylet", "--gcs-address=10.0.0.1:1{port}")], False),
+        ([Process("raylet", "--gcs-address=10.0.0.1:{port}")], True),  # 127.0.0.1 for the head's other name
+        ([Process("raylet", readable=False)], True),
+    ],
+)
+def test_a_machine_that_is_no_node_of_the_cluster_is_told_so(
+    here: list[Process], accepted: bool, imported_with: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        for process in here:
+            process.words = [word.replace("{port}", port) for word in process.words]
+        monkeypatch.setattr(psutil, "process_iter", lambda: here)
+        if accepted:
+            with cluster(f"127.0.0.1:{port}"):
+                return
+        message = rf"^params.yaml: runtime.address: no node of the cluster at 127.0.0.1:{port} runs on this machine; "
+        with pytest.raises(StageError, match=message), cluster(f"127.0.0.1:{port}"):
+            pass
+
+
+def test_a_task_that_ray_gave_up_is_told_with_what_helps() -> None:
+    class OutOfMemory(Exception):
+        pass
+
+    ray = SimpleNamespace(exceptions=SimpleNamespace(OutOfMemoryError=OutOfMemory))
+    what, found, remedy = failure_of(ray, OutOfMemory("Task was killed\nby the node"), "decoding")
+    assert (what, found) == ("decoding", "OutOfMemory: Task was killed by the node")
+    assert "raise runtime.threads or gpus_per_unit" in remedy
+    assert "see the logs" in failure_of(ray, ValueError("x"), "decoding")[2]

@@ -1,0 +1,64 @@
+"""The engine `ray` with a stand-in for Ray: what it asks for, what it hands to units, what it leaves."""
+
+from pathlib import Path
+
+import pytest
+
+from stages.grid.jobs import units_at_work
+from stages.language_model.device import library_versions
+from stages.params.schema import load_params
+from stages.plumbing.errors import StageError
+from stages.train.ray_engine import search_on_ray
+from stages.train.unit import Work, read_work
+from tests import fake_ray
+from tests.training_runs import workspace
+
+SHORT = {
+    "runtime.engine": "ray",
+    "protocols.tiny.training.learning_rates": {"low": 0.001, "high": 0.01, "trials": 1},
+    "protocols.tiny.training.max_epochs": 1,
+}
+
+
+def work_in(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: object) -> Work:
+    """A training that the stage would start in `folder`."""
+    workspace(folder, **SHORT, **changes)
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("DIALOG_PROMPTING_STATE", raising=False)
+    return read_work(Path("data/subset"), Path("data/download/model"), load_params())
+
+
+@pytest.mark.parametrize("written", ["~/kept", "kept"])
+def test_checkpoints_are_cleaned_where_units_were_told_to_keep_them(
+    written: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ray = fake_ray.install(monkeypatch, tmp_path / "node")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    work = work_in(tmp_path / "work", monkeypatch, **{"runtime.checkpoints": written})
+    search_on_ray(work)
+    kept = tmp_path / ("home" if written.startswith("~") else "work") / "kept"
+    assert [words[0].params.runtime.checkpoints for words in ray.words] == [str(kept)]
+    assert kept.is_dir() and [path for path in kept.rglob("*") if path.is_file()] == []
+    assert not (tmp_path / "work/~").exists()
+
+
+def test_the_grid_finds_the_units_in_what_is_printed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_ray.install(monkeypatch, tmp_path / "node")
+    search_on_ray(work_in(tmp_path / "work", monkeypatch))
+    printed = capsys.readouterr().out.splitlines()
+    began = next(number for number, line in enumerate(printed) if "on node" in line)
+    assert units_at_work(printed[: began + 1]) == ["unit of trial 0: node 127.0.0.9, GPU none"]
+    assert units_at_work(printed) == []
+
+
+@pytest.mark.parametrize("name", ["python", "torch", "tokenizers", "peft", "numpy", "gguf"])
+def test_another_version_on_a_node_is_refused(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fake_ray.install(monkeypatch, tmp_path / "node")
+    work = work_in(tmp_path / "work", monkeypatch)
+    here = library_versions()
+    monkeypatch.setattr("stages.train.ray_engine.library_versions", lambda: {**here, name: "0.1"})
+    message = rf"^node 127\.0\.0\.9: software: {name} \d\S*, where the command was started 0\.1; install the same"
+    with pytest.raises(StageError, match=message):
+        search_on_ray(work)
