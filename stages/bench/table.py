@@ -176,7 +176,7 @@ def render(result: Mapping[str, Any]) -> str:
     for row, found in sorted((row, found) for run in runs for row, found in run["rows"].items()):
         title, explanation, tables = SECTIONS[row]
         blocks += [f"## {row}. {title}", paragraph(explanation), tables(found)]
-    blocks += ["## Where the memory of the default run goes", paragraph(explanations.MEMORY)]
+    blocks += ["### Where the memory of the default run goes", paragraph(explanations.MEMORY)]
     return "\n\n".join(blocks) + "\n"
 
 
