@@ -73,7 +73,7 @@ def explain(model: type[BaseModel], error: ValidationError) -> tuple[str, str, s
 
     An unknown key comes before all others: a misspelt key is also missing under its right name, which is not counted.
     """
-    details = error.errors()
+    details = _of_one_member(error.errors())
     first = next((each for each in details if each["type"] == "extra_forbidden"), details[0])
     if first["type"] == "extra_forbidden":
         table = first["loc"][:-1]
@@ -82,6 +82,25 @@ def explain(model: type[BaseModel], error: ValidationError) -> tuple[str, str, s
     *words, advice = _words(first, keys, place)
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
     return words[0], words[1], advice + more
+
+
+def _of_one_member(details: Sequence[Any]) -> list[Any]:
+    """The errors without those of a union's other members: a table is no misspelt name, nor a name a table without keys.
+
+    Of a value that fits neither (`chat-template`, or a table), pydantic says what is wrong with it as each of them.
+    """
+    kept = list(details)
+    for name in [each for each in details if _is_tag_of_a_name(each["loc"])]:
+        union, is_name = name["loc"][:-1], not isinstance(name["input"], dict | list)
+        kept = [
+            each for each in kept
+            if each["loc"][: len(union)] != union or _is_tag_of_a_name(each["loc"]) == is_name
+        ]  # fmt: skip
+    return kept
+
+
+def _is_tag_of_a_name(place: Sequence[int | str]) -> bool:
+    return str(place[-1] if place else "").startswith("literal[")
 
 
 def _words(error: Any, keys: list[str], place: Any) -> tuple[str, str, str]:
@@ -139,6 +158,9 @@ def _step(annotation: Any, part: str) -> tuple[Any, Any, bool]:
         tagged = [member for member in members if part in _tags(member)]
         if tagged:
             return annotation, tagged[0], False
+        named = [member for member in members if isinstance(member, type) and member.__name__ == part]
+        if named or part.startswith(("literal[", "list[")):
+            return annotation, (named or members)[0], False
         return _step(members[0], part)
     if get_origin(annotation) is dict:
         return annotation, get_args(annotation)[1], True

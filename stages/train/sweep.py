@@ -26,7 +26,7 @@ from stages.train.trials_per_pass import TrialsPerPass
 
 VALIDATION_BATCH = 32  # pairs
 VALIDATION_BATCHES = {"cuda": 128}  # where a batch costs the same number of kernels, however many pairs it has
-SECONDS_BETWEEN_CHECKPOINTS = 900.0  # within an epoch; there is one at the end of each epoch anyway
+SECONDS_BETWEEN_CHECKPOINTS = 300.0  # within an epoch; there is one at the end of each epoch anyway
 
 
 @dataclass(frozen=True)

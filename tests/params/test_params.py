@@ -98,6 +98,18 @@ REFUSED: list[tuple[Change, str]] = [
     (drop(f"{CHITCHAT}/split"), "datasets.chitchat.split: missing; files has only `all`"),
     (put("forgetting/text", "x.txt"), "forgetting.sha256: missing; write what `sha256sum x.txt` prints"),
     (put("forgetting/sha256", "0" * 64), "forgetting.sha256: given without a file; leave it out"),
+    (
+        put("models/smollm2/row_format", "chat-templat"),
+        "models.smollm2.row_format: found 'chat-templat'; did you mean ",
+    ),
+    (
+        put("models/smollm2/row_format", {"separatr": " ", "end": "x"}),
+        "models.smollm2.row_format.separatr: unknown key; did you mean 'separator'? allowed: prefix, separator, end",
+    ),
+    (put("models/smollm2/row_format", {"separator": " "}), "models.smollm2.row_format.end: missing; add it"),
+    (put("models/smollm2/row_format", []), "models.smollm2.row_format: found an empty list; it must be a table"),
+    (put("methods/lora/target_modules", 7), "methods.lora.target_modules: found 7; allowed: all-linear"),
+    (put("methods/lora/target_modules", []), "methods.lora.target_modules: found an empty list; "),
     # sources
     (put(f"{GPT2}/source", "gpt2"), "models.gpt2.source: found 'gpt2'; it must be one of pypi:NAME==VERSION"),
     (put(f"{GPT2}/source", "hub:gpt2@main"), "models.gpt2.source: found 'hub:gpt2@main'; it must be hub:OWNER/NAME@"),
