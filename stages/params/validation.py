@@ -85,7 +85,7 @@ def explain(model: type[BaseModel], error: ValidationError) -> tuple[str, str, s
 
 
 def _of_one_member(details: Sequence[Any]) -> list[Any]:
-    """The errors without those of a union's other members: a table is no misspelt name, nor a name a table without keys.
+    """The errors without those of a union's other members: a table is no misspelt name, a name no table lacking keys.
 
     Of a value that fits neither (`chat-template`, or a table), pydantic says what is wrong with it as each of them.
     """
