@@ -33,7 +33,7 @@ What the default run was to reach, and what it did (`metrics/report.md`, seed 0)
 - at most 2 % empty answers: reached but for `embeddings` (5 %). It is 6 to 7 % here too, whatever the batch size.
 - at least 85 % distinct answers: reached by `embeddings` alone; the others have 74 to 83 %, and here, at their best
   rates, hardly more. People have 98 %. The loss falls while answers become alike: zero-shot has 93 %.
-- at most eight minutes on two cores: missed on a processor without AVX-512, where it is twelve.
+- at most eight minutes on two cores: missed on a processor without AVX-512, where it is eleven.
 """
 
 
