@@ -51,13 +51,12 @@ pairs, which do not grow."""
 
 MEMORY = """Not a row of the benchmark: the memory of the stage train in the default run (four trials of `dynamic`),
 which `metrics/cost/train.json` of that run says. On two cores of an AMD EPYC without AVX-512, in float32, it was 5.7
-GiB at most, and 5.9 GiB where a checkpoint was written in between. Read from `/proc` while it ran: 0.6 GiB when the
-libraries were loaded (half of it their files), 4.1 GiB after the first pass, 5.6 GiB when each trial had taken a
-step, 4 to 4.6 GiB in validation. Calculated (`stages/train/memory.py`): weights and two moments of four trials 1.6
-GiB, the gradient of the one trial that has one 0.13 GiB, the weights from which they start 0.13 GiB, the base model
-0.5 GiB, activations of the longest batch (8 rows of 168 tokens) at most 2.0 GiB, logits 0.2 GiB. The rest, some 0.5
-GiB, is what the allocator keeps. A run that was stopped twice and went on took 6.9 GiB. The aim was 5 GiB. What would
-reach it has a price: computing activations twice takes time, and smaller batches give other last bits."""
+GiB at most, and 5.9 GiB where a checkpoint was written in between. Calculated (`stages/train/memory.py`): weights and
+two moments of four trials 1.6 GiB, the gradient of the one trial that has one 0.13 GiB, the weights from which they
+start 0.13 GiB, the base model 0.5 GiB, activations of the longest batch (8 rows of 168 tokens) at most 2.0 GiB,
+logits 0.2 GiB. The rest is Python's libraries and what the allocator keeps. A run that was stopped twice and went on
+took 6.9 GiB. The aim was 5 GiB. What would reach it has a price: computing activations twice takes time, and smaller
+batches give other last bits."""
 
 # How many times faster than theirs ours should be.
 TRAINING_AIMS = {"fine-tune": 2.0, "soft": 2.5, "dynamic": 2.5}

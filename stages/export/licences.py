@@ -3,14 +3,8 @@
 from stages.params.schema import Params
 
 FREE = ("cc0-1.0", "unlicense")  # they ask for nothing
-PERMISSIVE = (
-    *FREE,
-    "mit",
-    "bsd-2-clause",
-    "bsd-3-clause",
-    "apache-2.0",
-    "cc-by-4.0",
-)  # the later, the more they ask for
+# They ask to be named, the later the more.
+PERMISSIVE = (*FREE, "mit", "bsd-2-clause", "bsd-3-clause", "apache-2.0", "cc-by-4.0")
 NOT_STATED = "not stated in params.yaml"
 
 
