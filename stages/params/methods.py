@@ -9,14 +9,22 @@ from pydantic import Field
 
 from stages.params.validation import Positive, Strict
 
+LearningRate = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 
-class FineTune(Strict):
+
+class Trained(Strict):
+    """What trains something: `learning_rate` is where protocols search that have a spread of rates, not a range."""
+
+    learning_rate: LearningRate | None = None
+
+
+class FineTune(Trained):
     """Everything is trained."""
 
     kind: Literal["fine-tune"]
 
 
-class Soft(Strict):
+class Soft(Trained):
     """One shared prompt."""
 
     kind: Literal["soft"]
@@ -25,7 +33,7 @@ class Soft(Strict):
     train_embeddings: bool
 
 
-class Dynamic(Strict):
+class Dynamic(Trained):
     """A prompt generated from the query."""
 
     kind: Literal["dynamic"]
@@ -34,7 +42,7 @@ class Dynamic(Strict):
     train_embeddings: bool
 
 
-class Lora(Strict):
+class Lora(Trained):
     """Low-rank updates of linear layers."""
 
     kind: Literal["lora"]
@@ -50,7 +58,7 @@ class ZeroShot(Strict):
     kind: Literal["zero-shot"]
 
 
-class Embeddings(Strict):
+class Embeddings(Trained):
     """The word embeddings are trained; there is no prompt."""
 
     kind: Literal["embeddings"]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from stages.params.methods import MethodSettings, Soft
+from stages.params.methods import LearningRate, MethodSettings, Soft
 from stages.params.sources import Dataset, Model, Sha256
 from stages.params.validation import LARGEST, Positive, Refused, Strict, allowed, explain, show
 from stages.plumbing.errors import StageError
@@ -16,7 +16,6 @@ PARAMS_FILE = Path("params.yaml")
 MAX_TRIALS = 64
 OF_SCIKIT_LEARN = "scikit-learn"  # its descriptions of data sets: English prose that every installation has
 
-LearningRate = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -99,20 +98,37 @@ class Lengths(Strict):
 
 
 class LearningRates(Strict):
-    """`trials` learning rates from low to high, log-spaced, both ends included."""
+    """`trials` learning rates, log-spaced, both ends included: from low to high, or with a spread.
 
-    low: LearningRate
-    high: LearningRate
+    `spread` is the highest rate over the lowest one; between them is the method's own `learning_rate`.
+    """
+
+    low: LearningRate | None = None
+    high: LearningRate | None = None
+    spread: Annotated[float, Field(ge=1, le=1e6, allow_inf_nan=False)] | None = None
     trials: Annotated[int, Field(ge=1, le=MAX_TRIALS)]
 
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.low > self.high:
+    def _one_of_both_and_ordered(self) -> Self:
+        for key in ("low", "high"):
+            if getattr(self, key) is None and self.spread is None:
+                raise Refused(key, "missing", "give low and high, or spread")
+            if getattr(self, key) is not None and self.spread is not None:
+                raise Refused(key, "given beside spread", "give low and high, or spread")
+        if self.low is not None and self.high is not None and self.low > self.high:
             raise Refused("low", f"{self.low} is above high ({self.high})", "lower low or raise high")
         return self
 
+    def around(self, rate: float | None) -> "LearningRates":
+        """The same with low and high, for a method whose own learning rate is `rate`."""
+        if self.spread is None or rate is None:
+            return self
+        half = math.sqrt(self.spread)
+        return LearningRates(low=rate / half, high=min(1.0, rate * half), trials=self.trials)
+
     def values(self) -> list[float]:
         """The learning rates in ascending order; a single trial gets the geometric mean of low and high."""
+        assert self.low is not None and self.high is not None, "around() comes first"
         if self.trials == 1:
             return [math.sqrt(self.low * self.high)]
         ratio = math.log(self.high / self.low) / (self.trials - 1)
@@ -178,6 +194,10 @@ class Params(Strict):
                 f"{method.prompt_tokens} is less than the {longest} of protocols.{self.protocol}.lengths.query_tokens",
                 "raise prompt_tokens or lower query_tokens",
             )
+        rates, rate = self.protocols[self.protocol].training.learning_rates, getattr(method, "learning_rate", None)
+        if rates.spread is not None and rate is None and method.kind != "zero-shot":
+            found = f"missing, and protocols.{self.protocol}.training.learning_rates.spread needs it"
+            raise Refused(f"methods.{self.method}.learning_rate", found, "add it, or give low and high there")
         return self
 
     @property
@@ -197,8 +217,11 @@ class Params(Strict):
 
     @property
     def chosen_protocol(self) -> Protocol:
-        """The entry that `protocol` names."""
-        return self.protocols[self.protocol]
+        """The entry that `protocol` names, with the range of learning rates that it means for the chosen method."""
+        protocol = self.protocols[self.protocol]
+        rates = protocol.training.learning_rates.around(getattr(self.chosen_method, "learning_rate", None))
+        training = protocol.training.model_copy(update={"learning_rates": rates})
+        return protocol.model_copy(update={"training": training})
 
 
 def parse_params(value: Any) -> Params:

@@ -53,7 +53,8 @@ class Cell:
     def facts(self) -> dict[str, Any]:
         """All of it, as JSON has it."""
         own = vars(self).items()
-        return {name: value.model_dump() if isinstance(value, Strict) else value for name, value in own}
+        # None: what a cell says nothing about, such as keys that came after it was measured
+        return {key: value.model_dump(exclude_none=True) if isinstance(value, Strict) else value for key, value in own}
 
     @property
     def name(self) -> str:

@@ -197,7 +197,7 @@ class TrainingState:
         for trial, record in zip(trials, state["trials"], strict=True):  # all is sound: now nothing can fail half-way
             vars(trial).update(record)
             if trial.index in tensors:
-                restore(trial, tensors[trial.index])
+                restore(trial, tensors.pop(trial.index))  # its memory is free before the next one is copied
             else:
                 trial.drop_tensors()
         earlier = [one for one in state.get("environments", []) if one != self.environment]

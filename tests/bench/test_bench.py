@@ -78,7 +78,7 @@ def test_two_steps_of_trainer_lead_to_the_weights_of_ours(name: str) -> None:
     one, some = method(name, "llama"), pairs(2 * TRAINING.batch_size)
     first, second = some[: TRAINING.batch_size], some[TRAINING.batch_size :]
     start = moved(one)
-    trial = new_trial(start, 0, TRAINING.learning_rates.low, TRAINING)
+    trial = new_trial(start, 0, TRAINING.learning_rates.values()[0], TRAINING)
     for batch in (first, second):
         train_step(one, [trial], collate(batch), TRAINING, TrialsPerPass(1), dropout_seed=0)
     module = baseline(one, start, "llama", True)

@@ -55,7 +55,7 @@ def test_the_shipped_file_is_accepted_and_its_switches_choose() -> None:
     assert params.chosen_dataset is params.datasets["chitchat"]
     assert params.chosen_model is params.models["smollm2"]
     assert params.chosen_method is params.methods["dynamic"]
-    assert params.chosen_protocol is params.protocols["quick"]
+    assert params.chosen_protocol.data is params.protocols["quick"].data
 
 
 PAPER = "protocols/paper/training"
@@ -64,7 +64,7 @@ CHITCHAT = "datasets/chitchat"
 REFERENCES = "datasets/dailydialog-files/references"
 REFUSED: list[tuple[Change, str]] = [
     (put("modle", "x"), "modle: unknown key; did you mean 'model'? allowed: dataset, model, method, "),
-    (put("methods/soft/promt", 1), "methods.soft.promt: unknown key; did you mean 'prompt_tokens'? allowed: kind, "),
+    (put("methods/soft/promt", 1), "methods.soft.promt: unknown key; did you mean 'prompt_tokens'? allowed: "),
     (put(f"{PAPER}/bach_size", 8), "protocols.paper.training.bach_size: unknown key; did you mean 'batch_size'?"),
     (put("pairs/batch_size", 2), "pairs.batch_size: unknown key; allowed: stride"),  # no hint from another table
     (put(f"{CHITCHAT}/files/al", {}), "datasets.chitchat.files.al: unknown key; did you mean 'all'? allowed: train, "),
@@ -91,6 +91,10 @@ REFUSED: list[tuple[Change, str]] = [
     (put(f"{PAPER}/learning_rates/trials", 65), "protocols.paper.training.learning_rates.trials: found 65; it must"),
     (put(f"{PAPER}/learning_rates/low", 0.5), "protocols.paper.training.learning_rates.low: 0.5 is above high (0.009)"),
     (put(f"{PAPER}/learning_rates/low", 0), "protocols.paper.training.learning_rates.low: found 0; it must be greater"),
+    (drop(f"{PAPER}/learning_rates/low"), "protocols.paper.training.learning_rates.low: missing; give low and high"),
+    (put(f"{PAPER}/learning_rates/spread", 10), "protocols.paper.training.learning_rates.low: given beside spread; "),
+    (drop("methods/dynamic/learning_rate"), "methods.dynamic.learning_rate: missing, and protocols.quick.training.le"),
+    (put("methods/soft/learning_rate", 2), "methods.soft.learning_rate: found 2; it must be less than or equal to 1"),
     (put(f"{PAPER}/gradient_clip", "off"), "protocols.paper.training.gradient_clip: found 'off'; it must be a number"),
     (put("models/1", {}), "models.1.format: missing; add it (params.yaml as published shows every key) (and 3 more)"),
     (drop(f"{CHITCHAT}/messages"), "datasets.chitchat.messages: missing; set it to one or joined"),
@@ -335,6 +339,23 @@ def test_learning_rates_are_log_spaced_with_both_ends() -> None:
     ratios = [after / before for before, after in pairwise(values)]
     assert max(ratios) == pytest.approx(min(ratios))
     assert LearningRates(low=1e-4, high=1e-2, trials=1).values() == [pytest.approx(1e-3)]
+
+
+@pytest.mark.parametrize("method", ["soft", "dynamic-frozen", "fine-tune", "lora", "embeddings"])
+def test_a_spread_is_a_range_around_the_rate_of_the_chosen_method(method: str) -> None:
+    params = shipped()
+    put("method", method)(params)
+    own = params["methods"][method]["learning_rate"]
+    rates = parse_params(params).chosen_protocol.training.learning_rates.values()
+    assert rates == pytest.approx([own / 10**0.5, own, own * 10**0.5])
+    put("protocol", "paper")(params)
+    assert parse_params(params).chosen_protocol.training.learning_rates.values()[::11] == [3e-6, 9e-3]
+
+
+def test_no_rate_of_a_spread_is_above_one_and_a_single_one_is_the_method_s_own() -> None:
+    around = LearningRates(spread=100, trials=3).around(0.5)
+    assert (around.low, around.high) == (pytest.approx(0.05), 1.0)
+    assert LearningRates(spread=10, trials=1).around(3e-4).values() == [pytest.approx(3e-4)]
 
 
 @pytest.mark.parametrize("address", ["s3://me:hunter2@store/x", "s3://:hunter2@store"])
