@@ -124,6 +124,17 @@ def test_the_paths_of_a_stage_are_its_arguments(name: str) -> None:
 
 
 @stages
+def test_a_stage_depends_on_whole_outputs_of_others(name: str) -> None:
+    """Of a file inside such a folder, `dvc exp run` looks up the folder that the committed dvc.lock names.
+
+    In a fresh clone DVC's cache lacks that one, and an experiment that was killed behind `train` failed when it was
+    given again: "failed to load directory".
+    """
+    outputs = {path for other in STAGES for path in paths_of(other, "outs", "metrics", "plots")}
+    assert {path for path in paths_of(name, "deps") if not path.startswith("stages/")} <= outputs
+
+
+@stages
 def test_a_stage_watches_the_parameters_it_uses_and_no_whole_table(name: str) -> None:
     params = read_yaml("params.yaml")
     for key in STAGES[name].get("params", []):
