@@ -17,7 +17,16 @@ from stages.report.prompt_table import prompt_tables
 from stages.report.rates import Rates, rates_of
 from stages.report.runs import Absent, Collection
 from stages.report.scores import leakage_table, parts_tables, score_tables
-from stages.report.sections import absent_table, claims_table, entry, parameters, rates_table, settings_table, warnings
+from stages.report.sections import (
+    absent_table,
+    claims_table,
+    entry,
+    parameters,
+    rates_table,
+    rates_taken,
+    settings_table,
+    warnings,
+)  # fmt: skip
 from stages.report.settings import Cell, Setting, settings_of
 
 TITLE = "Prompting for a conversation: the report"
@@ -144,6 +153,9 @@ def summary(
     if noted := [f"{plain(title)}: {line}" for title, each in rates.items() for line in warnings(each)]:
         yield "### Warnings: the best learning rate is at an end of the range"
         yield items(noted)
+    if taken := [line for each in settings for line in rates_taken(each)]:
+        yield "### Warnings: one learning rate, taken from elsewhere"
+        yield items(taken)
     if absent:
         yield "### Not in the tables"
         yield absent_table(absent)

@@ -8,7 +8,7 @@ from stages.report.answers import PARTS
 from stages.report.claims import Claim
 from stages.report.lines import FIRST, LAST
 from stages.report.markdown import NONE, SPACE, items, link, number, percent, plain, table, value
-from stages.report.rates import Rates
+from stages.report.rates import Rates, trials_of
 from stages.report.runs import SWITCHES, Absent, Run
 from stages.report.settings import Cell, Setting, flatten
 
@@ -80,8 +80,23 @@ def warnings(rates: Sequence[tuple[Cell, Rates]]) -> list[str]:
     ]
 
 
+def rates_taken(setting: Setting) -> list[str]:
+    """The runs that tried a single learning rate, so that nothing says whether another is better."""
+    found = [
+        f"{plain(f'{cell.model}, {cell.method}, {percent(cell.regime)}')}, seed{SPACE}{run.switch('seed')}: "
+        f"{trials[0]['learning_rate']:.3g}"
+        for cell in setting.cells()
+        for run in setting.runs[cell]
+        if len(trials := trials_of(run)) == 1 and trials[0]["learning_rate"]
+    ]
+    return [f"{plain(setting.title)}: {line}" for line in found]
+
+
 def parameters(setting: Setting) -> str:
-    """The content of every entry of params.yaml that the runs of a setting chose, one item per entry."""
+    """The content of every entry of params.yaml that the runs of a setting chose, one item per entry.
+
+    Learning rates may differ between the runs of a setting: the table of the rates has those of each run.
+    """
     chosen = {("dataset", ""): setting.any_run, ("protocol", ""): setting.any_run}
     for cell, (run, *_) in setting.runs.items():
         chosen |= {("model", cell.model): run, ("method", cell.method): run}

@@ -1,5 +1,7 @@
 """Group the runs that can be in one table: those with the same data, protocol and pairs, whatever their seed.
 
+Which learning rates were tried is not part of that, unless they are those of App. B: each run has its best one.
+
 The content of the entries in params.yaml counts, not their names: `-S protocols.paper.training.dropout=0` makes another
 protocol. If one name has several contents, the values that differ are added to the name.
 """
@@ -14,6 +16,8 @@ from stages.report import paper
 from stages.report.runs import Absent, Run, Runs
 
 METHODS = (*paper.METHODS, "lora", "soft-frozen", "dynamic-frozen", "embeddings", "zero-shot")
+RATES_PREFIX = "training.learning_rates."
+RATES = tuple(key for key in paper.PROTOCOL if key.startswith(RATES_PREFIX))
 KINDS = ("experiment", "commit", "workspace")
 
 
@@ -112,19 +116,25 @@ def setting_of(run: Run) -> tuple[str, Any]:
     stride = run.params["pairs"]["stride"]
     words = [run.switch("dataset"), f"protocol {run.switch('protocol')}"]
     words += [f"stride {stride}"] * (stride != 2) + ["without overlap"] * bool(run.switch("drop_overlap"))
-    return ", ".join(words), {"dataset": run.entry("dataset"), "protocol": run.entry("protocol")}
+    protocol = flatten(run.entry("protocol"))
+    papers = all(protocol.get(key) == paper.PROTOCOL[key] for key in RATES)
+    return ", ".join(words), {
+        "dataset": run.entry("dataset"),
+        "protocol": {key: each for key, each in protocol.items() if not key.startswith(RATES_PREFIX)},
+        "learning_rates": "of App. B" if papers else "others",
+    }
 
 
 def settings_of(runs: Sequence[Run]) -> tuple[list[Setting], list[Absent]]:
     """The settings, the paper's first, and the runs that repeat another one.
 
-    Of several runs of a configuration with one seed, the first one counts: experiments come before commits and those
-    before the workspace; runs that started from HEAD come before others. If another one has other scores, its entry
-    says so.
+    Of several runs of a configuration with one seed, that with the most learning rates counts, and of these the first:
+    experiments come before commits and those before the workspace; runs that started from HEAD come before others. If
+    another one has other scores, its entry says so.
     """
     titles = labels([setting_of(run) for run in runs])
     models = labels([(run.switch("model"), run.entry("model")) for run in runs])
-    methods = labels([(run.switch("method"), run.entry("method")) for run in runs])
+    methods = labels([(run.switch("method"), _without_rate(run.entry("method"))) for run in runs])
     tables: dict[str, dict[Cell, dict[int, list[Run]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for run, title, model, method in zip(runs, titles, models, methods, strict=True):
         tables[title][Cell(model, method, run.regime)][run.switch("seed")].append(run)
@@ -132,7 +142,7 @@ def settings_of(runs: Sequence[Run]) -> tuple[list[Setting], list[Absent]]:
     for title, cells in tables.items():
         chosen: dict[Cell, Runs] = {}
         for cell, seeds in cells.items():
-            ordered = [sorted(seeds[seed], key=lambda run: KINDS.index(run.kind)) for seed in sorted(seeds)]
+            ordered = [sorted(seeds[seed], key=_rank) for seed in sorted(seeds)]
             chosen[cell] = tuple(first for first, *_ in ordered)
             repeated += [_repeat(first, other) for first, *others in ordered for other in others]
         settings.append(Setting(title, chosen))
@@ -140,7 +150,23 @@ def settings_of(runs: Sequence[Run]) -> tuple[list[Setting], list[Absent]]:
     return settings, repeated
 
 
+def _without_rate(method: dict[str, Any]) -> dict[str, Any]:
+    """A method's settings but for the place where its learning rates are searched."""
+    return {key: each for key, each in method.items() if key != "learning_rate"}
+
+
+def _trials(run: Run) -> int:
+    return int(run.entry("protocol")["training"]["learning_rates"]["trials"])
+
+
+def _rank(run: Run) -> tuple[int, int]:
+    return -_trials(run), KINDS.index(run.kind)
+
+
 def _repeat(first: Run, other: Run) -> Absent:
+    if _trials(other) < _trials(first):
+        reason = f"it tried {_trials(other)}; {first.name}, which is in the tables, tried {_trials(first)}"
+        return Absent(other.name, other.commit, "fewer learning rates", reason)
     if other.rows == first.rows:
         return Absent(other.name, other.commit, "the same", f"the parameters and scores of {first.name}")
     reason = f"the parameters of {first.name}, which is in the tables; BLEU-4 {other.rows['test'].get('bleu4')}"

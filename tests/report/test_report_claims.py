@@ -22,6 +22,7 @@ from stages.report.paper import METHODS, MODELS, REGIMES, SCORES, paper_scores
 from stages.report.rates import chosen, rates_of, validation_loss
 from stages.report.revision import Revision
 from stages.report.runs import Collection, Run, Runs
+from stages.report.sections import rates_taken
 from stages.report.settings import Cell, settings_of
 from stages.report.stale import MISSING, look_up
 from tests.tiny import ROOT, read_yaml
@@ -268,6 +269,10 @@ def test_a_part_with_no_pairs_or_few_is_not_measured(known: int, reason: str) ->
             "dailydialog, protocol paper (protocol.training.dropout=0.0)",
             "dailydialog, protocol paper (protocol.training.dropout=0.1)",
         ]),
+        ({"protocols": {"paper": changed("training", learning_rates={"spread": 10, "trials": 3})}}, [
+            "dailydialog, protocol paper (learning_rates=of App. B)",
+            "dailydialog, protocol paper (learning_rates=others)",
+        ]),
     ],
 )  # fmt: skip
 def test_what_may_not_be_compared_stands_in_settings_of_its_own(changes: dict[str, Any], titles: list[str]) -> None:
@@ -320,6 +325,29 @@ def test_of_runs_of_one_configuration_an_experiment_counts_first_and_other_score
     assert list(setting.runs.values()) == [(first,)]
     assert [(each.name, each.state) for each in repeated] == [("commit", "the same"), ("workspace", "other scores")]
     assert "0.7" in repeated[1].reason
+
+
+def with_rates(trials: int, name: str, **switches: Any) -> Run:
+    """A run of a protocol that is not the paper's, with so many learning rates; its name is `name`."""
+    tried = [{"learning_rate": 1e-4 * 2**at, "bleu4": 0.1, "epoch": 1, "status": "finished"} for at in range(trials)]
+    protocols = {"paper": changed("training", learning_rates={"spread": 10, "trials": trials})}
+    return replace(make_run(protocols=protocols, **switches), name=name, files=Files(learning_rates=tried))
+
+
+def test_runs_that_tried_other_rates_are_compared_and_one_that_tried_a_single_rate_is_named() -> None:
+    three = with_rates(3, "three")
+    one = with_rates(1, "one", method="dynamic", methods={"dynamic": {"learning_rate": 1e-4}})
+    [setting], repeated = settings_of([one, three])
+    assert (setting.as_in_paper, repeated) == (False, [])
+    assert list(setting.runs) == [Cell("gpt2", "dynamic", 100), Cell("gpt2", "soft", 100)]
+    assert rates_taken(setting) == ["dailydialog, protocol paper: gpt2, dynamic, 100\u00a0%, seed\u00a00: 0.0001"]
+
+
+def test_of_runs_of_one_configuration_that_with_most_rates_counts() -> None:
+    [setting], [other] = settings_of([with_rates(1, "one"), with_rates(3, "three")])
+    assert [run.name for runs in setting.runs.values() for run in runs] == ["three"]
+    assert (other.name, other.state) == ("one", "fewer learning rates")
+    assert "three" in other.reason
 
 
 def rates(*bleu4: float, diverged: int | None = None, epoch: int = 1) -> Any:
