@@ -32,6 +32,13 @@ class Batch:
         """The same batch on a device."""
         return Batch(self.queries.to(device), self.responses.to(device), self.query_lengths, self.response_lengths)
 
+    def part(self, start: int, stop: int) -> "Batch":
+        """The pairs from `start` to `stop`, padded no further than they need."""
+        queries, responses = self.query_lengths[start:stop], self.response_lengths[start:stop]
+        return Batch(
+            self.queries[start:stop, : max(queries)], self.responses[start:stop, : max(responses)], queries, responses
+        )
+
 
 def _pad(rows: Sequence[Sequence[int]]) -> Tensor:
     padded = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)

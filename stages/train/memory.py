@@ -21,6 +21,7 @@ from stages.methods.method import Method
 from stages.params.schema import Params
 from stages.plumbing.errors import StageError
 from stages.train.sweep import Sweep
+from stages.train.trials_per_pass import rows_of_a_pass
 
 VALUES = 4 * 4  # bytes of a trained number: weight, gradient and two moments, each in float32
 USABLE = 0.9  # of what is free: allocators round up, and libraries have workspaces
@@ -85,7 +86,7 @@ def check_room(sweep: Sweep, initial: Weights, numbered: Sequence[Numbered]) -> 
     """
     method, pairs = sweep.method, sweep.examples.train
     longest, responses = int(method.row_tokens(pairs).max()), int(side_lengths(pairs)[1].max())
-    rows = min(sweep.training.batch_size, len(pairs))
+    rows = min(sweep.training.batch_size, len(pairs), rows_of_a_pass(method.base.device, longest))
     one_pass = bytes_of_pass(method, initial, rows, longest, responses)
     one_trial, free = bytes_of_trial(initial), int(USABLE * free_memory(method.base.device))
     if one_trial + one_pass > free:

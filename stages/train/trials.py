@@ -24,7 +24,7 @@ from stages.train.batches import Batch
 from stages.train.cuda_graphs import CudaGraphs
 from stages.train.losses import response_losses
 from stages.train.rates import rate_factor, scheduled
-from stages.train.trials_per_pass import TrialsPerPass
+from stages.train.trials_per_pass import TrialsPerPass, passes_of
 
 CPU = torch.device("cpu")
 Status = Literal["running", "finished", "diverged"]
@@ -141,15 +141,18 @@ def validation_losses(method: Method, trials: Sequence[Trial], batch: Batch, per
 def _backward(
     method: Method, trials: Sequence[Trial], batch: Batch, dropout_seed: int, graphs: CudaGraphs | None
 ) -> list[float]:
-    """Gradients of the mean loss of trials that share a pass; returns the summed losses."""
+    """Gradients of the mean loss of trials that share their passes; returns the summed losses."""
     if graphs is not None:
         found = graphs.backward(method, [trial.weights for trial in trials], batch, dropout_seed)
         if found is not None:
             return found
-    losses = response_losses(method, [trial.weights for trial in trials], batch, dropout_seed)
-    torch.stack(losses).sum().div(sum(batch.response_lengths)).backward()
-    sums: list[float] = torch.stack([loss.detach() for loss in losses]).tolist()
-    return sums
+    sums = torch.zeros(len(trials), device=method.base.device)
+    for number, part in enumerate(passes_of(method, batch, len(trials))):
+        losses = response_losses(method, [trial.weights for trial in trials], part, dropout_seed + number)
+        torch.stack(losses).sum().div(sum(batch.response_lengths)).backward()
+        sums += torch.stack([loss.detach() for loss in losses])
+    found_sums: list[float] = sums.tolist()
+    return found_sums
 
 
 def _drop_gradients(trials: Sequence[Trial]) -> None:

@@ -354,7 +354,8 @@ def test_a_spread_is_a_range_around_the_rate_of_the_chosen_method(method: str) -
 
 def test_no_rate_of_a_spread_is_above_one_and_a_single_one_is_the_method_s_own() -> None:
     around = LearningRates(spread=100, trials=3).around(0.5)
-    assert (around.low, around.high) == (pytest.approx(0.05), 1.0)
+    assert around.values() == pytest.approx([0.05, 0.05**0.5, 1.0])
+    assert around.high == 1.0
     assert LearningRates(spread=10, trials=1).around(3e-4).values() == [pytest.approx(3e-4)]
 
 

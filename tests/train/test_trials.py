@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Iterable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,8 @@ from stages.language_model.encoding import EncodedPair
 from stages.methods.decoding import RowLimit
 from stages.methods.method import Method
 from stages.train import trials as engine
-from stages.train.batches import collate
+from stages.train import trials_per_pass as engine_pass
+from stages.train.batches import Batch, collate
 from stages.train.examples import Examples
 from stages.train.losses import response_losses
 from stages.train.rates import scheduled
@@ -100,7 +102,10 @@ def assert_equal_weights(first: Trial, second: Trial, tolerance: float = 2e-5) -
 @with_and_without_dropout
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 @pytest.mark.parametrize("name", ["soft", "dynamic"])
-def test_a_trial_in_a_list_of_trials_equals_the_same_trial_alone(name: str, family: str, dropout: float) -> None:
+def test_a_trial_in_a_list_of_trials_equals_the_same_trial_alone(
+    name: str, family: str, dropout: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_pass, "TOKENS_OF_A_PASS", 10_000)  # all trials in one pass
     one = method(name, family, dropout=dropout)
     together = new_trials(one, tuple(1e-4 * 1.5**k for k in range(12)))
     train(one, together)
@@ -109,6 +114,39 @@ def test_a_trial_in_a_list_of_trials_equals_the_same_trial_alone(name: str, fami
         alone = new_trial(weights(one), 0, together[index].learning_rate, TRAINING)
         train(one, [alone])
         assert_equal_weights(together[index], alone)
+
+
+@pytest.mark.parametrize("name", ["soft", "dynamic", "fine-tune"])
+def test_long_rows_go_through_the_layers_in_parts_with_the_same_gradients(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, rows, batch = method(name), list[int](), collate(pairs(8))
+
+    def gradients() -> list[dict[str, Tensor]]:
+        trials = new_trials(one)
+        rows.clear()
+        sums = engine._backward(one, trials, batch, dropout_seed=0, graphs=None)
+        assert sums == pytest.approx([float(loss) for loss in response_losses(one, [weights(one)] * 3, batch)])
+        return [{key: leaf.grad for key, leaf in trial.weights.items() if leaf.grad is not None} for trial in trials]
+
+    def noted(method: Method, trials: Any, batch: Batch, seed: int | None = None) -> list[Tensor]:
+        lengths = method.layout(batch.query_lengths, batch.response_lengths).tokens()
+        rows.append(len(lengths))
+        assert len(lengths) == 1 or len(trials) * len(lengths) * max(lengths) <= engine_pass.TOKENS_OF_A_PASS
+        assert batch.queries.shape == (len(lengths), max(batch.query_lengths))
+        return response_losses(method, trials, batch, seed)
+
+    monkeypatch.setattr(engine, "response_losses", noted)
+    monkeypatch.setattr(engine_pass, "TOKENS_OF_A_PASS", 1000)
+    whole = gradients()
+    assert rows == [8]
+    monkeypatch.setattr(engine_pass, "TOKENS_OF_A_PASS", 180)
+    in_parts = gradients()
+    assert len(rows) > 1
+    assert sum(rows) == 8
+    for first, second in zip(whole, in_parts, strict=True):
+        assert first.keys() == second.keys()
+        assert all(torch.allclose(value, second[key], atol=2e-5) for key, value in first.items())
 
 
 @with_and_without_dropout
