@@ -52,12 +52,17 @@ def write_subset(
 
 
 def write_responses(
-    folder: Path, test: Sequence[Pair], responses: Sequence[str], unended: Sequence[bool] | None = None, **facts: int
+    folder: Path,
+    test: Sequence[Pair],
+    responses: Sequence[str],
+    unended: Sequence[bool] | None = None,
+    losses: Sequence[tuple[float, int] | tuple[None, None]] | None = None,
+    **facts: int,
 ) -> Path:
     flags = unended if unended is not None else [None] * len(responses)
     answers = [
-        Response(each.dialogue, each.position, each.query, each.response, response, flag)
-        for each, response, flag in zip(test, responses, flags, strict=True)
+        Response(each.dialogue, each.position, each.query, each.response, response, flag, *loss)
+        for each, response, flag, loss in zip(test, responses, flags, losses or [(None, None)] * len(test), strict=True)
     ]
     with output_folder(folder, **facts) as temporary:
         write_records(temporary / "responses.jsonl", answers)

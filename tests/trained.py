@@ -81,7 +81,7 @@ def write_subset(folder: Path) -> Path:
 def write_params(folder: Path, name: str, text: dict[str, str] | str, **changes: Any) -> None:
     """params.yaml with the method and the lengths that `write_method` writes; `changes` are switches and tables."""
     params = read_yaml(ROOT / "params.yaml")
-    params["methods"][name] = SETTINGS[name].model_dump()
+    params["methods"][name] = SETTINGS[name].model_dump() | ({} if name == "zero-shot" else {"learning_rate": 1e-3})
     params["models"]["smollm2"]["row_format"] = text
     params["protocols"]["quick"]["lengths"] = LENGTHS
     params |= {"method": name, "runtime": {**params["runtime"], "device": "cpu", "threads": 1}, **changes}

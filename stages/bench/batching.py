@@ -6,9 +6,10 @@ from pathlib import Path
 
 from stages.bench.data import BATCH_SIZE, LENGTHS, ROW_FORMAT, byte_level_tokenizer
 from stages.language_model.row_format import build_row_format
+from stages.methods.batch import collate
 from stages.methods.dynamic import DynamicMethod
 from stages.records import Pair, RecordFile
-from stages.train.batches import collate, epoch_batches
+from stages.train.batches import epoch_batches
 from stages.train.examples import load_examples
 
 TEXTS, VOCABULARY = 2_000, 8_000  # of the tokenizer

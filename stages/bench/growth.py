@@ -10,9 +10,9 @@ from stages.bench.clock import seconds, take_turns
 from stages.bench.data import BATCH_SIZE, SETTINGS, TRAINING, Bench, new_trials, random_model
 from stages.language_model.encoding import EncodedPair
 from stages.language_model.loading import load_base_model
+from stages.methods.batch import Batch, collate
 from stages.methods.method import Method
 from stages.methods.registry import build_method
-from stages.train.batches import Batch, collate
 from stages.train.trials import Trial, train_step
 from stages.train.trials_per_pass import TrialsPerPass
 

@@ -13,9 +13,9 @@ from stages.bench.clock import seconds
 from stages.bench.data import LENGTHS, TRAINING, Bench, new_trials
 from stages.language_model.base_model import Weights
 from stages.language_model.cpu_linear import is_for_onednn, product
+from stages.methods.batch import collate
 from stages.methods.decoding import greedy
 from stages.methods.method import Method
-from stages.train.batches import collate
 from stages.train.trials import train_step
 from stages.train.trials_per_pass import TrialsPerPass
 

@@ -11,8 +11,8 @@ from stages.bench.clock import comparison, now, take_turns
 from stages.bench.data import TRAINING, Bench, initial_weights, new_trials
 from stages.bench.trainer import lay_out, load_plain_model, peft_module, same_module, trainer_rate
 from stages.language_model.encoding import EncodedPair
+from stages.methods.batch import collate
 from stages.methods.method import Method
-from stages.train.batches import collate
 from stages.train.cuda_graphs import CudaGraphs
 from stages.train.trials import Trial, train_step
 from stages.train.trials_per_pass import TrialsPerPass

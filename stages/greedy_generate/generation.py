@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.greedy_generate.forgetting import forgetting, passage_of, read_text
+from stages.greedy_generate.likelihood import reference_losses
 from stages.language_model.device import versions
 from stages.methods.trained_method import check_lengths, check_row_format, load_trained
 from stages.methods.zero_shot import ZeroShotMethod
@@ -79,9 +80,10 @@ def generate(
         answers = trained.decode(queries, progress.advance)
         seconds = time.monotonic() - began
     limit = trained.lengths.response_tokens
+    losses = reference_losses(trained, pairs)
     responses = [
-        Response(pair.dialogue, pair.position, pair.query, pair.response, text, len(answer) == limit)
-        for pair, answer, text in zip(pairs, answers, trained.texts(answers), strict=True)
+        Response(pair.dialogue, pair.position, pair.query, pair.response, text, len(answer) == limit, *loss)
+        for pair, answer, text, loss in zip(pairs, answers, trained.texts(answers), losses, strict=True)
     ]
     unended = sum(response.unended is True for response in responses)
     print(f"{len(pairs)} responses; {cut} queries were cut, {unended} responses met the limit of {limit} tokens")

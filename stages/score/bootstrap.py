@@ -1,4 +1,4 @@
-"""How much chance affects a BLEU score: bootstrap confidence interval and paired test (Koehn, EMNLP 2004).
+"""How much chance affects a BLEU score or a loss: bootstrap confidence interval and paired test (Koehn, EMNLP 2004).
 
 A thousand times, we draw N of the N test pairs with replacement. BLEU is a function of sums over sentences, so each
 draw needs a sum but no new counting of n-grams.
@@ -11,11 +11,13 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.significance import PairedTest, Result
 
 from stages.bleu import MAX_ORDER, check_texts
+from stages.records import Response
 
 SAMPLES = 1000
 CONFIDENCE = 0.95
 
 Counts = np.ndarray[tuple[int, int], np.dtype[np.int64]]
+Losses = np.ndarray[tuple[int, int], np.dtype[np.float64]]
 
 
 def sentence_counts(
@@ -69,6 +71,31 @@ def bleu_interval(counts: Counts, seed: int, samples: int = SAMPLES) -> tuple[fl
     """Bounds of the middle 95 % of the resampled BLEU-4; `counts` [N, 10] from `sentence_counts`."""
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(resampled_bleu(counts, seed, samples), [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def losses_of(responses: Sequence[Response]) -> Losses | None:
+    """The summed loss of each of N references and its tokens, [N, 2]; None if it is not known of all."""
+    found = [(each.loss, each.tokens) for each in responses if each.loss is not None and each.tokens is not None]
+    return np.array(found, dtype=np.float64) if found and len(found) == len(responses) else None
+
+
+def mean_loss(losses: Losses) -> float:
+    """The mean loss of a token, in nats; `losses` [N, 2] from `losses_of`."""
+    loss, tokens = losses.sum(axis=0)
+    return float(loss / tokens)
+
+
+def resampled_losses(losses: Losses, seed: int, samples: int = SAMPLES) -> list[float]:
+    """The mean loss of `samples` random draws of N of the N pairs, with replacement: the same draws as for BLEU."""
+    generator, n = np.random.default_rng(seed), len(losses)
+    return [mean_loss(losses[generator.integers(n, size=n)]) for _ in range(samples)]
+
+
+def loss_interval(losses: Losses, seed: int, samples: int = SAMPLES) -> tuple[float, float]:
+    """Bounds of the middle 95 % of the resampled loss."""
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(resampled_losses(losses, seed, samples), [tail, 1 - tail])
     return float(low), float(high)
 
 

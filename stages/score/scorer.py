@@ -5,8 +5,9 @@ novelty, diversity. Then come
 
 - empty, loops, echoes, unended, exact: shares of the responses that went wrong in one of these ways (diagnostics.py;
   unended is null where it is not known),
+- loss: of the references, mean over their tokens, in nats; null for people and the lookup, and where it is not known,
 - distinct1, distinct2, ead: the variety of their words (variety.py); chrf (chrf.py),
-- pairs, bleu4_interval (middle 95 % of the bootstrap), mean_words (per response),
+- pairs, bleu4_interval and loss_interval (middle 95 % of the bootstrap), mean_words (per response),
 - several_references: BLEU against the further references too, where the corpus has any (several_references.py),
 - unseen: the same for the pairs of which neither query nor response is in the training regime, word for word,
 - unlike: the same for the pairs of which neither even resembles one there (rule: stages/overlap.py),
@@ -19,7 +20,7 @@ novelty, diversity. Then come
   the corpus, queries cut, ...); signature, chrf_signature and ead_vocabulary: what others need to repeat the scores.
 
 A set without pairs has null instead of scores. `--rows` is a folder for `dvc metrics show` with one file per row, each
-with the six scores, empty, loops and pairs: test.json (all test pairs), unseen.json, human.json and retrieval.json.
+with the six scores, empty, loops, loss and pairs: test.json (all test pairs), unseen.json, human.json, retrieval.json.
 """
 
 from collections.abc import Iterable, Sequence, Set
@@ -35,7 +36,16 @@ from stages.overlap import Flags
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import write_json
 from stages.records import Pair, References, Response
-from stages.score.bootstrap import Counts, bleu_interval, bleu_of_sums, sentence_counts
+from stages.score.bootstrap import (
+    Counts,
+    Losses,
+    bleu_interval,
+    bleu_of_sums,
+    loss_interval,
+    losses_of,
+    mean_loss,
+    sentence_counts,
+)  # fmt: skip
 from stages.score.chrf import chrf
 from stages.score.diagnostics import echoes, empty, exact, loops, unended
 from stages.score.leakage import exact_leakage, near_leakage
@@ -45,7 +55,7 @@ from stages.score.variants import bleu_variants
 from stages.score.variety import DIGITS, distinct, diversity, expectation_adjusted_distinct, known_among, novelty
 
 SIX = (*(f"bleu{order}" for order in range(1, MAX_ORDER + 1)), "novelty", "diversity")
-ROW = (*SIX, "empty", "loops", "pairs")
+ROW = (*SIX, "empty", "loops", "loss", "pairs")
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,7 @@ class Row:
     unended: Sequence[bool | None]  # [N]: which met the length limit
     counts: Counts  # [N, 10], of `sentence_counts`
     several: Counted | None  # the same against several references
+    losses: Losses | None  # [N, 2]: the summed loss of each reference, and its tokens
 
 
 @dataclass(frozen=True)
@@ -90,29 +101,42 @@ class Scorer:
             "chrf": chrf(responses, references),
         }
         low, high = bleu_interval(counts, self.seed)
+        losses = None if row.losses is None else row.losses[chosen]
+        values["loss"] = None if losses is None else mean_loss(losses)
+        ends = None if losses is None else loss_interval(losses, self.seed)
         return {
             **{name: None if value is None else round(value, DIGITS) for name, value in values.items()},
             "pairs": len(responses),
             "bleu4_interval": [round(low, DIGITS), round(high, DIGITS)],
+            "loss_interval": ends and [round(end, DIGITS) for end in ends],
             "mean_words": round(sum(len(response.split()) for response in responses) / len(responses), DIGITS),
             **({"several_references": row.several.scores(chosen, self.seed)} if row.several else {}),
         }
 
-    def row(self, responses: Sequence[str], unended: Sequence[bool | None] | None = None) -> Scores:
+    def row(
+        self,
+        responses: Sequence[str],
+        unended: Sequence[bool | None] | None = None,
+        losses: Losses | None = None,
+    ) -> Scores:
         """The scores of the responses to all test pairs; the scores of each part are under its name."""
         several = self.several.count(responses) if self.several else None
-        return self._with_parts(responses, unended, several)
+        return self._with_parts(responses, unended, several, losses)
 
     def human(self) -> Scores:
         """The scores of the references themselves, with those of each part."""
         several = self.several.count_own() if self.several else None
-        return self._with_parts([pair.response for pair in self.test], None, several)
+        return self._with_parts([pair.response for pair in self.test], None, several, None)
 
     def _with_parts(
-        self, responses: Sequence[str], unended: Sequence[bool | None] | None, several: Counted | None
+        self,
+        responses: Sequence[str],
+        unended: Sequence[bool | None] | None,
+        several: Counted | None,
+        losses: Losses | None,
     ) -> Scores:
         counts = sentence_counts(responses, [pair.response for pair in self.test])
-        row = Row(responses, unended or [None] * len(responses), counts, several)
+        row = Row(responses, unended or [None] * len(responses), counts, several, losses)
         scores = self.score(row, np.ones(len(responses), dtype=np.bool_)) or {}
         return scores | {name: self.score(row, chosen) for name, chosen in self.parts.items()}
 
@@ -143,7 +167,8 @@ def write_rows(folder: Path, scores: Scores) -> None:
     """Write one small file per row, so that `dvc metrics show` prints a table; a set without pairs has only `pairs`."""
     rows = {"test": scores, "unseen": scores["unseen"], "human": scores["human"], "retrieval": scores["retrieval"]}
     for name, row in rows.items():
-        write_json(folder / f"{name}.json", {key: row[key] for key in ROW} if row else {"pairs": 0})
+        known = {key: row[key] for key in ROW if row[key] is not None} if row else {"pairs": 0}
+        write_json(folder / f"{name}.json", known)
 
 
 def score_all(
@@ -171,7 +196,7 @@ def score_all(
     scorer = Scorer(test, known, seed, {"unseen": exact.unseen, "unlike": near.unseen}, several)
     shares = {"exact": exact.shares(), "near": near.shares()}
     return {
-        **scorer.row(rows["test"], [each.unended for each in responses]),
+        **scorer.row(rows["test"], [each.unended for each in responses], losses_of(responses)),
         "human": scorer.human(),
         "retrieval": scorer.row(rows["retrieval"]),
         "bleu_variants": bleu_variants(rows, own),

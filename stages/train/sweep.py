@@ -11,13 +11,14 @@ from transformers import PreTrainedTokenizerBase
 
 from stages.bleu import bleu
 from stages.language_model.encoding import EncodedPair, to_text
+from stages.methods.batch import collate
 from stages.methods.decoding import RowLimit, greedy
 from stages.methods.method import Method
 from stages.params.schema import Training
 from stages.plumbing.errors import is_out_of_memory
 from stages.plumbing.progress import Progress
 from stages.plumbing.signals import StopRequest, Terminated
-from stages.train.batches import EpochBatches, collate, epoch_batches
+from stages.train.batches import EpochBatches, epoch_batches
 from stages.train.checkpoint import BEGINNING, Position, TrainingState
 from stages.train.cuda_graphs import CudaGraphs
 from stages.train.examples import Examples

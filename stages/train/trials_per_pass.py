@@ -5,8 +5,8 @@ import sys
 
 import torch
 
+from stages.methods.batch import Batch
 from stages.methods.method import Method
-from stages.train.batches import Batch
 
 ROWS_OF_A_PASS = 8  # on a CPU, at least
 TOKENS_OF_A_PASS = 640  # on a CPU, at most; a token of SmolLM2 takes 2.4 MB until its gradients are there

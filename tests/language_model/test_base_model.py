@@ -12,9 +12,9 @@ from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from stages.language_model.base_model import BaseModel
 from stages.language_model.loading import check_row_length, load_base_model, load_config, load_tokenizer
+from stages.methods.batch import collate
 from stages.methods.registry import build_method
 from stages.plumbing.errors import StageError
-from stages.train.batches import collate
 from stages.train.trials import new_trial, train_step
 from stages.train.trials_per_pass import TrialsPerPass
 from tests.models import SETTINGS, TRAINING, base_model, model_folder, pairs, weights

@@ -9,10 +9,11 @@ import torch
 from stages.language_model import encoding
 from stages.language_model.encoding import EncodedPairs, encode_pairs, side_lengths, to_text
 from stages.language_model.loading import load_tokenizer
+from stages.methods.batch import collate
 from stages.methods.row_layout import join
 from stages.params.schema import Lengths
 from stages.records import Pair
-from stages.train.batches import BATCHES_PER_POOL, collate, epoch_batches
+from stages.train.batches import BATCHES_PER_POOL, epoch_batches
 from tests.models import LONG, end_of_text_format, model_folder
 
 

@@ -7,7 +7,15 @@ import pytest
 
 from stages.bleu import bleu
 from stages.plumbing.errors import StageError
-from stages.score.bootstrap import bleu_interval, bleu_of_sums, paired_test, resampled_bleu, sentence_counts
+from stages.score.bootstrap import (
+    bleu_interval,
+    bleu_of_sums,
+    loss_interval,
+    mean_loss,
+    paired_test,
+    resampled_bleu,
+    sentence_counts,
+)  # fmt: skip
 
 WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "down", "up", "."]
 
@@ -105,3 +113,16 @@ def test_a_paired_test_of_lists_of_different_lengths_is_refused() -> None:
     references = texts(5, 0)
     with pytest.raises(StageError, match="4 responses for 5 references"):
         paired_test(references, references[:4], references)
+
+
+def test_the_interval_of_a_loss_holds_the_true_one_as_often_as_it_says() -> None:
+    """Pairs of many lengths, whose long ones are easier: 200 test sets, of which about 5 in 100 miss the true mean."""
+    generator = np.random.default_rng(0)
+
+    def draw(count: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+        tokens = generator.integers(2, 40, size=count)
+        return np.stack([tokens * (3 - tokens / 40 + generator.normal(0, 0.5, size=count)), tokens], axis=1)
+
+    truth = mean_loss(draw(400_000))
+    ends = [loss_interval(draw(100), seed, samples=300) for seed in range(200)]
+    assert 180 <= sum(low <= truth <= high for low, high in ends) <= 199

@@ -60,10 +60,11 @@ def score(
     responses: Sequence[str] = RESPONSES,
     references: Sequence[References] = (),
     unended: Sequence[bool] | None = None,
+    losses: Sequence[tuple[float, int] | tuple[None, None]] | None = None,
 ) -> dict[str, Any]:
     facts: dict[str, Any] = {"regime": 50.0, "test": {"pairs": 4, "pairs_of_corpus": 9}}
     write_subset(place / "subset", TRAIN, test, TURNS, references, **facts)
-    write_responses(place / "responses", test, responses, unended, cut_queries=3)
+    write_responses(place / "responses", test, responses, unended, losses, cut_queries=3)
     return run(place)
 
 
@@ -88,6 +89,23 @@ def test_each_part_of_the_test_set_has_its_own_scores(place: Path) -> None:
     assert scores["unlike"]["novelty"] == 0.0
     assert scores["leakage"]["exact"] == {"queries": 0.5, "responses": 0.25, "pairs": 0.25}
     assert scores["leakage"]["near"] == {"queries": 0.5, "responses": 0.5, "pairs": 0.25}
+
+
+def test_the_loss_is_a_mean_over_the_tokens_of_the_references(place: Path) -> None:
+    scores = score(place, losses=[(10.0, 5), (6.0, 3), (20.0, 4), (8.0, 8)])
+    assert scores["loss"] == 2.2
+    assert scores["unseen"]["loss"] == pytest.approx(28 / 12, abs=1e-6)
+    assert scores["unlike"]["loss"] == 1.0
+    low, high = scores["loss_interval"]
+    assert 1.0 <= low < 2.2 < high <= 5.0
+    assert scores["rows"]["test"]["loss"] == 2.2
+    assert scores["human"]["loss"] is scores["retrieval"]["loss_interval"] is None
+
+
+def test_without_the_loss_of_every_reference_there_is_none(place: Path) -> None:
+    scores = score(place, losses=[(10.0, 5), (6.0, 3), (20.0, 4), (None, None)])
+    assert (scores["loss"], scores["loss_interval"]) == (None, None)
+    assert "loss" not in scores["rows"]["test"]
 
 
 def test_people_and_the_lookup_stand_beside_the_model(place: Path) -> None:
@@ -187,7 +205,7 @@ def test_a_row_a_file_with_the_same_numbers(place: Path) -> None:
     assert sorted(rows) == ["human", "retrieval", "test", "unseen"]
     for name, row in rows.items():
         source = scores if name == "test" else scores[name]
-        assert row == {key: source[key] for key in ROW}
+        assert row == {key: source[key] for key in ROW if source[key] is not None}
 
 
 def test_a_part_without_pairs_has_no_scores_and_says_so(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,9 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from stages.methods.batch import collate
 from stages.methods.decoding import RowLimit
+from stages.methods.losses import response_losses
 from stages.methods.method import Method
 from stages.methods.soft import SoftMethod
 from stages.params.methods import Soft
@@ -21,11 +23,9 @@ from stages.plumbing.errors import StageError, is_out_of_memory
 from stages.plumbing.signals import StopRequest
 from stages.train import groups, memory
 from stages.train import trials as trials_module
-from stages.train.batches import collate
 from stages.train.checkpoint import TrainingState
 from stages.train.examples import Examples
 from stages.train.groups import train_groups
-from stages.train.losses import response_losses
 from stages.train.memory import TooLarge, bytes_of_pass, bytes_of_trial, check_base_model, check_room, split
 from stages.train.sweep import Sweep
 from stages.train.trials import new_trial, train_step

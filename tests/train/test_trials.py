@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from stages.language_model.encoding import EncodedPair
+from stages.methods.batch import Batch, collate
 from stages.methods.decoding import RowLimit
+from stages.methods.losses import pair_losses, response_losses
 from stages.methods.method import Method
 from stages.train import trials as engine
 from stages.train import trials_per_pass as engine_pass
-from stages.train.batches import Batch, collate
 from stages.train.examples import Examples
-from stages.train.losses import response_losses
 from stages.train.rates import scheduled
 from stages.train.sweep import Sweep
 from stages.train.trials import (
@@ -62,6 +62,7 @@ def test_the_loss_is_the_cross_entropy_of_the_response_tokens_only(name: str, fa
         alone = [float(response_losses(one, [own], collate([pair]))[0]) for pair in some]
         assert together == pytest.approx(sum(reference_loss(one, own, pair) for pair in some), rel=1e-5)
     assert together == pytest.approx(sum(alone), rel=1e-5)  # padding changes nothing
+    assert pair_losses(one, own, collate(some)).tolist() == pytest.approx(alone, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", ["soft", "dynamic", "fine-tune"])

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stages.language_model.base_model import Weights
+from stages.methods.batch import Batch
 from stages.methods.method import Method
 from stages.methods.row_layout import place, sources
-from stages.train.batches import Batch
 
 NO_TARGET = -100  # a target that cross-entropy leaves out
 
@@ -62,10 +62,10 @@ def fill(laid: LaidOut, columns: int) -> LaidOut:
     )  # fmt: skip
 
 
-def losses_of_pass(
+def token_losses(
     method: Method, trials: Sequence[Weights], laid: LaidOut, seed: Callable[[], object] | None = None
 ) -> list[Tensor]:
-    """Sum of the cross-entropy of the response tokens, end-of-text included, for each of K trials: K scalars.
+    """Cross-entropy of the response tokens, end-of-text included, for each of K trials: K times [N].
 
     One pass through the layers for all trials. seed: called before the controller of each trial, to seed its dropout;
     None for no dropout.
@@ -82,8 +82,24 @@ def losses_of_pass(
     losses = []
     for own, states in zip(weights, hidden.split(len(laid.queries)), strict=True):
         logits = method.base.logits(states[laid.row, laid.column], method.output(own))
-        losses.append(F.cross_entropy(logits.float(), laid.targets, reduction="sum", ignore_index=NO_TARGET))
+        losses.append(F.cross_entropy(logits.float(), laid.targets, reduction="none", ignore_index=NO_TARGET))
     return losses
+
+
+def losses_of_pass(
+    method: Method, trials: Sequence[Weights], laid: LaidOut, seed: Callable[[], object] | None = None
+) -> list[Tensor]:
+    """The sum of `token_losses`, for each of K trials: K scalars."""
+    return [losses.sum() for losses in token_losses(method, trials, laid, seed)]
+
+
+def pair_losses(method: Method, weights: Weights, batch: Batch) -> Tensor:
+    """The summed cross-entropy of each pair's response tokens, without gradients and dropout: [B], in float64."""
+    laid = lay_out(method, batch)
+    with torch.inference_mode():
+        (losses,) = token_losses(method, [weights], laid)
+        sums = torch.zeros(len(batch.queries), dtype=torch.float64)  # on the CPU: Apple's GPUs have no float64
+        return sums.index_add(0, laid.row.cpu(), losses.cpu().double())
 
 
 def response_losses(
