@@ -15,6 +15,7 @@ from stages.records import Dialogue, Pair, References, Response
 from stages.report.revision import Revision
 from stages.report.runs import Run
 from stages.score import __main__ as score
+from stages.score.bootstrap import losses_of, mean_loss
 from stages.score.variety import DIGITS
 from tests.helpers_scores import write_responses, write_subset
 from tests.tiny import ROOT, change_params, command, commit_all, read_yaml, tiny_project
@@ -142,6 +143,12 @@ METHODS = {
 }
 
 
+def hardness(pairs: int, seed: int) -> list[float]:
+    """How much harder than the mean each test pair is, the same for all methods: more than methods differ."""
+    chance = random.Random(f"pairs {seed}")
+    return [chance.uniform(-2, 2) for _ in range(pairs)]
+
+
 def run_in_memory(method: str, seed: int = 0, measured: bool = True, part: slice = slice(None), **switches: Any) -> Run:
     """A run that exists only in memory, with the default data and protocol, and made-up results.
 
@@ -153,10 +160,16 @@ def run_in_memory(method: str, seed: int = 0, measured: bool = True, part: slice
     chance = random.Random(f"{method} {seed}")
     given = answers(test, [train[0].response, train[1].query], quality + chance.uniform(-0.02, 0.02), seed)
     responses = [
-        Response(each.dialogue, each.position, each.query, each.response, answer)
-        for each, answer in zip(test, given, strict=True)
+        Response(
+            each.dialogue, each.position, each.query, each.response, answer, False,
+            round(5 * (loss + hard + chance.uniform(-0.5, 0.5)), 4) if measured else None, 5 if measured else None,
+        )
+        for (each, answer), hard in zip(zip(test, given, strict=True), hardness(len(test), seed), strict=True)
     ][part]
     row = {f"bleu{order}": quality / order for order in (1, 2, 3)} | {"bleu4": round(bleu_of(responses), DIGITS)}
+    known = losses_of(responses)
+    if known is not None:
+        row["loss"] = round(mean_loss(known), DIGITS)
     row |= {"novelty": 0.95, "diversity": 0.9 + chance.uniform(-0.02, 0.02), "empty": 0.0, "pairs": len(responses)}
     trial = {"trial": 0, "bleu4": 0.1, "validation_loss": loss + chance.uniform(-0.02, 0.02), "status": "finished"}
     rates = [{**trial, "learning_rate": rate, "epoch": 1 if parameters else 0} for rate in (1e-4, 1e-3, 1e-2)]
@@ -173,7 +186,8 @@ def run_in_memory(method: str, seed: int = 0, measured: bool = True, part: slice
     }  # fmt: skip
     before = {"loss_before": 3.9, "tokens": 5000, "text": "the test part of dailydialog"}
     forgotten = before | {"loss_after": 4.1, "difference": 0.2 + seed / 100, "interval": [0.1, 0.3]}
-    scores = {**row, "unseen": row, "unlike": row, "human": row, "retrieval": row, "training_pairs": len(train)}
+    ends = {"loss_interval": [loss - 0.1, loss + 0.1]} if known is not None else {}
+    scores = {**row, **ends, "unseen": row, "unlike": row, "human": row, "retrieval": row, "training_pairs": len(train)}
     files = {
         "data/greedy_generate/responses.jsonl": responses,
         "data/subset/train.jsonl": train,

@@ -1,7 +1,9 @@
 """The responses of the runs, if DVC's cache has them, and the test pairs that their training regime gives away."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import compress
+from typing import Any
 
 import numpy as np
 
@@ -9,13 +11,23 @@ from stages.bleu import bleu
 from stages.overlap import Flags
 from stages.records import Dialogue, Pair, Response, single_line
 from stages.report.runs import Run, Runs, same_seeds
-from stages.report.seeds import Difference, compare_over_seeds
-from stages.score.bootstrap import CONFIDENCE, Counts, paired_test, resampled_bleu, sentence_counts
+from stages.report.seeds import Difference, compare_over_seeds, loss_of_many
+from stages.score.bootstrap import (
+    CONFIDENCE,
+    Counts,
+    Losses,
+    losses_of,
+    paired_test,
+    resampled_bleu,
+    sentence_counts,
+)  # fmt: skip
 from stages.score.leakage import Leakage, exact_leakage, near_leakage
 from stages.score.variety import DIGITS
 
 PARTS = ("all", "unseen", "unlike")
 MIN_PAIRS = 10  # with a single pair, all draws of the bootstrap are equal, and any difference looks certain
+Table = np.ndarray[tuple[int, int], np.dtype[Any]]
+Tables = np.ndarray[tuple[int, int, int, int], np.dtype[Any]]
 RESPONSES = "data/greedy_generate/responses.jsonl"
 
 
@@ -158,17 +170,46 @@ class Answers:
 
         Seeds may have different test pairs: a protocol can draw them, and what is unseen depends on the regime's draw.
         """
-        places: dict[tuple[str, int], int] = {}  # of each pair of any seed in the table of counts
+        tables = self._tables(matched, part, self.counts_of)
+        return compare_over_seeds(*tables), tables.shape[2]
+
+    def compare_losses(self, first: Runs, second: Runs, part: str) -> Difference:
+        """The loss of the test references of two systems, with the seeds that both were run with.
+
+        Raises:
+            NotMeasured: they have no seed in common, a run is older than this loss, or what `common` raises.
+        """
+        matched = same_seeds(first, second)
+        if not matched:
+            raise NotMeasured("no seed that both were run with")
+        own, others = self._tables(matched, part, self.losses_of)
+        return compare_over_seeds(own, others, loss_of_many)
+
+    def _tables(self, matched: list[tuple[Run, Run]], part: str, rows_of: Callable[[Run], Table]) -> Tables:
+        """What is summed over the pairs of a part, [2 systems, seeds, pairs of any seed, columns of `rows_of`]."""
+        places: dict[tuple[str, int], int] = {}  # of each pair of any seed in the table
         chosen = []
         for runs in matched:
             flags = self.flags(*runs, part)
             asked = compress(((each.dialogue, each.position) for each in self.of(runs[0])), flags)
             chosen.append((flags, [places.setdefault(each, len(places)) for each in asked]))
-        tables = np.zeros((2, len(matched), len(places), 10), dtype=np.int64)
-        for at, (runs, (flags, rows)) in enumerate(zip(matched, chosen, strict=True)):
-            for system, run in enumerate(runs):
-                tables[system, at, rows] = self.counts_of(run)[flags]
-        return compare_over_seeds(*tables), len(places)
+        found = [[rows_of(run) for run in runs] for runs in matched]
+        tables = np.zeros((2, len(matched), len(places), found[0][0].shape[1]), dtype=found[0][0].dtype)
+        for at, (systems, (flags, rows)) in enumerate(zip(found, chosen, strict=True)):
+            for system, table in enumerate(systems):
+                tables[system, at, rows] = table[flags]
+        return tables
+
+    def losses_of(self, run: Run) -> Losses:
+        """The loss of each reference and its tokens, [N, 2].
+
+        Raises:
+            NotMeasured: the run is older than this loss.
+        """
+        losses = losses_of(self.of(run))
+        if losses is None:
+            raise NotMeasured(f"{run.name} has no losses")
+        return losses
 
     def counts_of(self, run: Run) -> Counts:
         """What BLEU sums over the responses of a run, [N, 10]; counted once."""

@@ -11,6 +11,7 @@ from stages.report.cost import cost_table
 from stages.report.diagnostics import bleu_tables, diagnostics_tables, forgetting_table
 from stages.report.examples import MARK, QUERIES, example_tables
 from stages.report.figures import Picture, rates_figure, scores_figure
+from stages.report.losses import losses_table
 from stages.report.markdown import items, link, plain, value
 from stages.report.pareto import explanation, marks_of, pareto_figure
 from stages.report.prompt_table import prompt_tables
@@ -183,6 +184,7 @@ def add_setting(
         document.add("**This is not the paper's experiment**: its corpus, pairs or protocol differ.")
     document.add("### The paper's claims", claims_table(claims))
     document.add("### Scores of all test pairs", *score_tables(setting))
+    document.add("### The loss of the test references", *losses_table(setting, answers))
     papers = " Faint lines: the paper's values." if setting.on_papers_data else ""
     for number, scores, what in (
         (2, ("bleu4", "novelty", "diversity"), "BLEU-4, novelty and diversity"),

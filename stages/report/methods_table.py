@@ -4,12 +4,11 @@ from typing import Any
 
 from stages.report.lines import interval, mean, seeds_of, spread
 from stages.report.markdown import NONE, number, plain, table, value
-from stages.report.rates import validation_loss
 from stages.report.runs import SWITCHES, Collection, Run, Runs
 from stages.report.scores import parts_of
 from stages.report.settings import KINDS
 
-BLEUS = ["method", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4"]
+BLEUS = ["method", "test loss", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4"]
 REST = ["BLEU-4 of unseen", "novelty", "diversity", "empty"]
 
 
@@ -17,8 +16,8 @@ def methods_table(collection: Collection, params: dict[str, Any]) -> str:
     """One row per method of params.yaml, with all other parameters but the seed as there, then `retrieval` and `human`.
 
     If a method was run with several seeds, scores are means over seeds, and those that matter have standard deviations;
-    what each seed scored and the validation loss take the place of the interval, which is about a single run. Below the
-    table are the number of pairs, the switches, and the commands for the methods that were not run.
+    what each seed scored takes the place of the interval, which is about a single run. Below the table are the number
+    of pairs, the switches, and the commands for the methods that were not run.
     """
     runs = {method: found for method in params["methods"] if (found := runs_of(collection, params, method))}
     several = any(len(each) > 1 for each in runs.values())
@@ -32,7 +31,7 @@ def methods_table(collection: Collection, params: dict[str, Any]) -> str:
         notes = counts_of(longest)
     notes += ", ".join(f"`{name}={each}`" for name, each in shown.items()) + "."
     missing = [f"`dvc exp run -S method={method}`" for method in params["methods"] if method not in runs]
-    header = [*BLEUS, *(["of each seed", "validation loss"] if several else ["its 95 % interval"]), *REST]
+    header = [*BLEUS, *(["of each seed"] if several else ["its 95 % interval"]), *REST]
     return "\n\n".join([table(header, rows), notes, *([f"Not run: {', '.join(missing)}."] if missing else [])])
 
 
@@ -50,16 +49,14 @@ def row(name: str, scored: str, runs: Runs, several: bool) -> list[str]:
     """A row; small scores get more digits."""
     wholes, unseens, _ = zip(*(parts_of(run, scored) for run in runs), strict=True)
     bleu4 = [each["bleu4"] for each in wholes]
-    if several:
-        loss = spread([validation_loss(run) for run in runs], 3) if scored == "test" else NONE
-        middle = [", ".join(map(number, bleu4)), loss]
-    else:
-        middle = [interval(wholes[0].get("bleu4_interval"))]
+    loss, bounds = spread([each.get("loss") for each in wholes], 3), wholes[0].get("loss_interval")
+    middle = ", ".join(map(number, bleu4)) if several else interval(wholes[0].get("bleu4_interval"))
     return [
         plain(name),
+        loss if several or not bounds else f"{loss} ({interval(bounds, 2)})",
         *(number(mean([each[f"bleu{order}"] for each in wholes]), 3) for order in (1, 2, 3)),
         spread(bleu4),
-        *middle,
+        middle,
         spread([each.get("bleu4") for each in unseens]),
         *(number(mean([one.get(each) for one in wholes]), 3) for each in ("novelty", "diversity", "empty")),
     ]

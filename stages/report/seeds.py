@@ -1,7 +1,7 @@
-"""How sure a difference in BLEU-4 is when both systems were trained with several seeds.
+"""How sure a difference in BLEU-4 or in loss is when both systems were trained with several seeds.
 
-A score over seeds is the mean of the seeds' corpus BLEU. Other seeds would give other models, and other test pairs
-other scores. So every draw of the bootstrap here draws both:
+A score over seeds is the mean of the seeds' corpus BLEU, or of their loss per token. Other seeds would give other
+models, and other test pairs other scores. So every draw of the bootstrap here draws both:
 
 - N of the N test pairs with replacement, the same ones for all seeds and both systems (Koehn, EMNLP 2004). Corpus BLEU
   of each seed is computed from summed counts; the difference is that of the means over seeds.
@@ -17,6 +17,7 @@ are found to differ with 2, 3 and 5 seeds, and with plain draws of seeds 30, 21 
 or none, 1.0 to 6.8 %. Two seeds show only differences that are many times as large as those between seeds.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,12 +28,12 @@ from stages.score.bootstrap import CONFIDENCE, SAMPLES
 SEED_DRAWS = 10  # for each draw of the pairs
 
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
-Counts = np.ndarray[tuple[int, int, int], np.dtype[np.int64]]
+Counts = np.ndarray[tuple[int, int, int], np.dtype[np.int64]] | np.ndarray[tuple[int, int, int], np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """BLEU-4 of two systems as means over seeds, and how sure their difference is."""
+    """The score of two systems as means over seeds, and how sure their difference is."""
 
     first: float
     second: float
@@ -60,6 +61,11 @@ def bleu_of_many(sums: Floats) -> Floats:
     return np.where(scored, np.exp(precision + brevity), 0.0)
 
 
+def loss_of_many(sums: Floats) -> Floats:
+    """Losses per token: [..., 2], each the sums over pairs of losses and tokens, to [...]."""
+    return np.asarray(sums[..., 0] / sums[..., 1], dtype=np.float64)
+
+
 def drawn_sums(counts: Counts, generator: np.random.Generator) -> Floats:
     """The summed counts of SAMPLES draws of N of the N pairs, with replacement.
 
@@ -77,20 +83,25 @@ def drawn_sums(counts: Counts, generator: np.random.Generator) -> Floats:
     return (times @ flat.astype(np.float64)).reshape(SAMPLES, n, k)
 
 
-def compare_over_seeds(first: Counts, second: Counts) -> Difference:
-    """Compare two systems over seeds and test pairs, as the text of this module says.
+def compare_over_seeds(
+    first: Counts, second: Counts, score: Callable[[Floats], Floats] = bleu_of_many
+) -> Difference:
+    """Compare two systems over seeds and test pairs, as the text of this module says; with one seed, over test pairs.
 
     Args:
-        first: [n, N, 10], `sentence_counts` of the first system for each of n >= 2 seeds and N test pairs. Where each
-            seed has its own test pairs, N counts those of all seeds; a seed has zeros for pairs that it lacks.
+        first: [n, N, k], what is summed over N test pairs of the first system for each of n seeds: `sentence_counts`
+            for BLEU. Where each seed has its own test pairs, N counts those of all seeds; a seed has zeros for pairs
+            that it lacks.
         second: the same of the second system, seed by seed.
+        score: the score of sums [..., k].
     """
     generator, seeds = np.random.default_rng(0), len(first)
-    means = [bleu_of_many(each.sum(1).astype(np.float64)) for each in (first, second)]
-    error = (means[0] - means[1]).std(ddof=1) / np.sqrt(seeds)
-    both = bleu_of_many(drawn_sums(np.concatenate([first, second]), generator)).reshape(SAMPLES, 2, seeds).mean(-1)
-    of_pairs = (both[:, 0] - both[:, 1])[:, None]
-    draws = of_pairs + error * generator.standard_t(seeds - 1, size=(SAMPLES, SEED_DRAWS))
+    means = [score(each.sum(1).astype(np.float64)) for each in (first, second)]
+    both = score(drawn_sums(np.concatenate([first, second]), generator)).reshape(SAMPLES, 2, seeds).mean(-1)
+    draws = (both[:, 0] - both[:, 1])[:, None]
+    if seeds > 1:
+        error = (means[0] - means[1]).std(ddof=1) / np.sqrt(seeds)
+        draws = draws + error * generator.standard_t(seeds - 1, size=(SAMPLES, SEED_DRAWS))
     sides = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
     p = min(1.0, 2 * (sides + 1) / (draws.size + 1))
     low, high = np.quantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])

@@ -1,5 +1,6 @@
 """The report on runs with several seeds, their costs and what they forgot; all runs exist only in memory."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
@@ -10,6 +11,7 @@ from stages.report.answers import Answers, NotMeasured
 from stages.report.claims import Judge
 from stages.report.document import TITLE, Document, build
 from stages.report.figures import STYLES
+from stages.report.losses import losses_table
 from stages.report.methods_table import methods_table
 from stages.report.page import to_html
 from stages.report.pareto import explanation, marks_of, pareto_figure
@@ -75,11 +77,39 @@ def test_the_table_of_the_readme_has_them_too_and_with_one_seed_the_interval(run
     text = methods_table(Collection(runs, ()), params)
     (row,) = (each for each in rows(text) if each["method"] == "lora")
     scores = [run.rows["test"]["bleu4"] for run in of(runs, "lora")]
+    loss = [run.rows["test"]["loss"] for run in of(runs, "lora")]
+    assert row["test loss"] == f"{fmean(loss):.3f}\u00a0±\u00a0{stdev(loss):.3f}"
     assert (row["BLEU-4"], row["of each seed"]) == (spread(scores), ", ".join(f"{each:.4f}" for each in scores))
     assert "`seed=0, 1, 2`" in text
     alone = rows(methods_table(Collection(runs[::3], ()), params))
     assert "its 95 % interval" in alone[0]
+    assert re.fullmatch(r"\d\.\d{3} \(\d\.\d\d to \d\.\d\d\)", alone[0]["test loss"])
     assert alone[0]["BLEU-4"] == f"{runs[0].rows['test']['bleu4']:.4f}"
+
+
+def test_the_loss_of_the_references_tells_methods_apart_over_the_same_pairs(
+    runs: tuple[Run, ...], document: Document
+) -> None:
+    table = rows(below(document, "### The loss of the test references"))
+    found = {row["method"]: [run.rows["test"]["loss"] for run in of(runs, row["method"])] for row in table}
+    assert len(found) == len(METHODS)
+    best = min(found, key=lambda method: fmean(found[method]))
+    for row in table:
+        own = found[row["method"]]
+        assert row["loss of all"] == spread(own)
+        if row["method"] == best:
+            assert row["above the best"] == "**the best**"
+            continue
+        gap, low, high = map(float, re.findall(r"-?\d+\.\d+", row["above the best"]))
+        assert gap == pytest.approx(fmean(own) - fmean(found[best]), abs=2e-4)
+        assert low < gap < high
+        # Pairs differ by up to 4 and methods by 0.4: only the same pairs can show it.
+        assert (low > 0) or METHODS[row["method"]][1] - METHODS[best][1] < 0.15
+
+
+def test_runs_that_are_older_than_this_loss_have_none() -> None:
+    [setting], _ = settings_of([run_in_memory("lora", measured=False), run_in_memory("soft", measured=False)])
+    assert list(losses_table(setting, Answers())) == ["Not measured: these runs are older than this loss."]
 
 
 def verdicts(runs: tuple[Run, ...]) -> dict[str, str]:

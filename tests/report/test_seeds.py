@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from stages.report.seeds import Counts, bleu_of_many, compare_over_seeds, drawn_sums
+from stages.report.seeds import Counts, bleu_of_many, compare_over_seeds, drawn_sums, loss_of_many
 from stages.score.bootstrap import SAMPLES, bleu_of_sums, sentence_counts
 
 PAIRS, CASES = 60, 400
@@ -85,3 +85,28 @@ def test_bleu_of_many_corpora_is_sacrebleus() -> None:
     scores = bleu_of_many(np.array(sums, dtype=np.float64))
     assert scores == pytest.approx([bleu_of_sums(each.tolist()) for each in sums])
     assert len({round(float(each), 6) for each in scores}) > 10
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_of_losses_a_difference_that_is_not_there_is_found_as_rarely(seeds: int) -> None:
+    """Two systems with the same loss on pairs of different lengths and hardness; with one seed only pairs are drawn."""
+    generator = np.random.default_rng(seeds)
+    errs = 0
+    for _ in range(200):
+        tokens = generator.integers(2, 30, size=PAIRS)
+        hard = generator.normal(3, 1, size=PAIRS)
+        losses = (hard + generator.normal(0, 0.3, size=(2, seeds, PAIRS))) * tokens
+        tables = np.stack([losses, np.broadcast_to(tokens, losses.shape)], axis=-1)
+        errs += compare_over_seeds(tables[0], tables[1], loss_of_many).p < 0.05
+    assert errs <= 0.05 * 200 + 10
+
+
+def test_a_difference_of_losses_is_found_where_pairs_differ_far_more() -> None:
+    generator = np.random.default_rng(0)
+    tokens, hard = np.full(PAIRS, 10), generator.normal(3, 1, size=PAIRS)
+    own = np.stack([hard * tokens, tokens], axis=-1)[None]
+    others = np.stack([(hard - 0.1 + generator.normal(0, 0.1, size=PAIRS)) * tokens, tokens], axis=-1)[None]
+    found = compare_over_seeds(own, others, loss_of_many)
+    assert found.first - found.second == pytest.approx(0.1, abs=0.05)
+    assert 0 < found.low < found.high
+    assert found.p < 0.01
