@@ -51,7 +51,7 @@ class Response:
     response: str
     unended: bool | None = None  # it met the length limit; None in files older than this field
     loss: float | None = None  # cross-entropy of the reference's tokens, summed, in nats; None as above
-    tokens: int | None = None  # of the reference, with the one that ends it
+    tokens: int | None = None  # of the reference, with the one that ends it unless it was cut
 
 
 @dataclass(frozen=True)

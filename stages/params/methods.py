@@ -13,7 +13,7 @@ LearningRate = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 
 
 class Trained(Strict):
-    """What trains something: `learning_rate` is where protocols search that have a spread of rates, not a range."""
+    """What trains something: `learning_rate` is the middle of the search, in protocols with a spread of rates."""
 
     learning_rate: LearningRate | None = None
 

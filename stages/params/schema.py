@@ -100,7 +100,7 @@ class Lengths(Strict):
 class LearningRates(Strict):
     """`trials` learning rates, log-spaced, both ends included: from low to high, or with a spread.
 
-    `spread` is the highest rate over the lowest one; between them is the method's own `learning_rate`.
+    `spread` is the highest rate over the lowest one; the middle is the method's own `learning_rate`. None is above 1.
     """
 
     low: LearningRate | None = None

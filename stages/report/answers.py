@@ -173,8 +173,8 @@ class Answers:
         tables = self._tables(matched, part, self.counts_of)
         return compare_over_seeds(*tables), tables.shape[2]
 
-    def compare_losses(self, first: Runs, second: Runs, part: str) -> Difference:
-        """The loss of the test references of two systems, with the seeds that both were run with.
+    def compare_losses(self, first: Runs, second: Runs, part: str) -> tuple[Difference, int]:
+        """The loss of the test references of two systems, with the seeds that both were run with, and how many.
 
         Raises:
             NotMeasured: they have no seed in common, a run is older than this loss, or what `common` raises.
@@ -182,8 +182,8 @@ class Answers:
         matched = same_seeds(first, second)
         if not matched:
             raise NotMeasured("no seed that both were run with")
-        own, others = self._tables(matched, part, self.losses_of)
-        return compare_over_seeds(own, others, loss_of_many)
+        own, others = self._tables(matched, part, self._losses)
+        return compare_over_seeds(own, others, loss_of_many), len(matched)
 
     def _tables(self, matched: list[tuple[Run, Run]], part: str, rows_of: Callable[[Run], Table]) -> Tables:
         """What is summed over the pairs of a part, [2 systems, seeds, pairs of any seed, columns of `rows_of`]."""
@@ -200,7 +200,7 @@ class Answers:
                 tables[system, at, rows] = table[flags]
         return tables
 
-    def losses_of(self, run: Run) -> Losses:
+    def _losses(self, run: Run) -> Losses:
         """The loss of each reference and its tokens, [N, 2].
 
         Raises:

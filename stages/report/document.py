@@ -155,7 +155,7 @@ def summary(
         yield "### Warnings: the best learning rate is at an end of the range"
         yield items(noted)
     if taken := [line for each in settings for line in rates_taken(each)]:
-        yield "### Warnings: one learning rate, taken from elsewhere"
+        yield "### Warnings: only one learning rate was tried"
         yield items(taken)
     if absent:
         yield "### Not in the tables"

@@ -85,10 +85,10 @@ def parts_tables(setting: Setting) -> Iterator[str]:
     )
 
 
-def with_interval(parts: list[Scores]) -> str:
-    """BLEU-4; of a single run also the bounds of the middle 95 % of the bootstrap, which draws test pairs."""
-    bounds = parts[0].get("bleu4_interval") if len(parts) == 1 else None
-    return spread([each.get("bleu4") for each in parts]) + (f" ({interval(bounds)})" if bounds else "")
+def with_interval(parts: list[Scores], score: str = "bleu4") -> str:
+    """A score; of a single run also the bounds of the middle 95 % of the bootstrap, which draws test pairs."""
+    bounds = parts[0].get(f"{score}_interval") if len(parts) == 1 else None
+    return spread([each.get(score) for each in parts]) + (f" ({interval(bounds)})" if bounds else "")
 
 
 def parts_of(run: Run, row: str) -> list[Scores]:

@@ -10,7 +10,7 @@ from stages.report.lines import FIRST, LAST
 from stages.report.markdown import NONE, SPACE, items, link, number, percent, plain, table, value
 from stages.report.rates import Rates, trials_of
 from stages.report.runs import SWITCHES, Absent, Run
-from stages.report.settings import Cell, Setting, flatten
+from stages.report.settings import RATES_PREFIX, Cell, Setting, flatten, rates_of_run
 
 ORDER = ("dataset", "protocol", "model", "method")
 
@@ -75,7 +75,7 @@ def warnings(rates: Sequence[tuple[Cell, Rates]]) -> list[str]:
             seeds[cell, each.end].append(f"seed{SPACE}{each.run.switch('seed')}")
     return [
         f"{plain(f'{cell.model}, {cell.method}, {percent(cell.regime)}')}, {', '.join(found)}: the {end} learning rate "
-        "is the best one; widen `protocols.<name>.training.learning_rates`"
+        "is the best one; move `methods.<name>.learning_rate`, or widen `protocols.<name>.training.learning_rates`"
         for (cell, end), found in seeds.items()
     ]
 
@@ -95,13 +95,19 @@ def rates_taken(setting: Setting) -> list[str]:
 def parameters(setting: Setting) -> str:
     """The content of every entry of params.yaml that the runs of a setting chose, one item per entry.
 
-    Learning rates may differ between the runs of a setting: the table of the rates has those of each run.
+    Without learning rates: they may differ between the runs of a setting, and stand with each run.
     """
     chosen = {("dataset", ""): setting.any_run, ("protocol", ""): setting.any_run}
     for cell, (run, *_) in setting.runs.items():
         chosen |= {("model", cell.model): run, ("method", cell.method): run}
     lines = [
-        values(flatten(run.entry(switch), f"{switch}s.{run.switch(switch)}"))
+        values(
+            {
+                f"{switch}s.{run.switch(switch)}.{key}": each
+                for key, each in flatten(run.entry(switch)).items()
+                if not key.startswith((RATES_PREFIX, "learning_rate"))
+            }
+        )
         for (switch, _), run in sorted(chosen.items(), key=lambda each: (ORDER.index(each[0][0]), each[0][1]))
     ]
     return items([*lines, values(flatten(setting.any_run.params["pairs"], "pairs"))])
@@ -116,7 +122,9 @@ def entry(run: Run, setting: Setting) -> Iterator[str]:
         "workspace": f"uncommitted results, on top of `{run.baseline}`",
     }[run.kind]
     switches = values({name: run.switch(name) for name in SWITCHES})
-    yield items([origin, f"{switches}, and the parameters of {link(setting.title)}", *details(run)])
+    rates = rates_of_run(run)
+    tried = [f"learning rates: {values(rates)}"] if rates else []
+    yield items([origin, f"{switches}, and the parameters of {link(setting.title)}", *tried, *details(run)])
     header = ["", *next(iter(run.rows.values()))]
     yield table(
         header,

@@ -32,7 +32,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Setting:
-    """Runs that differ only in model, method, regime and seed: for each configuration one run of each seed."""
+    """Runs that differ only in model, method, regime, seed and learning rates: one of each configuration and seed."""
 
     title: str
     runs: dict[Cell, Runs]
@@ -155,18 +155,24 @@ def _without_rate(method: dict[str, Any]) -> dict[str, Any]:
     return {key: each for key, each in method.items() if key != "learning_rate"}
 
 
-def _trials(run: Run) -> int:
-    return int(run.entry("protocol")["training"]["learning_rates"]["trials"])
+def rates_of_run(run: Run) -> dict[str, Any]:
+    """The learning rates that a run was to try, with the keys of params.yaml; none for a method that trains nothing."""
+    if run.entry("method").get("kind") == "zero-shot":
+        return {}
+    rates = flatten(run.entry("protocol")["training"]["learning_rates"], RATES_PREFIX.rstrip("."))
+    own = run.entry("method").get("learning_rate")
+    return rates | ({"learning_rate": own} if rates.get(f"{RATES_PREFIX}spread") is not None else {})
 
 
 def _rank(run: Run) -> tuple[int, int]:
-    return -_trials(run), KINDS.index(run.kind)
+    return -rates_of_run(run).get(f"{RATES_PREFIX}trials", 0), KINDS.index(run.kind)
 
 
 def _repeat(first: Run, other: Run) -> Absent:
-    if _trials(other) < _trials(first):
-        reason = f"it tried {_trials(other)}; {first.name}, which is in the tables, tried {_trials(first)}"
-        return Absent(other.name, other.commit, "fewer learning rates", reason)
+    if rates_of_run(other) != rates_of_run(first):
+        tried = ", ".join(f"{key}={each}" for key, each in rates_of_run(other).items())
+        reason = f"{first.name} is in the tables; this one tried {tried}; BLEU-4 {other.rows['test'].get('bleu4')}"
+        return Absent(other.name, other.commit, "other learning rates", reason)
     if other.rows == first.rows:
         return Absent(other.name, other.commit, "the same", f"the parameters and scores of {first.name}")
     reason = f"the parameters of {first.name}, which is in the tables; BLEU-4 {other.rows['test'].get('bleu4')}"

@@ -20,7 +20,7 @@ novelty, diversity. Then come
   the corpus, queries cut, ...); signature, chrf_signature and ead_vocabulary: what others need to repeat the scores.
 
 A set without pairs has null instead of scores. `--rows` is a folder for `dvc metrics show` with one file per row, each
-with the six scores, empty, loops, loss and pairs: test.json (all test pairs), unseen.json, human.json, retrieval.json.
+with the six scores, empty, loops, loss (of a model), pairs: test.json (all), unseen.json, human.json, retrieval.json.
 """
 
 from collections.abc import Iterable, Sequence, Set

@@ -14,7 +14,7 @@ from stages.plumbing.errors import StageError
 from stages.plumbing.files import files_hash
 from stages.records import Pair, RecordFile, read_records
 
-PAIRS = ("train.jsonl", "validation.jsonl")  # all that is read of the subset; the deps in dvc.yaml too
+PAIRS = ("train.jsonl", "validation.jsonl")  # all that is read of the subset
 
 
 @dataclass(frozen=True)

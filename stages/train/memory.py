@@ -86,7 +86,8 @@ def check_room(sweep: Sweep, initial: Weights, numbered: Sequence[Numbered]) -> 
     """
     method, pairs = sweep.method, sweep.examples.train
     longest, responses = int(method.row_tokens(pairs).max()), int(side_lengths(pairs)[1].max())
-    rows = min(sweep.training.batch_size, len(pairs), rows_of_a_pass(method.base.device, longest))
+    batch_size = sweep.training.batch_size
+    rows = min(batch_size, len(pairs), rows_of_a_pass(method.base.device, longest, batch_size))
     one_pass = bytes_of_pass(method, initial, rows, longest, responses)
     one_trial, free = bytes_of_trial(initial), int(USABLE * free_memory(method.base.device))
     if one_trial + one_pass > free:

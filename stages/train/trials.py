@@ -139,20 +139,25 @@ def validation_losses(method: Method, trials: Sequence[Trial], batch: Batch, per
 
 
 def _backward(
-    method: Method, trials: Sequence[Trial], batch: Batch, dropout_seed: int, graphs: CudaGraphs | None
+    method: Method,
+    trials: Sequence[Trial],
+    batch: Batch,
+    batch_size: int,
+    dropout_seed: int,
+    graphs: CudaGraphs | None,
 ) -> list[float]:
     """Gradients of the mean loss of trials that share their passes; returns the summed losses."""
     if graphs is not None:
         found = graphs.backward(method, [trial.weights for trial in trials], batch, dropout_seed)
         if found is not None:
             return found
-    sums = torch.zeros(len(trials), device=method.base.device)
-    for number, part in enumerate(passes_of(method, batch, len(trials))):
+    total = torch.zeros(len(trials), device=method.base.device)
+    for number, part in enumerate(passes_of(method, batch, batch_size)):
         losses = response_losses(method, [trial.weights for trial in trials], part, dropout_seed + number)
         torch.stack(losses).sum().div(sum(batch.response_lengths)).backward()
-        sums += torch.stack([loss.detach() for loss in losses])
-    found_sums: list[float] = sums.tolist()
-    return found_sums
+        total += torch.stack([loss.detach() for loss in losses])
+    sums: list[float] = total.tolist()
+    return sums
 
 
 def _drop_gradients(trials: Sequence[Trial]) -> None:
@@ -183,7 +188,7 @@ def train_step(
     while start < len(trials):
         part = trials[start : start + per_pass.size]
         try:
-            sums = _backward(method, part, batch, dropout_seed, graphs)
+            sums = _backward(method, part, batch, training.batch_size, dropout_seed, graphs)
         except (RuntimeError, MemoryError) as error:
             _drop_gradients(part)
             if not is_out_of_memory(error) or not (per_pass.shrink() or (graphs and graphs.give_up())):

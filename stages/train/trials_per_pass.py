@@ -24,7 +24,7 @@ class TrialsPerPass:
 
         Three trials of SmolLM2 in one pass of 24 rows took 2.2 GiB more there than in three passes of 8.
         """
-        return cls(trials if device.type != "cpu" else min(trials, math.ceil(ROWS_OF_A_PASS / batch_size)))
+        return cls(trials if device.type != "cpu" else min(trials, _trials_of_a_pass(batch_size)))
 
     def shrink(self) -> bool:
         """Halve the pass; False if it is a single trial already."""
@@ -35,17 +35,25 @@ class TrialsPerPass:
         return True
 
 
-def rows_of_a_pass(device: torch.device, tokens: int, trials: int = 1) -> int:
-    """How many rows of so many tokens go through the layers together, for each of the trials of the pass."""
-    return sys.maxsize if device.type != "cpu" else max(1, TOKENS_OF_A_PASS // (tokens * trials))
+def _trials_of_a_pass(batch_size: int) -> int:
+    return math.ceil(ROWS_OF_A_PASS / batch_size)
 
 
-def passes_of(method: Method, batch: Batch, trials: int) -> list[Batch]:
+def rows_of_a_pass(device: torch.device, tokens: int, batch_size: int) -> int:
+    """How many rows of so many tokens go through the layers together, for each trial of a pass.
+
+    It does not depend on how many trials are left: with dropout, another division would give them other masks.
+    """
+    return sys.maxsize if device.type != "cpu" else max(1, TOKENS_OF_A_PASS // (tokens * _trials_of_a_pass(batch_size)))
+
+
+def passes_of(method: Method, batch: Batch, batch_size: int) -> list[Batch]:
     """The parts of a batch, each for a pass of its own, whose gradients are added up: most batches are one part.
 
-    Eight rows of SmolLM2 of 150 tokens took 2.9 GB in one pass on a CPU.
+    Eight rows of SmolLM2 of 150 tokens took 2.9 GB in one pass on a CPU. batch_size: that of the training; the last
+    batch of an epoch may be smaller.
     """
     rows, longest = len(batch.query_lengths), max(method.layout(batch.query_lengths, batch.response_lengths).tokens())
-    count = math.ceil(rows / rows_of_a_pass(method.base.device, longest, trials))
+    count = math.ceil(rows / rows_of_a_pass(method.base.device, longest, batch_size))
     size = math.ceil(rows / count)
     return [batch.part(start, min(start + size, rows)) for start in range(0, rows, size)]

@@ -42,7 +42,8 @@ class Work:
         """Everything that the result depends on, for `fingerprint_of`."""
         params = self.params
         return {
-            "data": self.data_hash, "model": self.base_hash, "method": params.chosen_method.model_dump(),
+            "data": self.data_hash, "model": self.base_hash,
+            "method": params.chosen_method.model_dump(exclude={"learning_rate"}),  # `protocol` has the range it means
             "row_format": asdict(self.row_format), "seed": params.seed,
             "protocol": params.chosen_protocol.model_dump(exclude={"data"}),
             "code": self.code, "environment": environment,

@@ -5,8 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from stages.greedy_generate import likelihood
 from stages.greedy_generate.likelihood import reference_losses
+from stages.language_model.base_model import Weights
 from stages.language_model.encoding import encode_pairs
+from stages.methods.batch import Batch
+from stages.methods.losses import pair_losses
+from stages.methods.method import Method
 from stages.methods.trained_method import load_trained
 from stages.records import Pair
 from tests.trained import FORMATS, write_method, write_model
@@ -19,7 +24,10 @@ PAIRS = [
 
 
 @pytest.mark.parametrize("name", ["fine-tune", "soft", "dynamic", "lora", "zero-shot"])
-def test_each_pair_has_the_loss_of_its_own_row_read_alone(name: str, tmp_path: Path) -> None:
+def test_each_pair_has_the_loss_of_its_own_row_read_alone(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(likelihood, "BATCH", 2)
     model = write_model(tmp_path / "model", "llama")
     trained = load_trained(write_method(tmp_path / name, model, name, FORMATS["text"], 0.1), model)
     found = reference_losses(trained, PAIRS)
@@ -36,3 +44,21 @@ def test_each_pair_has_the_loss_of_its_own_row_read_alone(name: str, tmp_path: P
         assert loss == pytest.approx(expected, abs=1e-3)
     for again, first in zip(reference_losses(trained, PAIRS[::-1]), found[::-1], strict=True):
         assert again == pytest.approx(first, abs=1e-3), "it depends on the order"
+
+
+def test_a_batch_that_does_not_fit_is_halved_with_the_same_losses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = write_model(tmp_path / "model", "llama")
+    trained = load_trained(write_method(tmp_path / "soft", model, "soft", FORMATS["text"], 0.1), model)
+    whole = reference_losses(trained, PAIRS)
+    losses = pair_losses
+
+    def limited(method: Method, weights: Weights, batch: Batch) -> torch.Tensor:
+        if len(batch.queries) > 1:
+            raise torch.OutOfMemoryError("no memory")
+        return losses(method, weights, batch)
+
+    monkeypatch.setattr(likelihood, "pair_losses", limited)
+    for again, first in zip(reference_losses(trained, PAIRS), whole, strict=True):
+        assert again == pytest.approx(first, abs=1e-3)

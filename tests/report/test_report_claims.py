@@ -346,8 +346,20 @@ def test_runs_that_tried_other_rates_are_compared_and_one_that_tried_a_single_ra
 def test_of_runs_of_one_configuration_that_with_most_rates_counts() -> None:
     [setting], [other] = settings_of([with_rates(1, "one"), with_rates(3, "three")])
     assert [run.name for runs in setting.runs.values() for run in runs] == ["three"]
-    assert (other.name, other.state) == ("one", "fewer learning rates")
-    assert "three" in other.reason
+    assert (other.name, other.state) == ("one", "other learning rates")
+    assert other.reason.startswith("three is in the tables; this one tried training.learning_rates.spread=10, ")
+
+
+def test_a_repeat_around_another_rate_is_named_as_such_and_zero_shot_has_no_rates() -> None:
+    around = {"kind": "soft", "learning_rate": 1e-3}
+    one = with_rates(3, "one", methods={"soft": around})
+    two = with_rates(3, "two", methods={"soft": {**around, "learning_rate": 1e-4}})
+    _, [other] = settings_of([one, two])
+    assert (other.name, other.state) == ("two", "other learning rates")
+    assert "learning_rate=0.0001" in other.reason
+    nothing = [with_rates(n, f"n{n}", method="zero-shot", methods={"zero-shot": {"kind": "zero-shot"}}) for n in (3, 4)]
+    _, [other] = settings_of(nothing)
+    assert (other.name, other.state) == ("n4", "the same")
 
 
 def rates(*bleu4: float, diverged: int | None = None, epoch: int = 1) -> Any:

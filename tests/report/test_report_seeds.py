@@ -112,6 +112,25 @@ def test_runs_that_are_older_than_this_loss_have_none() -> None:
     assert list(losses_table(setting, Answers())) == ["Not measured: these runs are older than this loss."]
 
 
+def test_what_has_fewer_seeds_is_compared_on_those_and_what_has_no_loss_stays_in_the_table() -> None:
+    runs = [run_in_memory("lora", seed) for seed in (0, 1)] + [run_in_memory("soft", 0)]
+    old = [run_in_memory("fine-tune", 0, measured=False), run_in_memory("fine-tune", 1)]
+    [setting], _ = settings_of([*runs, *old])
+    _, text = losses_table(setting, Answers())
+    found = {row["method"]: row["above the best"] for row in rows(text)}
+    assert found["lora"] == "**the best**"
+    assert re.fullmatch(r"0\.\d+ \(0\.\d+ to 0\.\d+, one\u00a0seed\)", found["soft"])
+    assert found["fine-tune"] == "-"
+
+
+def test_without_the_cache_the_loss_is_that_of_the_committed_metrics() -> None:
+    run = run_in_memory("lora")
+    run.files.files.pop("metrics/scores.json")  # type: ignore[attr-defined]
+    [setting], _ = settings_of([run])
+    _, text = losses_table(setting, Answers())
+    assert rows(text)[0]["loss of all"] == f"{run.rows['test']['loss']:.4f}"
+
+
 def verdicts(runs: tuple[Run, ...]) -> dict[str, str]:
     [setting], _ = settings_of(runs)
     return {claim.text: claim.findings["all"].numbers for claim in Judge(setting, Answers()).claims()}

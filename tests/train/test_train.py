@@ -222,6 +222,10 @@ def test_another_range_of_learning_rates_is_another_sweep_and_the_way_back_train
     assert json.loads((folder / "metrics/train.json").read_text())["best_at_range_end"] == "lowest"
     assert with_highest(0.005) == first
     assert ["epoch 1 " in each for each in printed] == [True, True, False]
+    # The method's own rate says where a protocol with a spread searches; this one has a range.
+    rates = {"protocols.tiny.training.learning_rates": {"low": 0.001, "high": 0.005, "trials": 2}}
+    workspace(folder, method="fine-tune", **rates, **{"methods.fine-tune.learning_rate": 0.5})
+    assert "epoch 1 " not in finish(folder)
 
 
 def test_no_training_touches_another_s_state_however_old(tmp_path: Path) -> None:
