@@ -63,6 +63,12 @@ def keep_freed_memory(keep: bool) -> None:
         library.malloc_trim(0)
 
 
+def give_back_freed_memory() -> None:
+    """Give the kernel what was freed and kept, where the C library is glibc."""
+    if library := _glibc():
+        library.malloc_trim(0)
+
+
 def arithmetic(precision: Precision, device: torch.device) -> torch.dtype:
     """The type of the layers' arithmetic; auto is bfloat16 where the processor multiplies it faster than float32."""
     if precision != "auto":
@@ -101,8 +107,7 @@ def free_memory(device: torch.device) -> int:
         index = torch.cuda.current_device() if device.index is None else device.index
         allowed = whole * torch.cuda.get_per_process_memory_fraction(index)  # less than the whole if it is shared
         return int(min(free, allowed - reserved)) + kept
-    if library := _glibc():
-        library.malloc_trim(0)  # what was kept is free too
+    give_back_freed_memory()
     available = int(psutil.virtual_memory().available)  # of the machine, whatever a container may have of it
     left = memory_left()
     return available if left is None else min(available, left)

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from stages.language_model.base_model import Weights
+from stages.language_model.device import give_back_freed_memory
 from stages.methods.batch import Batch
 from stages.methods.losses import response_losses
 from stages.methods.method import Method
@@ -152,7 +153,10 @@ def _backward(
         if found is not None:
             return found
     total = torch.zeros(len(trials), device=method.base.device)
-    for number, part in enumerate(passes_of(method, batch, batch_size)):
+    parts = passes_of(method, batch, batch_size)
+    if len(parts) > 1:  # the rows are long: pieces that shorter ones left, of other sizes, would come on top
+        give_back_freed_memory()
+    for number, part in enumerate(parts):
         losses = response_losses(method, [trial.weights for trial in trials], part, dropout_seed + number)
         torch.stack(losses).sum().div(sum(batch.response_lengths)).backward()
         total += torch.stack([loss.detach() for loss in losses])
