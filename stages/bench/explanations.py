@@ -14,8 +14,8 @@ prompt has as many tokens as a query has on average, so that its rows are as lon
 SWEEP = """The prompted methods train all learning rates in one pass through the frozen layers. A pair counts as done
 when every trial has trained on it. Without the shared pass the trials run one after another: the other side's rate is
 that of one run in the section above, divided by the number of trials. Fine-tuning shares no layers, so it has no line
-here. On a CPU, the stage train gives a trial of eight pairs a pass of its own: three trials in one pass took 2.2 GiB
-more."""
+here. On a CPU, the stage train gives a trial of eight pairs a pass of its own, and two or more if the rows are long:
+three trials in one pass took 2.2 GiB more."""
 
 DECODING = """Both sides decode the same queries with the same weights, in float32. `generate` gets the fastest of
 several batch sizes, once with the queries in the order of the data and once sorted by length. Ours sorts them itself,
@@ -49,14 +49,14 @@ pairs before a model sees them: it reads and encodes them, and pads all batches 
 small sizes is Python's libraries. What score takes with few pairs goes into the bootstrap and the scores of the test
 pairs, which do not grow."""
 
-MEMORY = """Not a row of the benchmark: the memory of the stage train in the default run (four trials of `dynamic`),
-which `metrics/cost/train.json` of that run says. On two cores of an AMD EPYC without AVX-512, in float32, it was 5.7
-GiB at most, and 5.9 GiB where a checkpoint was written in between. Calculated (`stages/train/memory.py`): weights and
-two moments of four trials 1.6 GiB, the gradient of the one trial that has one 0.13 GiB, the weights from which they
-start 0.13 GiB, the base model 0.5 GiB, activations of the longest batch (8 rows of 168 tokens) at most 2.0 GiB,
-logits 0.2 GiB. The rest is Python's libraries and what the allocator keeps. A run that was stopped twice and went on
-took 6.9 GiB. The aim was 5 GiB. What would reach it has a price: computing activations twice takes time, and smaller
-batches give other last bits."""
+MEMORY = """Not a row of the benchmark: the memory of the stage train in the default run (three trials of `dynamic`),
+which `metrics/cost/train.json` of that run says. On two cores of an AMD EPYC without AVX-512, in float32, it was 4.6
+GiB at most; the aim was 5 GiB. Calculated (`stages/train/memory.py`): weights and two moments of three trials 1.2 GiB,
+the gradient of the one trial that has one 0.13 GiB, the weights from which they start 0.13 GiB, the base model 0.5
+GiB. A token takes 2.4 MB until its gradients are there, so a pass has no more than 640 tokens: 1.4 GiB. With whole
+batches a step of the longest rows peaked at 5.6 GB instead of 4.8. Before such rows freed memory goes back to the
+kernel, since it lies in pieces too small for them. A run without that, which also wrote a checkpoint within its epoch,
+took 5.1 GiB. It costs most of a minute: the kernel clears that memory when it is needed again."""
 
 # How many times faster than theirs ours should be.
 TRAINING_AIMS = {"fine-tune": 2.0, "soft": 2.5, "dynamic": 2.5}
