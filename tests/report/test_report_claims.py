@@ -426,7 +426,7 @@ def test_the_table_of_the_methods_takes_no_run_with_another_parameter() -> None:
         ({"methods": {**PARAMS["methods"], "soft": {}}}, False),
     ):
         text = methods_table(Collection(runs, ()), {**PARAMS, **changes})
-        assert ("| soft | 0.950 | 0.950 | 0.950 | 0.1000 |" in text) == found
+        assert ("| soft | - | 0.950 | 0.950 | 0.950 | 0.1000 |" in text) == found
         assert ("`dvc exp run -S method=soft`" in text) == (not found)
 
 
