@@ -161,8 +161,14 @@ def run_in_memory(method: str, seed: int = 0, measured: bool = True, part: slice
     given = answers(test, [train[0].response, train[1].query], quality + chance.uniform(-0.02, 0.02), seed)
     responses = [
         Response(
-            each.dialogue, each.position, each.query, each.response, answer, False,
-            round(5 * (loss + hard + chance.uniform(-0.5, 0.5)), 4) if measured else None, 5 if measured else None,
+            each.dialogue,
+            each.position,
+            each.query,
+            each.response,
+            answer,
+            False,
+            round(5 * (loss + hard + chance.uniform(-0.5, 0.5)), 4) if measured else None,
+            5 if measured else None,
         )
         for (each, answer), hard in zip(zip(test, given, strict=True), hardness(len(test), seed), strict=True)
     ][part]

@@ -83,9 +83,7 @@ def drawn_sums(counts: Counts, generator: np.random.Generator) -> Floats:
     return (times @ flat.astype(np.float64)).reshape(SAMPLES, n, k)
 
 
-def compare_over_seeds(
-    first: Counts, second: Counts, score: Callable[[Floats], Floats] = bleu_of_many
-) -> Difference:
+def compare_over_seeds(first: Counts, second: Counts, score: Callable[[Floats], Floats] = bleu_of_many) -> Difference:
     """Compare two systems over seeds and test pairs, as the text of this module says; with one seed, over test pairs.
 
     Args:

@@ -51,7 +51,8 @@ def best_trial(trials: Sequence[Trial], select_by: SelectBy) -> Trial:
     if not ended:
         steps = ", ".join(f"{trial.learning_rate:.2g} at {trial.diverged_at}" for trial in trials)
         raise StageError(
-            "training", f"every trial diverged ({steps})",
+            "training",
+            f"every trial diverged ({steps})",
             "lower methods.<name>.learning_rate, or the range in protocols.<name>.training.learning_rates",
         )
     return max(ended, key=lambda trial: (trial.quality(select_by), -trial.index))
