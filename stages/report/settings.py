@@ -168,12 +168,17 @@ def _rank(run: Run) -> tuple[int, int]:
     return -rates_of_run(run).get(f"{RATES_PREFIX}trials", 0), KINDS.index(run.kind)
 
 
+def _shared(first: Run, second: Run, row: str) -> set[str]:
+    """The columns that both have: an older run may have others."""
+    return first.rows[row].keys() & second.rows[row].keys()
+
+
 def _repeat(first: Run, other: Run) -> Absent:
     if rates_of_run(other) != rates_of_run(first):
         tried = ", ".join(f"{key}={each}" for key, each in rates_of_run(other).items())
         reason = f"{first.name} is in the tables; this one tried {tried}; BLEU-4 {other.rows['test'].get('bleu4')}"
         return Absent(other.name, other.commit, "other learning rates", reason)
-    if other.rows == first.rows:
+    if all(other.rows[row][key] == first.rows[row][key] for row in other.rows for key in _shared(first, other, row)):
         return Absent(other.name, other.commit, "the same", f"the parameters and scores of {first.name}")
     reason = f"the parameters of {first.name}, which is in the tables; BLEU-4 {other.rows['test'].get('bleu4')}"
     return Absent(other.name, other.commit, "other scores", reason)

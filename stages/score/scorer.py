@@ -20,7 +20,7 @@ novelty, diversity. Then come
   the corpus, queries cut, ...); signature, chrf_signature and ead_vocabulary: what others need to repeat the scores.
 
 A set without pairs has null instead of scores. `--rows` is a folder for `dvc metrics show` with one file per row, each
-with the six scores, empty, loops, loss (of a model), pairs: test.json (all), unseen.json, human.json, retrieval.json.
+with the six scores, empty, loss (of a model), pairs: test.json (all), unseen.json, human.json, retrieval.json.
 """
 
 from collections.abc import Iterable, Sequence, Set
@@ -55,7 +55,7 @@ from stages.score.variants import bleu_variants
 from stages.score.variety import DIGITS, distinct, diversity, expectation_adjusted_distinct, known_among, novelty
 
 SIX = (*(f"bleu{order}" for order in range(1, MAX_ORDER + 1)), "novelty", "diversity")
-ROW = (*SIX, "empty", "loops", "loss", "pairs")
+ROW = (*SIX, "empty", "loss", "pairs")  # what a terminal has room for
 
 
 @dataclass(frozen=True)
