@@ -327,6 +327,12 @@ def test_of_runs_of_one_configuration_an_experiment_counts_first_and_other_score
     assert "0.7" in repeated[1].reason
 
 
+def test_a_repeat_whose_rows_have_other_columns_is_the_same_if_the_shared_ones_are() -> None:
+    first, older = make_run(), make_run(row={"loops": 0.1})
+    _, [other] = settings_of([first, replace(older, name="older", kind="workspace")])
+    assert (other.name, other.state) == ("older", "the same")
+
+
 def with_rates(trials: int, name: str, **switches: Any) -> Run:
     """A run of a protocol that is not the paper's, with so many learning rates; its name is `name`."""
     tried = [{"learning_rate": 1e-4 * 2**at, "bleu4": 0.1, "epoch": 1, "status": "finished"} for at in range(trials)]
