@@ -10,7 +10,7 @@ from stages.language_model.encoding import encode_pairs, side_lengths
 from stages.methods.batch import collate
 from stages.methods.losses import pair_losses
 from stages.methods.trained_method import TrainedMethod
-from stages.plumbing.errors import is_out_of_memory
+from stages.plumbing.batches import in_batches
 from stages.plumbing.progress import Progress
 from stages.records import Pair
 
@@ -27,21 +27,15 @@ def reference_losses(trained: TrainedMethod, pairs: Sequence[Pair]) -> list[tupl
     tokens = side_lengths(encoded)[1].tolist()
     sizes = trained.method.row_tokens(encoded)
     order = sorted(range(len(encoded)), key=sizes.__getitem__)
-    found, start, size = [0.0] * len(encoded), 0, BATCH
+    found = [0.0] * len(encoded)
+
+    def losses(numbers: Sequence[int]) -> list[float]:
+        batch = collate([encoded[number] for number in numbers]).to(trained.method.base.device)
+        return pair_losses(trained.method, trained.weights, batch).tolist()
+
     with Progress(len(encoded), "loss of the references", "pairs") as progress:
-        while start < len(order):
-            chosen = order[start : start + size]
-            batch = collate([encoded[number] for number in chosen]).to(trained.method.base.device)
-            try:
-                losses = pair_losses(trained.method, trained.weights, batch).tolist()
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error) or size == 1:
-                    raise
-                size //= 2
-                print(f"out of memory: the loss goes on with {size} pairs a batch")
-                continue
-            for number, loss in zip(chosen, losses, strict=True):
+        for numbers, given in in_batches(order, BATCH, losses, "the loss of the references"):
+            for number, loss in zip(numbers, given, strict=True):
                 found[number] = round(loss, DIGITS)
-            start += len(chosen)
-            progress.advance(len(chosen))
+            progress.advance(len(numbers))
     return list(zip(found, tokens, strict=True))

@@ -1,8 +1,8 @@
 """Decoding on a Ray cluster: one task, with the same share of a node as a unit of training, its GPU given by Ray."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,10 +12,10 @@ from stages.language_model.device import check_versions, library_versions
 from stages.language_model.resources import Share, gpus_given, share_of
 from stages.methods.trained_method import read_description
 from stages.plumbing.cluster import cluster, failure_of
-from stages.plumbing.errors import StageError, is_out_of_memory
+from stages.plumbing.errors import StageError
 from stages.plumbing.files import check_folder, files_hash
-from stages.plumbing.signals import StopRequest, Terminated
-from stages.plumbing.transport import Failed, Files, receive, scratch, send, unpack
+from stages.plumbing.signals import StopRequest
+from stages.plumbing.transport import Failed, Files, on_this_node, receive, scratch, send, unpack
 
 
 @dataclass(frozen=True)
@@ -64,18 +64,8 @@ def _wait(ray: Any, reference: Any) -> Generated | Failed:
 
 
 def generate_there(order: Order, model: Files, trained: Files) -> Generated | Failed:
-    """Answer in a process of Ray's; a StageError is given, not raised, so that it arrives as it is."""
-    import ray  # it runs in a process of Ray's: elsewhere Ray need not be installed
-
-    node: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-    try:
-        return _generate(order, model, trained, node, ray.get)
-    except Terminated:  # the node is told to go: another one begins anew
-        os._exit(143)
-    except (StageError, OSError, MemoryError, RuntimeError) as error:
-        if not isinstance(error, StageError | OSError) and not is_out_of_memory(error):
-            raise
-        return Failed.by(error, node)
+    """Answer in a process of Ray's."""
+    return on_this_node(partial(_generate, order, model, trained))
 
 
 def _generate(order: Order, model: Files, trained: Files, node: str, get: Callable[[Any], Any]) -> Generated:

@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from stages.plumbing.errors import StageError, describe, one_line
+from stages.plumbing.errors import StageError, describe, is_out_of_memory, one_line
 from stages.plumbing.files import MANIFEST, check_folder, fsync_path
+from stages.plumbing.signals import Terminated
 
+Result = TypeVar("Result")
 Files = dict[str, Any]  # name in the folder -> reference to its bytes
 
 
@@ -37,6 +39,25 @@ class Failed:
     def error(self) -> StageError:
         """What to raise where the task was submitted."""
         return StageError(f"node {self.node}: {self.subject}", self.found, self.remedy)
+
+
+def on_this_node(work: Callable[[str, Callable[[Any], Any]], Result]) -> Result | Failed:
+    """Work in a process of Ray's; `work` gets the node's address and what fetches from the object store.
+
+    An error that a user can fix is given, not raised, so that it arrives as it is. A signal means that the node is told
+    to go: another one goes on with the work.
+    """
+    import ray  # elsewhere it need not be installed
+
+    node: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    try:
+        return work(node, ray.get)
+    except Terminated:  # what can be saved is saved
+        os._exit(143)
+    except (StageError, OSError, MemoryError, RuntimeError) as error:
+        if not isinstance(error, StageError | OSError) and not is_out_of_memory(error):
+            raise
+        return Failed.by(error, node)
 
 
 def send(folder: Path, put: Callable[[Any], Any]) -> Files:

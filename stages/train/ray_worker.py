@@ -1,20 +1,19 @@
 """A unit on a node of a Ray cluster: in a process of Ray, with the GPU or the threads that it was given."""
 
-import os
 import shutil
 import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from stages.language_model.device import check_versions
 from stages.language_model.resources import gpus_given
-from stages.plumbing.errors import StageError, is_out_of_memory
-from stages.plumbing.signals import Terminated
-from stages.plumbing.transport import Failed, Files, receive, scratch
+from stages.plumbing.errors import StageError
+from stages.plumbing.transport import Failed, Files, on_this_node, receive, scratch
 from stages.train.checkpoint import TrainingState, record_of
 from stages.train.delivery import Order, Split, Trained, name_of
 from stages.train.groups import train_group
@@ -26,20 +25,11 @@ from stages.train.unit import Trainer, Work, load_trainer
 
 
 def train_unit(order: Order, subset: Files, model: Files) -> Trained | Split | Failed:
-    """Train a unit and give what came of it; a StageError is given too, not raised, so that it arrives as it is."""
-    import ray  # it runs in a process of Ray's: elsewhere Ray need not be installed
-
-    node: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    """Train a unit in a process of Ray's and give what came of it."""
     try:
-        return _train(order, subset, model, node, ray.get)
+        return on_this_node(partial(_train, order, subset, model))
     except TooLarge as error:
         return Split(error.parts)
-    except Terminated:  # the node is told to go: everything is saved, and another one goes on
-        os._exit(143)
-    except (StageError, OSError, MemoryError, RuntimeError) as error:
-        if not isinstance(error, StageError | OSError) and not is_out_of_memory(error):
-            raise
-        return Failed.by(error, node)
 
 
 def _train(order: Order, subset: Files, model: Files, node: str, get: Callable[[Any], Any]) -> Trained:

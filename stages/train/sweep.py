@@ -15,7 +15,7 @@ from stages.methods.batch import collate
 from stages.methods.decoding import RowLimit, greedy
 from stages.methods.method import Method
 from stages.params.schema import Training
-from stages.plumbing.errors import is_out_of_memory
+from stages.plumbing.batches import in_batches
 from stages.plumbing.progress import Progress
 from stages.plumbing.signals import StopRequest, Terminated
 from stages.train.batches import EpochBatches, epoch_batches
@@ -92,22 +92,17 @@ class Sweep:
         pairs, count = self.examples.validation, len(self.examples.validation)
         sizes = self.method.row_tokens(pairs)
         by_length = [pairs[number] for number in sorted(range(count), key=sizes.__getitem__)]
-        sums = np.zeros(len(trials))
-        size = VALIDATION_BATCHES.get(self.method.base.device.type, VALIDATION_BATCH)
         at_once = TrialsPerPass(per_pass.size)  # its own: what does not fit here may fit in training
-        start = 0
-        while start < count:
+
+        def losses(some: Sequence[EncodedPair]) -> list[float]:
             stop.check()
-            batch = collate(by_length[start : start + size]).to(self.method.base.device)
-            try:
-                sums += validation_losses(self.method, trials, batch, at_once)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error) or size == 1:
-                    raise
-                size //= 2
-                print(f"out of memory: validation goes on with {size} pairs a batch")
-                continue
-            start += size
+            return validation_losses(self.method, trials, collate(some).to(self.method.base.device), at_once)
+
+        size = VALIDATION_BATCHES.get(self.method.base.device.type, VALIDATION_BATCH)
+        sums = sum(
+            (np.array(found) for _, found in in_batches(by_length, size, losses, "validation")),
+            start=np.zeros(len(trials)),
+        )
         means: list[float] = (sums / sum(len(pair.response) for pair in pairs)).tolist()
         return means
 

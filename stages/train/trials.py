@@ -140,25 +140,18 @@ def validation_losses(method: Method, trials: Sequence[Trial], batch: Batch, per
 
 
 def _backward(
-    method: Method,
-    trials: Sequence[Trial],
-    batch: Batch,
-    batch_size: int,
-    dropout_seed: int,
-    graphs: CudaGraphs | None,
+    method: Method, trials: Sequence[Trial], parts: Sequence[Batch], dropout_seed: int, graphs: CudaGraphs | None
 ) -> list[float]:
-    """Gradients of the mean loss of trials that share their passes; returns the summed losses."""
-    if graphs is not None:
-        found = graphs.backward(method, [trial.weights for trial in trials], batch, dropout_seed)
+    """Gradients of the mean loss of trials that share their passes, one for each part of a batch; the summed losses."""
+    if graphs is not None and len(parts) == 1:
+        found = graphs.backward(method, [trial.weights for trial in trials], parts[0], dropout_seed)
         if found is not None:
             return found
     total = torch.zeros(len(trials), device=method.base.device)
-    parts = passes_of(method, batch, batch_size)
-    if len(parts) > 1:  # the rows are long: pieces that shorter ones left, of other sizes, would come on top
-        give_back_freed_memory()
+    tokens = sum(sum(part.response_lengths) for part in parts)
     for number, part in enumerate(parts):
         losses = response_losses(method, [trial.weights for trial in trials], part, dropout_seed + number)
-        torch.stack(losses).sum().div(sum(batch.response_lengths)).backward()
+        torch.stack(losses).sum().div(tokens).backward()
         total += torch.stack([loss.detach() for loss in losses])
     sums: list[float] = total.tolist()
     return sums
@@ -188,11 +181,14 @@ def train_step(
     Out of memory splits a pass, and a pass of one trial goes on without graphs.
     """
     method.dropout(True)
+    parts = passes_of(method, batch, training.batch_size)
+    if len(parts) > 1:  # the rows are long: pieces that shorter ones left, of other sizes, would come on top
+        give_back_freed_memory()
     start = 0
     while start < len(trials):
         part = trials[start : start + per_pass.size]
         try:
-            sums = _backward(method, part, batch, training.batch_size, dropout_seed, graphs)
+            sums = _backward(method, part, parts, dropout_seed, graphs)
         except (RuntimeError, MemoryError) as error:
             _drop_gradients(part)
             if not is_out_of_memory(error) or not (per_pass.shrink() or (graphs and graphs.give_up())):
