@@ -4,7 +4,7 @@ A thousand times, we draw N of the N test pairs with replacement. BLEU is a func
 draw needs a sum but no new counting of n-grams.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from sacrebleu.metrics.bleu import BLEU
@@ -17,6 +17,7 @@ SAMPLES = 1000
 CONFIDENCE = 0.95
 
 Counts = np.ndarray[tuple[int, int], np.dtype[np.int64]]
+Draw = np.ndarray[tuple[int], np.dtype[np.int64]]
 Losses = np.ndarray[tuple[int, int], np.dtype[np.float64]]
 
 
@@ -60,11 +61,17 @@ def bleu_of_sums(sums: Sequence[int], order: int = MAX_ORDER) -> float:
     return float(score.score) / 100
 
 
+def draws(n: int, seed: int, samples: int) -> Iterator[Draw]:
+    """`samples` times n numbers below n, with replacement: the pairs of a sample, for BLEU and for the loss alike."""
+    generator = np.random.default_rng(seed)
+    return (generator.integers(n, size=n) for _ in range(samples))
+
+
 def resampled_bleu(counts: Counts, seed: int, samples: int = SAMPLES) -> list[float]:
     """BLEU-4 of `samples` random draws of N of the N sentences, with replacement; `counts` [N, 10]."""
-    generator, n = np.random.default_rng(seed), len(counts)
-    draws = (np.bincount(generator.integers(n, size=n), minlength=n) for _ in range(samples))
-    return [bleu_of_sums((times_drawn @ counts).tolist()) for times_drawn in draws]
+    n = len(counts)
+    times_drawn = (np.bincount(drawn, minlength=n) for drawn in draws(n, seed, samples))
+    return [bleu_of_sums((times @ counts).tolist()) for times in times_drawn]
 
 
 def bleu_interval(counts: Counts, seed: int, samples: int = SAMPLES) -> tuple[float, float]:
@@ -88,8 +95,7 @@ def mean_loss(losses: Losses) -> float:
 
 def resampled_losses(losses: Losses, seed: int, samples: int = SAMPLES) -> list[float]:
     """The mean loss of `samples` random draws of N of the N pairs, with replacement: the same draws as for BLEU."""
-    generator, n = np.random.default_rng(seed), len(losses)
-    return [mean_loss(losses[generator.integers(n, size=n)]) for _ in range(samples)]
+    return [mean_loss(losses[drawn]) for drawn in draws(len(losses), seed, samples)]
 
 
 def loss_interval(losses: Losses, seed: int, samples: int = SAMPLES) -> tuple[float, float]:
