@@ -32,8 +32,7 @@ take that of soft and dynamic.
 What the default run was to reach, and what it did (`metrics/report.md`, seed 0):
 
 - every trained method below zero-shot's loss, and at most 15 % of the answers loops: reached.
-- at most eight minutes on two cores after the download: missed on a processor without AVX-512, where it took
-  nine with the download, of which almost one goes into giving memory back.
+- at most eight minutes on two cores after the download: just reached, 7:57 on a processor without AVX-512.
 - dynamic within 0.05 of fine-tune's validation loss: missed, it is 0.10 away. No start, rate or batch size of this
   study brought it nearer than 0.09 on ChitChat; on DailyDialog it is 0.135.
 - at most 2 % empty answers: reached but for `embeddings` (6 %). It is 6 to 7 % here too, whatever the batch size.
