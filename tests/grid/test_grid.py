@@ -48,7 +48,7 @@ if stage == "train":
     state.parent.mkdir(parents=True, exist_ok=True)
     for step in range(int(state.read_text()) if state.exists() else 0, STEPS):
         print(f"step {step}", flush=True)
-        time.sleep(0.15)
+        time.sleep(float(os.environ.get("TOY_SECONDS", "0.15")))
         state.with_suffix(".new").write_text(str(step + 1))
         state.with_suffix(".new").replace(state)
 pathlib.Path(output).parent.mkdir(parents=True, exist_ok=True)
@@ -216,32 +216,35 @@ def test_a_grid_killed_again_and_again_ends_equal_to_an_undisturbed_one(
     assert git(project, "status", "--porcelain") == ""
 
 
-def test_a_stop_waits_until_the_stages_have_saved_and_the_next_grid_goes_on(project: Path) -> None:
+def test_what_is_at_work_is_stopped_by_a_stop_or_by_the_next_grid_and_goes_on(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = ["--models", "tiny-gpt2", "--methods", "soft", "--regimes", "50"]
     log = project / ".state/grid/logs/tiny-gpt2-soft-50.log"
-    grid = start(project, *words)
-    wait_for(lambda: log.exists() and "step 2" in log.read_text(encoding="utf-8"))
-    os.kill(grid.pid, signal.SIGTERM)
-    assert grid.wait(timeout=150) == 143
-    assert "saved" in log.read_text(encoding="utf-8")
-    assert at_work(project) == []
-    command(project, "python", "-m", "stages.grid", *words)
-    steps = [line for line in log.read_text(encoding="utf-8").splitlines() if line.startswith("step ")]
-    assert len(steps) <= STEPS + 1, "finished steps ran again"
-    assert set(trees(project)) == {"tiny-gpt2-soft-50"}
 
+    def printed_by_train() -> list[str]:
+        """What each attempt to train has printed."""
+        return log.read_text(encoding="utf-8").split("Running stage 'train'")[1:] if log.exists() else []
 
-def test_what_a_grid_that_was_killed_alone_left_at_work_is_stopped_first(project: Path) -> None:
-    words = ["--models", "tiny-gpt2", "--methods", "soft", "--regimes", "50"]
-    log = project / ".state/grid/logs/tiny-gpt2-soft-50.log"
+    monkeypatch.setenv("TOY_SECONDS", "2")  # a step: longer than what comes between
     grid = start(project, *words)
-    wait_for(lambda: log.exists() and "step 2" in log.read_text(encoding="utf-8"))
-    grid.kill()
+    wait_for(lambda: "step 1" in "".join(printed_by_train()))
+    grid.kill()  # it alone
     grid.wait()
     assert at_work(project) != []
     assert "running" in command(project, "python", "-m", "stages.grid", *words, "--status").stdout
-    again = command(project, "python", "-m", "stages.grid", *words)
-    assert "stopping what an earlier grid left at work" in again.stdout
+    grid = start(project, *words)
+    wait_for(lambda: len(printed_by_train()) == 2 and "step" in printed_by_train()[1])
+    os.kill(grid.pid, signal.SIGTERM)
+    printed, _ = grid.communicate(timeout=150)
+    assert grid.returncode == 143
+    assert "stopping what an earlier grid left at work" in printed
+    assert ["saved" in each for each in printed_by_train()] == [True, True]
+    assert at_work(project) == []
+    monkeypatch.delenv("TOY_SECONDS")
+    command(project, "python", "-m", "stages.grid", *words)
+    steps = [line for line in log.read_text(encoding="utf-8").splitlines() if line.startswith("step ")]
+    assert len(steps) <= STEPS + 2, "finished steps ran again"
     assert set(trees(project)) == {"tiny-gpt2-soft-50"}
 
 

@@ -72,12 +72,14 @@ class Cluster:
 
     def workers(self, number: int | None = None) -> list[psutil.Process]:
         """The processes in which units are at work, of one node or of all."""
+        numbers = range(len(NODES)) if number is None else (number,)
+        marks = [f"{self.folder}/{each}/" for each in numbers]
         found = []
-        for each in range(len(NODES)) if number is None else (number,):
-            for process in self.processes(each):
-                with suppress(psutil.Error):
-                    if process.cmdline()[:1] == ["ray::train_unit"]:
-                        found.append(process)
+        for process in psutil.process_iter():  # once: a test calls this until something has happened
+            with suppress(psutil.Error):
+                if process.cmdline()[:1] == ["ray::train_unit"]:
+                    above = [word for parent in process.parents() for word in parent.cmdline()]
+                    found += [process for mark in marks if any(mark in word for word in above)]
         return found
 
     def kill(self, *numbers: int) -> None:
@@ -99,4 +101,4 @@ def wait_for(condition: object, seconds: float = 100) -> None:
     deadline = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.05)
+        time.sleep(0.2)
