@@ -48,15 +48,17 @@ def test_the_folder_holds_the_parts_of_its_method_and_nothing_else(exports: dict
 
 
 def test_the_lines_in_the_readme_itself_answer_as_the_experiment_does(project: Path, exports: dict[str, Path]) -> None:
+    expected = {}
     for name, folder in exports.items():
         text = (folder / "README.md").read_text(encoding="utf-8")
         (folder / "lines.py").write_text(text.split("```python\n")[1].split("```")[0], encoding="utf-8")
         (folder / "lines.py").chmod(0o644)
         with open_results(project, None if name == "workspace" else name) as results:
-            expected = load_trained(results.trained, results.model).respond(QUERIES)
-        try:
-            assert read_alone([folder])[str(folder)][0] == expected
-        finally:
+            expected[str(folder)] = load_trained(results.trained, results.model).respond(QUERIES)
+    try:
+        assert {folder: texts for folder, (texts, _) in read_alone(list(exports.values())).items()} == expected
+    finally:
+        for folder in exports.values():
             (folder / "lines.py").unlink()
 
 

@@ -23,6 +23,8 @@ from tests import tiny
 from tests.models import SETTINGS
 from tests.trained import FORMATS, QUERIES, write_method, write_model
 
+KINDS: tuple[Any, ...] = ("byte-level", "prepend", "first", "unigram")  # of tokenizers
+QUERIES_WITH_MARKS = [*QUERIES, "so </s> is text", "<s>"]
 MODELS = list(itertools.product(("gpt2", "llama"), (True, False)))
 # Runs the code of each folder as a user would, in that folder, and records the tokens of `generate`.
 READER = """
@@ -108,26 +110,38 @@ def test_peft_loads_the_adapter_of_lora_on_the_untouched_base_model(shape: Any, 
     assert [space["respond"](query) for query in QUERIES] == ours[0]
 
 
-@pytest.mark.parametrize("kind", ["byte-level", "prepend", "first", "unigram"])
-def test_other_kinds_of_tokenizers_read_a_query_as_here(
-    kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(scope="module")
+def other_tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """For each kind: our decoding of QUERIES_WITH_MARKS, that of the README's code, and that code."""
+    ours, folders = {}, {}
+    for kind in KINDS:
+        place = tmp_path_factory.mktemp(kind)
+        tokenizer = tiny.tiny_tokenizer() if kind == "byte-level" else tiny.tiny_sentencepiece(kind)
+        tokenizer.add_tokens(["Are you", "sister", "    "])
+        with pytest.MonkeyPatch.context() as changed:
+            changed.setattr(tiny, "tiny_tokenizer", lambda vocab, made=tokenizer: made)
+            model = write_model(place / "model")
+        text = FORMATS["text"] | {"end": "</s>"} if kind == "unigram" else FORMATS["text"]  # it knows no line break
+        trained = load_trained(write_method(place / "trained", model, "zero-shot", text), model)
+        folder = place / "export"
+        folder.mkdir()
+        write_language_model(trained, model, folder)
+        lines = transformers_lines(trained, FORMS["zero-shot"])
+        (folder / "lines.py").write_text(lines, encoding="utf-8")
+        answers = trained.respond(QUERIES_WITH_MARKS), trained.decode(trained.encode(QUERIES_WITH_MARKS)[0])
+        ours[kind], folders[kind] = list(answers), folder
+    theirs = read_alone(list(folders.values()), QUERIES_WITH_MARKS)
+    return {
+        kind: (ours[kind], theirs[str(folder)], (folder / "lines.py").read_text(encoding="utf-8"))
+        for kind, folder in folders.items()
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_kinds_of_tokenizers_read_a_query_as_here(kind: str, other_tokenizers: dict[str, Any]) -> None:
     """Control tokens that are not marked as special; a space that the tokenizer adds by itself."""
-    tokenizer = tiny.tiny_tokenizer() if kind == "byte-level" else tiny.tiny_sentencepiece(kind)
-    tokenizer.add_tokens(["Are you", "sister", "    "])
-    with monkeypatch.context() as changed:
-        changed.setattr(tiny, "tiny_tokenizer", lambda vocab: tokenizer)
-        model = write_model(tmp_path / "model")
-    text = FORMATS["text"] | {"end": "</s>"} if kind == "unigram" else FORMATS["text"]  # it knows no line break
-    trained = load_trained(write_method(tmp_path / "trained", model, "zero-shot", text), model)
-    lines = transformers_lines(trained, FORMS["zero-shot"])
-    folder = tmp_path / "export"
-    folder.mkdir()
-    write_language_model(trained, model, folder)
-    (folder / "lines.py").write_text(lines, encoding="utf-8")
-    queries = [*QUERIES, "so </s> is text", "<s>"]
-    ours = [trained.respond(queries), trained.decode(trained.encode(queries)[0])]
-    assert read_alone([folder], queries)[str(folder)] == ours
+    ours, theirs, lines = other_tokenizers[kind]
+    assert theirs == ours
     behind = {"byte-level": '" " + text', "unigram": '"\\u00b6 " + text'}.get(kind, '"\\n " + text')
     assert f"tokens = typed({behind}," in lines and ("as letters" in lines) == (kind == "unigram")
 
