@@ -14,8 +14,8 @@ prompt has as many tokens as a query has on average, so that its rows are as lon
 SWEEP = """The prompted methods train all learning rates in one pass through the frozen layers. A pair counts as done
 when every trial has trained on it. Without the shared pass the trials run one after another: the other side's rate is
 that of one run in the section above, divided by the number of trials. Fine-tuning shares no layers, so it has no line
-here. On a CPU, the stage train gives a trial of eight pairs a pass of its own, and two or more if the rows are long:
-three trials in one pass took 2.2 GiB more."""
+here. On a CPU, the stage train sends the eight pairs of each trial through the layers by themselves, in two or more
+parts if the rows are long: three trials in one pass took 2.2 GiB more."""
 
 DECODING = """Both sides decode the same queries with the same weights, in float32. `generate` gets the fastest of
 several batch sizes, once with the queries in the order of the data and once sorted by length. Ours sorts them itself,
@@ -51,13 +51,13 @@ pairs, which do not grow."""
 
 MEMORY = """Not a row of the benchmark: the memory of the stage train in the default run (three trials of `dynamic`),
 which `metrics/cost/train.json` of that run says. On two cores of an AMD EPYC without AVX-512, in float32, it was 4.8
-GiB at most; the aim was 5 GiB. Calculated (`stages/train/memory.py`): weights and two moments of three trials 1.2 GiB,
-the gradient of the one trial that has one 0.13 GiB, the weights from which they start 0.13 GiB, the base model 0.5
-GiB. A token takes 2.4 MB until its gradients are there, so a pass has no more than 640 tokens: 1.4 GiB. With whole
-batches a step of the longest rows peaked at 5.6 GB instead of 4.8. Before a step of such rows freed memory goes back to
-the kernel, since it lies in pieces too small for them. A run without that, which also wrote a checkpoint within its
-epoch, took 5.1 GiB; one that gave it back before each of a step's three trials took 4.6 GiB and half a minute longer,
-since the kernel clears that memory when it is needed again."""
+GiB at most; the aim was 5 GiB. Calculated: weights and two moments of three trials 1.2 GiB, the gradient of the one
+trial that has one 0.13 GiB, the weights from which they start 0.13 GiB, the base model 0.5 GiB, a pass of 640 tokens,
+which is the most (`stages/train/trials_per_pass.py`), 1.4 GiB. The rest is Python's libraries and what the allocator
+keeps. With whole batches a step of the longest rows peaked at 5.2 GiB instead of 4.5. Before a step of such rows freed
+memory goes back to the kernel, since it lies in pieces too small for them. A run without that, which also wrote a
+checkpoint within its epoch, took 5.1 GiB; one that gave it back before each of a step's three trials took 4.6 GiB and
+half a minute longer, since the kernel clears that memory when it is needed again."""
 
 # How many times faster than theirs ours should be.
 TRAINING_AIMS = {"fine-tune": 2.0, "soft": 2.5, "dynamic": 2.5}

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,14 @@ def processor() -> str:
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
-    """Processor, memory, device and libraries."""
+    """The day, processor, memory, device and libraries."""
     import accelerate
     import peft  # takes seconds
 
     libraries = (torch, transformers, peft, accelerate)
     gpu = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
     return {
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),

@@ -32,9 +32,10 @@ from stages.report.settings import Cell, Setting, settings_of
 
 TITLE = "Prompting for a conversation: the report"
 INTRODUCTION = """Every number comes from an experiment of this project, as `dvc exp show` has it. The link in its row
-leads to the experiment, the commit and the parameters that made it. `dvc exp apply NAME` restores an experiment.
-`python -m stages.report` writes this file. "The paper" is Valvoda, Fang and Vandyke, "Prompting for a conversation:
-How to control a dialog model?" (2022, arXiv 2209.11068)."""
+leads to the experiment, the commit and the parameters that made it. `dvc exp apply NAME` restores an experiment in the
+Git repository in which it was run. A clone of that has no experiments, unless somebody shared them (`dvc exp pull`):
+there, make them again. `python -m stages.report` writes this file. "The paper" is Valvoda, Fang and Vandyke, "Prompting
+for a conversation: How to control a dialog model?" (2022, arXiv 2209.11068)."""
 DEFINITIONS = (
     "BLEU-n, novelty and diversity are fractions from 0 to 1, as in the paper. Novelty is the share of responses that "
     "are not, word for word, a turn of the training dialogues; diversity is the share of distinct responses. Both are "

@@ -20,18 +20,8 @@ from matplotlib.lines import Line2D
 from stages.report import paper
 from stages.report.lines import deviation
 from stages.report.rates import Rates
-from stages.report.settings import Cell, Setting
+from stages.report.settings import STYLES, Cell, Setting
 
-STYLES = {
-    "fine-tune": ("#D55E00", "s"),
-    "soft": ("#0072B2", "o"),
-    "dynamic": ("#009E73", "^"),
-    "lora": ("#56B4E9", "P"),
-    "soft-frozen": ("#0072B2", "X"),
-    "dynamic-frozen": ("#009E73", "*"),
-    "embeddings": ("#E69F00", "v"),
-    "zero-shot": ("#CC79A7", "D"),
-}
 OTHER_STYLES = (("#000000", "p"), ("#999933", "<"), ("#882255", "d"))
 DASHES = {"gpt2": "-", "dialogpt": "--"}
 OTHER_DASHES = ("-", "--", ":", "-.")

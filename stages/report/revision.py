@@ -28,6 +28,7 @@ class Revision:
 
     def __init__(self, root: Path, commit: str | None) -> None:
         self.root, self.commit = root, commit
+        self._parsed: dict[str, Any] = {}
 
     @cached_property
     def _system(self) -> "DVCFileSystem":
@@ -62,16 +63,21 @@ class Revision:
         return _md5(json.dumps(tree, sort_keys=True).encode()) + ".dir"
 
     def json(self, path: str) -> Any:
-        """The content of a JSON file; None if it is not available.
+        """The content of a JSON file, which nobody may change; None if it is not available.
 
         Raises:
             StageError: it is not JSON.
         """
+        if path in self._parsed:
+            return self._parsed[path]
         content = self.read(path)
         try:
-            return None if content is None else json.loads(content)
+            found = None if content is None else json.loads(content)
         except ValueError as error:
             raise self._damaged(path, error) from None
+        if self.commit:  # the workspace can change
+            self._parsed[path] = found
+        return found
 
     def records(self, path: str, kind: type[Record]) -> list[Record] | None:
         """The records of a file of JSON lines; None if it is not available.

@@ -15,7 +15,17 @@ from typing import Any
 from stages.report import paper
 from stages.report.runs import Absent, Run, Runs
 
-METHODS = (*paper.METHODS, "lora", "soft-frozen", "dynamic-frozen", "embeddings", "zero-shot")
+STYLES = {  # colour and marker of each method in figures; this is also the order in tables, the paper's first
+    "fine-tune": ("#D55E00", "s"),
+    "soft": ("#0072B2", "o"),
+    "dynamic": ("#009E73", "^"),
+    "lora": ("#56B4E9", "P"),
+    "soft-frozen": ("#0072B2", "X"),
+    "dynamic-frozen": ("#009E73", "*"),
+    "embeddings": ("#E69F00", "v"),
+    "zero-shot": ("#CC79A7", "D"),
+}
+METHODS = tuple(STYLES)
 RATES_PREFIX = "training.learning_rates."
 RATES = tuple(key for key in paper.PROTOCOL if key.startswith(RATES_PREFIX))
 KINDS = ("experiment", "commit", "workspace")
@@ -76,7 +86,7 @@ class Setting:
     def as_in_paper(self) -> bool:
         """Whether this is the paper's experiment: its corpus, all its pairs, the values of its App. B."""
         run = self.any_run
-        whole = run.params["pairs"]["stride"] == 2 and not run.switch("drop_overlap")
+        whole = pairs_of(run) == {"stride": 2} and not run.switch("drop_overlap")
         return self.on_papers_data and whole and paper.PROTOCOL.items() <= flatten(run.entry("protocol")).items()
 
 
@@ -111,15 +121,26 @@ def labels(entries: Sequence[tuple[str, Any]]) -> list[str]:
     return made
 
 
+def pairs_of(run: Run) -> dict[str, Any]:
+    """How a run made pairs of dialogues; the keys about earlier turns only where the query has some."""
+    pairs = dict(run.params["pairs"])
+    if pairs.get("history", 1) == 1:  # runs before there was a history have no key for it
+        return {"stride": pairs["stride"]}
+    return pairs
+
+
 def setting_of(run: Run) -> tuple[str, Any]:
     """What the runs of one table must share: a name for it, and its content."""
-    stride = run.params["pairs"]["stride"]
+    pairs = pairs_of(run)
     words = [run.switch("dataset"), f"protocol {run.switch('protocol')}"]
-    words += [f"stride {stride}"] * (stride != 2) + ["without overlap"] * bool(run.switch("drop_overlap"))
+    words += [f"stride {pairs['stride']}"] * (pairs["stride"] != 2)
+    words += [f"history {each}" for key, each in pairs.items() if key == "history"]
+    words += ["without overlap"] * bool(run.switch("drop_overlap"))
     protocol = flatten(run.entry("protocol"))
     papers = all(protocol.get(key) == paper.PROTOCOL[key] for key in RATES)
     return ", ".join(words), {
         "dataset": run.entry("dataset"),
+        "pairs": pairs,
         "protocol": {key: each for key, each in protocol.items() if not key.startswith(RATES_PREFIX)},
         "learning_rates": "of App. B" if papers else "others",
     }

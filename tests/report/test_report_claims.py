@@ -265,6 +265,9 @@ def test_a_part_with_no_pairs_or_few_is_not_measured(known: int, reason: str) ->
         ({"pairs": {"stride": 1}}, [
             "dailydialog, protocol paper", "dailydialog, protocol paper, stride 1",
         ]),
+        ({"pairs": {"stride": 2, "history": 3, "joined_by": " "}}, [
+            "dailydialog, protocol paper", "dailydialog, protocol paper, history 3",
+        ]),
         ({"protocols": {"paper": changed("training", dropout=0.0)}}, [
             "dailydialog, protocol paper (protocol.training.dropout=0.0)",
             "dailydialog, protocol paper (protocol.training.dropout=0.1)",
@@ -281,6 +284,24 @@ def test_what_may_not_be_compared_stands_in_settings_of_its_own(changes: dict[st
     assert repeated == []
 
 
+def test_what_joins_turns_tells_settings_apart_only_where_there_are_several() -> None:
+    def titles(history: int) -> list[str]:
+        made = [{"stride": 2, "history": history, "joined_by": between} for between in (" ", "|")]
+        return [each.title for each in settings_of([make_run(pairs=each) for each in made])[0]]
+
+    assert titles(1) == ["dailydialog, protocol paper"]
+    assert len(titles(2)) == 2 and titles(2)[1].endswith("(pairs.joined_by=|)")
+
+
+def test_a_file_of_a_commit_is_read_once_and_one_of_the_workspace_may_change() -> None:
+    commit, workspace = Files(scores={"loss": 1}), Files(scores={"loss": 1})
+    workspace.commit = None
+    for each, later in ((commit, 1), (workspace, 2)):
+        assert each.json("scores.json") == {"loss": 1}
+        each.files["scores"] = {"loss": 2}
+        assert each.json("scores.json") == {"loss": later}
+
+
 @pytest.mark.parametrize(("changes", "so"), [
     ({"protocols": {"mine": PAPER}, "protocol": "mine"}, True),
     ({"protocols": {"paper": changed("training", dropout=0.3)}}, True),
@@ -289,6 +310,8 @@ def test_what_may_not_be_compared_stands_in_settings_of_its_own(changes: dict[st
     ({"protocols": {"paper": changed("training", learning_rates={**RATES, "trials": 1})}}, False),
     ({"drop_overlap": True}, False),
     ({"pairs": {"stride": 1}}, False),
+    ({"pairs": {"stride": 2, "history": 1, "joined_by": " "}}, True),
+    ({"pairs": {"stride": 2, "history": 2, "joined_by": " "}}, False),
     ({"dataset": "dailydialog-files"}, True),
     ({"dataset": "mine", "datasets": {"mine": DATASETS["dailydialog"]}}, True),
     ({"dataset": "chitchat"}, False),
