@@ -1,5 +1,6 @@
 """Small pieces of Markdown (CommonMark and tables); all text from data or models goes through `plain`."""
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 
@@ -49,7 +50,9 @@ def percent(regime: float) -> str:
 
 
 def value(each: object) -> str:
-    """A parameter or a metric as it is written in its file."""
+    """A parameter or a metric as it is written in its file; in quotes if white space in it is easily overlooked."""
     if each is None:
         return "null"
+    if isinstance(each, str) and (each != each.strip() or "\n" in each):
+        return json.dumps(each, ensure_ascii=False)
     return str(each).lower() if isinstance(each, bool) else str(each)

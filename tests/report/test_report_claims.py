@@ -16,7 +16,7 @@ from stages.report.claims import FAILS, HOLDS, NOT_MEASURED, OPEN, Judge
 from stages.report.diagnostics import bleu_tables, diagnostics_tables
 from stages.report.document import summary
 from stages.report.figures import method_styles, model_dashes
-from stages.report.markdown import anchor, plain
+from stages.report.markdown import anchor, plain, value
 from stages.report.methods_table import methods_table
 from stages.report.paper import METHODS, MODELS, REGIMES, SCORES, paper_scores
 from stages.report.rates import chosen, rates_of, validation_loss
@@ -291,6 +291,11 @@ def test_what_joins_turns_tells_settings_apart_only_where_there_are_several() ->
 
     assert titles(1) == ["dailydialog, protocol paper"]
     assert len(titles(2)) == 2 and titles(2)[1].endswith("(pairs.joined_by=|)")
+
+
+def test_white_space_at_the_ends_of_a_parameter_can_be_seen() -> None:
+    words = [value(each) for each in ("A: ", "\nB: ", "a b", None, True, 0.1)]
+    assert words == ['"A: "', r'"\nB: "', "a b", "null", "true", "0.1"]
 
 
 def test_a_file_of_a_commit_is_read_once_and_one_of_the_workspace_may_change() -> None:
