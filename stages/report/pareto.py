@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
+from stages.plumbing.progress import duration
 from stages.report.cost import mean_cost
 from stages.report.figures import LOOK, fill, method_styles, model_dashes, to_svg
 from stages.report.lines import deviation, mean
@@ -117,7 +118,7 @@ def area(seconds: float | None, longest: float) -> float:
 def size_handle(seconds: float, longest: float) -> Line2D:
     """The legend of one size."""
     size = area(seconds, longest) ** 0.5
-    return Line2D([], [], linestyle="none", marker="o", color="#999999", markersize=size, label=f"{seconds:.3g} s")
+    return Line2D([], [], linestyle="none", marker="o", color="#999999", markersize=size, label=duration(seconds))
 
 
 def draw_axis(panel: Axes, parameters: Sequence[float]) -> float:
