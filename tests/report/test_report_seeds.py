@@ -10,7 +10,6 @@ import pytest
 from stages.report.answers import Answers, NotMeasured
 from stages.report.claims import Judge
 from stages.report.document import TITLE, Document, build
-from stages.report.figures import STYLES
 from stages.report.losses import losses_table
 from stages.report.methods_table import methods_table
 from stages.report.page import to_html
@@ -19,7 +18,7 @@ from stages.report.prompt_table import place_of, prompt_tables
 from stages.report.rates import validation_loss
 from stages.report.runs import Collection, Run
 from stages.report.seeds import Counts, Difference, compare_over_seeds
-from stages.report.settings import settings_of
+from stages.report.settings import STYLES, settings_of
 from stages.score.bootstrap import paired_test
 from tests.browser import Browser, needs_browser
 from tests.helpers_report import METHODS, run_in_memory
