@@ -59,7 +59,11 @@ PIPELINE: dict[str, Any] = {
     "download": {"params": ["model"], "outs": ["data/model"]},
     "pair_extract": {"params": ["dataset"], "outs": ["data/pairs"]},
     "subset": {"params": ["regime"], "deps": ["data/pairs"], "outs": ["data/subset"]},
-    "train": {"params": ["method", "model", "regime"], "deps": ["data/subset", "data/model"], "outs": ["data/train"]},
+    "train": {
+        "params": ["method", "model", "regime", "seed"],
+        "deps": ["data/subset", "data/model"],
+        "outs": ["data/train"],
+    },
     "score": {"params": ["method", "model", "regime"], "deps": ["data/train"], "metrics": ["metrics/score.json"]},
 }
 
@@ -145,8 +149,8 @@ def test_each_experiment_is_made_and_what_they_share_runs_once(undisturbed: Path
     ran = stages_in(undisturbed.parent / "toy.log")
     shared = ["download-tiny-gpt2", "download-tiny-llama", "pair_extract-tiny", "subset-100", "subset-50"]
     each = [
-        f"{stage}-soft-tiny-{model}-{regime}"
-        for stage in ("train", "score")
+        f"{stage}-soft-tiny-{model}-{regime}{seed}"
+        for stage, seed in (("train", "-0"), ("score", ""))
         for model in ("gpt2", "llama")
         for regime in (50, 100)
     ]
@@ -180,7 +184,7 @@ def test_what_is_done_is_skipped_and_shown(undisturbed: Path) -> None:
 def test_the_status_without_a_choice_is_that_of_all_that_was_started(project: Path) -> None:
     assert command(project, "python", "-m", "stages.grid", "--status").stdout == "no grid was started here\n"
     words = ["--models", "tiny-gpt2", "--methods", "soft", "--regimes", "50", "100", "-S", "seed=1"]
-    command(project, "python", "-m", "stages.grid", *words, fails=True, TOY_FAILS="train-soft-tiny-gpt2-50")
+    command(project, "python", "-m", "stages.grid", *words, fails=True, TOY_FAILS="train-soft-tiny-gpt2-50-1")
     first = git(project, "rev-parse", "HEAD")
     (project / "params.yaml").write_text((project / "params.yaml").read_text("utf-8") + "\n# a comment\n", "utf-8")
     commit_all(project)
@@ -249,16 +253,18 @@ def test_what_is_at_work_is_stopped_by_a_stop_or_by_the_next_grid_and_goes_on(
 
 
 def test_one_that_fails_is_named_and_tried_again_and_the_others_are_run(project: Path) -> None:
-    words = ["--models", "tiny-gpt2", "--methods", "soft", "--regimes", "50", "100"]
-    failed = command(project, "python", "-m", "stages.grid", *words, fails=True, TOY_FAILS="train-soft-tiny-gpt2-50")
-    assert failed.stderr.splitlines()[-1].startswith("ERROR grid: 1 experiments: failed: tiny-gpt2-soft-50; ")
-    assert set(trees(project)) == {"tiny-gpt2-soft-100"}
+    """Here the others are another seed, which is an experiment of its own."""
+    words = ["--models", "tiny-gpt2", "--methods", "soft", "--regimes", "50", "--seeds", "0", "7"]
+    failed = command(project, "python", "-m", "stages.grid", *words, fails=True, TOY_FAILS="train-soft-tiny-gpt2-50-0")
+    assert failed.stderr.splitlines()[-1].startswith("ERROR grid: 1 experiments: failed: tiny-gpt2-soft-50-seed-0; ")
+    assert set(trees(project)) == {"tiny-gpt2-soft-50-seed-7"}
     status = command(project, "python", "-m", "stages.grid", *words, "--status").stdout
-    line = next(line for line in status.splitlines() if " tiny-gpt2-soft-50 " in line)
+    line = next(line for line in status.splitlines() if " tiny-gpt2-soft-50-seed-0 " in line)
     assert line.startswith("failed")
     assert line.endswith("ERROR train: every trial diverged; lower the learning rates")
     command(project, "python", "-m", "stages.grid", *words)
-    assert set(trees(project)) == {"tiny-gpt2-soft-50", "tiny-gpt2-soft-100"}
+    assert set(trees(project)) == {"tiny-gpt2-soft-50-seed-0", "tiny-gpt2-soft-50-seed-7"}
+    assert len(set(trees(project).values())) == 2
 
 
 def test_two_grids_at_once_are_refused(project: Path) -> None:
@@ -342,14 +348,6 @@ def test_seeds_are_an_axis_and_in_the_name_only_where_they_tell_experiments_apar
     assert names(1, settings=("protocol=paper",)) == ["gpt2-soft-10-protocol-paper-seed-1"]
     with pytest.raises(StageError, match="-S seed=2: set by the grid itself"):
         check_settings(("seed=2",), (1,))
-
-
-def test_each_seed_is_an_experiment_of_its_own(project: Path) -> None:
-    words = ["--models", "tiny-gpt2", "--methods", "soft", "--regimes", "50", "--seeds", "0", "7"]
-    command(project, "python", "-m", "stages.grid", *words)
-    made = trees(project)
-    assert set(made) == {"tiny-gpt2-soft-50-seed-0", "tiny-gpt2-soft-50-seed-7"}
-    assert len(set(made.values())) == 2
 
 
 def test_several_at_a_time_are_left_to_ray_where_there_are_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
