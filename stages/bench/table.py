@@ -184,7 +184,7 @@ def _facts(run: Mapping[str, Any]) -> list[str]:
     machine = run["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     facts = [
-        f"measured on {machine['date']}",
+        *([f"measured on {machine['date']}"] if "date" in machine else []),  # older files have none
         f"machine: {machine['processor']}, {machine['cores']} cores ({machine['threads']} threads), "
         f"{machine['memory_gib']} GiB of memory, device: {machine['device']}",
         f"libraries: {versions}",

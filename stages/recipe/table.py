@@ -26,8 +26,8 @@ prompt, which is better for `soft` on DailyDialog (3.07 against 3.18) and a litt
 against 3.77). Batches of four were better for prompts in two of four comparisons. The paper has eight, so we do.
 
 `methods.<name>.learning_rate`, around which `quick` tries three rates, is near the best of a method's cells below.
-Fine-tune's is the lower of its two best on ChitChat (3.2e-5 and 1e-4), lora's comes from its only cell, and the frozen
-kinds take that of soft and dynamic.
+Fine-tune's is near the lower of its two best on ChitChat (3.2e-5 and 1e-4), lora's comes from its only cell, and the
+frozen kinds take that of soft and dynamic.
 
 What the default run was to reach, and what it did (`metrics/report.md`, seed 0):
 

@@ -1,6 +1,5 @@
 """Build the report from the experiments: its Markdown and its figures."""
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -12,7 +11,7 @@ from stages.report.diagnostics import bleu_tables, diagnostics_tables, forgettin
 from stages.report.examples import MARK, QUERIES, example_tables
 from stages.report.figures import Picture, rates_figure, scores_figure
 from stages.report.losses import losses_table
-from stages.report.markdown import items, link, plain, value
+from stages.report.markdown import items, link, plain, slug, value
 from stages.report.pareto import explanation, marks_of, pareto_figure
 from stages.report.prompt_table import prompt_tables
 from stages.report.rates import Rates, rates_of
@@ -179,7 +178,7 @@ def add_setting(
     document: Document, setting: Setting, claims: Sequence[Claim], rates: list[tuple[Cell, Rates]], answers: Answers
 ) -> None:
     """The section of a setting."""
-    title, slug = setting.title, re.sub(r"[^a-z0-9]+", "-", setting.title.lower()).strip("-")
+    title, ending = setting.title, slug(setting.title)
     document.add(f"## {plain(title)}")
     if not setting.as_in_paper:
         document.add("**This is not the paper's experiment**: its corpus, pairs or protocol differ.")
@@ -192,7 +191,7 @@ def add_setting(
         (3, ("bleu1", "bleu2", "bleu3", "bleu4"), "BLEU-1 to BLEU-4"),
     ):
         caption = f"Figure {number} ({title}): {what} of all test pairs against the regime.{papers}"
-        name = f"figure-{number}-{slug}"
+        name = f"figure-{number}-{ending}"
         document.show(name, caption, scores_figure(setting, scores, name))
     if parts := list(prompt_tables(setting, answers)):
         document.add("### What the prompt adds, and what training the word embeddings E adds", *parts)
@@ -200,7 +199,7 @@ def add_setting(
     regime, marks = marks_of(setting)
     if marks:
         caption = f"Cost and quality ({title}, {regime:g} % of the training dialogues). {explanation(marks)}"
-        document.show(f"cost-{slug}", caption, pareto_figure(marks, f"cost-{slug}"))
+        document.show(f"cost-{ending}", caption, pareto_figure(marks, f"cost-{ending}"))
     document.add("### What tuning destroys", FORGETTING, *forgetting_table(setting))
     document.add("### What went wrong, and the variety of words", *diagnostics_tables(setting))
     document.add("### Other kinds of BLEU", *bleu_tables(setting))
@@ -209,7 +208,7 @@ def add_setting(
     if rates:
         document.add("### Learning rates", rates_table(rates))
         caption = f"Learning rates ({title}): the best validation BLEU-4 of each trial. Crosses are diverged trials."
-        document.show(f"rates-{slug}", caption, rates_figure(rates, f"rates-{slug}"))
+        document.show(f"rates-{ending}", caption, rates_figure(rates, f"rates-{ending}"))
     drawing = f"At most {QUERIES} queries, drawn at random. {MARK} marks text that is, word for word, a training turn."
     document.add("### Answers to the same queries", drawing, *example_tables(setting, answers))
     document.add("### Parameters of these runs", parameters(setting))

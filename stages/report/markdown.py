@@ -34,6 +34,11 @@ def anchor(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
+def slug(text: str) -> str:
+    """Its letters and digits, for the name of a file."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
 def link(heading: str) -> str:
     """A link to a heading of the same text."""
     return f"[{plain(heading)}](#{anchor(heading)})"

@@ -4,6 +4,8 @@ Which learning rates were tried is not part of that, unless they are those of Ap
 
 The content of the entries in params.yaml counts, not their names: `-S protocols.paper.training.dropout=0` makes another
 protocol. If one name has several contents, the values that differ are added to the name.
+
+The order of the methods in tables and their colours in figures are here too.
 """
 
 from collections import defaultdict
@@ -13,6 +15,7 @@ from itertools import product
 from typing import Any
 
 from stages.report import paper
+from stages.report.markdown import slug, value
 from stages.report.runs import Absent, Run, Runs
 
 STYLES = {  # colour and marker of each method in figures; this is also the order in tables, the paper's first
@@ -117,7 +120,9 @@ def labels(entries: Sequence[tuple[str, Any]]) -> list[str]:
         peers = [other for other_name, other in flat if other_name == name]
         keys = dict.fromkeys(key for peer in peers for key in peer)
         differing = [key for key in keys if len({repr(peer.get(key)) for peer in peers}) > 1]
-        made.append(f"{name} ({', '.join(f'{key}={values.get(key)}' for key in differing)})" if differing else name)
+        made.append(
+            f"{name} ({', '.join(f'{key}={value(values.get(key))}' for key in differing)})" if differing else name
+        )
     return made
 
 
@@ -129,12 +134,22 @@ def pairs_of(run: Run) -> dict[str, Any]:
     return pairs
 
 
+def _numbered(titles: Sequence[str]) -> list[str]:
+    """Titles that differ in signs only get a number: links to sections and names of figures have no signs."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for title in dict.fromkeys(titles):
+        alike[slug(title)].append(title)
+    places = [(title, alike[slug(title)].index(title) + 1) for title in titles]
+    return [title if place == 1 else f"{title}, {place}" for title, place in places]
+
+
 def setting_of(run: Run) -> tuple[str, Any]:
     """What the runs of one table must share: a name for it, and its content."""
     pairs = pairs_of(run)
     words = [run.switch("dataset"), f"protocol {run.switch('protocol')}"]
     words += [f"stride {pairs['stride']}"] * (pairs["stride"] != 2)
-    words += [f"history {each}" for key, each in pairs.items() if key == "history"]
+    if "history" in pairs:
+        words.append(f"history {pairs['history']}")
     words += ["without overlap"] * bool(run.switch("drop_overlap"))
     protocol = flatten(run.entry("protocol"))
     papers = all(protocol.get(key) == paper.PROTOCOL[key] for key in RATES)
@@ -153,7 +168,7 @@ def settings_of(runs: Sequence[Run]) -> tuple[list[Setting], list[Absent]]:
     experiments come before commits and those before the workspace; runs that started from HEAD come before others. If
     another one has other scores, its entry says so.
     """
-    titles = labels([setting_of(run) for run in runs])
+    titles = _numbered(labels([setting_of(run) for run in runs]))
     models = labels([(run.switch("model"), run.entry("model")) for run in runs])
     methods = labels([(run.switch("method"), _without_rate(run.entry("method"))) for run in runs])
     tables: dict[str, dict[Cell, dict[int, list[Run]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))

@@ -8,7 +8,9 @@ import pytest
 
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import MANIFEST, output_folder
-from stages.plumbing.transport import Failed, Files, receive, send
+from stages.plumbing.signals import Terminated
+from stages.plumbing.transport import Failed, Files, on_this_node, receive, send
+from tests import fake_ray
 
 Fetched = list[Any]
 
@@ -72,3 +74,42 @@ def test_an_error_arrives_with_its_node_and_in_its_parts() -> None:
     failed = Failed.by(StageError("params.yaml: a", "3; or 4", "write 5"), "127.0.0.3")
     assert (failed.found, failed.remedy) == ("a: 3; or 4", "write 5")
     assert str(failed.error()) == "node 127.0.0.3: params.yaml: a: 3; or 4; write 5"
+
+
+@pytest.mark.parametrize(
+    ("error", "given"),
+    [
+        (StageError("data/subset", "damaged", "run subset again"), "node 127.0.0.9: data/subset: damaged"),
+        (FileNotFoundError(2, "No such file", "gone"), "node 127.0.0.9: gone"),
+        (RuntimeError("CUDA error: out of memory"), "node 127.0.0.9: memory: not enough"),
+        (RuntimeError("shapes cannot be multiplied"), None),
+        (ValueError("a defect"), None),
+    ],
+)
+def test_what_a_user_can_fix_is_given_by_a_node_and_everything_else_is_raised(
+    error: Exception, given: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_ray.install(monkeypatch, tmp_path / "node")
+
+    def work(node: str, get: Any) -> str:
+        raise error
+
+    if given is None:
+        with pytest.raises(type(error)):
+            on_this_node(work)
+    else:
+        failed = on_this_node(work)
+        assert isinstance(failed, Failed)
+        assert str(failed.error()).startswith(given)
+
+
+def test_a_node_that_is_told_to_go_ends_as_by_sigterm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_ray.install(monkeypatch, tmp_path / "node")
+    codes: list[int] = []
+    monkeypatch.setattr("os._exit", codes.append)
+
+    def work(node: str, get: Any) -> str:
+        raise Terminated
+
+    on_this_node(work)
+    assert codes == [143]

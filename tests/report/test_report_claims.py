@@ -16,7 +16,7 @@ from stages.report.claims import FAILS, HOLDS, NOT_MEASURED, OPEN, Judge
 from stages.report.diagnostics import bleu_tables, diagnostics_tables
 from stages.report.document import summary
 from stages.report.figures import method_styles, model_dashes
-from stages.report.markdown import anchor, plain, value
+from stages.report.markdown import anchor, plain, slug, value
 from stages.report.methods_table import methods_table
 from stages.report.paper import METHODS, MODELS, REGIMES, SCORES, paper_scores
 from stages.report.rates import chosen, rates_of, validation_loss
@@ -290,7 +290,11 @@ def test_what_joins_turns_tells_settings_apart_only_where_there_are_several() ->
         return [each.title for each in settings_of([make_run(pairs=each) for each in made])[0]]
 
     assert titles(1) == ["dailydialog, protocol paper"]
-    assert len(titles(2)) == 2 and titles(2)[1].endswith("(pairs.joined_by=|)")
+    assert titles(2) == [
+        'dailydialog, protocol paper, history 2 (pairs.joined_by=" ")',
+        "dailydialog, protocol paper, history 2 (pairs.joined_by=|), 2",
+    ]
+    assert len({slug(each) for each in titles(2)} | {anchor(each) for each in titles(2)}) == 4
 
 
 def test_white_space_at_the_ends_of_a_parameter_can_be_seen() -> None:
