@@ -25,9 +25,9 @@ def in_batches(
         try:
             result = work(batch)
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or size == 1:
+            if not is_out_of_memory(error) or len(batch) == 1:
                 raise
-            size //= 2
+            size = len(batch) // 2
             print(f"out of memory: {what} goes on with batches of {size}")
             continue
         yield batch, result

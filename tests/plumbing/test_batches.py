@@ -28,3 +28,16 @@ def test_an_item_that_fits_nowhere_and_another_error_are_raised(error: Exception
     with pytest.raises(type(error)):
         list(in_batches([1, 2, 3, 4], 4, fails, "adding"))
     assert tried == ([4, 2, 1] if isinstance(error, MemoryError) else [4])
+
+
+def test_a_last_batch_that_is_short_is_not_tried_again_as_it_was() -> None:
+    tried: list[int] = []
+
+    def limited(numbers: Sequence[int]) -> int:
+        tried.append(len(numbers))
+        if len(numbers) == 3:
+            raise MemoryError
+        return sum(numbers)
+
+    assert [found for _, found in in_batches([1, 2, 3], 128, limited, "adding")] == [1, 2, 3]
+    assert tried == [3, 1, 1, 1]
