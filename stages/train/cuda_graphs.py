@@ -1,8 +1,8 @@
 """On a GPU, a pass and its gradients as a CUDA graph: one call launches thousands of kernels.
 
-A step of eight pairs keeps an H100 busy for tens of milliseconds; Python takes a hundred or more to launch it. A pass is
-recorded once for each shape of batch and then replayed with other tokens. Batches are padded to few shapes; the padding
-stands on the right, where causal attention never looks, and has no loss.
+A step of eight pairs keeps an H100 busy for tens of milliseconds; Python takes a hundred or more to launch it. A pass
+is recorded once for each shape of batch and then replayed with other tokens. Batches are padded to few shapes; the
+padding stands on the right, where causal attention never looks, and has no loss.
 """
 
 from collections.abc import Callable, Sequence
