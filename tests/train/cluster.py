@@ -80,7 +80,8 @@ class Cluster:
             with suppress(psutil.Error):
                 if process.cmdline()[:1] == ["ray::train_unit"]:
                     above = [word for parent in process.parents() for word in parent.cmdline()]
-                    found += [process for mark in marks if any(mark in word for word in above)]
+                    if any(mark in word for word in above for mark in marks):
+                        found.append(process)
         return found
 
     def kill(self, *numbers: int) -> None:

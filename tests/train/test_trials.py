@@ -346,7 +346,7 @@ def test_pairs_share_a_batch_whose_rows_are_as_long_in_this_method(name: str) ->
 
 
 def test_freed_memory_is_given_back_once_a_step_of_long_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It takes the time of a pass of a short row: before each trial it made the default run a tenth slower."""
+    """The kernel clears that memory when it is needed again: before each trial that took half a minute of a run."""
     one, given_back = method("dynamic"), list[int]()
     monkeypatch.setattr(engine, "give_back_freed_memory", lambda: given_back.append(1))
     for tokens, times in ((1000, 0), (60, 1)):
