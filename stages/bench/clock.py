@@ -55,13 +55,17 @@ def compare(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(ours) / statistics.median(theirs), "min": min(each), "max": max(each)}
 
 
-def peak_memory(device: torch.device) -> int | None:
-    """The most bytes that tensors took on a GPU since the last call; None on a CPU."""
+@contextmanager
+def peak_memory(device: torch.device) -> Iterator[list[int]]:
+    """Adds to the list the most bytes that tensors took on a GPU beside those that were there; nothing on a CPU."""
+    peaks: list[int] = []
     if device.type != "cuda":
-        return None
-    peak = torch.cuda.max_memory_allocated(device)
+        yield peaks
+        return
+    before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
-    return peak
+    yield peaks
+    peaks.append(torch.cuda.max_memory_allocated(device) - before)
 
 
 def take_turns(
@@ -73,17 +77,20 @@ def take_turns(
     summary of each, with `peak_bytes` on a GPU.
     """
     values: dict[str, list[float]] = {name: [] for name in contenders}
-    peaks: dict[str, int | None] = dict.fromkeys(contenders)
+    peaks: dict[str, list[int]] = {name: [] for name in contenders}
     for repeat in range(repeats):
         for name in list(contenders)[:: -1 if repeat % 2 else 1]:
             gc.collect()
-            peak_memory(device)
-            values[name].append(contenders[name](repeat))
-            peaks[name] = max(filter(None, (peaks[name], peak_memory(device))), default=None)
+            with peak_memory(device) as found:
+                values[name].append(contenders[name](repeat))
+            peaks[name] += found
             print(
                 f"{title}, {repeat + 1}/{repeats}: {name}: {values[name][-1]:.4g} {unit}", file=sys.stderr, flush=True
             )
-    return {name: {"label": name, **summary(own), "peak_bytes": peaks[name]} for name, own in values.items()}
+    return {
+        name: {"label": name, **summary(own), "peak_bytes": max(peaks[name], default=None)}
+        for name, own in values.items()
+    }
 
 
 def comparison(subject: str, unit: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:

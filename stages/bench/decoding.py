@@ -104,7 +104,7 @@ def name_of(by_length: bool) -> str:
 
 def batch_sizes(queries: int, device: torch.device) -> list[int]:
     """The batch sizes to try: larger on a GPU, and not much larger than the number of queries."""
-    sizes = [64, 128, 256, 512, 1024] if device.type == "cuda" else [8, 16, 32, 64]
+    sizes = [256, 512, 1024] if device.type == "cuda" else [8, 16, 32, 64]
     return [size for size in sizes if size < 2 * queries] or sizes[:1]
 
 

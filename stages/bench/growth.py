@@ -13,6 +13,7 @@ from stages.language_model.loading import load_base_model
 from stages.methods.batch import Batch, collate
 from stages.methods.method import Method
 from stages.methods.registry import build_method
+from stages.train.cuda_graphs import CudaGraphs
 from stages.train.trials import Trial, train_step
 from stages.train.trials_per_pass import TrialsPerPass
 
@@ -21,13 +22,16 @@ PAIRS = (1_000, 10_000, 41_637)  # the last: DailyDialog's training pairs
 METHOD = "dynamic"
 
 
-def _step(method: Method, trials: Sequence[Trial], batch: Batch, steps: int) -> Callable[[int], float]:
-    """A measurement of one step, in seconds: the mean of several steps, after a warm-up."""
+def _step(
+    method: Method, trials: Sequence[Trial], pairs: Sequence[EncodedPair], batch: Batch, steps: int
+) -> Callable[[int], float]:
+    """A measurement of one step, in seconds: the mean of several steps, after a warm-up. batch: the pairs, collated."""
     per_pass = TrialsPerPass(len(trials))
+    graphs = CudaGraphs.for_pairs(method, pairs, TRAINING.dropout)
 
     def work() -> None:
         for _ in range(steps):
-            train_step(method, trials, batch, TRAINING, per_pass, dropout_seed=0)
+            train_step(method, trials, batch, TRAINING, per_pass, dropout_seed=0, graphs=graphs)
 
     work()
     return lambda repeat: seconds(work, method.base.device) / steps
@@ -41,10 +45,11 @@ def _steps(bench: Bench) -> int:
 def by_trials(bench: Bench) -> list[dict[str, Any]]:
     """The time of a step with 1, 2, 4, 8 and 12 trials."""
     method = bench.method(METHOD)
-    batch = collate(bench.typical_batch()).to(bench.device)
+    pairs = bench.typical_batch()
+    batch = collate(pairs).to(bench.device)
     own = new_trials(method, bench.trials)
     counts = [count for count in TRIALS if count <= bench.trials]
-    contenders = {str(count): _step(method, own[:count], batch, _steps(bench)) for count in counts}
+    contenders = {str(count): _step(method, own[:count], pairs, batch, _steps(bench)) for count in counts}
     found = take_turns("growth, trials", "s", contenders, bench.repeats, bench.device)
     one = found[str(counts[0])]["median"]
     return [{"trials": count, "times_one": found[str(count)]["median"] / one, **found[str(count)]} for count in counts]
@@ -71,7 +76,7 @@ def by_model(bench: Bench, pairs: Sequence[EncodedPair], shapes: Sequence[str], 
             method = build_method(base, SETTINGS[METHOD])
             # The tokens come from another model's tokenizer: only their number matters, and that this model has them.
             batch = _within(collate(pairs), base.embeddings.shape[0]).to(bench.device)
-            contenders[shape] = _step(method, new_trials(method, 1), batch, _steps(bench))
+            contenders[shape] = _step(method, new_trials(method, 1), pairs, batch, _steps(bench))
         found = take_turns("growth, model", "s", contenders, bench.repeats, bench.device)
     return [{"model": shape, "parameters": parameters[shape], **found[shape]} for shape in shapes]
 

@@ -20,6 +20,12 @@ def spread(summary: Mapping[str, Any], scale: float = 1.0) -> str:
     return "{} ({}..{})".format(*(number(scale * summary[name]) for name in ("median", "min", "max")))
 
 
+def side(own: Mapping[str, Any]) -> str:
+    """One side of a comparison; on a GPU with the most memory that it took beside the models, which stay loaded."""
+    peak = f", {own['peak_bytes'] / 2**30:.1f} GiB" if own.get("peak_bytes") else ""
+    return f"{own['label']}: {spread(own)}{peak}"
+
+
 def markdown(head: Sequence[str], cells: Cells) -> str:
     """A table."""
     lines = [head, ["---"] * len(head), *cells]
@@ -38,8 +44,8 @@ def _rates(lines: Sequence[Mapping[str, Any]], aims: Mapping[str, float] | None 
             taken = number(line["responses"] / ours["median"])
             subject += f", {line['responses']:,} responses of {line['mean_tokens']:.1f} tokens in {taken} s; "
             subject += f"{line['differing_responses']} differ from theirs"
-        sides = [f"{ours['label']}: {spread(ours)}", f"{theirs['label']}: {spread(theirs)}"]
-        cells.append([subject, *sides, f"**{ratio['median']:.2f}x** ({spread_of(ratio)})", *([aim] if aims else [])])
+        times = f"**{ratio['median']:.2f}x** ({spread_of(ratio)})"
+        cells.append([subject, side(ours), side(theirs), times, *([aim] if aims else [])])
     unit = lines[0]["unit"]
     return markdown(["", f"ours, {unit}", f"theirs, {unit}", "ratio", *(["aim"] if aims else [])], cells)
 

@@ -15,6 +15,7 @@ from stages.plumbing.progress import Progress
 from stages.records import Pair
 
 BATCH = 16  # pairs
+BATCHES = {"cuda": 64}  # where a batch costs the same number of kernels, however many pairs it has
 DIGITS = 4
 
 
@@ -27,6 +28,7 @@ def reference_losses(trained: TrainedMethod, pairs: Sequence[Pair]) -> list[tupl
     tokens = side_lengths(encoded)[1].tolist()
     sizes = trained.method.row_tokens(encoded)
     order = sorted(range(len(encoded)), key=sizes.__getitem__)
+    size = BATCHES.get(trained.method.base.device.type, BATCH)
     found = [0.0] * len(encoded)
 
     def losses(numbers: Sequence[int]) -> list[float]:
@@ -34,7 +36,7 @@ def reference_losses(trained: TrainedMethod, pairs: Sequence[Pair]) -> list[tupl
         return pair_losses(trained.method, trained.weights, batch).tolist()
 
     with Progress(len(encoded), "loss of the references", "pairs") as progress:
-        for numbers, given in in_batches(order, BATCH, losses, "the loss of the references"):
+        for numbers, given in in_batches(order, size, losses, "the loss of the references"):
             for number, loss in zip(numbers, given, strict=True):
                 found[number] = round(loss, DIGITS)
             progress.advance(len(numbers))
