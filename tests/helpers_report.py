@@ -107,7 +107,7 @@ def save(project: Path, name: str, quality: float, rates: Sequence[float], diver
 
 def project_with_results(folder: Path, quality: float = 0.8, **switches: Any) -> Path:
     """A project whose first commit has results; by default those of dynamic prompts on GPT-2."""
-    project = tiny_project(folder, whole=True)
+    project = tiny_project(folder, kept=("dailydialog", "gpt2", "dialogpt", "smollm2", "paper", "quick"))
     first = {"dataset": "dailydialog", "model": "gpt2", "method": "dynamic", "regime": 100, "protocol": "paper"}
     switch(project, **first, **switches)
     write_results(project, quality, [0.1, 0.3, 0.2])

@@ -179,11 +179,11 @@ def _pinned(path: Path) -> dict[str, str]:
     return {"path": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
-def _tiny_params(params: dict[str, Any], sources: Path, whole: bool) -> dict[str, Any]:
+def _tiny_params(params: dict[str, Any], sources: Path, kept: Sequence[str]) -> dict[str, Any]:
     """params.yaml with tiny sources and a tiny protocol, which the switches choose."""
     papers = params["protocols"]["paper"]["training"]
-    if not whole:
-        params |= {table: {} for table in ("datasets", "models", "protocols")}
+    for table in ("datasets", "models", "protocols"):
+        params[table] = {name: entry for name, entry in params[table].items() if name in kept}
     texts = {split: _pinned(sources / "dialogues" / f"{split}.txt") for split in ("train", "validation", "test")}
     params["datasets"]["tiny"] = {"format": "eou", "source": f"file:{sources / 'dialogues'}", "files": texts}
     for family in ("gpt2", "llama"):
@@ -224,12 +224,12 @@ def command(project: Path, *words: str, fails: bool = False, **variables: str) -
     return done
 
 
-def tiny_project(folder: Path, dialogues: int = 12, whole: bool = False) -> Path:
+def tiny_project(folder: Path, dialogues: int = 12, kept: Sequence[str] = ()) -> Path:
     """Make a Git repository with the whole pipeline, committed, and a folder of tiny sources (`<folder>-sources`).
 
     `dialogues` conversations for training, six for validation and six for test; random models of both families.
-    Nothing has run yet. whole: params.yaml keeps its real data sets, models and protocols beside the tiny ones. Without
-    them each command of DVC takes half the time, most of which is for reading params.yaml again and again.
+    Nothing has run yet. kept: the real data sets, models and protocols that params.yaml keeps beside the tiny ones.
+    With none each command of DVC takes half the time, most of which is for reading params.yaml again and again.
     """
     sources = folder.with_name(f"{folder.name}-sources")
     for seed, (split, count) in enumerate((("train", dialogues), ("validation", 6), ("test", 6))):
@@ -252,7 +252,7 @@ def tiny_project(folder: Path, dialogues: int = 12, whole: bool = False) -> Path
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(ROOT / name, folder / name)
-    write_yaml(folder / "params.yaml", _tiny_params(read_yaml(ROOT / "params.yaml"), sources, whole))
+    write_yaml(folder / "params.yaml", _tiny_params(read_yaml(ROOT / "params.yaml"), sources, kept))
     for words in ("init -q -b main", "config user.name tests", "config user.email tests@example.org"):
         command(folder, "git", *words.split())
     commit_all(folder)

@@ -105,7 +105,7 @@ def trained_project(folder: Path) -> Path:
 
     The scores are those of random answers; the data comes from tests/helpers_report.py.
     """
-    project = tiny_project(folder, whole=True)
+    project = tiny_project(folder, kept=("dailydialog", "gpt2", "quick"))
     switch(project, dataset="dailydialog", model="gpt2", method="dynamic", protocol="quick", pairs__history=3)
     switch(project, models__gpt2__row_format=FORMATS["text"], protocols__quick__lengths=LENGTHS)
     _fill(project, "dynamic")

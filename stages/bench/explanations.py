@@ -47,7 +47,7 @@ of validation or test, in capitals; subset has to drop all of these. Each stage 
 other work runs on the machine, the time of the CPU, in brackets, says more. *Batching* is what train does with the
 pairs before a model sees them: it reads and encodes them, and pads all batches of an epoch. Most of the memory of the
 small sizes is Python's libraries. What score takes with few pairs goes into the bootstrap and the scores of the test
-pairs, which do not grow."""
+pairs, which do not grow. With five million pairs we aimed at 20 minutes and 4 GiB for each."""
 
 MEMORY = """Not a row of the benchmark: the memory of the stage train in the default run (three trials of `dynamic`),
 which `metrics/cost/train.json` of that run says. On two cores of an AMD EPYC without AVX-512, in float32, it was 4.5,

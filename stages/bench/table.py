@@ -182,7 +182,8 @@ def render(result: Mapping[str, Any]) -> str:
     for row, found in sorted((row, found) for run in runs for row, found in run["rows"].items()):
         title, explanation, tables = SECTIONS[row]
         blocks += [f"## {row}. {title}", paragraph(explanation), tables(found)]
-    blocks += ["### Where the memory of the default run goes", paragraph(explanations.MEMORY)]
+    if any(run["machine"]["device"] == "cpu" for run in runs):
+        blocks += ["### Where the memory of the default run goes", paragraph(explanations.MEMORY)]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -201,7 +202,7 @@ def _facts(run: Mapping[str, Any]) -> list[str]:
         *facts,
         f"model: {run['model']}; training in {run['precision']}",
         f"pairs: {run['data']}",
-        f"{run['repeats']} repeats; a repeat of training is {run['steps']} steps",
+        f"repeats: {run['repeats']}; a repeat of training is {run['steps']} steps",
         f"the whole run: {number(run['seconds'] / 60)} minutes, at most {run['peak_memory_gib']} GiB of memory",
     ]
 

@@ -227,9 +227,18 @@ def test_an_aim_is_reached_from_its_value_on_and_what_has_none_has_a_dash() -> N
     assert "aim" not in table.SECTIONS["b"][2](lines)
 
 
-def test_the_markdown_in_metrics_is_what_the_figures_beside_it_render_to() -> None:
-    figures = json.loads((ROOT / "metrics/bench.json").read_text(encoding="utf-8"))
-    assert (ROOT / "metrics/bench.md").read_text(encoding="utf-8") == table.render(figures)
+@pytest.mark.parametrize("name", ["bench", "bench-gpu"])
+def test_the_markdown_in_metrics_is_what_the_figures_beside_it_render_to(name: str) -> None:
+    figures = json.loads((ROOT / f"metrics/{name}.json").read_text(encoding="utf-8"))
+    text = (ROOT / f"metrics/{name}.md").read_text(encoding="utf-8")
+    assert text == table.render(figures)
+    assert ("memory of the default run" in text) == (name == "bench")  # that is about a CPU
+
+
+def test_the_memory_of_a_gpu_stands_beside_what_took_it() -> None:
+    own = {"label": "ours", **clock.summary([2.0, 4.0, 3.0])}
+    assert table.side({**own, "peak_bytes": 3 * 2**29}) == "ours: 3 (2..4), 1.5 GiB"
+    assert table.side({**own, "peak_bytes": None}) == table.side(own) == "ours: 3 (2..4)"
 
 
 def test_every_row_that_can_be_asked_for_has_a_section() -> None:
