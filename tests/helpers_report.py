@@ -149,7 +149,9 @@ def hardness(pairs: int, seed: int) -> list[float]:
     return [chance.uniform(-2, 2) for _ in range(pairs)]
 
 
-def run_in_memory(method: str, seed: int = 0, measured: bool = True, part: slice = slice(None), **switches: Any) -> Run:
+def run_in_memory(
+    method: str, seed: int = 0, measured: bool = True, part: slice = slice(None), device: str = "cpu", **switches: Any
+) -> Run:
     """A run that exists only in memory, with the default data and protocol, and made-up results.
 
     measured: its costs and what it forgot are known. part: of the test pairs.
@@ -194,6 +196,7 @@ def run_in_memory(method: str, seed: int = 0, measured: bool = True, part: slice
     forgotten = before | {"loss_after": 4.1, "difference": 0.2 + seed / 100, "interval": [0.1, 0.3]}
     ends = {"loss_interval": [loss - 0.1, loss + 0.1]} if known is not None else {}
     scores = {**row, **ends, "unseen": row, "unlike": row, "human": row, "retrieval": row, "training_pairs": len(train)}
+    scores["generation"] = {"device": device}
     files = {
         "data/greedy_generate/responses.jsonl": responses,
         "data/subset/train.jsonl": train,

@@ -1,10 +1,11 @@
 """What each method costs: parameters, bytes, time and memory, as the stages train and greedy-generate measured them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from stages.report.lines import FIRST, LAST, lines_of, mean
-from stages.report.markdown import NONE, table
-from stages.report.runs import Run, Runs
+from stages.report.markdown import NONE, plain, table
+from stages.report.runs import Run
 from stages.report.settings import Setting
 
 GIB, MIB = 2**30, 2**20
@@ -30,8 +31,20 @@ def cost_of(run: Run, stage: str) -> dict[str, Any] | None:
     return found
 
 
-def mean_cost(runs: Runs, stage: str, key: str) -> float | None:
-    """The mean over seeds of one number; None if no run has it."""
+def device_of(run: Run) -> str:
+    """Where a run decoded, and trained too; a dash if its metrics/scores.json is not in DVC's cache."""
+    generation = (run.files.json("metrics/scores.json") or {}).get("generation", {})
+    return str(generation.get("device", NONE))
+
+
+def usual_device(runs: Sequence[Run]) -> str:
+    """The device that most runs ran on; times are means of those alone, since a GPU and a CPU have no mean."""
+    devices = [device_of(run) for run in runs]
+    return max(devices, key=devices.count)
+
+
+def mean_cost(runs: Sequence[Run], stage: str, key: str) -> float | None:
+    """The mean over runs of one number; None if no run has it."""
     return mean([(cost_of(run, stage) or {}).get(key) for run in runs])
 
 
@@ -39,11 +52,14 @@ def cost_table(setting: Setting) -> str:
     """The means over seeds; `not measured` if no run has the file, a dash if the file has no such number."""
     rows = []
     for line in lines_of(setting, baselines=False):
-        measured = {stage: any(cost_of(run, stage) for run in line.runs) for stage in ("train", "greedy_generate")}
-        cells = []
+        device = usual_device(line.runs)
+        counted = [run for run in line.runs if device_of(run) == device]
+        measured = {stage: any(cost_of(run, stage) for run in counted) for stage in ("train", "greedy_generate")}
+        part = f", {len(counted)} of {len(line.runs)} seeds" if len(counted) < len(line.runs) else ""
+        cells = [f"{plain(device)}{part}"]
         for stage, key, unit, form in COLUMNS.values():
-            found = mean_cost(line.runs, stage, key)
+            found = mean_cost(counted, stage, key)
             cells.append(f"{found / unit:{form}}" if found is not None else NONE if measured[stage] else NOT_MEASURED)
-        stops = sum((cost_of(run, "train") or {}).get("stopped", 0) for run in line.runs)
+        stops = sum((cost_of(run, "train") or {}).get("stopped", 0) for run in counted)
         rows.append([*line.words, *cells, str(stops) if measured["train"] else NOT_MEASURED, line.link])
-    return table([*FIRST, *COLUMNS, "stops", LAST], rows, left=len(FIRST))
+    return table([*FIRST, "device", *COLUMNS, "stops", LAST], rows, left=len(FIRST) + 1)

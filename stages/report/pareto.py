@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
 from stages.plumbing.progress import duration
-from stages.report.cost import mean_cost
+from stages.report.cost import device_of, mean_cost, usual_device
 from stages.report.figures import LOOK, fill, method_styles, model_dashes, to_svg
 from stages.report.lines import deviation, mean
 from stages.report.rates import validation_loss
@@ -53,6 +53,7 @@ def trained_parameters(run: Run) -> float | None:
 def marks_of(setting: Setting) -> tuple[float, list[Mark]]:
     """The regime with the most methods (the largest of several), and its marks."""
     regime = max(setting.regimes(), key=lambda each: (sum(cell.regime == each for cell in setting.runs), each))
+    device = usual_device([run for cell, runs in setting.runs.items() if cell.regime == regime for run in runs])
     styles, dashes = method_styles(setting.methods), model_dashes(setting.models)
     marks = []
     for cell in setting.cells():
@@ -62,7 +63,8 @@ def marks_of(setting: Setting) -> tuple[float, list[Mark]]:
             colour, marker = styles[cell.method]
             look = {"marker": marker, "markeredgecolor": colour, **fill(dashes[cell.model], colour)}
             name = cell.method if len(setting.models) == 1 else f"{cell.method}, {cell.model}"
-            marks.append(Mark(name, parameters, mean_cost(runs, "train", "seconds"), runs, look))
+            seconds = mean_cost([run for run in runs if device_of(run) == device], "train", "seconds")
+            marks.append(Mark(name, parameters, seconds, runs, look))
     return regime, marks
 
 
@@ -70,9 +72,7 @@ def explanation(marks: Sequence[Mark]) -> str:
     """What the caption says about how the figure is drawn."""
     said = ["The area of a mark is the time in training steps; bars are the standard deviation over seeds."]
     if unknown := [mark.name for mark in marks if mark.seconds is None]:
-        said = [
-            f"Bars are the standard deviation over seeds. Training time, the area, not measured: {', '.join(unknown)}."
-        ]
+        said.append(f"Not measured, or on another device than most: the time of {', '.join(unknown)}.")
     if not all(mark.parameters for mark in marks):
         said.append("What trains nothing is left of the dotted line, because a logarithmic axis has no zero.")
     return " ".join(said)

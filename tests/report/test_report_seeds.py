@@ -230,6 +230,22 @@ def test_costs_are_means_over_seeds_and_what_is_absent_is_said_to_be_not_measure
     assert not any(picture.name.startswith("cost-") for picture in unmeasured.pictures)
 
 
+def test_times_of_another_device_than_most_are_no_part_of_a_mean() -> None:
+    mixed = [run_in_memory("soft", seed, device="a GPU" if seed == 2 else "cpu") for seed in (0, 1, 2)]
+    others = [run_in_memory("lora", 0, device="a GPU"), run_in_memory("embeddings")]
+    table = {
+        row["method"]: row
+        for row in rows(below(build(Collection((*mixed, *others), ()), "report"), "### What each method costs"))
+    }
+    assert {name: (row["device"], row["training, s"]) for name, row in table.items()} == {
+        "soft": ("cpu, 2 of 3 seeds", "190.5"), "lora": ("a GPU", "240.0"), "embeddings": ("cpu", "180.0"),
+    }  # fmt: skip
+    [setting], _ = settings_of([*mixed, *others])
+    _, marks = marks_of(setting)
+    assert {mark.name: mark.seconds for mark in marks} == {"soft": 190.5, "lora": None, "embeddings": 180.0}
+    assert "on another device than most: the time of lora." in explanation(marks)
+
+
 def test_what_was_forgotten_has_its_interval_and_its_text(document: Document) -> None:
     text = below(document, "### What tuning destroys")
     table = {row["method"]: row for row in rows(text)}
