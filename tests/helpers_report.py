@@ -150,7 +150,12 @@ def hardness(pairs: int, seed: int) -> list[float]:
 
 
 def run_in_memory(
-    method: str, seed: int = 0, measured: bool = True, part: slice = slice(None), device: str = "cpu", **switches: Any
+    method: str,
+    seed: int = 0,
+    measured: bool = True,
+    part: slice = slice(None),
+    device: str | None = "cpu",
+    **switches: Any,
 ) -> Run:
     """A run that exists only in memory, with the default data and protocol, and made-up results.
 

@@ -78,6 +78,7 @@ def test_zero_shot_is_scored_and_another_regime_starts_at_the_subset(first_run: 
     done = command(project, "dvc", "exp", "run", "-S", "method=zero-shot", "-S", "regime=50")
     assert stages_run(done) == ["subset", *FROM_TRAIN]
     check_results(project, trials={0})
+    assert stages_run(command(project, "dvc", "repro")) == []
 
 
 def test_fewer_test_pairs_are_no_reason_to_train_again(first_run: Path, tmp_path: Path) -> None:

@@ -1,14 +1,15 @@
 """Compare the speed with what a user would otherwise run: Trainer, PEFT and generate. `make bench` calls it.
 
 Writes every repeat to a JSON file and tables to a Markdown file next to it, and prints the tables. Rows that were not
-asked for stay in the files as they are. It is not a stage of the pipeline. Row g needs no model.
+asked for stay in the files as they are, and so do other sizes of row g, which needs no model. It is not a stage of the
+pipeline.
 """
 
 import argparse
 from importlib.metadata import distributions
 from pathlib import Path
 
-from stages.bench.scale import HELD_OUT, SCALE, SIZES, scale_rows
+from stages.bench.scale import HELD_OUT, SCALE, SIZES, joined, scale_rows
 from stages.bench.shapes import GROW_SHAPES, PRECISIONS, SHAPES
 from stages.plumbing.command import run_stage, whole_number
 from stages.plumbing.errors import StageError
@@ -28,7 +29,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     from stages.bench.machine import describe_machine
     from stages.bench.measure import measure_with_model
-    from stages.bench.results import read_runs, with_run
+    from stages.bench.results import read_runs, sizes_before, with_run
     from stages.bench.table import render
 
     runs = read_runs(arguments.out)
@@ -37,8 +38,9 @@ def main(arguments: argparse.Namespace) -> None:
     if wanted := set(arguments.only) - {SCALE}:
         runs = with_run(runs, measure_with_model(arguments, wanted))
     if SCALE in arguments.only:
-        found = {"sizes": scale_rows(arguments.sizes, arguments.held_out)}
-        runs = with_run(runs, {"machine": describe_machine(torch.device("cpu")), "rows": {SCALE: found}})
+        machine = describe_machine(torch.device("cpu"))
+        sizes = joined(sizes_before(runs, machine, SCALE), scale_rows(arguments.sizes, arguments.held_out))
+        runs = with_run(runs, {"machine": machine, "rows": {SCALE: {"sizes": sizes}}})
     result = {"runs": runs}
     text = render(result)
     write_json(arguments.out, result)

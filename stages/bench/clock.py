@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -55,17 +56,13 @@ def compare(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(ours) / statistics.median(theirs), "min": min(each), "max": max(each)}
 
 
-@contextmanager
-def peak_memory(device: torch.device) -> Iterator[list[int]]:
-    """Adds to the list the most bytes that tensors took on a GPU beside those that were there; nothing on a CPU."""
-    peaks: list[int] = []
+def with_peak(work: Callable[[], float], device: torch.device) -> tuple[float, int | None]:
+    """What `work` gives, and the most bytes that its tensors took on a GPU beside those that were there."""
     if device.type != "cuda":
-        yield peaks
-        return
+        return work(), None
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
-    yield peaks
-    peaks.append(torch.cuda.max_memory_allocated(device) - before)
+    return work(), torch.cuda.max_memory_allocated(device) - before
 
 
 def take_turns(
@@ -81,9 +78,9 @@ def take_turns(
     for repeat in range(repeats):
         for name in list(contenders)[:: -1 if repeat % 2 else 1]:
             gc.collect()
-            with peak_memory(device) as found:
-                values[name].append(contenders[name](repeat))
-            peaks[name] += found
+            value, peak = with_peak(partial(contenders[name], repeat), device)
+            values[name].append(value)
+            peaks[name] += [peak] if peak is not None else []
             print(
                 f"{title}, {repeat + 1}/{repeats}: {name}: {values[name][-1]:.4g} {unit}", file=sys.stderr, flush=True
             )

@@ -4,7 +4,9 @@ INTRODUCTION = """`python -m stages.bench` writes this file, and beside it a JSO
 this project. *Theirs* is what a user would otherwise run on the same model and the same pairs: `Trainer` of
 transformers, prompt tuning by PEFT, or `generate`. The contenders take turns, so a machine that slows down slows all
 of them. A figure is the median of the repeats, with the lowest and the highest in brackets. A ratio is that of two
-medians; its brackets hold the lowest and the highest ratio within one repeat. An *aim* is what we wanted to reach."""
+medians; its brackets hold the lowest and the highest ratio within one repeat. An *aim* is what we wanted to reach. On a
+GPU each side also has the most memory that its tensors took beside those that were there before: the weights that
+`Trainer` trains were there, those that ours trains were not."""
 
 TRAINING = """Both sides train the same parameters of the same method on the same pairs, in batches of 8 (App. B). Ours
 puts pairs of similar length into one batch, so that it pads little; `Trainer` gets them shuffled, as it would by
@@ -47,7 +49,7 @@ of validation or test, in capitals; subset has to drop all of these. Each stage 
 other work runs on the machine, the time of the CPU, in brackets, says more. *Batching* is what train does with the
 pairs before a model sees them: it reads and encodes them, and pads all batches of an epoch. Most of the memory of the
 small sizes is Python's libraries. What score takes with few pairs goes into the bootstrap and the scores of the test
-pairs, which do not grow. With five million pairs we aimed at 20 minutes and 4 GiB for each."""
+pairs, which do not grow."""
 
 MEMORY = """Not a row of the benchmark: the memory of the stage train in the default run (three trials of `dynamic`),
 which `metrics/cost/train.json` of that run says. On two cores of an AMD EPYC without AVX-512, in float32, it was 4.5,

@@ -26,6 +26,12 @@ def read_runs(path: Path) -> list[Run]:
         raise StageError(path, found, "remove it, or write elsewhere with --out") from None
 
 
+def sizes_before(runs: list[Run], machine: Mapping[str, Any], row: str) -> list[dict[str, Any]]:
+    """The lines of a row that has one for each size, if a machine like this one measured them; else none."""
+    alike = [run for run in runs if row in run["rows"] and run["machine"]["processor"] == machine["processor"]]
+    return [line for run in alike for line in run["rows"][row]["sizes"]]
+
+
 def with_run(runs: list[Run], new: Mapping[str, Any]) -> list[Run]:
     """The runs with a new one, whose rows take the place of older ones; a run without rows of its own is dropped."""
     older = [

@@ -85,6 +85,12 @@ def measure_size(pairs: int, held_out: int) -> dict[str, Any]:
     return {"pairs": pairs, "held_out": held_out, "planted": corpus.planted, "dropped": dropped, "stages": stages}
 
 
+def joined(earlier: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The lines of all sizes, the new ones in place of earlier ones: the largest size is measured by itself."""
+    by_size = {line["pairs"]: line for line in (*earlier, *new)}
+    return [by_size[size] for size in sorted(by_size)]
+
+
 def scale_rows(sizes: Sequence[int], held_out: int = HELD_OUT) -> list[dict[str, Any]]:
     """Row g: a line for each size. The corpora are written to the state folder: about 1.2 KB a pair."""
     return [measure_size(pairs, held_out) for pairs in sorted(sizes)]

@@ -8,6 +8,7 @@ from typing import Any
 from stages.bench import explanations
 
 Cells = list[list[str]]
+AIMED_SIZE = 5_000_000  # pairs
 
 
 def number(value: float) -> str:
@@ -155,8 +156,13 @@ def _scale(found: Mapping[str, Any]) -> str:
         [f"{line['pairs']:,}", *map(_taken, line["stages"].values()), f"{line['planted']:,}", f"{line['dropped']:,}"]
         for line in sizes
     ]
-    held_out = f"Validation and test have {sizes[0]['held_out']:,} pairs each."
-    return f"{markdown(['training pairs', *stages, 'planted', 'dropped'], cells)}\n\n{held_out}"
+    notes = f"Validation and test have {sizes[0]['held_out']:,} pairs each."
+    if sizes[-1]["pairs"] == AIMED_SIZE:
+        most = max(sizes[-1]["stages"].values(), key=lambda own: own["seconds"])["seconds"]
+        peak = max(own["peak_bytes"] for own in sizes[-1]["stages"].values())
+        notes += f" With {AIMED_SIZE:,} we aimed at 20 minutes and 4 GiB for each stage: "
+        notes += f"it took at most {number(most / 60)} minutes and {peak / 2**30:.2f} GiB."
+    return f"{markdown(['training pairs', *stages, 'planted', 'dropped'], cells)}\n\n{paragraph(notes)}"
 
 
 # For each row: its heading, what it measures, and the function that makes its tables.
@@ -182,7 +188,7 @@ def render(result: Mapping[str, Any]) -> str:
     for row, found in sorted((row, found) for run in runs for row, found in run["rows"].items()):
         title, explanation, tables = SECTIONS[row]
         blocks += [f"## {row}. {title}", paragraph(explanation), tables(found)]
-    if any(run["machine"]["device"] == "cpu" for run in runs):
+    if any("model" in run and run["machine"]["device"] == "cpu" for run in runs):
         blocks += ["### Where the memory of the default run goes", paragraph(explanations.MEMORY)]
     return "\n\n".join(blocks) + "\n"
 

@@ -31,16 +31,17 @@ def cost_of(run: Run, stage: str) -> dict[str, Any] | None:
     return found
 
 
-def device_of(run: Run) -> str:
-    """Where a run decoded, and trained too; a dash if its metrics/scores.json is not in DVC's cache."""
-    generation = (run.files.json("metrics/scores.json") or {}).get("generation", {})
-    return str(generation.get("device", NONE))
+def device_of(run: Run) -> str | None:
+    """Where a run decoded, as its metrics/scores.json says; None if it does not, or if it is not in DVC's cache."""
+    generation = (run.files.json("metrics/scores.json") or {}).get("generation") or {}
+    device: str | None = generation.get("device")
+    return device
 
 
-def usual_device(runs: Sequence[Run]) -> str:
+def usual_device(runs: Sequence[Run]) -> str | None:
     """The device that most runs ran on; times are means of those alone, since a GPU and a CPU have no mean."""
-    devices = [device_of(run) for run in runs]
-    return max(devices, key=devices.count)
+    devices = [device for run in runs if (device := device_of(run)) is not None]
+    return max(devices, key=devices.count, default=None)
 
 
 def mean_cost(runs: Sequence[Run], stage: str, key: str) -> float | None:
@@ -56,10 +57,10 @@ def cost_table(setting: Setting) -> str:
         counted = [run for run in line.runs if device_of(run) == device]
         measured = {stage: any(cost_of(run, stage) for run in counted) for stage in ("train", "greedy_generate")}
         part = f", {len(counted)} of {len(line.runs)} seeds" if len(counted) < len(line.runs) else ""
-        cells = [f"{plain(device)}{part}"]
+        cells = [f"{plain(device or NONE)}{part}"]
         for stage, key, unit, form in COLUMNS.values():
             found = mean_cost(counted, stage, key)
             cells.append(f"{found / unit:{form}}" if found is not None else NONE if measured[stage] else NOT_MEASURED)
-        stops = sum((cost_of(run, "train") or {}).get("stopped", 0) for run in counted)
+        stops = sum((cost_of(run, "train") or {}).get("stopped", 0) for run in line.runs)
         rows.append([*line.words, *cells, str(stops) if measured["train"] else NOT_MEASURED, line.link])
     return table([*FIRST, "device", *COLUMNS, "stops", LAST], rows, left=len(FIRST) + 1)

@@ -72,8 +72,8 @@ DEFINITIONS = (
 )
 COST = """Means over seeds, of all learning rates together. Training is the time in training steps, and pairs are
 counted once for each trial and epoch. Peaks are those of the process. Stops: how often a training went on from a
-checkpoint, all seeds together. Times compare only on the same machine, with the same work beside them: of the seeds of
-a configuration, those count that ran on the same device as most."""
+checkpoint, all seeds together. Times compare only on the same machine with the same work beside them. If seeds ran on
+different devices, only those on the most frequent one count."""
 FORGETTING = """The loss per token on text that the model was not tuned on (`forgetting.text` in params.yaml), without
 the prompt but with what was trained, minus that of the untouched model. Where the difference is positive, tuning cost
 something that the model could do. The interval is of a bootstrap over blocks of the text."""

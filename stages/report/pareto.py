@@ -70,8 +70,11 @@ def marks_of(setting: Setting) -> tuple[float, list[Mark]]:
 
 def explanation(marks: Sequence[Mark]) -> str:
     """What the caption says about how the figure is drawn."""
-    said = ["The area of a mark is the time in training steps; bars are the standard deviation over seeds."]
-    if unknown := [mark.name for mark in marks if mark.seconds is None]:
+    said = ["Bars are the standard deviation over seeds."]
+    unknown = [mark.name for mark in marks if mark.seconds is None]
+    if len(unknown) < len(marks):
+        said.append("The area of a mark is the time in training steps.")
+    if unknown:
         said.append(f"Not measured, or on another device than most: the time of {', '.join(unknown)}.")
     if not all(mark.parameters for mark in marks):
         said.append("What trains nothing is left of the dotted line, because a logarithmic axis has no zero.")

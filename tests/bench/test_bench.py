@@ -16,7 +16,20 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from stages.bench import __main__ as bench
-from stages.bench import clock, data, engines, measure, products, results, sleeping, synthetic, table, trainer, training
+from stages.bench import (
+    clock,
+    data,
+    engines,
+    measure,
+    products,
+    results,
+    scale,
+    sleeping,
+    synthetic,
+    table,
+    trainer,
+    training,
+)
 from stages.bench.decoding import batch_sizes, generate
 from stages.bench.shapes import SHAPES
 from stages.bench.trainer import lay_out, load_plain_model, same_module, trainer_rate
@@ -233,6 +246,30 @@ def test_the_markdown_in_metrics_is_what_the_figures_beside_it_render_to(name: s
     text = (ROOT / f"metrics/{name}.md").read_text(encoding="utf-8")
     assert text == table.render(figures)
     assert ("memory of the default run" in text) == (name == "bench")  # that is about a CPU
+
+
+def test_the_peak_of_a_gpu_is_what_came_on_top_while_it_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = {"now": 7, "most": 9}
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: memory["now"])
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: memory.update(most=memory["now"]))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: memory["most"])
+
+    def work() -> float:
+        memory["most"] = max(memory["most"], 12)
+        return 3.0
+
+    assert clock.with_peak(work, torch.device("cuda")) == (3.0, 5)
+    assert clock.with_peak(work, CPU) == (3.0, None)
+
+
+def test_another_size_of_row_g_stands_beside_the_earlier_ones_of_a_machine_like_this() -> None:
+    old, same, new = ({"pairs": size, "dropped": dropped} for size, dropped in ((9, 1), (5, 2), (5, 3)))
+    runs = [{"machine": {"processor": "a"}, "rows": {"g": {"sizes": [old, same]}}}]
+    assert results.sizes_before(runs, {"processor": "a"}, "g") == [old, same]
+    assert (
+        results.sizes_before(runs, {"processor": "b"}, "g") == results.sizes_before(runs, {"processor": "a"}, "f") == []
+    )
+    assert scale.joined([old, same], [new]) == [new, old]
 
 
 def test_the_memory_of_a_gpu_stands_beside_what_took_it() -> None:

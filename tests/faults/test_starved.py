@@ -159,7 +159,7 @@ def test_in_six_gib_a_model_of_the_default_s_size_trains(tmp_path: Path) -> None
     with output_folder(folder / "data/download/model") as made:
         tiny_model(made, "llama")  # its tokenizer
         AutoModelForCausalLM.from_config(AutoConfig.for_model(**SHAPES["smollm2"])).save_pretrained(made)
-    pairs = [Pair(f"d{number}", 0, "the weather " * 40, "is it really great ? " * 20) for number in range(4)]
+    pairs = [Pair(f"d{number}", 0, "the weather " * 40, "is it really great ? " * 20) for number in range(6)]
     with output_folder(folder / "data/subset") as made:
         write_records(made / "train.jsonl", pairs)
         write_records(made / "validation.jsonl", pairs[:1])

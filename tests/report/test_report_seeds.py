@@ -9,6 +9,7 @@ import pytest
 
 from stages.report.answers import Answers, NotMeasured
 from stages.report.claims import Judge
+from stages.report.cost import device_of, usual_device
 from stages.report.document import TITLE, Document, build
 from stages.report.losses import losses_table
 from stages.report.methods_table import methods_table
@@ -243,7 +244,15 @@ def test_times_of_another_device_than_most_are_no_part_of_a_mean() -> None:
     [setting], _ = settings_of([*mixed, *others])
     _, marks = marks_of(setting)
     assert {mark.name: mark.seconds for mark in marks} == {"soft": 190.5, "lora": None, "embeddings": 180.0}
+    assert "The area of a mark is the time" in explanation(marks)
     assert "on another device than most: the time of lora." in explanation(marks)
+    assert "The area" not in explanation([mark for mark in marks if mark.seconds is None])
+
+
+def test_a_device_that_is_not_known_is_no_device() -> None:
+    known, unknown = run_in_memory("soft"), run_in_memory("soft", 1, device=None)
+    assert (device_of(known), device_of(unknown)) == ("cpu", None)
+    assert (usual_device([unknown, unknown, known]), usual_device([unknown]), usual_device([])) == ("cpu", None, None)
 
 
 def test_what_was_forgotten_has_its_interval_and_its_text(document: Document) -> None:
