@@ -190,6 +190,8 @@ def render(result: Mapping[str, Any]) -> str:
         blocks += [f"## {row}. {title}", paragraph(explanation), tables(found)]
     if any("model" in run and run["machine"]["device"] == "cpu" for run in runs):
         blocks += ["### Where the memory of the default run goes", paragraph(explanations.MEMORY)]
+        head, *lines = map(list, explanations.MEMORY_TABLE)
+        blocks += [paragraph(explanations.MEMORY_BEFORE), markdown(head, lines)]
     return "\n\n".join(blocks) + "\n"
 
 
