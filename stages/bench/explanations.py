@@ -53,7 +53,7 @@ pairs, which do not grow."""
 
 MEMORY = """Not a row of the benchmark: the memory of the stage train in the default run (three trials of `dynamic`),
 which `metrics/cost/train.json` of that run says. On two cores of an AMD EPYC without AVX-512, in float32, it was 4.5,
-4.8 and 4.9 GiB in three runs; the aim was 5 GiB. Calculated: weights and two moments of three trials 1.2 GiB, the
+4.8, 4.9 and 5.1 GiB in four runs; the aim was 5 GiB. Calculated: weights and two moments of three trials 1.2 GiB, the
 gradient of the one trial that has one 0.13 GiB, the weights from which they start 0.13 GiB, the base model 0.5 GiB, a
 pass of 640 tokens, which is the most (`stages/train/trials_per_pass.py`), 1.4 GiB. The rest is Python's libraries and
 what the allocator keeps. With whole batches a step of the longest rows peaked at 5.2 GiB instead of 4.5. Before a step
