@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from stages.bleu import bleu
+from stages.language_model.device import give_back_freed_memory
 from stages.language_model.encoding import EncodedPair, to_text
 from stages.methods.batch import collate
 from stages.methods.decoding import RowLimit, greedy
@@ -61,7 +62,9 @@ class Sweep:
     ) -> list[Validation]:
         """What each trial gives on the whole validation part."""
         pairs, count = self.examples.validation, len(self.examples.validation)
+        give_back_freed_memory()  # what training has freed lies in pieces too small for the longest rows
         losses = self._losses(trials, per_pass, stop)
+        give_back_freed_memory()
         with Progress(count * len(trials), f"{title}: validation", "responses") as progress:
 
             def tick(ended: int) -> None:

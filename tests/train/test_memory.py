@@ -76,6 +76,21 @@ def test_a_validation_batch_that_does_not_fit_is_halved_with_the_same_losses(mon
     assert tried == [7, 3, 1, 1, 1, 1, 1, 1, 1] and passes.size == 1
 
 
+def test_what_was_freed_goes_back_before_losses_and_before_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained, order = method("fine-tune"), list[str]()
+
+    def noted(what: str, result: Any) -> Any:
+        order.append(what)
+        return result
+
+    monkeypatch.setattr("stages.train.sweep.give_back_freed_memory", lambda: noted("given back", None))
+    monkeypatch.setattr(Sweep, "_losses", lambda *rest: noted("losses", [1.0]))
+    monkeypatch.setattr("stages.train.sweep.greedy", lambda *rest: noted("answers", [[[1], [2]]]))
+    trials = [new_trial(weights(trained), 0, 1e-3, TRAINING)]
+    sweep(trained).validate(trials, TrialsPerPass(1), StopRequest(), "epoch 1")
+    assert order == ["given back", "losses", "given back", "answers"]
+
+
 def test_the_bytes_of_a_trial_are_those_of_its_tensors_after_a_step() -> None:
     trained = method("dynamic")
     initial = weights(trained)
