@@ -53,14 +53,14 @@ pairs, which do not grow."""
 
 MEMORY = """Not a row of the benchmark: the memory of the stage train in the default run (three trials of `dynamic`),
 which `metrics/cost/train.json` of that run says. On two cores of an AMD EPYC without AVX-512, in float32, it was 4.7
-GiB; the aim was 5 GiB. Calculated: weights and two moments of three trials 1.2 GiB, the
-gradient of the one trial that has one 0.13 GiB, the weights from which they start 0.13 GiB, the base model 0.5 GiB, a
-pass of 640 tokens, which is the most (`stages/train/trials_per_pass.py`), 1.4 GiB. The rest is Python's libraries and
-what the allocator keeps. With whole batches a step of the longest rows peaked at 5.2 GiB instead of 4.5. Before a step
-of such rows and before validation freed memory goes back to the kernel, since it lies in pieces too small for them.
-Without the part about validation it was 4.5, 4.8, 4.9 and 5.1 GiB in four runs. A run without that, which
-also wrote a checkpoint within its epoch, took 5.1 GiB; one that gave it back before each of a step's three trials took
-4.6 GiB and half a minute longer, since the kernel clears that memory when it is needed again."""
+GiB; the aim was 5 GiB. Calculated: weights and two moments of three trials 1.2 GiB, the gradient of the one trial
+that has one 0.13 GiB, the weights from which they start 0.13 GiB, the base model 0.5 GiB, a pass of 640 tokens,
+which is the most (`stages/train/trials_per_pass.py`), 1.4 GiB. The rest is Python's libraries and what the allocator
+keeps. With whole batches a step of the longest rows peaked at 5.2 GiB instead of 4.5. Before a step of such rows and
+before validation freed memory goes back to the kernel, since it lies in pieces too small for them. A run without
+that, which also wrote a checkpoint within its epoch, took 5.1 GiB; one that gave it back before each of a step's
+three trials took 4.6 GiB and half a minute longer, since the kernel clears that memory when it is needed again. When
+validation did not have it yet, the peak was 4.5, 4.8, 4.9 and 5.1 GiB in four runs."""
 
 MEMORY_BEFORE = """Before and after the work on memory, in turns, in three rounds: commits 3abe7cb and 7458be3, on the
 same two cores. The stage train in a process of its own (`python stages/bench/alone.py OUT python -m stages.train ...`),

@@ -158,8 +158,7 @@ def _scale(found: Mapping[str, Any]) -> str:
     ]
     notes = f"Validation and test have {sizes[0]['held_out']:,} pairs each."
     if sizes[-1]["pairs"] == AIMED_SIZE:
-        most = max(sizes[-1]["stages"].values(), key=lambda own: own["seconds"])["seconds"]
-        peak = max(own["peak_bytes"] for own in sizes[-1]["stages"].values())
+        most, peak = (max(own[key] for own in sizes[-1]["stages"].values()) for key in ("seconds", "peak_bytes"))
         notes += f" With {AIMED_SIZE:,} we aimed at 20 minutes and 4 GiB for each stage: "
         notes += f"it took at most {number(most / 60)} minutes and {peak / 2**30:.2f} GiB."
     return f"{markdown(['training pairs', *stages, 'planted', 'dropped'], cells)}\n\n{paragraph(notes)}"
