@@ -133,7 +133,7 @@ def entry(run: Run, setting: Setting) -> Iterator[str]:
 
 
 def details(run: Run) -> Iterator[str]:
-    """The facts that training, decoding and scoring recorded; those of `data/` only if DVC's cache has them."""
+    """The facts that training, decoding and scoring recorded; the environment of training only if the cache has it."""
     train, scores = run.files.json("metrics/train.json"), run.files.json("metrics/scores.json") or {}
     description = run.files.json("data/train/method.json") or {}
     noted = {"training": train, "environment": description.get("environment"), "subset": scores.get("subset")}
@@ -141,6 +141,8 @@ def details(run: Run) -> Iterator[str]:
     for name, facts in noted.items():
         if facts:
             yield f"{name}: {values(flatten(facts))}"
+        elif name == "environment":
+            yield "environment: not known here, because DVC's cache lacks data/train of this run"
 
 
 def values(table: dict[str, Any]) -> str:

@@ -267,9 +267,11 @@ def test_the_browser_would_notice_a_complaint_and_a_request(tmp_path: Path) -> N
 
 
 def test_without_the_cache_the_tables_stay_and_comparisons_are_not_measured(project: Path) -> None:
-    before = section(markdown(project), PAPERS_GROUP)
+    whole = markdown(project)
+    before = section(whole, PAPERS_GROUP)
     shutil.rmtree(project / ".dvc/cache")
-    after = section(build(collected(project), "report").markdown, PAPERS_GROUP)
+    whole_after = build(collected(project), "report").markdown
+    after = section(whole_after, PAPERS_GROUP)
     table = "#### Table 2, gpt2"
     assert rows(section(after, table)) == rows(section(before, table))
     assert section(after, "### Learning rates") == section(before, "### Learning rates")
@@ -278,6 +280,8 @@ def test_without_the_cache_the_tables_stay_and_comparisons_are_not_measured(proj
     found = {cell for row in rows(after) for name, cell in row.items() if name == "all test pairs"}
     assert "**not measured**: responses not in the cache" in found
     assert "responses not in the cache" in section(after, "#### Table 3, gpt2 at 100\u00a0%, seed 0")
+    runs = whole.count("- environment: `")
+    assert runs and whole_after.count("- environment: not known here, ") == runs
 
 
 def test_results_that_are_not_those_of_the_parameters_the_code_or_the_stage_are_left_out(project: Path) -> None:
