@@ -8,6 +8,7 @@ of them by number in 1.1 s, without memory for them; `datasets` took 1.5 s to lo
 """
 
 import json
+import unicodedata
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -67,8 +68,12 @@ Record = TypeVar("Record", Dialogue, Pair, Response, References)
 
 
 def single_line(text: str) -> str:
-    """The words joined by single spaces, so that no line break of any kind (U+2028 too) is left."""
-    return " ".join(text.split())
+    """The words joined by single spaces, so that no line break of any kind (U+2028 too) is left.
+
+    In Unicode's composed form (NFC): an accent written as a character of its own would make another text of the same
+    words, and some tokenizers compose it anyway.
+    """
+    return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def write_records(path: Path, records: Iterable[Dialogue | Pair | Response | References]) -> int:

@@ -24,6 +24,10 @@ class Conversation:
         """A turn of the person and the answer to it."""
         self.turns += [single_line(text), answer]
 
+    def forget_but(self, turns: int) -> None:
+        """Keep only so many of the last turns."""
+        del self.turns[: max(0, len(self.turns) - turns)]
+
     def reset(self) -> None:
         """Begin anew."""
         self.turns.clear()

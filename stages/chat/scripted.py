@@ -18,10 +18,11 @@ def answer_lines(speakers: Sequence[Speaker], descriptor: int) -> None:
     With several speakers each answer is a line of its own, behind the speaker's name and a tab.
     """
     conversation = Conversation()
-    alone = all(speaker.params.pairs.history == 1 for speaker in speakers)
+    longest = max(speaker.params.pairs.history for speaker in speakers)
     for lines in line_groups(descriptor):
-        for group in [lines] if alone else [[line] for line in lines]:
+        for group in [lines] if longest == 1 else [[line] for line in lines]:
             print_answers(speakers, conversation, group)
+            conversation.forget_but(longest - 1)  # a pipe may never end
 
 
 def print_answers(speakers: Sequence[Speaker], conversation: Conversation, lines: Sequence[str]) -> None:

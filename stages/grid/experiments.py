@@ -93,11 +93,17 @@ def check_configurations(root: Path, baseline: str, configurations: Sequence[Con
         if place and "://" not in place and not Path(place).expanduser().is_absolute():
             found = f"{place} is relative, and experiments run in folders of their own"
             raise StageError(f"{PARAMS_FILE}: runtime.checkpoints", found, "write the whole path")
-        for key, entry in (("dataset", chosen.chosen_dataset), ("model", chosen.chosen_model)):
-            source = parse_source(entry.source)
-            if source.kind == "file" and not Path(source.place).expanduser().is_absolute():
-                found = f"{entry.source} is relative, and experiments run in folders of their own"
-                raise StageError(f"{PARAMS_FILE}: {key}s.{wanted[key]}.source", found, "write the whole path")
+        dataset = chosen.chosen_dataset
+        sources = {
+            f"datasets.{wanted['dataset']}.source": dataset.source,
+            f"datasets.{wanted['dataset']}.references.source": dataset.references and dataset.references.source,
+            f"models.{wanted['model']}.source": chosen.chosen_model.source,
+        }
+        for key, text in sources.items():
+            source = text and parse_source(text)
+            if source and source.kind == "file" and not Path(source.place).expanduser().is_absolute():
+                found = f"{text} is relative, and experiments run in folders of their own"
+                raise StageError(f"{PARAMS_FILE}: {key}", found, "write the whole path")
         if each.name in finished:
             made = params_of(root, finished[each.name])
             other = [key for key in wanted if key != "runtime" and made.get(key) != wanted[key]]

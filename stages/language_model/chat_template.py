@@ -1,5 +1,6 @@
 """A tokenizer's chat template as a row format: what it puts around a user's turn and an assistant's."""
 
+from datetime import date
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -9,11 +10,14 @@ from stages.params.sources import RowFormatText
 from stages.plumbing.errors import StageError, one_line
 
 QUERY, RESPONSE = "What did they ask?", "They answered this."  # stand-ins, to see what a format does to a text
+# For templates that write the date: that of another day would be another row format, which no stopped training could go
+# on with. Llama 3's template falls back to this day.
+TODAY = date(2024, 7, 26)
 REMEDY = "write prefix, separator and end"
 
 
 def template_parts(tokenizer: PreTrainedTokenizerBase, key: str) -> RowFormatText:
-    """The parts of the tokenizer's own chat template, as it is today: some write the date.
+    """The parts of the tokenizer's own chat template; where it writes today's date, that is TODAY.
 
     Raises:
         StageError: there is none, or it cannot be used; `key` is that of the row format.
@@ -37,7 +41,7 @@ def template_parts(tokenizer: PreTrainedTokenizerBase, key: str) -> RowFormatTex
 
 
 def _filled_in(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], **options: Any) -> str:
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, **options))
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, strftime_now=TODAY.strftime, **options))
 
 
 def _end(tokenizer: PreTrainedTokenizerBase, behind: str, key: str) -> str:

@@ -5,6 +5,7 @@ Queries of like length are read together, so that hardly a product is spent on p
 together, token by token, and a row that has ended leaves, so that the rest goes faster.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -156,12 +157,18 @@ class RowLimit:
     """How many rows a batch may have: `rows`, or what the memory takes; fewer for good once memory has run out."""
 
     def __init__(self, rows: int = 0) -> None:
-        self.rows = rows  # 0: not known yet
+        self.asked = rows  # 0: as many as fit
+        self.found = sys.maxsize  # where memory has run out, half of what was tried
 
-    def shrink(self, tried: int) -> None:
-        """Allow half of the rows that did not fit."""
-        self.rows = tried // 2
-        print(f"out of memory: decoding goes on with {self.rows} rows a batch")
+    def rows(self, method: Method, columns: int) -> int:
+        """Rows of so many columns that a batch may have now."""
+        return min(self.asked or _rows_that_fit(method, columns), self.found)
+
+    def shrink(self, tried: int) -> int:
+        """Allow half of the rows that did not fit, from now on."""
+        self.found = tried // 2
+        print(f"out of memory: decoding goes on with {self.found} rows a batch")
+        return self.found
 
 
 def greedy(
@@ -192,17 +199,16 @@ def greedy(
         return answers
     start = 0
     with torch.inference_mode():
-        if not row_limit.rows:
-            row_limit.rows = _rows_that_fit(method, method.layout([len(queries[order[0]])]).tokens()[0] + limit)
+        rows = row_limit.rows(method, method.layout([len(queries[order[0]])]).tokens()[0] + limit)
         while start < len(order):
-            chosen = order[start : start + max(1, row_limit.rows // len(trials))]
+            chosen = order[start : start + max(1, rows // len(trials))]
             try:
                 some = [queries[number] for number in chosen]
                 decoded = _decode_batch(method, prepared, some, limit, end, tick, heard)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or len(chosen) == 1:
                     raise
-                row_limit.shrink(len(chosen) * len(trials))
+                rows = row_limit.shrink(len(chosen) * len(trials))
                 continue
             for index, answer in enumerate(decoded):
                 answers[index // len(chosen)][chosen[index % len(chosen)]] = answer

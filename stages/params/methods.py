@@ -48,7 +48,7 @@ class Lora(Trained):
     kind: Literal["lora"]
     rank: Positive
     alpha: Positive
-    dropout: Annotated[float, Field(ge=0, lt=1)]
+    dropout: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
     target_modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)]
 
 

@@ -117,6 +117,10 @@ class LearningRates(Strict):
                 raise Refused(key, "given beside spread", "give low and high, or spread")
         if self.low is not None and self.high is not None and self.low > self.high:
             raise Refused("low", f"{self.low} is above high ({self.high})", "lower low or raise high")
+        if self.trials > 1 and (self.spread == 1 or (self.low is not None and self.low == self.high)):
+            raise Refused(
+                "trials", f"{self.trials} of one and the same learning rate", "set trials to 1, or widen them"
+            )
         return self
 
     def around(self, rate: float | None) -> "LearningRates":

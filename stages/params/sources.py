@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
@@ -28,6 +29,7 @@ GRAMMAR: dict[str, tuple[str, str]] = {
 COMMIT = re.compile(r"[0-9a-f]{40}")
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".msgpack", ".h5", ".joblib", ".npy", ".npz")
 MODEL_SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".jinja")
+VOCABULARIES = ("tokenizer.json", "*.model", "vocab*")  # a tokenizer without one of these would know no word
 SUFFIXES = {"chitchat": ".json", "eou": ".txt", "jsonl": ".jsonl", "parquet": ".parquet"}  # of corpora, by format
 END_OF_TEXT = "<end-of-text>"  # in a row format: the model's end-of-text token, whatever its name
 CHAT_TEMPLATE = "chat-template"  # as a row format: the tokenizer's chat template
@@ -223,6 +225,8 @@ class Model(Strict):
             missing = [name for name in ("config.json", "model.safetensors") if name not in names]
             if missing and not ("config.json" in names and "model.safetensors.index.json" in names):
                 raise Refused(f"files.{missing[0]}", "missing", "a safetensors model needs it")
+            if not any(fnmatch(name, pattern) for name in names for pattern in VOCABULARIES):
+                raise Refused("files", "no file of the tokenizer", "add tokenizer.json, and tokenizer_config.json")
         elif len(names) != 1:
             raise Refused("files", f"found {len(names)}", "a GGUF model is one file")
         return self

@@ -1,5 +1,6 @@
 """How all stages write files (completely or not at all) and read what a stage wrote (after a check of the sha256)."""
 
+import errno
 import glob
 import hashlib
 import json
@@ -14,6 +15,7 @@ from typing import Any
 from stages.plumbing.errors import StageError, system_error
 
 MANIFEST = "manifest.json"
+NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # what file systems answer that cannot flush a directory
 STATE_VARIABLE = "DIALOG_PROMPTING_STATE"
 # DVC checks the hash of a file in its cache only if the file is writable and DVC does not know its modification time.
 REPAIR = (
@@ -42,10 +44,13 @@ def sha256_of(path: Path) -> str:
 
 
 def fsync_path(path: Path) -> None:
-    """Flush a file or a directory entry to the disk."""
+    """Flush a file or a directory entry to the disk; some file systems have no flush for a directory."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_FLUSH or not path.is_dir():
+            raise
     finally:
         os.close(descriptor)
 

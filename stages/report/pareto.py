@@ -21,7 +21,7 @@ from stages.report.settings import Setting
 
 PANELS: dict[str, Callable[[Run], float | None]] = {
     "validation loss (lower is better)": validation_loss,
-    "BLEU-4 of unseen pairs (higher is better)": lambda run: run.rows["unseen"]["bleu4"],
+    "BLEU-4 of unseen pairs (higher is better)": lambda run: run.rows["unseen"].get("bleu4"),
 }
 LARGEST, SMALLEST = 260.0, 14.0  # area of the marks, square points
 Side = Literal["left", "right", "center"]

@@ -1,7 +1,7 @@
 """The state of a sweep on disk: outside DVC's outputs, survives a kill at any moment, is never mixed with another's.
 
     <state>/<fingerprint>/lock
-    <state>/<fingerprint>/groups.json                           the groups of trials, where memory has split them
+    <state>/<fingerprint>/groups/                               groups.json, manifest.json: where memory has split them
     <state>/<fingerprint>/checkpoints/<trial>-<epoch>-<step>/   state.json, trial-<k>.safetensors, manifest.json
     <state>/<fingerprint>/best/trial-<k>-epoch-<e>/             weights.safetensors, manifest.json
     <state>/<fingerprint>/result/                               trials.json, units.json, cost.json, weights.safetensors
@@ -101,6 +101,7 @@ class TrainingState:
         self.checkpoints = self.folder / "checkpoints"
         self.best = self.folder / "best"
         self.result = self.folder / "result"
+        self.groups = self.folder / "groups"
 
     def lock(self) -> AbstractContextManager[None]:
         """To be held by whoever trains this sweep."""
@@ -120,13 +121,15 @@ class TrainingState:
 
     def write_groups(self, groups: Sequence[Sequence[tuple[int, float]]]) -> None:
         """Remember into which groups the trials had to be split: the checkpoints belong to these."""
-        write_json(self.folder / GROUPS, [[index for index, _ in group] for group in groups])
+        with output_folder(self.groups, fingerprint=self.fingerprint) as folder:
+            write_json(folder / GROUPS, [[index for index, _ in group] for group in groups])
 
     def read_groups(self, groups: Sequence[Sequence[tuple[int, float]]]) -> list[list[tuple[int, float]]]:
         """The groups that an earlier attempt ended up with; `groups` if there was none, or if it cannot be read."""
         rates = dict(one for group in groups for one in group)
         with suppress(*DAMAGED):
-            found = [list(map(int, group)) for group in json.loads((self.folder / GROUPS).read_bytes())]
+            self.check(self.groups)
+            found = [list(map(int, group)) for group in json.loads((self.groups / GROUPS).read_bytes())]
             if sorted(index for group in found for index in group) == sorted(rates) and all(found):
                 return [[(index, rates[index]) for index in group] for group in found]
         return [list(group) for group in groups]
@@ -248,6 +251,5 @@ class TrainingState:
 
     def keep_result_only(self) -> None:
         """Remove what led to the result."""
-        for folder in (self.checkpoints, self.best):
+        for folder in (self.checkpoints, self.best, self.groups):
             shutil.rmtree(folder, ignore_errors=True)
-        (self.folder / GROUPS).unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from stages.methods.method import Method
 from stages.params.schema import Params
 from stages.plumbing.errors import StageError
 from stages.train.sweep import Sweep
-from stages.train.trials_per_pass import rows_of_a_pass
+from stages.train.trials_per_pass import rows_of_a_pass, trials_of_a_pass
 
 VALUES = 4 * 4  # bytes of a trained number: weight, gradient and two moments, each in float32
 USABLE = 0.9  # of what is free: allocators round up, and libraries have workspaces
@@ -89,15 +89,19 @@ def check_room(sweep: Sweep, initial: Weights, numbered: Sequence[Numbered]) -> 
     batch_size = sweep.training.batch_size
     rows = min(batch_size, len(pairs), rows_of_a_pass(method.base.device, longest, batch_size))
     one_pass = bytes_of_pass(method, initial, rows, longest, responses)
+    shared = 1  # on a GPU a pass of several trials halves itself when memory runs out
+    if method.base.device.type == "cpu" and method.shares_layers:
+        shared = trials_of_a_pass(batch_size)
     one_trial, free = bytes_of_trial(initial), int(USABLE * free_memory(method.base.device))
-    if one_trial + one_pass > free:
-        found = f"one trial of this method needs {_gb(one_trial + one_pass)}, {_gb(free)} are to be had"
+    needed = [count * one_trial + min(count, shared) * one_pass for count in range(1, len(numbered) + 1)]
+    together = sum(each <= free for each in needed)
+    if not together:
+        found = f"one trial of this method needs {_gb(needed[0])}, {_gb(free)} are to be had"
         raise StageError(f"memory of {method.base.device}", found, BIGGER)
-    together = (free - one_pass) // max(one_trial, 1)
     if together < len(numbered):
         parts = split(numbered, ceil(len(numbered) / together))
-        needed = f"{len(numbered)} trials need {_gb(len(numbered) * one_trial + one_pass)}, {_gb(free)} are to be had"
-        print(f"{needed}: they are trained in {len(parts)} groups")
+        found = f"{len(numbered)} trials need {_gb(needed[-1])}, {_gb(free)} are to be had"
+        print(f"{found}: they are trained in {len(parts)} groups")
         raise TooLarge(parts)
 
 

@@ -115,11 +115,11 @@ class _Search:
                     submit(group)
                 while self.at_work:
                     ready, _ = ray.wait([*self.at_work], num_returns=1, timeout=0.5)
-                    stop.check()
                     for reference in ready:
                         group = self.at_work.pop(reference)
                         for part in self._take(ray, reference, group, units):
                             submit(part)
+                    stop.check()
             except BaseException:
                 self._stop(ray)
                 raise
@@ -167,12 +167,17 @@ class _Search:
         self.done[tuple(index for index, _ in group)] = folder
 
     def _stop(self, ray: Any) -> None:
-        """Tell units at work to save and stop, and wait for them."""
+        """Tell units at work to save and stop, wait for them, and keep those that were done by then."""
         print(f"stopping {len(self.at_work)} units", file=sys.stderr, flush=True)
         with suppress(Exception):  # the cluster itself may be what failed
             for reference in self.at_work:
                 ray.cancel(reference)
-            ray.wait([*self.at_work], num_returns=len(self.at_work), timeout=SECONDS_TO_SAVE)
+            ended, _ = ray.wait([*self.at_work], num_returns=len(self.at_work), timeout=SECONDS_TO_SAVE)
+            for reference in ended:
+                with suppress(ray.exceptions.RayError):  # it was stopped
+                    given = ray.get(reference)
+                    if isinstance(given, Trained):
+                        self._keep(given, self.at_work[reference])
 
     def _together(self) -> list[Trial]:
         """The result of all units, written to the state."""

@@ -1,6 +1,6 @@
 """Checkpoints that outlive a machine: a copy of a training's state in a folder or at any address that fsspec writes.
 
-    <runtime.checkpoints>/<fingerprint>/   best/..., checkpoints/... and result as in checkpoint.py
+    <runtime.checkpoints>/<fingerprint>/   groups, best/..., checkpoints/... and result as in checkpoint.py
 
 A process trains with the state on its own disk, as ever. What has become whole there is copied, and what is gone there
 goes at the address too; whoever starts on another disk takes from the address what it lacks. A folder counts once its
@@ -24,7 +24,8 @@ from stages.train.trials import Trial
 
 KEY = "params.yaml: runtime.checkpoints"
 CHECKPOINTS = "checkpoints/"
-ORDER = ("best/", "result", CHECKPOINTS)  # a checkpoint names best epochs: they are copied before it
+GROUPS = "groups"
+ORDER = (GROUPS, "best/", "result", CHECKPOINTS)  # a checkpoint names best epochs: they are copied before it
 
 
 @contextmanager
@@ -57,8 +58,12 @@ class Store:
         """The folders that are whole."""
         with _named(self.address):
             self.system.invalidate_cache()
-            found = [str(path) for path in self.system.glob(f"{self.root}/**/{MANIFEST}")]
+            found = self._manifests(self.root)
             return {path.split(f"{self.root.lstrip('/')}/", 1)[1].removesuffix(f"/{MANIFEST}") for path in found}
+
+    def _manifests(self, folder: str) -> list[str]:
+        """Of all folders below one; no pattern, since an address may hold brackets or stars."""
+        return [str(path) for path in self.system.find(folder) if str(path).endswith(f"/{MANIFEST}")]
 
     def push(self, folder: Path, name: str) -> None:
         """Copy a folder there, its manifest last."""
@@ -87,7 +92,7 @@ class Store:
         """Remove a folder, or all of the training; manifests first, so that no part of it counts."""
         with suppress(FileNotFoundError), _named(self.address, may_be_gone=True):
             target = f"{self.root}/{name}".rstrip("/")
-            for path in self.system.glob(f"{target}/**/{MANIFEST}"):
+            for path in self._manifests(target):
                 self.system.rm_file(path)
             self.system.rm(target, recursive=True)
 
@@ -119,6 +124,21 @@ class SharedState(TrainingState):
         for name in sorted(self.store.names()):
             if name.startswith(kinds) and not (self.folder / name).exists():
                 self.store.pull(name, self.folder / name)
+
+    def has_begun(self, first: int) -> bool:
+        """As that of TrainingState, here or where the copy is."""
+        self._fetch(*ORDER)
+        return super().has_begun(first)
+
+    def write_groups(self, groups: Sequence[Sequence[tuple[int, float]]]) -> None:
+        """As that of TrainingState, and copied."""
+        super().write_groups(groups)
+        self.store.push(self.groups, GROUPS)  # over those of an earlier split
+
+    def read_groups(self, groups: Sequence[Sequence[tuple[int, float]]]) -> list[list[tuple[int, float]]]:
+        """As that of TrainingState, from the copy where this disk has none."""
+        self._fetch(GROUPS)
+        return super().read_groups(groups)
 
     def load(self, trials: Sequence[Trial]) -> Position:
         """As that of TrainingState, from the copy where this disk has less."""

@@ -24,7 +24,7 @@ class TrialsPerPass:
 
         Three trials of SmolLM2 in one pass of 24 rows took 2.2 GiB more there than in three passes of 8.
         """
-        return cls(trials if device.type != "cpu" else min(trials, _trials_of_a_pass(batch_size)))
+        return cls(trials if device.type != "cpu" else min(trials, trials_of_a_pass(batch_size)))
 
     def shrink(self) -> bool:
         """Halve the pass; False if it is a single trial already."""
@@ -35,7 +35,8 @@ class TrialsPerPass:
         return True
 
 
-def _trials_of_a_pass(batch_size: int) -> int:
+def trials_of_a_pass(batch_size: int) -> int:
+    """How many trials share a pass on a CPU: as many as fill its matrix products."""
     return math.ceil(ROWS_OF_A_PASS / batch_size)
 
 
@@ -44,7 +45,7 @@ def rows_of_a_pass(device: torch.device, tokens: int, batch_size: int) -> int:
 
     It does not depend on how many trials are left: with dropout, another division would give them other masks.
     """
-    return sys.maxsize if device.type != "cpu" else max(1, TOKENS_OF_A_PASS // (tokens * _trials_of_a_pass(batch_size)))
+    return sys.maxsize if device.type != "cpu" else max(1, TOKENS_OF_A_PASS // (tokens * trials_of_a_pass(batch_size)))
 
 
 def passes_of(method: Method, batch: Batch, batch_size: int) -> list[Batch]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from stages.language_model.device import versions
+from stages.language_model.device import library_versions, versions
 from stages.language_model.loading import load_tokenizer
 from stages.language_model.row_format import RowFormat, build_row_format
 from stages.methods.decoding import RowLimit
@@ -46,7 +46,7 @@ class Work:
             "method": params.chosen_method.model_dump(exclude={"learning_rate"}),  # `protocol` has the range it means
             "row_format": asdict(self.row_format), "seed": params.seed,
             "protocol": params.chosen_protocol.model_dump(exclude={"data"}),
-            "code": self.code, "environment": environment,
+            "code": self.code, "environment": environment, "libraries": library_versions(),
         }  # fmt: skip
 
 

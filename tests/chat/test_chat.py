@@ -225,6 +225,16 @@ def test_a_conversation_reads_the_turns_that_training_read() -> None:
         assert said == [pair.query for pair in trained if pair.position % 2 == 0]
 
 
+def test_what_no_method_reads_any_more_is_forgotten() -> None:
+    conversation = Conversation()
+    for number in range(5):
+        conversation.add(f"said {number}", f"answer {number}")
+        conversation.forget_but(3)
+    assert conversation.turns == ["answer 3", "said 4", "answer 4"]
+    conversation.forget_but(0)
+    assert conversation.turns == []
+
+
 def test_an_answer_is_shown_in_pieces_that_make_it_up(speakers: list[Speaker]) -> None:
     for query in QUERIES:
         pieces: list[str] = []

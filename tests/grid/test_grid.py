@@ -320,6 +320,16 @@ def test_a_relative_folder_is_no_source_of_a_grid(project: Path, monkeypatch: py
         check_configurations(project, git(project, "rev-parse", "HEAD"), [Configuration("tiny-gpt2", "soft", 100)])
 
 
+def test_a_relative_folder_of_further_references_is_none_either(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    params = read_yaml(project / "params.yaml")
+    params["datasets"]["tiny"]["references"] = {"source": "file:more", "path": "r.jsonl", "sha256": "0" * 64}
+    write_yaml(project / "params.yaml", params)
+    commit_all(project)
+    with pytest.raises(StageError, match=r"datasets\.tiny\.references\.source: file:more is relative"):
+        check_configurations(project, git(project, "rev-parse", "HEAD"), [Configuration("tiny-gpt2", "soft", 100)])
+
+
 def test_names_are_readable_and_tell_settings_apart() -> None:
     assert Configuration("gpt2", "fine-tune", 100.0).name == "gpt2-fine-tune-100"
     assert (

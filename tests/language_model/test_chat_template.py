@@ -43,6 +43,11 @@ def test_the_end_is_the_first_control_token_behind_an_answer() -> None:
     assert parts(EACH.replace("<|endoftext|>", " \n")).end == "\n"
 
 
+def test_a_template_that_writes_the_date_writes_the_same_one_every_day() -> None:
+    dated = "{% if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% endif %}"
+    assert parts(dated + EACH).prefix == "26 Jul 2024<user>"
+
+
 @pytest.mark.parametrize("behind", ["", "{# nothing #}"])
 def test_a_template_with_nothing_behind_an_answer_is_refused_in_a_line(behind: str) -> None:
     said = "^models.x.row_format: the chat template has nothing behind an answer; write prefix, separator and end$"

@@ -119,6 +119,22 @@ def test_little_free_memory_makes_small_batches_with_the_same_result(monkeypatch
     assert sizes == [5, 5, 5, 2]
 
 
+def test_how_many_rows_fit_is_asked_at_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Longer queries than those of the call before take more memory."""
+    one, asked = method("dynamic"), list[int]()
+
+    def noted(_: Method, columns: int) -> int:
+        asked.append(columns)
+        return 3
+
+    monkeypatch.setattr(decoding, "_rows_that_fit", noted)
+    row_limit = RowLimit()
+    for query in ([1, 2], [1, 2, 3, 4, 5]):
+        greedy(one, [weights(one)], [query], LIMIT, end=-1, row_limit=row_limit)
+    assert asked == [2 * 2 + LIMIT, 2 * 5 + LIMIT]
+    assert row_limit.shrink(2) == 1 == row_limit.rows(one, 4)
+
+
 def test_no_queries_have_no_answers() -> None:
     one = method("zero-shot")
     assert greedy(one, [{}], [], LIMIT, end=0) == [[]]

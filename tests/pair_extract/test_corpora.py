@@ -148,6 +148,12 @@ def test_emoji_and_right_to_left_text_stay_as_they_are(format_: str, tmp_path: P
     assert turns_of(read(format_, encode(format_, [turns]), tmp_path)[0]) == [turns]
 
 
+def test_accents_that_are_characters_of_their_own_make_no_other_text(tmp_path: Path) -> None:
+    composed, apart = "caf\u00e9 \uac00", "cafe\u0301 \u1100\u1161"
+    dialogues, _ = read("jsonl", encode("jsonl", [[composed, apart]]), tmp_path)
+    assert turns_of(dialogues) == [[composed, composed]]
+
+
 @pytest.mark.parametrize("format_", ["chitchat", "jsonl"])
 def test_nul_and_halves_of_surrogate_pairs_are_removed_and_counted(format_: str, tmp_path: Path) -> None:
     dialogues, counts = read(format_, encode(format_, [["a\0b", "c\ud83dd", "\0"]]), tmp_path)

@@ -91,6 +91,15 @@ REFUSED: list[tuple[Change, str]] = [
     (put(f"{PAPER}/learning_rates/trials", 65), "protocols.paper.training.learning_rates.trials: found 65; it must"),
     (put(f"{PAPER}/learning_rates/low", 0.5), "protocols.paper.training.learning_rates.low: 0.5 is above high (0.009)"),
     (put(f"{PAPER}/learning_rates/low", 0), "protocols.paper.training.learning_rates.low: found 0; it must be greater"),
+    (
+        put(f"{PAPER}/learning_rates", {"low": 0.1, "high": 0.1, "trials": 2}),
+        "protocols.paper.training.learning_rates.trials: 2 of one and the same learning rate; set trials to 1",
+    ),
+    (
+        put(f"{PAPER}/learning_rates", {"spread": 1, "trials": 3}),
+        "protocols.paper.training.learning_rates.trials: 3 of one and the same learning rate",
+    ),
+    (put("methods/lora/dropout", float("nan")), "methods.lora.dropout: found nan; "),
     (drop(f"{PAPER}/learning_rates/low"), "protocols.paper.training.learning_rates.low: missing; give low and high"),
     (put(f"{PAPER}/learning_rates/spread", 10), "protocols.paper.training.learning_rates.low: given beside spread; "),
     (drop("methods/dynamic/learning_rate"), "methods.dynamic.learning_rate: missing, and protocols.quick.training.le"),
@@ -190,6 +199,10 @@ REFUSED: list[tuple[Change, str]] = [
     (put(f"{GPT2}/files/manifest.json", {}), "models.gpt2.files.manifest.json: 'manifest.json' is not a name"),
     (drop(f"{GPT2}/files/config.json"), "models.gpt2.files.config.json: missing; a safetensors model needs it"),
     (drop(f"{GPT2}/files/model.safetensors"), "models.gpt2.files.model.safetensors: missing; a safetensors model"),
+    (
+        put(f"{GPT2}/files", {"config.json": {}, "model.safetensors": {}, "tokenizer_config.json": {}}),
+        "models.gpt2.files: no file of the tokenizer; add tokenizer.json",
+    ),
     (put("models/smollm2/format", "safetensors"), "models.smollm2.files.model.gguf: 'model.gguf' does not fit"),
 ]
 

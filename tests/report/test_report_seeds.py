@@ -275,6 +275,15 @@ def test_the_figure_of_costs_has_a_mark_and_a_label_for_each_method(runs: tuple[
     assert "dotted" not in explanation(marks)
 
 
+def test_a_run_without_an_unseen_pair_has_no_mark_for_them() -> None:
+    whole, copied = run_in_memory("lora"), run_in_memory("soft")
+    copied.rows["unseen"] = {"pairs": 0}
+    [setting], _ = settings_of([whole, copied])
+    _, marks = marks_of(setting)
+    drawn = pareto_figure(marks, "cost")
+    assert (drawn.count(">lora</text>"), drawn.count(">soft</text>")) == (2, 1)
+
+
 def test_in_grey_no_two_methods_look_the_same() -> None:
     assert set(STYLES) == set(METHODS) == set(read_yaml(ROOT / "params.yaml")["methods"])
     assert len({marker for _, marker in STYLES.values()}) == len(STYLES)

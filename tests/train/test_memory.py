@@ -29,7 +29,7 @@ from stages.train.groups import train_groups
 from stages.train.memory import TooLarge, bytes_of_pass, bytes_of_trial, check_base_model, check_room, split
 from stages.train.sweep import Sweep
 from stages.train.trials import new_trial, train_step
-from stages.train.trials_per_pass import TrialsPerPass
+from stages.train.trials_per_pass import TrialsPerPass, trials_of_a_pass
 from tests.models import TRAINING, base_model, method, model_folder, pairs, weights
 from tests.training_runs import workspace
 
@@ -52,7 +52,8 @@ def room_for(trials: float, trained: Method, initial: dict[str, Tensor], monkeyp
     """Let so many trials fit."""
     longest, responses = max(trained.row_tokens(pairs(8))), max(len(pair.response) for pair in pairs(8))
     one_pass = bytes_of_pass(trained, initial, 4, longest, responses)
-    free = int((trials * bytes_of_trial(initial) + one_pass) / memory.USABLE) + 1
+    passes = min(trials, trials_of_a_pass(TRAINING.batch_size))
+    free = int((trials * bytes_of_trial(initial) + passes * one_pass) / memory.USABLE) + 1
     monkeypatch.setattr(memory, "free_memory", lambda device: free)
 
 
@@ -113,6 +114,20 @@ def test_trials_that_do_not_fit_together_are_split_before_anything_is_allocated(
     assert [[index for index, _ in part] for part in caught.value.parts] == [[0, 1], [2, 3], [4]]
     room_for(5, trained, initial, monkeypatch)
     check_room(sweep(trained), initial, RATES)
+
+
+def test_on_a_cpu_as_many_passes_are_planned_as_trials_share_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With small batches several trials go through the layers together, each with activations of its own."""
+    trained = method("soft")
+    initial = weights(trained)
+    some = replace(sweep(trained), training=TRAINING.model_copy(update={"batch_size": 1}))
+    longest, responses = max(trained.row_tokens(pairs(8))), max(len(pair.response) for pair in pairs(8))
+    one_pass = bytes_of_pass(trained, initial, 1, longest, responses)
+    needed = 3 * (bytes_of_trial(initial) + one_pass)
+    monkeypatch.setattr(memory, "free_memory", lambda device: int(needed / memory.USABLE) + 1)
+    with pytest.raises(TooLarge) as caught:
+        check_room(some, initial, RATES)
+    assert [len(part) for part in caught.value.parts] == [3, 2]
 
 
 def test_a_trial_that_fits_nowhere_is_refused_with_the_gigabytes_that_it_needs(
@@ -222,7 +237,8 @@ def test_what_is_planned_fits_under_the_limit_of_the_allocator_to_the_end(
     trained = SoftMethod(base_model(), WIDE)
     initial = weights(trained)
     longest, responses = max(trained.row_tokens(pairs(8))), max(len(pair.response) for pair in pairs(8))
-    needed = trials * bytes_of_trial(initial) + bytes_of_pass(trained, initial, 4, longest, responses)
+    one_pass = bytes_of_pass(trained, initial, 4, longest, responses)
+    needed = trials * bytes_of_trial(initial) + min(trials, trials_of_a_pass(TRAINING.batch_size)) * one_pass
     train_groups(
         sweep(trained), initial, TrainingState(tmp_path / "before", "f", {}), [RATES]
     )  # what it keeps for ever

@@ -8,7 +8,8 @@ from stages.grid.jobs import units_at_work
 from stages.language_model.device import library_versions
 from stages.params.schema import load_params
 from stages.plumbing.errors import StageError
-from stages.train.ray_engine import search_on_ray
+from stages.train.delivery import Trained
+from stages.train.ray_engine import _Search, search_on_ray
 from stages.train.unit import Work, read_work
 from tests import fake_ray
 from tests.training_runs import workspace
@@ -18,11 +19,12 @@ SHORT = {
     "protocols.tiny.training.learning_rates": {"low": 0.001, "high": 0.01, "trials": 1},
     "protocols.tiny.training.max_epochs": 1,
 }
+TWO = {"protocols.tiny.training.learning_rates": {"low": 0.001, "high": 0.01, "trials": 2}}
 
 
 def work_in(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: object) -> Work:
     """A training that the stage would start in `folder`."""
-    workspace(folder, **SHORT, **changes)
+    workspace(folder, **{**SHORT, **changes})
     monkeypatch.chdir(folder)
     monkeypatch.delenv("DIALOG_PROMPTING_STATE", raising=False)
     return read_work(Path("data/subset"), Path("data/download/model"), load_params())
@@ -51,6 +53,26 @@ def test_the_grid_finds_the_units_in_what_is_printed(
     began = next(number for number, line in enumerate(printed) if "on node" in line)
     assert units_at_work(printed[: began + 1]) == ["unit of trial 0: node 127.0.0.9, GPU none"]
     assert units_at_work(printed) == []
+
+
+def test_what_is_done_when_a_training_is_stopped_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Units of one length end together: the second is done, and not yet taken, when the first one fails the search."""
+    ray = fake_ray.install(monkeypatch, tmp_path / "node")
+    work = work_in(tmp_path / "work", monkeypatch, method="fine-tune", **TWO)
+    keep, kept = _Search._keep, list[list[int]]()
+
+    def fail_once(self: _Search, given: Trained, group: list[tuple[int, float]]) -> None:
+        kept.append([index for index, _ in group])
+        if len(kept) == 1:
+            raise KeyboardInterrupt
+        keep(self, given, group)
+
+    monkeypatch.setattr(_Search, "_keep", fail_once)
+    with pytest.raises(KeyboardInterrupt):
+        search_on_ray(work)
+    assert len(ray.words) == 2 and kept == [[0], [1]]
+    search_on_ray(work)
+    assert [len(words[0].trials) for words in ray.words] == [1, 1, 1], "the unit that was kept is not trained again"
 
 
 @pytest.mark.parametrize("name", ["python", "torch", "tokenizers", "peft", "numpy", "gguf"])

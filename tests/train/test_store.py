@@ -74,6 +74,27 @@ def test_on_another_disk_it_goes_on_from_the_last_epoch_and_ends_with_the_same_b
     assert other.environments == [ENVIRONMENT]
 
 
+def test_on_another_disk_a_group_with_a_checkpoint_is_not_split_and_keeps_to_an_earlier_split(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = [[RATES[0], RATES[1]], [RATES[2]]]
+    state_of(tmp_path / "one", "f", ENVIRONMENT, address).write_groups([TRIALS])
+    state_of(tmp_path / "one", "f", ENVIRONMENT, address).write_groups(parts)
+    interrupted(tmp_path / "one", address)
+    monkeypatch.setattr("stages.train.groups.check_room", lambda *words: pytest.fail("it is not begun anew"))
+    other = state_of(tmp_path / "other", "f", ENVIRONMENT, address)
+    assert other.read_groups([RATES[:3]]) == parts
+    train(other)
+    assert "goes on where it was stopped" in capsys.readouterr().out
+
+
+def test_an_address_may_hold_characters_of_patterns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    address = str(tmp_path / "runs[1]*")
+    interrupted(tmp_path / "one", address)
+    train(state_of(tmp_path / "other", "f", ENVIRONMENT, address))
+    assert "goes on where it was stopped" in capsys.readouterr().out
+
+
 def test_the_environments_that_it_was_trained_in_are_noted(address: str, tmp_path: Path) -> None:
     interrupted(tmp_path / "one", address)
     other = state_of(tmp_path / "other", "f", {"device": "another"}, address)
