@@ -68,12 +68,16 @@ Record = TypeVar("Record", Dialogue, Pair, Response, References)
 
 
 def single_line(text: str) -> str:
-    """The words joined by single spaces, so that no line break of any kind (U+2028 too) is left.
+    """The words joined by single spaces, so that no line break of any kind (U+2028 too) is left."""
+    return " ".join(text.split())
 
-    In Unicode's composed form (NFC): an accent written as a character of its own would make another text of the same
-    words, and some tokenizers compose it anyway.
+
+def composed(text: str) -> str:
+    """Accents as part of their letters (Unicode's NFC): apart, they would make another text of the same words.
+
+    Some tokenizers compose them anyway, so that answers would never equal their references.
     """
-    return " ".join(unicodedata.normalize("NFC", text).split())
+    return unicodedata.normalize("NFC", text)
 
 
 def write_records(path: Path, records: Iterable[Dialogue | Pair | Response | References]) -> int:

@@ -49,7 +49,7 @@ class FakeRay(ModuleType):
     def put(self, value: Any) -> Reference:
         return Reference(value)
 
-    def get(self, reference: Reference) -> Any:
+    def get(self, reference: Reference, timeout: float | None = None) -> Any:
         return reference.value
 
     def wait(self, references: Sequence[Any], **how: Any) -> tuple[list[Any], list[Any]]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from stages.params.schema import Pairs
-from stages.records import single_line
+from stages.records import composed, single_line
 
 
 @dataclass
@@ -18,7 +18,7 @@ class Conversation:
         Built as stages/pair_extract/pairs.py builds the queries of training.
         """
         before = [*self.turns, text][-settings.history :]
-        return single_line(settings.joined_by.join(turn for turn in before if turn))
+        return single_line(composed(settings.joined_by.join(turn for turn in before if turn)))
 
     def add(self, text: str, answer: str) -> None:
         """A turn of the person and the answer to it."""

@@ -75,7 +75,7 @@ def check_lengths(folder: Path, description: dict[str, Any], key: str, lengths: 
 def check_row_format(folder: Path, description: dict[str, Any], key: str, row_format: RowFormatText | str) -> None:
     """Refuse another row format than the one that the method was trained with.
 
-    A chat template that gives other text today is no other format: the rows are those of the training.
+    A chat template that another version of the library reads in another way is no other format: rows stay as trained.
 
     Raises:
         StageError: it is another.

@@ -15,7 +15,7 @@ from stages.pair_extract.chats import CHAT_KEYS, COUNTED_IN_CHATS, SHAPE, one_tu
 from stages.pair_extract.dialogues import Stored, split_dialogues
 from stages.params.sources import Dataset
 from stages.plumbing.errors import StageError
-from stages.records import Dialogue, single_line
+from stages.records import Dialogue, composed, single_line
 
 END_OF_TURN = "__eou__"
 PARQUET_ROWS = 1024  # in memory at a time
@@ -90,10 +90,10 @@ def _usable(raw: Iterable[list[str]], counts: Counts) -> Iterator[list[str]]:
 
 
 def clean(text: str, counts: Counts) -> str:
-    """The text on one line, without NUL and halves of surrogate pairs."""
+    """The text on one line, its accents composed, without NUL and halves of surrogate pairs."""
     kept = REMOVED.sub("", text)
     counts["removed_characters"] += len(text) - len(kept)
-    return single_line(kept)
+    return single_line(composed(kept))
 
 
 def _decode(path: Path, number: int, line: bytes) -> str:

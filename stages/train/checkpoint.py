@@ -1,7 +1,7 @@
 """The state of a sweep on disk: outside DVC's outputs, survives a kill at any moment, is never mixed with another's.
 
     <state>/<fingerprint>/lock
-    <state>/<fingerprint>/groups/                               groups.json, manifest.json: where memory has split them
+    <state>/<fingerprint>/groups/                               groups.json, manifest.json, if memory split them
     <state>/<fingerprint>/checkpoints/<trial>-<epoch>-<step>/   state.json, trial-<k>.safetensors, manifest.json
     <state>/<fingerprint>/best/trial-<k>-epoch-<e>/             weights.safetensors, manifest.json
     <state>/<fingerprint>/result/                               trials.json, units.json, cost.json, weights.safetensors
@@ -116,8 +116,12 @@ class TrainingState:
         return self.best / f"trial-{index:02d}-epoch-{epoch:04d}"
 
     def has_begun(self, first: int) -> bool:
-        """Whether a group, named by its first trial, has a checkpoint."""
-        return any(self.checkpoints.glob(f"{first:02d}-*"))
+        """Whether a group, named by its first trial, has a sound checkpoint."""
+        for checkpoint in self.checkpoints.glob(f"{first:02d}-*"):
+            with suppress(*DAMAGED):
+                self.check(checkpoint)
+                return True
+        return False
 
     def write_groups(self, groups: Sequence[Sequence[tuple[int, float]]]) -> None:
         """Remember into which groups the trials had to be split: the checkpoints belong to these."""
@@ -127,11 +131,13 @@ class TrainingState:
     def read_groups(self, groups: Sequence[Sequence[tuple[int, float]]]) -> list[list[tuple[int, float]]]:
         """The groups that an earlier attempt ended up with; `groups` if there was none, or if it cannot be read."""
         rates = dict(one for group in groups for one in group)
-        with suppress(*DAMAGED):
-            self.check(self.groups)
-            found = [list(map(int, group)) for group in json.loads((self.groups / GROUPS).read_bytes())]
-            if sorted(index for group in found for index in group) == sorted(rates) and all(found):
+        if self.groups.exists():
+            try:
+                self.check(self.groups)
+                found = json.loads((self.groups / GROUPS).read_bytes())
                 return [[(index, rates[index]) for index in group] for group in found]
+            except DAMAGED as error:
+                remove_unusable(self.groups, error)
         return [list(group) for group in groups]
 
     def save_best(self, trial: Trial) -> None:

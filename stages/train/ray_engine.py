@@ -115,11 +115,11 @@ class _Search:
                     submit(group)
                 while self.at_work:
                     ready, _ = ray.wait([*self.at_work], num_returns=1, timeout=0.5)
+                    stop.check()
                     for reference in ready:
                         group = self.at_work.pop(reference)
                         for part in self._take(ray, reference, group, units):
                             submit(part)
-                    stop.check()
             except BaseException:
                 self._stop(ray)
                 raise
@@ -174,8 +174,8 @@ class _Search:
                 ray.cancel(reference)
             ended, _ = ray.wait([*self.at_work], num_returns=len(self.at_work), timeout=SECONDS_TO_SAVE)
             for reference in ended:
-                with suppress(ray.exceptions.RayError):  # it was stopped
-                    given = ray.get(reference)
+                with suppress(ray.exceptions.RayError, OSError):  # it was stopped; it cannot be written
+                    given = ray.get(reference, timeout=SECONDS_TO_SAVE)
                     if isinstance(given, Trained):
                         self._keep(given, self.at_work[reference])
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from stages.params.validation import redact
 from stages.plumbing.errors import StageError, one_line
@@ -58,12 +59,12 @@ class Store:
         """The folders that are whole."""
         with _named(self.address):
             self.system.invalidate_cache()
-            found = self._manifests(self.root)
+            found = [path for path in self._files(self.root) if path.endswith(f"/{MANIFEST}")]
             return {path.split(f"{self.root.lstrip('/')}/", 1)[1].removesuffix(f"/{MANIFEST}") for path in found}
 
-    def _manifests(self, folder: str) -> list[str]:
-        """Of all folders below one; no pattern, since an address may hold brackets or stars."""
-        return [str(path) for path in self.system.find(folder) if str(path).endswith(f"/{MANIFEST}")]
+    def _files(self, folder: str) -> list[str]:
+        """All below a folder. By no pattern, since an address may hold brackets or stars."""
+        return [str(path) for path in self.system.find(folder)]
 
     def push(self, folder: Path, name: str) -> None:
         """Copy a folder there, its manifest last."""
@@ -92,9 +93,10 @@ class Store:
         """Remove a folder, or all of the training; manifests first, so that no part of it counts."""
         with suppress(FileNotFoundError), _named(self.address, may_be_gone=True):
             target = f"{self.root}/{name}".rstrip("/")
-            for path in self._manifests(target):
+            for path in sorted(self._files(target), key=lambda path: not path.endswith(MANIFEST)):
                 self.system.rm_file(path)
-            self.system.rm(target, recursive=True)
+            if isinstance(self.system, LocalFileSystem):  # elsewhere there are no folders without files
+                shutil.rmtree(target, ignore_errors=True)
 
 
 class SharedState(TrainingState):
@@ -133,7 +135,8 @@ class SharedState(TrainingState):
     def write_groups(self, groups: Sequence[Sequence[tuple[int, float]]]) -> None:
         """As that of TrainingState, and copied."""
         super().write_groups(groups)
-        self.store.push(self.groups, GROUPS)  # over those of an earlier split
+        self.store.remove(GROUPS)  # those of an earlier split
+        self.store.push(self.groups, GROUPS)
 
     def read_groups(self, groups: Sequence[Sequence[tuple[int, float]]]) -> list[list[tuple[int, float]]]:
         """As that of TrainingState, from the copy where this disk has none."""

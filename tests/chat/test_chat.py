@@ -11,12 +11,13 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from stages.chat.conversation import Conversation
 from stages.chat.options import check_options
-from stages.chat.scripted import line_groups
+from stages.chat.scripted import answer_lines, line_groups
 from stages.chat.speaker import Speaker, load_speakers
 from stages.chat.terminal import printable
 from stages.methods.trained_method import load_trained
@@ -233,6 +234,26 @@ def test_what_no_method_reads_any_more_is_forgotten() -> None:
     assert conversation.turns == ["answer 3", "said 4", "answer 4"]
     conversation.forget_but(0)
     assert conversation.turns == []
+
+
+def test_a_pipe_that_does_not_end_keeps_only_the_turns_that_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    conversation, settings = Conversation(), Pairs(stride=1, history=2, joined_by=" ")
+    monkeypatch.setattr("stages.chat.scripted.Conversation", lambda: conversation)
+    speaker = SimpleNamespace(
+        name="x", params=SimpleNamespace(pairs=settings), trained=SimpleNamespace(respond=list),
+        query=lambda talk, text: talk.query(text, settings),
+    )  # fmt: skip
+    out, into = os.pipe()
+    os.write(into, b"again\n" * 50)
+    os.close(into)
+    answer_lines([speaker], out)  # type: ignore[list-item]
+    os.close(out)
+    assert len(conversation.turns) == 1
+
+
+def test_an_accent_of_its_own_is_no_other_question() -> None:
+    asked = Conversation().query("cafe\u0301", Pairs(stride=1, history=1, joined_by=" "))
+    assert asked == "caf\u00e9"
 
 
 def test_an_answer_is_shown_in_pieces_that_make_it_up(speakers: list[Speaker]) -> None:

@@ -8,6 +8,7 @@ from stages.grid.jobs import units_at_work
 from stages.language_model.device import library_versions
 from stages.params.schema import load_params
 from stages.plumbing.errors import StageError
+from stages.train.checkpoint import fingerprint_of
 from stages.train.delivery import Trained
 from stages.train.ray_engine import _Search, search_on_ray
 from stages.train.unit import Work, read_work
@@ -73,6 +74,15 @@ def test_what_is_done_when_a_training_is_stopped_is_kept(monkeypatch: pytest.Mon
     assert len(ray.words) == 2 and kept == [[0], [1]]
     search_on_ray(work)
     assert [len(words[0].trials) for words in ray.words] == [1, 1, 1], "the unit that was kept is not trained again"
+
+
+def test_what_was_begun_with_another_library_is_another_training(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    work = work_in(tmp_path / "work", monkeypatch)
+    here = fingerprint_of(work.facts({}))
+    monkeypatch.setattr("stages.train.unit.library_versions", lambda: {**library_versions(), "tokenizers": "0.1"})
+    assert fingerprint_of(work.facts({})) != here
 
 
 @pytest.mark.parametrize("name", ["python", "torch", "tokenizers", "peft", "numpy", "gguf"])

@@ -88,11 +88,36 @@ def test_on_another_disk_a_group_with_a_checkpoint_is_not_split_and_keeps_to_an_
     assert "goes on where it was stopped" in capsys.readouterr().out
 
 
-def test_an_address_may_hold_characters_of_patterns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    address = str(tmp_path / "runs[1]*")
+def test_an_address_may_hold_characters_of_patterns(
+    address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address = f"{address}/runs[1]*"
     interrupted(tmp_path / "one", address)
-    train(state_of(tmp_path / "other", "f", ENVIRONMENT, address))
+    other = state_of(tmp_path / "other", "f", ENVIRONMENT, address)
+    train(other)
     assert "goes on where it was stopped" in capsys.readouterr().out
+    other.keep_result_only()
+    assert Store(address, "f")._files(Store(address, "f").root) == []
+
+
+def test_a_damaged_copy_of_a_checkpoint_does_not_keep_a_group_from_being_split(
+    address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    interrupted(tmp_path / "one", address)
+    store = Store(address, "f")
+    (newest,) = (name for name in store.names() if name.startswith("checkpoints/"))
+    store.system.pipe_file(f"{store.root}/{newest}/state.json", b"")
+    assert not state_of(tmp_path / "other", "f", ENVIRONMENT, address).has_begun(0)
+
+
+def test_a_split_that_is_damaged_is_passed_over(
+    address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = state_of(tmp_path / "one", "f", ENVIRONMENT, address)
+    state.write_groups([[one] for one in TRIALS])
+    (state.groups / "groups.json").write_text("[[0]]", encoding="utf-8")
+    assert state.read_groups([TRIALS]) == [TRIALS] and "passed over" in capsys.readouterr().err
+    assert state.read_groups([TRIALS]) == [[one] for one in TRIALS], "now it comes from the copy"
 
 
 def test_the_environments_that_it_was_trained_in_are_noted(address: str, tmp_path: Path) -> None:
