@@ -1,8 +1,12 @@
 """Made-up trained methods: quickly written folders of the stages, with randomly changed weights."""
 
+import fcntl
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import save_file
 
@@ -117,6 +121,21 @@ def trained_project(folder: Path) -> Path:
     command(project, "git", "checkout", "--", ".")
     command(project, "dvc", "checkout", "--force")
     return project
+
+
+def trained_copy(factory: pytest.TempPathFactory) -> Path:
+    """A copy of `trained_project` for a test file; the project is made once for all processes that run tests."""
+    folder = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # then that is the process's own folder, beside those of the others
+        folder = folder.parent
+    project, made = folder / "trained/project", folder / "trained/made"
+    made.parent.mkdir(exist_ok=True)
+    with (folder / "trained/lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if not made.exists():
+            trained_project(project)
+            made.touch()
+    return Path(shutil.copytree(project, factory.mktemp("trained") / "project", symlinks=True))
 
 
 def _fill(project: Path, name: str) -> None:

@@ -29,7 +29,7 @@ from stages.records import Dialogue
 from stages.report.results import WORKSPACE
 from tests.helpers_report import switch
 from tests.tiny import tiny_dialogues
-from tests.trained import QUERIES, trained_project, trained_workspace
+from tests.trained import QUERIES, trained_copy, trained_workspace
 
 SECONDS = 240  # limit for every step, for busy machines
 
@@ -78,7 +78,7 @@ class Terminal:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained_project(tmp_path_factory.mktemp("chat") / "project")
+    return trained_copy(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

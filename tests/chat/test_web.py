@@ -24,7 +24,7 @@ from stages.records import Dialogue, Pair, read_records, write_records
 from stages.score.retrieval import look_up
 from tests.browser import Browser, needs_browser
 from tests.chat.screenshot import READY, ask
-from tests.trained import trained_project
+from tests.trained import trained_copy
 
 SAID = ["How was your day ?", "word3 word5 <b>word7</b>", "word1"]
 # Runs a command and notes whom it connects to or looks up.
@@ -44,7 +44,7 @@ CARDS = "[...document.querySelectorAll('.round:first-child .card')].map(c => c.i
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose workspace was trained on one turn more than its experiment: the answer to SAID[0]."""
-    project = trained_project(tmp_path_factory.mktemp("web") / "project")
+    project = trained_copy(tmp_path_factory)
     (speaker,) = load_speakers(project, [None])
     path = project / "data/subset/turns.jsonl"
     copied = Dialogue("copied", ["word", f"  {speaker.answer(SAID[0])} "])

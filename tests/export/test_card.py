@@ -17,12 +17,12 @@ from stages.plumbing.files import check_folder
 from stages.report.results import open_results
 from tests.export.test_export import read_alone
 from tests.tiny import change_params, command
-from tests.trained import QUERIES, trained_project
+from tests.trained import QUERIES, trained_copy
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained_project(tmp_path_factory.mktemp("card") / "project")
+    return trained_copy(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
