@@ -62,15 +62,16 @@ that, which also wrote a checkpoint within its epoch, took 5.1 GiB; one that gav
 three trials took 4.6 GiB and half a minute longer, since the kernel clears that memory when it is needed again. When
 validation did not have it yet, the peak was 4.5, 4.8, 4.9 and 5.1 GiB in four runs."""
 
-MEMORY_BEFORE = """Before and after the work on memory, in turns, in three rounds, on the same two cores, whole processes
-by `python stages/bench/alone.py OUT COMMAND...`. *Default run*: `dvc repro --no-run-cache -f -s train greedy-generate
-score` with `dynamic` and the default run's own 434, 128 and 200 pairs, commits 3abe7cb and 6eb889c; greedy-generate has
-more to do now, the losses of the references and what was forgotten, so the stage train also has a line of its own. The
-others: the stage train with 98 pairs for training and 64 for validation (ChitChat, `messages: joined`,
-`train_dialogues: 10`) and three rates from 3e-5 to 3e-4; commit 7458be3 is the later one for `dynamic` and `fine-tune`.
-All: one epoch, a random start, `embeddings_rate: 1`, rows without words around them, float32. Losses are not quite the
-same before and after: random starts are drawn in another way, and rows go through the layers in other groups; those of
-fine-tune, which starts from the base model, are 4.136, 3.958 and 4.103 before, 4.136, 3.955 and 4.101 after."""
+MEMORY_BEFORE = """Before and after the work on memory, in turns, in three rounds, on the same two cores, whole
+processes by `python stages/bench/alone.py OUT COMMAND...`. *Default run*: `dvc repro --no-run-cache -f -s train
+greedy-generate score` with `dynamic` and the default run's own 434, 128 and 200 pairs, commits 3abe7cb and 6eb889c;
+greedy-generate has more to do now, the losses of the references and what was forgotten, so the stage train also has a
+line of its own. The others: the stage train with 98 pairs for training and 64 for validation (ChitChat, `messages:
+joined`, `train_dialogues: 10`) and three rates from 3e-5 to 3e-4; commit 7458be3 is the later one for `dynamic` and
+`fine-tune`. All: one epoch, a random start, `embeddings_rate: 1`, rows without words around them, float32. Losses are
+not quite the same before and after: random starts are drawn in another way, and rows go through the layers in other
+groups; those of fine-tune, which starts from the base model, are 4.136, 3.958 and 4.103 before, 4.136, 3.955 and 4.101
+after."""
 MEMORY_TABLE = (
     ("", "before, s", "after, s", "before, GiB", "after, GiB"),
     ("default run", "353, 355, 349", "409, 422, 416", "8.8, 8.8, 8.5", "4.8, 4.8, 4.6"),
@@ -79,11 +80,12 @@ MEMORY_TABLE = (
     ("fine-tune", "139, 137, 138", "142, 136, 140", "4.7, 4.6, 4.6", "4.2, 4.2, 4.2"),
     ("soft", "SOFT", "SOFT", "SOFT", "SOFT"),
 )
-MEMORY_PRICE = """Train took at most 5 % longer by the aim; in the default run it took 7.6 % longer, by the medians. Steps of
-its data repeated in one process, in turns, say why: three trials in one pass, as before, take 3 % less time than one
-after another, for each pass reads all weights; whole batches take 2 to 4 % less than parts of 640 tokens, of which
-giving memory back before long rows is 1 %. 82 % of a step is matrix products. In those steps whole batches
-peaked 0.4 GiB higher, and three trials in one pass 2.8 GiB. Sparse gradients of the word embeddings made no difference (a ratio of 1.000 in three rounds)."""
+MEMORY_PRICE = """We aimed at 5 % more time at most; in the default run train took 7.6 % longer, by the medians.
+Steps of its data repeated in one process, in turns, say why: three trials in one pass, as before, take 3 % less time
+than one after another, for each pass reads all weights; whole batches take 2 to 4 % less than parts of 640 tokens,
+of which giving memory back before long rows is 1 %. 82 % of a step is matrix products. In those steps whole batches
+peaked 0.4 GiB higher, and three trials in one pass 2.8 GiB. Sparse gradients of the word embeddings made no
+difference (a ratio of 1.000 in three rounds)."""
 
 # How many times faster than theirs ours should be.
 TRAINING_AIMS = {"fine-tune": 2.0, "soft": 2.5, "dynamic": 2.5}
