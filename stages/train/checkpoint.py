@@ -153,9 +153,9 @@ class TrainingState:
             for trial in trials:
                 if trial.status == "running" and trial.weights:
                     save_file(tensors_of(trial), folder / f"trial-{trial.index:02d}.safetensors")
-            state: dict[str, Any] = {"environments": self.environments, "cost": asdict(self.cost)}
-            state |= {"position": asdict(position), "trials": [record_of(trial) for trial in trials]}
-            (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
+            state = {"environments": self.environments, "cost": asdict(self.cost), "position": asdict(position)}
+            records = [record_of(trial) for trial in trials]
+            (folder / STATE).write_text(json.dumps({**state, "trials": records}), encoding="utf-8")
         kept = KEPT if any(trial.status == "running" for trial in trials) else 1  # the last one has no tensors
         for old in self._newest_first(trials)[kept:]:
             shutil.rmtree(old)
@@ -209,8 +209,7 @@ class TrainingState:
                 restore(trial, tensors.pop(trial.index))  # its memory is free before the next one is copied
             else:
                 trial.drop_tensors()
-        earlier = [one for one in state.get("environments", []) if one != self.environment]
-        self.environments = [*earlier, self.environment]
+        self.environments = [*(one for one in state["environments"] if one != self.environment), self.environment]
         self.cost = Cost(**state["cost"])
         return position
 

@@ -1,6 +1,7 @@
 """The download stage, run as a process: both outputs or none, clean model folders, the same bytes twice."""
 
 import json
+import shutil
 import struct
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,7 @@ def test_a_corpus_inside_an_archive_and_sharded_weights_arrive(
     sharded = tmp_path / "sharded"
     model = AutoModelForCausalLM.from_pretrained(weights)
     model.save_pretrained(sharded, max_shard_size="30KB")
+    shutil.copy(weights / "tokenizer.json", sharded)
     params["models"]["x"] = local_model(sharded)
     done = download(tmp_path, params)
     assert done.returncode == 0, done.stderr
