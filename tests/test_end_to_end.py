@@ -128,6 +128,13 @@ def test_an_edit_reruns_the_stages_that_import_it_and_others_only_if_their_input
     assert stages_run(command(project, "dvc", "repro")) == []
 
 
+def test_an_edit_of_what_stages_share_is_seen_in_each_of_them(first_run: Path, tmp_path: Path) -> None:
+    project = copy(first_run, tmp_path)
+    with (project / "stages/methods/decoding.py").open("a", encoding="utf-8") as file:
+        file.write("\n# a comment\n")
+    assert {*json.loads(command(project, "dvc", "status", "--json").stdout)} == {"train", "greedy-generate"}
+
+
 def test_metrics_and_experiments_can_be_shown_and_compared(softly: Path) -> None:
     shown = json.loads(command(softly, "dvc", "metrics", "show", "--json").stdout)[""]["data"]
     assert set(shown["metrics/scores/test.json"]["data"]) == {*SIX, "empty", "loss", "pairs"}
