@@ -11,13 +11,12 @@ from typing import Any
 
 import torch
 
-from stages.language_model.device import keep_freed_memory
+from stages.language_model.device import keep_freed_memory, wait_for
 
 
 def now(device: torch.device) -> float:
     """Seconds of a monotonic clock, read when the device has finished all its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    wait_for(device)
     return time.perf_counter()
 
 

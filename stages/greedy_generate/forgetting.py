@@ -80,8 +80,8 @@ def losses(method: Method, weights: Weights, blocks: Tensor) -> Tensor:
         for part in blocks.to(method.base.device).split(BLOCKS_PER_PASS):
             hidden = method.transformer.hidden(method.embed(own, part), weights=method.layers(own))
             logits = method.base.logits(hidden[:, :-1], method.output(own)).float()
-            loss = F.cross_entropy(logits.transpose(1, 2), part[:, 1:], reduction="none")
-            found.append(loss.double().mean(dim=1).cpu())
+            loss = F.cross_entropy(logits.flatten(0, 1), part[:, 1:].flatten(), reduction="none")
+            found.append(loss.view(len(part), -1).double().mean(dim=1).cpu())
     return torch.cat(found)
 
 

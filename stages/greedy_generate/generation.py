@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from stages.greedy_generate.forgetting import forgetting, passage_of, read_text
-from stages.greedy_generate.likelihood import reference_losses
 from stages.language_model.device import versions
+from stages.language_model.encoding import encode_pairs, side_lengths
 from stages.methods.trained_method import check_lengths, check_row_format, load_trained
 from stages.methods.zero_shot import ZeroShotMethod
 from stages.params.methods import ZeroShot
@@ -17,6 +17,8 @@ from stages.plumbing.files import check_folder
 from stages.plumbing.peak import peak_gpu_memory, peak_memory
 from stages.plumbing.progress import Progress
 from stages.records import Pair, Response, read_records
+
+LOSS_DIGITS = 4
 
 
 @dataclass(frozen=True)
@@ -74,18 +76,27 @@ def generate(
     precision = params.chosen_protocol.decoding_precision
     trained = load_trained(folder, model, params.runtime, precision, check)
     passage = passage_of(params.forgetting, task.text, trained.tokenizer)  # first: what is wrong with it costs nothing
-    queries, cut = trained.encode([pair.query for pair in pairs])
+    encoded, cuts = encode_pairs(pairs, trained.tokenizer, trained.row_format, trained.lengths)
     with Progress(len(pairs), "greedy-generate", "responses") as progress:
         began = time.monotonic()
-        answers = trained.decode(queries, progress.advance)
-        seconds = time.monotonic() - began
-    limit = trained.lengths.response_tokens
-    losses = reference_losses(trained, pairs)
+        answers, losses, scoring = trained.decode_and_score(encoded, progress.advance)
+        seconds = time.monotonic() - began - scoring
+    limit, counts = trained.lengths.response_tokens, side_lengths(encoded)[1].tolist()
+    each = zip(pairs, answers, trained.texts(answers), losses, counts, strict=True)
     responses = [
-        Response(pair.dialogue, pair.position, pair.query, pair.response, text, len(answer) == limit, *loss)
-        for pair, answer, text, loss in zip(pairs, answers, trained.texts(answers), losses, strict=True)
+        Response(
+            pair.dialogue,
+            pair.position,
+            pair.query,
+            pair.response,
+            text,
+            len(answer) == limit,
+            round(loss, LOSS_DIGITS),
+            count,
+        )
+        for pair, answer, text, loss, count in each
     ]
-    unended = sum(response.unended is True for response in responses)
+    cut, unended = cuts.queries, sum(response.unended is True for response in responses)
     print(f"{len(pairs)} responses; {cut} queries were cut, {unended} responses met the limit of {limit} tokens")
     facts = {name: trained.description[name] for name in ("learning_rate", "epoch", "best_at_range_end")}
     base = trained.method.base

@@ -1,5 +1,6 @@
 """The language model's cache of keys and values while it decodes."""
 
+import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
@@ -9,6 +10,7 @@ class PreallocatedLayer(DynamicLayer):
 
     The library's own layer concatenates, so that each token copies all that came before it. Here the queries are read
     chunk by chunk (`read`), each chunk's rows ending at column `queries_end`; then `decode` appends one column a token.
+    `look_ahead` lets some rows read on without a trace.
     """
 
     def __init__(self, rows: int, queries_end: int, columns: int) -> None:
@@ -16,6 +18,7 @@ class PreallocatedLayer(DynamicLayer):
         self._size = (rows, columns)
         self._end = queries_end
         self._chunk: Tensor | None = None
+        self._ahead: Tensor | None = None
 
     def read(self, rows: Tensor) -> None:
         """The next update is the reading of these rows, from their beginning."""
@@ -23,8 +26,12 @@ class PreallocatedLayer(DynamicLayer):
 
     def decode(self) -> None:
         """From now on each update is one token of every row."""
-        self._chunk = None
+        self._chunk = self._ahead = None
         self.keys, self.values = self._keys[:, :, : self._end], self._values[:, :, : self._end]
+
+    def look_ahead(self, rows: Tensor) -> None:
+        """The next updates are tokens of these rows that are not stored, until `decode` is called again."""
+        self._chunk, self._ahead = None, rows
 
     def get_seq_length(self) -> int:
         """Columns that count as read: none for a chunk that is read from its beginning."""
@@ -40,6 +47,9 @@ class PreallocatedLayer(DynamicLayer):
             # Zeros: what no row has written is masked, and 0 x 0 is 0 while 0 x (whatever lay there) may be NaN.
             self._keys = key_states.new_zeros(rows, key_states.shape[1], columns, key_states.shape[3])
             self._values = value_states.new_zeros(rows, value_states.shape[1], columns, value_states.shape[3])
+        if self._ahead is not None:
+            keys, values = self._keys[self._ahead, :, : self._end], self._values[self._ahead, :, : self._end]
+            return torch.cat([keys, key_states], dim=2), torch.cat([values, value_states], dim=2)
         tokens = key_states.shape[2]
         if self._chunk is not None:
             self._keys[self._chunk, :, self._end - tokens : self._end] = key_states

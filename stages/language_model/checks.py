@@ -95,7 +95,7 @@ def _other_rows(embeddings: Tensor, tokens: Tensor) -> Iterator[None]:
 
 
 def _check_cache(base: BaseModel, folder: Path, tokens: Tensor) -> None:
-    """Two rows, one with padding on the left, read and decoded as `methods.decoding` does it."""
+    """Two rows, one with padding on the left, read, scored and decoded as `stages/methods` does it."""
     kind = type(base.model).__name__
     layers = [PreallocatedLayer(2, READ, ALL) for _ in range(base.model.config.num_hidden_layers)]
     cache = Cache(layers=list(layers))
@@ -108,17 +108,23 @@ def _check_cache(base: BaseModel, folder: Path, tokens: Tensor) -> None:
         rows = torch.stack([words[0], words[1].roll(1, dims=0)])
         for layer in layers:
             layer.read(first.flatten())
-        found = [base.hidden(rows[:, :READ], positions[:, :READ], mask[:, :READ], cache)]
+        read = base.hidden(rows[:, :READ], positions[:, :READ], mask[:, :READ], cache)
         if not all(layer.is_initialized for layer in layers):
             raise StageError(folder, f"{kind} has layers that keep no keys and values", REMEDY)
         for layer in layers:
+            layer.look_ahead(first.flatten())
+        ahead = base.hidden(rows[:, READ:], positions[:, READ:], mask, cache)
+        for layer in layers:
             layer.decode()
-        for end in range(READ + 1, ALL + 1):
-            found.append(base.hidden(rows[:, end - 1 : end], positions[:, end - 1 : end], mask[:, :end], cache))
-        ours = torch.cat(found, dim=1)
-        ours = torch.cat([ours[0], ours[1, 1:]]).float()
+        decoded = [
+            base.hidden(rows[:, end - 1 : end], positions[:, end - 1 : end], mask[:, :end], cache)
+            for end in range(READ + 1, ALL + 1)
+        ]
         expected = torch.cat([expected[0], expected[1, :-1]]).float()
     # The bound is wide where numbers are coarse: trainings have a base model in float32 in any case.
     bound = 1e-3 if base.dtype is torch.float32 else 0.2
-    if not float((ours - expected).norm()) <= bound * float(expected.norm()):
-        raise StageError(folder, f"{kind} computes something else with a cache of keys and values", REMEDY)
+    for rest in [ahead], decoded:  # as references are read, and as answers are decoded
+        both = torch.cat([read, *rest], dim=1)
+        ours = torch.cat([both[0], both[1, 1:]]).float()
+        if not float((ours - expected).norm()) <= bound * float(expected.norm()):
+            raise StageError(folder, f"{kind} computes something else with a cache of keys and values", REMEDY)

@@ -63,6 +63,14 @@ def keep_freed_memory(keep: bool) -> None:
         library.malloc_trim(0)
 
 
+def wait_for(device: torch.device) -> None:
+    """Wait until a device has done what it was given: before a time is taken, for one that works on its own."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
 def give_back_freed_memory() -> None:
     """Give the kernel what was freed and kept, where the C library is glibc."""
     if library := _glibc():

@@ -33,16 +33,17 @@ class Batch:
         )
 
 
-def _pad(rows: Sequence[Sequence[int]]) -> Tensor:
-    padded = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
-    for row, tokens in enumerate(rows):
-        padded[row, : len(tokens)] = torch.tensor(tokens)
-    return padded
+def padded(rows: Sequence[Sequence[int]]) -> Tensor:
+    """Token ids of rows, with token 0 on the right, which no computation ever sees: [rows, longest]."""
+    tokens = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+    for number, row in enumerate(rows):
+        tokens[number, : len(row)] = torch.tensor(row)
+    return tokens
 
 
 def collate(pairs: Sequence[EncodedPair]) -> Batch:
-    """Pad pairs to a batch (with token 0, which no computation ever sees)."""
+    """Pad pairs to a batch."""
     queries, responses = [pair.query for pair in pairs], [pair.response for pair in pairs]
     return Batch(
-        _pad(queries), _pad(responses), [len(query) for query in queries], [len(response) for response in responses]
+        padded(queries), padded(responses), [len(query) for query in queries], [len(response) for response in responses]
     )

@@ -1,122 +1,60 @@
 """Greedy decoding on top of the language model's cache, for a list of trials at once (App. B: "only greedy decoding").
 
-K trials decode the same queries in one pass through the frozen layers: rows are (trial, query), trial by trial.
-Queries of like length are read together, so that hardly a product is spent on padding; then all rows of a batch decode
-together, token by token, and a row that has ended leaves, so that the rest goes faster.
+All rows of a batch decode together, token by token, once their queries are read; a row that has ended leaves, so that
+the rest goes faster. What people answered can be scored on the way.
 """
 
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache
 
 from stages.language_model.base_model import Weights
-from stages.language_model.cache import PreallocatedLayer
-from stages.language_model.device import free_memory
+from stages.language_model.device import free_memory, wait_for
+from stages.methods.likelihood import reference_losses
 from stages.methods.method import Method
-from stages.methods.row_layout import Rows, join
+from stages.methods.reading import ReadRows, read_queries
 from stages.plumbing.errors import is_out_of_memory
 
 # Rows of a batch, at most. On a CPU more rows gain little, and each takes 8 MiB of SmolLM2's cache; on a GPU a token
 # costs the same number of kernels however many rows there are, so that more should pay there (reasoned, not measured).
 ROWS = {"cuda": 2048}
 FEWER_ROWS = 96
-FEWEST_READ_TOGETHER = 16  # a chunk takes this many queries of any length: small products cost more than padding
-SHORTEST_OF_CHUNK = 0.7  # of its longest query: a shorter one opens the next chunk, so that rows pad little
 COMPACT_AT = 0.75  # the batch is compacted when this share of its rows is left: copying the cache costs too
 
 
-def _rows(method: Method, trials: Sequence[Weights], queries: Sequence[list[int]]) -> Rows:
-    """The left-padded rows of every trial, trial by trial: [K * queries, T, H]."""
-    lengths = [len(query) for query in queries]
-    padded = torch.zeros(len(queries), max(lengths), dtype=torch.long)
-    for row, query in enumerate(queries):
-        padded[row, : len(query)] = torch.tensor(query)
-    tokens = padded.to(method.base.device)
-    placed = [method.before_response(weights, method.embed(weights, tokens)) for weights in trials]
-    parts = [torch.cat(same) for same in zip(*placed, strict=True)]
-    return join(parts, method.layout(lengths).repeat(len(trials)).lengths(), left=True)
+@dataclass(frozen=True)
+class Decoded:
+    """What K trials made of N queries."""
+
+    answers: list[list[list[int]]]  # [K][N][at most limit]: token ids, end-of-text left out
+    losses: Tensor  # [K, N]: summed cross-entropy of the references, in nats; zeros where there are none
+    scoring_seconds: float = 0.0  # of the time, what the losses took
 
 
-def _next_tokens(method: Method, trials: Sequence[Weights], hidden: Tensor, owners: Tensor) -> Tensor:
-    """Most likely next token of each row [rows], by its own trial's output layer; hidden [rows, H]."""
-    counts = torch.bincount(owners, minlength=len(trials)).tolist()
+def _next_tokens(read: ReadRows) -> Tensor:
+    """Most likely next token of each row [rows], by its own trial's output layer."""
+    counts = torch.bincount(read.owner, minlength=len(read.trials)).tolist()
     parts = [
-        method.base.logits(part, method.output(weights)).argmax(dim=-1)
-        for weights, part in zip(trials, hidden.split(counts), strict=True)
+        read.method.base.logits(part, read.method.output(weights)).argmax(dim=-1)
+        for weights, part in zip(read.trials, read.hidden.split(counts), strict=True)
     ]
     return torch.cat(parts)
 
 
-def _embed_by_owner(method: Method, trials: Sequence[Weights], tokens: Tensor, owners: Tensor) -> Tensor:
-    counts = torch.bincount(owners, minlength=len(trials)).tolist()
-    parts = [method.embed(weights, part) for weights, part in zip(trials, tokens.split(counts), strict=True)]
-    return torch.cat(parts).unsqueeze(1)
-
-
-@dataclass
-class _Running:
-    """The rows of a batch that have not ended: which row each is, whose, its hidden state [H] and its position."""
-
-    row: Tensor
-    owner: Tensor
-    hidden: Tensor
-    position: Tensor
-
-    def keep(self, rows: Tensor) -> "_Running":
-        return _Running(self.row[rows], self.owner[rows], self.hidden[rows], self.position[rows])
-
-
-def _read(
-    method: Method, trials: Sequence[Weights], queries: Sequence[list[int]], limit: int
-) -> tuple[list[PreallocatedLayer], _Running, Tensor]:
-    """Read the prompts and queries of a batch into the cache, chunk by chunk; returns it, the rows and their mask."""
-    base, layers = method.base, method.layers(trials[0])
-    longest = method.layout([len(queries[0])]).tokens()[0]
-    count = len(trials) * len(queries)
-    cached = [PreallocatedLayer(count, longest, longest + limit) for _ in range(base.model.config.num_hidden_layers)]
-    cache = Cache(layers=list(cached))
-    hidden = torch.empty(count, base.width, dtype=base.dtype, device=base.device)
-    position = torch.empty(count, dtype=torch.long, device=base.device)
-    start = 0
-    while start < len(queries):
-        chunk = queries[start : start + _read_together([len(query) for query in queries[start:]])]
-        numbers = torch.arange(start, start + len(chunk), device=base.device)
-        which = (torch.arange(len(trials), device=base.device).unsqueeze(1) * len(queries) + numbers).flatten()
-        for layer in cached:
-            layer.read(which)
-        rows = _rows(method, trials, chunk)
-        hidden[which] = method.transformer.hidden(rows.embedded, rows.positions, rows.mask, cache, layers)[:, -1]
-        position[which] = rows.embedded.shape[1] if rows.mask is None else rows.mask.sum(dim=1)
-        start += len(chunk)
-    for layer in cached:
-        layer.decode()
-    owner = torch.arange(len(trials), device=base.device).repeat_interleave(len(queries))
-    mask = torch.arange(longest, device=base.device) >= longest - position.unsqueeze(1)
-    return cached, _Running(torch.arange(count, device=base.device), owner, hidden, position), mask
-
-
-def _decode_batch(
-    method: Method,
-    trials: Sequence[Weights],
-    queries: Sequence[list[int]],
-    limit: int,
-    end: int,
-    tick: Callable[[int], None],
-    heard: Callable[[int, int], None],
+def _decode(
+    read: ReadRows, limit: int, end: int, tick: Callable[[int], None], heard: Callable[[int, int], None]
 ) -> list[list[int]]:
-    """Decode one batch, longest query first: token ids of each row without the end-of-text, rows trial by trial."""
-    cached, running, mask = _read(method, trials, queries, limit)
-    cache, layers = Cache(layers=list(cached)), method.layers(trials[0])
-    answers: list[list[int]] = [[] for _ in running.row]
-    ended = torch.zeros(len(running.row), dtype=torch.bool, device=mask.device)  # of those still in the cache
+    """Go on from the queries: token ids of each row without the end-of-text, rows trial by trial."""
+    answers: list[list[int]] = [[] for _ in read.row]
+    ended = torch.zeros(len(read.row), dtype=torch.bool, device=read.row.device)  # of those still in the cache
     for step in range(limit):
-        tokens = _next_tokens(method, trials, running.hidden, running.owner)
+        tokens = _next_tokens(read)
         before, ended = int(ended.sum()), ended | (tokens == end)
-        for row, token, over in zip(running.row.tolist(), tokens.tolist(), ended.tolist(), strict=True):
+        for row, token, over in zip(read.row.tolist(), tokens.tolist(), ended.tolist(), strict=True):
             if not over:
                 answers[row].append(token)
                 heard(row, token)
@@ -126,20 +64,32 @@ def _decode_batch(
             break
         if len(ended) - over <= COMPACT_AT * len(ended):
             kept = (~ended).nonzero().squeeze(1)
-            running, tokens, mask, ended = running.keep(kept), tokens[kept], mask[kept], ended[kept]
-            for layer in cached:
-                layer.keep(kept)
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-        embedded = _embed_by_owner(method, trials, tokens, running.owner)
-        running.hidden = method.transformer.hidden(embedded, running.position.unsqueeze(1), mask, cache, layers)[:, -1]
-        running.position = running.position + 1
+            read.keep(kept)
+            tokens, ended = tokens[kept], ended[kept]
+        read.read_on(tokens)
     return answers
 
 
-def _read_together(lengths: Sequence[int]) -> int:
-    """How many of the queries, longest first, are read together: those of similar length, and at least a few."""
-    similar = sum(length >= SHORTEST_OF_CHUNK * lengths[0] for length in lengths)
-    return min(max(similar, FEWEST_READ_TOGETHER), len(lengths))
+def _decode_batch(
+    method: Method,
+    trials: Sequence[Weights],
+    queries: Sequence[list[int]],
+    references: Sequence[list[int]] | None,
+    limit: int,
+    end: int,
+    tick: Callable[[int], None],
+    heard: Callable[[int, int], None],
+) -> Decoded:
+    """Read the queries of one batch, longest first, score their references and answer."""
+    read = read_queries(method, trials, queries, limit, tick)
+    losses, taken = torch.zeros(len(trials), len(queries), dtype=torch.float64), 0.0
+    if references is not None:
+        wait_for(method.base.device)
+        began = time.monotonic()
+        losses = reference_losses(read, references, tick)
+        taken = time.monotonic() - began
+    rows = _decode(read, limit, end, tick, heard)
+    return Decoded([rows[first : first + len(queries)] for first in range(0, len(rows), len(queries))], losses, taken)
 
 
 def _rows_that_fit(method: Method, columns: int) -> int:
@@ -185,32 +135,53 @@ def greedy(
 
     trials: each trial's weights. queries: token ids with end-of-text. limit: most tokens of a response, end-of-text
     included. end: the token that ends it. row_limit: pass the same one again, and what an earlier call found out about
-    the memory holds for this one too. tick: called after every token with the number of rows that ended with it. heard:
-    called with each token of an answer as it comes, and with its row in its batch (0 where there is one query). Out of
-    memory halves the batch and goes on, with the same result.
+    the memory holds for this one too. tick: called after every token with the number of rows that ended with it, and
+    with 0 while queries are read. heard: called with each token of an answer as it comes, and with its row in its batch
+    (0 where there is one query). Out of memory halves the batch and goes on, with the same result.
     """
+    return decode_and_score(method, trials, queries, None, limit, end, row_limit, tick, heard).answers
+
+
+def decode_and_score(
+    method: Method,
+    trials: Sequence[Weights],
+    queries: Sequence[list[int]],
+    references: Sequence[list[int]] | None,
+    limit: int,
+    end: int,
+    row_limit: RowLimit | None = None,
+    tick: Callable[[int], None] = lambda ended: None,
+    heard: Callable[[int, int], None] = lambda row, token: None,
+) -> Decoded:
+    """The same as `greedy`, and how likely each trial finds N references: token ids, one list for each query."""
     row_limit = row_limit or RowLimit()
     if not method.shares_layers and len(trials) > 1:
-        return [greedy(method, [trial], queries, limit, end, row_limit, tick, heard)[0] for trial in trials]
+        rest = queries, references, limit, end, row_limit, tick, heard
+        alone = [decode_and_score(method, [trial], *rest) for trial in trials]
+        losses = torch.cat([one.losses for one in alone])
+        return Decoded([one.answers[0] for one in alone], losses, sum(one.scoring_seconds for one in alone))
     prepared = [method.prepared(weights) for weights in trials]
     order = sorted(range(len(queries)), key=lambda number: (-len(queries[number]), number))
     answers: list[list[list[int]]] = [[[] for _ in queries] for _ in trials]
-    if not queries:
-        return answers
-    start = 0
+    losses, scoring = torch.zeros(len(trials), len(queries), dtype=torch.float64), 0.0
+    start = rows = 0
     with torch.inference_mode():
-        rows = row_limit.rows(method, method.layout([len(queries[order[0]])]).tokens()[0] + limit)
         while start < len(order):
+            rows = rows or row_limit.rows(method, method.layout([len(queries[order[0]])]).tokens()[0] + limit)
             chosen = order[start : start + max(1, rows // len(trials))]
             try:
                 some = [queries[number] for number in chosen]
-                decoded = _decode_batch(method, prepared, some, limit, end, tick, heard)
+                wanted = None if references is None else [references[number] for number in chosen]
+                batch = _decode_batch(method, prepared, some, wanted, limit, end, tick, heard)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or len(chosen) == 1:
                     raise
                 rows = row_limit.shrink(len(chosen) * len(trials))
                 continue
-            for index, answer in enumerate(decoded):
-                answers[index // len(chosen)][chosen[index % len(chosen)]] = answer
+            for trial, answered in enumerate(batch.answers):
+                for number, answer in zip(chosen, answered, strict=True):
+                    answers[trial][number] = answer
+            losses[:, chosen] = batch.losses
+            scoring += batch.scoring_seconds
             start += len(chosen)
-    return answers
+    return Decoded(answers, losses, scoring)

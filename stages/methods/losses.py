@@ -93,15 +93,6 @@ def losses_of_pass(
     return [losses.sum() for losses in token_losses(method, trials, laid, seed)]
 
 
-def pair_losses(method: Method, weights: Weights, batch: Batch) -> Tensor:
-    """The summed cross-entropy of each pair's response tokens, without gradients and dropout: [B], in float64."""
-    laid = lay_out(method, batch)
-    with torch.inference_mode():
-        (losses,) = token_losses(method, [weights], laid)
-        sums = torch.zeros(len(batch.queries), dtype=torch.float64)  # on the CPU: Apple's GPUs have no float64
-        return sums.index_add(0, laid.row.cpu(), losses.cpu().double())
-
-
 def response_losses(
     method: Method, trials: Sequence[Weights], batch: Batch, dropout_seed: int | None = None
 ) -> list[Tensor]:

@@ -12,7 +12,6 @@ from stages.train.cost import Cost
 from stages.train.groups import train_groups
 from stages.train.sweep import Sweep
 from stages.train.trials import SelectBy, Trial
-from stages.train.trials_per_pass import TrialsPerPass
 
 
 def groups_of_trials(method: Method | type[Method], training: Training) -> list[list[tuple[int, float]]]:
@@ -62,7 +61,7 @@ def untrained(sweep: Sweep, cost: Cost) -> Trial:
     """The one trial of a method that trains nothing: only validated, as epoch 0; what that took is added to `cost`."""
     trial = Trial(0, 0.0, {}, None)
     with StopRequest() as stop, cost.timed("validation_seconds"):
-        (validation,) = sweep.validate([trial], TrialsPerPass(1), stop, "untrained")
+        (validation,) = sweep.validate([trial], stop, "untrained")
     trial.record_epoch(0, validation, sweep.training)
     trial.status = "finished"
     return trial

@@ -13,21 +13,18 @@ from stages.bleu import bleu
 from stages.language_model.device import give_back_freed_memory
 from stages.language_model.encoding import EncodedPair, to_text
 from stages.methods.batch import collate
-from stages.methods.decoding import RowLimit, greedy
+from stages.methods.decoding import RowLimit, decode_and_score
 from stages.methods.method import Method
 from stages.params.schema import Training
-from stages.plumbing.batches import in_batches
 from stages.plumbing.progress import Progress
 from stages.plumbing.signals import StopRequest, Terminated
 from stages.train.batches import EpochBatches, epoch_batches
 from stages.train.checkpoint import BEGINNING, Position, TrainingState
 from stages.train.cuda_graphs import CudaGraphs
 from stages.train.examples import Examples
-from stages.train.trials import Trial, Validation, train_step, validation_losses
+from stages.train.trials import Trial, Validation, train_step
 from stages.train.trials_per_pass import TrialsPerPass
 
-VALIDATION_BATCH = 32  # pairs
-VALIDATION_BATCHES = {"cuda": 128}  # where a batch costs the same number of kernels, however many pairs it has
 SECONDS_BETWEEN_CHECKPOINTS = 300.0  # within an epoch; there is one at the end of each epoch anyway
 
 
@@ -57,24 +54,21 @@ class Sweep:
         """The pairs of a batch."""
         return [self.examples.train[number] for number in batch]
 
-    def validate(
-        self, trials: Sequence[Trial], per_pass: TrialsPerPass, stop: StopRequest, title: str
-    ) -> list[Validation]:
-        """What each trial gives on the whole validation part."""
+    def validate(self, trials: Sequence[Trial], stop: StopRequest, title: str) -> list[Validation]:
+        """What each trial gives on the whole validation part, in the precision of decoding."""
         pairs, count = self.examples.validation, len(self.examples.validation)
         give_back_freed_memory()  # what training has freed lies in pieces too small for the longest rows
-        losses = self._losses(trials, per_pass, stop)
-        give_back_freed_memory()
         with Progress(count * len(trials), f"{title}: validation", "responses") as progress:
 
             def tick(ended: int) -> None:
                 stop.check()
                 progress.advance(ended)
 
-            answers = greedy(
+            decoded = decode_and_score(
                 self.decoding_method,
                 [trial.weights for trial in trials],
                 [pair.query for pair in pairs],
+                [pair.response for pair in pairs],
                 self.response_tokens,
                 self.end,
                 self.row_limit,
@@ -82,32 +76,14 @@ class Sweep:
             )
         if self.method.base.device.type == "cuda":
             torch.cuda.empty_cache()  # what decoding took is for whoever else uses the card
-        texts = [[to_text(answer, self.tokenizer) for answer in own] for own in answers]
+        losses = (decoded.losses.sum(dim=1) / sum(len(pair.response) for pair in pairs)).tolist()
+        texts = [[to_text(answer, self.tokenizer) for answer in own] for own in decoded.answers]
         return [
             Validation(
                 loss, bleu(own, self.examples.references), sum(not text for text in own) / count, len(set(own)) / count
             )
             for loss, own in zip(losses, texts, strict=True)
         ]
-
-    def _losses(self, trials: Sequence[Trial], per_pass: TrialsPerPass, stop: StopRequest) -> list[float]:
-        """Each trial's mean loss of a response token of the validation part. Out of memory halves a batch."""
-        pairs, count = self.examples.validation, len(self.examples.validation)
-        sizes = self.method.row_tokens(pairs)
-        by_length = [pairs[number] for number in sorted(range(count), key=sizes.__getitem__)]
-        at_once = TrialsPerPass(per_pass.size)  # its own: what does not fit here may fit in training
-
-        def losses(some: Sequence[EncodedPair]) -> list[float]:
-            stop.check()
-            return validation_losses(self.method, trials, collate(some).to(self.method.base.device), at_once)
-
-        size = VALIDATION_BATCHES.get(self.method.base.device.type, VALIDATION_BATCH)
-        sums = sum(
-            (np.array(found) for _, found in in_batches(by_length, size, losses, "validation")),
-            start=np.zeros(len(trials)),
-        )
-        means: list[float] = (sums / sum(len(pair.response) for pair in pairs)).tolist()
-        return means
 
     def run(self, trials: Sequence[Trial], state: TrainingState) -> None:
         """Train trials that share their passes until none is running; goes on from the state on disk.
@@ -200,7 +176,7 @@ class _Epoch:
         sweep, running = self.sweep, self.running()
         if not running:
             return
-        results = sweep.validate(running, self.per_pass, self.stop, self.title())
+        results = sweep.validate(running, self.stop, self.title())
         for trial, validation in zip(running, results, strict=True):
             if not math.isfinite(validation.loss):  # the loss was finite, but the last update diverged
                 trial.status, trial.diverged_at = "diverged", f"step {trial.steps}"

@@ -121,24 +121,6 @@ def new_trial(
     return Trial(index, learning_rate, weights, optimizer)
 
 
-def validation_losses(method: Method, trials: Sequence[Trial], batch: Batch, per_pass: TrialsPerPass) -> list[float]:
-    """Summed loss of each trial on one batch, without gradients and without dropout."""
-    sums: list[float] = []
-    start = 0
-    while start < len(trials):
-        part = trials[start : start + per_pass.size]
-        try:
-            with torch.inference_mode():
-                losses = response_losses(method, [trial.weights for trial in part], batch)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or not per_pass.shrink():
-                raise
-            continue
-        sums += torch.stack(losses).tolist()
-        start += len(part)
-    return sums
-
-
 def _backward(
     method: Method, trials: Sequence[Trial], parts: Sequence[Batch], dropout_seed: int, graphs: CudaGraphs | None
 ) -> list[float]:

@@ -82,7 +82,7 @@ def test_out_of_memory_halves_the_batch_for_good_with_the_same_result(
     expected = greedy(one, [own], QUERIES, LIMIT, end=-1)
     decode, sizes = decoding._decode_batch, []
 
-    def limited(*arguments: object) -> list[list[int]]:
+    def limited(*arguments: object) -> decoding.Decoded:
         queries = arguments[2]
         assert isinstance(queries, list)
         sizes.append(len(queries))
@@ -106,7 +106,7 @@ def test_little_free_memory_makes_small_batches_with_the_same_result(monkeypatch
     expected = greedy(one, [own], QUERIES, LIMIT, end=-1)
     decode, sizes = decoding._decode_batch, []
 
-    def watched(*arguments: object) -> list[list[int]]:
+    def watched(*arguments: object) -> decoding.Decoded:
         assert isinstance(arguments[2], list)
         sizes.append(len(arguments[2]))
         return decode(*arguments)  # type: ignore[arg-type]

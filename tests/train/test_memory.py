@@ -13,8 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from stages.methods.batch import collate
-from stages.methods.decoding import RowLimit
-from stages.methods.losses import response_losses
+from stages.methods.decoding import Decoded, RowLimit
 from stages.methods.method import Method
 from stages.methods.soft import SoftMethod
 from stages.params.methods import Soft
@@ -22,7 +21,6 @@ from stages.params.schema import load_params
 from stages.plumbing.errors import StageError, is_out_of_memory
 from stages.plumbing.signals import StopRequest
 from stages.train import groups, memory
-from stages.train import trials as trials_module
 from stages.train.checkpoint import TrainingState
 from stages.train.examples import Examples
 from stages.train.groups import train_groups
@@ -57,39 +55,18 @@ def room_for(trials: float, trained: Method, initial: dict[str, Tensor], monkeyp
     monkeypatch.setattr(memory, "free_memory", lambda device: free)
 
 
-def test_a_validation_batch_that_does_not_fit_is_halved_with_the_same_losses(monkeypatch: pytest.MonkeyPatch) -> None:
-    trained, tried = method("fine-tune"), []
-    some = sweep(trained)
-    some = replace(some, examples=Examples(some.examples.train, pairs(7), ["a"] * 7))
-    trials, passes, stop = [new_trial(weights(trained), 0, 1e-3, TRAINING)], TrialsPerPass(1), StopRequest()
-    whole = some._losses(trials, passes, stop)
-    losses = response_losses
-
-    def limited(method: Method, trials: Any, batch: Any) -> list[Tensor]:
-        tried.append(len(batch.queries))
-        if len(batch.queries) > 2:
-            raise torch.OutOfMemoryError("no memory")
-        return losses(method, trials, batch)
-
-    monkeypatch.setattr(trials_module, "response_losses", limited)
-    monkeypatch.setattr("stages.train.sweep.VALIDATION_BATCH", 7)
-    assert some._losses(trials, passes, stop) == pytest.approx(whole, rel=1e-5)
-    assert tried == [7, 3, 1, 1, 1, 1, 1, 1, 1] and passes.size == 1
-
-
-def test_what_was_freed_goes_back_before_losses_and_before_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_freed_goes_back_before_validation(monkeypatch: pytest.MonkeyPatch) -> None:
     trained, order = method("fine-tune"), list[str]()
 
     def noted(what: str, result: Any) -> Any:
         order.append(what)
         return result
 
+    found = Decoded([[[1], [2]]], torch.ones(1, 2))
     monkeypatch.setattr("stages.train.sweep.give_back_freed_memory", lambda: noted("given back", None))
-    monkeypatch.setattr(Sweep, "_losses", lambda *rest: noted("losses", [1.0]))
-    monkeypatch.setattr("stages.train.sweep.greedy", lambda *rest: noted("answers", [[[1], [2]]]))
-    trials = [new_trial(weights(trained), 0, 1e-3, TRAINING)]
-    sweep(trained).validate(trials, TrialsPerPass(1), StopRequest(), "epoch 1")
-    assert order == ["given back", "losses", "given back", "answers"]
+    monkeypatch.setattr("stages.train.sweep.decode_and_score", lambda *rest: noted("validation", found))
+    sweep(trained).validate([new_trial(weights(trained), 0, 1e-3, TRAINING)], StopRequest(), "epoch 1")
+    assert order == ["given back", "validation"]
 
 
 def test_the_bytes_of_a_trial_are_those_of_its_tensors_after_a_step() -> None:

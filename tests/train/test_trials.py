@@ -13,8 +13,8 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from stages.language_model.encoding import EncodedPair
 from stages.methods.batch import Batch, collate
-from stages.methods.decoding import RowLimit
-from stages.methods.losses import pair_losses, response_losses
+from stages.methods.decoding import RowLimit, decode_and_score
+from stages.methods.losses import response_losses
 from stages.methods.method import Method
 from stages.train import trials as engine
 from stages.train import trials_per_pass as engine_pass
@@ -26,7 +26,6 @@ from stages.train.trials import (
     Validation,
     new_trial,
     train_step,
-    validation_losses,
 )
 from stages.train.trials_per_pass import TrialsPerPass
 from tests.models import FAMILIES, SETTINGS, TRAINING, method, pairs, weights
@@ -62,7 +61,6 @@ def test_the_loss_is_the_cross_entropy_of_the_response_tokens_only(name: str, fa
         alone = [float(response_losses(one, [own], collate([pair]))[0]) for pair in some]
         assert together == pytest.approx(sum(reference_loss(one, own, pair) for pair in some), rel=1e-5)
     assert together == pytest.approx(sum(alone), rel=1e-5)  # padding changes nothing
-    assert pair_losses(one, own, collate(some)).tolist() == pytest.approx(alone, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", ["soft", "dynamic", "fine-tune"])
@@ -207,7 +205,6 @@ def test_out_of_memory_splits_the_trials_with_the_same_result(
     for first, second in zip(expected, split, strict=True):
         assert_equal_weights(first, second)
     assert capsys.readouterr().out.count("out of memory") == 2
-    assert validation_losses(one, split, collate(pairs(3)), passes)
 
 
 def test_an_error_that_is_not_out_of_memory_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,33 +257,21 @@ def test_warm_up_rises_to_the_trial_s_learning_rate() -> None:
     assert rates == pytest.approx([0.0025, 0.005, 0.0075, 0.01, 0.01, 0.01])
 
 
-@pytest.mark.parametrize("name", ["fine-tune", "soft", "dynamic"])
-def test_validation_loss_is_without_dropout_and_does_not_depend_on_the_split(name: str) -> None:
-    one, batch = method(name, dropout=0.5), collate(pairs(6))
-    trials = new_trials(one) if one.shares_layers else new_trials(one)[:1]
-    for rate, trial in enumerate(trials):
-        for value in trial.weights.values():
-            value.data *= 1 + 0.01 * rate
-    whole = validation_losses(one, trials, batch, TrialsPerPass(3))
-    assert len(set(whole)) == len(trials)
-    assert whole == pytest.approx(validation_losses(one, trials, batch, TrialsPerPass(1)), rel=1e-6)
-    assert whole == pytest.approx(validation_losses(method(name), trials, batch, TrialsPerPass(3)), rel=1e-6)
-
-
 @pytest.mark.parametrize(("name", "acts"), [("fine-tune", True), ("dynamic", True), ("soft", False)])
 def test_dropout_acts_in_training_and_in_what_is_trained_alone(name: str, acts: bool) -> None:
-    one, batch, modes = method(name, dropout=0.5), collate(pairs(6)), set()
+    one, some, modes = method(name, dropout=0.5), pairs(6), set()
     for module in one.base.model.modules():
         module.register_forward_pre_hook(lambda module, _: modes.add(module.training))
     trial = new_trial(weights(one), 0, 1e-3, TRAINING)
-    (plain,) = validation_losses(one, [trial], batch, TrialsPerPass(1))
+    queries, references = [pair.query for pair in some], [pair.response for pair in some]
+    plain = float(decode_and_score(one, [trial.weights], queries, references, 10, 0).losses.sum())
     assert modes == {False}
     modes.clear()
-    train_step(one, [trial], batch, TRAINING, TrialsPerPass(1), dropout_seed=1)
+    train_step(one, [trial], collate(some), TRAINING, TrialsPerPass(1), dropout_seed=1)
     assert modes == {not one.shares_layers}, "frozen layers are never in training mode"
     assert (abs(trial.loss_sum / plain - 1) > 1e-3) == acts
     modes.clear()
-    validation_losses(one, [trial], batch, TrialsPerPass(1))
+    decode_and_score(one, [trial.weights], queries, references, 10, 0)
     assert modes == {False}
 
 
