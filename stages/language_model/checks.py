@@ -112,7 +112,7 @@ def _check_cache(base: BaseModel, folder: Path, tokens: Tensor) -> None:
         if not all(layer.is_initialized for layer in layers):
             raise StageError(folder, f"{kind} has layers that keep no keys and values", REMEDY)
         for layer in layers:
-            layer.look_ahead(first.flatten())
+            layer.look_ahead(first.flatten(), READ)
         ahead = base.hidden(rows[:, READ:], positions[:, READ:], mask, cache)
         for layer in layers:
             layer.decode()

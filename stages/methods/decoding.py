@@ -16,13 +16,13 @@ from stages.language_model.base_model import Weights
 from stages.language_model.device import free_memory, wait_for
 from stages.methods.likelihood import reference_losses
 from stages.methods.method import Method
-from stages.methods.reading import ReadRows, read_queries
+from stages.methods.reading import ReadRows, chunk_size, chunks
 from stages.plumbing.errors import is_out_of_memory
 
 # Rows of a batch, at most. On a CPU more rows gain little, and each takes 8 MiB of SmolLM2's cache; on a GPU a token
 # costs the same number of kernels however many rows there are, so that more should pay there (reasoned, not measured).
 ROWS = {"cuda": 2048}
-FEWER_ROWS = 96
+FEWER_ROWS = 192
 COMPACT_AT = 0.75  # the batch is compacted when this share of its rows is left: copying the cache costs too
 
 
@@ -81,13 +81,17 @@ def _decode_batch(
     heard: Callable[[int, int], None],
 ) -> Decoded:
     """Read the queries of one batch, longest first, score their references and answer."""
-    read = read_queries(method, trials, queries, limit, tick)
+    read = ReadRows.none_yet(method, trials, queries, limit)
     losses, taken = torch.zeros(len(trials), len(queries), dtype=torch.float64), 0.0
-    if references is not None:
-        wait_for(method.base.device)
-        began = time.monotonic()
-        losses = reference_losses(read, references, tick)
-        taken = time.monotonic() - began
+    for start, stop in chunks(method, len(queries)):
+        chunk = read.read(start, queries[start:stop])
+        if references is not None:
+            wait_for(method.base.device)
+            began = time.monotonic()
+            losses[:, start:stop] = reference_losses(read, chunk, references[start:stop])
+            taken += time.monotonic() - began
+        tick(0)
+    read.decode()
     rows = _decode(read, limit, end, tick, heard)
     return Decoded([rows[first : first + len(queries)] for first in range(0, len(rows), len(queries))], losses, taken)
 
@@ -101,6 +105,12 @@ def _rows_that_fit(method: Method, columns: int) -> int:
     of_a_row = 2 * config.num_hidden_layers * shared * size * columns * method.base.dtype.itemsize
     device = method.base.device
     return max(1, min(ROWS.get(device.type, FEWER_ROWS), int(free_memory(device) // 2 // of_a_row)))
+
+
+def _queries_of_a_batch(method: Method, rows: int, trials: int) -> int:
+    """As many queries as the rows allow: whole chunks if they allow one, so that chunks do not depend on the rows."""
+    most = max(1, rows // trials)
+    return most // chunk_size(method) * chunk_size(method) or most
 
 
 class RowLimit:
@@ -153,22 +163,27 @@ def decode_and_score(
     tick: Callable[[int], None] = lambda ended: None,
     heard: Callable[[int, int], None] = lambda row, token: None,
 ) -> Decoded:
-    """The same as `greedy`, and how likely each trial finds N references: token ids, one list for each query."""
+    """The same as `greedy`, and how likely each trial finds N references: token ids, one list for each query.
+
+    Losses are the same to the last bit with any rows that take a chunk of queries (stages/methods/reading.py).
+    """
     row_limit = row_limit or RowLimit()
-    if not method.shares_layers and len(trials) > 1:
+    order = sorted(range(len(queries)), key=lambda number: (-len(queries[number]), number))
+    answers: list[list[list[int]]] = [[[] for _ in queries] for _ in trials]
+    losses, scoring = torch.zeros(len(trials), len(queries), dtype=torch.float64), 0.0
+    if not queries:
+        return Decoded(answers, losses)
+    rows = row_limit.rows(method, method.layout([len(queries[order[0]])]).tokens()[0] + limit)
+    whole_chunks = rows >= len(trials) * min(chunk_size(method), len(queries))
+    if len(trials) > 1 and not (method.shares_layers and whole_chunks):
         rest = queries, references, limit, end, row_limit, tick, heard
         alone = [decode_and_score(method, [trial], *rest) for trial in trials]
         losses = torch.cat([one.losses for one in alone])
         return Decoded([one.answers[0] for one in alone], losses, sum(one.scoring_seconds for one in alone))
-    prepared = [method.prepared(weights) for weights in trials]
-    order = sorted(range(len(queries)), key=lambda number: (-len(queries[number]), number))
-    answers: list[list[list[int]]] = [[[] for _ in queries] for _ in trials]
-    losses, scoring = torch.zeros(len(trials), len(queries), dtype=torch.float64), 0.0
-    start = rows = 0
+    prepared, start = [method.prepared(weights) for weights in trials], 0
     with torch.inference_mode():
         while start < len(order):
-            rows = rows or row_limit.rows(method, method.layout([len(queries[order[0]])]).tokens()[0] + limit)
-            chosen = order[start : start + max(1, rows // len(trials))]
+            chosen = order[start : start + _queries_of_a_batch(method, rows, len(trials))]
             try:
                 some = [queries[number] for number in chosen]
                 wanted = None if references is None else [references[number] for number in chosen]

@@ -1,10 +1,11 @@
 """Queries read into the language model's cache: what decoding and the loss of the references go on from.
 
-K trials read the same queries in one pass through the frozen layers: rows are (trial, query), trial by trial. Queries
-of like length are read together, so that hardly a product is spent on padding.
+K trials read the same queries in one pass through the frozen layers: rows are (trial, query), trial by trial. A chunk
+of queries of like length is read together, so that hardly a product is spent on padding. Where chunks begin and end
+depends on the queries alone: what a row has to do with its neighbours is the same, however many then decode together.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,8 +18,8 @@ from stages.methods.batch import padded
 from stages.methods.method import Method
 from stages.methods.row_layout import Rows, join
 
-FEWEST_TOGETHER = 16  # a chunk takes this many rows of any length: small products cost more than padding
-SHORTEST_OF_CHUNK = 0.7  # of its longest row: a shorter one opens the next chunk, so that rows pad little
+CHUNKS = {"cuda": 128}  # queries of a chunk: on a GPU each chunk costs the same number of kernels
+CHUNK = 16  # three trials of them fill the matrix products of a CPU
 
 
 @dataclass
@@ -38,23 +39,61 @@ class ReadRows:
     position: Tensor
     mask: Tensor
 
+    @classmethod
+    def none_yet(
+        cls, method: Method, trials: Sequence[Weights], queries: Sequence[list[int]], limit: int
+    ) -> "ReadRows":
+        """Room for these queries, the longest first, and for `limit` tokens after them."""
+        base, longest = method.base, method.layout([len(queries[0])]).tokens()[0]
+        count = len(trials) * len(queries)
+        layers = base.model.config.num_hidden_layers
+        return cls(
+            method,
+            trials,
+            [PreallocatedLayer(count, longest, longest + limit) for _ in range(layers)],
+            torch.arange(count, device=base.device),
+            torch.arange(len(trials), device=base.device).repeat_interleave(len(queries)),
+            torch.empty(count, base.width, dtype=base.dtype, device=base.device),
+            torch.empty(count, dtype=torch.long, device=base.device),
+            torch.zeros(count, longest, dtype=torch.bool, device=base.device),
+        )
+
+    def read(self, start: int, queries: Sequence[list[int]]) -> "Chunk":
+        """Read the prompts and queries of a chunk, whose first is number `start` of the batch."""
+        numbers = torch.arange(start, start + len(queries), device=self.row.device)
+        trials = torch.arange(len(self.trials), device=self.row.device).unsqueeze(1)
+        which = (trials * (len(self.row) // len(self.trials)) + numbers).flatten()
+        for layer in self.cached:
+            layer.read(which)
+        rows = _rows(self.method, self.trials, queries)
+        self.hidden[which] = self._pass(rows.embedded, rows.positions, rows.mask)[:, -1]
+        columns = rows.embedded.shape[1]
+        own = torch.ones(rows.embedded.shape[:2], dtype=torch.bool, device=which.device)
+        own = own if rows.mask is None else rows.mask
+        self.position[which] = own.sum(dim=1)
+        self.mask[which, self.mask.shape[1] - columns :] = own
+        return Chunk(which, columns)
+
+    def look_ahead(self, chunk: "Chunk", some: Tensor, tokens: Tensor) -> Tensor:
+        """Hidden states [rows, N, H] if these N tokens [rows, N] came next in some rows of a chunk. Nothing is kept."""
+        rows = chunk.rows[some]
+        mask = torch.cat([self.mask[rows][:, -chunk.columns :], self.mask.new_ones(tokens.shape)], dim=1)
+        positions = self.position[rows].unsqueeze(1) + torch.arange(tokens.shape[1], device=tokens.device)
+        for layer in self.cached:
+            layer.look_ahead(rows, chunk.columns)
+        return self._pass(self._embed(tokens, self.owner[rows]), positions, mask)
+
+    def decode(self) -> None:
+        """All queries are read: from now on each pass is one token of every row."""
+        for layer in self.cached:
+            layer.decode()
+
     def read_on(self, tokens: Tensor) -> None:
         """Read one further token [rows] of each row."""
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], dim=1)
         embedded = self._embed(tokens, self.owner).unsqueeze(1)
         self.hidden = self._pass(embedded, self.position.unsqueeze(1), self.mask)[:, -1]
         self.position = self.position + 1
-
-    def look_ahead(self, rows: Tensor, tokens: Tensor) -> Tensor:
-        """Hidden states [chosen, N, H] if these N tokens [chosen, N] came next in the chosen rows. Nothing is kept."""
-        columns = torch.arange(tokens.shape[1], device=tokens.device)
-        mask = torch.cat([self.mask[rows], self.mask.new_ones(tokens.shape)], dim=1)
-        for layer in self.cached:
-            layer.look_ahead(rows)
-        hidden = self._pass(self._embed(tokens, self.owner[rows]), self.position[rows].unsqueeze(1) + columns, mask)
-        for layer in self.cached:
-            layer.decode()
-        return hidden
 
     def keep(self, rows: Tensor) -> None:
         """Drop all but these rows."""
@@ -68,55 +107,28 @@ class ReadRows:
         parts = zip(self.trials, tokens.split(counts), strict=True)
         return torch.cat([self.method.embed(weights, part) for weights, part in parts])
 
-    def _pass(self, embedded: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+    def _pass(self, embedded: Tensor, positions: Tensor | None, mask: Tensor | None) -> Tensor:
         cache, layers = Cache(layers=list(self.cached)), self.method.layers(self.trials[0])
         return self.method.transformer.hidden(embedded, positions, mask, cache, layers)
 
 
-def read_queries(
-    method: Method, trials: Sequence[Weights], queries: Sequence[list[int]], limit: int, tick: Callable[[int], None]
-) -> ReadRows:
-    """Read the prompts and queries of a batch, longest query first, into a cache with room for `limit` more tokens.
+@dataclass(frozen=True)
+class Chunk:
+    """Rows that were read together, trial by trial, and how many columns of the cache the longest of them takes."""
 
-    tick: called with 0 after every chunk, so that somebody who waits to stop it can.
-    """
-    base, layers = method.base, method.layers(trials[0])
-    longest = method.layout([len(queries[0])]).tokens()[0]
-    count = len(trials) * len(queries)
-    cached = [PreallocatedLayer(count, longest, longest + limit) for _ in range(base.model.config.num_hidden_layers)]
-    cache = Cache(layers=list(cached))
-    hidden = torch.empty(count, base.width, dtype=base.dtype, device=base.device)
-    position = torch.empty(count, dtype=torch.long, device=base.device)
-    for start, stop in chunks([len(query) for query in queries]):
-        which = rows_of(torch.arange(start, stop, device=base.device), len(queries), len(trials))
-        for layer in cached:
-            layer.read(which)
-        rows = _rows(method, trials, queries[start:stop])
-        hidden[which] = method.transformer.hidden(rows.embedded, rows.positions, rows.mask, cache, layers)[:, -1]
-        position[which] = rows.embedded.shape[1] if rows.mask is None else rows.mask.sum(dim=1)
-        tick(0)
-    for layer in cached:
-        layer.decode()
-    owner = torch.arange(len(trials), device=base.device).repeat_interleave(len(queries))
-    mask = torch.arange(longest, device=base.device) >= longest - position.unsqueeze(1)
-    row = torch.arange(count, device=base.device)
-    return ReadRows(method, trials, cached, row, owner, hidden, position, mask)
+    rows: Tensor
+    columns: int
 
 
-def rows_of(numbers: Tensor, queries: int, trials: int) -> Tensor:
-    """The rows of these queries in every trial, trial by trial; a trial has `queries` rows."""
-    return (torch.arange(trials, device=numbers.device).unsqueeze(1) * queries + numbers).flatten()
+def chunks(method: Method, queries: int) -> Iterator[tuple[int, int]]:
+    """Where the chunks of so many queries, longest first, begin and end."""
+    size = chunk_size(method)
+    return ((start, min(start + size, queries)) for start in range(0, queries, size))
 
 
-def chunks(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Where chunks of rows begin and end, longest row first: rows of similar length, and at least a few."""
-    start = 0
-    while start < len(lengths):
-        rest = lengths[start:]
-        similar = sum(length >= SHORTEST_OF_CHUNK * rest[0] for length in rest)
-        stop = start + min(max(similar, FEWEST_TOGETHER), len(rest))
-        yield start, stop
-        start = stop
+def chunk_size(method: Method) -> int:
+    """How many queries are read together."""
+    return CHUNKS.get(method.base.device.type, CHUNK)
 
 
 def _rows(method: Method, trials: Sequence[Weights], queries: Sequence[list[int]]) -> Rows:

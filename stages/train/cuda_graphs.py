@@ -16,9 +16,9 @@ from torch import Tensor
 from stages.language_model.base_model import Weights
 from stages.language_model.encoding import EncodedPair, side_lengths
 from stages.methods.batch import Batch
-from stages.methods.losses import LaidOut, fill, lay_out, losses_of_pass
 from stages.methods.method import Method
 from stages.plumbing.errors import is_out_of_memory
+from stages.train.losses import LaidOut, fill, lay_out, losses_of_pass
 
 STEP = 16  # tokens: queries and responses are padded to multiples of it
 Shape = tuple[int, int, int]  # pairs, tokens of a query, tokens of a response

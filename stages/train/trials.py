@@ -19,11 +19,11 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from stages.language_model.base_model import Weights
 from stages.language_model.device import give_back_freed_memory
 from stages.methods.batch import Batch
-from stages.methods.losses import response_losses
 from stages.methods.method import Method
 from stages.params.schema import Training
 from stages.plumbing.errors import is_out_of_memory
 from stages.train.cuda_graphs import CudaGraphs
+from stages.train.losses import response_losses
 from stages.train.rates import rate_factor, scheduled
 from stages.train.trials_per_pass import TrialsPerPass, passes_of
 

@@ -38,12 +38,12 @@ from stages.language_model.encoding import EncodedPair
 from stages.language_model.loading import load_base_model
 from stages.methods.batch import collate
 from stages.methods.decoding import greedy
-from stages.methods.losses import response_losses
 from stages.methods.method import Method
 from stages.methods.trained_method import write_trained
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import check_folder, files_hash, output_folder, write_json
 from stages.records import Pair, write_records
+from stages.train.losses import response_losses
 from stages.train.trials import new_trial, train_step
 from stages.train.trials_per_pass import TrialsPerPass
 from tests.models import FAMILIES, TRAINING, method, model_folder, pairs, weights

@@ -25,7 +25,7 @@ def test_what_is_looked_ahead_at_leaves_no_trace() -> None:
     layer.update(read, -read)
     layer.decode()
     kept = layer._keys.clone()
-    layer.look_ahead(torch.tensor([2, 0]))
+    layer.look_ahead(torch.tensor([2, 0]), columns=2)
     assert layer.get_seq_length() == 2
     ahead = torch.full((2, 1, 3, 1), 9.0)
     for _ in range(2):  # the second look does not see the first

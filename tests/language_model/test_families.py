@@ -47,11 +47,11 @@ from stages.language_model.loading import load_base_model
 from stages.methods.batch import collate
 from stages.methods.decoding import greedy
 from stages.methods.dynamic import DynamicMethod
-from stages.methods.losses import response_losses
 from stages.methods.method import Method
 from stages.methods.registry import build_method
 from stages.params.methods import Dynamic
 from stages.plumbing.errors import StageError
+from stages.train.losses import response_losses
 from stages.train.trials import new_trial, train_step
 from stages.train.trials_per_pass import TrialsPerPass
 from tests.models import SETTINGS, TRAINING, weights

@@ -10,8 +10,9 @@ from stages.language_model.encoding import EncodedPair
 from stages.methods import likelihood
 from stages.methods.batch import collate
 from stages.methods.decoding import Decoded, RowLimit, decode_and_score, greedy
-from stages.methods.losses import response_losses
 from stages.methods.method import Method
+from stages.methods.reading import CHUNK
+from stages.train.losses import response_losses
 from tests.models import FAMILIES, SETTINGS, method, pairs, weights
 
 LIMIT = 10
@@ -54,6 +55,15 @@ def test_trials_are_scored_as_each_alone(name: str) -> None:
         assert found.shape == (3, len(PAIRS)) and found.dtype is torch.float64
         for own, losses in zip(trials, found.tolist(), strict=True):
             assert losses == pytest.approx(alone(one, own, PAIRS), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["dynamic", "fine-tune"])
+def test_losses_have_the_same_bits_however_many_rows_and_trials_are_together(name: str) -> None:
+    one, some = method(name, "llama"), pairs(3 * CHUNK - 5, seed=7, longest=9)
+    trials = [weights(one, seed) for seed in range(2)]
+    found = [scored(one, trials, some, rows).losses for rows in (CHUNK, 2 * CHUNK + 14, 0)]
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+    assert torch.equal(found[0], torch.cat([scored(one, [own], some).losses for own in trials]))
 
 
 @pytest.mark.parametrize("name", ["zero-shot", "dynamic"])

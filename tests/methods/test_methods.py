@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from stages.methods.batch import collate
-from stages.methods.losses import response_losses
 from stages.methods.registry import build_method
 from stages.params.methods import Lora
 from stages.plumbing.errors import StageError
+from stages.train.losses import response_losses
 from stages.train.trials import new_trial, train_step
 from stages.train.trials_per_pass import TrialsPerPass
 from tests.models import FAMILIES, SETTINGS, TRAINING, base_model, method, pairs, weights

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from stages.language_model.encoding import EncodedPair
 from stages.methods.batch import collate
-from stages.methods.losses import response_losses
 from stages.methods.method import Method
 from stages.train import cuda_graphs
 from stages.train.cuda_graphs import CudaGraphs
+from stages.train.losses import response_losses
 from stages.train.trials import Trial, new_trial, train_step
 from stages.train.trials_per_pass import TrialsPerPass
 from tests.models import FAMILIES, TRAINING, method, pairs, weights

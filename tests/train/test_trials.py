@@ -14,11 +14,11 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from stages.language_model.encoding import EncodedPair
 from stages.methods.batch import Batch, collate
 from stages.methods.decoding import RowLimit, decode_and_score
-from stages.methods.losses import response_losses
 from stages.methods.method import Method
 from stages.train import trials as engine
 from stages.train import trials_per_pass as engine_pass
 from stages.train.examples import Examples
+from stages.train.losses import response_losses
 from stages.train.rates import scheduled
 from stages.train.sweep import Sweep
 from stages.train.trials import (
