@@ -79,20 +79,21 @@ def generate(
     encoded, cuts = encode_pairs(pairs, trained.tokenizer, trained.row_format, trained.lengths)
     with Progress(len(pairs), "greedy-generate", "responses") as progress:
         began = time.monotonic()
-        answers, losses, scoring = trained.decode_and_score(encoded, progress.advance)
-        seconds = time.monotonic() - began - scoring
+        decoded = trained.decode_and_score(encoded, progress.advance)
+        seconds = time.monotonic() - began - decoded.scoring_seconds
     limit, counts = trained.lengths.response_tokens, side_lengths(encoded)[1].tolist()
+    answers, losses = decoded.answers[0], decoded.losses[0].tolist()
     each = zip(pairs, answers, trained.texts(answers), losses, counts, strict=True)
     responses = [
         Response(
-            pair.dialogue,
-            pair.position,
-            pair.query,
-            pair.response,
-            text,
-            len(answer) == limit,
-            round(loss, LOSS_DIGITS),
-            count,
+            dialogue=pair.dialogue,
+            position=pair.position,
+            query=pair.query,
+            reference=pair.response,
+            response=text,
+            unended=len(answer) == limit,
+            loss=round(loss, LOSS_DIGITS),
+            tokens=count,
         )
         for pair, answer, text, loss, count in each
     ]

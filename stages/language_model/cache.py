@@ -18,26 +18,25 @@ class PreallocatedLayer(DynamicLayer):
         self._size = (rows, columns)
         self._end = queries_end
         self._chunk: Tensor | None = None
-        self._ahead: Tensor | None = None
-        self._columns = 0
+        self._ahead: tuple[Tensor, slice] | None = None
 
     def read(self, rows: Tensor) -> None:
-        """The next update is the reading of these rows, from their beginning."""
+        """From now on an update is the reading of these rows, from their beginning."""
         self._chunk, self._ahead = rows, None
 
     def decode(self) -> None:
-        """From now on each update is one token of every row."""
+        """From now on an update is one token of every row."""
         self._chunk = self._ahead = None
         self.keys, self.values = self._keys[:, :, : self._end], self._values[:, :, : self._end]
 
     def look_ahead(self, rows: Tensor, columns: int) -> None:
-        """The next update is tokens of these rows that see the last so many columns, and that are not stored."""
-        self._chunk, self._ahead, self._columns = None, rows, columns
+        """From now on an update is tokens of these rows that see the last so many columns; they are not stored."""
+        self._chunk, self._ahead = None, (rows, slice(self._end - columns, self._end))
 
     def get_seq_length(self) -> int:
         """Columns that the next tokens see: none for a chunk that is read from its beginning."""
         if self._ahead is not None:
-            return self._columns
+            return int(self._ahead[1].stop - self._ahead[1].start)
         return 0 if self._chunk is not None else self._end
 
     def update(
@@ -51,8 +50,8 @@ class PreallocatedLayer(DynamicLayer):
             self._keys = key_states.new_zeros(rows, key_states.shape[1], columns, key_states.shape[3])
             self._values = value_states.new_zeros(rows, value_states.shape[1], columns, value_states.shape[3])
         if self._ahead is not None:
-            seen = slice(self._end - self._columns, self._end)
-            keys, values = self._keys[self._ahead, :, seen], self._values[self._ahead, :, seen]
+            chosen, seen = self._ahead
+            keys, values = self._keys[chosen, :, seen], self._values[chosen, :, seen]
             return torch.cat([keys, key_states], dim=2), torch.cat([values, value_states], dim=2)
         tokens = key_states.shape[2]
         if self._chunk is not None:

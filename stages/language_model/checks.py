@@ -13,7 +13,7 @@ from stages.language_model.cache import PreallocatedLayer
 from stages.plumbing.errors import StageError, is_out_of_memory, one_line
 
 REMEDY = "use a model of another architecture"
-READ, ALL = 2, 4  # tokens of a row that are read at once, and with those that follow one by one
+READ, ALL = 2, 4  # tokens of a row that are read at once, and with those that follow, one by one or together
 
 
 def check_abilities(base: BaseModel, folder: Path) -> None:
@@ -21,8 +21,8 @@ def check_abilities(base: BaseModel, folder: Path) -> None:
 
     Raises:
         StageError: its output layer is not the E that its configuration says; it does more than its input, frozen and
-            output layers do; it cannot read the word embeddings of a trial; it cannot decode token by token with our
-            cache of keys and values.
+            output layers do; it cannot read the word embeddings of a trial; it cannot read on, one token or several,
+            with our cache of keys and values.
     """
     kind = type(base.model).__name__
     if base.model.get_output_embeddings() is None or base.model.base_model is base.model:

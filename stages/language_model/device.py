@@ -64,7 +64,7 @@ def keep_freed_memory(keep: bool) -> None:
 
 
 def wait_for(device: torch.device) -> None:
-    """Wait until a device has done what it was given: before a time is taken, for one that works on its own."""
+    """Wait until a device has finished its work, so that a time can be taken."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

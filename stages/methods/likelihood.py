@@ -1,6 +1,6 @@
 """How likely a trial finds what people answered: the loss of the references, in validation and on the test pairs.
 
-The queries are in the cache already, for decoding, so only the references are read: a third of the tokens of a row.
+The queries are in the cache already, for decoding, so only the references are read.
 """
 
 from collections.abc import Sequence
@@ -32,10 +32,10 @@ def reference_losses(read: ReadRows, chunk: Chunk, references: Sequence[Sequence
         lengths = torch.tensor([len(references[number]) for number in numbers], device=device)
         is_token = torch.arange(tokens.shape[1], device=device) < lengths.unsqueeze(1)
         own = torch.tensor(numbers, device=device)
-        which = (torch.arange(trials, device=device).unsqueeze(1) * count + own).flatten()  # of the chunk
-        hidden = read.hidden[chunk.rows[which]].unsqueeze(1)  # predicts the first token
+        rows = (torch.arange(trials, device=device).unsqueeze(1) * count + own).flatten()  # of the chunk
+        hidden = read.hidden[chunk.rows[rows]].unsqueeze(1)  # predicts the first token
         if tokens.shape[1] > 1:
-            ahead = read.look_ahead(chunk, which, tokens[:, :-1].repeat(trials, 1))
+            ahead = read.look_ahead(chunk, rows, tokens[:, :-1].repeat(trials, 1))
             hidden = torch.cat([hidden, ahead], dim=1)
         for trial, (weights, states) in enumerate(zip(read.trials, hidden.split(len(numbers)), strict=True)):
             losses = torch.zeros(tokens.shape, dtype=torch.float64)

@@ -1,11 +1,11 @@
 """Queries read into the language model's cache: what decoding and the loss of the references go on from.
 
-K trials read the same queries in one pass through the frozen layers: rows are (trial, query), trial by trial. A chunk
-of queries of like length is read together, so that hardly a product is spent on padding. Where chunks begin and end
-depends on the queries alone: what a row has to do with its neighbours is the same, however many then decode together.
+K trials read the same queries in one pass through the frozen layers: rows are (trial, query), trial by trial. Queries
+come in the order of their lengths, and a chunk of neighbours is read together, so that rows pad little. Where chunks
+begin and end does not depend on how many rows then decode together, and so neither does what is computed of a row.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,8 +18,8 @@ from stages.methods.batch import padded
 from stages.methods.method import Method
 from stages.methods.row_layout import Rows, join
 
-CHUNKS = {"cuda": 128}  # queries of a chunk: on a GPU each chunk costs the same number of kernels
-CHUNK = 16  # three trials of them fill the matrix products of a CPU
+CHUNKS = {"cuda": 64}  # queries of a chunk: on a GPU each chunk costs the same number of kernels
+CHUNK = 16  # 600 tokens and more: a larger product is no faster on a CPU
 
 
 @dataclass
@@ -40,7 +40,7 @@ class ReadRows:
     mask: Tensor
 
     @classmethod
-    def none_yet(
+    def with_room_for(
         cls, method: Method, trials: Sequence[Weights], queries: Sequence[list[int]], limit: int
     ) -> "ReadRows":
         """Room for these queries, the longest first, and for `limit` tokens after them."""
@@ -62,17 +62,16 @@ class ReadRows:
         """Read the prompts and queries of a chunk, whose first is number `start` of the batch."""
         numbers = torch.arange(start, start + len(queries), device=self.row.device)
         trials = torch.arange(len(self.trials), device=self.row.device).unsqueeze(1)
-        which = (trials * (len(self.row) // len(self.trials)) + numbers).flatten()
+        rows = (trials * (len(self.row) // len(self.trials)) + numbers).flatten()
         for layer in self.cached:
-            layer.read(which)
-        rows = _rows(self.method, self.trials, queries)
-        self.hidden[which] = self._pass(rows.embedded, rows.positions, rows.mask)[:, -1]
-        columns = rows.embedded.shape[1]
-        own = torch.ones(rows.embedded.shape[:2], dtype=torch.bool, device=which.device)
-        own = own if rows.mask is None else rows.mask
-        self.position[which] = own.sum(dim=1)
-        self.mask[which, self.mask.shape[1] - columns :] = own
-        return Chunk(which, columns)
+            layer.read(rows)
+        laid = _rows(self.method, self.trials, queries)
+        self.hidden[rows] = self._pass(laid.embedded, laid.positions, laid.mask)[:, -1]
+        columns = laid.embedded.shape[1]
+        mask = self.mask.new_ones(len(rows), columns) if laid.mask is None else laid.mask
+        self.position[rows] = mask.sum(dim=1)
+        self.mask[rows, self.mask.shape[1] - columns :] = mask
+        return Chunk(rows, columns)
 
     def look_ahead(self, chunk: "Chunk", some: Tensor, tokens: Tensor) -> Tensor:
         """Hidden states [rows, N, H] if these N tokens [rows, N] came next in some rows of a chunk. Nothing is kept."""
@@ -118,12 +117,6 @@ class Chunk:
 
     rows: Tensor
     columns: int
-
-
-def chunks(method: Method, queries: int) -> Iterator[tuple[int, int]]:
-    """Where the chunks of so many queries, longest first, begin and end."""
-    size = chunk_size(method)
-    return ((start, min(start + size, queries)) for start in range(0, queries, size))
 
 
 def chunk_size(method: Method) -> int:

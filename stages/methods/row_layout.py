@@ -31,7 +31,7 @@ class RowLayout:
     def response_positions(self) -> tuple[Tensor, Tensor]:
         """Where the rows predict their response tokens: (row, column), each [number of response tokens].
 
-        This is the loss mask: it covers these positions only, never prompt, query or padding (Sec. 3).
+        This is the loss mask of training: it covers these positions only, never prompt, query or padding (Sec. 3).
         """
         rows: list[int] = []
         columns: list[int] = []

@@ -25,7 +25,7 @@ from stages.language_model.device import arithmetic, choose_device
 from stages.language_model.encoding import EncodedPair, encode_queries, to_text
 from stages.language_model.loading import load_base_model, load_tokenizer
 from stages.language_model.row_format import RowFormat, build_row_format
-from stages.methods.decoding import RowLimit, decode_and_score, greedy
+from stages.methods.decoding import Decoded, RowLimit, decode_and_score, greedy
 from stages.methods.method import Method
 from stages.methods.registry import build_method
 from stages.params.methods import MethodSettings
@@ -141,16 +141,11 @@ class TrainedMethod:
 
     def decode_and_score(
         self, pairs: Sequence[EncodedPair], tick: Callable[[int], None] = lambda ended: None
-    ) -> tuple[list[list[int]], list[float], float]:
-        """As `decode`, to the queries of N pairs; also how likely it finds their responses, and how long that took.
-
-        Returns:
-            Token ids [N], the summed cross-entropy of the tokens of each pair's response in nats [N], and seconds.
-        """
+    ) -> Decoded:
+        """What `decode` gives for the queries of N pairs, and how likely it finds their responses; one trial."""
         queries, references = [pair.query for pair in pairs], [pair.response for pair in pairs]
         limit, end = self.lengths.response_tokens, self.row_format.end
-        found = decode_and_score(self.method, [self.weights], queries, references, limit, end, self.row_limit, tick)
-        return found.answers[0], found.losses[0].tolist(), found.scoring_seconds
+        return decode_and_score(self.method, [self.weights], queries, references, limit, end, self.row_limit, tick)
 
     def texts(self, answers: Sequence[Sequence[int]]) -> list[str]:
         """Token ids of N responses as texts, [N]."""

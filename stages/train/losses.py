@@ -62,10 +62,10 @@ def fill(laid: LaidOut, columns: int) -> LaidOut:
     )  # fmt: skip
 
 
-def token_losses(
+def losses_of_pass(
     method: Method, trials: Sequence[Weights], laid: LaidOut, seed: Callable[[], object] | None = None
 ) -> list[Tensor]:
-    """Cross-entropy of the response tokens, end-of-text included, for each of K trials: K times [N].
+    """Summed cross-entropy of the response tokens, end-of-text included, for each of K trials: K scalars.
 
     One pass through the layers for all trials. seed: called before the controller of each trial, to seed its dropout;
     None for no dropout.
@@ -82,15 +82,9 @@ def token_losses(
     losses = []
     for own, states in zip(weights, hidden.split(len(laid.queries)), strict=True):
         logits = method.base.logits(states[laid.row, laid.column], method.output(own))
-        losses.append(F.cross_entropy(logits.float(), laid.targets, reduction="none", ignore_index=NO_TARGET))
+        each = F.cross_entropy(logits.float(), laid.targets, reduction="none", ignore_index=NO_TARGET)
+        losses.append(each.sum())
     return losses
-
-
-def losses_of_pass(
-    method: Method, trials: Sequence[Weights], laid: LaidOut, seed: Callable[[], object] | None = None
-) -> list[Tensor]:
-    """The sum of `token_losses`, for each of K trials: K scalars."""
-    return [losses.sum() for losses in token_losses(method, trials, laid, seed)]
 
 
 def response_losses(

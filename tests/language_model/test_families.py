@@ -45,7 +45,7 @@ from stages.language_model.base_model import BaseModel
 from stages.language_model.encoding import EncodedPair
 from stages.language_model.loading import load_base_model
 from stages.methods.batch import collate
-from stages.methods.decoding import greedy
+from stages.methods.decoding import decode_and_score
 from stages.methods.dynamic import DynamicMethod
 from stages.methods.method import Method
 from stages.methods.registry import build_method
@@ -211,7 +211,10 @@ def test_loss_and_greedy_tokens_equal_an_eager_computation(name: str) -> None:
             for _ in range(LIMIT):
                 answers[-1].append(int(eager_logits(model, one, own, pair.query, answers[-1])[-1].argmax()))
         assert torch.allclose(loss, expected, rtol=1e-4), kind
-        assert greedy(one, [own], [pair.query for pair in PAIRS], LIMIT, end=-1)[0] == answers, kind
+        queries, references = [pair.query for pair in PAIRS], [pair.response for pair in PAIRS]
+        decoded = decode_and_score(one, [own], queries, references, LIMIT, -1)
+        assert decoded.answers[0] == answers, kind
+        assert float(decoded.losses.sum()) == pytest.approx(float(expected), rel=1e-4), kind
         said |= {tuple(answer) for answer in answers}
     assert len(said) > 4
 

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 from stages.methods import decoding
 from stages.methods.decoding import RowLimit, greedy
 from stages.methods.method import Method
+from stages.methods.reading import CHUNK
 from tests.models import FAMILIES, method, pairs, weights
 
 LIMIT = 10
@@ -69,8 +70,10 @@ def test_a_list_of_trials_decodes_as_each_trial_alone(name: str) -> None:
     trials = [weights(one, seed) for seed in range(3)]
     for index, own in enumerate(trials):  # no two trials give the same answers
         own.update({key: value * (1 + 0.1 * index) for key, value in own.items()})
-    together = greedy(one, trials, QUERIES, LIMIT, end=-1, row_limit=RowLimit(12))
-    assert together == [greedy(one, [own], QUERIES, LIMIT, end=-1)[0] for own in trials]
+    alone = [greedy(one, [own], QUERIES, LIMIT, end=-1)[0] for own in trials]
+    for rows in (0, 3 * CHUNK, 12):  # one batch; two, with a whole chunk in the first; each trial for itself
+        together = greedy(one, trials, QUERIES, LIMIT, end=-1, row_limit=RowLimit(rows))
+        assert together == alone
     assert together[0] != together[1]
 
 
@@ -98,6 +101,25 @@ def test_out_of_memory_halves_the_batch_for_good_with_the_same_result(
     assert said.count("out of memory") == 2
     assert greedy(one, [own], QUERIES, LIMIT, end=-1, row_limit=row_limit) == expected  # like the next epoch
     assert max(sizes[3:]) == 4 and not capsys.readouterr().out
+
+
+def test_trials_that_do_not_fit_together_go_on_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = method("soft")
+    trials = [weights(one, seed) for seed in range(2)]
+    expected = greedy(one, trials, QUERIES, LIMIT, end=-1)
+    decode, tried = decoding._decode_batch, []
+
+    def limited(*arguments: object) -> decoding.Decoded:
+        own, queries = arguments[1:3]
+        assert isinstance(own, list) and isinstance(queries, list)
+        tried.append((len(own), len(queries)))
+        if len(own) * len(queries) > CHUNK:
+            raise torch.OutOfMemoryError("no memory")
+        return decode(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(decoding, "_decode_batch", limited)
+    assert greedy(one, trials, QUERIES, LIMIT, end=-1) == expected
+    assert tried == [(2, 17), (1, 16), (1, 1), (1, 16), (1, 1)]
 
 
 def test_little_free_memory_makes_small_batches_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:

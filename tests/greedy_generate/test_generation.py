@@ -1,0 +1,34 @@
+"""What the stage greedy-generate writes of each test pair."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from stages.greedy_generate.generation import generate, read_task
+from stages.language_model.encoding import encode_pairs
+from stages.methods.batch import collate
+from stages.methods.trained_method import load_trained
+from stages.params.schema import load_params
+from stages.train.losses import response_losses
+from tests.trained import trained_workspace
+
+MODEL, TRAINED = Path("data/download/model"), Path("data/train")
+
+
+def test_each_response_stands_with_the_loss_and_the_tokens_of_its_own_reference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(trained_workspace(tmp_path / "workspace"))
+    task = read_task(Path("data/subset"), load_params())
+    responses = generate(task, MODEL, TRAINED).responses
+    trained = load_trained(TRAINED, MODEL)
+    encoded, _ = encode_pairs(task.pairs, trained.tokenizer, trained.row_format, trained.lengths)
+    assert [(each.query, each.reference) for each in responses] == [(pair.query, pair.response) for pair in task.pairs]
+    assert [each.response for each in responses] == trained.respond([pair.query for pair in task.pairs])
+    assert [each.tokens for each in responses] == [len(pair.response) for pair in encoded]
+    assert len({each.tokens for each in responses}) > 2
+    for pair, found in zip(encoded, responses, strict=True):
+        with torch.inference_mode():
+            (loss,) = response_losses(trained.method, [trained.weights], collate([pair]))
+        assert found.loss == pytest.approx(float(loss), abs=1e-3)
