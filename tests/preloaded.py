@@ -1,8 +1,5 @@
 # ruff: noqa: F401
-"""What the fork server of tests/forks.py loads before its first fork, so that no fork has to load it."""
-
-import dvc.cli.parser
-import dvc.repo
+"""What the fork server of tests/stage_runs.py loads before its first fork, so that no fork has to load it."""
 
 import stages.download.fetch
 import stages.greedy_generate.on_ray
@@ -10,7 +7,6 @@ import stages.language_model.libraries
 import stages.pair_extract.pairs
 import stages.pair_extract.references
 import stages.plumbing.command
-import stages.report.document
 import stages.score.scorer
 import stages.subset.regime
 import stages.train.engine

@@ -1,14 +1,17 @@
 """Run stages as a user does, with the command in dvc.yaml; kill them and compare their results.
 
-Each run is a fork (tests/forks.py). It is a real process, with its own process group, exit code, limits and mounts.
+Each run is a fork of one process that has the libraries loaded, and these modules too: a fork takes hundredths of a
+second, a new interpreter seconds. It is a real process, with its own process group, exit code, limits and mounts.
 
 To kill it at a certain moment, use a file event (tests/stops.py): a test that waits from outside for a file to appear
 can be too late on a busy machine.
 """
 
 import hashlib
+import multiprocessing
 import os
 import runpy
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -16,10 +19,11 @@ from pathlib import Path
 
 import psutil
 
-from tests.forks import SERVER, enter
 from tests.stops import Stop
 from tests.tiny import ROOT, read_yaml
 
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["tests.preloaded"])
 COMMANDS: dict[str, list[str]] = {
     name: stage["cmd"].split()[2:] for name, stage in read_yaml(ROOT / "dvc.yaml")["stages"].items()
 }
@@ -67,8 +71,20 @@ class Run:
         return self.process.exitcode, self.log.read_text(encoding="utf-8")
 
 
+def enter(folder: str, log: str, variables: dict[str, str]) -> None:
+    """Make this process look as if a shell had started it in `folder`, with its output in `log`."""
+    os.setpgid(0, 0)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(variables)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the fork server ignores it
+    output = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+
+
 def _run(folder: str, log: str, words: list[str], variables: dict[str, str], prepare: Preparation | None) -> None:
-    enter(folder, variables, log)
+    enter(folder, log, variables)
     if prepare is not None:
         prepare()
     sys.argv = words

@@ -17,7 +17,6 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from stages.plumbing.yaml import Loader, parse_yaml
-from tests import forks
 
 ROOT = Path(__file__).resolve().parents[1]
 END_OF_TEXT = "<|endoftext|>"
@@ -212,7 +211,15 @@ def _tiny_params(params: dict[str, Any], sources: Path, kept: Sequence[str]) -> 
 def command(project: Path, *words: str, fails: bool = False, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a command at the top of a project, with this Python's environment first in PATH, and check its exit code."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = forks.run(project, words, {**os.environ, "PATH": path, **variables})
+    done = subprocess.run(
+        words,
+        cwd=project,
+        env={**os.environ, "PATH": path, **variables},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (done.returncode != 0) == fails, f"{' '.join(words)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
 

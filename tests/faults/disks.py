@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.faults.pipeline import results
-from tests.forks import SERVER, enter
-from tests.stage_runs import COMMANDS
+from tests.stage_runs import COMMANDS, SERVER, enter
 
 NEW_MOUNTS, NEW_USER = 0x00020000, 0x10000000
 READ_ONLY, REMOUNT, RECURSIVE, PRIVATE = 1, 32, 16384, 1 << 18
@@ -69,7 +68,7 @@ def _attempt(folder: str, stage: str, log: str) -> dict[str, object]:
     Path(log).unlink(missing_ok=True)
     child = os.fork()
     if not child:
-        enter(folder, dict(os.environ), log)
+        enter(folder, log, dict(os.environ))
         sys.argv = COMMANDS[stage]
         try:
             runpy.run_module(COMMANDS[stage][0], run_name="__main__")
