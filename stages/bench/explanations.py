@@ -82,7 +82,8 @@ MEMORY_TABLE = (
 )
 MEMORY_PRICE = """We aimed at 5 % more time at most. In the default run train takes 5.8 % longer, by the medians (2, 9
 and 4 % in the three rounds): its steps take 259 to 271 seconds instead of 235 to 243, its validation 56 to 59 instead
-of 69 to 71. With commit 6eb889c, which read each query of the validation twice, train took 7.6 % longer. The whole run
+of 69 to 71. With commit 6eb889c, which read each query of the validation twice, validation took 77 to 79 seconds, and
+train 7.6 % longer. The whole run
 takes 14 % longer, since greedy-generate now measures two things more: the loss of the references, in about 9 seconds,
 and what was forgotten, in about 17. Nine steps, repeated in one process in turns with other constants of
 `stages/train/trials_per_pass.py`, explain a part of the slower steps: whole batches (`TOKENS_OF_A_PASS = 1024`) took 2

@@ -28,17 +28,10 @@ from stages.train.memory import TooLarge, bytes_of_pass, bytes_of_trial, check_b
 from stages.train.sweep import Sweep
 from stages.train.trials import new_trial, train_step
 from stages.train.trials_per_pass import TrialsPerPass, trials_of_a_pass
-from tests.models import TRAINING, base_model, method, model_folder, pairs, weights
+from tests.models import TRAINING, Tokenizer, base_model, method, model_folder, pairs, weights
 from tests.training_runs import workspace
 
 RATES = list(enumerate([1e-3, 2e-3, 3e-3, 4e-3, 5e-3]))
-
-
-class Tokenizer:
-    eos_token_id = 0
-
-    def decode(self, tokens: list[int], **settings: bool) -> str:
-        return " ".join(map(str, tokens))
 
 
 def sweep(trained: Method) -> Sweep:

@@ -16,14 +16,7 @@ from stages.train.examples import Examples
 from stages.train.losses import response_losses
 from stages.train.sweep import Sweep
 from stages.train.trials import Trial, Validation, new_trial
-from tests.models import TRAINING, method, pairs, weights
-
-
-class Tokenizer:
-    eos_token_id = 0
-
-    def decode(self, tokens: list[int], **settings: bool) -> str:
-        return " ".join(map(str, tokens))
+from tests.models import TRAINING, Tokenizer, method, pairs, weights
 
 
 def validated(one: Method, trials: list[Trial]) -> list[Validation]:
