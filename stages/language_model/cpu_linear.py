@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from stages.language_model.device import free_memory
+from stages.language_model.device import free_memory, page_out
 
 ROWS = 64  # told to oneDNN when it packs; on the processors tried its blocks are the same for any number
 
@@ -65,6 +65,7 @@ class FrozenWeight:
             packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS)
         if self.keep:
             self._kept = {other: value for other, value in self._kept.items() if other[1:] == key[1:]} | {key: packed}
+            page_out(self.parameter)  # from now on it is read no more, or to be packed once in the other order
         return packed
 
 
@@ -133,3 +134,10 @@ def use_onednn(model: nn.Module) -> None:
             transposed = type(layer) is Conv1D
             layer.__class__ = REPLACED[type(layer)]
             layer.frozen = FrozenWeight(layer.weight, transposed, keep)
+
+
+def page_out_frozen(model: nn.Module) -> None:
+    """Let a model's frozen weights leave memory until they are needed, where they are as their file has them."""
+    for module in model.modules():
+        if isinstance(module, (OneDnnLinear, OneDnnConv1D)):
+            page_out(module.frozen.parameter)

@@ -4,12 +4,14 @@ import ctypes
 import os
 import platform
 from importlib.metadata import version
+from mmap import PAGESIZE
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 import transformers
+from torch import Tensor
 
 from stages.language_model.containers import memory_left
 from stages.params.schema import Precision, Runtime
@@ -17,6 +19,7 @@ from stages.plumbing.errors import StageError
 
 DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # options of glibc's mallopt
+MADV_PAGEOUT = 21  # an advice of Linux's madvise
 MIB = 1 << 20
 LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "gguf", "numpy")  # that make, load or order numbers
 
@@ -71,10 +74,52 @@ def wait_for(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-def give_back_freed_memory() -> None:
-    """Give the kernel what was freed and kept, where the C library is glibc."""
-    if library := _glibc():
+def give_back_freed_memory(beyond: int = 0) -> None:
+    """Give the kernel what was freed and kept, if it is more than so many bytes and the C library is glibc."""
+    if (library := _glibc()) and (not beyond or _kept(library) > beyond):
         library.malloc_trim(0)
+
+
+class _HeapOfGlibc(ctypes.Structure):
+    """What its mallinfo2 tells, in bytes."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keepcost",
+        )
+    ]
+
+
+def _kept(library: ctypes.CDLL) -> int:
+    """Bytes of main memory that this process has and that are not in use, a little too many."""
+    used = psutil.Process().memory_info()
+    if not hasattr(library, "mallinfo2"):  # before glibc 2.33
+        return int(used.rss)
+    library.mallinfo2.restype = _HeapOfGlibc
+    heap = library.mallinfo2()
+    return int(used.rss - used.shared - heap.uordblks - heap.hblkhd)
+
+
+def page_out(tensor: Tensor) -> None:
+    """Tell Linux that a tensor on the CPU is not needed for now.
+
+    What is still as its file has it leaves memory, and is read again when it is needed; the rest stays where it is, or
+    goes to a swap partition. Linux before 5.4 keeps all of it.
+    """
+    if library := _glibc():
+        start = -(-tensor.data_ptr() // PAGESIZE) * PAGESIZE
+        end = (tensor.data_ptr() + tensor.nbytes) // PAGESIZE * PAGESIZE
+        library.madvise(ctypes.c_void_p(start), ctypes.c_size_t(max(0, end - start)), MADV_PAGEOUT)
 
 
 def arithmetic(precision: Precision, device: torch.device) -> torch.dtype:

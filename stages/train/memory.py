@@ -21,7 +21,7 @@ from stages.methods.method import Method
 from stages.params.schema import Params
 from stages.plumbing.errors import StageError
 from stages.train.sweep import Sweep
-from stages.train.trials_per_pass import rows_of_a_pass, trials_of_a_pass
+from stages.train.trials_per_pass import TOKENS_OF_A_TRIAL, rows_of_a_pass, tokens_of_a_pass
 
 VALUES = 4 * 4  # bytes of a trained number: weight, gradient and two moments, each in float32
 USABLE = 0.9  # of what is free: allocators round up, and libraries have workspaces
@@ -50,14 +50,19 @@ def bytes_of_trial(initial: Weights) -> int:
     return VALUES * sum(value.numel() for value in initial.values())
 
 
-def bytes_of_pass(method: Method, initial: Weights, rows: int, tokens: int, responses: int) -> int:
+def bytes_of_pass(method: Method, rows: int, tokens: int, responses: int) -> int:
     """What one trial's pass needs besides: rows B of T tokens, `responses` tokens of them in the output layer."""
     config, item = method.base.model.config, method.base.dtype.itemsize
     layer = 34 * config.hidden_size + 5 * tokens * config.num_attention_heads
     layers = config.num_hidden_layers * rows * tokens * layer * item // 2
     logits = rows * responses * config.vocab_size * (item + 2 * 4)  # as computed; in float32 with their gradient
-    cast = 2 * item * sum(value.numel() for value in initial.values()) if item < 4 else 0
-    return int(layers + logits + cast)
+    return int(layers + logits)
+
+
+def bytes_of_casts(method: Method, initial: Weights) -> int:
+    """What a trial's weights and gradients take once more in a pass, in the precision of the arithmetic."""
+    item = method.base.dtype.itemsize
+    return 2 * item * sum(value.numel() for value in initial.values()) if item < 4 else 0
 
 
 def check_base_model(folder: Path, params: Params) -> None:
@@ -87,13 +92,17 @@ def check_room(sweep: Sweep, initial: Weights, numbered: Sequence[Numbered]) -> 
     method, pairs = sweep.method, sweep.examples.train
     longest, responses = int(method.row_tokens(pairs).max()), int(side_lengths(pairs)[1].max())
     batch_size = sweep.training.batch_size
-    rows = min(batch_size, len(pairs), rows_of_a_pass(method.base.device, longest, batch_size))
-    one_pass = bytes_of_pass(method, initial, rows, longest, responses)
-    shared = 1  # on a GPU a pass of several trials halves itself when memory runs out
+    rows = min(batch_size, len(pairs), rows_of_a_pass(method, longest))
+    one_pass, casts = bytes_of_pass(method, rows, longest, responses), bytes_of_casts(method, initial)
+    most, shared = 1, 1.0  # on a GPU a pass of several trials halves itself when memory runs out
     if method.base.device.type == "cpu" and method.shares_layers:
-        shared = trials_of_a_pass(batch_size)
+        most = tokens_of_a_pass(method) // TOKENS_OF_A_TRIAL
+        shared = max(1.0, tokens_of_a_pass(method) / max(TOKENS_OF_A_TRIAL, rows * longest))
     one_trial, free = bytes_of_trial(initial), int(USABLE * free_memory(method.base.device))
-    needed = [count * one_trial + min(count, shared) * one_pass for count in range(1, len(numbered) + 1)]
+    needed = [
+        count * one_trial + min(count, shared) * one_pass + min(count, most) * casts
+        for count in range(1, len(numbered) + 1)
+    ]
     together = sum(each <= free for each in needed)
     if not together:
         found = f"one trial of this method needs {_gb(needed[0])}, {_gb(free)} are to be had"

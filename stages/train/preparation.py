@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from stages.language_model.cpu_linear import page_out_frozen
 from stages.language_model.device import arithmetic, choose_device
 from stages.language_model.loading import check_row_length, load_base_model, load_config
 from stages.methods.method import Method
@@ -27,6 +28,9 @@ def load_methods(folder: Path, params: Params) -> tuple[Method, Method, dict[str
         for dtype in {*wanted, torch.float32}
     }
     initial = methods[torch.float32].initial_weights(torch.Generator().manual_seed(params.seed))
+    for dtype, method in methods.items():
+        if dtype is not wanted[0]:  # until decoding
+            page_out_frozen(method.base.model)
     return methods[wanted[0]], methods[wanted[1]], initial
 
 

@@ -26,6 +26,10 @@ from stages.train.trials import Trial, Validation, train_step
 from stages.train.trials_per_pass import TrialsPerPass
 
 SECONDS_BETWEEN_CHECKPOINTS = 300.0  # within an epoch; there is one at the end of each epoch anyway
+# Freed memory that may stay with the process, in bytes. The kernel clears what was given back when it is needed again,
+# which takes longer than a step's smaller operations; but pieces of one step do not fit the rows of the next.
+KEPT_BETWEEN_STEPS = 7 << 28  # 1.75 GiB: a pass of SmolLM2 and a little more
+KEPT_IN_VALIDATION = 3 << 28  # 0.75 GiB: reading a chunk of queries takes less
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class Sweep:
         with Progress(count * len(trials), f"{title}: validation", "responses") as progress:
 
             def tick(ended: int) -> None:
+                give_back_freed_memory(beyond=KEPT_IN_VALIDATION)
                 stop.check()
                 progress.advance(ended)
 
@@ -95,7 +100,7 @@ class Sweep:
         if position != BEGINNING and any(trial.status == "running" for trial in trials):
             print(f"goes on where it was stopped: in epoch {position.epoch}, {position.step} steps done")
             state.cost.stopped += 1
-        per_pass = TrialsPerPass.that_pay(len(trials), self.method.base.device, self.training.batch_size)
+        per_pass = TrialsPerPass(len(trials))
         graphs = CudaGraphs.for_pairs(self.method, self.examples.train, self.training.dropout)
         with StopRequest() as stop:
             while any(trial.status == "running" for trial in trials):
@@ -160,6 +165,7 @@ class _Epoch:
                         sweep.method, running, batch, sweep.training, self.per_pass, dropout_seed, last_step,
                         self.graphs,
                     )  # fmt: skip
+                    give_back_freed_memory(beyond=KEPT_BETWEEN_STEPS)
                 self.position = Position(epoch, step + 1)
                 self.state.cost.pairs += len(running) * len(pairs)
                 progress.advance(len(pairs), self._losses())

@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from stages.language_model.base_model import Weights
-from stages.language_model.device import give_back_freed_memory
 from stages.methods.batch import Batch
 from stages.methods.method import Method
 from stages.params.schema import Training
@@ -163,17 +162,14 @@ def train_step(
     Out of memory splits a pass, and a pass of one trial goes on without graphs.
     """
     method.dropout(True)
-    parts = passes_of(method, batch, training.batch_size)
-    if len(parts) > 1:  # the rows are long: pieces that shorter ones left, of other sizes, would come on top
-        give_back_freed_memory()
-    start = 0
+    parts, start = passes_of(method, batch), 0
     while start < len(trials):
-        part = trials[start : start + per_pass.size]
+        part = trials[start : start + per_pass.size(method, batch)]
         try:
             sums = _backward(method, part, parts, dropout_seed, graphs)
         except (RuntimeError, MemoryError) as error:
             _drop_gradients(part)
-            if not is_out_of_memory(error) or not (per_pass.shrink() or (graphs and graphs.give_up())):
+            if not is_out_of_memory(error) or not (per_pass.shrink(len(part)) or (graphs and graphs.give_up())):
                 raise
             continue
         _update_finite(part, sums, sum(batch.response_lengths), training, last_step)

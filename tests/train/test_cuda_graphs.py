@@ -170,7 +170,7 @@ def test_a_trial_that_does_not_fit_with_graphs_goes_on_without(
     batch = collate(pairs(4))
     train_step(one, trials, batch, TRAINING, passes, 0, graphs=own)
     train_step(one, plain, batch, TRAINING, TrialsPerPass(1), 0)
-    assert (passes.size, own.off, own.recorders, len(pools)) == (1, True, [], 2)
+    assert (passes.most, own.off, own.recorders, len(pools)) == (1, True, [], 2)
     assert capsys.readouterr().out.splitlines()[-1] == "out of memory: training goes on without CUDA graphs"
     for trial, other in zip(trials, plain, strict=True):
         assert all(torch.equal(tensor, other.weights[name]) for name, tensor in trial.weights.items())

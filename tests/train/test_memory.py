@@ -27,7 +27,7 @@ from stages.train.groups import train_groups
 from stages.train.memory import TooLarge, bytes_of_pass, bytes_of_trial, check_base_model, check_room, split
 from stages.train.sweep import Sweep
 from stages.train.trials import new_trial, train_step
-from stages.train.trials_per_pass import TrialsPerPass, trials_of_a_pass
+from stages.train.trials_per_pass import TOKENS_OF_A_TRIAL, TrialsPerPass, tokens_of_a_pass
 from tests.models import TRAINING, Tokenizer, base_model, method, model_folder, pairs, weights
 from tests.training_runs import workspace
 
@@ -39,11 +39,16 @@ def sweep(trained: Method) -> Sweep:
     return Sweep(trained, trained, Tokenizer(), 0, Examples(some, some[:2], ["a", "b"]), TRAINING, 4, RowLimit(), 0)  # type: ignore[arg-type]
 
 
+def passes_at_once(trained: Method) -> float:
+    """How many trials' short rows share a pass."""
+    return tokens_of_a_pass(trained) / TOKENS_OF_A_TRIAL if trained.shares_layers else 1
+
+
 def room_for(trials: float, trained: Method, initial: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     """Let so many trials fit."""
     longest, responses = max(trained.row_tokens(pairs(8))), max(len(pair.response) for pair in pairs(8))
-    one_pass = bytes_of_pass(trained, initial, 4, longest, responses)
-    passes = min(trials, trials_of_a_pass(TRAINING.batch_size))
+    one_pass = bytes_of_pass(trained, 4, longest, responses)
+    passes = min(trials, passes_at_once(trained))
     free = int((trials * bytes_of_trial(initial) + passes * one_pass) / memory.USABLE) + 1
     monkeypatch.setattr(memory, "free_memory", lambda device: free)
 
@@ -56,7 +61,7 @@ def test_what_was_freed_goes_back_before_validation(monkeypatch: pytest.MonkeyPa
         return result
 
     found = Decoded([[[1], [2]]], torch.ones(1, 2))
-    monkeypatch.setattr("stages.train.sweep.give_back_freed_memory", lambda: noted("given back", None))
+    monkeypatch.setattr("stages.train.sweep.give_back_freed_memory", lambda beyond=0: noted("given back", None))
     monkeypatch.setattr("stages.train.sweep.decode_and_score", lambda *rest: noted("validation", found))
     sweep(trained).validate([new_trial(weights(trained), 0, 1e-3, TRAINING)], StopRequest(), "epoch 1")
     assert order == ["given back", "validation"]
@@ -92,7 +97,7 @@ def test_on_a_cpu_as_many_passes_are_planned_as_trials_share_one(monkeypatch: py
     initial = weights(trained)
     some = replace(sweep(trained), training=TRAINING.model_copy(update={"batch_size": 1}))
     longest, responses = max(trained.row_tokens(pairs(8))), max(len(pair.response) for pair in pairs(8))
-    one_pass = bytes_of_pass(trained, initial, 1, longest, responses)
+    one_pass = bytes_of_pass(trained, 1, longest, responses)
     needed = 3 * (bytes_of_trial(initial) + one_pass)
     monkeypatch.setattr(memory, "free_memory", lambda device: int(needed / memory.USABLE) + 1)
     with pytest.raises(TooLarge) as caught:
@@ -207,8 +212,8 @@ def test_what_is_planned_fits_under_the_limit_of_the_allocator_to_the_end(
     trained = SoftMethod(base_model(), WIDE)
     initial = weights(trained)
     longest, responses = max(trained.row_tokens(pairs(8))), max(len(pair.response) for pair in pairs(8))
-    one_pass = bytes_of_pass(trained, initial, 4, longest, responses)
-    needed = trials * bytes_of_trial(initial) + min(trials, trials_of_a_pass(TRAINING.batch_size)) * one_pass
+    one_pass = bytes_of_pass(trained, 4, longest, responses)
+    needed = trials * bytes_of_trial(initial) + min(trials, passes_at_once(trained)) * one_pass
     train_groups(
         sweep(trained), initial, TrainingState(tmp_path / "before", "f", {}), [RATES]
     )  # what it keeps for ever

@@ -121,22 +121,22 @@ def test_long_rows_go_through_the_layers_in_parts_with_the_same_gradients(
     def gradients() -> list[dict[str, Tensor]]:
         trials = new_trials(one)
         rows.clear()
-        sums = engine._backward(one, trials, engine_pass.passes_of(one, batch, 8), dropout_seed=0, graphs=None)
+        sums = engine._backward(one, trials, engine_pass.passes_of(one, batch), dropout_seed=0, graphs=None)
         assert sums == pytest.approx([float(loss) for loss in response_losses(one, [weights(one)] * 3, batch)])
         return [{key: leaf.grad for key, leaf in trial.weights.items() if leaf.grad is not None} for trial in trials]
 
     def noted(method: Method, trials: Any, batch: Batch, seed: int | None = None) -> list[Tensor]:
         lengths = method.layout(batch.query_lengths, batch.response_lengths).tokens()
         rows.append(len(lengths))
-        assert len(lengths) == 1 or len(lengths) * max(lengths) <= engine_pass.TOKENS_OF_A_PASS
+        assert len(lengths) == 1 or len(lengths) * max(lengths) <= engine_pass.TOKENS_OF_A_PASS[torch.float32]
         assert batch.queries.shape == (len(lengths), max(batch.query_lengths))
         return response_losses(method, trials, batch, seed)
 
     monkeypatch.setattr(engine, "response_losses", noted)
-    monkeypatch.setattr(engine_pass, "TOKENS_OF_A_PASS", 1000)
+    monkeypatch.setitem(engine_pass.TOKENS_OF_A_PASS, torch.float32, 1000)
     whole = gradients()
     assert rows == [8]
-    monkeypatch.setattr(engine_pass, "TOKENS_OF_A_PASS", 60)
+    monkeypatch.setitem(engine_pass.TOKENS_OF_A_PASS, torch.float32, 60)
     in_parts = gradients()
     assert len(rows) > 1
     assert sum(rows) == 8
@@ -151,7 +151,7 @@ def test_long_rows_go_through_the_layers_in_parts_with_the_same_gradients(
 def test_a_trial_that_leaves_the_pass_changes_nothing_for_the_others(
     name: str, tokens: int, dropout: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_pass, "TOKENS_OF_A_PASS", tokens)  # with few, a batch goes in parts: of the same masks
+    monkeypatch.setitem(engine_pass.TOKENS_OF_A_PASS, torch.float32, tokens)  # with few, in parts: of the same masks
     one = method(name, dropout=dropout)
     all_stay, one_leaves = new_trials(one), new_trials(one)
     train(one, all_stay)
@@ -330,12 +330,28 @@ def test_pairs_share_a_batch_whose_rows_are_as_long_in_this_method(name: str) ->
     assert all(shorter[-1] <= longer[0] for shorter, longer in pairwise(sorted(rows)))
 
 
-def test_freed_memory_is_given_back_once_a_step_of_long_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel clears that memory when it is needed again: before each trial that took half a minute of a run."""
-    one, given_back = method("dynamic"), list[int]()
-    monkeypatch.setattr(engine, "give_back_freed_memory", lambda: given_back.append(1))
-    for tokens, times in ((1000, 0), (60, 1)):
-        monkeypatch.setattr(engine_pass, "TOKENS_OF_A_PASS", tokens)
-        given_back.clear()
-        train_step(one, new_trials(one), collate(pairs(8)), TRAINING, TrialsPerPass(1), dropout_seed=0)
-        assert len(given_back) == times
+@pytest.mark.parametrize(("tokens", "trials"), [(10**6, 3), (500, 2), (250, 1), (10, 1)])
+def test_trials_share_a_pass_as_far_as_its_tokens_allow(
+    tokens: int, trials: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pass of more tokens takes more memory, one of fewer makes its products slower: short rows go together."""
+    one, batch = method("dynamic"), collate(pairs(8))
+    longest = max(one.layout(batch.query_lengths, batch.response_lengths).tokens())
+    seen = list[int]()
+
+    def noted(method: Method, trials: Any, batch: Batch, seed: int | None = None) -> list[Tensor]:
+        seen.append(len(trials))
+        return response_losses(method, trials, batch, seed)
+
+    assert 200 < 8 * longest < 250, "the test's rows have other lengths now"
+    monkeypatch.setattr(engine, "response_losses", noted)
+    monkeypatch.setitem(engine_pass.TOKENS_OF_A_PASS, torch.float32, tokens)
+    train_step(one, new_trials(one), batch, TRAINING, TrialsPerPass(3), dropout_seed=0)
+    assert max(seen) == trials
+
+
+def test_trials_of_a_few_tokens_do_not_all_share_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has gradients of its own word embeddings, however short the rows are."""
+    one, batch = method("soft"), collate([EncodedPair([5, 0], [7, 0])])
+    monkeypatch.setitem(engine_pass.TOKENS_OF_A_PASS, torch.float32, 2 * engine_pass.TOKENS_OF_A_TRIAL)
+    assert TrialsPerPass(12).size(one, batch) == 2
