@@ -84,7 +84,7 @@ def _peft(bench: Bench, ours: str) -> Contender:
 
 def measure_method(bench: Bench, name: str, sweep: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The lines of rows a and b for one method."""
-    together = f"ours, {bench.trials} in one pass"
+    together = f"ours, {bench.trials} together"
     contenders = {ONE: _ours(bench, name, 1), TRAINER: _same_method(bench, name)}
     if sweep:
         contenders[together] = _ours(bench, name, bench.trials)

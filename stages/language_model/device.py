@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+from functools import cache
 from importlib.metadata import version
 from mmap import PAGESIZE
 from pathlib import Path
@@ -49,6 +50,7 @@ def choose_device(runtime: Runtime, asked_in: str = "params.yaml: runtime.device
     return torch.device(runtime.device)
 
 
+@cache
 def _glibc() -> ctypes.CDLL | None:
     return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
 

@@ -82,6 +82,19 @@ def test_little_memory_changes_nothing_but_what_is_kept(
     assert len(packed) == 2 + 4
 
 
+def test_a_weight_that_is_packed_leaves_memory_if_that_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = list[Tensor]()
+    monkeypatch.setattr(cpu_linear, "page_out", gone.append)
+    for free, times in ((1 << 40, 2), (0, 0)):  # in both orders; packed anew for each call it is needed each time
+        gone.clear()
+        monkeypatch.setattr(cpu_linear, "free_memory", lambda device, free=free: free)
+        _, fast = pair("linear")
+        rows_and_gradient(fast)
+        rows_and_gradient(fast)
+        assert len(gone) == times
+        assert all(weight is fast.weight for weight in gone)
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_bfloat16_rounds_as_pytorch_does(name: str) -> None:
     if not is_for_onednn(torch.bfloat16):

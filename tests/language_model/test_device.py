@@ -1,12 +1,14 @@
-"""A missing device is refused; freed memory stays with the process, unless told otherwise."""
+"""A missing device is refused; freed memory stays with the process, unless told otherwise or too much."""
 
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from stages.language_model import device
 from stages.language_model.device import choose_device, free_memory
@@ -37,6 +39,58 @@ def test_freed_memory_stays_until_it_is_given_back() -> None:
         pytest.skip("too little memory")
     assert mib_that_stay("keep", mib) > 0.8 * mib
     assert mib_that_stay("give back", mib) < 50
+
+
+RESIDENT_MIB = """
+import psutil, torch
+from stages.language_model.device import give_back_freed_memory, keep_freed_memory
+keep_freed_memory(True)
+MIB = 1 << 20
+def resident():
+    return psutil.Process().memory_info().rss // MIB
+blocks = [torch.ones(8 * MIB, dtype=torch.uint8) for _ in range(64)]
+print(resident())
+del blocks[:32]
+give_back_freed_memory(beyond=512 * MIB)  # the 256 that were freed, and some that are not the allocator's
+print(resident())
+give_back_freed_memory(beyond=200 * MIB)
+print(resident())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is changed")
+def test_freed_memory_goes_back_once_it_is_more_than_may_stay() -> None:
+    words = [sys.executable, "-c", RESIDENT_MIB]
+    said = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    full, less, given_back = map(int, said.split())
+    assert full - less < 50
+    assert less - given_back > 200
+
+
+def resident_of_file(path: Path) -> int:
+    """KiB of a mapped file that are in this process's memory."""
+    own = Path("/proc/self/smaps").read_text().partition(str(path))[2]
+    return int(own.partition("Rss:")[2].split()[0])
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="only Linux takes this advice")
+def test_a_tensor_that_came_from_a_file_leaves_memory_and_comes_back(tmp_path: Path) -> None:
+    values = torch.arange(1 << 20, dtype=torch.float32)
+    save_file({"weight": values}, tmp_path / "weights")
+    tensor = load_file(tmp_path / "weights")["weight"]
+    assert torch.equal(tensor, values)
+    before = resident_of_file(tmp_path / "weights")
+    device.page_out(tensor)
+    assert before > 4000
+    assert resident_of_file(tmp_path / "weights") < before // 2
+    assert torch.equal(tensor, values)
+
+
+def test_a_tensor_that_came_from_no_file_keeps_its_values() -> None:
+    tensor = torch.arange(1 << 20, dtype=torch.float32)
+    device.page_out(tensor)
+    device.page_out(tensor[:3])
+    assert torch.equal(tensor, torch.arange(1 << 20, dtype=torch.float32))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -25,7 +25,7 @@ from stages.train.checkpoint import TrainingState
 from stages.train.examples import Examples
 from stages.train.groups import train_groups
 from stages.train.memory import TooLarge, bytes_of_pass, bytes_of_trial, check_base_model, check_room, split
-from stages.train.sweep import Sweep
+from stages.train.sweep import KEPT_BETWEEN_STEPS, KEPT_IN_VALIDATION, Sweep
 from stages.train.trials import new_trial, train_step
 from stages.train.trials_per_pass import TOKENS_OF_A_TRIAL, TrialsPerPass, tokens_of_a_pass
 from tests.models import TRAINING, Tokenizer, base_model, method, model_folder, pairs, weights
@@ -65,6 +65,19 @@ def test_what_was_freed_goes_back_before_validation(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("stages.train.sweep.decode_and_score", lambda *rest: noted("validation", found))
     sweep(trained).validate([new_trial(weights(trained), 0, 1e-3, TRAINING)], StopRequest(), "epoch 1")
     assert order == ["given back", "validation"]
+
+
+def test_freed_memory_is_limited_after_each_step_and_in_validation(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    limits = list[int]()
+    monkeypatch.setattr("stages.train.sweep.give_back_freed_memory", lambda beyond=0: limits.append(beyond))
+    trained = method("soft")
+    some = replace(sweep(trained), training=TRAINING.model_copy(update={"max_epochs": 1}))
+    some.run([new_trial(weights(trained), 0, 1e-3, TRAINING)], TrainingState(tmp_path, "f", {}))
+    steps = len(some.batches(1))
+    assert limits[: steps + 1] == [KEPT_BETWEEN_STEPS] * steps + [0]
+    assert set(limits[steps + 1 :]) == {KEPT_IN_VALIDATION}
 
 
 def test_the_bytes_of_a_trial_are_those_of_its_tensors_after_a_step() -> None:
