@@ -13,11 +13,11 @@ puts pairs of similar length into one batch, so that it pads little; `Trainer` g
 default. PEFT's prompt tuning trains the prompt alone, so there the word embeddings stay frozen on both sides; its
 prompt has as many tokens as a query has on average, so that its rows are as long as ours."""
 
-SWEEP = """The prompted methods train all learning rates in one pass through the frozen layers. A pair counts as done
-when every trial has trained on it. Without the shared pass the trials run one after another: the other side's rate is
-that of one run in the section above, divided by the number of trials. Fine-tuning shares no layers, so it has no line
-here. On a CPU a pass has a number of tokens at most (`stages/train/trials_per_pass.py`), so that trials whose rows are
-long go one after another, or in parts. *12 in one pass* was measured before there was a limit."""
+SWEEP = """The trials of the prompted methods share passes through the frozen layers. A pair counts as done when every
+trial has trained on it. Without shared passes the trials run one after another: the other side's rate is that of one
+run in the section above, divided by the number of trials. Fine-tuning shares no layers, so it has no line here. On a
+CPU a pass has a number of tokens at most (`stages/train/trials_per_pass.py`), so that trials whose rows are long go one
+after another, or in parts; *12 in one pass* was measured there before there was a limit."""
 
 DECODING = """Both sides decode the same queries with the same weights, in float32. `generate` gets the fastest of
 several batch sizes, once with the queries in the order of the data and once sorted by length. Ours sorts them itself,

@@ -10,10 +10,12 @@ import torch
 from stages.bench.clock import comparison, now, take_turns
 from stages.bench.data import TRAINING, Bench, initial_weights, new_trials
 from stages.bench.trainer import lay_out, load_plain_model, peft_module, same_module, trainer_rate
+from stages.language_model.device import give_back_freed_memory
 from stages.language_model.encoding import EncodedPair
 from stages.methods.batch import collate
 from stages.methods.method import Method
 from stages.train.cuda_graphs import CudaGraphs
+from stages.train.sweep import KEPT_BETWEEN_STEPS
 from stages.train.trials import Trial, train_step
 from stages.train.trials_per_pass import TrialsPerPass
 
@@ -35,6 +37,8 @@ def our_rate(
 
     def step(batch: list[EncodedPair]) -> None:
         train_step(method, trials, collate(batch).to(device), TRAINING, per_pass, dropout_seed=0, graphs=graphs)
+        if device.type == "cpu":  # as in a training
+            give_back_freed_memory(beyond=KEPT_BETWEEN_STEPS)
 
     # A training meets each shape of batch hundreds of times: recording it, once, is not part of a step.
     for batch in [*warm, *(sample if graphs else ())]:

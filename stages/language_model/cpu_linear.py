@@ -65,7 +65,9 @@ class FrozenWeight:
             packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS)
         if self.keep:
             self._kept = {other: value for other, value in self._kept.items() if other[1:] == key[1:]} | {key: packed}
-            page_out(self.parameter)  # from now on it is read no more, or to be packed once in the other order
+            page_out(
+                self.parameter
+            )  # it is read once more, for the other order; word embeddings where one looks them up
         return packed
 
 

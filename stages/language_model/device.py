@@ -103,20 +103,20 @@ class _HeapOfGlibc(ctypes.Structure):
 
 
 def _kept(library: ctypes.CDLL) -> int:
-    """Bytes of main memory that this process has and that are not in use, a little too many."""
-    used = psutil.Process().memory_info()
-    if not hasattr(library, "mallinfo2"):  # before glibc 2.33
-        return int(used.rss)
+    """Bytes of main memory that were freed and stay with this process, about; 0 where glibc before 2.33 cannot tell."""
+    if not hasattr(library, "mallinfo2"):
+        return 0
     library.mallinfo2.restype = _HeapOfGlibc
-    heap = library.mallinfo2()
-    return int(used.rss - used.shared - heap.uordblks - heap.hblkhd)
+    heap, process = library.mallinfo2(), psutil.Process().memory_info()
+    resident = process.rss - process.shared - heap.uordblks - heap.hblkhd  # and what is not the allocator's
+    return int(min(heap.fordblks, resident))  # a part of what is free may have been given back before
 
 
 def page_out(tensor: Tensor) -> None:
     """Tell Linux that a tensor on the CPU is not needed for now.
 
     What is still as its file has it leaves memory, and is read again when it is needed; the rest stays where it is, or
-    goes to a swap partition. Linux before 5.4 keeps all of it.
+    goes to a swap partition. Linux before 5.4 keeps all of it, and so does one where other processes use the file.
     """
     if library := _glibc():
         start = -(-tensor.data_ptr() // PAGESIZE) * PAGESIZE

@@ -50,12 +50,12 @@ def bytes_of_trial(initial: Weights) -> int:
     return VALUES * sum(value.numel() for value in initial.values())
 
 
-def bytes_of_pass(method: Method, rows: int, tokens: int, responses: int) -> int:
-    """What one trial's pass needs besides: rows B of T tokens, `responses` tokens of them in the output layer."""
+def bytes_of_pass(method: Method, rows: int, tokens: int, predicted: int) -> int:
+    """What one trial's pass needs besides: B rows of T tokens, and so many predicted tokens in the output layer."""
     config, item = method.base.model.config, method.base.dtype.itemsize
     layer = 34 * config.hidden_size + 5 * tokens * config.num_attention_heads
     layers = config.num_hidden_layers * rows * tokens * layer * item // 2
-    logits = rows * responses * config.vocab_size * (item + 2 * 4)  # as computed; in float32 with their gradient
+    logits = predicted * config.vocab_size * (item + 2 * 4)  # as computed; in float32 with their gradient
     return int(layers + logits)
 
 
@@ -92,8 +92,10 @@ def check_room(sweep: Sweep, initial: Weights, numbered: Sequence[Numbered]) -> 
     method, pairs = sweep.method, sweep.examples.train
     longest, responses = int(method.row_tokens(pairs).max()), int(side_lengths(pairs)[1].max())
     batch_size = sweep.training.batch_size
-    rows = min(batch_size, len(pairs), rows_of_a_pass(method, longest))
-    one_pass, casts = bytes_of_pass(method, rows, longest, responses), bytes_of_casts(method, initial)
+    whole = min(batch_size, len(pairs))
+    rows = min(whole, rows_of_a_pass(method, longest))
+    # The longest responses may stand in short rows, of which a whole batch is a pass.
+    one_pass, casts = bytes_of_pass(method, rows, longest, whole * responses), bytes_of_casts(method, initial)
     most, shared = 1, 1.0  # on a GPU a pass of several trials halves itself when memory runs out
     if method.base.device.type == "cpu" and method.shares_layers:
         most = tokens_of_a_pass(method) // TOKENS_OF_A_TRIAL

@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from stages.bleu import bleu
-from stages.language_model.device import give_back_freed_memory
+from stages.language_model.device import free_memory, give_back_freed_memory
 from stages.language_model.encoding import EncodedPair, to_text
 from stages.methods.batch import collate
 from stages.methods.decoding import RowLimit, decode_and_score
@@ -26,9 +26,9 @@ from stages.train.trials import Trial, Validation, train_step
 from stages.train.trials_per_pass import TrialsPerPass
 
 SECONDS_BETWEEN_CHECKPOINTS = 300.0  # within an epoch; there is one at the end of each epoch anyway
-# Freed memory that may stay with the process, in bytes. The kernel clears what was given back when it is needed again,
-# which takes longer than a step's smaller operations; but pieces of one step do not fit the rows of the next.
-KEPT_BETWEEN_STEPS = 7 << 28  # 1.75 GiB: a pass of SmolLM2 and a little more
+# Freed memory that may stay with the process on a CPU, in bytes. What was given back the kernel clears when it is
+# needed again, so that steps are faster without; but pieces of one step do not fit the rows of the next.
+KEPT_BETWEEN_STEPS = 7 << 28  # 1.75 GiB: a pass of SmolLM2; but never more than a quarter of what is free
 KEPT_IN_VALIDATION = 3 << 28  # 0.75 GiB: reading a chunk of queries takes less
 
 
@@ -61,11 +61,13 @@ class Sweep:
     def validate(self, trials: Sequence[Trial], stop: StopRequest, title: str) -> list[Validation]:
         """What each trial gives on the whole validation part, in the precision of decoding."""
         pairs, count = self.examples.validation, len(self.examples.validation)
+        on_cpu = self.method.base.device.type == "cpu"
         give_back_freed_memory()  # what training has freed lies in pieces too small for the longest rows
         with Progress(count * len(trials), f"{title}: validation", "responses") as progress:
 
             def tick(ended: int) -> None:
-                give_back_freed_memory(beyond=KEPT_IN_VALIDATION)
+                if on_cpu:
+                    give_back_freed_memory(beyond=KEPT_IN_VALIDATION)
                 stop.check()
                 progress.advance(ended)
 
@@ -151,13 +153,16 @@ class _Epoch:
         sweep, epoch = self.sweep, self.position.epoch
         batches = sweep.batches(epoch)
         done = sum(len(batches[step]) for step in range(self.position.step))
+        device, kept = sweep.method.base.device, None
+        if device.type == "cpu":
+            kept = min(KEPT_BETWEEN_STEPS, free_memory(device) // 4)
         with Progress(len(sweep.examples.train), self.title(), "pairs", done) as progress:
             for step in range(self.position.step, len(batches)):
                 running = self.running()
                 if not running:
                     return
                 pairs = sweep.pairs(batches[step])
-                batch = collate(pairs).to(sweep.method.base.device)
+                batch = collate(pairs).to(device)
                 dropout_seed = int(np.random.SeedSequence([sweep.seed, epoch, step]).generate_state(1)[0])
                 last_step = sweep.training.max_epochs * len(batches)
                 with self.state.cost.timed("seconds"):
@@ -165,7 +170,8 @@ class _Epoch:
                         sweep.method, running, batch, sweep.training, self.per_pass, dropout_seed, last_step,
                         self.graphs,
                     )  # fmt: skip
-                    give_back_freed_memory(beyond=KEPT_BETWEEN_STEPS)
+                    if kept is not None:
+                        give_back_freed_memory(beyond=kept)
                 self.position = Position(epoch, step + 1)
                 self.state.cost.pairs += len(running) * len(pairs)
                 progress.advance(len(pairs), self._losses())

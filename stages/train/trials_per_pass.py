@@ -14,7 +14,7 @@ TOKENS_OF_A_TRIAL = 160  # for which a trial counts at least: the gradients of i
 
 
 class TrialsPerPass:
-    """How many trials share a pass: as many as pay until memory runs out, then fewer, with the same results."""
+    """How many trials share a pass: `most`, which is halved where memory runs out, with the same results."""
 
     def __init__(self, trials: int) -> None:
         self.most = max(1, trials)
@@ -37,7 +37,7 @@ class TrialsPerPass:
 
 def tokens_of_a_pass(method: Method) -> int:
     """How many tokens, padding included, may go through the layers together on a CPU."""
-    return TOKENS_OF_A_PASS.get(method.base.dtype, TOKENS_OF_A_PASS[torch.float32])
+    return TOKENS_OF_A_PASS[method.base.dtype]
 
 
 def rows_of_a_pass(method: Method, tokens: int) -> int:

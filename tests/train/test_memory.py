@@ -47,7 +47,7 @@ def passes_at_once(trained: Method) -> float:
 def room_for(trials: float, trained: Method, initial: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     """Let so many trials fit."""
     longest, responses = max(trained.row_tokens(pairs(8))), max(len(pair.response) for pair in pairs(8))
-    one_pass = bytes_of_pass(trained, 4, longest, responses)
+    one_pass = bytes_of_pass(trained, 4, longest, 4 * responses)
     passes = min(trials, passes_at_once(trained))
     free = int((trials * bytes_of_trial(initial) + passes * one_pass) / memory.USABLE) + 1
     monkeypatch.setattr(memory, "free_memory", lambda device: free)
@@ -67,16 +67,18 @@ def test_what_was_freed_goes_back_before_validation(monkeypatch: pytest.MonkeyPa
     assert order == ["given back", "validation"]
 
 
+@pytest.mark.parametrize("free", [1 << 40, 1 << 30])
 def test_freed_memory_is_limited_after_each_step_and_in_validation(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    free: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     limits = list[int]()
     monkeypatch.setattr("stages.train.sweep.give_back_freed_memory", lambda beyond=0: limits.append(beyond))
+    monkeypatch.setattr("stages.train.sweep.free_memory", lambda device: free)
     trained = method("soft")
     some = replace(sweep(trained), training=TRAINING.model_copy(update={"max_epochs": 1}))
     some.run([new_trial(weights(trained), 0, 1e-3, TRAINING)], TrainingState(tmp_path, "f", {}))
     steps = len(some.batches(1))
-    assert limits[: steps + 1] == [KEPT_BETWEEN_STEPS] * steps + [0]
+    assert limits[: steps + 1] == [min(KEPT_BETWEEN_STEPS, free // 4)] * steps + [0]
     assert set(limits[steps + 1 :]) == {KEPT_IN_VALIDATION}
 
 
@@ -225,7 +227,7 @@ def test_what_is_planned_fits_under_the_limit_of_the_allocator_to_the_end(
     trained = SoftMethod(base_model(), WIDE)
     initial = weights(trained)
     longest, responses = max(trained.row_tokens(pairs(8))), max(len(pair.response) for pair in pairs(8))
-    one_pass = bytes_of_pass(trained, 4, longest, responses)
+    one_pass = bytes_of_pass(trained, 4, longest, 4 * responses)
     needed = trials * bytes_of_trial(initial) + min(trials, passes_at_once(trained)) * one_pass
     train_groups(
         sweep(trained), initial, TrainingState(tmp_path / "before", "f", {}), [RATES]
