@@ -74,22 +74,22 @@ MEMORY_TABLE = (
     ("", "before, s", "after, s", "before, GiB", "after, GiB"),
     ("default run, bfloat16", "210, 196, 197", "246, 231, 234", "7.8, 8.0, 8.2", "4.9, 4.9, 4.9"),
     ("of it, training steps", "124, 116, 116", "127, 118, 126", "", ""),
-    ("train, `precision: float32`", "258", "255", "8.7", "4.7"),
+    ("train, `precision: float32`", "258, 262", "255, 244", "8.7, 8.5", "4.7, 4.5"),
     ("dynamic", "144, 151, 145", "147, 147, 148", "8.3, 8.1, 8.2", "4.8, 4.7, 4.5"),
     ("fine-tune", "139, 137, 138", "142, 136, 140", "4.7, 4.6, 4.6", "4.2, 4.2, 4.2"),
     ("soft", "141, 140, 142", "139, 143, 143", "8.2, 8.3, 8.2", "4.1, 4.1, 4.2"),
     ("zero-shot", "25, 25, 25", "25, 24, 24", "2.0, 2.0, 2.0", "1.9, 1.9, 1.9"),
 )
-MEMORY_PRICE = """We aimed at 5 % more time at most. In float32 train took 1 % less (one round). In bfloat16 the steps
-take 2, 2 and 8 % more in the three rounds, the whole run 17 to 19 % more. It does more work: greedy-generate measures
-two things more, the loss of the references and what was forgotten; the loss of validation is computed in float32; and
-this start leads to longer answers: 65 of 200 meet the limit of 40 tokens instead of 27. Where the time of the steps
-goes, seen on nine batches in one process each: with all trials and rows in one pass, the code before and after takes
-the same 3.8 s for the longest batch, so nothing in the loop is slower. For all nine, passes of 640 tokens, each of one
-trial, took 22 s where the code before took 17 to 19: products of fewer rows are slower, each pass costs the same
-thousands of calls, and memory that was given back has to be cleared. Now trials share a pass as far as its tokens allow
-(`stages/train/trials_per_pass.py`): 19.7 s with 1280 tokens. With 1152, which the stage train uses, the peak was lower.
-Huge pages made steps 4 to 9 % slower (`GLIBC_TUNABLES=glibc.malloc.hugetlb=1`, `THP_MEM_ALLOC_ENABLE=1`)."""
+MEMORY_PRICE = """We aimed at 5 % more time at most. In float32 train took 1 and 7 % less in two rounds. In bfloat16 the
+steps take 2, 2 and 8 % more in the three rounds, the whole run 17 to 19 % more. It does more work: greedy-generate
+measures two things more, the loss of the references and what was forgotten; the loss of validation is computed in
+float32; and this start leads to longer answers: 65 of 200 meet the limit of 40 tokens instead of 27. Where the time of
+the steps goes, seen on nine batches in one process each: with all trials and rows in one pass, the code before and
+after takes the same 3.8 s for the longest batch, so nothing in the loop is slower. For all nine, passes of 640 tokens,
+each of one trial, took 22 s where the code before took 17 to 19: products of fewer rows are slower, each pass costs the
+same thousands of calls, and memory that was given back has to be cleared. Now trials share a pass as far as its tokens
+allow (`stages/train/trials_per_pass.py`): 19.7 s with 1280 tokens. With 1152, which the stage train uses, the peak was
+lower. Huge pages made steps 4 to 9 % slower (`GLIBC_TUNABLES=glibc.malloc.hugetlb=1`, `THP_MEM_ALLOC_ENABLE=1`)."""
 
 # How many times faster than theirs ours should be.
 TRAINING_AIMS = {"fine-tune": 2.0, "soft": 2.5, "dynamic": 2.5}
