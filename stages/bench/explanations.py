@@ -64,12 +64,13 @@ validation 0.75 GiB may stay; without that limit a run grew to 5.2 GiB in valida
 MEMORY_BEFORE = """Before and after the work on memory, in turns, whole processes by `python stages/bench/alone.py OUT
 COMMAND...`. *Default run*: `dvc repro --no-run-cache -f -s train greedy-generate score` with `dynamic` and the default
 run's own 434, 128 and 200 pairs, commits 3abe7cb and ee78b99. The first three lines: two cores of an AMD EPYC with
-AVX-512. The others: two cores of an AMD EPYC without it, in float32, in three rounds; the stage train with 98 pairs for
-training and 64 for validation (ChitChat, `messages: joined`, `train_dialogues: 10`) and three rates from 3e-5 to 3e-4;
-commit 7458be3 is the later one for `dynamic` and `fine-tune`, 6eb889c for `soft` and `zero-shot`. All: one epoch, a
-random start, `embeddings_rate: 1`, rows without words around them. Losses are not quite the same before and after:
-random starts are drawn in another way, and rows go through the layers in other groups; those of fine-tune, which starts
-from the base model, are 4.136, 3.958 and 4.103 before, 4.136, 3.955 and 4.101 after."""
+AVX-512, in three rounds, in float32 in two. The others: two cores of an AMD EPYC without it, in float32, in three
+rounds; the stage train with 98 pairs for training and 64 for validation (ChitChat, `messages: joined`,
+`train_dialogues: 10`) and three rates from 3e-5 to 3e-4; commit 7458be3 is the later one for `dynamic` and `fine-tune`,
+6eb889c for `soft` and `zero-shot`. All: one epoch, a random start, `embeddings_rate: 1`, rows without words around
+them. Losses are not quite the same before and after: random starts are drawn in another way, and rows go through the
+layers in other groups; those of fine-tune, which starts from the base model, are 4.136, 3.958 and 4.103 before, 4.136,
+3.955 and 4.101 after."""
 MEMORY_TABLE = (
     ("", "before, s", "after, s", "before, GiB", "after, GiB"),
     ("default run, bfloat16", "210, 196, 197", "246, 231, 234", "7.8, 8.0, 8.2", "4.9, 4.9, 4.9"),

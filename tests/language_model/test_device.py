@@ -51,7 +51,7 @@ def resident():
 blocks = [torch.ones(8 * MIB, dtype=torch.uint8) for _ in range(64)]
 print(resident())
 del blocks[:32]
-give_back_freed_memory(beyond=512 * MIB)  # the 256 that were freed, and some that are not the allocator's
+give_back_freed_memory(beyond=512 * MIB)  # 256 were freed
 print(resident())
 give_back_freed_memory(beyond=200 * MIB)
 print(resident())
