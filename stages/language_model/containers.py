@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-GROUPS = Path("/proc/self/cgroup")  # the groups of this process, one a line: number:controllers:path
+CGROUPS = Path("/proc/self/cgroup")  # the groups of this process, one a line: number:controllers:path
 MOUNTED = Path("/sys/fs/cgroup")
 UNLIMITED = 1 << 62  # version 1 has a number for it too, near 2^63
 
@@ -21,7 +21,7 @@ VERSION_1 = Names(("memory.limit_in_bytes",), "memory.usage_in_bytes", ("total_i
 VERSION_2 = Names(("memory.max", "memory.high"), "memory.current", ("inactive_file", "active_file"))
 
 
-def memory_left(groups: Path = GROUPS, mounted: Path = MOUNTED) -> int | None:
+def memory_left(groups: Path = CGROUPS, mounted: Path = MOUNTED) -> int | None:
     """Bytes that this process's groups may still take; None if none of them has a limit.
 
     The smallest of the group and all groups above it, in version 1 and 2 of the interface. The kernel drops file pages,

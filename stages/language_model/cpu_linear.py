@@ -65,9 +65,7 @@ class FrozenWeight:
             packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS)
         if self.keep:
             self._kept = {other: value for other, value in self._kept.items() if other[1:] == key[1:]} | {key: packed}
-            page_out(
-                self.parameter
-            )  # it is read once more, for the other order; word embeddings where one looks them up
+            page_out(self.parameter)  # read again for the other order; word embeddings also where they are looked up
         return packed
 
 

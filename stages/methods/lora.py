@@ -26,8 +26,8 @@ class LoraMethod(Method):
 
     Trials come one at a time, as in fine-tuning. PEFT's layers take one adapter in training ("Cannot pass adapter_names
     when the model is in training mode"), so a shared pass would need layers of our own. It would gain little: on a CPU,
-    twelve trials of soft in one pass are 1.18 times as fast as one by one (metrics/bench.md, b), and with LoRA each
-    layer would have to be split by trial besides.
+    twelve trials of soft together are 1.2 times as fast as one by one (metrics/bench.md, b), and with LoRA each layer
+    would have to be split by trial besides.
     """
 
     settings: Lora

@@ -40,7 +40,7 @@ STATE = "state.json"
 TRIALS = "trials.json"
 UNITS = "units.json"
 COST = "cost.json"
-GROUPS = "groups.json"
+GROUPS_FILE = "groups.json"
 WEIGHTS = "weights.safetensors"
 TENSORS = ("weights", "optimizer")  # the fields of a Trial that are no JSON
 DAMAGED = (StageError, FileNotFoundError, ValueError, KeyError, TypeError, SafetensorError)
@@ -126,7 +126,7 @@ class TrainingState:
     def write_groups(self, groups: Sequence[Sequence[tuple[int, float]]]) -> None:
         """Remember into which groups the trials had to be split: the checkpoints belong to these."""
         with output_folder(self.groups, fingerprint=self.fingerprint) as folder:
-            write_json(folder / GROUPS, [[index for index, _ in group] for group in groups])
+            write_json(folder / GROUPS_FILE, [[index for index, _ in group] for group in groups])
 
     def read_groups(self, groups: Sequence[Sequence[tuple[int, float]]]) -> list[list[tuple[int, float]]]:
         """The groups that an earlier attempt ended up with; `groups` if there was none, or if it cannot be read."""
@@ -134,7 +134,7 @@ class TrainingState:
         if self.groups.exists():
             try:
                 self.check(self.groups)
-                found = json.loads((self.groups / GROUPS).read_bytes())
+                found = json.loads((self.groups / GROUPS_FILE).read_bytes())
                 return [[(index, rates[index]) for index in group] for group in found]
             except DAMAGED as error:
                 remove_unusable(self.groups, error)

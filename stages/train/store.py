@@ -25,8 +25,8 @@ from stages.train.trials import Trial
 
 KEY = "params.yaml: runtime.checkpoints"
 CHECKPOINTS = "checkpoints/"
-GROUPS = "groups"
-ORDER = (GROUPS, "best/", "result", CHECKPOINTS)  # a checkpoint names best epochs: they are copied before it
+GROUPS_FOLDER = "groups"
+ORDER = (GROUPS_FOLDER, "best/", "result", CHECKPOINTS)  # a checkpoint names best epochs: they are copied before it
 
 
 @contextmanager
@@ -135,12 +135,12 @@ class SharedState(TrainingState):
     def write_groups(self, groups: Sequence[Sequence[tuple[int, float]]]) -> None:
         """As that of TrainingState, and copied."""
         super().write_groups(groups)
-        self.store.remove(GROUPS)  # those of an earlier split
-        self.store.push(self.groups, GROUPS)
+        self.store.remove(GROUPS_FOLDER)  # those of an earlier split
+        self.store.push(self.groups, GROUPS_FOLDER)
 
     def read_groups(self, groups: Sequence[Sequence[tuple[int, float]]]) -> list[list[tuple[int, float]]]:
         """As that of TrainingState, from the copy where this disk has none."""
-        self._fetch(GROUPS)
+        self._fetch(GROUPS_FOLDER)
         return super().read_groups(groups)
 
     def load(self, trials: Sequence[Trial]) -> Position:

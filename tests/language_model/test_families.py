@@ -59,6 +59,7 @@ from tests.scratch import new_folder
 
 CPU = torch.device("cpu")
 VOCABULARY, LIMIT = 96, 4
+WINDOW = 4  # tokens that a layer with a sliding window sees
 LLAMA: dict[str, Any] = {
     "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
     "num_key_value_heads": 1, "max_position_embeddings": 64, "pad_token_id": 0,
@@ -95,6 +96,14 @@ FAMILIES: dict[str, Callable[..., PretrainedConfig]] = {
     "gpt-oss": lambda **ids: GptOssConfig(**WITH_HEAD_SIZE, num_local_experts=4, num_experts_per_tok=2, **ids),
     "gemma": lambda **ids: GemmaConfig(**WITH_HEAD_SIZE, **ids),
     "gemma-3": lambda **ids: Gemma3TextConfig(**WITH_HEAD_SIZE, sliding_window=64, **ids),
+    "mistral, rows longer than its window": lambda **ids: MistralConfig(**WITH_HEAD_SIZE, sliding_window=WINDOW, **ids),
+    "gemma-3, rows longer than its window": lambda **ids: Gemma3TextConfig(
+        **WITH_HEAD_SIZE, sliding_window=WINDOW, layer_types=["sliding_attention", "full_attention"], **ids
+    ),
+    "gpt-neo, rows longer than its window": lambda **ids: GPTNeoConfig(
+        hidden_size=16, num_layers=2, num_heads=2, attention_types=[[["global", "local"], 1]],
+        max_position_embeddings=64, window_size=WINDOW, **ids,
+    ),
     "xglm": lambda **ids: XGLMConfig(
         d_model=16, ffn_dim=32, num_layers=2, attention_heads=2, max_position_embeddings=64, **ids
     ),

@@ -7,13 +7,15 @@ import torch
 from torch import Tensor
 
 from stages.language_model.encoding import EncodedPair
+from stages.language_model.loading import load_base_model
 from stages.methods import likelihood
 from stages.methods.batch import collate
 from stages.methods.decoding import Decoded, RowLimit, decode_and_score, greedy
 from stages.methods.method import Method
 from stages.methods.reading import CHUNK
+from stages.methods.registry import build_method
 from stages.train.losses import response_losses
-from tests.models import FAMILIES, SETTINGS, method, pairs, weights
+from tests.models import FAMILIES, SETTINGS, method, model_folder, pairs, weights
 
 LIMIT = 10
 PAIRS = [*pairs(19, seed=4, longest=9), EncodedPair([3, 4, 0], [0]), EncodedPair([5, 0], list(range(1, LIMIT + 1)))]
@@ -46,6 +48,16 @@ def test_each_reference_has_the_loss_of_its_own_row_read_alone(
     for rows in (5, 256):
         assert scored(one, [own], PAIRS, rows).losses[0].tolist() == pytest.approx(expected, rel=1e-4)
     assert scored(one, [own], PAIRS[::-1]).losses[0].tolist() == pytest.approx(expected[::-1], rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["soft", "dynamic", "fine-tune", "lora"])
+def test_in_bfloat16_a_reference_has_its_loss_but_for_rounding(name: str) -> None:
+    """A protocol may decode in bfloat16."""
+    exact, folder = method(name, "llama"), model_folder("llama", True)
+    coarse = build_method(load_base_model(folder, torch.device("cpu"), torch.bfloat16), SETTINGS[name])
+    own = weights(exact)
+    found = scored(coarse, [own], PAIRS).losses
+    assert found.dtype is torch.float64 and found[0].tolist() == pytest.approx(alone(exact, own, PAIRS), rel=0.02)
 
 
 @pytest.mark.parametrize("name", ["soft", "dynamic", "fine-tune"])

@@ -12,6 +12,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from stages.language_model.loading import load_base_model
 from stages.methods.batch import collate
 from stages.methods.decoding import Decoded, RowLimit
 from stages.methods.method import Method
@@ -24,7 +25,15 @@ from stages.train import groups, memory
 from stages.train.checkpoint import TrainingState
 from stages.train.examples import Examples
 from stages.train.groups import train_groups
-from stages.train.memory import TooLarge, bytes_of_pass, bytes_of_trial, check_base_model, check_room, split
+from stages.train.memory import (
+    TooLarge,
+    bytes_of_casts,
+    bytes_of_pass,
+    bytes_of_trial,
+    check_base_model,
+    check_room,
+    split,
+)
 from stages.train.sweep import KEPT_BETWEEN_STEPS, KEPT_IN_VALIDATION, Sweep
 from stages.train.trials import new_trial, train_step
 from stages.train.trials_per_pass import TOKENS_OF_A_TRIAL, TrialsPerPass, tokens_of_a_pass
@@ -239,6 +248,27 @@ def test_what_is_planned_fits_under_the_limit_of_the_allocator_to_the_end(
         made = train_groups(sweep(trained), initial, state, [RATES])
     assert [trial.status for trial in made] == ["finished"] * 5
     assert len(state.read_groups([RATES])) == parts
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_steps_of_a_trial_take_no_more_than_is_planned_for_it(dtype: torch.dtype) -> None:
+    trained = SoftMethod(load_base_model(model_folder("gpt2", True), torch.device("cpu"), dtype), WIDE)
+    initial, batch = weights(trained), collate(pairs(4))
+    longest, responses = max(trained.row_tokens(pairs(4))), max(batch.response_lengths)
+    casts = bytes_of_casts(trained, initial)
+    planned = bytes_of_trial(initial) + bytes_of_pass(trained, 4, longest, 4 * responses) + casts
+
+    def steps(limit: int) -> None:
+        with Allocator(limit):
+            trial = new_trial(initial, 0, 1e-3, TRAINING)
+            for _ in range(2):  # Adam's moments are there from the second on
+                train_step(trained, [trial], batch, TRAINING, TrialsPerPass(1), 0)
+
+    steps(1 << 40)  # what libraries keep for ever
+    steps(planned)
+    if casts:  # the plan would be wrong without them
+        with pytest.raises(RuntimeError, match="not enough memory"):
+            steps(planned - casts)
 
 
 def noted(error: BaseException, frames: list[str]) -> bool:

@@ -65,6 +65,16 @@ def test_what_is_trained_starts_from_the_float32_weights_in_any_precision(method
     assert (trainer.base.dtype, decoder.base.dtype) == (torch.bfloat16, torch.float32)
 
 
+@pytest.mark.parametrize(("precision", "gone"), [("bfloat16", [torch.float32]), ("float32", [])])
+def test_only_the_model_that_waits_for_decoding_leaves_memory(
+    precision: str, gone: list[torch.dtype], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, left = workspace(tmp_path / "w", **{"protocols.tiny.training.precision": precision}), list[torch.dtype]()
+    monkeypatch.setattr("stages.train.preparation.page_out_frozen", lambda model: left.append(model.dtype))
+    load_methods(folder / "data/download/model", load_params(folder / "params.yaml"))
+    assert left == gone
+
+
 def test_training_lowers_the_loss_and_moves_the_answers(undisturbed: Path) -> None:
     rows = json.loads((undisturbed / "metrics/curves.json").read_text())
     highest = [row for row in rows if row["trial"] == 2]
