@@ -271,6 +271,22 @@ def test_steps_of_a_trial_take_no_more_than_is_planned_for_it(dtype: torch.dtype
             steps(planned - casts)
 
 
+def test_the_plan_for_bfloat16_has_weights_and_gradients_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = SoftMethod(load_base_model(model_folder("gpt2", True), torch.device("cpu"), torch.bfloat16), WIDE)
+    initial, (longest, responses) = (
+        weights(trained),
+        (max(trained.row_tokens(pairs(8))), max(len(pair.response) for pair in pairs(8))),
+    )
+    held = bytes_of_trial(initial) + bytes_of_pass(trained, 4, longest, 4 * responses)
+    monkeypatch.setattr(
+        memory, "free_memory", lambda device: int((held + initial["prompt"].nbytes) / memory.USABLE) + 1
+    )
+    check_room(sweep(trained), initial, RATES[:1])
+    monkeypatch.setattr(memory, "free_memory", lambda device: int(held / memory.USABLE) + 1)
+    with pytest.raises(StageError, match="one trial of this method needs"):
+        check_room(sweep(trained), initial, RATES[:1])
+
+
 def noted(error: BaseException, frames: list[str]) -> bool:
     """Whether memory was used up; in which functions is added to `frames`."""
     frames.append(" ".join(frame.name for frame in traceback.extract_tb(error.__traceback__)))
