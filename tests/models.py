@@ -70,8 +70,14 @@ def model_folder(family: str, tied: bool) -> Path:
     return tiny_model(new_folder("tiny-"), family, tied)  # type: ignore[arg-type]
 
 
-def base_model(family: str = "gpt2", tied: bool = True, dropout: float = 0.0, device: str = "cpu") -> BaseModel:
-    return load_base_model(model_folder(family, tied), torch.device(device), torch.float32, dropout)
+def base_model(
+    family: str = "gpt2",
+    tied: bool = True,
+    dropout: float = 0.0,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> BaseModel:
+    return load_base_model(model_folder(family, tied), torch.device(device), dtype, dropout)
 
 
 def method(name: str, family: str = "gpt2", tied: bool = True, dropout: float = 0.0, device: str = "cpu") -> Method:
@@ -80,6 +86,12 @@ def method(name: str, family: str = "gpt2", tied: bool = True, dropout: float = 
 
 def weights(method: Method, seed: int = 0) -> dict[str, Tensor]:
     return method.initial_weights(torch.Generator().manual_seed(seed))
+
+
+def moved_weights(method: Method) -> dict[str, Tensor]:
+    """Weights that are no longer those from which a method starts."""
+    generator = torch.Generator().manual_seed(1)
+    return {key: value + 0.03 * torch.randn(value.shape, generator=generator) for key, value in weights(method).items()}
 
 
 def pairs(count: int, seed: int = 0, longest: int = 9, end: int = 0) -> list[EncodedPair]:

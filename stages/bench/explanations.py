@@ -99,12 +99,13 @@ more. Decoding itself takes 15.5 s, before 14 to 15. In the short trainings in b
 `fine-tune` take the same time, but the loss of validation is now computed in float32, one to three seconds for each
 trial. In float32 all take between 4 % less and 2 % more. What was forgotten is matrix products for 86 % of its time (by
 a profile), so it would be faster only with fewer tokens."""
-MEMORY_STEPS = """An earlier version, with passes of 640 tokens of one trial each, was slower: nine batches took 22 s
-where the code before took 17 to 19. With all trials and rows in one pass both take the same 3.8 s for the longest
-batch, so nothing in the loop is slower. But products of fewer rows are slower, each pass costs thousands of calls
-however small it is, and memory that was given back has to be cleared. Now trials share a pass as far as its tokens
-allow (`stages/train/trials_per_pass.py`): 19.7 s with 1280 tokens. With 1152, which the stage train uses, the peak was
-lower. Huge pages made steps 4 to 9 % slower (`GLIBC_TUNABLES=glibc.malloc.hugetlb=1`, `THP_MEM_ALLOC_ENABLE=1`)."""
+MEMORY_STEPS = """An earlier version, with passes of 640 tokens of one trial each, was slower: nine batches, timed by
+hand in one process, took 22 s where the code before took 17 to 19. With all trials and rows in one pass both take the
+same 3.8 s for the longest batch, so nothing in the loop is slower. But products of fewer rows are slower, each pass
+costs thousands of calls however small it is, and memory that was given back has to be cleared. Now trials share a pass
+as far as its tokens allow (`stages/train/trials_per_pass.py`): 19.7 s with 1280 tokens. With 1152, which the stage
+train uses, the peak was lower. Huge pages made steps 4 to 9 % slower (`GLIBC_TUNABLES=glibc.malloc.hugetlb=1`,
+`THP_MEM_ALLOC_ENABLE=1`)."""
 
 # How many times faster than theirs ours should be.
 TRAINING_AIMS = {"fine-tune": 2.0, "soft": 2.5, "dynamic": 2.5}

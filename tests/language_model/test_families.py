@@ -54,7 +54,7 @@ from stages.plumbing.errors import StageError
 from stages.train.losses import response_losses
 from stages.train.trials import new_trial, train_step
 from stages.train.trials_per_pass import TrialsPerPass
-from tests.models import SETTINGS, TRAINING, weights
+from tests.models import SETTINGS, TRAINING, moved_weights, weights
 from tests.scratch import new_folder
 
 CPU = torch.device("cpu")
@@ -208,8 +208,7 @@ def test_loss_and_greedy_tokens_equal_an_eager_computation(name: str) -> None:
     said = set()
     for kind in ("zero-shot", "fine-tune", "lora", "soft", "dynamic"):
         one = build_method(family(name), SETTINGS[kind])
-        generator = torch.Generator().manual_seed(1)
-        own = {key: value + 0.03 * torch.randn(value.shape, generator=generator) for key, value in weights(one).items()}
+        own = moved_weights(one)
         model = eager_model(name, one, own)
         (loss,) = response_losses(one, [own], collate(PAIRS))
         expected, answers = torch.zeros(()), list[list[int]]()

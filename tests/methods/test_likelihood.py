@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from stages.language_model.encoding import EncodedPair
-from stages.language_model.loading import load_base_model
 from stages.methods import likelihood
 from stages.methods.batch import collate
 from stages.methods.decoding import Decoded, RowLimit, decode_and_score, greedy
@@ -15,7 +14,7 @@ from stages.methods.method import Method
 from stages.methods.reading import CHUNK
 from stages.methods.registry import build_method
 from stages.train.losses import response_losses
-from tests.models import FAMILIES, SETTINGS, method, model_folder, pairs, weights
+from tests.models import FAMILIES, SETTINGS, base_model, method, moved_weights, pairs, weights
 
 LIMIT = 10
 PAIRS = [*pairs(19, seed=4, longest=9), EncodedPair([3, 4, 0], [0]), EncodedPair([5, 0], list(range(1, LIMIT + 1)))]
@@ -53,10 +52,8 @@ def test_each_reference_has_the_loss_of_its_own_row_read_alone(
 @pytest.mark.parametrize("name", ["soft", "dynamic", "fine-tune", "lora"])
 def test_in_bfloat16_a_reference_has_its_loss_but_for_rounding(name: str) -> None:
     """A protocol may decode in bfloat16."""
-    exact, folder = method(name, "llama"), model_folder("llama", True)
-    coarse = build_method(load_base_model(folder, torch.device("cpu"), torch.bfloat16), SETTINGS[name])
-    generator = torch.Generator().manual_seed(1)  # so that what was trained is not what it started from
-    own = {key: value + 0.03 * torch.randn(value.shape, generator=generator) for key, value in weights(exact).items()}
+    exact = method(name, "llama")
+    coarse, own = build_method(base_model("llama", dtype=torch.bfloat16), SETTINGS[name]), moved_weights(exact)
     expected = alone(exact, own, PAIRS)
     assert scored(coarse, [own], PAIRS).losses[0].tolist() == pytest.approx(expected, rel=0.02)
     assert alone(exact, weights(exact), PAIRS) != pytest.approx(expected, rel=0.02)

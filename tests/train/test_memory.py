@@ -12,7 +12,6 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from stages.language_model.loading import load_base_model
 from stages.methods.batch import collate
 from stages.methods.decoding import Decoded, RowLimit
 from stages.methods.method import Method
@@ -252,7 +251,7 @@ def test_what_is_planned_fits_under_the_limit_of_the_allocator_to_the_end(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_steps_of_a_trial_take_no_more_than_is_planned_for_it(dtype: torch.dtype) -> None:
-    trained = SoftMethod(load_base_model(model_folder("gpt2", True), torch.device("cpu"), dtype), WIDE)
+    trained = SoftMethod(base_model(dtype=dtype), WIDE)
     initial, batch = weights(trained), collate(pairs(4))
     longest, responses = max(trained.row_tokens(pairs(4))), max(batch.response_lengths)
     casts = bytes_of_casts(trained, initial)
@@ -272,17 +271,14 @@ def test_steps_of_a_trial_take_no_more_than_is_planned_for_it(dtype: torch.dtype
 
 
 def test_the_plan_for_bfloat16_has_weights_and_gradients_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    trained = SoftMethod(load_base_model(model_folder("gpt2", True), torch.device("cpu"), torch.bfloat16), WIDE)
-    initial, (longest, responses) = (
-        weights(trained),
-        (max(trained.row_tokens(pairs(8))), max(len(pair.response) for pair in pairs(8))),
-    )
-    held = bytes_of_trial(initial) + bytes_of_pass(trained, 4, longest, 4 * responses)
-    monkeypatch.setattr(
-        memory, "free_memory", lambda device: int((held + initial["prompt"].nbytes) / memory.USABLE) + 1
-    )
+    trained = SoftMethod(base_model(dtype=torch.bfloat16), WIDE)
+    initial, some = weights(trained), pairs(8)
+    responses = 4 * max(len(pair.response) for pair in some)
+    held = bytes_of_trial(initial) + bytes_of_pass(trained, 4, max(trained.row_tokens(some)), responses)
+    free = int((held + initial["prompt"].nbytes) / memory.USABLE) + 1  # weights and gradients, two bytes each
+    monkeypatch.setattr(memory, "free_memory", lambda device: free)
     check_room(sweep(trained), initial, RATES[:1])
-    monkeypatch.setattr(memory, "free_memory", lambda device: int(held / memory.USABLE) + 1)
+    free = int(held / memory.USABLE) + 1
     with pytest.raises(StageError, match="one trial of this method needs"):
         check_room(sweep(trained), initial, RATES[:1])
 
