@@ -54,8 +54,8 @@ def local_dialogues(folder: Path) -> dict[str, Any]:
 def local_model(folder: Path) -> dict[str, Any]:
     """An entry of `models` for the files in a folder."""
     files = {path.name: {"sha256": sha256_of(path)} for path in sorted(folder.iterdir())}
-    row_format = {"separator": "<end-of-text>", "end": "<end-of-text>"}
-    return {"format": "safetensors", "source": f"file:{folder}", "files": files, "row_format": row_format}
+    prompt_template = {"separator": "<end-of-text>", "end": "<end-of-text>"}
+    return {"format": "safetensors", "source": f"file:{folder}", "files": files, "prompt_template": prompt_template}
 
 
 def run_module(module: str, folder: Path, arguments: Sequence[str], **variables: str) -> Done:

@@ -10,12 +10,12 @@ from transformers import PreTrainedTokenizerBase
 from stages.language_model.base_model import BaseModel
 from stages.language_model.encoding import EncodedPair
 from stages.language_model.loading import load_base_model
-from stages.language_model.row_format import RowFormat, build_row_format
+from stages.language_model.prompt_template import PromptTemplate, build_prompt_template
 from stages.methods.method import Method
 from stages.methods.registry import build_method
 from stages.params.methods import Dynamic, Embeddings, FineTune, Lora, MethodSettings, Soft, ZeroShot
 from stages.params.schema import LearningRates, Lengths, Training
-from stages.params.sources import END_OF_TEXT, RowFormatText
+from stages.params.sources import END_OF_TEXT, PromptTemplateText
 from tests.scratch import new_folder
 from tests.tiny import tiny_model
 
@@ -23,28 +23,28 @@ FAMILIES = (("gpt2", True), ("llama", True), ("llama", False))
 SETTINGS: dict[str, MethodSettings] = {
     "fine-tune": FineTune(kind="fine-tune"),
     "embeddings": Embeddings(kind="embeddings"),
-    "soft": Soft(kind="soft", prompt_tokens=32, initial="random", train_embeddings=True),
-    "soft-vocabulary": Soft(kind="soft", prompt_tokens=32, initial="vocabulary", train_embeddings=True),
-    "soft-classic": Soft(kind="soft", prompt_tokens=32, initial="random", train_embeddings=False),
-    "dynamic": Dynamic(kind="dynamic", layers=1, initial="random", train_embeddings=True),
-    "dynamic-identity": Dynamic(kind="dynamic", layers=1, initial="identity", train_embeddings=True),
-    "dynamic-first-layers": Dynamic(kind="dynamic", layers=1, initial="first-layers", train_embeddings=True),
+    "soft": Soft(kind="soft", prompt_tokens=32, init="random", train_embeddings=True),
+    "soft-vocabulary": Soft(kind="soft", prompt_tokens=32, init="vocabulary", train_embeddings=True),
+    "soft-classic": Soft(kind="soft", prompt_tokens=32, init="random", train_embeddings=False),
+    "dynamic": Dynamic(kind="dynamic", layers=1, init="random", train_embeddings=True),
+    "dynamic-identity": Dynamic(kind="dynamic", layers=1, init="identity", train_embeddings=True),
+    "dynamic-first-layers": Dynamic(kind="dynamic", layers=1, init="first-layers", train_embeddings=True),
     "lora": Lora(kind="lora", rank=4, alpha=8, dropout=0.0, target_modules="all-linear"),
     "zero-shot": ZeroShot(kind="zero-shot"),
 }
 TRAINING = Training(
     learning_rates=LearningRates(low=1e-3, high=1e-2, trials=3),
     batch_size=4,
-    max_epochs=2,
-    patience=2,
+    num_train_epochs=2,
+    early_stopping_patience=2,
     weight_decay=0.0,
     warmup_steps=0,
-    gradient_clip=1.0,
+    max_grad_norm=1.0,
     dropout=0.0,
-    precision="float32",
-    schedule="constant",
+    dtype="float32",
+    lr_scheduler_type="constant",
     embeddings_rate=1.0,
-    select_by="bleu4",
+    metric_for_best_model="bleu4",
 )
 
 
@@ -57,12 +57,14 @@ class Tokenizer:
         return " ".join(map(str, tokens))
 
 
-LONG = Lengths(query_tokens=99, response_tokens=99)
+LONG = Lengths(max_query_tokens=99, max_new_tokens=99)
 
 
-def end_of_text_format(tokenizer: PreTrainedTokenizerBase) -> RowFormat:
-    """The row format of the tiny models in tests/tiny.py: query, end-of-text, response, end-of-text."""
-    return build_row_format(tokenizer, RowFormatText(separator=END_OF_TEXT, end=END_OF_TEXT), LONG, "row_format")
+def end_of_text_format(tokenizer: PreTrainedTokenizerBase) -> PromptTemplate:
+    """The prompt template of the tiny models in tests/tiny.py: query, end-of-text, response, end-of-text."""
+    return build_prompt_template(
+        tokenizer, PromptTemplateText(separator=END_OF_TEXT, end=END_OF_TEXT), LONG, "prompt_template"
+    )
 
 
 @cache

@@ -164,7 +164,7 @@ def test_a_stage_reads_no_parameter_that_it_does_not_watch(name: str) -> None:
             assert entry in watched or of_a_part, f"{path}: params.{key}"
         for field in re.findall(r"\bchosen_model\.(\w+)", source):
             assert f"models.${{model}}.{field}" in watched, f"{path}: chosen_model.{field}"
-        for key in re.findall(r"\bprotocol\.(data|lengths|training|decoding_precision)\b", source):
+        for key in re.findall(r"\bprotocol\.(data|lengths|training|decoding_dtype)\b", source):
             assert f"protocols.${{protocol}}.{key}" in watched, f"{path}: protocol.{key}"
 
 

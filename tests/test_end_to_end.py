@@ -105,7 +105,7 @@ def test_new_entries_in_the_tables_runtime_and_texts_rerun_nothing(first_run: Pa
     params = read_yaml(project / "params.yaml")
     for table in ("datasets", "models", "methods", "protocols"):
         params[table]["another"] = next(iter(params[table].values()))
-    change_params(project, {**params, "runtime": {**params["runtime"], "decode_rows": 3}})
+    change_params(project, {**params, "runtime": {**params["runtime"], "generation_batch_size": 3}})
     (project / "README.md").write_text("A comment.\n", encoding="utf-8")
     assert stages_run(command(project, "dvc", "repro")) == []
 

@@ -11,7 +11,6 @@ from tests.test_dvc_yaml import ROOT, STAGES, local_imports, rooms, stage_folder
 
 STAGE_FOLDERS = {stage_folder(name) for name in STAGES}
 BY_HAND = {  # run by hand, over many runs: what each may import besides the shared rooms
-    "stages/recipe": {"stages/train"},
     "stages/grid": set(),
     "stages/report": {"stages/grid", "stages/score"},
     "stages/export": {"stages/report"},

@@ -191,17 +191,17 @@ def _tiny_params(params: dict[str, Any], sources: Path, kept: Sequence[str]) -> 
             "format": "safetensors",
             "source": f"file:{sources / family}",
             "files": {name: _pinned(sources / family / name) for name in MODEL_FILES},
-            "row_format": {"separator": "<end-of-text>", "end": "<end-of-text>"},
+            "prompt_template": {"separator": "<end-of-text>", "end": "<end-of-text>"},
         }
     params["protocols"]["tiny"] = {
         "data": {"train_dialogues": None, "validation_pairs": None, "test_pairs": None},
-        "lengths": {"query_tokens": 24, "response_tokens": 12},
-        "decoding_precision": "float32",
+        "lengths": {"max_query_tokens": 24, "max_new_tokens": 12},
+        "decoding_dtype": "float32",
         "training": {
             **papers,
             "learning_rates": {"low": 0.001, "high": 0.01, "trials": 2},
-            "max_epochs": 2,
-            "precision": "float32",
+            "num_train_epochs": 2,
+            "dtype": "float32",
         },
     }
     switches = {"dataset": "tiny", "model": "tiny-gpt2", "method": "dynamic", "regime": 100, "protocol": "tiny"}

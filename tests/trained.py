@@ -30,7 +30,7 @@ from tests.tiny import (
     write_yaml,
 )
 
-LENGTHS = {"query_tokens": 32, "response_tokens": 10}
+LENGTHS = {"max_query_tokens": 32, "max_new_tokens": 10}
 FORMATS: dict[str, dict[str, str]] = {
     "end-of-text": {"prefix": "", "separator": "<end-of-text>", "end": "<end-of-text>"},
     "text": {"prefix": "A: ", "separator": "\nB: ", "end": "\n"},
@@ -62,7 +62,7 @@ def write_method(
     description: dict[str, Any] = {
         "method": settings.model_dump(), "base_model": files_hash(check_folder(model)), "learning_rate": 1e-3,
         "epoch": 2, "validation_bleu4": 0.01, "validation_loss": 3.5, "best_at_range_end": None, "seed": seed,
-        "training": {}, "lengths": LENGTHS, "row_format": text, "environment": {},
+        "training": {}, "lengths": LENGTHS, "prompt_template": text, "environment": {},
     }  # fmt: skip
     with output_folder(folder) as made:
         if weights:
@@ -86,7 +86,7 @@ def write_params(folder: Path, name: str, text: dict[str, str] | str, **changes:
     """params.yaml with the method and the lengths that `write_method` writes; `changes` are switches and tables."""
     params = read_yaml(ROOT / "params.yaml")
     params["methods"][name] = SETTINGS[name].model_dump() | ({} if name == "zero-shot" else {"learning_rate": 1e-3})
-    params["models"]["smollm2"]["row_format"] = text
+    params["models"]["smollm2"]["prompt_template"] = text
     params["protocols"]["quick"]["lengths"] = LENGTHS
     params |= {"method": name, "runtime": {**params["runtime"], "device": "cpu", "threads": 1}, **changes}
     write_yaml(folder / "params.yaml", params)
@@ -111,7 +111,7 @@ def trained_project(folder: Path) -> Path:
     """
     project = tiny_project(folder, kept=("dailydialog", "gpt2", "quick"))
     switch(project, dataset="dailydialog", model="gpt2", method="dynamic", protocol="quick", pairs__history=3)
-    switch(project, models__gpt2__row_format=FORMATS["text"], protocols__quick__lengths=LENGTHS)
+    switch(project, models__gpt2__prompt_template=FORMATS["text"], protocols__quick__lengths=LENGTHS)
     _fill(project, "dynamic")
     command(project, "dvc", "commit", "--force")
     commit_all(project)

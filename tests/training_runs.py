@@ -13,21 +13,21 @@ from tests.tiny import ROOT, read_yaml, tiny_dialogues, tiny_model, write_yaml
 
 PROTOCOL = {
     "data": {"train_dialogues": None, "validation_pairs": None, "test_pairs": None},
-    "lengths": {"query_tokens": 24, "response_tokens": 12},
-    "decoding_precision": "float32",
+    "lengths": {"max_query_tokens": 24, "max_new_tokens": 12},
+    "decoding_dtype": "float32",
     "training": {
         "learning_rates": {"low": 0.001, "high": 0.01, "trials": 3},
         "batch_size": 4,
-        "max_epochs": 4,
-        "patience": 2,
+        "num_train_epochs": 4,
+        "early_stopping_patience": 2,
         "weight_decay": 0.01,
         "warmup_steps": 2,
-        "gradient_clip": 1.0,
+        "max_grad_norm": 1.0,
         "dropout": 0.1,
-        "precision": "float32",
+        "dtype": "float32",
         "embeddings_rate": 1.0,
-        "schedule": "constant",
-        "select_by": "bleu4",
+        "lr_scheduler_type": "constant",
+        "metric_for_best_model": "bleu4",
     },
 }
 
@@ -53,7 +53,7 @@ def workspace(folder: Path, **changes: Any) -> Path:
     params = read_yaml(ROOT / "params.yaml")
     params["protocols"]["tiny"] = copy.deepcopy(PROTOCOL)  # a copy, because it is changed below
     params |= {"protocol": "tiny", "runtime": {**params["runtime"], "device": "cpu", "threads": 1}}
-    params["models"][params["model"]]["row_format"] = {"separator": "<end-of-text>", "end": "<end-of-text>"}
+    params["models"][params["model"]]["prompt_template"] = {"separator": "<end-of-text>", "end": "<end-of-text>"}
     for key, value in changes.items():
         place = params
         *parents, last = key.split(".")

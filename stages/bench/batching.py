@@ -5,7 +5,7 @@ from itertools import islice
 from pathlib import Path
 
 from stages.bench.data import BATCH_SIZE, LENGTHS, ROW_FORMAT, byte_level_tokenizer
-from stages.language_model.row_format import build_row_format
+from stages.language_model.prompt_template import build_prompt_template
 from stages.methods.batch import collate
 from stages.methods.dynamic import DynamicMethod
 from stages.records import Pair, RecordFile
@@ -19,8 +19,8 @@ def main(subset: Path) -> None:
     """Go through the batches of an epoch, without a model."""
     some = islice(RecordFile(subset / "train.jsonl", Pair), TEXTS)
     tokenizer = byte_level_tokenizer([text for pair in some for text in (pair.query, pair.response)], VOCABULARY)
-    row_format = build_row_format(tokenizer, ROW_FORMAT, LENGTHS, "the row format of the benchmark")
-    pairs = load_examples(subset, tokenizer, row_format, LENGTHS)[0].train
+    prompt_template = build_prompt_template(tokenizer, ROW_FORMAT, LENGTHS, "the prompt template of the benchmark")
+    pairs = load_examples(subset, tokenizer, prompt_template, LENGTHS)[0].train
     batches = epoch_batches(DynamicMethod.row_tokens(pairs), BATCH_SIZE, seed=0, epoch=1)
     count = sum(len(collate([pairs[number] for number in batch]).query_lengths) for batch in batches)
     print(f"{count} pairs in {len(batches)} batches")

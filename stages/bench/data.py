@@ -20,29 +20,30 @@ from stages.methods.method import Method
 from stages.methods.registry import build_method
 from stages.params.methods import Dynamic, FineTune, Soft, ZeroShot
 from stages.params.schema import LearningRates, Lengths, Training
-from stages.params.sources import END_OF_TEXT, RowFormatText
+from stages.params.sources import END_OF_TEXT, PromptTemplateText
 from stages.plumbing.errors import StageError
 from stages.train.batches import BATCHES_PER_POOL, epoch_batches
 from stages.train.trials import Trial, new_trial
 
 # Fixed, independent of params.yaml, so that results of two machines can be compared.
-LENGTHS = Lengths(query_tokens=64, response_tokens=32)
-ROW_FORMAT = RowFormatText(separator=END_OF_TEXT, end=END_OF_TEXT)  # works with any model
+LENGTHS = Lengths(max_query_tokens=64, max_new_tokens=32)
+ROW_FORMAT = PromptTemplateText(separator=END_OF_TEXT, end=END_OF_TEXT)  # works with any model
 BATCH_SIZE = 8  # App. B
 LEARNING_RATE = 1e-4
 SETTINGS: dict[str, FineTune | Soft | Dynamic | ZeroShot] = {
     "fine-tune": FineTune(kind="fine-tune"),
-    "soft": Soft(kind="soft", prompt_tokens=LENGTHS.query_tokens, initial="random", train_embeddings=True),
+    "soft": Soft(kind="soft", prompt_tokens=LENGTHS.max_query_tokens, init="random", train_embeddings=True),
     "soft, embeddings frozen": Soft(
-        kind="soft", prompt_tokens=LENGTHS.query_tokens, initial="random", train_embeddings=False
+        kind="soft", prompt_tokens=LENGTHS.max_query_tokens, init="random", train_embeddings=False
     ),
-    "dynamic": Dynamic(kind="dynamic", layers=2, initial="random", train_embeddings=True),
+    "dynamic": Dynamic(kind="dynamic", layers=2, init="random", train_embeddings=True),
     "zero-shot": ZeroShot(kind="zero-shot"),
 }
 TRAINING = Training(
     learning_rates=LearningRates(low=LEARNING_RATE, high=LEARNING_RATE, trials=1),
-    batch_size=BATCH_SIZE, max_epochs=1, patience=1, weight_decay=0.0, warmup_steps=0, gradient_clip=1.0, dropout=0.0,
-    precision="auto", schedule="constant", embeddings_rate=1.0, select_by="bleu4",
+    batch_size=BATCH_SIZE, num_train_epochs=1, early_stopping_patience=1,
+    weight_decay=0.0, warmup_steps=0, max_grad_norm=1.0, dropout=0.0,
+    dtype="auto", lr_scheduler_type="constant", embeddings_rate=1.0, metric_for_best_model="bleu4",
 )  # fmt: skip
 
 

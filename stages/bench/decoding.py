@@ -26,7 +26,7 @@ def generate(
     end: int,
     batch_size: int,
     by_length: bool,
-    limit: int = LENGTHS.response_tokens,
+    limit: int = LENGTHS.max_new_tokens,
 ) -> Answers:
     """Responses of transformers' `generate`, from token ids, or from embeddings if there is a prompt."""
     prompted = isinstance(module, PromptedModel)
@@ -69,7 +69,7 @@ class Decoding:
 
     def ours(self) -> float:
         """The rate of this project."""
-        bench, limit = self.bench, LENGTHS.response_tokens
+        bench, limit = self.bench, LENGTHS.max_new_tokens
         return self.rate("ours", lambda: greedy(self.method, [self.weights], bench.queries, limit, bench.end)[0])
 
     def theirs(self, by_length: bool, batch_size: int, most: int | None = None) -> float:

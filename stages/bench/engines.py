@@ -40,14 +40,15 @@ def params_for(engine: str) -> Params:
     """`lora`, whose trials are units of their own, in a protocol for the benchmark."""
     value = parse_yaml(PARAMS_FILE.read_bytes(), PARAMS_FILE)
     training = {
-        **value["protocols"]["paper"]["training"], "max_epochs": 1, "patience": 1, "precision": "float32",
+        **value["protocols"]["paper"]["training"], "num_train_epochs": 1, "early_stopping_patience": 1,
+        "dtype": "float32",
         "learning_rates": {"low": 1e-4, "high": 1e-3, "trials": UNITS},
     }  # fmt: skip
     value["protocols"]["bench"] = {
-        **value["protocols"]["paper"], "lengths": LENGTHS.model_dump(), "decoding_precision": "float32",
+        **value["protocols"]["paper"], "lengths": LENGTHS.model_dump(), "decoding_dtype": "float32",
         "training": training,
     }  # fmt: skip
-    value["models"][value["model"]]["row_format"] = {"separator": "<end-of-text>", "end": "<end-of-text>"}
+    value["models"][value["model"]]["prompt_template"] = {"separator": "<end-of-text>", "end": "<end-of-text>"}
     value["runtime"] |= {"device": "cpu", "threads": 1, "engine": engine, "address": None, "checkpoints": None}
     return parse_params({**value, "method": "lora", "protocol": "bench", "regime": 100})
 
@@ -122,7 +123,7 @@ def queue(subset: Path, model: Path) -> dict[str, Any]:
     """Hand QUEUED units to Ray as the engine does, and look at the memory of this process and of Ray's own."""
     work: Work = read_work(subset, model, params_for("ray"))
     order = Order(
-        work.params, [(0, 1e-4)], "f" * 24, work.data_hash, work.base_hash, work.row_format, work.code,
+        work.params, [(0, 1e-4)], "f" * 24, work.data_hash, work.base_hash, work.prompt_template, work.code,
         library_versions(), Share(0.0, 1, 1),
     )  # fmt: skip
     told = pickle.dumps(order)

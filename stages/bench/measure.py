@@ -21,7 +21,7 @@ from stages.language_model.base_model import Weights
 from stages.language_model.device import arithmetic, choose_device
 from stages.language_model.encoding import encode_pairs, encode_queries
 from stages.language_model.loading import load_base_model, load_tokenizer
-from stages.language_model.row_format import build_row_format
+from stages.language_model.prompt_template import build_prompt_template
 from stages.methods.method import Method
 from stages.methods.registry import build_method
 from stages.methods.trained_method import read_description, read_trained
@@ -67,19 +67,19 @@ def read_pairs(arguments: argparse.Namespace) -> tuple[str, list[Pair], list[Pai
 def make_bench(arguments: argparse.Namespace, folder: Path, train: list[Pair], test: list[Pair]) -> Bench:
     """Load what the rows share."""
     runtime = Runtime(
-        device=arguments.device, threads=arguments.threads, decode_rows=0,
+        device=arguments.device, threads=arguments.threads, generation_batch_size=0,
         engine="local", address=None, gpus_per_unit=1.0, checkpoints=None,
     )  # fmt: skip
     device = choose_device(runtime, asked_in="--device")
     base = load_base_model(folder, device, arithmetic(arguments.precision, device))
     tokenizer = load_tokenizer(folder)
-    row_format = build_row_format(tokenizer, ROW_FORMAT, LENGTHS, "the row format of the benchmark")
+    prompt_template = build_prompt_template(tokenizer, ROW_FORMAT, LENGTHS, "the prompt template of the benchmark")
     asked = test[: arguments.queries or QUERIES.get(device.type, SLOW_QUERIES)]
     return Bench(
         folder=folder, base=base,
         decoding_base=base if base.dtype is torch.float32 else load_base_model(folder, device, torch.float32),
-        end=row_format.end, train=encode_pairs(train, tokenizer, row_format, LENGTHS)[0],
-        queries=encode_queries([pair.query for pair in asked], tokenizer, row_format, LENGTHS)[0],
+        end=prompt_template.end, train=encode_pairs(train, tokenizer, prompt_template, LENGTHS)[0],
+        queries=encode_queries([pair.query for pair in asked], tokenizer, prompt_template, LENGTHS)[0],
         repeats=arguments.repeats,
         steps=arguments.steps or STEPS.get(device.type, SLOW_STEPS), trials=arguments.trials,
     )  # fmt: skip

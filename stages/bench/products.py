@@ -118,7 +118,7 @@ def products_rows(bench: Bench, name: str, decoder: Method, weights: Weights) ->
     lines.append(
         describe(
             f"{len(bench.queries)} responses by {name}",
-            lambda: greedy(decoder, [own], bench.queries, LENGTHS.response_tokens, bench.end),
+            lambda: greedy(decoder, [own], bench.queries, LENGTHS.max_new_tokens, bench.end),
             decoder.base.dtype, base.device, peak_flop(decoder.base.dtype, base.device),
         )
     )  # fmt: skip

@@ -182,7 +182,7 @@ def trainer_rate(
             output_dir=folder, max_steps=last, per_device_train_batch_size=training.batch_size,
             train_sampling_strategy="sequential", learning_rate=training.learning_rates.values()[0],
             lr_scheduler_type="constant", weight_decay=training.weight_decay, optim="adamw_torch_fused",
-            max_grad_norm=training.gradient_clip or 0.0, bf16=dtype is torch.bfloat16, use_cpu=device.type == "cpu",
+            max_grad_norm=training.max_grad_norm or 0.0, bf16=dtype is torch.bfloat16, use_cpu=device.type == "cpu",
             dataloader_pin_memory=device.type == "cuda", remove_unused_columns=False, save_strategy="no",
             eval_strategy="no", logging_strategy="no", logging_nan_inf_filter=False, report_to="none",
             disable_tqdm=True,

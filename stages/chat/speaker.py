@@ -75,7 +75,7 @@ def load_speakers(root: Path, experiments: Sequence[str | None], known: Sequence
             params = results.params
             beside = [speaker.trained for speaker in (*known, *loaded)]
             trained = load_trained(
-                results.trained, results.model, params.runtime, params.chosen_protocol.decoding_precision,
+                results.trained, results.model, params.runtime, params.chosen_protocol.decoding_dtype,
                 beside=beside,
             )  # fmt: skip
             loaded.append(Speaker(results.name, params, trained, results.files))

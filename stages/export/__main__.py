@@ -4,7 +4,7 @@
     python -m stages.export --to FOLDER --experiment NAME    those of an experiment, from DVC's cache
     python -m stages.export --to FOLDER --push OWNER/NAME    and on the Hugging Face hub, private unless --public
 
-The folder's README.md says what it is, how good, under which licence, and how to ask it.
+The folder's README.md says what it is, how good, under which license, and how to ask it.
 """
 
 import argparse

@@ -6,7 +6,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from stages.export.forms import Form
-from stages.export.licences import licence_of, licence_text
+from stages.export.licenses import license_of, license_text
 from stages.export.push import TAG
 from stages.export.usage import transformers_lines, vllm_lines
 from stages.methods.trained_method import TrainedMethod
@@ -50,8 +50,8 @@ def card_of(results: Results, trained: TrainedMethod, form: Form) -> ModelCard:
         *([form.note] if form.note else []),
         "## Scores",
         score_text(scores),
-        "## Data and licences",
-        licence_text(results.params),
+        "## Data and licenses",
+        license_text(results.params),
         "## How it was made",
         making(results, trained),
         "## Limits",
@@ -75,7 +75,7 @@ def place_on_hub(source: str) -> str | None:
 
 
 def metadata(results: Results, scores: Scores) -> ModelCardData:
-    """The metadata at the top of the card: licence, base model, data, the six scores."""
+    """The metadata at the top of the card: license, base model, data, the six scores."""
     params = results.params
     dataset, base = (place_on_hub(each.source) for each in (params.chosen_dataset, params.chosen_model))
     measured = [
@@ -86,7 +86,7 @@ def metadata(results: Results, scores: Scores) -> ModelCardData:
         for name, shown in METRICS.items()
     ]  # fmt: skip
     return ModelCardData(
-        license=licence_of(params),
+        license=license_of(params),
         base_model=base,
         datasets=[dataset] if dataset else None,
         library_name="transformers",
@@ -165,7 +165,7 @@ def making(results: Results, trained: TrainedMethod) -> str:
     for table_name in ("method", "protocol"):
         entry = raw[f"{table_name}s"][raw[table_name]]
         rows += [[f"`{table_name}s.{raw[table_name]}.{key}`", plain(value(each))] for key, each in _flat(entry)]
-    rows += [["`row_format`", plain(json.dumps(trained.description["row_format"], ensure_ascii=False))]]
+    rows += [["`prompt_template`", plain(json.dumps(trained.description["prompt_template"], ensure_ascii=False))]]
     rows += [[f"`pairs.{key}`", plain(json.dumps(each))] for key, each in raw["pairs"].items()]
     origin = "the workspace" if results.files.commit is None else f"the experiment `{plain(results.name)}`"
     commit = f", commit `{results.files.commit}`" if results.files.commit else ""
@@ -188,7 +188,7 @@ def limits(scores: Scores, trained: TrainedMethod) -> str:
         "It says what a likely next turn would be. It knows no facts, and nothing was done against harmful answers.",
         f"The training data was {scores['training_pairs']} pairs. The scores are of one training run; other seeds "
         "score otherwise.",
-        f"A query of more than {lengths.query_tokens} tokens, row format included, loses its beginning; an answer has "
-        f"at most {lengths.response_tokens} tokens.",
+        f"A query of more than {lengths.max_query_tokens} tokens, prompt template included, loses its beginning; an "
+        f"answer has at most {lengths.max_new_tokens} tokens.",
         "Only greedy decoding was measured.",
     ])  # fmt: skip

@@ -110,7 +110,7 @@ class Adapter(Form):
 
 
 FORMS: dict[str, Form] = {  # by the kind of the method, as in stages/methods/registry.py
-    "zero-shot": Form("the base model as it is, with the row format below; nothing was trained"),
+    "zero-shot": Form("the base model as it is, with the prompt template below; nothing was trained"),
     "fine-tune": Form("every parameter of the base model was trained"),
     "lora": Adapter("low-rank updates of the linear layers were trained; here they are added to the weights"),
     "embeddings": Form("the word embeddings of the base model were trained, and nothing else; there is no prompt"),

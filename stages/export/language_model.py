@@ -12,8 +12,8 @@ from stages.methods.trained_method import TrainedMethod
 def write_language_model(trained: TrainedMethod, model: Path, folder: Path) -> None:
     """Write configuration, generation configuration, weights (safetensors, float32) and tokenizer into `folder`.
 
-    What the base model ties stays tied, because E is trained as both. Answers end at the row format's own end, and are
-    at most as long as the method was trained with; both stand in the generation configuration.
+    What the base model ties stays tied, because E is trained as both. Answers end at the prompt template's own end, and
+    are at most as long as the method was trained with; both stand in the generation configuration.
 
     Args:
         trained: the method.
@@ -26,9 +26,9 @@ def write_language_model(trained: TrainedMethod, model: Path, folder: Path) -> N
     own = trained.method.language_model(trained.weights)
     left = whole.load_state_dict({name: value.float().cpu() for name, value in own.items()}, strict=False)
     assert not left.unexpected_keys, left.unexpected_keys
-    end = trained.row_format.end
+    end = trained.prompt_template.end
     whole.generation_config = GenerationConfig(
-        eos_token_id=end, pad_token_id=end, do_sample=False, max_new_tokens=trained.lengths.response_tokens
+        eos_token_id=end, pad_token_id=end, do_sample=False, max_new_tokens=trained.lengths.max_new_tokens
     )
     whole.save_pretrained(folder)
     trained.tokenizer.save_pretrained(folder)

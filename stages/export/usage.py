@@ -59,14 +59,17 @@ print(llm.generate({{"prompt_embeds": rows}}, greedy)[0].outputs[0].text)
 
 def transformers_lines(trained: TrainedMethod, form: Form) -> str:
     """A program that answers a query as the stage greedy-generate does, with transformers alone."""
-    row_format, decode = trained.row_format, trained.tokenizer.decode
-    parts = [repr(str(decode(tokens))) for tokens in (row_format.prefix, row_format.separator, [row_format.end])]
-    front, copied, letters = row_format.query_front, needs_copy(trained.tokenizer), spelled_out(trained.tokenizer)
+    prompt_template, decode = trained.prompt_template, trained.tokenizer.decode
+    parts = [
+        repr(str(decode(tokens)))
+        for tokens in (prompt_template.prefix, prompt_template.separator, [prompt_template.end])
+    ]
+    front, copied, letters = prompt_template.query_front, needs_copy(trained.tokenizer), spelled_out(trained.tokenizer)
     return TRANSFORMERS.format(
         classes=", ".join(sorted([*form.classes, "AutoModelForCausalLM", "AutoTokenizer"])),
-        prefix=row_format.prefix,
-        separator=row_format.separator,
-        end=row_format.end,
+        prefix=prompt_template.prefix,
+        separator=prompt_template.separator,
+        end=prompt_template.end,
         parts=f"the token ids of {parts[0]}, {parts[1]} and {parts[2]}",
         dtype=dtype_of(trained),
         load="".join(f"{line}\n" for line in form.load),
@@ -75,14 +78,14 @@ def transformers_lines(trained: TrainedMethod, form: Form) -> str:
         text=f"{json.dumps(front.text)} + text" if front.text else "text",
         letters=LETTERS.format(letters=letters) if letters else "",
         behind=f"[{front.tokens}:]" if front.tokens else "",
-        room=trained.lengths.query_tokens - len(row_format.prefix) - len(row_format.separator),
+        room=trained.lengths.max_query_tokens - len(prompt_template.prefix) - len(prompt_template.separator),
         rows=form.rows,
     )
 
 
 def vllm_lines(trained: TrainedMethod) -> str:
     """The same through vLLM, continuing the lines above."""
-    return VLLM.format(dtype=dtype_of(trained), limit=trained.lengths.response_tokens)
+    return VLLM.format(dtype=dtype_of(trained), limit=trained.lengths.max_new_tokens)
 
 
 def dtype_of(trained: TrainedMethod) -> str:

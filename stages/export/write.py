@@ -21,7 +21,7 @@ def write_export(results: Results, target: Path) -> None:
     """
     check_target(target)
     params = results.params
-    trained = load_trained(results.trained, results.model, params.runtime, params.chosen_protocol.decoding_precision)
+    trained = load_trained(results.trained, results.model, params.runtime, params.chosen_protocol.decoding_dtype)
     form = FORMS[trained.method.settings.kind]
     with output_folder(target) as folder:
         write_language_model(trained, results.model, folder)

@@ -9,7 +9,7 @@ from typing import Any
 from stages.greedy_generate.forgetting import forgetting, passage_of, read_text
 from stages.language_model.device import versions
 from stages.language_model.encoding import encode_pairs, side_lengths
-from stages.methods.trained_method import check_lengths, check_row_format, load_trained
+from stages.methods.trained_method import check_lengths, check_prompt_template, load_trained
 from stages.methods.zero_shot import ZeroShotMethod
 from stages.params.methods import ZeroShot
 from stages.params.schema import Params
@@ -33,13 +33,13 @@ class Task:
         """Refuse a trained method, as the stage train described it, that belongs to other parameters.
 
         Raises:
-            StageError: its lengths or its row format are others.
+            StageError: its lengths or its prompt template are others.
         """
         params = self.params
         lengths = params.chosen_protocol.lengths
         check_lengths(trained, description, f"protocols.{params.protocol}.lengths", lengths)
-        key = f"params.yaml: models.{params.model}.row_format"
-        check_row_format(trained, description, key, params.chosen_model.row_format)
+        key = f"params.yaml: models.{params.model}.prompt_template"
+        check_prompt_template(trained, description, key, params.chosen_model.prompt_template)
 
 
 @dataclass(frozen=True)
@@ -73,15 +73,15 @@ def generate(
         check: see `load_trained`.
     """
     params, pairs = task.params, task.pairs
-    precision = params.chosen_protocol.decoding_precision
+    precision = params.chosen_protocol.decoding_dtype
     trained = load_trained(folder, model, params.runtime, precision, check)
     passage = passage_of(params.forgetting, task.text, trained.tokenizer)  # first: what is wrong with it costs nothing
-    encoded, cuts = encode_pairs(pairs, trained.tokenizer, trained.row_format, trained.lengths)
+    encoded, cuts = encode_pairs(pairs, trained.tokenizer, trained.prompt_template, trained.lengths)
     with Progress(len(pairs), "greedy-generate", "responses") as progress:
         began = time.monotonic()
         decoded = trained.decode_and_score(encoded, progress.advance)
         seconds = time.monotonic() - began - decoded.scoring_seconds
-    limit, counts = trained.lengths.response_tokens, side_lengths(encoded)[1].tolist()
+    limit, counts = trained.lengths.max_new_tokens, side_lengths(encoded)[1].tolist()
     answers, losses = decoded.answers[0], decoded.losses[0].tolist()
     each = zip(pairs, answers, trained.texts(answers), losses, counts, strict=True)
     responses = [

@@ -1,4 +1,4 @@
-"""A tokenizer's chat template as a row format: what it puts around a user's turn and an assistant's."""
+"""A tokenizer's chat template as a prompt template: what it puts around a user's turn and an assistant's."""
 
 from datetime import date
 from typing import Any
@@ -6,21 +6,21 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from stages.language_model.text_tokens import control_tokens, format_tokens, inside_a_row
-from stages.params.sources import RowFormatText
+from stages.params.sources import PromptTemplateText
 from stages.plumbing.errors import StageError, one_line
 
 QUERY, RESPONSE = "What did they ask?", "They answered this."  # stand-ins, to see what a format does to a text
-# For templates that write the date: that of another day would be another row format, which no stopped training could go
-# on with. Llama 3's template falls back to this day.
+# For templates that write the date: that of another day would be another prompt template, and no stopped training could
+# go on with it. Llama 3's template falls back to this day.
 TODAY = date(2024, 7, 26)
 REMEDY = "write prefix, separator and end"
 
 
-def template_parts(tokenizer: PreTrainedTokenizerBase, key: str) -> RowFormatText:
+def template_parts(tokenizer: PreTrainedTokenizerBase, key: str) -> PromptTemplateText:
     """The parts of the tokenizer's own chat template; where it writes today's date, that is TODAY.
 
     Raises:
-        StageError: there is none, or it cannot be used; `key` is that of the row format.
+        StageError: there is none, or it cannot be used; `key` is that of the prompt template.
     """
     if not tokenizer.chat_template:
         raise StageError(key, "the tokenizer has no chat template", REMEDY)
@@ -37,7 +37,7 @@ def template_parts(tokenizer: PreTrainedTokenizerBase, key: str) -> RowFormatTex
         raise StageError(key, "the chat template leaves the text out", REMEDY)
     if opened != silent and closed.startswith(opened):  # else it does not open an answer, or not as it then shows it
         separator = opened.partition(QUERY)[2]
-    return RowFormatText(prefix=prefix, separator=separator, end=_end(tokenizer, behind, key))
+    return PromptTemplateText(prefix=prefix, separator=separator, end=_end(tokenizer, behind, key))
 
 
 def _filled_in(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], **options: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from stages.language_model.row_format import RowFormat
+from stages.language_model.prompt_template import PromptTemplate
 from stages.language_model.text_tokens import text_tokens
 from stages.params.schema import Lengths
 from stages.plumbing.sequences import LazySequence
@@ -22,7 +22,7 @@ Counts = np.ndarray[tuple[int], np.dtype[Any]]
 
 @dataclass(frozen=True)
 class EncodedPair:
-    """A pair as token ids in the model's row format: prefix, query, separator; response, end (if it was not cut)."""
+    """A pair as token ids in the prompt template: prefix, query, separator; response, end (if it was not cut)."""
 
     query: list[int]
     response: list[int]
@@ -82,31 +82,31 @@ class Cuts:
 
 
 def encode_queries(
-    queries: Sequence[str], tokenizer: PreTrainedTokenizerBase, row_format: RowFormat, lengths: Lengths
+    queries: Sequence[str], tokenizer: PreTrainedTokenizerBase, prompt_template: PromptTemplate, lengths: Lengths
 ) -> tuple[list[list[int]], int]:
     """Tokens of each query with what the format puts around it, and how many queries were cut.
 
     A long one loses its beginning, never the format.
     """
-    around = len(row_format.prefix) + len(row_format.separator)
-    texts = text_tokens(tokenizer, queries, row_format.query_front)
-    cut = sum(len(tokens) + around > lengths.query_tokens for tokens in texts)
-    return [row_format.query(tokens, lengths.query_tokens) for tokens in texts], cut
+    around = len(prompt_template.prefix) + len(prompt_template.separator)
+    texts = text_tokens(tokenizer, queries, prompt_template.query_front)
+    cut = sum(len(tokens) + around > lengths.max_query_tokens for tokens in texts)
+    return [prompt_template.query(tokens, lengths.max_query_tokens) for tokens in texts], cut
 
 
 def encode_pairs(
-    pairs: Iterable[Pair], tokenizer: PreTrainedTokenizerBase, row_format: RowFormat, lengths: Lengths
+    pairs: Iterable[Pair], tokenizer: PreTrainedTokenizerBase, prompt_template: PromptTemplate, lengths: Lengths
 ) -> tuple[EncodedPairs, Cuts]:
     """Tokenise pairs: a long query loses its beginning, a long response its end and the token that ends it."""
     encoded, cut_queries, cut_responses = EncodedPairs(), 0, 0
     for some in _parts(pairs):
-        queries, cut = encode_queries([pair.query for pair in some], tokenizer, row_format, lengths)
-        responses = text_tokens(tokenizer, [pair.response for pair in some], row_format.response_front)
+        queries, cut = encode_queries([pair.query for pair in some], tokenizer, prompt_template, lengths)
+        responses = text_tokens(tokenizer, [pair.response for pair in some], prompt_template.response_front)
         for query, answer in zip(queries, responses, strict=True):
-            encoded.append(query, row_format.response(answer, lengths.response_tokens))
-            encoded.early_ends += row_format.end in answer[: lengths.response_tokens]
+            encoded.append(query, prompt_template.response(answer, lengths.max_new_tokens))
+            encoded.early_ends += prompt_template.end in answer[: lengths.max_new_tokens]
         cut_queries += cut
-        cut_responses += sum(len(response) + 1 > lengths.response_tokens for response in responses)
+        cut_responses += sum(len(response) + 1 > lengths.max_new_tokens for response in responses)
     return encoded, Cuts(cut_queries, cut_responses)
 
 

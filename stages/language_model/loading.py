@@ -91,7 +91,7 @@ def check_row_length(config: PretrainedConfig, tokens: int) -> None:
     positions = getattr(config, "max_position_embeddings", None)
     if positions is not None and tokens > positions:
         found = f"prompt, query and response are up to {tokens} tokens, the model takes {positions}"
-        raise StageError("params.yaml: protocols.<protocol>.lengths", found, "lower query_tokens or response_tokens")
+        raise StageError("params.yaml: protocols.<protocol>.lengths", found, "lower max_query_tokens or max_new_tokens")
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

@@ -1,4 +1,4 @@
-"""Texts as the tokens that they have in a whole row: what people wrote, and the parts of a row format.
+"""Texts as the tokens that they have in a whole row: what people wrote, and the parts of a prompt template.
 
 Two things would go wrong if a text were simply given to the tokenizer:
 

@@ -58,10 +58,10 @@ class DynamicMethod(Method):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
             fresh = _build_controller(self.base, self.settings.layers, torch.float32)
-        if self.settings.initial == "identity":
+        if self.settings.init == "identity":
             _add_nothing(fresh, self.base.width)
         weights = {name: value.detach().float() for name, value in fresh.named_parameters()}
-        if self.settings.initial == "first-layers":
+        if self.settings.init == "first-layers":
             # Layers only: the last normalisation belongs to the layers in front of it and stays as it starts.
             own = dict(self.base.model.base_model.named_parameters())
             last = self.last_weight.removesuffix("weight") if weights[self.last_weight].dim() == 1 else None
@@ -113,7 +113,7 @@ def _add_nothing(controller: PreTrainedModel, width: int) -> None:
     before, after = (F.normalize(rows - rows.mean(dim=-1, keepdim=True), dim=-1) for rows in (read, written))
     if not bool(((after - before).norm(dim=-1) < 1e-3).all()):
         found = f"identity, which {type(controller).__name__} cannot start from"
-        raise StageError("params.yaml: methods.<name>.initial", found, "set it to random")
+        raise StageError("params.yaml: methods.<name>.init", found, "set it to random")
 
 
 def _in_layer(name: str) -> bool:

@@ -18,7 +18,7 @@ class SoftMethod(Method):
     def initial_weights(self, generator: torch.Generator) -> dict[str, Tensor]:
         """Z [P, H], random or the embeddings of words drawn from the vocabulary; E as pre-trained."""
         count = self.settings.prompt_tokens
-        if self.settings.initial == "vocabulary":
+        if self.settings.init == "vocabulary":
             words = torch.randint(len(self.base.embeddings), (count,), generator=generator)
             table = self.base.embed(words.to(self.base.device)).detach().float().cpu()
         else:

@@ -24,19 +24,21 @@ from stages.language_model.base_model import BaseModel
 from stages.language_model.device import arithmetic, choose_device
 from stages.language_model.encoding import EncodedPair, encode_queries, to_text
 from stages.language_model.loading import load_base_model, load_tokenizer
-from stages.language_model.row_format import RowFormat, build_row_format
+from stages.language_model.prompt_template import PromptTemplate, build_prompt_template
 from stages.methods.decoding import Decoded, RowLimit, decode_and_score, greedy
 from stages.methods.method import Method
 from stages.methods.registry import build_method
 from stages.params.methods import MethodSettings
 from stages.params.schema import Lengths, Precision, Runtime
-from stages.params.sources import RowFormatText, as_json
+from stages.params.sources import PromptTemplateText, as_json
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import check_folder, files_hash, to_json
 
 WEIGHTS = "weights.safetensors"
 DESCRIPTION = "method.json"
-ROW_FORMAT_TEXT = "row_format_text"  # in it: what the chat template gave when it was trained, if that is the row format
+TEMPLATE_TEXT = (
+    "prompt_template_text"  # in it: what the chat template gave when it was trained, if that is the prompt template
+)
 
 
 def write_trained(folder: Path, weights: Path | None, description: dict[str, Any]) -> None:
@@ -72,15 +74,17 @@ def check_lengths(folder: Path, description: dict[str, Any], key: str, lengths: 
         raise StageError(f"params.yaml: {key}.{different}", found, "run `dvc repro train`")
 
 
-def check_row_format(folder: Path, description: dict[str, Any], key: str, row_format: RowFormatText | str) -> None:
-    """Refuse another row format than the one that the method was trained with.
+def check_prompt_template(
+    folder: Path, description: dict[str, Any], key: str, prompt_template: PromptTemplateText | str
+) -> None:
+    """Refuse another prompt template than the one that the method was trained with.
 
     A chat template that another version of the library reads in another way is no other format: rows stay as trained.
 
     Raises:
         StageError: it is another.
     """
-    if as_json(row_format) != description["row_format"]:
+    if as_json(prompt_template) != description["prompt_template"]:
         raise StageError(key, f"{folder} was trained with another one", "run `dvc repro train`")
 
 
@@ -113,7 +117,7 @@ class TrainedMethod:
     method: Method
     weights: dict[str, Tensor]
     tokenizer: PreTrainedTokenizerBase
-    row_format: RowFormat
+    prompt_template: PromptTemplate
     lengths: Lengths  # that it was trained with, in tokens
     description: dict[str, Any]  # what the stage train wrote beside the weights
     row_limit: RowLimit
@@ -123,8 +127,8 @@ class TrainedMethod:
         return self.texts(self.decode(self.encode(queries)[0]))
 
     def encode(self, queries: Sequence[str]) -> tuple[list[list[int]], int]:
-        """Token ids of N queries in the row format, [N][at most lengths.query_tokens], and how many were cut."""
-        return encode_queries(queries, self.tokenizer, self.row_format, self.lengths)
+        """Token ids of N queries, [N][at most lengths.max_query_tokens], and how many were cut."""
+        return encode_queries(queries, self.tokenizer, self.prompt_template, self.lengths)
 
     def decode(
         self,
@@ -132,11 +136,11 @@ class TrainedMethod:
         tick: Callable[[int], None] = lambda ended: None,
         heard: Callable[[int, int], None] = lambda row, token: None,
     ) -> list[list[int]]:
-        """Token ids of the responses to N encoded queries, [N][at most lengths.response_tokens], without their end.
+        """Token ids of the responses to N encoded queries, [N][at most lengths.max_new_tokens], without their end.
 
         tick and heard: see `greedy`.
         """
-        limit, end = self.lengths.response_tokens, self.row_format.end
+        limit, end = self.lengths.max_new_tokens, self.prompt_template.end
         return greedy(self.method, [self.weights], queries, limit, end, self.row_limit, tick, heard)[0]
 
     def decode_and_score(
@@ -144,7 +148,7 @@ class TrainedMethod:
     ) -> Decoded:
         """What `decode` gives for the queries of N pairs, and how likely it finds their responses; one trial."""
         queries, references = [pair.query for pair in pairs], [pair.response for pair in pairs]
-        limit, end = self.lengths.response_tokens, self.row_format.end
+        limit, end = self.lengths.max_new_tokens, self.prompt_template.end
         return decode_and_score(self.method, [self.weights], queries, references, limit, end, self.row_limit, tick)
 
     def texts(self, answers: Sequence[Sequence[int]]) -> list[str]:
@@ -166,7 +170,7 @@ def load_trained(
         trained: folder of the stage train.
         model: folder of the base model, of the stage download.
         runtime: the table `runtime` of params.yaml; None is its `auto`, with as many threads as there are cores.
-        precision: of the arithmetic, `decoding_precision` of a protocol.
+        precision: of the arithmetic, `decoding_dtype` of a protocol.
         check: called with what the stage train wrote beside the weights, before anything slow; raises to refuse it.
         beside: others that are loaded; with one on the same base model this one shares its frozen parameters.
 
@@ -174,7 +178,13 @@ def load_trained(
         StageError: a file is missing or damaged, or it was trained on another base model.
     """
     runtime = runtime or Runtime(
-        device="auto", threads=0, decode_rows=0, engine="local", address=None, gpus_per_unit=1, checkpoints=None
+        device="auto",
+        threads=0,
+        generation_batch_size=0,
+        engine="local",
+        address=None,
+        gpus_per_unit=1,
+        checkpoints=None,
     )
     check_folder(trained)
     description = read_description(trained, files_hash(check_folder(model)))
@@ -187,10 +197,12 @@ def load_trained(
     tokenizer = load_tokenizer(model)
     try:
         lengths = Lengths.model_validate(description["lengths"])
-        written = description.get(ROW_FORMAT_TEXT, description["row_format"])
-        text = written if isinstance(written, str) else RowFormatText.model_validate(written)
+        written = description.get(TEMPLATE_TEXT, description["prompt_template"])
+        text = written if isinstance(written, str) else PromptTemplateText.model_validate(written)
     except (KeyError, ValidationError) as error:
         raise StageError(trained / DESCRIPTION, f"not a trained method ({error})", "run `dvc repro train`") from None
-    row_format = build_row_format(tokenizer, text, lengths, f"{trained / DESCRIPTION}: row_format")
+    prompt_template = build_prompt_template(tokenizer, text, lengths, f"{trained / DESCRIPTION}: prompt_template")
     method, weights = read_trained(trained, base, description)
-    return TrainedMethod(method, weights, tokenizer, row_format, lengths, description, RowLimit(runtime.decode_rows))
+    return TrainedMethod(
+        method, weights, tokenizer, prompt_template, lengths, description, RowLimit(runtime.generation_batch_size)
+    )

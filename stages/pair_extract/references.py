@@ -12,7 +12,7 @@ A line names a pair, or several, in one of these ways:
 - a whole dialogue at once, with the responses to each turn. This is the form of DailyDialog's multi-reference test set
   (Gupta et al., "Investigating Evaluation of Open-Domain Dialogue Systems With Human Generated Multiple References",
   SIGdial 2019; github.com/prakharguptaz/multirefeval, multiref-dataset/multireftest.json, 1,000 dialogues). Its first
-  response to each turn is DailyDialog's own. It has no licence, so it is downloaded by whoever may use it.
+  response to each turn is DailyDialog's own. It has no license, so it is downloaded by whoever may use it.
 
 Queries and turns are the same if their letters and digits are, in any case: that file has other apostrophes than
 DailyDialog, and "do n't" for "don't". A reference that is the same as the pair's response, or as another one of the

@@ -29,7 +29,7 @@ class Soft(Trained):
 
     kind: Literal["soft"]
     prompt_tokens: Positive
-    initial: Literal["random", "vocabulary"]
+    init: Literal["random", "vocabulary"]
     train_embeddings: bool
 
 
@@ -38,7 +38,7 @@ class Dynamic(Trained):
 
     kind: Literal["dynamic"]
     layers: Positive
-    initial: Literal["identity", "random", "first-layers"]
+    init: Literal["identity", "random", "first-layers"]
     train_embeddings: bool
 
 

@@ -33,7 +33,7 @@ class Runtime(Strict):
 
     device: Literal["auto", "cpu", "cuda", "mps"]
     threads: Annotated[int, Field(ge=0, le=1024)]
-    decode_rows: Annotated[int, Field(ge=0, le=LARGEST)]
+    generation_batch_size: Annotated[int, Field(ge=0, le=LARGEST)]
     engine: Literal["local", "ray"]
     address: Annotated[str, Field(min_length=1)] | None
     gpus_per_unit: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
@@ -93,8 +93,8 @@ class Data(Strict):
 class Lengths(Strict):
     """The longest query and response, in tokens, end-of-text included."""
 
-    query_tokens: Annotated[int, Field(ge=2, le=LARGEST)]
-    response_tokens: Annotated[int, Field(ge=2, le=LARGEST)]
+    max_query_tokens: Annotated[int, Field(ge=2, le=LARGEST)]
+    max_new_tokens: Annotated[int, Field(ge=2, le=LARGEST)]
 
 
 class LearningRates(Strict):
@@ -145,16 +145,16 @@ class Training(Strict):
 
     learning_rates: LearningRates
     batch_size: Positive
-    max_epochs: Positive
-    patience: Positive
+    num_train_epochs: Positive
+    early_stopping_patience: Positive
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     warmup_steps: Annotated[int, Field(ge=0, le=LARGEST)]
-    schedule: Literal["constant", "linear"]
+    lr_scheduler_type: Literal["constant", "linear"]
     embeddings_rate: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
-    select_by: Literal["bleu4", "loss"]
-    gradient_clip: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
+    metric_for_best_model: Literal["bleu4", "loss"]
+    max_grad_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
     dropout: Fraction
-    precision: Precision
+    dtype: Precision
 
 
 class Protocol(Strict):
@@ -162,7 +162,7 @@ class Protocol(Strict):
 
     data: Data
     lengths: Lengths
-    decoding_precision: Precision
+    decoding_dtype: Precision
     training: Training
 
 
@@ -191,12 +191,12 @@ class Params(Strict):
             if getattr(self, switch) not in table:
                 chosen = getattr(self, switch)
                 raise Refused(switch, f"{show(chosen)} is not an entry of {switch}s", allowed(chosen, table))
-        method, longest = self.chosen_method, self.chosen_protocol.lengths.query_tokens
+        method, longest = self.chosen_method, self.chosen_protocol.lengths.max_query_tokens
         if isinstance(method, Soft) and method.prompt_tokens < longest:
             raise Refused(
                 f"methods.{self.method}.prompt_tokens",
-                f"{method.prompt_tokens} is less than the {longest} of protocols.{self.protocol}.lengths.query_tokens",
-                "raise prompt_tokens or lower query_tokens",
+                f"{method.prompt_tokens}, below the {longest} of protocols.{self.protocol}.lengths.max_query_tokens",
+                "raise prompt_tokens or lower max_query_tokens",
             )
         rates, rate = self.protocols[self.protocol].training.learning_rates, getattr(method, "learning_rate", None)
         if rates.spread is not None and rate is None and method.kind != "zero-shot":

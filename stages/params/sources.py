@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from stages.params.validation import Refused, Strict, redact
 
-Licence = Annotated[
+License = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+-]*$")
 ]  # an SPDX identifier, such as MIT or CC-BY-NC-SA-4.0
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -31,8 +31,8 @@ PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".msgpack", ".h5",
 MODEL_SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".jinja")
 VOCABULARIES = ("tokenizer.json", "tekken.json", "*.model", "vocab*")  # without one of these it would know no word
 SUFFIXES = {"chitchat": ".json", "eou": ".txt", "jsonl": ".jsonl", "parquet": ".parquet"}  # of corpora, by format
-END_OF_TEXT = "<end-of-text>"  # in a row format: the model's end-of-text token, whatever its name
-CHAT_TEMPLATE = "chat-template"  # as a row format: the tokenizer's chat template
+END_OF_TEXT = "<end-of-text>"  # in a prompt template: the model's end-of-text token, whatever its name
+CHAT_TEMPLATE = "chat-template"  # as a prompt template: the tokenizer's chat template
 RESERVED = ("manifest.json", "adapter_config.json")  # our own; transformers would fetch the model named in the other
 
 
@@ -133,17 +133,17 @@ def _check_pinned(source: Source, key: str, file: SourceFile) -> None:
         )
 
 
-class RowFormatText(Strict):
-    """The text around query and response in the model's input; see stages/language_model/row_format.py."""
+class PromptTemplateText(Strict):
+    """The text around query and response in the model's input; see stages/language_model/prompt_template.py."""
 
     prefix: str = ""
     separator: str
     end: Annotated[str, Field(min_length=1)]
 
 
-def as_json(row_format: RowFormatText | str) -> dict[str, str] | str:
-    """A row format in the form that JSON files have."""
-    return row_format if isinstance(row_format, str) else row_format.model_dump()
+def as_json(prompt_template: PromptTemplateText | str) -> dict[str, str] | str:
+    """A prompt template in the form that JSON files have."""
+    return prompt_template if isinstance(prompt_template, str) else prompt_template.model_dump()
 
 
 def _keys(files: Mapping[Any, SourceFile]) -> list[tuple[str, SourceFile]]:
@@ -163,7 +163,7 @@ class Dataset(Strict):
     source: str
     files: dict[Literal["train", "validation", "test", "all"], SourceFile]
     split: Split | None = None
-    licence: Licence | None = None  # for the model card of an export
+    license: License | None = None  # for the model card of an export
     messages: Literal["one", "joined"] | None = None  # not for eou; must be there for chitchat; see params.yaml
     references: ReferencesFile | None = None
 
@@ -211,8 +211,8 @@ class Model(Strict):
     format: Literal["safetensors", "gguf"]
     source: str
     files: dict[str, SourceFile]
-    licence: Licence | None = None  # for the model card of an export
-    row_format: RowFormatText | Literal["chat-template"]
+    license: License | None = None  # for the model card of an export
+    prompt_template: PromptTemplateText | Literal["chat-template"]
 
     @model_validator(mode="after")
     def _pinned_and_safe(self) -> Self:

@@ -47,7 +47,7 @@ def describe(error: BaseException) -> str:
     if isinstance(error, StageError):
         return one_line(str(error))
     if is_out_of_memory(error):
-        remedy = "close other programs, or lower protocols.<name>.training.batch_size or runtime.decode_rows"
+        remedy = "close other programs, or lower protocols.<name>.training.batch_size or runtime.generation_batch_size"
         return f"memory: not enough; {remedy}"
     if (number := system_error(error)) is not None:
         subject = getattr(error, "filename", None) or "standard output or a file"  # the stages name all of their files

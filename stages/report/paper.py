@@ -25,8 +25,8 @@ PROTOCOL = {  # App. B; keys as in an entry of `protocols` in params.yaml
     "training.learning_rates.high": 9e-3,
     "training.learning_rates.trials": 12,
     "training.batch_size": 8,
-    "training.max_epochs": 300,
-    "training.patience": 100,
+    "training.num_train_epochs": 300,
+    "training.early_stopping_patience": 100,
 }
 
 Six = dict[str, float]

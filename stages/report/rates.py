@@ -44,7 +44,7 @@ def trials_of(run: Run) -> list[Trial]:
 
 def chosen(run: Run, trials: list[Trial]) -> Trial:
     """The trial that training kept, by the score that its protocol selects by; the lowest of equal ones."""
-    by_loss = run.entry("protocol")["training"].get("select_by") == "loss"
+    by_loss = run.entry("protocol")["training"].get("metric_for_best_model") == "loss"
 
     def quality(trial: Trial) -> float:
         loss = trial.get("validation_loss")

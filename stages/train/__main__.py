@@ -29,7 +29,7 @@ def main(arguments: argparse.Namespace) -> None:
     work = read_work(arguments.subset, arguments.model, params)
     outcome = search(work)
     trials = outcome.trials
-    best = best_trial(trials, params.chosen_protocol.training.select_by)
+    best = best_trial(trials, params.chosen_protocol.training.metric_for_best_model)
     end = range_end(best, trials)
     with output_folder(arguments.trained) as folder:
         write_trained(folder, outcome.weights, describe(work, best, end, outcome))

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stages.language_model.prompt_template import PromptTemplate
 from stages.language_model.resources import Share
-from stages.language_model.row_format import RowFormat
 from stages.params.schema import Params
 from stages.train.memory import Numbered
 
@@ -19,7 +19,7 @@ class Order:
     fingerprint: str
     data_hash: str
     base_hash: str
-    row_format: RowFormat
+    prompt_template: PromptTemplate
     code: str
     versions: dict[str, Any]  # of libraries: another one would give other bytes without a word
     share: Share

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from stages.language_model.encoding import EncodedPair, encode_pairs
-from stages.language_model.row_format import RowFormat
+from stages.language_model.prompt_template import PromptTemplate
 from stages.params.schema import Lengths
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import files_hash
@@ -32,19 +32,25 @@ def hash_of_examples(manifest: dict[str, Any]) -> str:
 
 
 def load_examples(
-    subset: Path, tokenizer: PreTrainedTokenizerBase, row_format: RowFormat, lengths: Lengths, key: str = "row_format"
+    subset: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt_template: PromptTemplate,
+    lengths: Lengths,
+    key: str = "prompt_template",
 ) -> tuple[Examples, dict[str, int]]:
     """Training and validation pairs of the regime, as tokens; and how many texts of each had to be cut.
 
     Raises:
-        StageError: the end of a response is a token of what people wrote; `key` is that of the row format.
+        StageError: the end of a response is a token of what people wrote; `key` is that of the prompt template.
     """
     path, validation = subset / PAIRS[0], read_records(subset / PAIRS[1], Pair)
-    trained, cuts = encode_pairs(RecordFile(path, Pair), tokenizer, row_format, lengths)
-    validated, others = encode_pairs(validation, tokenizer, row_format, lengths)
+    trained, cuts = encode_pairs(RecordFile(path, Pair), tokenizer, prompt_template, lengths)
+    validated, others = encode_pairs(validation, tokenizer, prompt_template, lengths)
     early = trained.early_ends + validated.early_ends
     if early:
-        found = f"its end, {row_format.text['end']!r}, is inside {early} of {len(trained) + len(validated)} responses"
+        found = (
+            f"its end, {prompt_template.text['end']!r}, is inside {early} of {len(trained) + len(validated)} responses"
+        )
         raise StageError(key, found, "choose another end")
     print(
         f"{len(trained)} training pairs, {len(validation)} validation pairs; cut to the protocol's lengths in "

@@ -72,7 +72,7 @@ def check_base_model(folder: Path, params: Params) -> None:
         StageError: it does not; the message says how many GB it needs.
     """
     device, protocol = choose_device(params.runtime), params.chosen_protocol
-    wanted = (protocol.training.precision, protocol.decoding_precision)
+    wanted = (protocol.training.dtype, protocol.decoding_dtype)
     kept = {torch.float32, *(arithmetic(precision, device) for precision in wanted)}  # as load_methods holds it
     with torch.device("meta"):  # shapes without values
         model = AutoModelForCausalLM.from_config(load_config(folder))

@@ -22,7 +22,7 @@ def load_methods(folder: Path, params: Params) -> tuple[Method, Method, dict[str
     """
     device = choose_device(params.runtime)
     training, settings = params.chosen_protocol.training, params.chosen_method
-    wanted = [arithmetic(one, device) for one in (training.precision, params.chosen_protocol.decoding_precision)]
+    wanted = [arithmetic(one, device) for one in (training.dtype, params.chosen_protocol.decoding_dtype)]
     methods = {
         dtype: build_method(load_base_model(folder, device, dtype, training.dropout), settings)
         for dtype in {*wanted, torch.float32}
@@ -41,9 +41,9 @@ def check_fit(folder: Path, params: Params) -> None:
         StageError: rows are longer than its positions, or a controller is to start from more layers than it has.
     """
     config, lengths, settings = load_config(folder), params.chosen_protocol.lengths, params.chosen_method
-    longest = METHODS[settings.kind].layout([lengths.query_tokens], [lengths.response_tokens])
+    longest = METHODS[settings.kind].layout([lengths.max_query_tokens], [lengths.max_new_tokens])
     check_row_length(config, longest.tokens()[0])
     there = config.num_hidden_layers
-    if isinstance(settings, Dynamic) and settings.initial == "first-layers" and settings.layers > there:
+    if isinstance(settings, Dynamic) and settings.init == "first-layers" and settings.layers > there:
         found = f"{settings.layers} first layers of a model that has {there}"
-        raise StageError(f"params.yaml: methods.{params.method}.layers", found, "lower it or set initial to random")
+        raise StageError(f"params.yaml: methods.{params.method}.layers", found, "lower it or set init to random")

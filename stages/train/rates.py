@@ -18,6 +18,6 @@ def rate_factor(name: str, names: Collection[str], training: Training) -> float:
 def scheduled(step: int, last_step: int, training: Training) -> float:
     """Of the learning rate at a step from 1 to `last_step`: linear warm-up, then constant or falling to zero."""
     warm = min(1.0, step / training.warmup_steps) if training.warmup_steps else 1.0
-    if training.schedule == "constant":
+    if training.lr_scheduler_type == "constant":
         return warm
     return min(warm, (last_step - step + 1) / max(1, last_step - training.warmup_steps))

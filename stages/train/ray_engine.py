@@ -132,7 +132,7 @@ class _Search:
         name = fingerprint_of({**work.facts(versions), "trials": numbers})
         return Order(
             work.params.model_copy(update={"runtime": runtime}), group, name,
-            work.data_hash, work.base_hash, work.row_format, work.code, versions, share,
+            work.data_hash, work.base_hash, work.prompt_template, work.code, versions, share,
         )  # fmt: skip
 
     def _take(self, ray: Any, reference: Any, group: list[Numbered], units: int) -> list[list[Numbered]]:
@@ -192,6 +192,6 @@ class _Search:
         trials.sort(key=lambda trial: trial.index)
         units.sort(key=lambda unit: unit["trials"])
         self.state.cost = together([Cost(**unit["cost"]) for unit in units])
-        source = weights[best_trial(trials, self.work.params.chosen_protocol.training.select_by).index]
+        source = weights[best_trial(trials, self.work.params.chosen_protocol.training.metric_for_best_model).index]
         self.state.write_result(trials, source if source.exists() else None, units)
         return trials

@@ -42,7 +42,7 @@ def _train(order: Order, subset: Files, model: Files, node: str, get: Callable[[
         order.params.model_copy(update={"runtime": runtime}),
         receive(subset, f"subset-{order.data_hash}", get),
         receive(model, f"model-{order.base_hash}", get),
-        order.data_hash, order.base_hash, order.row_format, order.code,
+        order.data_hash, order.base_hash, order.prompt_template, order.code,
     )  # fmt: skip
     trainer = load_trainer(work)
     state = state_of(scratch() / "train", order.fingerprint, trainer.environment, runtime.checkpoints)
@@ -71,7 +71,7 @@ def _trained(trainer: Trainer, state: TrainingState, order: Order) -> tuple[Sequ
 
 def _best_weights(state: TrainingState, trials: Sequence[Trial], order: Order) -> Any:
     try:
-        best = best_trial(trials, order.params.chosen_protocol.training.select_by)
+        best = best_trial(trials, order.params.chosen_protocol.training.metric_for_best_model)
     except StageError:  # every trial of this unit diverged; the others decide
         return None
     return state.best_weights(best)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from stages.methods.trained_method import ROW_FORMAT_TEXT
+from stages.methods.trained_method import TEMPLATE_TEXT
 from stages.params.sources import as_json
 from stages.train.search import range_end
 from stages.train.trials import Trial
@@ -46,9 +46,13 @@ def summary(trials: Sequence[Trial], best: Trial, counts: dict[str, int]) -> dic
 
 def describe(work: Work, best: Trial, end: str | None, outcome: Outcome) -> dict[str, Any]:
     """What stands beside the trained weights."""
-    params, protocol, row_format = work.params, work.params.chosen_protocol, work.params.chosen_model.row_format
+    params, protocol, prompt_template = (
+        work.params,
+        work.params.chosen_protocol,
+        work.params.chosen_model.prompt_template,
+    )
     # What a chat template gave on the day of the training: some write the date, and the weights know these rows.
-    resolved = {ROW_FORMAT_TEXT: work.row_format.text} if isinstance(row_format, str) else {}
+    resolved = {TEMPLATE_TEXT: work.prompt_template.text} if isinstance(prompt_template, str) else {}
     return {
         "method": params.chosen_method.model_dump(),
         "base_model": work.base_hash,
@@ -60,7 +64,7 @@ def describe(work: Work, best: Trial, end: str | None, outcome: Outcome) -> dict
         "seed": params.seed,
         "training": protocol.training.model_dump(),
         "lengths": protocol.lengths.model_dump(),
-        "row_format": as_json(row_format),
+        "prompt_template": as_json(prompt_template),
         **resolved,
         "environment": outcome.environment_of(best),
         "environments": outcome.environments(),

@@ -33,12 +33,14 @@ def run_trials(sweep: Sweep, initial: Weights, state: TrainingState) -> list[Tri
             trials = train_groups(sweep, initial, state, groups)
             trained = [[index for index, _ in group] for group in state.read_groups(groups)]
             units = [{"trials": numbers, "environments": state.environments} for numbers in trained]
-            state.write_result(trials, state.best_weights(best_trial(trials, sweep.training.select_by)), units)
+            state.write_result(
+                trials, state.best_weights(best_trial(trials, sweep.training.metric_for_best_model)), units
+            )
         state.keep_result_only()
     return trials
 
 
-def best_trial(trials: Sequence[Trial], select_by: SelectBy) -> Trial:
+def best_trial(trials: Sequence[Trial], metric_for_best_model: SelectBy) -> Trial:
     """The trial whose best epoch is the best of all (App. B); of equals the one with the lowest learning rate.
 
     A trial that diverged takes part with the epochs that it ended before.
@@ -54,7 +56,7 @@ def best_trial(trials: Sequence[Trial], select_by: SelectBy) -> Trial:
             f"every trial diverged ({steps})",
             "lower methods.<name>.learning_rate, or the range in protocols.<name>.training.learning_rates",
         )
-    return max(ended, key=lambda trial: (trial.quality(select_by), -trial.index))
+    return max(ended, key=lambda trial: (trial.quality(metric_for_best_model), -trial.index))
 
 
 def untrained(sweep: Sweep, cost: Cost) -> Trial:

@@ -45,7 +45,7 @@ class Sweep:
     end: int  # the token that ends a response
     examples: Examples
     training: Training
-    response_tokens: int
+    max_new_tokens: int
     row_limit: RowLimit
     seed: int
 
@@ -76,7 +76,7 @@ class Sweep:
                 [trial.weights for trial in trials],
                 [pair.query for pair in pairs],
                 [pair.response for pair in pairs],
-                self.response_tokens,
+                self.max_new_tokens,
                 self.end,
                 self.row_limit,
                 tick,
@@ -147,7 +147,7 @@ class _Epoch:
     def title(self) -> str:
         rates = self.running() or self.trials
         which = f"{len(rates)} trials" if len(rates) > 1 else f"learning rate {rates[0].learning_rate:.2g}"
-        return f"epoch {self.position.epoch} of at most {self.sweep.training.max_epochs}, {which}"
+        return f"epoch {self.position.epoch} of at most {self.sweep.training.num_train_epochs}, {which}"
 
     def _train(self) -> None:
         sweep, epoch = self.sweep, self.position.epoch
@@ -164,7 +164,7 @@ class _Epoch:
                 pairs = sweep.pairs(batches[step])
                 batch = collate(pairs).to(device)
                 dropout_seed = int(np.random.SeedSequence([sweep.seed, epoch, step]).generate_state(1)[0])
-                last_step = sweep.training.max_epochs * len(batches)
+                last_step = sweep.training.num_train_epochs * len(batches)
                 with self.state.cost.timed("seconds"):
                     train_step(
                         sweep.method, running, batch, sweep.training, self.per_pass, dropout_seed, last_step,

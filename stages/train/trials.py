@@ -78,19 +78,19 @@ class Trial:
             }
         )
         self.loss_sum, self.loss_tokens = 0.0, 0
-        before = self.quality(training.select_by)
+        before = self.quality(training.metric_for_best_model)
         kept = self.best_epoch, self.best_bleu4, self.best_loss
         self.best_epoch, self.best_bleu4, self.best_loss = epoch, validation.bleu4, validation.loss
-        better = kept[0] == 0 or self.quality(training.select_by) > before
+        better = kept[0] == 0 or self.quality(training.metric_for_best_model) > before
         if not better:
             self.best_epoch, self.best_bleu4, self.best_loss = kept
-        if epoch - self.best_epoch >= training.patience or epoch >= training.max_epochs:
+        if epoch - self.best_epoch >= training.early_stopping_patience or epoch >= training.num_train_epochs:
             self.status = "finished"
         return better
 
-    def quality(self, select_by: SelectBy) -> float:
+    def quality(self, metric_for_best_model: SelectBy) -> float:
         """What the best epoch is chosen by, the higher the better: validation BLEU-4, or the loss with a minus."""
-        if select_by == "bleu4":
+        if metric_for_best_model == "bleu4":
             return self.best_bleu4
         return -math.inf if self.best_loss is None else -self.best_loss
 
@@ -188,8 +188,8 @@ def _update_finite(
             trial.status, trial.diverged_at = "diverged", f"step {trial.steps + 1}"
             trial.optimizer = None
         else:
-            if training.gradient_clip is not None and size > training.gradient_clip:
-                clip_grads_with_norm_(trial.weights.values(), training.gradient_clip, norm)
+            if training.max_grad_norm is not None and size > training.max_grad_norm:
+                clip_grads_with_norm_(trial.weights.values(), training.max_grad_norm, norm)
             _update(trial, training, last_step)
             trial.loss_sum += loss
             trial.loss_tokens += tokens

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stages.language_model.device import library_versions, versions
 from stages.language_model.loading import load_tokenizer
-from stages.language_model.row_format import RowFormat, build_row_format
+from stages.language_model.prompt_template import PromptTemplate, build_prompt_template
 from stages.methods.decoding import RowLimit
 from stages.params.schema import Params
 from stages.plumbing.files import check_folder, files_hash
@@ -35,7 +35,7 @@ class Work:
     model: Path
     data_hash: str
     base_hash: str
-    row_format: RowFormat
+    prompt_template: PromptTemplate
     code: str = field(default_factory=code_hash)
 
     def facts(self, environment: dict[str, Any]) -> dict[str, Any]:
@@ -44,15 +44,15 @@ class Work:
         return {
             "data": self.data_hash, "model": self.base_hash,
             "method": params.chosen_method.model_dump(exclude={"learning_rate"}),  # `protocol` has the range it means
-            "row_format": asdict(self.row_format), "seed": params.seed,
+            "prompt_template": asdict(self.prompt_template), "seed": params.seed,
             "protocol": params.chosen_protocol.model_dump(exclude={"data"}),
             "code": self.code, "environment": environment, "libraries": library_versions(),
         }  # fmt: skip
 
 
-def row_format_key(params: Params) -> str:
-    """Where the row format stands, for errors."""
-    return f"params.yaml: models.{params.model}.row_format"
+def prompt_template_key(params: Params) -> str:
+    """Where the prompt template stands, for errors."""
+    return f"params.yaml: models.{params.model}.prompt_template"
 
 
 def read_work(subset: Path, model: Path, params: Params) -> Work:
@@ -63,9 +63,9 @@ def read_work(subset: Path, model: Path, params: Params) -> Work:
     """
     data_hash, base_hash = hash_of_examples(check_folder(subset)), files_hash(check_folder(model))
     check_fit(model, params)
-    lengths, key = params.chosen_protocol.lengths, row_format_key(params)
-    row_format = build_row_format(load_tokenizer(model), params.chosen_model.row_format, lengths, key)
-    return Work(params, subset, model, data_hash, base_hash, row_format)
+    lengths, key = params.chosen_protocol.lengths, prompt_template_key(params)
+    prompt_template = build_prompt_template(load_tokenizer(model), params.chosen_model.prompt_template, lengths, key)
+    return Work(params, subset, model, data_hash, base_hash, prompt_template)
 
 
 @dataclass(frozen=True)
@@ -93,11 +93,13 @@ def load_trainer(work: Work) -> Trainer:
     params, protocol = work.params, work.params.chosen_protocol
     check_base_model(work.model, params)
     tokenizer = load_tokenizer(work.model)
-    examples, cuts = load_examples(work.subset, tokenizer, work.row_format, protocol.lengths, row_format_key(params))
+    examples, cuts = load_examples(
+        work.subset, tokenizer, work.prompt_template, protocol.lengths, prompt_template_key(params)
+    )
     method, decoding_method, initial = load_methods(work.model, params)
     sweep = Sweep(
-        method, decoding_method, tokenizer, work.row_format.end, examples, protocol.training,
-        protocol.lengths.response_tokens, RowLimit(params.runtime.decode_rows), params.seed,
+        method, decoding_method, tokenizer, work.prompt_template.end, examples, protocol.training,
+        protocol.lengths.max_new_tokens, RowLimit(params.runtime.generation_batch_size), params.seed,
     )  # fmt: skip
     trainer = Trainer(sweep, initial, cuts)
     print(f"{params.method} on {method.base.device}: {trainer.parameters:,} trained parameters")

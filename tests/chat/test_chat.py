@@ -123,7 +123,7 @@ def letters(text: str) -> set[str]:
 def test_ctrl_c_stops_an_answer_and_where_there_is_none_the_conversation(tmp_path: Path) -> None:
     folder = trained_workspace(tmp_path / "slow")
     description = json.loads((folder / "data/train/method.json").read_bytes())
-    description["lengths"]["response_tokens"] = 400
+    description["lengths"]["max_new_tokens"] = 400
     (folder / "data/train/method.json").write_text(json.dumps(description))
     (folder / "data/train/manifest.json").unlink()
     write_manifest(folder / "data/train")

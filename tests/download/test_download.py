@@ -100,10 +100,13 @@ def test_if_one_fails_neither_output_changes(tmp_path: Path, params: dict[str, A
 
 
 def test_a_mistake_in_params_is_found_before_anything_is_downloaded(tmp_path: Path, params: dict[str, Any]) -> None:
-    params["protocols"]["paper"]["training"]["patience"] = 0
+    params["protocols"]["paper"]["training"]["early_stopping_patience"] = 0
     done = download(tmp_path, params)
     assert done.returncode == 1
-    assert "params.yaml: protocols.paper.training.patience: found 0; it must be greater than 0" in last_line(done)
+    assert (
+        "params.yaml: protocols.paper.training.early_stopping_patience: found 0; it must be greater than 0"
+        in last_line(done)
+    )
     assert not (tmp_path / "data").exists()
 
 
@@ -282,7 +285,7 @@ def test_gguf_becomes_a_clean_folder_with_tied_weights_once_and_the_same_bytes_t
         "format": "gguf",
         "source": f"file:{tmp_path}",
         "files": {"model.gguf": entry},
-        "row_format": "chat-template",
+        "prompt_template": "chat-template",
     }
     done = download(tmp_path, value | {"dataset": "x", "model": "x"}, PYTHONHASHSEED="1")
     assert done.returncode == 0, done.stderr

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from stages.export.licences import licence_of, licence_text
+from stages.export.licenses import license_of, license_text
 from stages.export.write import write_export
 from stages.methods.trained_method import load_trained
 from stages.params.schema import Params, load_params
@@ -62,7 +62,7 @@ def test_the_lines_in_the_readme_itself_answer_as_the_experiment_does(project: P
             (folder / "lines.py").unlink()
 
 
-def test_the_card_has_the_scores_with_their_baselines_the_leakage_and_the_licence(
+def test_the_card_has_the_scores_with_their_baselines_the_leakage_and_the_license(
     project: Path, exports: dict[str, Path]
 ) -> None:
     card = ModelCard.load(exports["workspace"] / "README.md")
@@ -120,10 +120,10 @@ def test_an_experiment_whose_weights_dvc_has_not_kept_says_so(project: Path, tmp
         pass
 
 
-def with_licences(params: Params, model: str | None, data: str | None, method: str = "soft") -> Params:
+def with_license(params: Params, model: str | None, data: str | None, method: str = "soft") -> Params:
     changed = params.model_dump() | {"method": method}
-    changed["models"][params.model]["licence"] = model
-    changed["datasets"][params.dataset]["licence"] = data
+    changed["models"][params.model]["license"] = model
+    changed["datasets"][params.dataset]["license"] = data
     return Params.model_validate(changed)
 
 
@@ -140,18 +140,18 @@ def with_licences(params: Params, model: str | None, data: str | None, method: s
         ("MIT", "CC0-1.0", "soft", "mit"),
     ],
 )
-def test_the_licence_follows_the_data_and_is_no_guess(
+def test_the_license_follows_the_data_and_is_no_guess(
     model: str | None, data: str | None, method: str, expected: str
 ) -> None:
-    assert licence_of(with_licences(load_params(), model, data, method)) == expected
+    assert license_of(with_license(load_params(), model, data, method)) == expected
 
 
-def test_what_may_not_be_used_commercially_is_named_whatever_the_other_licence_is() -> None:
+def test_what_may_not_be_used_commercially_is_named_whatever_the_other_license_is() -> None:
     for model in (None, "GPL-3.0", "MIT", "CC-BY-NC-4.0"):
-        text = licence_text(with_licences(load_params(), model, "CC-BY-NC-SA-4.0"))
+        text = license_text(with_license(load_params(), model, "CC-BY-NC-SA-4.0"))
         assert "**The data, `chitchat`, may not be used commercially" in text
-        assert "must be passed on under its own licence" in text
+        assert "must be passed on under its own license" in text
         assert ("The base model, `smollm2`, may not be used" in text) == (model == "CC-BY-NC-4.0")
-    text = licence_text(with_licences(load_params(), "CC-BY-NC-4.0", "MIT"))
+    text = license_text(with_license(load_params(), "CC-BY-NC-4.0", "MIT"))
     assert "The base model, `smollm2`, may not be used commercially" in text and "The data, `chitchat`, may" not in text
-    assert "commercially" not in licence_text(with_licences(load_params(), "MIT", "CC-BY-NC-4.0", "zero-shot"))
+    assert "commercially" not in license_text(with_license(load_params(), "MIT", "CC-BY-NC-4.0", "zero-shot"))

@@ -59,7 +59,7 @@ def read_alone(folders: list[Path], queries: list[str] = QUERIES) -> dict[str, A
 
 
 def cases() -> list[tuple[str, str, bool, str]]:
-    """Every method on every kind of model; both row formats if there is a prompt, otherwise alternating."""
+    """Every method on every kind of model; both prompt templates if there is a prompt, otherwise alternating."""
     made = []
     for number, (name, (family, tied)) in enumerate(itertools.product(SETTINGS, MODELS)):
         formats = FORMATS if SETTINGS[name].kind == "dynamic" else [list(FORMATS)[number % 3 % 2]]

@@ -18,7 +18,7 @@ STAGES = list(COMMANDS)
 TRAINING = {
     "learning_rates": {"low": 0.001, "high": 0.01, "trials": 3},
     "batch_size": 4,
-    "max_epochs": 4,
+    "num_train_epochs": 4,
     "warmup_steps": 2,
     "dropout": 0.1,
 }

@@ -128,21 +128,25 @@ def test_a_special_token_that_somebody_wrote_is_text(undisturbed: Undisturbed) -
 @pytest.mark.parametrize(
     ("stage", "changes", "found"),
     [
-        ("train", {"protocols.tiny.lengths.query_tokens": 300}, "tokens, the model takes 512; lower query_tokens or"),
         (
             "train",
-            {"methods.dynamic.initial": "first-layers", "methods.dynamic.layers": 3},
-            "methods.dynamic.layers: 3 first layers of a model that has 2; lower it or set initial to random",
+            {"protocols.tiny.lengths.max_query_tokens": 300},
+            "tokens, the model takes 512; lower max_query_tokens or",
+        ),
+        (
+            "train",
+            {"methods.dynamic.init": "first-layers", "methods.dynamic.layers": 3},
+            "methods.dynamic.layers: 3 first layers of a model that has 2; lower it or set init to random",
         ),
         (
             "greedy-generate",
-            {"protocols.tiny.lengths.query_tokens": 25},
-            "protocols.tiny.lengths.query_tokens: 25, but data/train was trained with 24; run `dvc repro train`",
+            {"protocols.tiny.lengths.max_query_tokens": 25},
+            "protocols.tiny.lengths.max_query_tokens: 25, but data/train was trained with 24; run `dvc repro train`",
         ),
         (
             "subset",
             {"method": "soft", "methods.soft.prompt_tokens": 23},
-            "methods.soft.prompt_tokens: 23 is less than the 24 of protocols.tiny.lengths.query_tokens; ",
+            "methods.soft.prompt_tokens: 23, below the 24 of protocols.tiny.lengths.max_query_tokens; ",
         ),
         ("subset", {"methods.soft.prompt_tokens": 10**30}, "methods.soft.prompt_tokens: found 1000000000000000000000"),
         (

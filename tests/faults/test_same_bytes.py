@@ -34,7 +34,7 @@ def shuffled(project: Path, folder: Path) -> dict[str, object]:
 def test_two_workspaces_another_hash_seed_batch_size_and_order_of_the_corpus_give_the_same_bytes(
     project: Path, tmp_path: Path
 ) -> None:
-    other = {"runtime.decode_rows": CHUNK, **shuffled(project, tmp_path / "corpus")}
+    other = {"runtime.generation_batch_size": CHUNK, **shuffled(project, tmp_path / "corpus")}
     workspaces = [new_workspace(tmp_path / "one", project), new_workspace(tmp_path / "two", project, **other)]
     for seed, folder in enumerate(workspaces, start=1):  # new interpreters, because a fork has its parent's hash seed
         variables = {**os.environ, "PYTHONHASHSEED": str(seed)}

@@ -23,7 +23,7 @@ def test_each_response_stands_with_the_loss_and_the_tokens_of_its_own_reference(
     task = read_task(Path("data/subset"), load_params())
     responses = generate(task, MODEL, TRAINED).responses
     trained = load_trained(TRAINED, MODEL)
-    encoded, _ = encode_pairs(task.pairs, trained.tokenizer, trained.row_format, trained.lengths)
+    encoded, _ = encode_pairs(task.pairs, trained.tokenizer, trained.prompt_template, trained.lengths)
     assert [(each.query, each.reference) for each in responses] == [(pair.query, pair.response) for pair in task.pairs]
     assert [each.response for each in responses] == trained.respond([pair.query for pair in task.pairs])
     assert [each.tokens for each in responses] == [len(pair.response) for pair in encoded]

@@ -79,8 +79,8 @@ def test_what_was_trained_for_other_parameters_is_refused_before_a_cluster_is_as
     other.mkdir()
     for path in TRAINED.iterdir():
         text = path.read_bytes()
-        (other / path.name).write_bytes(text.replace(b'"query_tokens": ', b'"query_tokens": 1'))
+        (other / path.name).write_bytes(text.replace(b'"max_query_tokens": ', b'"max_query_tokens": 1'))
     write_manifest(other)
-    with pytest.raises(StageError, match=r"lengths\.query_tokens"):
+    with pytest.raises(StageError, match=r"lengths\.max_query_tokens"):
         generate_on_ray(task, MODEL, other)
     assert ray.addresses == []

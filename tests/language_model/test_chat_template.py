@@ -1,9 +1,9 @@
-"""Chat templates of every habit as row formats."""
+"""Chat templates of every habit as prompt templates."""
 
 import pytest
 
 from stages.language_model.chat_template import template_parts
-from stages.params.sources import RowFormatText
+from stages.params.sources import PromptTemplateText
 from stages.plumbing.errors import StageError
 from tests.tiny import tiny_sentencepiece, tiny_tokenizer
 
@@ -17,10 +17,10 @@ LLAMA = (
 )
 
 
-def parts(template: str) -> RowFormatText:
+def parts(template: str) -> PromptTemplateText:
     own = tiny_sentencepiece("prepend") if template == LLAMA else tiny_tokenizer()
     own.chat_template = template
-    return template_parts(own, "models.x.row_format")
+    return template_parts(own, "models.x.prompt_template")
 
 
 @pytest.mark.parametrize(
@@ -34,11 +34,11 @@ def parts(template: str) -> RowFormatText:
     ],
 )
 def test_the_separator_always_has_the_header_of_an_answer(template: str, separator: str) -> None:
-    assert parts(template) == RowFormatText(prefix="<user>", separator=separator, end="<|endoftext|>")
+    assert parts(template) == PromptTemplateText(prefix="<user>", separator=separator, end="<|endoftext|>")
 
 
 def test_the_end_is_the_first_control_token_behind_an_answer() -> None:
-    assert parts(LLAMA) == RowFormatText(prefix="<s>[ASK] ", separator=" [/ASK] ", end="</s>")
+    assert parts(LLAMA) == PromptTemplateText(prefix="<s>[ASK] ", separator=" [/ASK] ", end="</s>")
     assert parts(EACH.replace("<|endoftext|>", " \n <|endoftext|>\n")).end == "<|endoftext|>"
     assert parts(EACH.replace("<|endoftext|>", " \n")).end == "\n"
 
@@ -50,6 +50,6 @@ def test_a_template_that_writes_the_date_writes_the_same_one_every_day() -> None
 
 @pytest.mark.parametrize("behind", ["", "{# nothing #}"])
 def test_a_template_with_nothing_behind_an_answer_is_refused_in_a_line(behind: str) -> None:
-    said = "^models.x.row_format: the chat template has nothing behind an answer; write prefix, separator and end$"
+    said = "^models.x.prompt_template: the chat template has nothing behind an answer; write prefix, separator and end$"
     with pytest.raises(StageError, match=said):
         parts(EACH.replace("<|endoftext|>", behind))

@@ -96,7 +96,13 @@ def test_a_tensor_that_came_from_no_file_keeps_its_values() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_refused_where_it_was_asked_for() -> None:
     runtime = Runtime(
-        device="cuda", threads=0, decode_rows=0, engine="local", address=None, gpus_per_unit=1.0, checkpoints=None
+        device="cuda",
+        threads=0,
+        generation_batch_size=0,
+        engine="local",
+        address=None,
+        gpus_per_unit=1.0,
+        checkpoints=None,
     )
     with pytest.raises(StageError, match=r"params\.yaml: runtime.device: cuda, which"):
         choose_device(runtime)

@@ -24,10 +24,10 @@ def folder() -> Path:
 
 def test_both_sides_end_with_end_of_text_and_long_ones_are_cut_and_counted(folder: Path) -> None:
     tokenizer = load_tokenizer(folder)
-    row_format = end_of_text_format(tokenizer)
-    end = row_format.end
+    prompt_template = end_of_text_format(tokenizer)
+    end = prompt_template.end
     texts = [Pair("a", 0, "hello", "you"), Pair("a", 2, "a b c d e f g h", "h g f e d c b a")]
-    encoded, cuts = encode_pairs(texts, tokenizer, row_format, Lengths(query_tokens=8, response_tokens=8))
+    encoded, cuts = encode_pairs(texts, tokenizer, prompt_template, Lengths(max_query_tokens=8, max_new_tokens=8))
     assert encoded[0].query[-1] == encoded[0].response[-1] == end
     assert (cuts.queries, cuts.responses) == (1, 1)
     whole = tokenizer("a b c d e f g h", add_special_tokens=False)["input_ids"]
@@ -93,7 +93,7 @@ def test_pairs_in_arrays_are_those_that_were_put_in(folder: Path, monkeypatch: p
 
     texts = [Pair("a", at, f"{'word ' * (at % 7)}q", f"{'word ' * (at % 5)}r") for at in range(50)]
     tokenizer = load_tokenizer(folder)
-    form, lengths = end_of_text_format(tokenizer), Lengths(query_tokens=8, response_tokens=8)
+    form, lengths = end_of_text_format(tokenizer), Lengths(max_query_tokens=8, max_new_tokens=8)
     whole, cuts = encode_pairs(texts, tokenizer, form, lengths)
     monkeypatch.setattr(encoding, "PAIRS_AT_A_TIME", 7)
     parts, others = encode_pairs(iter(texts), tokenizer, form, lengths)

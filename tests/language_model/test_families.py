@@ -258,7 +258,7 @@ def test_the_identity_start_gives_each_word_at_the_size_of_a_word_or_is_refused(
     base = family(name)
     one = build_method(base, SETTINGS["dynamic-identity"])
     if name in NO_IDENTITY:
-        with pytest.raises(StageError, match=r"initial: identity, which .* cannot start from; set it to random"):
+        with pytest.raises(StageError, match=r"init: identity, which .* cannot start from; set it to random"):
             weights(one)
         return
     words = base.embed(torch.arange(1, 17).unsqueeze(0))
@@ -277,7 +277,7 @@ def test_a_controller_of_more_layers_than_the_model_repeats_the_model_s_kinds_of
     else:
         folder = random_model(SEVERAL_KINDS[name](vocab_size=VOCABULARY, bos_token_id=0, eos_token_id=0))
         base = load_base_model(folder, CPU, torch.float32)
-    one = build_method(base, Dynamic(kind="dynamic", layers=5, initial="random", train_embeddings=True))
+    one = build_method(base, Dynamic(kind="dynamic", layers=5, init="random", train_embeddings=True))
     prompt = one.prompt(weights(one), base.embed(torch.arange(1, 17).unsqueeze(0)))
     assert prompt is not None and prompt.shape == (1, 16, base.width) and bool(prompt.isfinite().all())
     assert isinstance(one, DynamicMethod)

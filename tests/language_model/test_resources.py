@@ -11,8 +11,8 @@ from stages.plumbing.errors import StageError
 
 def runtime(**changes: Any) -> Runtime:
     plain: dict[str, Any] = {
-        "device": "auto", "threads": 0, "decode_rows": 0, "engine": "ray", "address": None, "gpus_per_unit": 1.0,
-        "checkpoints": None,
+        "device": "auto", "threads": 0, "generation_batch_size": 0, "engine": "ray", "address": None,
+        "gpus_per_unit": 1.0, "checkpoints": None,
     }  # fmt: skip
     return Runtime(**{**plain, **changes})
 

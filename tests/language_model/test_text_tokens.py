@@ -6,32 +6,32 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from stages.language_model.encoding import encode_pairs, to_text
-from stages.language_model.row_format import RowFormat, build_row_format
+from stages.language_model.prompt_template import PromptTemplate, build_prompt_template
 from stages.language_model.text_tokens import Front, inside_a_row, text_tokens
-from stages.params.sources import END_OF_TEXT, RowFormatText
+from stages.params.sources import END_OF_TEXT, PromptTemplateText
 from stages.records import Pair
 from tests.models import LONG
 from tests.tiny import tiny_sentencepiece, tiny_tokenizer
 
 KINDS = ("prepend", "always", "first")
 FORMATS = (
-    RowFormatText(prefix="A: ", separator="\nB: ", end="\n"),
-    RowFormatText(separator="\n", end="\n"),
-    RowFormatText(separator=END_OF_TEXT, end=END_OF_TEXT),
-    RowFormatText(prefix="<s>A:", separator="</s>B:", end="</s>"),
-    RowFormatText(prefix="<s>", separator="</s>\n<s>", end="</s>"),
-    RowFormatText(prefix="<s>[ASK] ", separator=" [/ASK] ", end="</s>"),
-    RowFormatText(prefix="Q", separator="", end="\n"),
+    PromptTemplateText(prefix="A: ", separator="\nB: ", end="\n"),
+    PromptTemplateText(separator="\n", end="\n"),
+    PromptTemplateText(separator=END_OF_TEXT, end=END_OF_TEXT),
+    PromptTemplateText(prefix="<s>A:", separator="</s>B:", end="</s>"),
+    PromptTemplateText(prefix="<s>", separator="</s>\n<s>", end="</s>"),
+    PromptTemplateText(prefix="<s>[ASK] ", separator=" [/ASK] ", end="</s>"),
+    PromptTemplateText(prefix="Q", separator="", end="\n"),
 )
 CALL = "<tool_call>"
 Kind = Literal["prepend", "always", "first", "unigram"]
 
 
-def built(tokenizer: PreTrainedTokenizerFast, text: RowFormatText) -> RowFormat:
-    return build_row_format(tokenizer, text, LONG, "models.x.row_format")
+def built(tokenizer: PreTrainedTokenizerFast, text: PromptTemplateText) -> PromptTemplate:
+    return build_prompt_template(tokenizer, text, LONG, "models.x.prompt_template")
 
 
-def row(tokenizer: PreTrainedTokenizerFast, text: RowFormatText, pair: Pair) -> list[int]:
+def row(tokenizer: PreTrainedTokenizerFast, text: PromptTemplateText, pair: Pair) -> list[int]:
     (encoded,), _ = encode_pairs([pair], tokenizer, built(tokenizer, text), LONG)
     return [*encoded.query, *encoded.response]
 
@@ -44,7 +44,7 @@ def with_calls(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("text", FORMATS, ids=lambda text: repr(text.separator))
-def test_the_tokens_of_a_row_are_those_of_its_text(kind: Kind, text: RowFormatText) -> None:
+def test_the_tokens_of_a_row_are_those_of_its_text(kind: Kind, text: PromptTemplateText) -> None:
     tokenizer = tiny_sentencepiece(kind)
     for query, response in (("my sister is really great", "I agree"), ("é ?", "😀 ok"), ("¶ \\", ", no")):
         whole = f"{text.prefix}{query}{text.separator}{response}{text.end}".replace(END_OF_TEXT, "</s>")
@@ -55,9 +55,9 @@ def test_the_tokens_of_a_row_are_those_of_its_text(kind: Kind, text: RowFormatTe
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_line_break_ends_a_row_where_it_is_a_byte(kind: Kind) -> None:
     tokenizer = tiny_sentencepiece(kind)
-    row_format = built(tokenizer, FORMATS[0])
-    assert tokenizer.convert_ids_to_tokens(row_format.end) == "<0x0A>"
-    (encoded,), _ = encode_pairs([Pair("a", 0, "hello", "I agree")], tokenizer, row_format, LONG)
+    prompt_template = built(tokenizer, FORMATS[0])
+    assert tokenizer.convert_ids_to_tokens(prompt_template.end) == "<0x0A>"
+    (encoded,), _ = encode_pairs([Pair("a", 0, "hello", "I agree")], tokenizer, prompt_template, LONG)
     assert to_text(encoded.response[:-1], tokenizer) == "I agree"
 
 
@@ -82,10 +82,10 @@ def test_what_people_write_is_no_added_token_whether_marked_as_special_or_not(ki
 
 def test_an_end_that_is_not_marked_as_special_stands_once_in_a_response() -> None:
     tokenizer = with_calls(tiny_tokenizer())
-    row_format = built(tokenizer, RowFormatText(separator="\n", end=CALL))
-    (encoded,), _ = encode_pairs([Pair("a", 0, "hello", f"no {CALL} yes")], tokenizer, row_format, LONG)
-    assert encoded.response.index(row_format.end) == len(encoded.response) - 1
-    assert row_format.end == tokenizer.convert_tokens_to_ids(CALL)
+    prompt_template = built(tokenizer, PromptTemplateText(separator="\n", end=CALL))
+    (encoded,), _ = encode_pairs([Pair("a", 0, "hello", f"no {CALL} yes")], tokenizer, prompt_template, LONG)
+    assert encoded.response.index(prompt_template.end) == len(encoded.response) - 1
+    assert prompt_template.end == tokenizer.convert_tokens_to_ids(CALL)
 
 
 def test_runs_of_spaces_stay_the_tokens_that_the_model_knows() -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from stages.methods.trained_method import check_row_format, load_trained, write_trained
-from stages.params.sources import CHAT_TEMPLATE, RowFormatText
+from stages.methods.trained_method import check_prompt_template, load_trained, write_trained
+from stages.params.sources import CHAT_TEMPLATE, PromptTemplateText
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import output_folder, write_manifest
 from stages.records import Pair, Response, read_records
@@ -70,17 +70,17 @@ def test_rows_stay_those_of_the_training_when_the_chat_template_writes_another_d
     monkeypatch.setattr(tiny, "tiny_tokenizer", lambda vocab: with_template(DATED.replace("DAY", "Tu")))
     model = write_model(tmp_path / "model")
     old = write_method(tmp_path / "old", model, "zero-shot", CHAT_TEMPLATE)
-    assert load_trained(old, model).row_format.text["prefix"] == "Tu<u>"  # it has the word alone
+    assert load_trained(old, model).prompt_template.text["prefix"] == "Tu<u>"  # it has the word alone
     with output_folder(tmp_path / "new") as made:
         description = json.loads((old / "method.json").read_bytes())
-        write_trained(made, None, {**description, "row_format_text": then})
+        write_trained(made, None, {**description, "prompt_template_text": then})
     trained = load_trained(tmp_path / "new", model)
-    assert trained.row_format.text == then
+    assert trained.prompt_template.text == then
     assert trained.tokenizer.decode(trained.encode(["hi"])[0][0]) == f"{then['prefix']}hi{then['separator']}"
-    check_row_format(tmp_path / "new", trained.description, "models.x.row_format", CHAT_TEMPLATE)
+    check_prompt_template(tmp_path / "new", trained.description, "models.x.prompt_template", CHAT_TEMPLATE)
     with pytest.raises(StageError, match="was trained with another one"):
-        check_row_format(
-            tmp_path / "new", trained.description, "models.x.row_format", RowFormatText.model_validate(then)
+        check_prompt_template(
+            tmp_path / "new", trained.description, "models.x.prompt_template", PromptTemplateText.model_validate(then)
         )
 
 
@@ -95,7 +95,7 @@ def test_what_was_trained_on_another_model_or_says_no_row_format_is_refused(work
     with pytest.raises(StageError, match="trained on the base model"):
         load_trained(other / "data/train", workspace / "data/download/model")
     path = other / "data/train/method.json"
-    path.write_text(json.dumps({**json.loads(path.read_bytes()), "row_format": {"end": 3}}))
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), "prompt_template": {"end": 3}}))
     (other / "data/train/manifest.json").unlink()
     write_manifest(other / "data/train")
     with pytest.raises(StageError, match="not a trained method"):

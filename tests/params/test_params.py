@@ -69,7 +69,7 @@ REFUSED: list[tuple[Change, str]] = [
     (put("pairs/batch_size", 2), "pairs.batch_size: unknown key; allowed: stride"),  # no hint from another table
     (put(f"{CHITCHAT}/files/al", {}), "datasets.chitchat.files.al: unknown key; did you mean 'all'? allowed: train, "),
     (drop("seed"), "seed: missing; add it"),
-    (drop("protocols/quick/lengths/query_tokens"), "protocols.quick.lengths.query_tokens: missing; add it"),
+    (drop("protocols/quick/lengths/max_query_tokens"), "protocols.quick.lengths.max_query_tokens: missing; add it"),
     (drop("methods/soft/kind"), "methods.soft.kind: missing"),
     (put("methods/soft/kind", "sfot"), "methods.soft.kind: found 'sfot'; did you mean 'soft'? allowed: fine-tune, "),
     (put("methods/soft", 3), "methods.soft: found 3; it must be a table of keys"),
@@ -104,7 +104,7 @@ REFUSED: list[tuple[Change, str]] = [
     (put(f"{PAPER}/learning_rates/spread", 10), "protocols.paper.training.learning_rates.low: given beside spread; "),
     (drop("methods/dynamic/learning_rate"), "methods.dynamic.learning_rate: missing, and protocols.quick.training.le"),
     (put("methods/soft/learning_rate", 2), "methods.soft.learning_rate: found 2; it must be less than or equal to 1"),
-    (put(f"{PAPER}/gradient_clip", "off"), "protocols.paper.training.gradient_clip: found 'off'; it must be a number"),
+    (put(f"{PAPER}/max_grad_norm", "off"), "protocols.paper.training.max_grad_norm: found 'off'; it must be a number"),
     (put("models/1", {}), "models.1.format: missing; add it (params.yaml as published shows every key) (and 3 more)"),
     (drop(f"{CHITCHAT}/messages"), "datasets.chitchat.messages: missing; set it to one or joined"),
     (put("datasets/dailydialog/messages", "one"), "datasets.dailydialog.messages: not used with format eou; remove it"),
@@ -112,15 +112,18 @@ REFUSED: list[tuple[Change, str]] = [
     (put("forgetting/text", "x.txt"), "forgetting.sha256: missing; write what `sha256sum x.txt` prints"),
     (put("forgetting/sha256", "0" * 64), "forgetting.sha256: given without a file; leave it out"),
     (
-        put("models/smollm2/row_format", "chat-templat"),
-        "models.smollm2.row_format: found 'chat-templat'; did you mean ",
+        put("models/smollm2/prompt_template", "chat-templat"),
+        "models.smollm2.prompt_template: found 'chat-templat'; did you mean ",
     ),
     (
-        put("models/smollm2/row_format", {"separatr": " ", "end": "x"}),
-        "models.smollm2.row_format.separatr: unknown key; did you mean 'separator'? allowed: prefix, separator, end",
+        put("models/smollm2/prompt_template", {"separatr": " ", "end": "x"}),
+        "models.smollm2.prompt_template.separatr: unknown key; did you mean 'separator'? allowed: prefix, separator,",
     ),
-    (put("models/smollm2/row_format", {"separator": " "}), "models.smollm2.row_format.end: missing; add it"),
-    (put("models/smollm2/row_format", []), "models.smollm2.row_format: found an empty list; it must be a table"),
+    (put("models/smollm2/prompt_template", {"separator": " "}), "models.smollm2.prompt_template.end: missing; add it"),
+    (
+        put("models/smollm2/prompt_template", []),
+        "models.smollm2.prompt_template: found an empty list; it must be a table",
+    ),
     (put("methods/lora/target_modules", 7), "methods.lora.target_modules: found 7; allowed: all-linear"),
     (put("methods/lora/target_modules", []), "methods.lora.target_modules: found an empty list; "),
     # sources
@@ -239,7 +242,7 @@ def test_a_name_of_a_models_file_cannot_leave_its_folder(name: str) -> None:
 
 def test_a_prompt_shorter_than_the_query_is_refused_where_it_is_used() -> None:
     short = put("methods/soft/prompt_tokens", 32)
-    expected = "methods.soft.prompt_tokens: 32 is less than the 64 of protocols.quick.lengths.query_tokens; "
+    expected = "methods.soft.prompt_tokens: 32, below the 64 of protocols.quick.lengths.max_query_tokens; "
     assert refusal(short, put("method", "soft")).startswith(expected)
     params = shipped()
     short(params)
@@ -271,7 +274,7 @@ def test_a_long_value_is_shortened() -> None:
     [
         ("regime", "regmie", ""),
         ("batch_size", "batchsize", f"{PAPER}/"),
-        ("query_tokens", "query_token", "protocols/quick/lengths/"),
+        ("max_query_tokens", "query_token", "protocols/quick/lengths/"),
     ],
 )
 def test_a_misspelt_key_is_named_as_itself_with_the_right_one(right: str, misspelt: str, table: str) -> None:

@@ -32,8 +32,8 @@ RATES = {"low": 3e-6, "high": 9e-3, "trials": 12}
 TRAINING: dict[str, Any] = {
     "learning_rates": RATES,
     "batch_size": 8,
-    "max_epochs": 300,
-    "patience": 100,
+    "num_train_epochs": 300,
+    "early_stopping_patience": 100,
     "dropout": 0.1,
 }
 WHOLE: dict[str, Any] = {"train_dialogues": None, "validation_pairs": None, "test_pairs": None}
@@ -315,7 +315,7 @@ def test_a_file_of_a_commit_is_read_once_and_one_of_the_workspace_may_change() -
     ({"protocols": {"mine": PAPER}, "protocol": "mine"}, True),
     ({"protocols": {"paper": changed("training", dropout=0.3)}}, True),
     ({"protocols": {"paper": changed("data", test_pairs=100)}}, False),
-    ({"protocols": {"paper": changed("training", max_epochs=1)}}, False),
+    ({"protocols": {"paper": changed("training", num_train_epochs=1)}}, False),
     ({"protocols": {"paper": changed("training", learning_rates={**RATES, "trials": 1})}}, False),
     ({"drop_overlap": True}, False),
     ({"pairs": {"stride": 1}}, False),
@@ -428,7 +428,7 @@ def test_the_best_trial_and_its_loss_are_those_that_the_protocol_selects_by() ->
         {"learning_rate": rate, "bleu4": bleu4, "validation_loss": loss, "epoch": 1, "status": "finished"}
         for rate, bleu4, loss in ((1e-4, 0.2, 3.5), (1e-3, 0.3, 3.9), (1e-2, 0.1, None))
     ]
-    by_loss = {"paper": changed("training", select_by="loss")}
+    by_loss = {"paper": changed("training", metric_for_best_model="loss")}
     for protocols, rate, loss in ((PARAMS["protocols"], 1e-3, 3.9), (by_loss, 1e-4, 3.5)):
         run = replace(make_run(protocols=protocols), files=Files(learning_rates=trials))
         assert (chosen(run, trials)["learning_rate"], validation_loss(run)) == (rate, loss)

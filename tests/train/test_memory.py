@@ -83,7 +83,7 @@ def test_freed_memory_is_limited_after_each_step_and_in_validation(
     monkeypatch.setattr("stages.train.sweep.give_back_freed_memory", lambda beyond=0: limits.append(beyond))
     monkeypatch.setattr("stages.train.sweep.free_memory", lambda device: free)
     trained = method("soft")
-    some = replace(sweep(trained), training=TRAINING.model_copy(update={"max_epochs": 1}))
+    some = replace(sweep(trained), training=TRAINING.model_copy(update={"num_train_epochs": 1}))
     some.run([new_trial(weights(trained), 0, 1e-3, TRAINING)], TrainingState(tmp_path, "f", {}))
     steps = len(some.batches(1))
     assert limits[: steps + 1] == [min(KEPT_BETWEEN_STEPS, free // 4)] * steps + [0]
@@ -202,7 +202,7 @@ class Allocator(TorchDispatchMode):
 
 
 # 2.56 MB of weights a trial, 10.2 in training
-WIDE = Soft(kind="soft", prompt_tokens=20_000, initial="random", train_embeddings=False)
+WIDE = Soft(kind="soft", prompt_tokens=20_000, init="random", train_embeddings=False)
 
 
 @pytest.mark.parametrize(

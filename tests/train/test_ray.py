@@ -31,12 +31,12 @@ pytestmark = pytest.mark.timeout(900)
 SHORT = {
     "runtime.device": "auto",
     "protocols.tiny.training.learning_rates": {"low": 0.001, "high": 0.01, "trials": 2},
-    "protocols.tiny.training.max_epochs": 2,
+    "protocols.tiny.training.num_train_epochs": 2,
 }
 LONG = {**SHORT, "method": "fine-tune"} | {
     "protocols.tiny.training.learning_rates": {"low": 0.001, "high": 0.01, "trials": 2},
-    "protocols.tiny.training.max_epochs": 50,
-    "protocols.tiny.training.patience": 50,
+    "protocols.tiny.training.num_train_epochs": 50,
+    "protocols.tiny.training.early_stopping_patience": 50,
 }
 ALL = os.environ.get("DIALOG_PROMPTING_CLUSTER_TESTS") == "1"
 GRID = [

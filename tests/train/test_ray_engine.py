@@ -18,7 +18,7 @@ from tests.training_runs import workspace
 SHORT = {
     "runtime.engine": "ray",
     "protocols.tiny.training.learning_rates": {"low": 0.001, "high": 0.01, "trials": 1},
-    "protocols.tiny.training.max_epochs": 1,
+    "protocols.tiny.training.num_train_epochs": 1,
 }
 TWO = {"protocols.tiny.training.learning_rates": {"low": 0.001, "high": 0.01, "trials": 2}}
 

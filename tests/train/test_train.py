@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from stages.bleu import bleu
 from stages.language_model.encoding import encode_pairs, to_text
 from stages.language_model.loading import load_base_model, load_tokenizer
-from stages.language_model.row_format import build_row_format
+from stages.language_model.prompt_template import build_prompt_template
 from stages.methods.decoding import greedy
-from stages.methods.trained_method import ROW_FORMAT_TEXT, read_description, read_trained
+from stages.methods.trained_method import TEMPLATE_TEXT, read_description, read_trained
 from stages.params.methods import Dynamic
 from stages.params.schema import load_params
 from stages.params.sources import CHAT_TEMPLATE
@@ -58,7 +58,7 @@ def test_what_is_written(undisturbed: Path) -> None:
 
 @pytest.mark.parametrize("method", ["dynamic", "fine-tune"])
 def test_what_is_trained_starts_from_the_float32_weights_in_any_precision(method: str, tmp_path: Path) -> None:
-    folder = workspace(tmp_path / "half", method=method, **{"protocols.tiny.training.precision": "bfloat16"})
+    folder = workspace(tmp_path / "half", method=method, **{"protocols.tiny.training.dtype": "bfloat16"})
     trainer, decoder, initial = load_methods(folder / "data/download/model", load_params(folder / "params.yaml"))
     stored = load_file(folder / "data/download/model/model.safetensors")["transformer.wte.weight"]
     assert torch.equal(initial["embeddings" if method == "dynamic" else "transformer.wte.weight"], stored)
@@ -69,7 +69,7 @@ def test_what_is_trained_starts_from_the_float32_weights_in_any_precision(method
 def test_only_the_model_that_waits_for_decoding_leaves_memory(
     precision: str, gone: list[torch.dtype], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, left = workspace(tmp_path / "w", **{"protocols.tiny.training.precision": precision}), list[torch.dtype]()
+    folder, left = workspace(tmp_path / "w", **{"protocols.tiny.training.dtype": precision}), list[torch.dtype]()
     monkeypatch.setattr("stages.train.preparation.page_out_frozen", lambda model: left.append(model.dtype))
     load_methods(folder / "data/download/model", load_params(folder / "params.yaml"))
     assert left == gone
@@ -97,9 +97,9 @@ def validation_bleu4(folder: Path) -> float:
     lengths = params.chosen_protocol.lengths
     description = json.loads((folder / "data/train/method.json").read_text())
     method, own = read_trained(folder / "data/train", base, description)
-    row_format = build_row_format(tokenizer, params.chosen_model.row_format, lengths, "row_format")
-    queries = [pair.query for pair in encode_pairs(pairs, tokenizer, row_format, lengths)[0]]
-    (answers,) = greedy(method, [own], queries, lengths.response_tokens, row_format.end)
+    prompt_template = build_prompt_template(tokenizer, params.chosen_model.prompt_template, lengths, "prompt_template")
+    queries = [pair.query for pair in encode_pairs(pairs, tokenizer, prompt_template, lengths)[0]]
+    (answers,) = greedy(method, [own], queries, lengths.max_new_tokens, prompt_template.end)
     return bleu([to_text(answer, tokenizer) for answer in answers], [pair.response for pair in pairs])
 
 
@@ -110,7 +110,7 @@ def test_the_weights_have_the_score_that_is_reported_of_them_on_the_validation_p
 
 def test_the_weights_are_those_of_the_best_epoch_not_of_the_last(tmp_path: Path) -> None:
     hot = {"low": 0.01, "high": 0.05, "trials": 2}  # makes an early epoch the best
-    changes = {"protocols.tiny.training.learning_rates": hot, "protocols.tiny.training.max_epochs": 6}
+    changes = {"protocols.tiny.training.learning_rates": hot, "protocols.tiny.training.num_train_epochs": 6}
     folder = workspace(tmp_path / "early", method="fine-tune", **changes)
     finish(folder)
     rows = json.loads((folder / "metrics/curves.json").read_text())
@@ -284,14 +284,14 @@ def test_every_trial_diverged_is_an_error(tmp_path: Path) -> None:
 
 
 def test_lengths_beyond_the_model_s_positions_are_refused(tmp_path: Path) -> None:
-    folder = workspace(tmp_path / "long", **{"protocols.tiny.lengths": {"query_tokens": 300, "response_tokens": 12}})
+    folder = workspace(tmp_path / "long", **{"protocols.tiny.lengths": {"max_query_tokens": 300, "max_new_tokens": 12}})
     code, err = start(folder).wait()
     assert code == 1
     assert "612 tokens, the model takes 512" in err.splitlines()[-1]
 
 
 def test_what_the_model_cannot_take_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:
-    lengths = {"query_tokens": 300, "response_tokens": 12}
+    lengths = {"max_query_tokens": 300, "max_new_tokens": 12}
     model = workspace(tmp_path / "long", **{"protocols.tiny.lengths": lengths}) / "data/download/model"
     (model / "model.safetensors").unlink()
     params = load_params(tmp_path / "long/params.yaml")
@@ -303,7 +303,7 @@ def test_what_the_model_cannot_take_is_refused_before_its_weights_are_read(tmp_p
 
 def test_the_text_that_a_chat_template_gave_is_written_beside_the_weights(tmp_path: Path) -> None:
     template = "{% for m in messages %}<{{ m.role[0] }}>{{ m.content }}<|endoftext|>{% endfor %}"
-    folder = workspace(tmp_path / "template", method="zero-shot", **{"models.smollm2.row_format": CHAT_TEMPLATE})
+    folder = workspace(tmp_path / "template", method="zero-shot", **{"models.smollm2.prompt_template": CHAT_TEMPLATE})
     with output_folder(folder / "data/download/model") as model:
         tiny_model(model)
         tokenizer = load_tokenizer(model)
@@ -311,20 +311,22 @@ def test_the_text_that_a_chat_template_gave_is_written_beside_the_weights(tmp_pa
         tokenizer.save_pretrained(model)
     finish(folder)
     description = json.loads((folder / "data/train/method.json").read_text())
-    assert description["row_format"] == CHAT_TEMPLATE
+    assert description["prompt_template"] == CHAT_TEMPLATE
     text = {"prefix": "<u>", "separator": "<|endoftext|><a>", "end": "<|endoftext|>"}
-    assert description[ROW_FORMAT_TEXT] == text
+    assert description[TEMPLATE_TEXT] == text
 
 
 def test_an_end_that_people_write_is_refused_with_the_number_of_responses_that_have_it(tmp_path: Path) -> None:
     """The stand-ins of the first check have no such mark: only the corpus shows it."""
-    row_format = {"separator": "\n", "end": "!"}
-    folder = workspace(tmp_path / "mark", **{"models.smollm2.row_format": row_format})
+    prompt_template = {"separator": "\n", "end": "!"}
+    folder = workspace(tmp_path / "mark", **{"models.smollm2.prompt_template": prompt_template})
     files = [folder / "data/subset" / name for name in PAIRS]
     pairs = [pair for file in files for pair in read_records(file, Pair)]
     count = sum("!" in pair.response for pair in pairs)
     code, err = start(folder).wait()
-    said = f"models.smollm2.row_format: its end, '!', is inside {count} of {len(pairs)} responses; choose another end"
+    said = (
+        f"models.smollm2.prompt_template: its end, '!', is inside {count} of {len(pairs)} responses; choose another end"
+    )
     assert (code, err.splitlines()[-1]) == (1, f"ERROR train: params.yaml: {said}")
     assert count > 2
 
@@ -362,11 +364,15 @@ def test_a_trial_that_diverged_takes_part_with_the_epochs_that_it_ended() -> Non
 
 
 def test_bleu4_and_loss_can_choose_different_epochs() -> None:
-    trial = {select_by: Trial(0, 1.0, {}, None) for select_by in ("bleu4", "loss")}
-    for select_by, one in trial.items():
+    trial = {metric_for_best_model: Trial(0, 1.0, {}, None) for metric_for_best_model in ("bleu4", "loss")}
+    for metric_for_best_model, one in trial.items():
         for epoch, (loss, score) in enumerate([(3.0, 0.1), (2.0, 0.05), (2.5, 0.2)], start=1):
             one.record_epoch(
-                epoch, Validation(loss, score), TRAINING.model_copy(update={"select_by": select_by, "patience": 9})
+                epoch,
+                Validation(loss, score),
+                TRAINING.model_copy(
+                    update={"metric_for_best_model": metric_for_best_model, "early_stopping_patience": 9}
+                ),
             )
     assert trial["bleu4"].best_epoch == 3
     assert trial["loss"].best_epoch == 2

@@ -238,7 +238,7 @@ def test_the_gradient_of_each_trial_is_limited_on_its_own(
         one,
         trials,
         collate(pairs(4)),
-        TRAINING.model_copy(update={"gradient_clip": limit}),
+        TRAINING.model_copy(update={"max_grad_norm": limit}),
         TrialsPerPass(2),
         dropout_seed=0,
     )
@@ -302,7 +302,7 @@ def test_the_word_embeddings_have_a_rate_of_their_own_beside_a_prompt_and_nowher
     [("constant", [0.5, 1.0, 1.0, 1.0, 1.0, 1.0]), ("linear", [0.5, 1.0, 1.0, 0.75, 0.5, 0.25])],
 )
 def test_a_schedule_warms_up_and_then_stays_or_falls_to_zero(schedule: str, expected: list[float]) -> None:
-    training = TRAINING.model_copy(update={"warmup_steps": 2, "schedule": schedule})
+    training = TRAINING.model_copy(update={"warmup_steps": 2, "lr_scheduler_type": schedule})
     assert [scheduled(step, 6, training) for step in range(1, 7)] == expected
 
 
@@ -310,7 +310,7 @@ def test_patience_counts_epochs_without_a_better_score() -> None:
     trial = Trial(0, 1e-3, {}, None)
     scores = [0.1, 0.3, 0.2, 0.3, 0.1]  # an equal score is not better
     better = []
-    training = TRAINING.model_copy(update={"patience": 3, "max_epochs": 100})
+    training = TRAINING.model_copy(update={"early_stopping_patience": 3, "num_train_epochs": 100})
     for epoch, score in enumerate(scores, start=1):
         better.append(trial.record_epoch(epoch, Validation(1.0, score), training))
         if trial.status == "finished":

@@ -1,6 +1,6 @@
 """How a model is spoken to: what stands before the query, between query and response, and what ends a response.
 
-A format is written as text in params.yaml (`models.<name>.row_format`) and used as tokens. A row is then
+A format is written as text in params.yaml (`models.<name>.prompt_template`) and used as tokens. A row is then
 
     [prefix][query][separator][response][end]
 
@@ -16,13 +16,13 @@ from transformers import PreTrainedTokenizerBase
 from stages.language_model.chat_template import QUERY, RESPONSE, template_parts
 from stages.language_model.text_tokens import Front, format_tokens, front_behind, inside_a_row, text_tokens
 from stages.params.schema import Lengths
-from stages.params.sources import RowFormatText
+from stages.params.sources import PromptTemplateText
 from stages.plumbing.errors import StageError
 
 
 @dataclass(frozen=True)
-class RowFormat:
-    """A row format as tokens, with what query and response are tokenised behind.
+class PromptTemplate:
+    """A prompt template as tokens, with what query and response are tokenised behind.
 
     `A: ` becomes the tokens of `A:` and a space in front of the query, because tokenizers join a space to the word that
     follows it.
@@ -45,20 +45,20 @@ class RowFormat:
         return [*tokens, self.end][:longest]
 
 
-def build_row_format(
-    tokenizer: PreTrainedTokenizerBase, text: RowFormatText | str, lengths: Lengths, key: str
-) -> RowFormat:
-    """The tokens of a row format, checked before anything slow.
+def build_prompt_template(
+    tokenizer: PreTrainedTokenizerBase, text: PromptTemplateText | str, lengths: Lengths, key: str
+) -> PromptTemplate:
+    """The tokens of a prompt template, checked before anything slow.
 
     Args:
         tokenizer: of the base model.
-        text: the entry `row_format` of the model: a RowFormatText, or CHAT_TEMPLATE for the tokenizer's own.
+        text: the entry `prompt_template` of the model: a PromptTemplateText, or CHAT_TEMPLATE for the tokenizer's own.
         lengths: of the protocol.
         key: of the entry in params.yaml, for errors.
 
     Raises:
-        StageError: the end is not one token, the format leaves queries less than half of `query_tokens`, the tokenizer
-            has no chat template, or a text is not the same when it is decoded again.
+        StageError: the end is not one token, the format leaves queries less than half of `max_query_tokens`, the
+            tokenizer has no chat template, or a text is not the same when it is decoded again.
     """
     parts = template_parts(tokenizer, key) if isinstance(text, str) else text
     inside = inside_a_row(tokenizer)
@@ -71,19 +71,19 @@ def build_row_format(
         raise StageError(f"{key}.end", f"{parts.end!r} is {len(end)} tokens", remedy)
     query_front = front_behind(tokenizer, prefix[-1]) if prefix else Front()
     response_front = front_behind(tokenizer, separator[-1]) if separator else inside
-    row_format = RowFormat(
+    prompt_template = PromptTemplate(
         prefix, replace(query_front, text=query_front.text + query_space),
         separator, replace(response_front, text=response_front.text + response_space),
         end[0], parts.model_dump(),
     )  # fmt: skip
     taken = len(prefix) + len(separator)
-    if taken > lengths.query_tokens // 2:
+    if taken > lengths.max_query_tokens // 2:
         found = (
-            f"the format takes {taken} of the {lengths.query_tokens} tokens of protocols.<name>.lengths.query_tokens"
+            f"the template takes {taken} of {lengths.max_query_tokens} tokens (protocols.*.lengths.max_query_tokens)"
         )
-        raise StageError(key, found, "shorten the format or raise query_tokens")
-    _check_text_survives(tokenizer, row_format, key)
-    return row_format
+        raise StageError(key, found, "shorten the format or raise max_query_tokens")
+    _check_text_survives(tokenizer, prompt_template, key)
+    return prompt_template
 
 
 def _without_space(part: str) -> tuple[str, str]:
@@ -91,11 +91,11 @@ def _without_space(part: str) -> tuple[str, str]:
     return part.removesuffix(" "), " " if part.endswith(" ") else ""
 
 
-def _check_text_survives(tokenizer: PreTrainedTokenizerBase, row_format: RowFormat, key: str) -> None:
+def _check_text_survives(tokenizer: PreTrainedTokenizerBase, prompt_template: PromptTemplate, key: str) -> None:
     """Refuse a format with which a text is not the same after encoding and decoding."""
-    for text, front in ((QUERY, row_format.query_front), (RESPONSE, row_format.response_front)):
+    for text, front in ((QUERY, prompt_template.query_front), (RESPONSE, prompt_template.response_front)):
         (tokens,) = text_tokens(tokenizer, [text], front)
         decoded = str(tokenizer.decode(tokens, clean_up_tokenization_spaces=False)).strip()
-        if decoded != text or row_format.end in tokens:
+        if decoded != text or prompt_template.end in tokens:
             found = f"{text!r} comes back as {decoded!r}" if decoded != text else "the end is a token of ordinary text"
             raise StageError(key, found, "use another format")
