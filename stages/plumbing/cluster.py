@@ -134,6 +134,8 @@ def explained(address: str | None, error: Exception) -> tuple[str, str, str]:
 def failure_of(ray: Any, error: Exception, what: str) -> tuple[str, str, str]:
     """Why Ray gave up a task, `what`, as key, what was found and what to do."""
     cause = getattr(error, "cause", None) or error
+    if isinstance(cause, StageError):  # raised in the task
+        return cause.subject, cause.found, cause.remedy
     remedy = "see the logs of that node; the same command goes on with what is done"
     if isinstance(error, ray.exceptions.OutOfMemoryError):
         remedy = "let fewer units run there at once (raise runtime.threads or gpus_per_unit), then run it again"

@@ -12,11 +12,17 @@ NO_MEMORY = re.compile(  # messages of the CPU's allocator, GPU libraries, threa
 
 
 class StageError(Exception):
-    """An error that a user can fix: the file or key, what was found there, and what to do about it."""
+    """An error that a user can fix: the file or key, what was found there, and what to do about it.
+
+    Pickle rebuilds an exception from its `args`: with the three parts there, it comes back whole from another process.
+    """
 
     def __init__(self, subject: object, found: str, remedy: str) -> None:
-        super().__init__(f"{subject}: {found}; {remedy}")
-        self.found = found
+        super().__init__(str(subject), found, remedy)
+        self.subject, self.found, self.remedy = str(subject), found, remedy
+
+    def __str__(self) -> str:
+        return f"{self.subject}: {self.found}; {self.remedy}"
 
 
 def one_line(text: str) -> str:

@@ -1,6 +1,7 @@
 """How this project asks for a cluster, with a stand-in for Ray: what is set before it is imported, what is refused."""
 
 import os
+import pickle
 import socket
 from types import SimpleNamespace
 from typing import Any
@@ -90,3 +91,10 @@ def test_a_task_that_ray_gave_up_is_told_with_what_helps() -> None:
     assert (what, found) == ("decoding", "OutOfMemory: Task was killed by the node")
     assert "raise runtime.threads or gpus_per_unit" in remedy
     assert "see the logs" in failure_of(ray, ValueError("x"), "decoding")[2]
+
+
+def test_an_error_of_a_task_arrives_as_the_one_line_that_it_is() -> None:
+    ray = SimpleNamespace(exceptions=SimpleNamespace(OutOfMemoryError=MemoryError))
+    sent = pickle.dumps(StageError("node 10.0.0.2: params.yaml: a", "3; or 4", "write 5"))
+    told = StageError(*failure_of(ray, SimpleNamespace(cause=pickle.loads(sent)), "a unit"))  # type: ignore[arg-type]
+    assert str(told) == "node 10.0.0.2: params.yaml: a: 3; or 4; write 5"
