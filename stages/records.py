@@ -1,10 +1,7 @@
 """The records that stages pass to each other: JSON lines of dialogues, pairs and responses.
 
-What grows with a corpus stays in its file: `RecordFile` reads it line by line, as often as it is asked. `read_records`
-is for what is small in any case: the test set, its responses, its references. People can read these files as they are,
-and it takes less than a copy in Arrow's format: of 499,644 pairs, `RecordFile` read all in 3.7 s of the CPU and a tenth
-of them by number in 1.1 s, without memory for them; `datasets` took 1.5 s to load them, 11.6 s and 1.6 s for the same,
-1 s to be imported, 216 MiB more memory and 76 MiB on disk.
+People can read these files as they are. What grows with a corpus is loaded with `load_records`, as a `Dataset` whose
+memory is on disk. `read_records` is for what is small in any case: the test set, its responses, its references.
 """
 
 import json
@@ -14,12 +11,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from stages.plumbing.errors import StageError
+from stages.plumbing.errors import StageError, is_out_of_memory, system_error
 from stages.plumbing.sequences import LazySequence
 
+if TYPE_CHECKING:  # it takes a second to load, for which those that need it not do not wait
+    from datasets import Dataset
+
 SPLITS = ("train", "validation", "test")
+REMEDY = "remove its folder and run `dvc repro` again"
 REFERENCES = "references.jsonl"  # further references of the test pairs, where the corpus has any
 
 
@@ -122,8 +123,7 @@ class RecordFile(LazySequence[Record]):
         try:
             return _parse(self.kind, json.loads(line))
         except (ValueError, TypeError) as error:
-            remedy = "remove its folder and run `dvc repro` again"
-            raise StageError(f"{self.path}:{number}", f"not a {self.kind.__name__} ({error})", remedy) from None
+            raise StageError(f"{self.path}:{number}", f"not a {self.kind.__name__} ({error})", REMEDY) from None
 
     @cached_property
     def _starts(self) -> "array[int]":
@@ -141,6 +141,35 @@ class RecordFile(LazySequence[Record]):
         with self.path.open("rb") as file:
             file.seek(self._starts[number])
             return self._read(number + 1, file.readline())
+
+
+def load_records(path: Path, kind: type[Record], cache: Path) -> "Dataset":
+    """The records of a file with their fields as columns, memory-mapped from Arrow's format in the folder `cache`.
+
+    The folder may be removed while the records are in use.
+
+    Raises:
+        StageError: a line is no such record.
+    """
+    import datasets
+
+    datasets.disable_progress_bars()
+    text, number = datasets.Value("string"), datasets.Value("int64")
+    types = {str: text, int: number, list[str]: datasets.List(text)}
+    features = datasets.Features({name: types[expected] for name, expected in kind.__annotations__.items()})
+    try:
+        return datasets.Dataset.from_json(str(path), features=features, cache_dir=str(cache))
+    except datasets.exceptions.DatasetGenerationError as error:
+        cause = error.__cause__ or error
+        if is_out_of_memory(cause) or system_error(cause) is not None:
+            raise cause from None
+        raise StageError(path, f"not one {kind.__name__} a line ({cause})", REMEDY) from None
+
+
+def records_of(dataset: "Dataset", kind: type[Record]) -> Iterator[Record]:
+    """The records of a `Dataset` from `load_records`, one after another."""
+    for rows in dataset.iter(batch_size=1000):
+        yield from map(kind, *(rows[name] for name in kind.__annotations__))
 
 
 def read_records(path: Path, kind: type[Record]) -> list[Record]:

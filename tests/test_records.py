@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from stages.plumbing.errors import StageError
-from stages.records import Dialogue, Pair, RecordFile, read_records, write_records
+from stages.records import Dialogue, Pair, RecordFile, load_records, read_records, records_of, write_records
 
 PAIRS = [Pair("a", 0, "one", "two"), Pair("a", 2, "caf\u00e9 \u2028 \U0001f600", ""), Pair("b", 0, "x" * 300, "y")]
 
@@ -39,3 +39,26 @@ def test_a_broken_line_is_named_however_it_is_reached(line: str, tmp_path: Path)
     for reach in (lambda: list(found), lambda: found[1], lambda: read_records(path, Pair)):
         with pytest.raises(StageError, match=r"pairs\.jsonl:2: not a Pair"):
             reach()
+
+
+def test_records_are_loaded_with_their_fields_as_columns_and_nothing_is_left_but_in_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_records(tmp_path / "pairs.jsonl", PAIRS)
+    found = load_records(Path("pairs.jsonl"), Pair, tmp_path / "cache")
+    assert list(records_of(found, Pair)) == PAIRS
+    assert found[[2, 0]]["query"] == [PAIRS[2].query, PAIRS[0].query]
+    assert load_records(Path("pairs.jsonl"), Pair, tmp_path / "other")._fingerprint == found._fingerprint
+    dialogues = [Dialogue("a", ["one", "", "two"]), Dialogue("b", [])]
+    write_records(tmp_path / "turns.jsonl", dialogues)
+    assert list(records_of(load_records(Path("turns.jsonl"), Dialogue, tmp_path / "cache"), Dialogue)) == dialogues
+    assert {path.name for path in tmp_path.iterdir()} == {"pairs.jsonl", "turns.jsonl", "cache", "other"}
+
+
+@pytest.mark.parametrize("line", ["[]", "{", '{"dialogue": 1, "position": "x"}'])
+def test_a_file_of_other_lines_is_not_loaded(line: str, tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(f"{json.dumps(vars(PAIRS[0]))}\n{line}\n")
+    with pytest.raises(StageError, match=r"pairs\.jsonl: not one Pair a line"):
+        load_records(path, Pair, tmp_path)

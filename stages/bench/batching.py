@@ -5,6 +5,7 @@ from itertools import islice
 from pathlib import Path
 
 from stages.bench.data import BATCH_SIZE, LENGTHS, ROW_FORMAT, byte_level_tokenizer
+from stages.language_model.encoding import EncodedPair
 from stages.language_model.prompt_template import build_prompt_template
 from stages.methods.batch import collate
 from stages.methods.dynamic import DynamicMethod
@@ -22,7 +23,8 @@ def main(subset: Path) -> None:
     prompt_template = build_prompt_template(tokenizer, ROW_FORMAT, LENGTHS, "the prompt template of the benchmark")
     pairs = load_examples(subset, tokenizer, prompt_template, LENGTHS)[0].train
     batches = epoch_batches(DynamicMethod.row_tokens(pairs), BATCH_SIZE, seed=0, epoch=1)
-    count = sum(len(collate([pairs[number] for number in batch]).query_lengths) for batch in batches)
+    parts = (pairs[batch] for batch in batches)
+    count = sum(len(collate(list(map(EncodedPair, *part.values()))).query_lengths) for part in parts)
     print(f"{count} pairs in {len(batches)} batches")
 
 

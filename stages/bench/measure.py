@@ -19,7 +19,7 @@ from stages.bench.products import products_rows
 from stages.bench.training import training_rows
 from stages.language_model.base_model import Weights
 from stages.language_model.device import arithmetic, choose_device
-from stages.language_model.encoding import encode_pairs, encode_queries
+from stages.language_model.encoding import EncodedPair, encode_pairs, encode_queries
 from stages.language_model.loading import load_base_model, load_tokenizer
 from stages.language_model.prompt_template import build_prompt_template
 from stages.methods.method import Method
@@ -74,11 +74,12 @@ def make_bench(arguments: argparse.Namespace, folder: Path, train: list[Pair], t
     base = load_base_model(folder, device, arithmetic(arguments.precision, device))
     tokenizer = load_tokenizer(folder)
     prompt_template = build_prompt_template(tokenizer, ROW_FORMAT, LENGTHS, "the prompt template of the benchmark")
+    tokens, _ = encode_pairs(train, tokenizer, prompt_template, LENGTHS)
     asked = test[: arguments.queries or QUERIES.get(device.type, SLOW_QUERIES)]
     return Bench(
         folder=folder, base=base,
         decoding_base=base if base.dtype is torch.float32 else load_base_model(folder, device, torch.float32),
-        end=prompt_template.end, train=encode_pairs(train, tokenizer, prompt_template, LENGTHS)[0],
+        end=prompt_template.end, train=list(map(EncodedPair, tokens["query"], tokens["response"])),
         queries=encode_queries([pair.query for pair in asked], tokenizer, prompt_template, LENGTHS)[0],
         repeats=arguments.repeats,
         steps=arguments.steps or STEPS.get(device.type, SLOW_STEPS), trials=arguments.trials,

@@ -1,23 +1,27 @@
 """Texts to tokens and back."""
 
-from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
+import pyarrow.compute
+from datasets import Dataset, Features, List, Value, disable_progress_bars
 from transformers import PreTrainedTokenizerBase
 
 from stages.language_model.prompt_template import PromptTemplate
 from stages.language_model.text_tokens import text_tokens
 from stages.params.schema import Lengths
-from stages.plumbing.sequences import LazySequence
 from stages.records import Pair, single_line
 
 PAIRS_AT_A_TIME = 4096  # as lists of Python's numbers, which take ten times the memory
+TOKENS = Features({"query": List(Value("int32")), "response": List(Value("int32"))})
 
 Counts = np.ndarray[tuple[int], np.dtype[Any]]
+Texts = dict[str, list[str]]
+
+disable_progress_bars()
 
 
 @dataclass(frozen=True)
@@ -28,57 +32,22 @@ class EncodedPair:
     response: list[int]
 
 
-class TokenLists:
-    """N lists of tokens in one array, four bytes a token."""
-
-    def __init__(self) -> None:
-        self.tokens, self.starts = array("i"), array("q", [0])
-
-    def append(self, tokens: Sequence[int]) -> None:
-        """Add a list."""
-        self.tokens.extend(tokens)
-        self.starts.append(len(self.tokens))
-
-    def __getitem__(self, number: int) -> list[int]:
-        return self.tokens[self.starts[number] : self.starts[number + 1]].tolist()
-
-    def lengths(self) -> Counts:
-        """Tokens of each list, [N]."""
-        return np.diff(np.array(self.starts))
-
-
-class EncodedPairs(LazySequence[EncodedPair]):
-    """N encoded pairs as arrays: 4 bytes for each token and 16 for each pair."""
-
-    def __init__(self) -> None:
-        self.queries, self.responses = TokenLists(), TokenLists()
-        self.early_ends = 0  # responses in which a token of the text is the one that ends a response
-
-    def append(self, query: Sequence[int], response: Sequence[int]) -> None:
-        """Add a pair."""
-        self.queries.append(query)
-        self.responses.append(response)
-
-    def __len__(self) -> int:
-        return len(self.queries.starts) - 1
-
-    def _item(self, number: int) -> EncodedPair:
-        return EncodedPair(self.queries[number], self.responses[number])
-
-
-def side_lengths(pairs: Sequence[EncodedPair]) -> tuple[Counts, Counts]:
+def side_lengths(pairs: Dataset | Sequence[EncodedPair]) -> tuple[Counts, Counts]:
     """Tokens of each query and of each response, [N] each."""
-    if isinstance(pairs, EncodedPairs):
-        return pairs.queries.lengths(), pairs.responses.lengths()
+    if isinstance(pairs, Dataset):
+        table = pairs.with_format("arrow")[:]
+        queries, responses = (pyarrow.compute.list_value_length(table[side]).to_numpy() for side in TOKENS)
+        return queries, responses
     return np.array([len(pair.query) for pair in pairs]), np.array([len(pair.response) for pair in pairs])
 
 
 @dataclass(frozen=True)
 class Cuts:
-    """How many texts were longer than the protocol's lengths."""
+    """How many texts were longer than the protocol's lengths, and in how many responses its end stands too early."""
 
     queries: int
     responses: int
+    early_ends: int  # a token of the text is the one that ends a response
 
 
 def encode_queries(
@@ -95,24 +64,48 @@ def encode_queries(
 
 
 def encode_pairs(
-    pairs: Iterable[Pair], tokenizer: PreTrainedTokenizerBase, prompt_template: PromptTemplate, lengths: Lengths
-) -> tuple[EncodedPairs, Cuts]:
-    """Tokenise pairs: a long query loses its beginning, a long response its end and the token that ends it."""
-    encoded, cut_queries, cut_responses = EncodedPairs(), 0, 0
-    for some in _parts(pairs):
-        queries, cut = encode_queries([pair.query for pair in some], tokenizer, prompt_template, lengths)
-        responses = text_tokens(tokenizer, [pair.response for pair in some], prompt_template.response_front)
-        for query, answer in zip(queries, responses, strict=True):
-            encoded.append(query, prompt_template.response(answer, lengths.max_new_tokens))
-            encoded.early_ends += prompt_template.end in answer[: lengths.max_new_tokens]
-        cut_queries += cut
-        cut_responses += sum(len(response) + 1 > lengths.max_new_tokens for response in responses)
-    return encoded, Cuts(cut_queries, cut_responses)
+    pairs: Dataset | Sequence[Pair],
+    tokenizer: PreTrainedTokenizerBase,
+    prompt_template: PromptTemplate,
+    lengths: Lengths,
+) -> tuple[Dataset, Cuts]:
+    """Tokenise pairs: a long query loses its beginning, a long response its end and the token that ends it.
 
+    Args:
+        pairs: from `load_records`, or few, in memory.
+        tokenizer: the model's.
+        prompt_template: what stands around the texts.
+        lengths: to which they are cut.
 
-def _parts(pairs: Iterable[Pair]) -> Iterator[list[Pair]]:
-    rest = iter(pairs)
-    return iter(lambda: list(islice(rest, PAIRS_AT_A_TIME)), [])
+    Returns:
+        The token ids in columns `query` (prefix, query, separator) and `response` (response, end), on disk beside the
+        file of the pairs if they have one; `tokens[[3, 5, 7]]` has the lists of these three. And what was cut.
+    """
+    counts: Counter[str] = Counter()
+
+    def encode(texts: Texts) -> dict[str, list[list[int]]]:
+        queries, cut = encode_queries(texts["query"], tokenizer, prompt_template, lengths)
+        answers = text_tokens(tokenizer, texts["response"], prompt_template.response_front)
+        counts["queries"] += cut
+        counts["responses"] += sum(len(answer) + 1 > lengths.max_new_tokens for answer in answers)
+        counts["early_ends"] += sum(prompt_template.end in answer[: lengths.max_new_tokens] for answer in answers)
+        responses = [prompt_template.response(answer, lengths.max_new_tokens) for answer in answers]
+        return {"query": queries, "response": responses}
+
+    if not isinstance(pairs, Dataset):
+        pairs = Dataset.from_dict(
+            {"query": [pair.query for pair in pairs], "response": [pair.response for pair in pairs]}
+        )
+    tokens = pairs.map(
+        encode,
+        batched=True,
+        batch_size=PAIRS_AT_A_TIME,
+        remove_columns=pairs.column_names,
+        features=TOKENS,
+        load_from_cache_file=False,
+        new_fingerprint="tokens",  # given, or the library would hash the tokenizer for one
+    )
+    return tokens, Cuts(counts["queries"], counts["responses"], counts["early_ends"])
 
 
 def to_text(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from datasets import Dataset
 from torch import Tensor
 
 from stages.language_model.base_model import BaseModel, Weights
@@ -64,7 +65,7 @@ class Method(ABC):
         return [queries.shape[1], *both] if cls.has_prompt else both
 
     @classmethod
-    def row_tokens(cls, pairs: Sequence[EncodedPair]) -> Counts:
+    def row_tokens(cls, pairs: Dataset | Sequence[EncodedPair]) -> Counts:
         """Tokens of the row of each of B pairs, [B]."""
         queries, responses = side_lengths(pairs)
         parts = (slice(start, start + ROWS) for start in range(0, len(pairs), ROWS))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -22,7 +23,7 @@ from transformers import PreTrainedTokenizerBase
 
 from stages.language_model.base_model import BaseModel
 from stages.language_model.device import arithmetic, choose_device
-from stages.language_model.encoding import EncodedPair, encode_queries, to_text
+from stages.language_model.encoding import encode_queries, to_text
 from stages.language_model.loading import load_base_model, load_tokenizer
 from stages.language_model.prompt_template import PromptTemplate, build_prompt_template
 from stages.methods.decoding import Decoded, RowLimit, decode_and_score, greedy
@@ -143,11 +144,9 @@ class TrainedMethod:
         limit, end = self.lengths.max_new_tokens, self.prompt_template.end
         return greedy(self.method, [self.weights], queries, limit, end, self.row_limit, tick, heard)[0]
 
-    def decode_and_score(
-        self, pairs: Sequence[EncodedPair], tick: Callable[[int], None] = lambda ended: None
-    ) -> Decoded:
+    def decode_and_score(self, pairs: Dataset, tick: Callable[[int], None] = lambda ended: None) -> Decoded:
         """What `decode` gives for the queries of N pairs, and how likely it finds their responses; one trial."""
-        queries, references = [pair.query for pair in pairs], [pair.response for pair in pairs]
+        queries, references = list(pairs["query"]), list(pairs["response"])
         limit, end = self.lengths.max_new_tokens, self.prompt_template.end
         return decode_and_score(self.method, [self.weights], queries, references, limit, end, self.row_limit, tick)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from datasets import Dataset
 from torch import Tensor
 
 from stages.language_model.base_model import Weights
@@ -101,7 +102,7 @@ class CudaGraphs:
         self.off = False
 
     @classmethod
-    def for_pairs(cls, method: Method, pairs: Sequence[EncodedPair], dropout: float) -> "CudaGraphs | None":
+    def for_pairs(cls, method: Method, pairs: Dataset | Sequence[EncodedPair], dropout: float) -> "CudaGraphs | None":
         """None where there is no CUDA. dropout: the probability of it in what is trained."""
         if method.base.device.type != "cuda":
             return None

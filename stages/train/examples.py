@@ -1,28 +1,28 @@
 """The training and validation pairs of the regime, as tokens."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from stages.language_model.encoding import EncodedPair, encode_pairs
+from stages.language_model.encoding import encode_pairs
 from stages.language_model.prompt_template import PromptTemplate
 from stages.params.schema import Lengths
 from stages.plumbing.errors import StageError
-from stages.plumbing.files import files_hash
-from stages.records import Pair, RecordFile, read_records
+from stages.plumbing.files import files_hash, scratch_folder
+from stages.records import Pair, load_records, read_records
 
 PAIRS = ("train.jsonl", "validation.jsonl")  # all that is read of the subset
 
 
 @dataclass(frozen=True)
 class Examples:
-    """What a sweep trains on and validates with."""
+    """What a sweep trains on and validates with: token ids in columns `query` and `response`."""
 
-    train: Sequence[EncodedPair]
-    validation: Sequence[EncodedPair]
+    train: Dataset
+    validation: Dataset
     references: list[str]  # the validation responses as people wrote them
 
 
@@ -43,10 +43,12 @@ def load_examples(
     Raises:
         StageError: the end of a response is a token of what people wrote; `key` is that of the prompt template.
     """
-    path, validation = subset / PAIRS[0], read_records(subset / PAIRS[1], Pair)
-    trained, cuts = encode_pairs(RecordFile(path, Pair), tokenizer, prompt_template, lengths)
+    validation = read_records(subset / PAIRS[1], Pair)
+    with scratch_folder() as scratch:  # its files are in use, and gone when nobody uses them any more
+        pairs = load_records(subset / PAIRS[0], Pair, scratch)
+        trained, cuts = encode_pairs(pairs, tokenizer, prompt_template, lengths)
     validated, others = encode_pairs(validation, tokenizer, prompt_template, lengths)
-    early = trained.early_ends + validated.early_ends
+    early = cuts.early_ends + others.early_ends
     if early:
         found = (
             f"its end, {prompt_template.text['end']!r}, is inside {early} of {len(trained) + len(validated)} responses"
@@ -57,5 +59,6 @@ def load_examples(
         f"training: {cuts.queries} queries, {cuts.responses} responses"
     )
     examples = Examples(trained, validated, [pair.response for pair in validation])
-    counted = {"train": asdict(cuts), "validation": asdict(others)}
-    return examples, {f"cut_{split}_{side}": count for split in counted for side, count in counted[split].items()}
+    counted = {"train": cuts, "validation": others}
+    sides = ("queries", "responses")
+    return examples, {f"cut_{split}_{side}": getattr(counted[split], side) for split in counted for side in sides}

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from stages.bleu import bleu
 from stages.language_model.device import free_memory, give_back_freed_memory
-from stages.language_model.encoding import EncodedPair, to_text
+from stages.language_model.encoding import EncodedPair, side_lengths, to_text
 from stages.methods.batch import collate
 from stages.methods.decoding import RowLimit, decode_and_score
 from stages.methods.method import Method
@@ -56,7 +56,8 @@ class Sweep:
 
     def pairs(self, batch: Sequence[int]) -> list[EncodedPair]:
         """The pairs of a batch."""
-        return [self.examples.train[number] for number in batch]
+        tokens = self.examples.train[list(batch)]
+        return list(map(EncodedPair, tokens["query"], tokens["response"]))
 
     def validate(self, trials: Sequence[Trial], stop: StopRequest, title: str) -> list[Validation]:
         """What each trial gives on the whole validation part, in the precision of decoding."""
@@ -74,8 +75,8 @@ class Sweep:
             decoded = decode_and_score(
                 self.decoding_method,
                 [trial.weights for trial in trials],
-                [pair.query for pair in pairs],
-                [pair.response for pair in pairs],
+                list(pairs["query"]),
+                list(pairs["response"]),
                 self.max_new_tokens,
                 self.end,
                 self.row_limit,
@@ -83,7 +84,7 @@ class Sweep:
             )
         if self.method.base.device.type == "cuda":
             torch.cuda.empty_cache()  # what decoding took is for whoever else uses the card
-        losses = (decoded.losses.sum(dim=1) / sum(len(pair.response) for pair in pairs)).tolist()
+        losses = (decoded.losses.sum(dim=1) / side_lengths(pairs)[1].sum()).tolist()
         texts = [[to_text(answer, self.tokenizer) for answer in own] for own in decoded.answers]
         return [
             Validation(

@@ -120,7 +120,7 @@ def test_a_special_token_that_somebody_wrote_is_text(undisturbed: Undisturbed) -
     tokenizer = load_tokenizer(undisturbed.folder / "data/download/model")
     pair = Pair("a", 0, f"{END_OF_TEXT} hello", f"so {END_OF_TEXT} it ends")
     (encoded,), _ = encode_pairs([pair], tokenizer, end_of_text_format(tokenizer), LONG)
-    for tokens, text in ((encoded.query, pair.query), (encoded.response, pair.response)):
+    for tokens, text in ((encoded["query"], pair.query), (encoded["response"], pair.response)):
         assert tokens.index(tokenizer.eos_token_id) == len(tokens) - 1
         assert tokenizer.decode(tokens[:-1]) == text
 

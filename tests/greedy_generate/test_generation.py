@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stages.greedy_generate.generation import generate, read_task
-from stages.language_model.encoding import encode_pairs
+from stages.language_model.encoding import EncodedPair, encode_pairs
 from stages.methods.batch import collate
 from stages.methods.trained_method import load_trained
 from stages.params.schema import load_params
@@ -26,9 +26,9 @@ def test_each_response_stands_with_the_loss_and_the_tokens_of_its_own_reference(
     encoded, _ = encode_pairs(task.pairs, trained.tokenizer, trained.prompt_template, trained.lengths)
     assert [(each.query, each.reference) for each in responses] == [(pair.query, pair.response) for pair in task.pairs]
     assert [each.response for each in responses] == trained.respond([pair.query for pair in task.pairs])
-    assert [each.tokens for each in responses] == [len(pair.response) for pair in encoded]
+    assert [each.tokens for each in responses] == [len(tokens) for tokens in encoded["response"]]
     assert len({each.tokens for each in responses}) > 2
     for pair, found in zip(encoded, responses, strict=True):
         with torch.inference_mode():
-            (loss,) = response_losses(trained.method, [trained.weights], collate([pair]))
+            (loss,) = response_losses(trained.method, [trained.weights], collate([EncodedPair(**pair)]))
         assert found.loss == pytest.approx(float(loss), abs=1e-3)

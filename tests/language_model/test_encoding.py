@@ -1,18 +1,19 @@
 """Tokens, batches and rows."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 import torch
 
 from stages.language_model import encoding
-from stages.language_model.encoding import EncodedPairs, encode_pairs, side_lengths, to_text
+from stages.language_model.encoding import encode_pairs, side_lengths, to_text
 from stages.language_model.loading import load_tokenizer
 from stages.methods.batch import collate
 from stages.methods.row_layout import join
 from stages.params.schema import Lengths
-from stages.records import Pair
+from stages.records import Pair, load_records, write_records
 from stages.train.batches import BATCHES_PER_POOL, epoch_batches
 from tests.models import LONG, end_of_text_format, model_folder
 
@@ -28,19 +29,19 @@ def test_both_sides_end_with_end_of_text_and_long_ones_are_cut_and_counted(folde
     end = prompt_template.end
     texts = [Pair("a", 0, "hello", "you"), Pair("a", 2, "a b c d e f g h", "h g f e d c b a")]
     encoded, cuts = encode_pairs(texts, tokenizer, prompt_template, Lengths(max_query_tokens=8, max_new_tokens=8))
-    assert encoded[0].query[-1] == encoded[0].response[-1] == end
+    assert encoded[0]["query"][-1] == encoded[0]["response"][-1] == end
     assert (cuts.queries, cuts.responses) == (1, 1)
     whole = tokenizer("a b c d e f g h", add_special_tokens=False)["input_ids"]
-    assert encoded[1].query == [*whole, end][-8:]  # a long query is cut at the start
-    assert encoded[1].response == tokenizer("h g f e d c b a", add_special_tokens=False)["input_ids"][:8]
-    assert end not in encoded[1].response  # a cut response has no end-of-text
+    assert encoded[1]["query"] == [*whole, end][-8:]  # a long query is cut at the start
+    assert encoded[1]["response"] == tokenizer("h g f e d c b a", add_special_tokens=False)["input_ids"][:8]
+    assert end not in encoded[1]["response"]  # a cut response has no end-of-text
 
 
 def test_text_survives_its_tokens(folder: Path) -> None:
     tokenizer = load_tokenizer(folder)
     for text in ("I 'm fine , thanks . And you ?", "naïve café 😀 שלום"):
         encoded, _ = encode_pairs([Pair("a", 0, text, text)], tokenizer, end_of_text_format(tokenizer), LONG)
-        assert to_text(encoded[0].response, tokenizer) == text
+        assert to_text(encoded[0]["response"], tokenizer) == text
 
 
 def test_a_line_break_never_leaves_decoding(folder: Path) -> None:
@@ -78,26 +79,23 @@ def test_an_epoch_s_batches_are_those_of_a_plain_sort(pairs: int, batch_size: in
     assert list(epoch_batches(np.array(sizes), batch_size, 1, 2)) == batches_as_lists(sizes, batch_size, 1, 2)
 
 
-def test_pairs_in_arrays_are_those_that_were_put_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.models import pairs
-
-    some, stored = pairs(20), EncodedPairs()
-    for pair in some:
-        stored.append(pair.query, pair.response)
-    assert list(stored) == some
-    assert stored[-1] == some[-1] and stored[3:5] == some[3:5]
-    for ours, plain in zip(side_lengths(stored), side_lengths(some), strict=True):
-        assert ours.tolist() == plain.tolist()
-    with pytest.raises(IndexError):
-        stored[20]
-
+def test_tokens_of_pairs_on_disk_are_those_of_pairs_in_memory(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     texts = [Pair("a", at, f"{'word ' * (at % 7)}q", f"{'word ' * (at % 5)}r") for at in range(50)]
+    write_records(tmp_path / "pairs.jsonl", texts)
     tokenizer = load_tokenizer(folder)
     form, lengths = end_of_text_format(tokenizer), Lengths(max_query_tokens=8, max_new_tokens=8)
     whole, cuts = encode_pairs(texts, tokenizer, form, lengths)
     monkeypatch.setattr(encoding, "PAIRS_AT_A_TIME", 7)
-    parts, others = encode_pairs(iter(texts), tokenizer, form, lengths)
-    assert list(parts) == list(whole) and others == cuts and cuts.queries > 0
+    with TemporaryDirectory(dir=tmp_path) as cache:
+        loaded = load_records(tmp_path / "pairs.jsonl", Pair, Path(cache))
+        stored, others = encode_pairs(loaded, tokenizer, form, lengths)
+        assert all(Path(file["filename"]).is_relative_to(cache) for file in stored.cache_files) and stored.cache_files
+    assert list(stored) == list(whole) and others == cuts and cuts.queries > 0  # though their files are gone
+    assert stored[[3, 49, 7]] == {side: [whole[at][side] for at in (3, 49, 7)] for side in ("query", "response")}
+    for lengths_, side in zip(side_lengths(stored), ("query", "response"), strict=True):
+        assert lengths_.tolist() == [len(tokens) for tokens in whole[side]]
 
 
 def test_batches_hold_pairs_of_like_length() -> None:

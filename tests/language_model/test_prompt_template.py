@@ -40,7 +40,7 @@ def written(
 ) -> str:
     """The row of a pair, as text."""
     (encoded,), _ = encode_pairs([pair], tokenizer, prompt_template, lengths)
-    return str(tokenizer.decode([*encoded.query, *encoded.response], clean_up_tokenization_spaces=False))
+    return str(tokenizer.decode([*encoded["query"], *encoded["response"]], clean_up_tokenization_spaces=False))
 
 
 def test_a_row_is_the_format_filled_in(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -65,10 +65,10 @@ def test_a_long_query_loses_its_beginning_and_never_the_format(
     prompt_template = built(tokenizer, text, lengths)
     pair = Pair("a", 0, "one two three four five six seven eight nine ten", "yes")
     (encoded,), cuts = encode_pairs([pair], tokenizer, prompt_template, lengths)
-    assert (cuts.queries, len(encoded.query)) == (1, 20)
+    assert (cuts.queries, len(encoded["query"])) == (1, 20)
     whole = written(tokenizer, prompt_template, pair, lengths)
     assert whole.startswith(text.prefix.rstrip()) and "nine ten" in whole and "one two" not in whole
-    assert encoded.query[len(encoded.query) - len(prompt_template.separator) :] == prompt_template.separator
+    assert encoded["query"][len(encoded["query"]) - len(prompt_template.separator) :] == prompt_template.separator
 
 
 def test_a_response_that_is_cut_has_no_end(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -77,8 +77,8 @@ def test_a_response_that_is_cut_has_no_end(tokenizer: PreTrainedTokenizerFast) -
     (short, long), cuts = encode_pairs(
         [Pair("a", 0, "q", "a"), Pair("a", 2, "q", "one two three four five")], tokenizer, prompt_template, lengths
     )
-    assert short.response[-1] == prompt_template.end
-    assert prompt_template.end not in long.response and len(long.response) == 4
+    assert short["response"][-1] == prompt_template.end
+    assert prompt_template.end not in long["response"] and len(long["response"]) == 4
     assert cuts.responses == 1
 
 
@@ -89,10 +89,10 @@ def test_what_a_person_wrote_is_never_a_special_token_nor_an_end(
     prompt_template = built(tokenizer, text)
     pair = Pair("a", 0, "so <|endoftext|> said <end-of-text>", "no <|endoftext|> B: yes")
     (encoded,), _ = encode_pairs([pair], tokenizer, prompt_template, LONG)
-    around = len(prompt_template.prefix), len(encoded.query) - len(prompt_template.separator)
-    assert tokenizer.eos_token_id not in encoded.query[around[0] : around[1]]
-    assert encoded.response.index(prompt_template.end) == len(encoded.response) - 1
-    assert to_text(encoded.response[:-1], tokenizer) == pair.response
+    around = len(prompt_template.prefix), len(encoded["query"]) - len(prompt_template.separator)
+    assert tokenizer.eos_token_id not in encoded["query"][around[0] : around[1]]
+    assert encoded["response"].index(prompt_template.end) == len(encoded["response"]) - 1
+    assert to_text(encoded["response"][:-1], tokenizer) == pair.response
 
 
 def test_the_tokenizer_s_own_chat_template_is_a_format(tokenizer: PreTrainedTokenizerFast) -> None:

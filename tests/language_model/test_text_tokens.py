@@ -33,7 +33,7 @@ def built(tokenizer: PreTrainedTokenizerFast, text: PromptTemplateText) -> Promp
 
 def row(tokenizer: PreTrainedTokenizerFast, text: PromptTemplateText, pair: Pair) -> list[int]:
     (encoded,), _ = encode_pairs([pair], tokenizer, built(tokenizer, text), LONG)
-    return [*encoded.query, *encoded.response]
+    return [*encoded["query"], *encoded["response"]]
 
 
 def with_calls(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
@@ -58,7 +58,7 @@ def test_a_line_break_ends_a_row_where_it_is_a_byte(kind: Kind) -> None:
     prompt_template = built(tokenizer, FORMATS[0])
     assert tokenizer.convert_ids_to_tokens(prompt_template.end) == "<0x0A>"
     (encoded,), _ = encode_pairs([Pair("a", 0, "hello", "I agree")], tokenizer, prompt_template, LONG)
-    assert to_text(encoded.response[:-1], tokenizer) == "I agree"
+    assert to_text(encoded["response"][:-1], tokenizer) == "I agree"
 
 
 def test_a_text_inside_a_row_stands_behind_something_that_the_tokenizer_keeps() -> None:
@@ -84,7 +84,7 @@ def test_an_end_that_is_not_marked_as_special_stands_once_in_a_response() -> Non
     tokenizer = with_calls(tiny_tokenizer())
     prompt_template = built(tokenizer, PromptTemplateText(separator="\n", end=CALL))
     (encoded,), _ = encode_pairs([Pair("a", 0, "hello", f"no {CALL} yes")], tokenizer, prompt_template, LONG)
-    assert encoded.response.index(prompt_template.end) == len(encoded.response) - 1
+    assert encoded["response"].index(prompt_template.end) == len(encoded["response"]) - 1
     assert prompt_template.end == tokenizer.convert_tokens_to_ids(CALL)
 
 

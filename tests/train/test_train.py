@@ -98,7 +98,7 @@ def validation_bleu4(folder: Path) -> float:
     description = json.loads((folder / "data/train/method.json").read_text())
     method, own = read_trained(folder / "data/train", base, description)
     prompt_template = build_prompt_template(tokenizer, params.chosen_model.prompt_template, lengths, "prompt_template")
-    queries = [pair.query for pair in encode_pairs(pairs, tokenizer, prompt_template, lengths)[0]]
+    queries = list(encode_pairs(pairs, tokenizer, prompt_template, lengths)[0]["query"])
     (answers,) = greedy(method, [own], queries, lengths.max_new_tokens, prompt_template.end)
     return bleu([to_text(answer, tokenizer) for answer in answers], [pair.response for pair in pairs])
 

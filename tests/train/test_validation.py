@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 
 from stages.methods.batch import collate
 from stages.methods.decoding import RowLimit
@@ -20,7 +21,7 @@ from tests.models import TRAINING, Tokenizer, method, pairs, weights
 
 
 def validated(one: Method, trials: list[Trial]) -> list[Validation]:
-    some: Any = pairs(5)
+    some = Dataset.from_list([vars(pair) for pair in pairs(5)])
     examples = Examples(some, some, ["a"] * 5)
     sweep = Sweep(one, one, Tokenizer(), 0, examples, TRAINING, 10, RowLimit(), 0)  # type: ignore[arg-type]
     training: Any = SimpleNamespace(base=one.base)  # it may be in another precision: nothing is computed by it
