@@ -7,6 +7,8 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def shipped() -> dict[str, Any]:
     """The repository's params.yaml, for a test to change."""
+    return deepcopy(_read())
+
+
+@cache
+def _read() -> dict[str, Any]:
     return read_yaml(ROOT / "params.yaml")
 
 

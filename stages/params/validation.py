@@ -3,34 +3,31 @@
 import difflib
 import re
 from collections.abc import Iterable, Sequence
-from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from stages.plumbing.errors import one_line
 
 LONGEST_VALUE = 60
 LARGEST = 2**31 - 1  # limit of every count
-SECRET_NAMES = re.compile(r"token|passw|secret|credential|api_?key", re.IGNORECASE)
-EXPECTED = {
-    "model_type": "a table of keys (`key: value` lines)",
-    "model_attributes_type": "a table of keys (`key: value` lines)",
-    "dict_type": "a table of keys (`key: value` lines)",
-    "string_type": "text",
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "bool_type": "true or false",
-}
+TABLE = "a table of keys (`key: value` lines)"
+TYPES = {  # pydantic's kinds of errors are int_type, bool_type and so on
+    "model": TABLE, "dict": TABLE, "list": "a list", "string": "text", "int": "a whole number", "float": "a number",
+    "bool": "true or false",
+}  # fmt: skip
+RENAMED = {  # names of before 29 November 2026
+    "row_format": "prompt_template", "query_tokens": "max_query_tokens", "response_tokens": "max_new_tokens",
+    "gradient_clip": "max_grad_norm", "precision": "dtype", "decoding_precision": "decoding_dtype",
+    "schedule": "lr_scheduler_type", "max_epochs": "num_train_epochs", "patience": "early_stopping_patience",
+    "select_by": "metric_for_best_model", "decode_rows": "generation_batch_size", "initial": "init",
+    "licence": "license",
+}  # fmt: skip
 
 Positive = Annotated[int, Field(gt=0, le=LARGEST)]
-
-
-class Strict(BaseModel):
-    """No unknown key, no silent conversion ("8" is not 8)."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
+Share = Annotated[float, Field(gt=0, le=1)]  # also a learning rate, or a factor of one
+Text = Annotated[str, Field(min_length=1)]
 
 
 class Refused(ValueError):
@@ -41,6 +38,29 @@ class Refused(ValueError):
         self.key, self.found, self.remedy = key, found, remedy
 
 
+class Strict(BaseModel):
+    """No unknown key, no silent conversion ("8" is not 8)."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, value: Any) -> Any:
+        """Before all other checks: a misspelt key is also missing under its right name, which is the same mistake."""
+        for key in value if isinstance(value, dict) else ():
+            if key not in cls.model_fields:
+                new = RENAMED.get(key)
+                if new in cls.model_fields:
+                    raise Refused(key, "an old name", f"write {new}")
+                raise Refused(str(key), "unknown key", allowed(key, cls.model_fields))
+        return value
+
+
+def text_or_other(value: object) -> str:
+    """For a union of a name and something else: pydantic then explains the member that was meant, not each of them."""
+    return "text" if isinstance(value, str) else "other"
+
+
 def redact(text: str) -> str:
     """Make a text safe to show: replace user names, passwords and queries in URLs, and access tokens, by ***."""
     text = re.sub(r"//[^/@\s]+@", "//***@", text)
@@ -48,15 +68,13 @@ def redact(text: str) -> str:
     return re.sub(r"\bhf_\w{8,}", "hf_***", text)
 
 
-def show(value: object, key: str = "") -> str:
+def show(value: object) -> str:
     """A value for a message: short, and without secrets."""
     if value is None:
         return "nothing"
     if isinstance(value, dict | list):
         kind, unit = ("table", "keys") if isinstance(value, dict) else ("list", "entries")
         return f"a {kind} of {len(value)} {unit}" if value else f"an empty {kind}"
-    if isinstance(value, str) and SECRET_NAMES.search(key):
-        return "a value (not shown)"
     text = redact(repr(value))
     return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}… ({len(text)} characters)"
 
@@ -68,109 +86,40 @@ def allowed(found: object, names: Iterable[str]) -> str:
     return (f"did you mean {near[0]!r}? " if near else "") + f"allowed: {', '.join(names)}"
 
 
-def explain(model: type[BaseModel], error: ValidationError) -> tuple[str, str, str]:
-    """The first of pydantic's errors as (key, what was found, what to do); the key is "" for the whole file.
-
-    An unknown key comes before all others: a misspelt key is also missing under its right name, which is not counted.
-    """
-    details = _of_one_member(error.errors())
-    first = next((each for each in details if each["type"] == "extra_forbidden"), details[0])
-    if first["type"] == "extra_forbidden":
-        table = first["loc"][:-1]
-        details = [each for each in details if (each["type"], each["loc"][:-1]) != ("missing", table)]
-    keys, place = _locate(model, first["loc"])
-    *words, advice = _words(first, keys, place)
-    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-    return words[0], words[1], advice + more
+def explain(content: Any, error: ValidationError) -> tuple[str, str, str]:
+    """The first of pydantic's errors about the content of a file: key ("": the file), what was found, what to do."""
+    first, *others = error.errors()
+    key, found, remedy = _words(first, _keys(content, first["loc"]))
+    return key, found, remedy + (f" (and {len(others)} more)" if others else "")
 
 
-def _of_one_member(details: Sequence[Any]) -> list[Any]:
-    """The errors without those of a union's other members: a table is no misspelt name, a name no table lacking keys.
-
-    Of a value that fits neither (`chat-template`, or a table), pydantic says what is wrong with it as each of them.
-    """
-    kept = list(details)
-    for name in [each for each in details if _is_tag_of_a_name(each["loc"])]:
-        union, is_name = name["loc"][:-1], not isinstance(name["input"], dict | list)
-        kept = [
-            each for each in kept
-            if each["loc"][: len(union)] != union or _is_tag_of_a_name(each["loc"]) == is_name
-        ]  # fmt: skip
-    return kept
-
-
-def _is_tag_of_a_name(place: Sequence[int | str]) -> bool:
-    return str(place[-1] if place else "").startswith("literal[")
-
-
-def _words(error: Any, keys: list[str], place: Any) -> tuple[str, str, str]:
-    key, kind = ".".join(keys), error["type"]
-    if kind == "value_error" and isinstance(refused := error["ctx"]["error"], Refused):
-        return ".".join(part for part in (key, refused.key) if part), refused.found, refused.remedy
-    if kind == "extra_forbidden":
-        return key, "unknown key", allowed(keys[-1], _fields(place))
-    if kind == "missing":
-        return key, "missing", "add it (params.yaml as published shows every key)"
-    if kind == "union_tag_not_found":
-        return f"{key}.kind", "missing", "add it (params.yaml as published shows every key)"
-    if kind == "union_tag_invalid":
-        tags = re.findall(r"'([^']+)'", error["ctx"]["expected_tags"])
-        return f"{key}.kind", f"found {show(error['ctx']['tag'])}", allowed(error["ctx"]["tag"], tags)
-    if keys and keys[-1] == "[key]":
-        names = re.findall(r"'([^']+)'", error["msg"])
-        found = keys[-2] if len(keys) > 1 else ""
-        return ".".join(keys[:-1]), "unknown key", allowed(found, names) if names else "write it as text"
-    found = f"found {show(error['input'], key)}"
-    if kind in EXPECTED:
-        return key, found, f"it must be {EXPECTED[kind]}"
-    if kind == "literal_error":
-        return key, found, allowed(error["input"], re.findall(r"'([^']+)'", error["msg"]) or [error["ctx"]["expected"]])
-    said = one_line(error["msg"]).replace("Input should", "it must").replace("String should", "it must")
-    return key, found, said + _upper_end(error["type"], keys[-1:], place)
-
-
-def _upper_end(kind: str, last: list[str], place: Any) -> str:
-    """The other end of the range, for a value below its lower end."""
-    if kind not in ("greater_than", "greater_than_equal") or not isinstance(place, type) or not last:
-        return ""
-    field = place.model_fields.get(last[0]) if issubclass(place, BaseModel) else None
-    ends = [getattr(each, "le", None) for each in (field.metadata if field else [])]
-    return "".join(f" and at most {end}" for end in ends if end not in (None, LARGEST))
-
-
-def _locate(annotation: Any, location: Sequence[int | str]) -> tuple[list[str], Any]:
-    """The keys in pydantic's location, without the tags of unions, and the type that contains the last key."""
-    keys: list[str] = []
-    place = annotation
+def _keys(content: Any, location: Sequence[int | str]) -> list[str]:
+    """The keys in pydantic's location, which also names the members of unions; those are in no file."""
+    keys = []
     for part in location:
-        place, annotation, is_key = _step(annotation, str(part))
-        if is_key:
+        below = {str(key): value for key, value in content.items()} if isinstance(content, dict) else {}
+        if str(part) in below:
+            content = below[str(part)]
             keys.append(str(part))
-    return keys, place
+    return keys
 
 
-def _step(annotation: Any, part: str) -> tuple[Any, Any, bool]:
-    """One step down: the type before it, the type after it, and whether `part` is a key (else it is a union's tag)."""
-    while get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
-    if get_origin(annotation) in (Union, UnionType):
-        members = [member for member in get_args(annotation) if member is not type(None)]
-        tagged = [member for member in members if part in _tags(member)]
-        if tagged:
-            return annotation, tagged[0], False
-        named = [member for member in members if isinstance(member, type) and member.__name__ == part]
-        if named or part.startswith(("literal[", "list[")):
-            return annotation, (named or members)[0], False
-        return _step(members[0], part)
-    if get_origin(annotation) is dict:
-        return annotation, get_args(annotation)[1], True
-    return annotation, _fields(annotation).get(part), True
-
-
-def _fields(annotation: Any) -> dict[str, Any]:
-    fields = annotation.model_fields if isinstance(annotation, type) and issubclass(annotation, BaseModel) else {}
-    return {name: field.annotation for name, field in fields.items()}
-
-
-def _tags(member: Any) -> tuple[Any, ...]:
-    return get_args(_fields(member).get("kind"))
+def _words(error: Any, keys: list[str]) -> tuple[str, str, str]:
+    key, kind, context = ".".join(keys), error["type"], error.get("ctx", {})
+    if isinstance(refused := context.get("error"), Refused):
+        return ".".join(filter(None, (key, refused.key))), refused.found, refused.remedy
+    if kind in ("missing", "union_tag_not_found"):
+        name = error["loc"][-1] if kind == "missing" else "kind"
+        return ".".join([*keys, str(name)]), "missing", "add it (params.yaml as published shows every key)"
+    expected = context.get("expected_tags") or context.get("expected", "")  # 'a', 'b' or 'c'
+    names = re.findall(r"'([^']+)'", expected)
+    if kind == "union_tag_invalid":
+        return f"{key}.kind", f"found {show(context['tag'])}", allowed(context["tag"], names)
+    if error["loc"][-1:] == ("[key]",):
+        return key, "unknown key", allowed(keys[-1], names) if names else "write it as text"
+    found, word = f"found {show(error['input'])}", kind.partition("_")[0]
+    if kind == "literal_error":
+        return key, found, allowed(error["input"], names or [expected])
+    if kind.endswith(("_type", "_from_float")) and word in TYPES:
+        return key, found, f"it must be {TYPES[word]}"
+    return key, found, re.sub("^(Input|String|List) should", "it must", one_line(error["msg"]))
