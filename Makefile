@@ -40,7 +40,7 @@ lint: $(VENV)/.installed-dev  ## check style, formatting and types only
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-bench: $(VENV)/.installed-ray  ## compare the speed with Trainer, PEFT and generate; more options: BENCH="--only a b --repeats 5"
+bench: $(VENV)/.installed  ## compare the speed with Trainer, PEFT and generate; more options: BENCH="--only training --repeats 5"
 	$(DVC) repro pair-extract
 	$(VENV)/bin/python -m stages.bench $(BENCH)
 

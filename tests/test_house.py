@@ -15,7 +15,7 @@ BY_HAND = {  # run by hand, over many runs: what each may import besides the sha
     "stages/report": {"stages/grid", "stages/score"},
     "stages/export": {"stages/report"},
     "stages/chat": {"stages/report", "stages/score"},
-    "stages/bench": {"stages/train", "stages/pair_extract"},
+    "stages/bench": {"stages/train"},
 }
 # From the top down: each of these imports only from those after it.
 SHARED = (

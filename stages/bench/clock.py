@@ -6,12 +6,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
 
 from stages.language_model.device import keep_freed_memory, wait_for
+
+Contender = Callable[[int], float]  # number of the repeat -> things per second
 
 
 def now(device: torch.device) -> float:
@@ -40,56 +41,30 @@ def as_users_have_it() -> Iterator[None]:
         keep_freed_memory(True)
 
 
-def summary(values: Sequence[float]) -> dict[str, Any]:
-    """Median, spread and every repeat."""
-    return {"median": statistics.median(values), "min": min(values), "max": max(values), "repeats": list(values)}
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """The median, the lowest and the highest."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def compare(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
-    """How many times faster ours is than theirs: the ratio of the medians, and the spread of the ratios per repeat.
-
-    >>> compare([4.0, 6.0, 5.0], [2.0, 2.0, 2.5])
-    {'median': 2.5, 'min': 2.0, 'max': 3.0}
-    """
-    each = [own / other for own, other in zip(ours, theirs, strict=True)]
-    return {"median": statistics.median(ours) / statistics.median(theirs), "min": min(each), "max": max(each)}
-
-
-def with_peak(work: Callable[[], float], device: torch.device) -> tuple[float, int | None]:
-    """What `work` gives, and the most bytes that its tensors took on a GPU beside those that were there."""
-    if device.type != "cuda":
-        return work(), None
-    before = torch.cuda.memory_allocated(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    return work(), torch.cuda.max_memory_allocated(device) - before
-
-
-def take_turns(
-    title: str, unit: str, contenders: Mapping[str, Callable[[int], float]], repeats: int, device: torch.device
-) -> dict[str, dict[str, Any]]:
+def take_turns(title: str, contenders: Mapping[str, Contender], repeats: int) -> dict[str, dict[str, Any]]:
     """Run every contender once per repeat, in turns, so that changes of the machine's speed affect all of them equally.
 
-    contenders: name -> measurement(number of the repeat). Every second repeat runs them in reverse order. Returns the
-    summary of each, with `peak_bytes` on a GPU.
+    Every second repeat runs them in reverse order. Returns for each its rates: the spread and every repeat.
     """
     values: dict[str, list[float]] = {name: [] for name in contenders}
-    peaks: dict[str, list[int]] = {name: [] for name in contenders}
     for repeat in range(repeats):
         for name in list(contenders)[:: -1 if repeat % 2 else 1]:
             gc.collect()
-            value, peak = with_peak(partial(contenders[name], repeat), device)
-            values[name].append(value)
-            peaks[name] += [peak] if peak is not None else []
-            print(
-                f"{title}, {repeat + 1}/{repeats}: {name}: {values[name][-1]:.4g} {unit}", file=sys.stderr, flush=True
-            )
-    return {
-        name: {"label": name, **summary(own), "peak_bytes": max(peaks[name], default=None)}
-        for name, own in values.items()
-    }
+            values[name].append(contenders[name](repeat))
+            print(f"{title}, {repeat + 1}/{repeats}: {name}: {values[name][-1]:.4g}/s", file=sys.stderr, flush=True)
+    return {name: {"name": name, **spread(own), "repeats": own} for name, own in values.items()}
 
 
-def comparison(subject: str, unit: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
-    """One line of a table of rates: ours, theirs, and how many times faster ours is."""
-    ratio = compare(ours["repeats"], theirs["repeats"])
-    return {"subject": subject, "unit": unit, "ours": dict(ours), "theirs": dict(theirs), "ratio": ratio}
+def comparison(subject: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """One line of a table: two rates, and how many times faster ours is, as the ratio of the medians.
+
+    The spread of the ratio is that of the ratios within one repeat.
+    """
+    each = [own / other for own, other in zip(ours["repeats"], theirs["repeats"], strict=True)]
+    ratio = {**spread(each), "median": ours["median"] / theirs["median"]}
+    return {"subject": subject, "ours": dict(ours), "theirs": dict(theirs), "ratio": ratio}

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from stages.bench.shapes import SHAPES
 from stages.plumbing.files import output_folder
 from stages.records import Pair, write_records
 from tests.faults.disks import attempts_on_a_disk, mounts_are_allowed
@@ -158,7 +157,10 @@ def test_in_six_gib_a_model_of_the_default_s_size_trains(tmp_path: Path) -> None
     folder = workspace(tmp_path / "laptop", protocol="quick")  # dynamic: the method that needs most
     with output_folder(folder / "data/download/model") as made:
         tiny_model(made, "llama")  # its tokenizer
-        AutoModelForCausalLM.from_config(AutoConfig.for_model(**SHAPES["smollm2"])).save_pretrained(made)
+        shape = {"vocab_size": 49152, "num_hidden_layers": 30, "hidden_size": 576, "intermediate_size": 1536}
+        heads = {"num_attention_heads": 9, "num_key_value_heads": 3, "tie_word_embeddings": True}
+        config = AutoConfig.for_model("llama", max_position_embeddings=8192, **shape, **heads)
+        AutoModelForCausalLM.from_config(config).save_pretrained(made)
     pairs = [Pair(f"d{number}", 0, "the weather " * 40, "is it really great ? " * 20) for number in range(6)]
     with output_folder(folder / "data/subset") as made:
         write_records(made / "train.jsonl", pairs)
