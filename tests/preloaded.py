@@ -3,7 +3,7 @@
 
 import stages.download.fetch
 import stages.greedy_generate.on_ray
-import stages.language_model.libraries
+import stages.language_model.device
 import stages.pair_extract.pairs
 import stages.pair_extract.references
 import stages.plumbing.command

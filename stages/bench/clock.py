@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from stages.language_model.device import keep_freed_memory, wait_for
+from stages.language_model.device import wait_for
+from stages.language_model.memory import keep_freed_memory
 
 Contender = Callable[[int], float]  # number of the repeat -> things per second
 

@@ -11,8 +11,8 @@ import numpy as np
 from stages.bench.clock import comparison, seconds, take_turns
 from stages.bench.data import SETTINGS, TRAINING, Bench, batches_of, initial_weights
 from stages.bench.trainer import load_plain_model, peft_module, same_module, trainer_seconds
-from stages.language_model.device import give_back_freed_memory
 from stages.language_model.encoding import EncodedPair, side_lengths
+from stages.language_model.memory import give_back_freed_memory
 from stages.methods.batch import collate
 from stages.methods.method import Method
 from stages.train.cuda_graphs import CudaGraphs

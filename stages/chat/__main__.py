@@ -16,7 +16,6 @@ import sys
 from pathlib import Path
 
 from stages.chat.options import check_options
-from stages.language_model.libraries import load_transformers
 from stages.plumbing.command import run_stage, whole_number
 
 
@@ -26,6 +25,8 @@ def main(arguments: argparse.Namespace) -> None:
     scripted = arguments.once is not None or not (arguments.web or terminal)
     check_options(arguments, scripted)
     # Only now: PyTorch takes seconds to load, for which neither --help nor a wrong option waits.
+    from stages.language_model.device import load_transformers
+
     load_transformers()
     from stages.chat.conversation import Conversation
     from stages.chat.scripted import answer_lines, print_answers

@@ -10,7 +10,6 @@ The folder's README.md says what it is, how good, under which license, and how t
 import argparse
 from pathlib import Path
 
-from stages.language_model.libraries import load_transformers
 from stages.plumbing.command import run_stage
 
 
@@ -21,6 +20,8 @@ def main(arguments: argparse.Namespace) -> None:
 
     if arguments.push:
         check_push(arguments.push)
+    from stages.language_model.device import load_transformers
+
     load_transformers()
     from stages.export.write import write_export
     from stages.report.results import open_results

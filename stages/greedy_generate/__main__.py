@@ -4,7 +4,6 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from stages.language_model.libraries import load_transformers
 from stages.params.schema import load_params
 from stages.plumbing.command import run_stage
 from stages.plumbing.files import output_folder, write_json
@@ -15,6 +14,8 @@ def main(arguments: argparse.Namespace) -> None:
     """Read, decode, write."""
     params = load_params()
     # Only now: PyTorch takes seconds to load, for which neither --help nor a wrong parameter waits.
+    from stages.language_model.device import load_transformers
+
     load_transformers()
     from stages.greedy_generate.generation import generate, read_task
     from stages.greedy_generate.on_ray import generate_on_ray

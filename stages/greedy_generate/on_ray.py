@@ -8,8 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from stages.greedy_generate.generation import Generated, Task, generate
-from stages.language_model.device import check_versions, library_versions
-from stages.language_model.resources import Share, gpus_given, share_of
+from stages.language_model.device import Share, check_versions, gpus_given, library_versions, share_of
 from stages.methods.trained_method import read_description
 from stages.plumbing.cluster import cluster, failure_of
 from stages.plumbing.errors import StageError

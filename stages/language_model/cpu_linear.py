@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from stages.language_model.device import free_memory, page_out
+from stages.language_model.memory import free_memory, page_out
 
 ROWS = 64  # told to oneDNN when it packs; on the processors tried its blocks are the same for any number
 

@@ -1,31 +1,47 @@
-"""Which processor runs it, in which precision and with how many threads."""
+"""Which processor runs it, in which precision and with how many threads; and what each task gets of a cluster."""
 
-import ctypes
 import os
 import platform
-from functools import cache
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from importlib.metadata import version
-from mmap import PAGESIZE
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 import transformers
-from torch import Tensor
 
-from stages.language_model.containers import memory_left
+from stages.language_model.memory import keep_freed_memory
 from stages.params.schema import Precision, Runtime
 from stages.plumbing.errors import StageError
 
+KEY = "params.yaml: runtime"
 DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # options of glibc's mallopt
-MADV_PAGEOUT = 21  # an advice of Linux's madvise
-MIB = 1 << 20
 LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "gguf", "numpy")  # that make, load or order numbers
+RETRIES = 20  # of a task whose node or process died
+UNUSED = ("sklearn", "scipy")  # transformers has them for assisted decoding and for the losses of object detection
 
 
-def choose_device(runtime: Runtime, asked_in: str = "params.yaml: runtime.device") -> torch.device:
+def load_transformers() -> None:
+    """Import the part of transformers that all models need, without two libraries: 1.2 s and 140 MB less.
+
+    It looks whether a library is there before it imports it. None in `sys.modules` is Python's way to say that one is
+    not, and transformers remembers that. A library that is loaded already stays, and others can load it afterwards.
+    """
+    absent = [name for name in UNUSED if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]
+    try:
+        with suppress(ImportError):  # of a transformers that does not look: then it loads them, as it would anyway
+            import transformers.generation.candidate_generator
+            import transformers.modeling_utils  # noqa: F401
+    finally:
+        for name in absent:
+            del sys.modules[name]
+
+
+def choose_device(runtime: Runtime, asked_in: str = f"{KEY}.device") -> torch.device:
     """The device that `runtime.device` names; auto is the first of cuda, mps and cpu that there is.
 
     Also sets the number of CPU threads, has freed memory kept and asks for deterministic algorithms, so that the same
@@ -45,27 +61,8 @@ def choose_device(runtime: Runtime, asked_in: str = "params.yaml: runtime.device
     if runtime.device == "auto":
         return torch.device(next(name for name, available in there.items() if available))
     if not there[runtime.device]:
-        found = f"{runtime.device}, which this machine does not have"
-        raise StageError(asked_in, found, "use auto")
+        raise StageError(asked_in, f"{runtime.device}, which this machine does not have", "use auto")
     return torch.device(runtime.device)
-
-
-@cache
-def _glibc() -> ctypes.CDLL | None:
-    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
-
-
-def keep_freed_memory(keep: bool) -> None:
-    """Whether large blocks of main memory that are freed stay with this process, where the C library is glibc.
-
-    Left alone it gives each block above 32 MiB back to the kernel, which clears it page by page when the next tensor of
-    that size is made: a copy of word embeddings then takes five times as long. False: as it is left alone.
-    """
-    if library := _glibc():
-        library.mallopt(M_MMAP_MAX, 0 if keep else 65536)
-        library.mallopt(M_TRIM_THRESHOLD, -1 if keep else 64 * MIB)  # -1: never, and not only up to 2 GiB
-        library.mallopt(M_MMAP_THRESHOLD, 32 * MIB)
-        library.malloc_trim(0)
 
 
 def wait_for(device: torch.device) -> None:
@@ -74,54 +71,6 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
-
-
-def give_back_freed_memory(beyond: int = 0) -> None:
-    """Give the kernel what was freed and kept, if it is more than so many bytes and the C library is glibc."""
-    if (library := _glibc()) and (not beyond or _kept(library) > beyond):
-        library.malloc_trim(0)
-
-
-class _HeapOfGlibc(ctypes.Structure):
-    """What its mallinfo2 tells, in bytes."""
-
-    _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in (
-            "arena",
-            "ordblks",
-            "smblks",
-            "hblks",
-            "hblkhd",
-            "usmblks",
-            "fsmblks",
-            "uordblks",
-            "fordblks",
-            "keepcost",
-        )
-    ]
-
-
-def _kept(library: ctypes.CDLL) -> int:
-    """Bytes of main memory that were freed and stay with this process, about; 0 where glibc before 2.33 cannot tell."""
-    if not hasattr(library, "mallinfo2"):
-        return 0
-    library.mallinfo2.restype = _HeapOfGlibc
-    heap, process = library.mallinfo2(), psutil.Process().memory_info()
-    resident = process.rss - process.shared - heap.uordblks - heap.hblkhd  # and what is not the allocator's
-    return int(min(heap.fordblks, resident))  # a part of what is free may have been given back before
-
-
-def page_out(tensor: Tensor) -> None:
-    """Tell Linux that a tensor on the CPU is not needed for now.
-
-    What is still as its file has it leaves memory, and is read again when it is needed; the rest stays where it is, or
-    goes to a swap partition. Linux before 5.4 keeps all of it, and so does one where other processes use the file.
-    """
-    if library := _glibc():
-        start = -(-tensor.data_ptr() // PAGESIZE) * PAGESIZE
-        end = (tensor.data_ptr() + tensor.nbytes) // PAGESIZE * PAGESIZE
-        library.madvise(ctypes.c_void_p(start), ctypes.c_size_t(max(0, end - start)), MADV_PAGEOUT)
 
 
 def arithmetic(precision: Precision, device: torch.device) -> torch.dtype:
@@ -147,25 +96,8 @@ def _multiplies_bfloat16() -> bool:
 
 def _processor() -> str:
     """What Linux says of the processors; empty elsewhere."""
-    try:
-        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")[:4096]
-    except OSError:
-        return ""
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that a program may still take on a device."""
-    if device.type == "cuda":
-        reserved = torch.cuda.memory_reserved(device)
-        kept = reserved - torch.cuda.memory_allocated(device)  # by PyTorch, to be used again
-        free, whole = torch.cuda.mem_get_info(device)
-        index = torch.cuda.current_device() if device.index is None else device.index
-        allowed = whole * torch.cuda.get_per_process_memory_fraction(index)  # less than the whole if it is shared
-        return int(min(free, allowed - reserved)) + kept
-    give_back_freed_memory()
-    available = int(psutil.virtual_memory().available)  # of the machine, whatever a container may have of it
-    left = memory_left()
-    return available if left is None else min(available, left)
+    path = Path("/proc/cpuinfo")
+    return path.read_text(encoding="utf-8", errors="replace")[:4096] if path.exists() else ""
 
 
 def versions(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
@@ -196,3 +128,66 @@ def check_versions(there: dict[str, Any]) -> None:
         if there.get(name) != here:
             found = f"{name} {here}, where the command was started {there.get(name)}"
             raise StageError("software", found, "install the same versions on every node (constraints.txt)")
+
+
+@dataclass(frozen=True)
+class Share:
+    """What Ray is to keep of one node for a task, and how many threads the task then uses.
+
+    `cpus` is 0 where a GPU computes, unless `runtime.threads` asks for some.
+    """
+
+    gpus: float  # at most one
+    cpus: int
+    threads: int
+
+    def options(self) -> dict[str, Any]:
+        """For `ray.remote`."""
+        return {
+            "num_gpus": self.gpus, "num_cpus": self.cpus, "max_retries": RETRIES, "retry_exceptions": False,
+            # A process that has used a GPU keeps memory of it, and would use it again when given another one.
+            "max_calls": 1 if self.gpus else 0,
+        }  # fmt: skip
+
+    def taken(self, runtime: Runtime) -> Runtime:
+        """How a task that has this share runs, in the process that Ray has given it."""
+        if 0 < self.gpus < 1 and torch.cuda.is_available():
+            torch.cuda.set_per_process_memory_fraction(self.gpus)
+        return runtime.model_copy(update={"threads": self.threads})
+
+
+def share_of(runtime: Runtime, nodes: Sequence[dict[str, Any]], tasks: int) -> Share:
+    """The share of a task, if so many are to run on `nodes`, as `ray.nodes()` has them.
+
+    With a GPU anywhere each gets one (`gpus_per_unit` of one), and one thread. Without, each gets as many threads as
+    let all of them run at once; or `runtime.threads`.
+
+    Raises:
+        StageError: no node has all of what a task is to get; Ray would wait for one for ever.
+    """
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    with_gpus = [each for each in alive if each.get("GPU", 0) >= runtime.gpus_per_unit]
+    if runtime.device == "cuda" and not with_gpus:
+        found = f"cuda, and none of {len(alive)} nodes has {runtime.gpus_per_unit:g} GPU"
+        raise StageError(f"{KEY}.device", found, "add a node that has one (ray start --num-gpus), or use auto")
+    on_gpus = bool(with_gpus) and runtime.device in ("auto", "cuda")
+    usable = with_gpus if on_gpus else alive
+    largest = int(max((each.get("CPU", 0) for each in usable), default=0))
+    if runtime.threads > largest:
+        kind = "nodes with a GPU" if on_gpus else "nodes"
+        found = f"{runtime.threads}, and the largest of {len(usable)} {kind} has {largest}"
+        raise StageError(f"{KEY}.threads", found, "lower it")
+    if on_gpus:  # which computes; Python needs no more than a part of a CPU
+        return Share(runtime.gpus_per_unit, runtime.threads, runtime.threads or 1)
+    if not largest:
+        found = f"none of the cluster's {len(alive)} nodes has a CPU or a GPU for tasks"
+        raise StageError(f"{KEY}.address", found, "add a node that has some (ray start --num-cpus)")
+    # The most threads with which all run at once, on whatever nodes; 1 if there are more tasks than CPUs.
+    fitting = (n for n in range(largest, 0, -1) if sum(int(each.get("CPU", 0) // n) for each in alive) >= tasks)
+    threads = runtime.threads or next(fitting, 1)
+    return Share(0.0, threads, threads)
+
+
+def gpus_given() -> str:
+    """The numbers of the GPUs that Ray has given to this process; empty if none."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "")

@@ -1,10 +1,12 @@
 """A folder of the hub becomes a base model, ready for trials, or is refused before anything slow."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -12,18 +14,39 @@ from transformers import (
     PretrainedConfig,
     PreTrainedTokenizerBase,
 )
+from transformers.cache_utils import Cache
 
 from stages.language_model.base_model import BaseModel
-from stages.language_model.checks import check_abilities
+from stages.language_model.cache import PreallocatedLayer
 from stages.language_model.cpu_attention import SHORT
 from stages.language_model.cpu_linear import use_onednn
-from stages.plumbing.errors import StageError, is_out_of_memory
+from stages.plumbing.errors import StageError, is_out_of_memory, one_line
 
 # The names under which configurations of the hub's families keep their dropout probabilities.
 DROPOUTS = (
     "attention_dropout", "attention_probs_dropout_prob", "attn_pdrop", "dropout", "embd_pdrop", "embed_dropout",
     "hidden_dropout", "hidden_dropout_prob", "resid_dropout", "resid_pdrop",
 )  # fmt: skip
+NO_MODEL, SEE_MODELS = "no causal language model", "see `models` in params.yaml"
+OTHER = "use a model of another architecture"
+READ, ALL = 2, 4  # tokens of a row that are read at once, and with those that follow, one by one or together
+
+
+@contextmanager
+def refused(folder: Path | str, found: str, remedy: str = OTHER) -> Iterator[None]:
+    """Whatever an attempt raises becomes one line: the architectures of the library fail in ways of their own.
+
+    Raises:
+        StageError: with what was found, and in brackets what the attempt raised.
+    """
+    try:
+        yield
+    except StageError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error) or (isinstance(error, OSError) and error.errno is not None):
+            raise
+        raise StageError(folder, f"{found} ({one_line(str(error))})", remedy) from None
 
 
 def load_config(folder: Path) -> PretrainedConfig:
@@ -32,12 +55,8 @@ def load_config(folder: Path) -> PretrainedConfig:
     Raises:
         StageError: there is none, or of no known architecture.
     """
-    try:
+    with refused(folder, NO_MODEL, SEE_MODELS):
         config: PretrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise StageError(folder, f"no causal language model ({error})", "see `models` in params.yaml") from None
     if not hasattr(config, "num_hidden_layers"):  # that of a text model stands inside it
         raise StageError(folder, f"{config.model_type} is no model of text alone", "use a model of text alone")
     return config
@@ -51,24 +70,15 @@ def load_base_model(folder: Path, device: torch.device, dtype: torch.dtype, drop
     Raises:
         StageError: the folder holds no such model, or one whose parts the methods cannot take hold of.
     """
-    try:
-        config = load_config(folder)
-        for name in DROPOUTS:
-            if isinstance(getattr(config, name, None), float):
-                setattr(config, name, dropout)
+    config = load_config(folder)
+    for name in DROPOUTS:
+        if isinstance(getattr(config, name, None), float):
+            setattr(config, name, dropout)
+    options = {"trust_remote_code": False, "local_files_only": True, "use_safetensors": True}
+    with refused(folder, NO_MODEL, SEE_MODELS):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=config,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
+            folder, config=config, dtype=dtype, output_loading_info=True, **options
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        if is_out_of_memory(error) or (isinstance(error, OSError) and error.errno is not None):
-            raise
-        raise StageError(folder, f"no causal language model ({error})", "see `models` in params.yaml") from None
     model, info = loaded
     if info["missing_keys"]:  # the library would make them up and only warn
         names = ", ".join(sorted(info["missing_keys"])[:3])
@@ -80,6 +90,19 @@ def load_base_model(folder: Path, device: torch.device, dtype: torch.dtype, drop
     check_abilities(base, folder)
     use_onednn(model)
     return base
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The model's tokenizer; its end-of-text token ends queries and responses.
+
+    Raises:
+        StageError: it cannot be read, or has no end-of-text token.
+    """
+    with refused(folder, "no tokenizer", SEE_MODELS):
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    if tokenizer.eos_token_id is None:
+        raise StageError(folder, "its tokenizer has no end-of-text token", "set eos_token in tokenizer_config.json")
+    return tokenizer
 
 
 def check_row_length(config: PretrainedConfig, tokens: int) -> None:
@@ -94,16 +117,94 @@ def check_row_length(config: PretrainedConfig, tokens: int) -> None:
         raise StageError("params.yaml: protocols.<protocol>.lengths", found, "lower max_query_tokens or max_new_tokens")
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The model's tokenizer; its end-of-text token ends queries and responses.
+def check_abilities(base: BaseModel, folder: Path) -> None:
+    """Try what the methods need on a few tokens; a model may fail there, or compute something else.
 
     Raises:
-        StageError: it cannot be read, or has no end-of-text token.
+        StageError: its output layer is not the E that its configuration says; it does more than its input, frozen and
+            output layers do; it cannot read the word embeddings of a trial; it cannot read on, one token or several,
+            with our cache of keys and values.
     """
+    kind = type(base.model).__name__
+    if base.model.get_output_embeddings() is None or base.model.base_model is base.model:
+        raise StageError(folder, f"{kind} has no output layer of its own", OTHER)
+    # The library leaves an output layer untied whose weights differ from E, whatever the configuration says.
+    head = f"{base.output_name()}.weight"
+    if not base.tied and head in base.model.get_expanded_tied_weights_keys(all_submodels=True):
+        found = f"its {head} differs from the word embeddings, though its configuration ties them"
+        raise StageError(folder, found, "use the complete model, or set tie_word_embeddings to false in config.json")
+    tokens = torch.arange(2 * ALL, device=base.device).view(2, ALL) % len(base.embeddings)
+    with refused(folder, f"{kind} cannot read word embeddings that are not its own"):
+        _check_parts(base, folder, tokens[:1])
+    with refused(folder, f"{kind} cannot decode with a cache of keys and values"):
+        _check_cache(base, folder, tokens)
+
+
+def _check_parts(base: BaseModel, folder: Path, tokens: Tensor) -> None:
+    """A trial's E around the frozen layers must give what the whole model gives that holds this E.
+
+    So there is nothing else between and behind them: no soft-capping, no scale, no second use of E or of the tokens.
+    """
+    with torch.no_grad(), _other_rows(base.embeddings, tokens):
+        embedded = base.embed(tokens)
+        whole = base.model(input_ids=tokens).logits.float()
+    if not bool(torch.isfinite(whole).all()):
+        raise StageError(folder, "its weights give logits that are not finite", "download the model again")
+    embedded.requires_grad_()
+    hidden = base.hidden(embedded)
+    (gradient,) = torch.autograd.grad(hidden.float().abs().sum(), embedded)
+    with torch.no_grad(), _other_rows(base.embeddings, tokens):
+        ours = base.logits(hidden.detach()).float()
+    kind = type(base.model).__name__
+    if not torch.allclose(ours, whole, rtol=1e-2, atol=1e-2 * float(whole.abs().max())):
+        raise StageError(folder, f"{kind} does more to its embeddings or logits than its outer layers do", OTHER)
+    if not bool(torch.isfinite(gradient).all() and gradient.abs().amax(dim=-1).all()):
+        raise StageError(folder, f"{kind} passes no gradient on to its word embeddings", OTHER)
+
+
+@contextmanager
+def _other_rows(embeddings: Tensor, tokens: Tensor) -> Iterator[None]:
+    """For a while the rows of these tokens hold their own numbers in another order: as large, and something else."""
+    rows = tokens.unique()
+    kept = embeddings[rows].clone()
+    embeddings[rows] = kept.roll(1, dims=-1)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (ValueError, KeyError) as error:
-        raise StageError(folder, f"no tokenizer ({error})", "see `models` in params.yaml") from None
-    if tokenizer.eos_token_id is None:
-        raise StageError(folder, "its tokenizer has no end-of-text token", "set eos_token in tokenizer_config.json")
-    return tokenizer
+        yield
+    finally:
+        embeddings[rows] = kept
+
+
+def _check_cache(base: BaseModel, folder: Path, tokens: Tensor) -> None:
+    """Two rows, one with padding on the left, read, scored and decoded as `stages/methods` does it."""
+    kind = type(base.model).__name__
+    layers = [PreallocatedLayer(2, READ, ALL) for _ in range(base.model.config.num_hidden_layers)]
+    cache = Cache(layers=list(layers))
+    with torch.no_grad():
+        words = base.embed(tokens)
+        expected = base.hidden(words)
+        first = torch.arange(2, device=base.device).unsqueeze(1)  # the second row begins one column later
+        columns = torch.arange(ALL, device=base.device)
+        mask, positions = columns >= first, (columns - first).clamp(min=0)
+        rows = torch.stack([words[0], words[1].roll(1, dims=0)])
+        for layer in layers:
+            layer.read(first.flatten())
+        read = base.hidden(rows[:, :READ], positions[:, :READ], mask[:, :READ], cache)
+        if not all(layer.is_initialized for layer in layers):
+            raise StageError(folder, f"{kind} has layers that keep no keys and values", OTHER)
+        for layer in layers:
+            layer.look_ahead(first.flatten(), READ)
+        ahead = base.hidden(rows[:, READ:], positions[:, READ:], mask, cache)
+        for layer in layers:
+            layer.decode()
+        decoded = [
+            base.hidden(rows[:, end - 1 : end], positions[:, end - 1 : end], mask[:, :end], cache)
+            for end in range(READ + 1, ALL + 1)
+        ]
+    theirs = torch.cat([expected[0], expected[1, :-1]]).float()
+    # The bound is wide where numbers are coarse: trainings have a base model in float32 in any case.
+    bound = 1e-3 if base.dtype is torch.float32 else 0.2
+    for rest in [ahead], decoded:  # as references are read, and as answers are decoded
+        both = torch.cat([read, *rest], dim=1)
+        ours = torch.cat([both[0], both[1, 1:]]).float()
+        if not float((ours - theirs).norm()) <= bound * float(theirs.norm()):
+            raise StageError(folder, f"{kind} computes something else with a cache of keys and values", OTHER)

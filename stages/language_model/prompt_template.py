@@ -1,23 +1,38 @@
 """How a model is spoken to: what stands before the query, between query and response, and what ends a response.
 
-A format is written as text in params.yaml (`models.<name>.prompt_template`) and used as tokens. A row is then
+A template is written as text in params.yaml (`models.<name>.prompt_template`), or is the tokenizer's own chat template,
+and is used as tokens. A row is then
 
     [prefix][query][separator][response][end]
 
 and the prompt of a method stands in front of it, made from prefix, query and separator, and as long as these. Only the
-format may hold special tokens; what a person wrote never becomes one.
+template may hold special tokens; what a person wrote never becomes one.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import date
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from stages.language_model.chat_template import QUERY, RESPONSE, template_parts
-from stages.language_model.text_tokens import Front, format_tokens, front_behind, inside_a_row, text_tokens
+from stages.language_model.text_tokens import (
+    Front,
+    control_tokens,
+    format_tokens,
+    front_behind,
+    inside_a_row,
+    text_tokens,
+)
 from stages.params.schema import Lengths
 from stages.params.sources import PromptTemplateText
-from stages.plumbing.errors import StageError
+from stages.plumbing.errors import StageError, one_line
+
+QUERY, RESPONSE = "What did they ask?", "They answered this."  # stand-ins, to see what a template does to a text
+# For templates that write the date: that of another day would be another prompt template, and no stopped training could
+# go on with it. Llama 3's template falls back to this day.
+TODAY = date(2024, 7, 26)
+WRITE = "write prefix, separator and end"
 
 
 @dataclass(frozen=True)
@@ -57,7 +72,7 @@ def build_prompt_template(
         key: of the entry in params.yaml, for errors.
 
     Raises:
-        StageError: the end is not one token, the format leaves queries less than half of `max_query_tokens`, the
+        StageError: the end is not one token, the template leaves queries less than half of `max_query_tokens`, the
             tokenizer has no chat template, or a text is not the same when it is decoded again.
     """
     parts = template_parts(tokenizer, key) if isinstance(text, str) else text
@@ -71,31 +86,68 @@ def build_prompt_template(
         raise StageError(f"{key}.end", f"{parts.end!r} is {len(end)} tokens", remedy)
     query_front = front_behind(tokenizer, prefix[-1]) if prefix else Front()
     response_front = front_behind(tokenizer, separator[-1]) if separator else inside
-    prompt_template = PromptTemplate(
+    template = PromptTemplate(
         prefix, replace(query_front, text=query_front.text + query_space),
         separator, replace(response_front, text=response_front.text + response_space),
         end[0], parts.model_dump(),
     )  # fmt: skip
-    taken = len(prefix) + len(separator)
-    if taken > lengths.max_query_tokens // 2:
-        found = (
-            f"the template takes {taken} of {lengths.max_query_tokens} tokens (protocols.*.lengths.max_query_tokens)"
-        )
-        raise StageError(key, found, "shorten the format or raise max_query_tokens")
-    _check_text_survives(tokenizer, prompt_template, key)
-    return prompt_template
+    taken, most = len(prefix) + len(separator), lengths.max_query_tokens
+    if taken > most // 2:
+        found = f"the template takes {taken} of {most} tokens (protocols.*.lengths.max_query_tokens)"
+        raise StageError(key, found, "shorten the template or raise max_query_tokens")
+    _check_text_survives(tokenizer, template, key)
+    return template
 
 
 def _without_space(part: str) -> tuple[str, str]:
-    """A part of the format without its last space, and that space."""
+    """A part of the template without its last space, and that space."""
     return part.removesuffix(" "), " " if part.endswith(" ") else ""
 
 
-def _check_text_survives(tokenizer: PreTrainedTokenizerBase, prompt_template: PromptTemplate, key: str) -> None:
-    """Refuse a format with which a text is not the same after encoding and decoding."""
-    for text, front in ((QUERY, prompt_template.query_front), (RESPONSE, prompt_template.response_front)):
+def _check_text_survives(tokenizer: PreTrainedTokenizerBase, template: PromptTemplate, key: str) -> None:
+    """Refuse a template with which a text is not the same after encoding and decoding."""
+    for text, front in ((QUERY, template.query_front), (RESPONSE, template.response_front)):
         (tokens,) = text_tokens(tokenizer, [text], front)
         decoded = str(tokenizer.decode(tokens, clean_up_tokenization_spaces=False)).strip()
-        if decoded != text or prompt_template.end in tokens:
+        if decoded != text or template.end in tokens:
             found = f"{text!r} comes back as {decoded!r}" if decoded != text else "the end is a token of ordinary text"
-            raise StageError(key, found, "use another format")
+            raise StageError(key, found, "use another template")
+
+
+def template_parts(tokenizer: PreTrainedTokenizerBase, key: str) -> PromptTemplateText:
+    """The parts of the tokenizer's own chat template; where it writes today's date, that is TODAY.
+
+    Raises:
+        StageError: there is none, or it cannot be used; `key` is that of the prompt template.
+    """
+    if not tokenizer.chat_template:
+        raise StageError(key, "the tokenizer has no chat template", WRITE)
+    asked = [{"role": "user", "content": QUERY}]
+    try:
+        silent = _filled_in(tokenizer, asked)
+        opened = _filled_in(tokenizer, asked, add_generation_prompt=True)
+        closed = _filled_in(tokenizer, [*asked, {"role": "assistant", "content": RESPONSE}])
+    except Exception as error:  # a template is a program of its own: whatever it raises, it cannot be used
+        raise StageError(key, f"the chat template fails ({one_line(str(error))[:120]})", "write the parts") from None
+    prefix, found, rest = closed.partition(QUERY)
+    separator, answer, behind = rest.partition(RESPONSE)
+    if not (found and answer):
+        raise StageError(key, "the chat template leaves the text out", WRITE)
+    if opened != silent and closed.startswith(opened):  # else it does not open an answer, or not as it then shows it
+        separator = opened.partition(QUERY)[2]
+    return PromptTemplateText(prefix=prefix, separator=separator, end=_end(tokenizer, behind, key))
+
+
+def _filled_in(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], **options: Any) -> str:
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, strftime_now=TODAY.strftime, **options))
+
+
+def _end(tokenizer: PreTrainedTokenizerBase, behind: str, key: str) -> str:
+    """The first control token behind an answer: some templates put a space between. Without one, the first token."""
+    ids = format_tokens(tokenizer, behind.lstrip(" ") or behind, inside_a_row(tokenizer))
+    control = control_tokens(tokenizer)
+    first = [number for number in ids if number in control][:1] or ids[:1]
+    end = str(tokenizer.decode(first, clean_up_tokenization_spaces=False))
+    if not end:
+        raise StageError(key, "the chat template has nothing behind an answer", WRITE)
+    return end

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from stages.language_model.base_model import Weights
-from stages.language_model.device import free_memory, wait_for
+from stages.language_model.device import wait_for
+from stages.language_model.memory import free_memory
 from stages.methods.likelihood import reference_losses
 from stages.methods.method import Method
 from stages.methods.reading import ReadRows, chunk_size

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
 from stages.language_model.base_model import BaseModel, Weights
-from stages.language_model.checks import refused
 from stages.language_model.cpu_linear import use_onednn
+from stages.language_model.loading import refused
 from stages.methods.method import Method, initial_embeddings
 from stages.methods.prompt_size import last_weight, run, size_of, weight_for_size
 from stages.params.methods import Dynamic

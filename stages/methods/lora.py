@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from stages.language_model.base_model import BaseModel, Weights
-from stages.language_model.checks import refused
+from stages.language_model.loading import refused
 from stages.methods.method import Method
 from stages.params.methods import Lora
 from stages.plumbing.errors import StageError

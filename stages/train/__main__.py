@@ -8,7 +8,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from stages.language_model.libraries import load_transformers
 from stages.params.schema import load_params
 from stages.plumbing.command import run_stage
 from stages.plumbing.files import output_folder, write_json
@@ -18,6 +17,8 @@ def main(arguments: argparse.Namespace) -> None:
     """Read, train, write."""
     params = load_params()
     # Only now: PyTorch takes seconds to load, for which neither --help nor a wrong parameter waits.
+    from stages.language_model.device import load_transformers
+
     load_transformers()
     from stages.methods.trained_method import write_trained
     from stages.train.cost import report

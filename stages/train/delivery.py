@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stages.language_model.device import Share
 from stages.language_model.prompt_template import PromptTemplate
-from stages.language_model.resources import Share
 from stages.params.schema import Params
 from stages.train.memory import Numbered
 

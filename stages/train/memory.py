@@ -14,9 +14,10 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from stages.language_model.base_model import Weights
-from stages.language_model.device import arithmetic, choose_device, free_memory
+from stages.language_model.device import arithmetic, choose_device
 from stages.language_model.encoding import side_lengths
 from stages.language_model.loading import load_config
+from stages.language_model.memory import free_memory
 from stages.methods.method import Method
 from stages.params.schema import Params
 from stages.plumbing.errors import StageError

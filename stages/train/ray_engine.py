@@ -14,8 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from stages.language_model.device import library_versions
-from stages.language_model.resources import Share, share_of
+from stages.language_model.device import Share, library_versions, share_of
 from stages.methods.registry import METHODS
 from stages.plumbing.cluster import cluster, failure_of
 from stages.plumbing.errors import StageError

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.language_model.device import check_versions
-from stages.language_model.resources import gpus_given
+from stages.language_model.device import check_versions, gpus_given
 from stages.plumbing.errors import StageError
 from stages.plumbing.transport import Failed, Files, on_this_node, receive, scratch
 from stages.train.checkpoint import TrainingState, record_of

@@ -10,8 +10,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from stages.bleu import bleu
-from stages.language_model.device import free_memory, give_back_freed_memory
 from stages.language_model.encoding import EncodedPair, side_lengths, to_text
+from stages.language_model.memory import free_memory, give_back_freed_memory
 from stages.methods.batch import collate
 from stages.methods.decoding import RowLimit, decode_and_score
 from stages.methods.method import Method

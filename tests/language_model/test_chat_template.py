@@ -2,7 +2,7 @@
 
 import pytest
 
-from stages.language_model.chat_template import template_parts
+from stages.language_model.prompt_template import template_parts
 from stages.params.sources import PromptTemplateText
 from stages.plumbing.errors import StageError
 from tests.tiny import tiny_sentencepiece, tiny_tokenizer

@@ -1,113 +1,30 @@
-"""A missing device is refused; freed memory stays with the process, unless told otherwise or too much."""
+"""Which device computes, in which precision; what each task gets of a cluster, and what no node has is refused."""
 
-import platform
-import subprocess
-import sys
-from pathlib import Path
+from typing import Any
 
-import psutil
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from stages.language_model import device
-from stages.language_model.device import choose_device, free_memory
+from stages.language_model.device import Share, choose_device, share_of
 from stages.params.schema import Runtime
 from stages.plumbing.errors import StageError
-from tests.tiny import ROOT
-
-MIB_THAT_STAY = """
-import sys, psutil, torch
-from stages.language_model.device import keep_freed_memory
-keep_freed_memory(sys.argv[1] == "keep")
-before = psutil.Process().memory_info().rss
-block = torch.full((int(sys.argv[2]) << 20,), 1, dtype=torch.uint8)
-del block
-print((psutil.Process().memory_info().rss - before) >> 20)
-"""
 
 
-def mib_that_stay(how: str, mib: int) -> int:
-    words = [sys.executable, "-c", MIB_THAT_STAY, how, str(mib)]
-    return int(subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is changed")
-def test_freed_memory_stays_until_it_is_given_back() -> None:
-    mib = 2560  # twelve trials free more than 2 GiB at a time
-    if psutil.virtual_memory().available < 3 * mib << 20:
-        pytest.skip("too little memory")
-    assert mib_that_stay("keep", mib) > 0.8 * mib
-    assert mib_that_stay("give back", mib) < 50
-
-
-RESIDENT_MIB = """
-import psutil, torch
-from stages.language_model.device import give_back_freed_memory, keep_freed_memory
-keep_freed_memory(True)
-MIB = 1 << 20
-def resident():
-    return psutil.Process().memory_info().rss // MIB
-blocks = [torch.ones(8 * MIB, dtype=torch.uint8) for _ in range(64)]
-print(resident())
-del blocks[:32]
-give_back_freed_memory(beyond=512 * MIB)  # 256 were freed
-print(resident())
-give_back_freed_memory(beyond=200 * MIB)
-print(resident())
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is changed")
-def test_freed_memory_goes_back_once_it_is_more_than_may_stay() -> None:
-    words = [sys.executable, "-c", RESIDENT_MIB]
-    said = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    full, less, given_back = map(int, said.split())
-    assert full - less < 50
-    assert less - given_back > 200
-
-
-def resident_of_file(path: Path) -> int:
-    """KiB of a mapped file that are in this process's memory."""
-    own = Path("/proc/self/smaps").read_text().partition(str(path))[2]
-    return int(own.partition("Rss:")[2].split()[0])
-
-
-@pytest.mark.skipif(platform.system() != "Linux", reason="only Linux takes this advice")
-def test_a_tensor_that_came_from_a_file_leaves_memory_and_comes_back(tmp_path: Path) -> None:
-    values = torch.arange(1 << 20, dtype=torch.float32)
-    save_file({"weight": values}, tmp_path / "weights")
-    tensor = load_file(tmp_path / "weights")["weight"]
-    assert torch.equal(tensor, values)
-    before = resident_of_file(tmp_path / "weights")
-    device.page_out(tensor)
-    assert before > 4000
-    assert resident_of_file(tmp_path / "weights") < before // 2
-    assert torch.equal(tensor, values)
-
-
-def test_a_tensor_that_came_from_no_file_keeps_its_values() -> None:
-    tensor = torch.arange(1 << 20, dtype=torch.float32)
-    device.page_out(tensor)
-    device.page_out(tensor[:3])
-    assert torch.equal(tensor, torch.arange(1 << 20, dtype=torch.float32))
+def runtime(**changes: Any) -> Runtime:
+    plain: dict[str, Any] = {
+        "device": "auto", "threads": 0, "generation_batch_size": 0, "engine": "ray", "address": None,
+        "gpus_per_unit": 1.0, "checkpoints": None,
+    }  # fmt: skip
+    return Runtime(**{**plain, **changes})
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_refused_where_it_was_asked_for() -> None:
-    runtime = Runtime(
-        device="cuda",
-        threads=0,
-        generation_batch_size=0,
-        engine="local",
-        address=None,
-        gpus_per_unit=1.0,
-        checkpoints=None,
-    )
     with pytest.raises(StageError, match=r"params\.yaml: runtime.device: cuda, which"):
-        choose_device(runtime)
+        choose_device(runtime(device="cuda"))
     with pytest.raises(StageError, match="--device: cuda, which"):
-        choose_device(runtime, asked_in="--device")
+        choose_device(runtime(device="cuda"), asked_in="--device")
 
 
 @pytest.mark.parametrize(
@@ -129,15 +46,63 @@ def test_auto_is_bfloat16_where_the_cpu_multiplies_it_faster(
     assert device.arithmetic("bfloat16", torch.device("cpu")) is torch.bfloat16
 
 
-@pytest.mark.parametrize(("fraction", "expected"), [(1.0, 60 + 10), (0.5, 50 - 30 + 10)])
-def test_a_process_that_may_have_half_of_a_gpu_counts_on_no_more(
-    fraction: float, expected: int, monkeypatch: pytest.MonkeyPatch
+def nodes(*resources: dict[str, float], dead: int = 0) -> list[dict[str, Any]]:
+    gone = [{"Alive": False, "Resources": {"CPU": 999.0, "GPU": 8.0}}] * dead
+    return [*gone, *({"Alive": True, "Resources": each} for each in resources)]
+
+
+SERVER = {"CPU": 64.0, "GPU": 8.0}
+NARROW = {"CPU": 8.0, "GPU": 8.0}  # a CPU for each of its GPUs
+NO_CPUS = {"GPU": 8.0}  # ray start --num-cpus=0
+LAPTOP = {"CPU": 8.0}
+BIG = {"CPU": 64.0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "there", "tasks", "expected"),
+    [
+        ({}, [SERVER, LAPTOP], 12, Share(1.0, 0, 1)),
+        ({"gpus_per_unit": 0.5}, [NARROW], 16, Share(0.5, 0, 1)),
+        ({"threads": 2}, [SERVER], 12, Share(1.0, 2, 2)),
+        ({}, [NO_CPUS, LAPTOP], 12, Share(1.0, 0, 1)),
+        ({"device": "cpu"}, [SERVER], 4, Share(0.0, 16, 16)),
+        ({}, [LAPTOP], 12, Share(0.0, 1, 1)),
+        ({}, [LAPTOP], 1, Share(0.0, 8, 8)),
+        ({"threads": 2}, [LAPTOP], 1, Share(0.0, 2, 2)),
+        ({}, [BIG, LAPTOP, LAPTOP, LAPTOP], 4, Share(0.0, 16, 16)),
+        ({}, [BIG, LAPTOP, LAPTOP, LAPTOP], 11, Share(0.0, 8, 8)),
+        ({}, [BIG, {}], 2, Share(0.0, 32, 32)),
+    ],
+)
+def test_a_task_gets_one_gpu_or_its_part_of_the_threads(
+    changes: dict[str, Any], there: list[dict[str, float]], tasks: int, expected: Share
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 30)
-    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 20)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (60, 100))
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    # PyTorch takes nothing but the number of the GPU here, and says so only where there is one.
-    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", {0: fraction}.__getitem__)
-    assert free_memory(torch.device("cuda")) == expected
-    assert free_memory(torch.device("cuda", 0)) == expected
+    share = share_of(runtime(**changes), nodes(*there), tasks)
+    assert share == expected
+    assert any(share.gpus <= node.get("GPU", 0) and share.cpus <= node.get("CPU", 0) for node in there)
+
+
+@pytest.mark.parametrize(
+    ("changes", "there", "message"),
+    [
+        ({"device": "cuda"}, [LAPTOP], r"runtime\.device: cuda, and none of 1 nodes has 1 GPU"),
+        ({"threads": 9}, [LAPTOP], r"runtime\.threads: 9, and the largest of 1 nodes has 8"),
+        # The threads of one node and the GPU of another are no task's.
+        ({"threads": 16}, [NARROW, BIG], r"runtime\.threads: 16, and the largest of 1 nodes with a GPU has 8"),
+        ({"threads": 1}, [NO_CPUS, BIG], r"runtime\.threads: 1, and the largest of 1 nodes with a GPU has 0"),
+        ({}, [{}], r"runtime\.address: none of the cluster's 1 nodes has a CPU or a GPU"),
+    ],
+)
+def test_what_no_node_has_is_refused(changes: dict[str, Any], there: list[dict[str, float]], message: str) -> None:
+    with pytest.raises(StageError, match=message):
+        share_of(runtime(**changes), nodes(*there, dead=1), 1)
+
+
+def test_a_share_of_a_gpu_is_a_share_of_its_memory_and_a_whole_one_is_not_limited(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limits: list[float] = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.set_per_process_memory_fraction", limits.append)
+    assert [Share(gpus, 1, 3).taken(runtime()).threads for gpus in (0.0, 0.5, 1.0)] == [3, 3, 3]
+    assert limits == [0.5]

@@ -1,4 +1,4 @@
-"""The memory that a container leaves: both versions of the kernel's interface, nested groups, what is not there."""
+"""The memory that a machine, a container or a share of a GPU leaves, and what of it stays with the process."""
 
 from pathlib import Path
 
@@ -6,9 +6,8 @@ import psutil
 import pytest
 import torch
 
-from stages.language_model import device
-from stages.language_model.containers import memory_left
-from stages.language_model.device import free_memory
+from stages.language_model import memory
+from stages.language_model.memory import free_memory, memory_left
 
 NO_LIMIT = 9223372036854771712  # how version 1 says it
 NAMES = {
@@ -49,14 +48,15 @@ def kernel(tmp_path: Path) -> Kernel:
     return Kernel(tmp_path)
 
 
-def test_in_version_2_it_is_the_limit_without_what_is_used_but_file_pages_can_go(kernel: Kernel) -> None:
+def test_it_is_the_limit_without_what_is_used_but_file_pages_can_go(kernel: Kernel) -> None:
     kernel.group(2, "run", limit=1000, usage=400, old=150, new=200)
     assert kernel.left("0::/run") == 1000 - (400 - 150 - 200)
-
-
-def test_in_version_1_too(kernel: Kernel) -> None:
-    kernel.group(1, "memory/run", limit=1000, usage=400, old=150, new=200)
-    assert kernel.left("9:name=systemd:/", "4:memory:/run", "3:cpuset:/", "0::/") == 1000 - (400 - 150 - 200)
+    kernel.group(1, "memory/old", limit=1000, usage=400, old=100, new=200)
+    assert kernel.left("9:name=systemd:/", "4:memory:/old", "3:cpuset:/", "0::/") == 1000 - (400 - 100 - 200)
+    kernel.group(1, "cpu,memory/c", limit=500, usage=300)
+    assert kernel.left("5:cpu,memory:/c") == 200
+    kernel.group(2, "over", limit=100, usage=300)
+    assert kernel.left("0::/over") == 0
 
 
 @pytest.mark.parametrize(
@@ -69,12 +69,6 @@ def test_the_limit_above_which_the_kernel_slows_a_group_down_counts_too(
     assert kernel.left("0::/run") == left
 
 
-def test_a_kernel_that_is_older_than_that_limit_has_the_other(kernel: Kernel) -> None:
-    kernel.group(2, "run", limit=1000, usage=100)
-    (kernel.mounted / "run/memory.high").unlink()
-    assert kernel.left("0::/run") == 900
-
-
 @pytest.mark.parametrize(("version", "root", "line"), [(1, "memory/", "4:memory:/a/b/c"), (2, "", "0::/a/b/c")])
 @pytest.mark.parametrize("tight", ["a", "a/b", "a/b/c"])
 def test_the_group_that_leaves_least_decides_at_whatever_height(
@@ -83,12 +77,6 @@ def test_the_group_that_leaves_least_decides_at_whatever_height(
     for path in ("a", "a/b", "a/b/c"):
         kernel.group(version, root + path, limit=300 if path == tight else 5000, usage=100)
     assert kernel.left(line) == 200
-
-
-def test_a_group_above_that_others_fill_decides_even_with_a_larger_limit(kernel: Kernel) -> None:
-    kernel.group(2, "a", limit=5000, usage=4950)
-    kernel.group(2, "a/b", limit=1000, usage=100)
-    assert kernel.left("0::/a/b") == 50
 
 
 def test_groups_without_a_limit_leave_the_decision_to_the_others(kernel: Kernel) -> None:
@@ -108,24 +96,9 @@ def test_inside_a_container_whose_path_is_that_of_the_host_its_root_is_the_group
     assert kernel.left(f"0::{path}") == 1700
 
 
-def test_where_both_versions_are_mounted_each_is_looked_at(kernel: Kernel) -> None:
-    kernel.group(1, "memory/a", limit=1000, usage=300)
-    kernel.group(2, "unified/b", limit=900, usage=300)
-    assert kernel.left("4:memory:/a", "0::/b") == 600
-    kernel.group(1, "cpu,memory/c", limit=500, usage=300)
-    assert kernel.left("5:cpu,memory:/c") == 200
-
-
-def test_a_group_above_its_limit_leaves_nothing(kernel: Kernel) -> None:
-    kernel.group(2, "a", limit=100, usage=300)
-    assert kernel.left("0::/a") == 0
-
-
-def test_without_groups_or_in_an_unknown_form_nothing_is_said(kernel: Kernel, tmp_path: Path) -> None:
+def test_without_groups_nothing_is_said(kernel: Kernel, tmp_path: Path) -> None:
     assert memory_left(tmp_path / "nothing", kernel.mounted) is None  # not Linux
     assert kernel.left("0::/a") is None
-    kernel.group(2, "a", limit="much", usage=1)
-    assert kernel.left("0::/a", "4:memory:/a", "nonsense") is None
 
 
 @pytest.mark.parametrize(("left", "expected"), [(3000, 3000), (8000, 5000), (None, 5000)])
@@ -134,5 +107,18 @@ def test_free_memory_is_the_smaller_of_the_machine_s_and_the_container_s(
 ) -> None:
     machine = psutil.virtual_memory()._replace(available=5000)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: machine)
-    monkeypatch.setattr(device, "memory_left", lambda: left)
+    monkeypatch.setattr(memory, "memory_left", lambda: left)
     assert free_memory(torch.device("cpu")) == expected
+
+
+@pytest.mark.parametrize(("fraction", "expected"), [(1.0, 60 + 10), (0.5, 50 - 30 + 10)])
+def test_a_process_that_may_have_half_of_a_gpu_counts_on_no_more(
+    fraction: float, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 30)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 20)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (60, 100))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    # PyTorch takes nothing but the number of the GPU here, and says so only where there is one.
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", {0: fraction}.__getitem__)
+    assert free_memory(torch.device("cuda")) == free_memory(torch.device("cuda", 0)) == expected

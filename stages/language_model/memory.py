@@ -1,0 +1,148 @@
+"""How much memory a program may still take, and what of it stays with this process on a CPU."""
+
+import ctypes
+import platform
+from collections.abc import Iterator
+from functools import cache
+from mmap import PAGESIZE
+from pathlib import Path, PurePosixPath
+
+import psutil
+import torch
+from torch import Tensor
+
+CGROUPS = Path("/proc/self/cgroup")  # the control groups of this process, one a line: number:controllers:path
+MOUNTED = Path("/sys/fs/cgroup")
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # options of glibc's mallopt
+MADV_PAGEOUT = 21  # an advice of Linux's madvise
+MIB = 1 << 20
+UNLIMITED = 1 << 62  # version 1 has a number for it too, near 2^63
+Names = tuple[tuple[str, ...], str, tuple[str, ...]]
+# What the two versions of the interface call their limits, what is taken, and the file pages in it that can go.
+VERSION_1: Names = (("memory.limit_in_bytes",), "memory.usage_in_bytes", ("total_inactive_file", "total_active_file"))
+VERSION_2: Names = (("memory.max", "memory.high"), "memory.current", ("inactive_file", "active_file"))
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that a program may still take on a device."""
+    if device.type == "cuda":
+        reserved = torch.cuda.memory_reserved(device)
+        kept = reserved - torch.cuda.memory_allocated(device)  # by PyTorch, to be used again
+        free, whole = torch.cuda.mem_get_info(device)
+        index = torch.cuda.current_device() if device.index is None else device.index
+        allowed = whole * torch.cuda.get_per_process_memory_fraction(index)  # less than the whole if it is shared
+        return int(min(free, allowed - reserved)) + kept
+    give_back_freed_memory()
+    available = int(psutil.virtual_memory().available)  # of the machine, whatever a container may have of it
+    left = memory_left()
+    return available if left is None else min(available, left)
+
+
+def memory_left(groups: Path = CGROUPS, mounted: Path = MOUNTED) -> int | None:
+    """Bytes that this process's control groups may still take; None if none of them has a limit, or not on Linux.
+
+    The smallest of the group and all groups above it, in version 1 and 2 of the interface. The kernel drops file pages,
+    active ones too, before a group exceeds its limit. So they do not count as taken. Above memory.high it slows a group
+    down until it hardly moves. So that is a limit too.
+
+    Args:
+        groups: the file in which the kernel says which groups these are.
+        mounted: the folder in which it shows them.
+    """
+    left = [each for folder, names in _folders(groups, mounted) if (each := _left(folder, *names)) is not None]
+    return min(left, default=None)
+
+
+def _folders(groups: Path, mounted: Path) -> Iterator[tuple[Path, Names]]:
+    """The folder of each group from this process's own up to the root, with the names of its version.
+
+    Inside a container the path can be that of the host, which is not there: the container's root is its group then.
+    """
+    lines = groups.read_text(encoding="utf-8").splitlines() if groups.exists() else []
+    for number, controllers, path in (line.split(":", 2) for line in lines):
+        if number == "0":
+            roots, names = (mounted, mounted / "unified"), VERSION_2
+        elif "memory" in controllers.split(","):
+            roots, names = (mounted / "memory", mounted / controllers), VERSION_1
+        else:
+            continue
+        own = PurePosixPath(path.lstrip("/"))
+        yield from ((root / one, names) for root in roots for one in (own, *own.parents) if ".." not in one.parts)
+
+
+def _left(folder: Path, limits: tuple[str, ...], taken: str, file_pages: tuple[str, ...]) -> int | None:
+    try:
+        usage = int((folder / taken).read_text())
+        statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        said = [path.read_text().strip() for name in limits if (path := folder / name).exists()]  # the root has none
+    except OSError:  # no such group here, or a kernel that counts no memory
+        return None
+    limit = min((int(each) for each in said if each != "max"), default=UNLIMITED)
+    can_go = sum(int(statistics.get(name, 0)) for name in file_pages)
+    return None if limit >= UNLIMITED else max(0, limit - max(0, usage - can_go))
+
+
+@cache
+def _glibc() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
+
+
+def keep_freed_memory(keep: bool) -> None:
+    """Whether large blocks of main memory that are freed stay with this process, where the C library is glibc.
+
+    Left alone it gives each block above 32 MiB back to the kernel, which clears it page by page when the next tensor of
+    that size is made: a copy of word embeddings then takes five times as long. False: as it is left alone.
+    """
+    if library := _glibc():
+        library.mallopt(M_MMAP_MAX, 0 if keep else 65536)
+        library.mallopt(M_TRIM_THRESHOLD, -1 if keep else 64 * MIB)  # -1: never, and not only up to 2 GiB
+        library.mallopt(M_MMAP_THRESHOLD, 32 * MIB)
+        library.malloc_trim(0)
+
+
+def give_back_freed_memory(beyond: int = 0) -> None:
+    """Give the kernel what was freed and kept, if it is more than so many bytes and the C library is glibc."""
+    if (library := _glibc()) and (not beyond or _kept(library) > beyond):
+        library.malloc_trim(0)
+
+
+class _HeapOfGlibc(ctypes.Structure):
+    """What its mallinfo2 tells, in bytes."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keepcost",
+        )
+    ]
+
+
+def _kept(library: ctypes.CDLL) -> int:
+    """Bytes of main memory that were freed and stay with this process, about; 0 where glibc before 2.33 cannot tell."""
+    if not hasattr(library, "mallinfo2"):
+        return 0
+    library.mallinfo2.restype = _HeapOfGlibc
+    heap, process = library.mallinfo2(), psutil.Process().memory_info()
+    resident = process.rss - process.shared - heap.uordblks - heap.hblkhd  # and what is not the allocator's
+    return int(min(heap.fordblks, resident))  # a part of what is free may have been given back before
+
+
+def page_out(tensor: Tensor) -> None:
+    """Tell Linux that a tensor on the CPU is not needed for now.
+
+    What is still as its file has it leaves memory, and is read again when it is needed; the rest stays where it is, or
+    goes to a swap partition. Linux before 5.4 keeps all of it, and so does one where other processes use the file.
+    """
+    if library := _glibc():
+        start = -(-tensor.data_ptr() // PAGESIZE) * PAGESIZE
+        end = (tensor.data_ptr() + tensor.nbytes) // PAGESIZE * PAGESIZE
+        library.madvise(ctypes.c_void_p(start), ctypes.c_size_t(max(0, end - start)), MADV_PAGEOUT)
