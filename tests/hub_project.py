@@ -67,7 +67,7 @@ class Project:
         self.params |= {"dataset": "local", "model": "local"}
         impatient = folder / "impatient"
         impatient.mkdir()
-        # The real waits between attempts, ours and huggingface_hub's, are too long for a test.
+        # The real waits between attempts are too long for a test.
         (impatient / "sitecustomize.py").write_text(
             "import time\nsleep = time.sleep\ntime.sleep = lambda seconds: sleep(min(seconds, 0.01))\n"
         )
@@ -83,9 +83,11 @@ class Project:
         write_params(self.folder, self.params)
         return run_module("stages.download", self.folder, DOWNLOAD, **{**self.variables, **variables})
 
-    def succeeds(self) -> None:
-        done = self.download()
+    def succeeds(self, **variables: str) -> str:
+        """Run a download that must work; return what it printed."""
+        done = self.download(**variables)
         assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
 
     def fails(self, **variables: str) -> str:
         """Run a download that must fail and leave no file behind; return its error line."""
@@ -97,10 +99,8 @@ class Project:
     def signalled(self, number: int, part: str) -> tuple[int, str]:
         """Send a download a signal once it has asked for a path with `part` in it; its exit code and its stderr."""
         write_params(self.folder, self.params)
-        # If a script runs the tests in the background, SIGINT is ignored, and children inherit that.
-        listen = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
         stage = subprocess.Popen(
-            [sys.executable, "-c", listen + "runpy.run_module('stages.download', run_name='__main__')", *DOWNLOAD],
+            [sys.executable, "-m", "stages.download", *DOWNLOAD],
             cwd=self.folder,
             env=environment(**{**self.variables, "HF_HUB_DOWNLOAD_TIMEOUT": "250"}),
             stderr=subprocess.PIPE,
@@ -115,17 +115,7 @@ class Project:
         _, stderr = stage.communicate(timeout=120)
         return stage.returncode, stderr
 
-    def revision(self, table: str, name: str) -> str:
-        return str(self.params[table][name]["source"].partition("@")[2])
-
-    def serve_gpt2(self, weights: Path, **replaced: bytes | None) -> dict[str, bytes]:
-        """Serve gpt2 at its pinned revision; `replaced` maps the stem of a file to new content, or None to omit it."""
-        self.params["model"] = "gpt2"
-        files = {path.name: path.read_bytes() for path in weights.iterdir()}
-        for stem, content in replaced.items():
-            (name,) = [name for name in files if name.partition(".")[0] == stem and name.endswith((".json", "tensors"))]
-            del files[name]
-            if content is not None:
-                files[name] = content
-        self.hub.add(GPT2, self.revision("models", "gpt2"), files)
-        return files
+    def serve(self, name: str, repository: str, files: dict[str, bytes]) -> None:
+        """Serve the files of an entry of `models` at its pinned revision, and choose it."""
+        self.params["model"] = name
+        self.hub.add(repository, str(self.params["models"][name]["source"].partition("@")[2]), files)

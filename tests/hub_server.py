@@ -6,8 +6,8 @@
 
 As on the hub, large files (`LARGE` bytes and more) are on another host: `/resolve/` redirects to `localhost`, while the
 hub itself is `127.0.0.1`, and their etag is their sha256. For small files the redirect stays on the same host, and
-their etag is git's hash. With `xet` large files are in Xet too, as those of the hub are: the real hf_xet gets them from
-here (tests/xet_server.py).
+their etag is git's hash. The address of a large file is signed, and so is a secret. `/storage/NAME@COMMIT/FILE` serves
+as an address for `url:` too.
 
 What is sent: who shows TOKEN may create a repository, large files are put into `uploads` by their sha256, and a commit
 names them; until then the repository stays as it was.
@@ -18,7 +18,6 @@ import hashlib
 import json
 import re
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -27,12 +26,9 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from tests.xet_server import reconstruction, xet_hash, xorb
-
 LARGE = 4_000
 TOKEN = "hf_abcdefghijklmnop"
-XET_TOKEN, XET_RECONSTRUCTION, XET_XORB = "xet/token", "xet/reconstruction", "xet/xorb"  # where a fault can be
-LIST = "list"  # the list of files, where a fault can be too
+SIGNATURE = "signature=" + 20 * "x"  # in the address of a large file
 
 
 @dataclass
@@ -47,9 +43,9 @@ class Repository:
 
 @dataclass
 class Fault:
-    """A fault of one file, or of LIST, XET_TOKEN, XET_RECONSTRUCTION or XET_XORB, for the next `times` requests."""
+    """A fault of one file, for the next `times` requests."""
 
-    kind: str  # 500 | truncate | stall | other-bytes | slow; for what is sent 500 | cut
+    kind: str  # 500 | 429 | truncate | stall | other-bytes; for what is sent 500 | cut
     method: str = "GET"
     times: int = 1_000_000
 
@@ -64,9 +60,6 @@ class HubServer:
     tokens: Counter[str] = field(default_factory=Counter)
     ranges: bool = True
     uploads: dict[str, bytes] = field(default_factory=dict)
-    xet: bool = False
-    storage_tokens: set[str | None] = field(default_factory=set)  # what Xet's storage was shown
-    xet_storage: str | None = None  # the address that the hub names as Xet's storage; None: this server
 
     def add(self, name: str, commit: str, files: dict[str, bytes], branches: Iterable[str] = ("main",)) -> None:
         """Serve a repository; a data set's name starts with `datasets/`."""
@@ -142,12 +135,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_file(repository, match[3], self.facts(repository, match[3]))
         elif match := re.fullmatch(r"/((?:datasets/)?[^/]+/[^/]+)/resolve/(.+)", path):
             self.resolve(match[1], match[2])
-        elif match := re.fullmatch(r"/api/(models|datasets)/([^/]+/[^/]+)/tree/([^/]+)/?", path):
-            self.tree(match[2] if match[1] == "models" else f"datasets/{match[2]}")
-        elif re.fullmatch(r"/api/(models|datasets)/[^/]+/[^/]+/xet-read-token/.+", path):
-            self.xet_token()
-        elif match := re.fullmatch(r"/xet/(v1/reconstructions|xorbs)/(\w{64})", path):
-            self.xet_storage(match[1], match[2])
+        elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)/?", path):
+            self.tree(match[1])
         elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(/revision/main)?", path):
             self.facts_of_repository(match[1])
         else:
@@ -241,7 +230,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.refuse(500, "")
         facts = self.facts(repository, file)
         if len(repository.files[file]) >= LARGE:
-            place = f"http://localhost:{self.hub.port}/storage/{name}@{repository.commit}/{file}"
+            place = f"http://localhost:{self.hub.port}/storage/{name}@{repository.commit}/{file}?{SIGNATURE}"
             return self.respond(302, b"", {**facts, "Location": place})
         place = f"/api/resolve-cache/{name}@{repository.commit}/{file}"
         return self.respond(307, b"", {**facts, "Location": place})
@@ -252,45 +241,15 @@ class Handler(BaseHTTPRequestHandler):
         facts = {"X-Repo-Commit": repository.commit, "ETag": etag}
         if len(content) >= LARGE:
             facts |= {"X-Linked-Etag": etag, "X-Linked-Size": str(len(content))}
-        if self.hub.xet and len(content) >= LARGE:
-            door = f"{self.hub.address}/api/models/x/y/xet-read-token/{repository.commit}"
-            facts |= {"X-Xet-Hash": xet_hash(content), "Link": f'<{door}>; rel="xet-auth"'}
+            facts |= {"X-Xet-Hash": hashlib.sha256(b"xet" + content).hexdigest()}
+            facts |= {"Link": f'<{self.hub.address}/xet-read-token>; rel="xet-auth"'}
         return facts
-
-    def xet_token(self) -> None:
-        kind = self.hub.fault(XET_TOKEN, "GET")
-        if kind == "500":
-            return self.refuse(500, "")
-        if kind == "stall":  # nothing at all: the token is in the headers
-            self.hub.stop.wait(250)
-            self.close_connection = True
-            return None
-        place = self.hub.xet_storage or f"{self.hub.address}/xet"
-        facts = {"X-Xet-Cas-Url": place, "X-Xet-Access-Token": "of-xet"}
-        return self.respond(200, b"", {**facts, "X-Xet-Token-Expiration": str(int(time.time()) + 3600)})
-
-    def xet_storage(self, what: str, name: str) -> None:
-        files = [content for each in self.hub.repositories.values() for content in each.files.values()]
-        self.hub.storage_tokens.add(self.headers.get("Authorization"))
-        kind = self.hub.fault(XET_XORB if what == "xorbs" else XET_RECONSTRUCTION, "GET")
-        if kind == "500":
-            return self.refuse(500, "")
-        if what == "xorbs":
-            body = xorb(files, name)
-        else:
-            content = next((each for each in files if xet_hash(each) == name), None)
-            body = None if content is None else reconstruction(content, f"{self.hub.address}/xet/xorbs")
-        if body is None:
-            return self.refuse(404, "")
-        status = 206 if what == "xorbs" else 200
-        there = {"Content-Range": f"bytes 0-{len(body) - 1}/{len(body)}"} if status == 206 else {}
-        return self.respond(status, body, there, kind)
 
     def send_file(self, repository: Repository, file: str, headers: dict[str, str]) -> None:
         content = repository.files[file]
         kind = self.hub.fault(file, self.command)
-        if kind == "500":
-            return self.refuse(500, "")
+        if kind in ("500", "429"):
+            return self.respond(int(kind), b"", {"Retry-After": "86400"})
         status, start = 200, 0
         if self.hub.ranges and (match := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")):
             status, start = 206, int(match[1])
@@ -301,24 +260,14 @@ class Handler(BaseHTTPRequestHandler):
         self.respond(status, body, headers, kind)
 
     def tree(self, name: str) -> None:
-        repository = self.hub.repositories.get(name)
-        if repository is None:
-            return self.refuse(401, "RepoNotFound")
-        entries = [
-            {"type": "file", "path": path, "size": len(content), "oid": etag_of(content)}
-            for path, content in sorted(repository.files.items())
-        ]
-        body, kind = json.dumps(entries).encode(), self.hub.fault(LIST, "GET")
-        return self.respond(200, body, {"Content-Type": "application/json"}, kind)
+        files = sorted(self.hub.repositories[name].files.items())
+        self.json([{"type": "file", "path": path, "size": len(each), "oid": etag_of(each)} for path, each in files])
 
     def refuse(self, status: int, code: str, headers: dict[str, str] | None = None) -> None:
         self.respond(status, b"", {**(headers or {}), "X-Error-Code": code} if code else {})
 
     def respond(self, status: int, body: bytes, headers: dict[str, str], fault: str | None = None) -> None:
-        """Send an answer; "truncate" and "stall" send half of the body, "stall" then keeps the connection open.
-
-        "slow" sends a piece each half second.
-        """
+        """Send an answer; "truncate" and "stall" send half of the body, "stall" then keeps the connection open."""
         cut = fault in ("truncate", "stall")
         self.send_response(status)
         for key, value in headers.items():
@@ -327,12 +276,8 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        sent = body[: len(body) // 2] if cut else body
-        step = -(-len(sent) // 4) if fault == "slow" else len(sent)
-        for start in range(0, len(sent), step or 1):
-            self.hub.stop.wait(0.5 if start else 0)
-            self.wfile.write(sent[start : start + step])
-            self.wfile.flush()
+        self.wfile.write(body[: len(body) // 2] if cut else body)
+        self.wfile.flush()
         if fault == "stall":
             self.hub.stop.wait(250)
         if cut:

@@ -114,7 +114,7 @@ def test_new_entries_in_the_tables_runtime_and_texts_rerun_nothing(first_run: Pa
     ("edited", "rerun"),
     [
         ("stages/score/variety.py", ["score"]),
-        ("stages/download/retries.py", ["download"]),
+        ("stages/download/archives.py", ["download"]),
         ("stages/report/figures.py", []),
     ],
 )

@@ -5,7 +5,6 @@ that transformers loads: config.json, safetensors, tokenizer. Replaces the two o
 """
 
 import argparse
-import shutil
 from pathlib import Path
 
 from stages.download.fetch import fetch_dialogues, fetch_model
@@ -18,11 +17,8 @@ def main(arguments: argparse.Namespace) -> None:
     """Fetch both, then replace both."""
     params = load_params()
     with output_folder(arguments.dialogues) as dialogues, output_folder(arguments.model) as model:
-        for fetch, folder in ((fetch_dialogues, dialogues), (fetch_model, model)):
-            scratch = folder / ".scratch"  # inside the temporary folder, so an error removes it too
-            scratch.mkdir()
-            fetch(params, folder, scratch)
-            shutil.rmtree(scratch)
+        fetch_dialogues(params, dialogues)
+        fetch_model(params, model)
     print(f"{params.dataset} in {arguments.dialogues}, {params.model} in {arguments.model}")
 
 

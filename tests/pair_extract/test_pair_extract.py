@@ -192,7 +192,7 @@ def test_dailydialog_gives_its_published_numbers_of_pairs_from_a_local_folder(tm
     params["datasets"]["x"] = {"format": "eou", "source": f"file:{DAILYDIALOG}", "files": pinned(texts)}
     params["dataset"] = "x"
     with output_folder(tmp_path / "dialogues") as folder:
-        fetch_dialogues(parse_params(params), folder, tmp_path / "scratch")
+        fetch_dialogues(parse_params(params), folder)
     found = {}
     for stride in (2, 1):
         write_params(tmp_path, params | {"pairs": {"stride": stride, "history": 1, "joined_by": " "}})
