@@ -14,8 +14,7 @@ from stages.methods.zero_shot import ZeroShotMethod
 from stages.params.methods import ZeroShot
 from stages.params.schema import Params
 from stages.plumbing.files import check_folder
-from stages.plumbing.peak import peak_gpu_memory, peak_memory
-from stages.plumbing.progress import Progress
+from stages.plumbing.progress import Progress, peak_gpu_memory, peak_memory
 from stages.records import Pair, Response, read_records
 
 LOSS_DIGITS = 4

@@ -23,8 +23,7 @@ from stages.grid.experiments import check_committed, check_configurations
 from stages.grid.scheduler import Grid, status
 from stages.params.schema import load_params
 from stages.plumbing.command import run_stage, whole_number
-from stages.plumbing.files import state_folder
-from stages.plumbing.locks import lock
+from stages.plumbing.files import lock, state_folder
 
 
 def main(arguments: argparse.Namespace) -> None:

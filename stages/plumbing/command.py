@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from stages.plumbing.errors import DEBUG_VARIABLE, describe, one_line
-from stages.plumbing.locks import lock
+from stages.plumbing.files import lock
 from stages.plumbing.signals import Terminated, ignore_signals, raise_on_signals, stop_with_dvc
 
 LOCKS = Path(".state/locks")  # one per stage that is running in this folder

@@ -1,11 +1,14 @@
-"""How all stages write files (completely or not at all) and read what a stage wrote (after a check of the sha256)."""
+"""How all stages write files (completely or not at all), lock them, and read what a stage wrote (after a check)."""
 
 import errno
+import fcntl
 import glob
 import hashlib
 import json
 import os
 import shutil
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +20,8 @@ from stages.plumbing.errors import StageError, system_error
 MANIFEST = "manifest.json"
 NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # what file systems answer that cannot flush a directory
 STATE_VARIABLE = "DIALOG_PROMPTING_STATE"
+LOCK_VARIABLE = "DIALOG_PROMPTING_LOCK_SECONDS"
+LOCK_SECONDS = 10.0  # to wait for a lock: a stage whose DVC was killed needs a few to notice and stop
 # DVC checks the hash of a file in its cache only if the file is writable and DVC does not know its modification time.
 REPAIR = (
     "it is damaged, perhaps in DVC's cache too: make DVC check its cache and produce it again: rm -rf {folder}; "
@@ -61,16 +66,22 @@ def write_bytes(path: Path, content: bytes) -> None:
     remove_leftovers(path)
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        with _naming(path):
+            temporary.write_bytes(content)
+            fsync_path(temporary)
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     fsync_path(path.parent)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """An error of the system inside names this path, not a temporary one or none."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def to_json(value: Any) -> str:
@@ -195,3 +206,32 @@ def files_hash(manifest: dict[str, Any]) -> str:
     """Hex sha256 over the names and sha256 of all files in a manifest: identifies a model or a data set."""
     files = {name: facts["sha256"] for name, facts in manifest["files"].items()}
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold the lock at `path` during the block; it names its holder and ends with it, however that process ends.
+
+    Raises:
+        StageError: another process holds it; the message names that process and its machine.
+        OSError: the lock cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab+", buffering=0) as file:
+        with _naming(path):
+            _take(path, file.fileno())
+            file.truncate(0)
+            file.write(f"{os.getpid()} on {socket.gethostname()}\n".encode())
+        yield
+
+
+def _take(path: Path, descriptor: int) -> None:
+    deadline = time.monotonic() + float(os.environ.get(LOCK_VARIABLE, LOCK_SECONDS))
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                holder = path.read_text(errors="replace").strip() or "unknown"
+                raise StageError(path, f"held by process {holder}", "wait for it to end, or stop it") from None
+            time.sleep(0.2)

@@ -1,68 +1,55 @@
-"""Progress of long work: a bar on a terminal, otherwise a plain line from time to time."""
+"""Progress of long work, and the memory that it took."""
 
+import io
+import resource
 import sys
-import time
-from types import TracebackType
 
 from tqdm import tqdm
 
 SECONDS_BETWEEN_LINES = 15.0
+LINE = "{desc}: {n_fmt}/{total_fmt}{unit}, {rate_fmt}, {elapsed}, {remaining} left{postfix}"
+duration = tqdm.format_interval  # seconds as mm:ss or h:mm:ss
 
 
-def duration(seconds: float) -> str:
-    """Seconds as h:mm:ss or m:ss."""
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
-
-
-class Progress:
+class Progress(tqdm):  # type: ignore[misc]
     """`with Progress(total, "epoch 1", "pairs") as progress: ... progress.advance(8)`.
 
-    Shows the progress, the speed and the time left, on stderr.
+    tqdm's bar on a terminal; elsewhere, as in a log, a plain line on stderr from time to time and one at the end.
     """
 
-    def __init__(self, total: int, title: str, unit: str, done: int = 0) -> None:
-        self.total, self.title, self.unit = total, title, unit
-        self.done = self.start = done
-        self.note = ""
-        self.began = self.last_line = time.monotonic()
-        self.bar = (
-            tqdm(total=total, initial=done, desc=title, unit=f" {unit}", file=sys.stderr, dynamic_ncols=True)
-            if sys.stderr.isatty()
-            else None
-        )
+    monitor_interval = 0  # no thread of tqdm's
 
-    def __enter__(self) -> "Progress":
-        return self
+    def __init__(self, total: int, title: str, unit: str, done: int = 0) -> None:
+        self.terminal, self.shown = sys.stderr.isatty(), done
+        how = {"dynamic_ncols": True} if self.terminal else {"mininterval": SECONDS_BETWEEN_LINES, "miniters": 1}
+        file = sys.stderr if self.terminal else io.StringIO()  # for the line breaks that tqdm writes itself
+        line = None if self.terminal else LINE
+        super().__init__(total=total, initial=done, desc=title, unit=f" {unit}", file=file, bar_format=line, **how)
 
     def advance(self, count: int, note: str = "") -> None:
         """Count `count` units as done; `note` (a loss, a score) is shown at the end of the line."""
-        self.done += count
-        self.note = note or self.note
-        if self.bar is not None:
-            self.bar.set_postfix_str(self.note, refresh=False)
-            self.bar.update(count)
-        elif time.monotonic() - self.last_line >= SECONDS_BETWEEN_LINES and self.done < self.total:
-            self.line()
+        if note:
+            self.set_postfix_str(note, refresh=False)
+        self.update(count)
 
-    def line(self) -> None:
-        """Print one plain line."""
-        self.last_line = time.monotonic()
-        elapsed = self.last_line - self.began
-        rate = (self.done - self.start) / elapsed if elapsed > 0 else 0.0
-        left = f", {duration((self.total - self.done) / rate)} left" if rate and self.done < self.total else ""
-        note = f", {self.note}" if self.note else ""
-        print(
-            f"{self.title}: {self.done}/{self.total} {self.unit}, {rate:.1f}/s, {duration(elapsed)}{left}{note}",
-            file=sys.stderr,
-            flush=True,
-        )
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        """Show it; called by tqdm."""
+        if self.terminal:
+            super().display(msg, pos)
+        elif self.n != self.shown:
+            self.shown = self.n
+            print(self, file=sys.stderr, flush=True)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.bar is not None:
-            self.bar.close()
-        elif kind is None:
-            self.line()
+
+def peak_memory() -> int:
+    """The most bytes of main memory that this process has used."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def peak_gpu_memory() -> int | None:
+    """The most bytes of tensors on the GPU; None if there is no GPU, or nothing has used it."""
+    torch = sys.modules.get("torch")  # who has not imported it has nothing on a GPU
+    if torch is None or not torch.cuda.is_initialized():
+        return None
+    return int(torch.cuda.max_memory_allocated())

@@ -1,4 +1,4 @@
-"""Signals: a stage that must stop (Ctrl-C, SIGTERM, or its DVC was killed) first saves its work."""
+"""Signals: a stage that must stop (Ctrl-C, SIGTERM, a closed terminal, a killed DVC) first saves its work."""
 
 import os
 import signal
@@ -9,28 +9,37 @@ from types import FrameType, TracebackType
 from typing import NoReturn
 
 SECONDS_BETWEEN_LOOKS = 0.25  # how often to look at the parent processes
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Terminated(BaseException):
-    """SIGTERM was received. Like KeyboardInterrupt, it is not an Exception, so `except Exception` does not catch it."""
+    """SIGTERM or SIGHUP was received. Like KeyboardInterrupt, no Exception: `except Exception` does not catch it."""
 
 
 def ignore_signals() -> None:
     """Called at the first signal: a second one must not interrupt the saving and cleaning up."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOPS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def _heeded() -> list[signal.Signals]:
+    """An ignored signal stays ignored: SIGINT in background jobs of a script, SIGHUP under nohup."""
+    return [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+def _raise(number: int) -> NoReturn:
+    raise KeyboardInterrupt if number == signal.SIGINT else Terminated
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
     ignore_signals()
-    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+    _raise(number)
 
 
 def raise_on_signals() -> None:
-    """From now on SIGTERM raises Terminated and Ctrl-C KeyboardInterrupt; an ignored signal stays ignored."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # SIGINT is ignored in background jobs of a script
-            signal.signal(number, _stop)
+    """From now on SIGTERM and SIGHUP raise Terminated and Ctrl-C KeyboardInterrupt."""
+    for number in _heeded():
+        signal.signal(number, _stop)
 
 
 def _is_dvc(name: str) -> bool:
@@ -90,8 +99,7 @@ class StopRequest:
         self.received: int | None = None
 
     def __enter__(self) -> "StopRequest":
-        heeded = (number for number in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(number) != signal.SIG_IGN)
-        self._before = {number: signal.signal(number, self._note) for number in heeded}
+        self._before = {number: signal.signal(number, self._note) for number in _heeded()}
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -99,10 +107,8 @@ class StopRequest:
 
     def check(self) -> None:
         """Raise Terminated or KeyboardInterrupt if the signal for it was received."""
-        if self.received == signal.SIGTERM:
-            raise Terminated
-        if self.received == signal.SIGINT:
-            raise KeyboardInterrupt
+        if self.received:
+            _raise(self.received)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

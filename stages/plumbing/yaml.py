@@ -11,71 +11,45 @@ import yaml
 from stages.plumbing.errors import StageError, one_line
 
 TAG = "tag:yaml.org,2002:"
-MERGE = f"{TAG}merge"
 # A value without quotes is text unless one of these patterns matches all of it; the lists are its possible first
-# characters. The patterns accept what DVC's reader accepts, which is more than YAML 1.2 (1_000, 0b11, dates) and in one
-# case less (.5e3 is text).
-SCALARS = (
-    ("null", "~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("bool", "true|True|TRUE|false|False|FALSE", list("tTfF")),
-    ("int", "[-+]?(0b[01_]+|0o[0-7_]+|0x[0-9a-fA-F_]+|[0-9_]+)", list("-+0123456789")),
-    (
-        "float",
+# characters. Like DVC's reader they also take 1_000 and 0b11 for numbers.
+SCALARS = {
+    "null": ("~|null|Null|NULL|", ["~", "n", "N", ""]),
+    "bool": ("true|True|TRUE|false|False|FALSE", list("tTfF")),
+    "int": ("[-+]?(0b[01_]+|0o[0-7_]+|0x[0-9a-fA-F_]+|[0-9_]+)", list("-+0123456789")),
+    "float": (
         r"[-+]?([0-9][0-9_]*(\.[0-9_]*)?([eE][-+]?[0-9]+)?|\.[0-9_]+([eE][-+][0-9]+)?|\.(inf|Inf|INF))"
         r"|\.(nan|NaN|NAN)",
         list("-+.0123456789"),
     ),
-    (
-        "timestamp",
-        r"\d{4}-\d\d-\d\d|\d{4}-\d\d?-\d\d?([Tt]|[ \t]+)\d\d?:\d\d:\d\d(\.\d*)?([ \t]*(Z|[-+]\d\d?(:\d\d)?))?",
-        list("0123456789"),
-    ),
-    ("merge", "<<", ["<"]),
-)
+    "merge": ("<<", ["<"]),
+}
 
 
 class Loader(yaml.SafeLoader):  # type: ignore[misc]
     """PyYAML's safe loader, which makes only plain values, with the rules above."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
-    # These exclude the three characters that are line breaks in YAML 1.1 but not in 1.2; "\\L" and the like remain.
-    NON_PRINTABLE = re.compile("[^\t\n\r -~\xa0-\u2027\u202a-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-
-    def compose_document(self) -> Any:
-        """The nodes of the document; refuses a document of another YAML version, which would be misread."""
-        event = self.peek_event()
-        if event.version not in (None, (1, 2)):
-            found = f"found %YAML {'.'.join(map(str, event.version))}, but only 1.2 can be read"
-            raise yaml.composer.ComposerError(None, None, found, event.start_mark)
-        return super().compose_document()
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        """A node; an anchor may be defined again, and the new definition holds from there on."""
-        if not self.check_event(yaml.AliasEvent):
-            self.anchors.pop(self.peek_event().anchor, None)
-        return super().compose_node(parent, index)
 
     def compose_mapping_node(self, anchor: Any) -> Any:
-        """A table; refuses duplicate keys. Keys that `<<` merges into it are not there yet."""
+        """A table, before `<<` merges others into it."""
         node = super().compose_mapping_node(anchor)
         known = set()
-        for key_node, _ in node.value:
-            if isinstance(key_node, yaml.ScalarNode):
-                key = "<<" if key_node.tag == MERGE else self.construct_object(key_node)
-                if key in known:
-                    problem = f'found duplicate key "{key}"'
-                    raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
-                known.add(key)
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in known:
+                    problem = f'found duplicate key "{key.value}"'
+                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                known.add(key.value)
         return node
 
     def construct_yaml_int(self, node: Any) -> int:
         """A whole number; a leading 0 does not make it octal."""
         text = self.construct_scalar(node).replace("_", "")
-        base = {"0b": 2, "0o": 8, "0x": 16}.get(text.lstrip("-+")[:2], 10)
-        return int(text, base)
+        return int(text, {"0b": 2, "0o": 8, "0x": 16}.get(text.lstrip("-+")[:2], 10))
 
 
-for _name, _pattern, _first in SCALARS:
+for _name, (_pattern, _first) in SCALARS.items():
     Loader.add_implicit_resolver(TAG + _name, re.compile(rf"(?:{_pattern})\Z", re.ASCII), _first)
 Loader.add_constructor(f"{TAG}int", Loader.construct_yaml_int)
 
@@ -94,5 +68,5 @@ def parse_yaml(text: str | bytes, source: object) -> Any:
     except yaml.YAMLError as error:
         raise StageError(source, one_line(str(error)), "fix the YAML") from None
     except (RecursionError, ValueError, LookupError, AttributeError):
-        # ValueError: too many digits, a 13th month; PyYAML raises the last two for `!!bool maybe`, `!!timestamp now`.
+        # ValueError: too many digits; PyYAML raises the last two for `!!bool maybe` and `!!timestamp now`.
         raise StageError(source, "nested too deeply, or an impossible number or date", "fix the YAML") from None

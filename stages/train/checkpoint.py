@@ -29,8 +29,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from stages.plumbing.errors import StageError, one_line, system_error
-from stages.plumbing.files import check_folder, output_folder, write_json
-from stages.plumbing.locks import lock
+from stages.plumbing.files import check_folder, lock, output_folder, write_json
 from stages.train.cost import Cost
 from stages.train.trial_tensors import check_tensors, restore, tensors_of
 from stages.train.trials import Trial

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from stages.plumbing.peak import peak_gpu_memory, peak_memory
+from stages.plumbing.progress import peak_gpu_memory, peak_memory
 
 
 @dataclass

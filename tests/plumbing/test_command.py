@@ -56,12 +56,22 @@ def test_where_nothing_was_trained_a_command_says_what_to_run_first(words: str, 
     assert printed.splitlines() == [expected]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 143), (signal.SIGINT, 130)])
 def test_a_chat_that_is_stopped_promises_no_kept_work(number: signal.Signals, code: int, untrained: Path) -> None:
     found, printed = Run(untrained, ["stages.chat"], {}, Stop(1, "params.yaml", number=number)).wait()
     assert found == code
     expected = "ERROR chat: stopped by a signal: the conversation has ended; start it again for a new one"
     assert printed.splitlines() == [expected]
+
+
+def hung_up_under_nohup() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    Stop(1, "params.yaml", number=signal.SIGHUP)()
+
+
+def test_a_closed_terminal_does_not_stop_what_nohup_started(untrained: Path) -> None:
+    _, printed = Run(untrained, ["stages.chat"], {}, hung_up_under_nohup).wait()
+    assert printed.startswith("ERROR chat: data/train: missing, nothing was trained here yet; ")
 
 
 def test_a_reader_of_the_output_that_has_stopped_is_no_fault_of_a_path() -> None:
