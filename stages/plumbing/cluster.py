@@ -11,9 +11,10 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from stages.plumbing.errors import StageError, one_line
@@ -25,6 +26,7 @@ SECONDS = 5.0  # to answer a connection
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # Ray then takes 127.0.0.1 for this machine's own address
 # How often Ray repeats a task that it has killed for want of memory. It counts these apart; its default is no limit.
 MEMORY_RETRIES = ("RAY_task_oom_retries", "2")
+LONGEST_FOLDER = 30  # for Ray's: a session's name and a socket's have 77 characters more
 NODE = "raylet"  # the process that each node has
 CODE = Path(__file__).resolve().parents[1]  # `stages`, which travels to every node
 
@@ -42,29 +44,34 @@ def cluster(address: str | None, **resources: int) -> Iterator[Any]:
     where = address or os.environ.get(ADDRESS)
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_COLOR_PREFIX="0", RAY_DEDUP_LOGS="0")
     os.environ.setdefault(*MEMORY_RETRIES)  # as all of them before `import ray`, which reads them
-    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+    with TemporaryDirectory(prefix="ray-", dir=_short_folder(), ignore_cleanup_errors=True) as folder:
+        settings: dict[str, Any] = {"address": where}
         if where is None:
             os.environ.update(LOOPBACK, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=_token())
+            settings = {"include_dashboard": False, "_temp_dir": folder, **resources}
         ray = _ray()
-        settings: dict[str, Any] = {
-            "logging_level": "ERROR",
-            "include_dashboard": False,
-            "_temp_dir": folder,
-            **resources,
-        }
         if where is not None:
             _check_answer(where)
-            settings = {"logging_level": "ERROR", "address": where}
         try:
-            ray.init(runtime_env={"py_modules": [str(CODE)], "excludes": ["__pycache__"]}, **settings)
+            code = {"py_modules": [str(CODE)], "excludes": ["__pycache__"]}
+            ray.init(runtime_env=code, logging_level="ERROR", **settings)
         except (RuntimeError, OSError, ValueError) as error:
             raise StageError(*explained(where, error)) from None
         finally:
             raise_on_signals()  # Ray has put a handler of its own in place of ours
+        if where is not None and os.environ.get("RAY_AUTH_MODE") != "token":
+            said = "it asks for no token: whoever reaches its ports runs code there as you; see stages/grid/README.md"
+            print(f"WARNING: the Ray cluster at {where}: {said}", file=sys.stderr, flush=True)
         try:
             yield ray
         finally:
             ray.shutdown()
+
+
+def _short_folder() -> str:
+    """Where Ray may put its sockets, whose names have at most 107 characters."""
+    folder = tempfile.gettempdir()
+    return folder if len(folder) <= LONGEST_FOLDER else "/tmp"
 
 
 @cache
@@ -78,14 +85,13 @@ def _ray() -> Any:
         import ray
     except ImportError:
         found = f"Ray is not installed in {sys.prefix}"
-        raise StageError(
-            "params.yaml: runtime.engine", found, "pip install -c constraints.txt -e '.[ray]', or set it to local"
-        ) from None
+        remedy = "pip install -c constraints.txt -e '.[ray]', or set it to local"
+        raise StageError("params.yaml: runtime.engine", found, remedy) from None
     return ray
 
 
 def _check_answer(address: str) -> None:
-    """Ray itself would try for minutes."""
+    """Refuse an address at which nothing answers, or whose cluster has no node here. Ray would try for minutes."""
     host, _, port = address.rpartition(":")
     if address == "auto":  # Ray looks for one on this machine
         return
@@ -108,16 +114,11 @@ def _has_node_here(port: str) -> bool:
     """
     import psutil  # not on the way to Ray itself
 
-    for process in psutil.process_iter():
-        with suppress(psutil.NoSuchProcess):
-            if process.name() == NODE:
-                try:
-                    words = process.cmdline()
-                except psutil.AccessDenied:
-                    return True
-                if any(word.startswith("--gcs-address=") and word.endswith(f":{port}") for word in words):
-                    return True
-    return False
+    nodes = [each.info["cmdline"] for each in psutil.process_iter(["name", "cmdline"]) if each.info["name"] == NODE]
+    return any(
+        words is None or any(word.startswith("--gcs-address=") and word.endswith(f":{port}") for word in words)
+        for words in nodes
+    )
 
 
 def explained(address: str | None, error: Exception) -> tuple[str, str, str]:

@@ -3,6 +3,7 @@
 import os
 import pickle
 import socket
+import tempfile
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,7 +27,9 @@ def imported_with(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
     def imported() -> Any:
         found.update(os.environ)
-        return SimpleNamespace(init=lambda **settings: None, shutdown=lambda: None)
+        ray = SimpleNamespace(settings={}, shutdown=lambda: None)
+        ray.init = ray.settings.update
+        return ray
 
     monkeypatch.setattr(module, "_ray", imported)
     monkeypatch.setattr(module, "raise_on_signals", lambda: None)  # pytest has handlers of its own
@@ -41,45 +44,54 @@ def test_a_task_that_takes_more_memory_than_a_node_has_is_not_tried_for_ever(imp
         assert imported_with[NAME] == "7"
 
 
-class Process:
-    """One of this machine's, as psutil has them."""
-
-    def __init__(self, name: str, *words: str, readable: bool = True) -> None:
-        self.words, self.readable = [name, *words], readable
-
-    def name(self) -> str:
-        return self.words[0]
-
-    def cmdline(self) -> list[str]:
-        if not self.readable:
-            raise psutil.AccessDenied
-        return self.words
+def node(name: str, *words: str, readable: bool = True) -> SimpleNamespace:
+    """One of this machine's processes, as psutil has them."""
+    return SimpleNamespace(info={"name": name, "cmdline": [name, *words] if readable else None})
 
 
 @pytest.mark.parametrize(
     ("here", "accepted"),
     [
         ([], False),
-        ([Process("python", "--gcs-address=10.0.0.1:{port}")], False),
-        ([Process("raylet", "--gcs-address=10.0.0.1:1{port}")], False),
-        ([Process("raylet", "--gcs-address=10.0.0.1:{port}")], True),  # 127.0.0.1 for the head's other name
-        ([Process("raylet", readable=False)], True),
+        ([node("python", "--gcs-address=10.0.0.1:{port}")], False),
+        ([node("raylet", "--gcs-address=10.0.0.1:1{port}")], False),
+        ([node("raylet", "--gcs-address=10.0.0.1:{port}")], True),  # 127.0.0.1 for the head's other name
+        ([node("raylet", readable=False)], True),
     ],
 )
 def test_a_machine_that_is_no_node_of_the_cluster_is_told_so(
-    here: list[Process], accepted: bool, imported_with: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    here: list[SimpleNamespace], accepted: bool, imported_with: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = str(server.getsockname()[1])
-        for process in here:
-            process.words = [word.replace("{port}", port) for word in process.words]
-        monkeypatch.setattr(psutil, "process_iter", lambda: here)
+        for words in (each.info["cmdline"] for each in here if each.info["cmdline"]):
+            words[-1] = words[-1].replace("{port}", port)
+        monkeypatch.setattr(psutil, "process_iter", lambda attributes: here)
         if accepted:
             with cluster(f"127.0.0.1:{port}"):
                 return
         message = rf"^params.yaml: runtime.address: no node of the cluster at 127.0.0.1:{port} runs on this machine; "
         with pytest.raises(StageError, match=message), cluster(f"127.0.0.1:{port}"):
             pass
+
+
+@pytest.mark.parametrize("mode", ["token", "disabled", ""])
+def test_a_cluster_that_asks_for_no_token_is_warned_about(
+    mode: str, imported_with: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.environ["RAY_AUTH_MODE"] = mode
+    with cluster("auto"):
+        warned = "WARNING: the Ray cluster at auto: it asks for no token" in capsys.readouterr().err
+    assert warned == (mode != "token")
+
+
+def test_sockets_fit_into_their_limit_below_a_long_tmpdir(
+    imported_with: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", f"/tmp/{'x' * 60}")
+    with cluster(None) as ray:
+        socket_name = f"{ray.settings['_temp_dir']}/session_2026-11-29_20-46-11_556330_1234567/sockets/plasma_store"
+    assert len(socket_name) <= 107
 
 
 def test_a_task_that_ray_gave_up_is_told_with_what_helps() -> None:
