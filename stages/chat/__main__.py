@@ -13,41 +13,41 @@ is none, it ends the conversation, as Ctrl-D does. On the page too, the first on
 
 import argparse
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
-from stages.chat.options import check_options
 from stages.plumbing.command import run_stage, whole_number
+from stages.plumbing.errors import StageError
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Load who speaks, then talk."""
-    root, terminal = Path.cwd(), sys.stdin is not None and sys.stdin.isatty()
-    scripted = arguments.once is not None or not (arguments.web or terminal)
-    check_options(arguments, scripted)
+    if not arguments.web and (arguments.host is not None or arguments.port is not None):
+        raise StageError("--host or --port", "given without --web", "add --web, or leave it out")
+    if arguments.web and find_spec("gradio") is None:
+        raise StageError("gradio", f"not installed in {sys.prefix}", "pip install -c constraints.txt -e '.[web]'")
     # Only now: PyTorch takes seconds to load, for which neither --help nor a wrong option waits.
     from stages.language_model.device import load_transformers
 
     load_transformers()
-    from stages.chat.conversation import Conversation
-    from stages.chat.scripted import answer_lines, print_answers
-    from stages.chat.speaker import load_speakers
+    from stages.chat.speakers import Conversation, load_speakers
+    from stages.chat.terminal import TerminalChat, answer_lines, print_answers
 
+    root = Path.cwd()
     speakers = load_speakers(root, [arguments.experiment, *arguments.compare])
-    if scripted:
-        for speaker in speakers:
-            print(speaker.introduction(), file=sys.stderr, flush=True)
     if arguments.web:
         from stages.chat.web import serve  # gradio, of the extra `web`
 
         serve(root, speakers, arguments.host, arguments.port)
-    elif arguments.once is not None:
-        print_answers(speakers, Conversation(), [arguments.once.strip()])
-    elif scripted:
-        answer_lines(speakers, sys.stdin.fileno())
-    else:
-        from stages.chat.terminal import TerminalChat  # rich, of the extra `chat`: scripts do without
-
+    elif arguments.once is None and sys.stdin.isatty():
         TerminalChat(root, speakers).run()
+    else:
+        for speaker in speakers:
+            print(speaker.introduction(), file=sys.stderr, flush=True)
+        if arguments.once is None:
+            answer_lines(speakers, sys.stdin.fileno())
+        else:
+            print_answers(speakers, Conversation(), [arguments.once.strip()])
 
 
 if __name__ == "__main__":

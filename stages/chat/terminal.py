@@ -1,20 +1,18 @@
-"""A conversation in the terminal."""
+"""A conversation in the terminal, and answers for scripts: a line in, a line out."""
 
+import os
 import signal
-from collections.abc import Sequence
+from codecs import getincrementaldecoder
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from stages.chat.conversation import Conversation
-from stages.chat.speaker import Speaker, load_speakers
+from stages.chat.speakers import Conversation, Speaker, load_speakers
 from stages.plumbing.errors import StageError, one_line
 
-HELP = "/compare NAME...: experiments answer beside it (/compare alone: no longer)  /reset: begin anew  Ctrl-D: end"
+HELP = "/compare NAME...: experiments answer too (/compare alone: no longer)  /reset: begin anew  Ctrl-D: end"
 YOU = "you> "
 JOINERS = "\u200c\u200d"
+CHUNK = 1 << 16  # bytes that are read at a time
 
 
 def printable(text: str) -> str:
@@ -26,31 +24,27 @@ def printable(text: str) -> str:
 
 
 class TerminalChat:
-    """One speaker's conversation with a person, others answering beside it if asked to."""
+    """One speaker's conversation with a person; others answer too if they are asked to."""
 
-    def __init__(self, root: Path, speakers: Sequence[Speaker], console: Console | None = None) -> None:
+    def __init__(self, root: Path, speakers: Sequence[Speaker]) -> None:
         self.root, self.speakers = root, list(speakers)
-        self.console = console or Console(highlight=False, markup=False, emoji=False)
         self.conversation = Conversation()
-        self.last = ""  # what the person said last
 
     def run(self) -> None:
         """Talk until Ctrl-D, or until Ctrl-C where nothing is being answered."""
         import readline  # noqa: F401  # its import lets input() edit lines and recall earlier ones
 
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C counts as much as the first
-        for speaker in self.speakers:
-            self.console.print(Text(speaker.introduction(), style="bold"))
-        self.console.print(Text(HELP, style="dim"))
+        print(*(speaker.introduction() for speaker in self.speakers), HELP, sep="\n")
         while True:
             try:
                 said = input(YOU).strip()
                 said.encode()  # where the locale is not UTF-8, Python reads other bytes as lone surrogates
             except (EOFError, KeyboardInterrupt):
-                self.console.print("\nBye.")
+                print("\nBye.")
                 return
             except UnicodeError:
-                self.console.print("That line is not UTF-8.")
+                print("That line is not UTF-8.")
                 continue
             self.turn(said)
 
@@ -58,66 +52,91 @@ class TerminalChat:
         """One line of the person: a command, something to answer, or nothing."""
         try:
             if said.startswith("/"):
-                self.command(said)
+                self.command(*said.split())
             elif said:
                 self.answer(said)
         except KeyboardInterrupt:
-            self.console.print(Text("(stopped; as if it had not been asked)", style="dim"))
+            print("\n(stopped; as if it had not been asked)")
         except StageError as error:
-            self.console.print(Text(one_line(str(error)), style="red"))
+            print(one_line(str(error)))
 
-    def command(self, said: str) -> None:
+    def command(self, name: str, *words: str) -> None:
         """/compare, /reset or /help."""
-        name, *words = said.split()
         if name == "/reset":
-            self.conversation.reset()
-            self.last = ""
-            self.console.print(Text("A new conversation.", style="dim"))
+            self.conversation = Conversation()
+            print("A new conversation.")
         elif name == "/compare":
-            self.compare(words)
+            first = self.speakers[0]
+            known = {speaker.name: speaker for speaker in self.speakers}
+            fresh = load_speakers(self.root, [word for word in words if word not in known], self.speakers)
+            known |= {speaker.name: speaker for speaker in fresh}
+            self.speakers = [first, *(known[word] for word in dict.fromkeys(words) if word != first.name)]
+            print(*(speaker.introduction() for speaker in self.speakers), sep="\n")
         else:
-            self.console.print(Text(HELP if name == "/help" else f"no command {name}; {HELP}", style="dim"))
-
-    def compare(self, names: Sequence[str]) -> None:
-        """Let experiments answer beside the first speaker from now on, what was said last included."""
-        known = {speaker.name: speaker for speaker in self.speakers}
-        fresh = [name for name in dict.fromkeys(names) if name not in known]
-        if fresh:
-            self.console.print(Text(f"loading {', '.join(fresh)} ...", style="dim"))
-        known |= {speaker.name: speaker for speaker in load_speakers(self.root, fresh, self.speakers)}
-        first = self.speakers[0]
-        self.speakers = [first, *(known[name] for name in dict.fromkeys(names) if name != first.name)]
-        if self.last and len(self.speakers) > 1:
-            turns = self.conversation.turns.copy()
-            del self.conversation.turns[-2:]  # they are answered once more, with the others beside them
-            try:
-                self.answer(self.last)
-            finally:
-                self.conversation.turns = turns
+            print(HELP if name == "/help" else f"no command {name}; {HELP}")
 
     def answer(self, said: str) -> None:
-        """Print the answer as it comes, or all speakers' answers side by side; then it is part of the conversation."""
-        first = self.speakers[0]
-        if len(self.speakers) == 1:
-            self.console.print(Text(f"{first.params.method}> ", style="cyan"), end="")
-            try:
-                answer = first.answer(first.query(self.conversation, said), self._show)
-            finally:
-                self.console.print()
-            if not printable(answer):
-                self.console.print(Text("(empty)", style="dim"))
-        else:
-            table = Table(expand=True, show_lines=False)
-            answers = []
-            for speaker in self.speakers:
-                table.add_column(Text(speaker.label()), ratio=1, overflow="fold")
-                answers.append(speaker.answer(speaker.query(self.conversation, said)))
-            table.add_row(*(Text(printable(each) or "(empty)") for each in answers))
-            self.console.print(table)
-            answer = answers[0]
-        self.conversation.add(said, answer)
-        self.last = said
+        """Print each speaker's answer as it comes; that of the first is then part of the conversation."""
+        answers = []
+        for speaker in self.speakers:
+            print(f"{speaker.name}> ", end="", flush=True)
+            answers.append(speaker.answer(speaker.query(self.conversation, said), show))
+            print("" if printable(answers[-1]) else "(empty)")
+        self.conversation.add(said, answers[0])
 
-    def _show(self, piece: str) -> None:
-        self.console.file.write(printable(piece))
-        self.console.file.flush()
+
+def show(piece: str) -> None:
+    """Print a piece of an answer at once."""
+    print(printable(piece), end="", flush=True)
+
+
+def answer_lines(speakers: Sequence[Speaker], descriptor: int) -> None:
+    """Print an answer for each line that comes from a file descriptor; an empty line gets an empty one.
+
+    Where more than one turn is read as the query, the lines are a conversation, and an empty line begins a new one.
+    With several speakers each answer is a line of its own, behind the speaker's name and a tab.
+    """
+    conversation = Conversation()
+    longest = max(speaker.params.pairs.history for speaker in speakers)
+    for lines in line_groups(descriptor):
+        for group in [lines] if longest == 1 else [[line] for line in lines]:
+            print_answers(speakers, conversation, group)
+            del conversation.turns[: max(0, len(conversation.turns) - longest + 1)]  # a pipe may never end
+
+
+def print_answers(speakers: Sequence[Speaker], conversation: Conversation, lines: Sequence[str]) -> None:
+    """Print the answers to lines none of which is part of the query of another."""
+    asked = [line for line in lines if line]
+    given = [
+        iter(speaker.trained.respond([speaker.query(conversation, line) for line in asked])) for speaker in speakers
+    ]
+    for line in lines:
+        answers = [next(each) if line else "" for each in given]
+        if line:
+            conversation.add(line, answers[0])
+        else:
+            conversation.turns.clear()
+        for speaker, answer in zip(speakers, answers, strict=True):
+            print(answer if len(speakers) == 1 else f"{speaker.name}\t{answer}")
+    print(end="", flush=True)
+
+
+def line_groups(descriptor: int) -> Iterator[list[str]]:
+    """Lines without white space around them, as they come: those that are there already together, to be one batch.
+
+    Raises:
+        StageError: a line is not UTF-8.
+    """
+    decoder, rest, number = getincrementaldecoder("utf-8-sig")(), "", 1
+    try:
+        while part := os.read(descriptor, CHUNK):
+            *lines, rest = (rest + decoder.decode(part)).split("\n")
+            if lines:
+                yield [line.strip() for line in lines]
+                number += len(lines)
+        rest += decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        number += error.object[: error.start].count(b"\n")
+        raise StageError(f"standard input:{number}", "not UTF-8", "save the text as UTF-8") from None
+    if rest:
+        yield [rest.strip()]

@@ -1,4 +1,4 @@
-"""The conversation as a page in a browser: several experiments answer next to each other.
+"""The conversation as a page in a browser: several experiments answer next to each other, and beside them a lookup.
 
 Nothing leaves this machine: no fonts or scripts of other servers, no usage statistics of Gradio, no look for a newer
 version of it, no public link. Gradio's own `launch` is not used, because it requests its first page through whatever
@@ -7,36 +7,58 @@ proxy the environment names, and because it has its own way of ending.
 
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from html import escape
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any, Literal
 
 import gradio as gr
 import uvicorn  # Gradio's own server
-from fastapi import FastAPI
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from fastapi import FastAPI, Request, Response
+from starlette.middleware.base import RequestResponseEndpoint
 
-from stages.chat.conversation import Conversation
-from stages.chat.page import CSS, HEADER, Answer, Nearest, Round, rounds_html
-from stages.chat.speaker import Speaker, load_speakers
-from stages.chat.training_data import TrainingData, read_training_data
+from stages.chat.speakers import Conversation, Speaker, load_speakers
 from stages.plumbing.errors import StageError, one_line
-from stages.records import single_line
+from stages.records import Dialogue, Pair, single_line
 from stages.report.results import WORKSPACE, experiment_names
-from stages.score.variety import is_novel
+from stages.score.retrieval import Lookup
+from stages.score.variety import is_novel, known_turns
 
+Columns = dict[str, list[gr.MessageDict]]  # what was said to and by each speaker or lookup, as gr.Chatbot shows it
 HOST, PORT = "127.0.0.1", 7860
-POLICY = b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"  # the browser itself refuses other machines
+POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"  # the browser itself refuses other machines
+SUBSET = "data/subset"
+INTRODUCTION = (
+    "# One query, several answers\n\nDoes an answer stand word for word in the training data? And what would a lookup "
+    "say: the answer to the most similar training query?"
+)
 
 
-@dataclass
-class Session:
-    """What one visitor of the page has asked."""
+@dataclass(frozen=True)
+class TrainingData:
+    """What a method was trained on, as the stage score uses it."""
 
-    conversation: Conversation = field(default_factory=Conversation)
-    rounds: list[Round] = field(default_factory=list)
+    identity: str  # the hash of data/subset
+    turns: Set[str]  # what `is_novel` compares with
+    lookup: Lookup  # the baseline behind the row `retrieval`
+
+
+def read_training_data(speaker: Speaker) -> TrainingData:
+    """The training data of a speaker.
+
+    Raises:
+        StageError: it is not there.
+    """
+    identity = speaker.files.md5(SUBSET)
+    pairs = speaker.files.records(f"{SUBSET}/train.jsonl", Pair)
+    dialogues = speaker.files.records(f"{SUBSET}/turns.jsonl", Dialogue)
+    if identity is None or not pairs or dialogues is None:
+        remedy = "run `dvc repro subset`, for an experiment after `dvc exp apply`"
+        raise StageError(f"{speaker.name}: {SUBSET}", "not there", remedy)
+    return TrainingData(identity, known_turns(turn for each in dialogues for turn in each.turns), Lookup(pairs))
 
 
 class WebChat:
@@ -49,106 +71,106 @@ class WebChat:
             self.add(speaker)
 
     def add(self, speaker: Speaker) -> None:
-        """Let a speaker answer, with what it was trained on."""
-        data = read_training_data(speaker, [known for _, known in self.loaded.values()])
-        self.loaded[speaker.name] = speaker, data
+        """Let a speaker answer; those that were trained on the same share it."""
+        identity = speaker.files.md5(SUBSET)
+        known = [data for _, data in self.loaded.values() if data.identity == identity]
+        self.loaded[speaker.name] = speaker, (known or [read_training_data(speaker)])[0]
 
     def choose(self, names: Sequence[str]) -> list[str]:
         """Load the experiments that were chosen; return those that can answer."""
         for name in names:
             if name not in self.loaded:
                 try:
-                    beside = [speaker for speaker, _ in self.loaded.values()]
-                    (speaker,) = load_speakers(self.root, [name], beside)
-                    self.add(speaker)
+                    self.add(*load_speakers(self.root, [name], [speaker for speaker, _ in self.loaded.values()]))
                 except StageError as error:
                     gr.Warning(one_line(str(error)))
         return [name for name in names if name in self.loaded]
 
-    def ask(self, said: str, names: Sequence[str], session: Session) -> Iterator[tuple[str, Session, str]]:
-        """Let the chosen ones answer, one after the other: what then stands in the box, the session, the page."""
+    def headings(self, names: Sequence[str]) -> dict[str, str]:
+        """The columns of the page from left to right: the speakers that were chosen, a lookup for all or several."""
+        chosen = [self.loaded[name] for name in names if name in self.loaded]
+        whose: dict[str, list[str]] = {}
+        for speaker, data in chosen:
+            whose.setdefault(data.identity, []).append(speaker.name)
+        lookups = {key: "lookup" + (f" for {', '.join(of)}" if len(whose) > 1 else "") for key, of in whose.items()}
+        return {each.name: f"{each.name}: {each.params.method} on {each.params.model}" for each, _ in chosen} | lookups
+
+    def ask(
+        self, said: str, names: Sequence[str], talk: Conversation, columns: Columns
+    ) -> Iterator[tuple[str, Conversation, Columns]]:
+        """Let the chosen ones answer, one after the other: the box, the conversation and the columns after each."""
         said, chosen = single_line(said), [self.loaded[name] for name in names if name in self.loaded]
         if not said or not chosen:
-            yield said, session, rounds_html(session.rounds)
+            yield said, talk, columns
             return
-        queries = [speaker.query(session.conversation, said) for speaker, _ in chosen]
-        now = Round(said, [Answer(speaker) for speaker, _ in chosen], self.nearest(chosen, queries))
-        for number, (speaker, data) in enumerate(chosen):
-            yield "", session, rounds_html([*session.rounds, now])
-            text = speaker.answer(queries[number])
-            now.answers[number] = Answer(speaker, text, is_novel(text, data.turns))
-        session.rounds.append(now)  # only now: what fails on the way is as if it had not been asked
-        session.conversation.add(said, now.answers[0].text or "")
-        yield "", session, rounds_html(session.rounds)
+        columns = {**columns}
 
-    @staticmethod
-    def nearest(chosen: Sequence[tuple[Speaker, TrainingData]], queries: Sequence[str]) -> list[Nearest]:
-        """What a lookup says, once for all that were trained on the same data and read the same."""
-        whose: dict[tuple[str, str], list[str]] = {}
-        data = {each.identity: each for _, each in chosen}
-        for (speaker, each), query in zip(chosen, queries, strict=True):
-            whose.setdefault((each.identity, query), []).append(speaker.name)
-        return [
-            Nearest(names if len(whose) > 1 else [], *data[identity].lookup.nearest([query])[0])
-            for (identity, query), names in whose.items()
-        ]
+        def add(column: str, role: Literal["user", "assistant"], *texts: str) -> None:
+            messages = [gr.MessageDict(role=role, content=escape(text, quote=False)) for text in texts]
+            columns[column] = [*columns.get(column, []), *messages]
+
+        for column in self.headings(names):
+            add(column, "user", said)
+        for speaker, data in {data.identity: (speaker, data) for speaker, data in chosen}.values():
+            query, response, similarity = data.lookup.nearest([speaker.query(talk, said)])[0]
+            found = response, f"to “{query}”, similarity {similarity:.2f}"
+            add(data.identity, "assistant", *(found if similarity else ["(no training query has a word of this one)"]))
+        answers = []
+        for speaker, data in chosen:
+            yield "", talk, {**columns}
+            answer = speaker.answer(speaker.query(talk, said))
+            mark = "new" if is_novel(answer, data.turns) else "in the training data, word for word"
+            add(speaker.name, "assistant", answer or "(empty, which counts as new)", *([f"({mark})"] if answer else []))
+            answers.append(answer)
+        yield "", Conversation([*talk.turns, said, answers[0]]), columns
 
     def page(self) -> gr.Blocks:
         """The page, and what happens on it."""
         loaded = list(self.loaded)
         choices = list(dict.fromkeys([*loaded, WORKSPACE, *experiment_names(self.root)]))
+        quietly: dict[str, Any] = {"concurrency_id": "models", "show_progress": "hidden", "api_visibility": "private"}
         page: gr.Blocks
         with gr.Blocks(title="dialog-prompting", analytics_enabled=False, fill_width=True) as page:
-            session = gr.State(Session())
-            gr.HTML(HEADER, elem_classes="header")
+            talk, columns = gr.State(Conversation()), gr.State({})
+            gr.Markdown(INTRODUCTION)
             names = gr.Dropdown(
                 choices, value=loaded, multiselect=True, label="Experiments", elem_id="experiments",
                 info="Where an experiment reads more than one turn, the first one's answers are the conversation.",
             )  # fmt: skip
-            with gr.Row(equal_height=True):
-                box = gr.Textbox(
-                    placeholder="Say something …", label="Your query", show_label=False, container=False, scale=5,
-                    min_width=270, elem_id="query",
-                )  # fmt: skip
-                send = gr.Button("Ask", variant="primary", min_width=120, elem_id="ask")
-                anew = gr.Button("Begin anew", min_width=120, elem_id="anew")
-            rounds = gr.HTML(rounds_html([]))
-            gr.on(
-                [box.submit, send.click], self.ask, [box, names, session], [box, session, rounds],
-                concurrency_id="models", show_progress="hidden", api_visibility="private",
-            )  # fmt: skip
-            names.input(self.choose, names, names, concurrency_id="models", api_visibility="private")
-            anew.click(
-                lambda: ("", Session(), rounds_html([])), None, [box, session, rounds],
-                concurrency_id="models", api_visibility="private",  # after an answer that is on its way
-            )  # fmt: skip
+
+            @gr.render([names, columns], show_progress="hidden")  # type: ignore[untyped-decorator]
+            def side_by_side(names: list[str], columns: Columns) -> None:
+                with gr.Row():
+                    for column, heading in self.headings(names).items():
+                        gr.Chatbot(
+                            [*columns.get(column, [])], label=heading, render_markdown=False, buttons=[], min_width=250,
+                            elem_classes="said",
+                        )  # fmt: skip
+
+            box = gr.Textbox(placeholder="Say something …", label="Your query", elem_id="query", submit_btn="Ask")
+            anew = gr.Button("Begin anew", elem_id="anew")
+            box.submit(self.ask, [box, names, talk, columns], [box, talk, columns], **quietly)
+            names.input(self.choose, names, names, **quietly)
+            anew.click(lambda: ("", Conversation(), {}), None, [box, talk, columns], **quietly)
         return page
 
 
-def application(page: gr.Blocks) -> ASGIApp:
+def application(page: gr.Blocks) -> FastAPI:
     """The page as a web application whose pages may load nothing from elsewhere."""
-    theme = gr.themes.Base(
-        primary_hue="indigo", neutral_hue="slate", radius_size="lg",
-        font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"],
-    ).set(  # more contrast than by default
-        body_text_color_subdued="*neutral_500", body_text_color_subdued_dark="*neutral_400",
-        input_placeholder_color="*neutral_500", input_placeholder_color_dark="*neutral_400",
-        button_primary_background_fill="*primary_600",
+    app = FastAPI(openapi_url=None)
+
+    @app.middleware("http")
+    async def with_policy(request: Request, answer: RequestResponseEndpoint) -> Response:
+        response = await answer(request)
+        response.headers["content-security-policy"] = POLICY
+        return response
+
+    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    gr.mount_gradio_app(
+        app, page, "/", footer_links=[], run_history=False, ssr_mode=False, pwa=False, enable_monitoring=False,
+        mcp_server=False, theme=theme,
     )  # fmt: skip
-    app = gr.mount_gradio_app(
-        FastAPI(openapi_url=None), page, "/", footer_links=[], run_history=False, ssr_mode=False, pwa=False,
-        enable_monitoring=False, mcp_server=False, theme=theme, css=CSS,
-    )  # fmt: skip
-
-    async def with_policy(scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_policy(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"content-security-policy", POLICY)]
-            await send(message)
-
-        await app(scope, receive, send_policy)
-
-    return with_policy
+    return app
 
 
 def is_loopback(host: str) -> bool:
@@ -172,9 +194,8 @@ def serve(root: Path, speakers: Sequence[Speaker], host: str | None, port: int |
         found = (error.strerror or "no address").split(" (while")[0]
         raise StageError(f"{host}:{port}", found, "name another with --host or --port") from None
     if not is_loopback(host):
-        print(
-            f"WARNING chat: --host {host}: whoever can reach it can use the page; it has no password", file=sys.stderr
-        )
+        warning = "whoever can reach it can use the page; it has no password"
+        print(f"WARNING chat: --host {host}: {warning}", file=sys.stderr)
     app = application(WebChat(root, speakers).page())
     shown = f"[{host}]" if ":" in host else host
     print(f"http://{shown}:{listener.getsockname()[1]}  (Ctrl-C ends it)", flush=True)

@@ -2,9 +2,9 @@
 
     python -m stages.export --to FOLDER                      the results in the workspace
     python -m stages.export --to FOLDER --experiment NAME    those of an experiment, from DVC's cache
-    python -m stages.export --to FOLDER --push OWNER/NAME    and on the Hugging Face hub, private unless --public
 
-The folder's README.md says what it is, how good, under which license, and how to ask it.
+The folder's README.md says what it is, how good, under which license, and how to ask it. Nothing is published: for that
+there is `hf upload OWNER/NAME FOLDER --private`, of huggingface_hub. Without --private everybody may read it.
 """
 
 import argparse
@@ -14,12 +14,8 @@ from stages.plumbing.command import run_stage
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Open, check, write, push."""
+    """Open, check, write."""
     # Only now: PyTorch takes seconds to load, for which neither --help nor a wrong option waits.
-    from stages.export.push import check_push, push
-
-    if arguments.push:
-        check_push(arguments.push)
     from stages.language_model.device import load_transformers
 
     load_transformers()
@@ -30,14 +26,10 @@ def main(arguments: argparse.Namespace) -> None:
         results.check_fresh()
         write_export(results, arguments.to)
         print(f"{results.name} in {arguments.to}; its README.md says how to use it")
-    if arguments.push:
-        print(f"and at {push(arguments.to, arguments.push, arguments.public)}")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--to", type=Path, required=True, help="folder to write; an earlier export there is replaced")
     parser.add_argument("--experiment", metavar="NAME", help="an experiment's results; else those in the workspace")
-    parser.add_argument("--push", metavar="OWNER/NAME", help="repository of the hub to push it to; made if need be")
-    parser.add_argument("--public", action="store_true", help="that repository may be read by everybody")
     run_stage("export", parser, main)

@@ -3,31 +3,27 @@
 import json
 from typing import Any
 
+import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from stages.export.forms import Form
-from stages.export.licenses import license_of, license_text
-from stages.export.push import TAG
-from stages.export.usage import transformers_lines, vllm_lines
+from stages.export.forms import Form, transformers_lines
 from stages.methods.trained_method import TrainedMethod
-from stages.params.sources import Source, parse_source
+from stages.params.schema import Params
+from stages.params.sources import as_json, parse_source
 from stages.plumbing.errors import StageError
-from stages.report.markdown import items, number, plain, table, value
+from stages.report.markdown import items, number, plain, table
 from stages.report.results import Results
 
 Scores = dict[str, Any]
 PAPER = "https://arxiv.org/abs/2209.11068"
-METRICS = {"bleu1": "BLEU-1", "bleu2": "BLEU-2", "bleu3": "BLEU-3", "bleu4": "BLEU-4", "novelty": "novelty",
-           "diversity": "diversity"}  # fmt: skip
-CITATION = """\
-@misc{valvoda2022prompting,
-  title = {Prompting for a conversation: How to control a dialog model?},
-  author = {Valvoda, Josef and Fang, Yimai and Vandyke, David},
-  year = {2022},
-  eprint = {2209.11068},
-  archivePrefix = {arXiv}
+METRICS = {
+    **{f"bleu{order}": f"BLEU-{order}" for order in (1, 2, 3, 4)},
+    "novelty": "novelty",
+    "diversity": "diversity",
 }
-"""
+SWITCHES = ("dataset", "model", "method", "regime", "protocol", "seed", "drop_overlap", "pairs")
+FREE = ("cc0-1.0", "unlicense")  # licenses that ask for nothing
+PERMISSIVE = (*FREE, "mit", "bsd-2-clause", "bsd-3-clause", "apache-2.0", "cc-by-4.0")  # that ask to be named
 
 
 def card_of(results: Results, trained: TrainedMethod, form: Form) -> ModelCard:
@@ -40,44 +36,29 @@ def card_of(results: Results, trained: TrainedMethod, form: Form) -> ModelCard:
     if not scores:
         raise StageError(f"{results.name}: metrics/scores.json", "missing", "run `dvc repro`")
     sections = [
-        f"# {title(results)}",
-        opening(results, trained, form),
-        "## Ask it\n\nWith transformers alone:",
-        f"```python\n{transformers_lines(trained, form)}```",
-        "With vLLM's prompt embeddings (**not tried**), continuing the lines above:",
-        f"```python\n{vllm_lines(trained)}```",
-        *([history_note(results)] if results.params.pairs.history > 1 else []),
+        f"# {title(results.params)}",
+        opening(results.params, trained, form),
+        f"## Ask it\n\nWith transformers alone:\n\n```python\n{transformers_lines(trained, form)}```",
         *([form.note] if form.note else []),
-        "## Scores",
-        score_text(scores),
-        "## Data and licenses",
-        license_text(results.params),
-        "## How it was made",
-        making(results, trained),
-        "## Limits",
-        limits(scores, trained),
-        f"## Citing the paper\n\n```bibtex\n{CITATION}```",
+        "On the hub, private until you change that: `hf upload OWNER/NAME FOLDER --private`.",
+        f"## Scores\n\n{score_text(scores)}",
+        f"## Data and licenses\n\n{license_text(results.params)}",
+        f"## How it was made\n\n{making(results)}",
+        f"## Limits\n\n{limits(results.params, scores, trained)}",
     ]
     body = "\n\n".join(sections)
-    return ModelCard(f"---\n{metadata(results, scores).to_yaml()}\n---\n\n{body}\n")
+    return ModelCard(f"---\n{metadata(results.params, scores).to_yaml()}\n---\n\n{body}\n")
 
 
-def title(results: Results) -> str:
+def title(params: Params) -> str:
     """A name that says what it is."""
-    params = results.params
     return f"{params.model}, {params.method}, {params.dataset}"
 
 
-def place_on_hub(source: str) -> str | None:
-    """`OWNER/NAME` of a source that is on the hub; else None."""
-    parsed: Source = parse_source(source)
-    return parsed.place.removeprefix("datasets/") if parsed.kind == "hub" else None
-
-
-def metadata(results: Results, scores: Scores) -> ModelCardData:
+def metadata(params: Params, scores: Scores) -> ModelCardData:
     """The metadata at the top of the card: license, base model, data, the six scores."""
-    params = results.params
-    dataset, base = (place_on_hub(each.source) for each in (params.chosen_dataset, params.chosen_model))
+    sources = [parse_source(entry.source) for entry in (params.chosen_dataset, params.chosen_model)]
+    dataset, base = (each.place.removeprefix("datasets/") if each.kind == "hub" else None for each in sources)
     measured = [
         EvalResult(
             task_type="text-generation", dataset_type=dataset or params.dataset, dataset_name=params.dataset,
@@ -91,47 +72,37 @@ def metadata(results: Results, scores: Scores) -> ModelCardData:
         datasets=[dataset] if dataset else None,
         library_name="transformers",
         pipeline_tag="text-generation",
-        tags=[TAG, "dialog", "prompting", params.chosen_method.kind],
-        model_name=title(results),
+        tags=["dialog-prompting", "dialog", "prompting", params.chosen_method.kind],
+        model_name=title(params),
         eval_results=measured,
     )
 
 
-def opening(results: Results, trained: TrainedMethod, form: Form) -> str:
+def opening(params: Params, trained: TrainedMethod, form: Form) -> str:
     """What it is, on what, and what lies in the folder."""
-    params = results.params
-    rate = trained.description["learning_rate"]
-    said = [
+    rate, epoch = trained.description["learning_rate"], trained.description["epoch"]
+    return "\n\n".join([
         f"A dialog model by the method `{params.chosen_method.kind}` of [Prompting for a conversation]({PAPER}) "
         f"(Valvoda, Fang, Vandyke, 2022): {form.what}.",
         f"Base model: `{plain(params.model)}` ({plain(params.chosen_model.source)}). "
         f"Data: `{plain(params.dataset)}` ({plain(params.chosen_dataset.source)})."
-        + (f" Learning rate {rate:.3g}, epoch {trained.description['epoch']}." if rate else ""),
+        + (f" Learning rate {rate:.3g}, epoch {epoch}." if rate else ""),
         "`model.safetensors`: the complete language model with what was trained in it, in float32"
         + (f"; {form.files}." if form.files else "."),
-    ]
-    return "\n\n".join(said)
-
-
-def history_note(results: Results) -> str:
-    """What a query is where it is more than one turn."""
-    pairs = results.params.pairs
-    joined = json.dumps(pairs.joined_by, ensure_ascii=False)
-    return (
-        f"A query is the last {pairs.history} turns of the conversation, joined by `{joined}`: it was trained on these."
-    )
+    ])  # fmt: skip
 
 
 def score_text(scores: Scores) -> str:
     """The scores with their baselines and intervals, and how much of the test set leaks."""
     header = ["", "BLEU-4", "its 95 % interval", "BLEU-1", "novelty", "diversity", "empty", "pairs"]
     named = {"this model": scores, "people": scores["human"], "retrieval": scores["retrieval"]}
-    parts = {"all": None, "unseen": "unseen", "unlike": "unlike"}
-    rows = [
-        score_row(f"{name}, {part}", row if key is None else row[key])
-        for part, key in parts.items()
-        for name, row in named.items()
-    ]
+    rows = []
+    for part in ("all", "unseen", "unlike"):
+        for name, whole in named.items():
+            if row := whole if part == "all" else whole[part]:  # there may be no such pairs
+                interval = " to ".join(map(number, row["bleu4_interval"]))
+                shares = [number(row[each], 3) for each in ("bleu1", "novelty", "diversity", "empty")]
+                rows.append([f"{name}, {part}", number(row["bleu4"]), interval, *shares, str(row["pairs"])])
     leaked = [
         f"{kind}: {', '.join(f'{100 * share:.1f} % of the {what}' for what, share in shares.items())}"
         for kind, shares in scores["leakage"].items()
@@ -148,47 +119,64 @@ def score_text(scores: Scores) -> str:
     ])  # fmt: skip
 
 
-def score_row(name: str, row: Scores | None) -> list[str]:
-    """A line of the table; a part without pairs has none."""
-    if not row:
-        return [name, *["-"] * 6, "0"]
-    low, high = row["bleu4_interval"]
-    shares = [number(row[each], 3) for each in ("bleu1", "novelty", "diversity", "empty")]
-    return [name, number(row["bleu4"]), f"{number(low)} to {number(high)}", *shares, str(row["pairs"])]
+def licenses_of(params: Params) -> dict[str, str | None]:
+    """What the export was made of, in words, and the license of each; without training the data has no part in it."""
+    data = {f"The data, `{params.dataset}`,": params.chosen_dataset.license}
+    model = {f"The base model, `{params.model}`,": params.chosen_model.license}
+    return model if params.chosen_method.kind == "zero-shot" else data | model
 
 
-def making(results: Results, trained: TrainedMethod) -> str:
+def license_of(params: Params) -> str:
+    """The hub's identifier of the export's license: that of the data, if the base model does not ask for more.
+
+    `other` where a license is not known, or base model and data ask for different things. It is no legal advice.
+    """
+    licenses = [(license or "other").lower() for license in licenses_of(params).values()]
+    demanding = {*licenses} - {*PERMISSIVE}
+    if len(demanding) > 1:
+        return "other"
+    return demanding.pop() if demanding else max(licenses, key=PERMISSIVE.index)
+
+
+def license_text(params: Params) -> str:
+    """The licenses of data and base model, and what follows for the export."""
+    license, stated = license_of(params), []
+    sentences = [f"**This model: {license}.**"]
+    if license == "other":
+        sentences = ["**Read both licenses before you pass this model on**: no single one covers it."]
+    for what, own in licenses_of(params).items():
+        stated.append(f"{what} has the license {own}." if own else f"{what} has none in params.yaml.")
+        if own and "-nc" in own.lower():
+            sentences.append(f"**{what} may not be used commercially, so this model may not be either.**")
+        if own and "-sa" in own.lower():
+            sentences.append(f"{what} must be passed on under its own license, and so must what you make of it.")
+        if own and own.lower() not in FREE:
+            sentences.append(f"{what} asks to be named.")
+    return f"{items(stated)}\n\n{' '.join(sentences)}"
+
+
+def making(results: Results) -> str:
     """The parameters, and what made it."""
     raw = results.raw_params
-    switches = ("dataset", "model", "method", "regime", "protocol", "seed", "drop_overlap")
-    rows = [[f"`{name}`", plain(value(raw[name]))] for name in switches]
-    for table_name in ("method", "protocol"):
-        entry = raw[f"{table_name}s"][raw[table_name]]
-        rows += [[f"`{table_name}s.{raw[table_name]}.{key}`", plain(value(each))] for key, each in _flat(entry)]
-    rows += [["`prompt_template`", plain(json.dumps(trained.description["prompt_template"], ensure_ascii=False))]]
-    rows += [[f"`pairs.{key}`", plain(json.dumps(each))] for key, each in raw["pairs"].items()]
+    used = {name: raw[name] for name in SWITCHES}
+    for switch in ("method", "protocol"):
+        used[f"{switch}s"] = {raw[switch]: raw[f"{switch}s"][raw[switch]]}
+    used["prompt_template"] = as_json(results.params.chosen_model.prompt_template)
     origin = "the workspace" if results.files.commit is None else f"the experiment `{plain(results.name)}`"
     commit = f", commit `{results.files.commit}`" if results.files.commit else ""
-    head = f"By the pipeline dialog-prompting, from {origin}{commit}. Its parameters:"
-    return f"{head}\n\n{table(['parameter', 'value'], rows, left=2)}"
+    text = yaml.safe_dump(used, sort_keys=False, allow_unicode=True)
+    return f"By the pipeline dialog-prompting, from {origin}{commit}. Its parameters:\n\n```yaml\n{text}```"
 
 
-def _flat(entry: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested tables as pairs of dotted key and value."""
-    found: list[tuple[str, Any]] = []
-    for key, each in entry.items():
-        found += _flat(each, f"{prefix}{key}.") if isinstance(each, dict) else [(f"{prefix}{key}", each)]
-    return found
-
-
-def limits(scores: Scores, trained: TrainedMethod) -> str:
+def limits(params: Params, scores: Scores, trained: TrainedMethod) -> str:
     """What a reader must know before using it."""
-    lengths = trained.lengths
+    lengths, pairs = trained.lengths, params.pairs
+    joined = f"the last {pairs.history} turns of the conversation, joined by `{json.dumps(pairs.joined_by)}`"
     return items([
         "It says what a likely next turn would be. It knows no facts, and nothing was done against harmful answers.",
         f"The training data was {scores['training_pairs']} pairs. The scores are of one training run; other seeds "
         "score otherwise.",
-        f"A query of more than {lengths.max_query_tokens} tokens, prompt template included, loses its beginning; an "
-        f"answer has at most {lengths.max_new_tokens} tokens.",
+        f"A query is {joined if pairs.history > 1 else 'one turn'}. Of more than {lengths.max_query_tokens} tokens, "
+        f"prompt template included, it loses the first; an answer has at most {lengths.max_new_tokens}.",
         "Only greedy decoding was measured.",
     ])  # fmt: skip

@@ -1,16 +1,16 @@
-"""How the prompt of each method is written, and the lines of plain transformers that make it again from a query.
+"""How each method answers in plain transformers: the files of its prompt, and the lines of an exported README.
 
 A method that is added gets an entry in FORMS; all else about the export is the same for every method.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
-from torch import nn
 from transformers import AutoModel
 
+from stages.language_model.text_tokens import needs_copy, spelled_out
 from stages.methods.dynamic import CONTROLLER, DynamicMethod
 from stages.methods.lora import ADAPTER, LoraMethod
 from stages.methods.soft import PROMPT
@@ -19,25 +19,60 @@ from stages.methods.trained_method import TrainedMethod
 ADAPTER_FOLDER = "adapter"
 CONTROLLER_FOLDER = "controller"
 PROMPT_FILE = "prompt.safetensors"
+LINES = """\
+import torch
+from transformers import {classes}
+
+FOLDER = "."  # this folder; from the hub: huggingface_hub.snapshot_download("OWNER/NAME")
+PREFIX, SEPARATOR, END = {prefix}, {separator}, {end}  # {parts}
+
+tokenizer = AutoTokenizer.from_pretrained(FOLDER)
+{typed}model = AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.{dtype})
+{load}
+
+def rows_of(text):  # what the language model reads, [1, T, H]
+    tokens = {tokenizer}({text}, add_special_tokens=False, split_special_tokens=True)["input_ids"]{behind}
+{letters}    tokens = PREFIX + tokens[max(len(tokens) - {room}, 0) :] + SEPARATOR  # a long query loses its beginning
+    query = model.get_input_embeddings()(torch.tensor([tokens]))
+    return {rows}
+
+
+@torch.inference_mode()
+def respond(text):
+    rows = rows_of(text)
+    answer = model.generate(inputs_embeds=rows, attention_mask=torch.ones(rows.shape[:2], dtype=torch.long))
+    tokens = [token for token in answer[0].tolist() if token != END]
+    return " ".join(tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False).split())
+
+
+print(respond("How was your day ?"))
+"""
+# For a tokenizer that would find control tokens in any text, because they are not marked as special.
+TYPED = """\
+typed = AutoTokenizer.from_pretrained(FOLDER)  # for what people write: control tokens are letters there
+added = [str(token) for token in typed.added_tokens_decoder.values()]
+typed.add_tokens([text for text in added if text.replace("\u2581", " ").strip()], special_tokens=True)
+"""
+# For a tokenizer that finds them even then.
+LETTERS = """\
+    tokens = [part for token in tokens for part in {letters}.get(token, [token])]  # control tokens as letters
+"""
 
 
 class Form:
-    """A method without a prompt: what it trained is all in the language model.
-
-    The lines use what stages/export/usage.py defines around them: FOLDER, `query`, the embedded query [1, S, H].
-    """
+    """A method without a prompt: what it trained is all in the language model."""
 
     files: str = ""  # what lies beside the language model, in words
     classes: tuple[str, ...] = ()  # of transformers, that `load` needs
-    load: tuple[str, ...] = ()  # lines that load what the prompt is made of, once
-    rows: str = "query"  # what the language model reads, [1, T, H]
+    load: str = ""  # lines that load what the prompt is made of, once
+    rows: str = "query"  # what the language model reads, [1, T, H], made of the embedded query, [1, S, H]
     note: str = ""  # what else a reader of the README should know
 
     def __init__(self, what: str) -> None:
         self.what = what  # was trained, in words
 
     def write(self, trained: TrainedMethod, folder: Path) -> None:
-        """Write what the prompt is made of into `folder`."""
+        """Write what the prompt is made of into `folder`, in float32."""
         return
 
 
@@ -46,9 +81,8 @@ class SoftPrompt(Form):
 
     files = f"`{PROMPT_FILE}`: the soft prompt, one tensor `prompt` [P, H]"
     load = (
-        "from safetensors.torch import load_file",
-        "",
-        f'prompt = load_file(f"{{FOLDER}}/{PROMPT_FILE}")["prompt"].to(model.dtype)',
+        "from safetensors.torch import load_file\n\n"
+        f'prompt = load_file(f"{{FOLDER}}/{PROMPT_FILE}")["prompt"].to(model.dtype)\n'
     )
     rows = "torch.cat([prompt[: query.shape[1]].unsqueeze(0), query], dim=1)"
     note = (
@@ -57,7 +91,7 @@ class SoftPrompt(Form):
     )
 
     def write(self, trained: TrainedMethod, folder: Path) -> None:
-        """Z, as it was trained, in float32."""
+        """Z, as it was trained."""
         save_file({"prompt": trained.weights[PROMPT].float().cpu().contiguous()}, folder / PROMPT_FILE)
 
 
@@ -68,25 +102,21 @@ class Controller(Form):
         f"`{CONTROLLER_FOLDER}/`: the Transformer that makes the prompt, a model of its own (it reads embedded queries)"
     )
     classes = ("AutoModel",)
-    load = (f'controller = AutoModel.from_pretrained(f"{{FOLDER}}/{CONTROLLER_FOLDER}", dtype=model.dtype)',)
+    load = f'controller = AutoModel.from_pretrained(f"{{FOLDER}}/{CONTROLLER_FOLDER}", dtype=model.dtype)\n'
     rows = "torch.cat([controller(inputs_embeds=query).last_hidden_state, query], dim=1)"
 
     def write(self, trained: TrainedMethod, folder: Path) -> None:
-        """C in float32; the table of word embeddings that its architecture insists on has one row of zeros."""
+        """C; the table of word embeddings that its architecture insists on has one row of zeros."""
         method = trained.method
         assert isinstance(method, DynamicMethod)
-        config: Any = method.controller.config
-        model = AutoModel.from_config(config).float()
         own = {
-            name.removeprefix(CONTROLLER): value.float().cpu()
+            name.removeprefix(CONTROLLER): value
             for name, value in trained.weights.items()
             if name.startswith(CONTROLLER)
         }
-        left = model.load_state_dict(own, strict=False)
-        table: nn.Parameter = model.get_input_embeddings().weight
-        assert not left.unexpected_keys and table.shape[0] == 1
-        with torch.no_grad():
-            table.zero_()
+        model: Any = AutoModel.from_config(method.controller.config).float()
+        assert not model.load_state_dict(own, strict=False).unexpected_keys
+        model.get_input_embeddings().weight.data.zero_()
         model.save_pretrained(folder / CONTROLLER_FOLDER)
 
 
@@ -100,7 +130,7 @@ class Adapter(Form):
     )
 
     def write(self, trained: TrainedMethod, folder: Path) -> None:
-        """A and B in float32, by the names that PEFT gives them, and its configuration."""
+        """A and B by the names that PEFT gives them, and its configuration."""
         method = trained.method
         assert isinstance(method, LoraMethod)
         method.config().save_pretrained(str(folder / ADAPTER_FOLDER))
@@ -117,3 +147,26 @@ FORMS: dict[str, Form] = {  # by the kind of the method, as in stages/methods/re
     "soft": SoftPrompt("one prompt for all queries was trained; the first rows of it stand in front of each"),
     "dynamic": Controller("a small Transformer was trained that generates a prompt from each query"),
 }
+
+
+def transformers_lines(trained: TrainedMethod, form: Form) -> str:
+    """A program that answers a query as the stage greedy-generate does, with transformers alone."""
+    template, tokenizer = trained.prompt_template, trained.tokenizer
+    parts = [repr(str(tokenizer.decode(tokens))) for tokens in (template.prefix, template.separator, [template.end])]
+    front, copied, letters = template.query_front, needs_copy(tokenizer), spelled_out(tokenizer)
+    return LINES.format(
+        classes=", ".join(sorted([*form.classes, "AutoModelForCausalLM", "AutoTokenizer"])),
+        prefix=template.prefix,
+        separator=template.separator,
+        end=template.end,
+        parts=f"the token ids of {parts[0]}, {parts[1]} and {parts[2]}",
+        dtype=str(trained.method.base.dtype).removeprefix("torch."),
+        load=form.load,
+        typed=TYPED if copied else "",
+        tokenizer="typed" if copied else "tokenizer",
+        text=f"{json.dumps(front.text)} + text" if front.text else "text",
+        letters=LETTERS.format(letters=letters) if letters else "",
+        behind=f"[{front.tokens}:]" if front.tokens else "",
+        room=trained.lengths.max_query_tokens - len(template.prefix) - len(template.separator),
+        rows=form.rows,
+    )

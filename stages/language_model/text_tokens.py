@@ -44,7 +44,7 @@ def needs_copy(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 @lru_cache(TOKENIZERS)
 def _for_people(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """A tokenizer in which every control token is marked as special. stages/export/usage.py has the same lines."""
+    """A tokenizer in which every control token is marked as special. stages/export/forms.py has the same lines."""
     if not needs_copy(tokenizer):
         return tokenizer
     marked = copy.deepcopy(tokenizer)

@@ -1,6 +1,7 @@
 """The page: in a headless Chromium, and what it shows without one."""
 
-import argparse
+import dataclasses
+import html
 import signal
 import socket
 import subprocess
@@ -14,16 +15,13 @@ pytest.importorskip("gradio", reason="the extra `web` is not installed")
 
 import uvicorn
 
-from stages.chat.__main__ import main
-from stages.chat.conversation import Conversation
-from stages.chat.page import Answer, Nearest, Round
-from stages.chat.speaker import Speaker, load_speakers
-from stages.chat.web import Session, WebChat, is_loopback, serve
+from stages.chat.speakers import Conversation, Speaker, load_speakers
+from stages.chat.web import WebChat, is_loopback, serve
 from stages.plumbing.errors import StageError
 from stages.records import Dialogue, Pair, read_records, write_records
 from stages.score.retrieval import look_up
 from tests.browser import Browser, needs_browser
-from tests.chat.screenshot import READY, ask
+from tests.chat.screenshot import COLUMNS, READY, ask
 from tests.trained import trained_copy
 
 SAID = ["How was your day ?", "word3 word5 <b>word7</b>", "word1"]
@@ -38,7 +36,6 @@ sys.argv[:2] = ["stages.chat"]
 sys.addaudithook(note)
 runpy.run_module("stages.chat", run_name="__main__", alter_sys=True)
 """
-CARDS = "[...document.querySelectorAll('.round:first-child .card')].map(c => c.innerText)"
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +61,13 @@ def chat(project: Path, speakers: list[Speaker]) -> WebChat:
     return WebChat(project, speakers)
 
 
-def asked(chat: WebChat, said: str, names: list[str], session: Session) -> Round:
-    for _ in chat.ask(said, names, session):
-        pass
-    return session.rounds[-1]
+def asked(
+    chat: WebChat, said: str, names: list[str], talk: Conversation | None = None
+) -> tuple[Conversation, dict[str, list[str]]]:
+    """The conversation after a query, and what was said to and by each heading of the page."""
+    *_, (_, after, columns) = chat.ask(said, names, talk or Conversation(), {})
+    shown = chat.headings(names).items()
+    return after, {heading: [str(each["content"]) for each in columns[key]] for key, heading in shown}
 
 
 @pytest.fixture
@@ -92,32 +92,27 @@ def test_a_phone_asks_chooses_an_experiment_reads_and_begins_anew_and_nothing_le
         tab = browser.visit(url, width=400)
         browser.until(tab, READY)
 
-        def cards_after(said: str, number: int) -> list[str]:
-            ask(browser, tab, said, number)
-            cards: list[str] = browser.evaluate(tab, CARDS)
-            return [" ".join(card.split()) for card in cards]
-
-        conversation = Conversation()
         first = workspace.answer(SAID[0])
-        cards = cards_after(SAID[0], 1)
-        assert len(cards) == 2 and first in cards[0] and "word for word" in cards[0]
-        assert cards[1].startswith("lookup") and "no training query has a word" in cards[1]
+        columns = ask(browser, tab, SAID[0], 1)
+        assert len(columns) == 2 and first in columns[0] and "word for word" in columns[0]
+        assert columns[1].startswith("lookup") and "no training query has a word" in columns[1]
 
         browser.evaluate(tab, "document.querySelector('#experiments input').focus()")
         option = "document.querySelector('#experiments [role=option][aria-label=softly]')"
         browser.until(tab, f"!!{option}")
         browser.evaluate(tab, f"{option}.dispatchEvent(new MouseEvent('mousedown', {{bubbles: true}}))")
-        conversation.add(SAID[0], first)
-        cards = cards_after(SAID[1], 2)
-        assert len(cards) == 4 and [card.split()[0] for card in cards] == ["workspace", "softly", "lookup", "lookup"]
-        for card, speaker in zip(cards, speakers, strict=False):
-            assert speaker.answer(speaker.query(conversation, SAID[1])) in card and card.endswith("new")
-        assert browser.evaluate(tab, "document.querySelector('.said').innerText") == SAID[1]
+        browser.until(tab, f"{COLUMNS}.length == 4")
+        conversation = Conversation([SAID[0], first])
+        columns = ask(browser, tab, SAID[1], 2, 1, 2, 1)
+        assert [column.split()[0] for column in columns] == ["workspace:", "softly:", "lookup", "lookup"]
+        for column, speaker in zip(columns, speakers, strict=False):
+            assert speaker.answer(speaker.query(conversation, SAID[1])) in column and column.endswith("(new)")
+            assert SAID[1] in column  # its tags can be read, so they are text
         assert browser.evaluate(tab, "document.documentElement.scrollWidth") <= 400
 
         browser.evaluate(tab, "document.querySelector('#anew').click()")
-        browser.until(tab, "!!document.querySelector('.nothing')")
-        assert softly.answer(SAID[0]) in cards_after(SAID[0], 1)[1]  # as if nothing had been said before
+        browser.until(tab, f"{COLUMNS}.every(column => !column.querySelector('.message'))")
+        assert softly.answer(SAID[0]) in ask(browser, tab, SAID[0], 1)[1]  # as if nothing had been said before
         assert [each for each in browser.requests() if not each.startswith((url, "data:", "blob:"))] == []
         assert browser.complaints() == []
     process.send_signal(signal.SIGINT)
@@ -129,52 +124,45 @@ def test_a_phone_asks_chooses_an_experiment_reads_and_begins_anew_and_nothing_le
 def test_novelty_and_lookup_are_those_of_the_stage_score(chat: WebChat, project: Path) -> None:
     train = read_records(project / "data/subset/train.jsonl", Pair)
     for said in (train[3].query, "word3 word5 word7"):
-        now = asked(chat, said, ["workspace"], Session())
-        assert [each.response for each in now.nearest] == look_up(train, [said])
-    assert asked(chat, train[3].query, ["softly"], Session()).nearest[0].query == train[3].query
-    now = asked(chat, SAID[0], ["workspace", "softly"], Session())
-    assert [answer.novel for answer in now.answers] == [False, True]
-    assert [each.whose for each in now.nearest] == [["workspace"], ["softly"]]  # their training data differs
+        _, columns = asked(chat, said, ["workspace"])
+        assert columns["lookup"][1] == look_up(train, [said])[0]
+    _, columns = asked(chat, train[3].query, ["softly"])
+    assert columns["lookup"] == [train[3].query, train[3].response, f"to “{train[3].query}”, similarity 1.00"]
+    _, columns = asked(chat, SAID[0], ["workspace", "softly"])
+    marks = [texts[2] for heading, texts in columns.items() if not heading.startswith("lookup")]
+    assert marks == ["(in the training data, word for word)", "(new)"]
+    assert {"lookup for workspace", "lookup for softly"} < columns.keys()  # their training data differs
 
 
 def test_those_that_were_trained_on_the_same_share_one_lookup(project: Path, speakers: list[Speaker]) -> None:
     softly = speakers[1]
-    again = Speaker("again", softly.params, softly.trained, softly.files)
-    chat = WebChat(project, [softly, again])
+    chat = WebChat(project, [softly, dataclasses.replace(softly, name="again")])
     assert chat.loaded["softly"][1] is chat.loaded["again"][1]
-    (nearest,) = asked(chat, SAID[2], ["softly", "again"], Session()).nearest
-    assert nearest.whose == []
+    assert [*asked(chat, SAID[2], ["softly", "again"])[1]][2:] == ["lookup"]
 
 
 def test_the_conversation_goes_on_with_the_answers_of_the_first(chat: WebChat, speakers: list[Speaker]) -> None:
-    session, conversation = Session(), Conversation()
+    talk = Conversation()
     for said in SAID:
-        expected = [speaker.answer(speaker.query(conversation, said)) for speaker in reversed(speakers)]
-        now = asked(chat, f" {said}\n", ["softly", "workspace"], session)
-        assert [answer.text for answer in now.answers] == expected
-        conversation.add(said, expected[0])
-    assert session.conversation == conversation
+        expected = [speaker.answer(speaker.query(talk, said)) for speaker in reversed(speakers)]
+        now, columns = asked(chat, f" {said}\n", ["softly", "workspace"], talk)
+        assert [html.unescape(texts[1]) for texts in columns.values()][:2] == expected
+        talk.add(said, expected[0])
+        assert now == talk
 
 
 def test_an_experiment_that_is_not_there_is_not_chosen_and_nothing_said_asks_nobody(chat: WebChat) -> None:
     with pytest.warns(UserWarning, match="experiment nobody: there is none"):
         assert chat.choose(["softly", "nobody"]) == ["softly"]
-    session = Session()
     for said, names in ((" \n", ["softly"]), ("hello", [])):
-        assert len(list(chat.ask(said, names, session))) == 1
-    assert not session.rounds
+        assert list(chat.ask(said, names, Conversation(), {})) == [(said.strip(), Conversation(), {})]
 
 
-def test_a_text_cannot_become_part_of_the_page(speakers: list[Speaker]) -> None:
-    bad = "<script>1</script>"
-    shown = Round(bad, [Answer(speakers[0], bad, True)], [Nearest([bad], bad, bad, 0.5)]).html()
-    assert "<script" not in shown and shown.count("&lt;script&gt;") == 5
-
-
-def test_an_empty_answer_is_told_from_one_that_is_new(speakers: list[Speaker]) -> None:
-    cards = [Answer(speakers[0], text, novel).card() for text, novel in (("", True), (".", True), (".", False))]
-    assert [card.split('"')[1] for card in cards] == ["card empty", "card new", "card old"]
-    assert "(empty)" in cards[0]
+def test_an_empty_answer_is_told_from_one_that_is_new(chat: WebChat, monkeypatch: pytest.MonkeyPatch) -> None:
+    for answer, shown in (("", ["(empty, which counts as new)"]), (".", [".", "(new)"])):
+        monkeypatch.setattr(Speaker, "answer", lambda self, query, answer=answer: answer)
+        _, columns = asked(chat, "hello", ["softly"])
+        assert next(iter(columns.values()))[1:] == shown
 
 
 def test_only_this_machine_reaches_the_page_unless_a_host_is_given(
@@ -202,9 +190,3 @@ def test_a_port_that_is_taken_is_named(project: Path, speakers: list[Speaker]) -
         port = taken.getsockname()[1]
         with pytest.raises(StageError, match=rf"127.0.0.1:{port}: .*in use; name another"):
             serve(project, speakers, None, port)
-
-
-def test_an_option_of_the_page_without_the_page_is_refused() -> None:
-    for host, port in ((None, 0), ("::1", None)):
-        with pytest.raises(StageError, match="given without --web"):
-            main(argparse.Namespace(web=False, host=host, port=port, once="hello"))

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from stages.export.licenses import license_of, license_text
+from stages.export.card import license_of, license_text
 from stages.export.write import write_export
 from stages.methods.trained_method import load_trained
 from stages.params.schema import Params, load_params
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import check_folder
+from stages.plumbing.yaml import parse_yaml
 from stages.report.results import open_results
 from tests.export.test_export import read_alone
 from tests.tiny import change_params, command
@@ -80,13 +81,9 @@ def test_the_card_has_the_scores_with_their_baselines_the_leakage_and_the_licens
     assert "may not be used commercially" in card.text
     assert 'the last 3 turns of the conversation, joined by `" "`' in card.text
     assert f"signature `{scores['signature']}`" in card.text
-    assert "arxiv.org/abs/2209.11068" in card.text and "@misc{" in card.text
-    assert "not tried" in card.text.split("vLLM")[1].splitlines()[0]
-
-
-def test_soft_prompts_say_why_peft_has_no_format_for_them(exports: dict[str, Path]) -> None:
-    assert "no adapter for PEFT" in (exports["softly"] / "README.md").read_text(encoding="utf-8")
-    assert "no adapter for PEFT" not in (exports["workspace"] / "README.md").read_text(encoding="utf-8")
+    used = parse_yaml(card.text.split("```yaml\n")[1].split("```")[0], "README.md")
+    params = parse_yaml((project / "params.yaml").read_bytes(), "params.yaml")
+    assert used["methods"] == {"dynamic": params["methods"]["dynamic"]} and used["pairs"] == params["pairs"]
 
 
 def test_what_is_no_export_is_not_replaced(project: Path, tmp_path: Path) -> None:
@@ -121,9 +118,9 @@ def test_an_experiment_whose_weights_dvc_has_not_kept_says_so(project: Path, tmp
 
 
 def with_license(params: Params, model: str | None, data: str | None, method: str = "soft") -> Params:
-    changed = params.model_dump() | {"method": method}
-    changed["models"][params.model]["license"] = model
-    changed["datasets"][params.dataset]["license"] = data
+    changed = params.model_dump() | {"dataset": "chitchat", "model": "smollm2", "method": method}
+    changed["models"]["smollm2"]["license"] = model
+    changed["datasets"]["chitchat"]["license"] = data
     return Params.model_validate(changed)
 
 

@@ -14,9 +14,8 @@ from peft import PeftModel
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
-from stages.export.forms import FORMS
-from stages.export.language_model import write_language_model
-from stages.export.usage import transformers_lines
+from stages.export.forms import FORMS, transformers_lines
+from stages.export.write import write_language_model
 from stages.methods.registry import METHODS
 from stages.methods.trained_method import load_trained
 from tests import tiny

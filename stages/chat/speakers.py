@@ -1,16 +1,35 @@
-"""Who speaks: an experiment's method, loaded and ready to answer."""
+"""Who speaks, an experiment's trained method, and what it reads of a conversation."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from stages.chat.conversation import Conversation
 from stages.methods.trained_method import TrainedMethod, load_trained
-from stages.params.schema import Params
+from stages.params.schema import Pairs, Params
+from stages.records import composed, single_line
 from stages.report.results import WORKSPACE, open_results
 from stages.report.revision import Revision
 
 HALF = "\ufffd"  # what decoding makes of a character of which only some bytes are there
+
+
+@dataclass
+class Conversation:
+    """The turns so far, the person's and the model's in turn."""
+
+    turns: list[str] = field(default_factory=list)
+
+    def query(self, text: str, settings: Pairs) -> str:
+        """What stands before the next response: the last `history` turns, `text` the last of them, joined.
+
+        Built as stages/pair_extract/pairs.py builds the queries of training.
+        """
+        before = [*self.turns, text][-settings.history :]
+        return single_line(composed(settings.joined_by.join(turn for turn in before if turn)))
+
+    def add(self, text: str, answer: str) -> None:
+        """A turn of the person and the answer to it."""
+        self.turns += [single_line(text), answer]
 
 
 @dataclass(frozen=True)
@@ -28,10 +47,6 @@ class Speaker:
         remembers = "this turn alone" if history == 1 else f"the last {history} turns"
         return f"{self.name}: {params.method} on {params.model}, {params.dataset}; it reads {remembers}"
 
-    def label(self) -> str:
-        """The same, short enough to stand above a column."""
-        return f"{self.name} ({self.params.method}, {self.params.model})"
-
     def query(self, conversation: Conversation, text: str) -> str:
         """What it reads of a conversation that goes on with `text`."""
         return conversation.query(text, self.params.pairs)
@@ -41,23 +56,20 @@ class Speaker:
         tokens: list[int] = []
         shown = ""
 
-        def heard(row: int, token: int) -> None:
+        def show_rest(text: str) -> None:
             nonlocal shown
+            if text.startswith(shown):  # not so while it ends in white space, which `texts` takes away
+                show(text[len(shown) :])
+                shown = text
+
+        def heard(row: int, token: int) -> None:
             tokens.append(token)
-            shown = _show_rest(self.trained.texts([tokens])[0].rstrip(HALF), shown, show)
+            show_rest(self.trained.texts([tokens])[0].rstrip(HALF))
 
         queries, _ = self.trained.encode([query])
         (answer,) = self.trained.texts(self.trained.decode(queries, heard=heard))
-        _show_rest(answer, shown, show)
+        show_rest(answer)
         return answer
-
-
-def _show_rest(text: str, shown: str, show: Callable[[str], None]) -> str:
-    """Show what of `text` was not shown yet; what is shown then."""
-    if not text.startswith(shown):  # white space at its end that single_line has taken away
-        return shown
-    show(text[len(shown) :])
-    return text
 
 
 def load_speakers(root: Path, experiments: Sequence[str | None], known: Sequence[Speaker] = ()) -> list[Speaker]:
@@ -74,9 +86,7 @@ def load_speakers(root: Path, experiments: Sequence[str | None], known: Sequence
             results.check_params()
             params = results.params
             beside = [speaker.trained for speaker in (*known, *loaded)]
-            trained = load_trained(
-                results.trained, results.model, params.runtime, params.chosen_protocol.decoding_dtype,
-                beside=beside,
-            )  # fmt: skip
+            dtype = params.chosen_protocol.decoding_dtype
+            trained = load_trained(results.trained, results.model, params.runtime, dtype, beside=beside)
             loaded.append(Speaker(results.name, params, trained, results.files))
     return loaded
