@@ -1,4 +1,4 @@
-"""A small hub on loopback: the part of the hub's protocol with which huggingface_hub gets and sends files.
+"""A small hub on loopback: the part of the hub's protocol with which huggingface_hub gets files.
 
     with HubServer() as hub:
         hub.add("openai-community/gpt2", commit, {"config.json": b"{}"})
@@ -8,12 +8,8 @@ As on the hub, large files (`LARGE` bytes and more) are on another host: `/resol
 hub itself is `127.0.0.1`, and their etag is their sha256. For small files the redirect stays on the same host, and
 their etag is git's hash. The address of a large file is signed, and so is a secret. `/storage/NAME@COMMIT/FILE` serves
 as an address for `url:` too.
-
-What is sent: who shows TOKEN may create a repository, large files are put into `uploads` by their sha256, and a commit
-names them; until then the repository stays as it was.
 """
 
-import base64
 import hashlib
 import json
 import re
@@ -38,14 +34,13 @@ class Repository:
     commit: str
     files: dict[str, bytes]
     branches: tuple[str, ...] = ("main",)
-    private: bool = False
 
 
 @dataclass
 class Fault:
     """A fault of one file, for the next `times` requests."""
 
-    kind: str  # 500 | 429 | truncate | stall | other-bytes; for what is sent 500 | cut
+    kind: str  # 500 | 429 | truncate | stall | other-bytes
     method: str = "GET"
     times: int = 1_000_000
 
@@ -59,7 +54,6 @@ class HubServer:
     requests: list[tuple[str, str]] = field(default_factory=list)
     tokens: Counter[str] = field(default_factory=Counter)
     ranges: bool = True
-    uploads: dict[str, bytes] = field(default_factory=dict)
 
     def add(self, name: str, commit: str, files: dict[str, bytes], branches: Iterable[str] = ("main",)) -> None:
         """Serve a repository; a data set's name starts with `datasets/`."""
@@ -109,7 +103,7 @@ def etag_of(content: bytes) -> str:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers HEAD and GET, and the POST and PUT requests of an upload."""
+    """Answers HEAD and GET."""
 
     hub: HubServer
     protocol_version = "HTTP/1.1"
@@ -137,84 +131,11 @@ class Handler(BaseHTTPRequestHandler):
             self.resolve(match[1], match[2])
         elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)/?", path):
             self.tree(match[1])
-        elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(/revision/main)?", path):
-            self.facts_of_repository(match[1])
         else:
             self.refuse(404, "EntryNotFound")
 
-    def do_POST(self) -> None:
-        path = unquote(urlsplit(self.path).path)
-        self.hub.requests.append(("POST", path))
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if self.headers.get("Authorization") != f"Bearer {TOKEN}":
-            self.refuse(401, "")
-        elif path == "/api/repos/create":
-            self.create(json.loads(body))
-        elif path == "/api/validate-yaml":
-            self.json({"errors": [], "warnings": []})
-        elif match := re.fullmatch(r"/api/models/(.+)/preupload/main", path):
-            sent = json.loads(body)["files"]
-            modes = [
-                {"path": each["path"], "uploadMode": "lfs" if each["size"] >= LARGE else "regular"} for each in sent
-            ]
-            self.json({"files": [{**each, "shouldIgnore": False} for each in modes]})
-        elif re.fullmatch(r"/(.+)\.git/info/lfs/objects/batch", path):
-            self.json({"transfer": "basic", "objects": [self.place_for(each) for each in json.loads(body)["objects"]]})
-        elif match := re.fullmatch(r"/api/models/(.+)/commit/main", path):
-            self.commit(match[1], [json.loads(line) for line in body.splitlines()])
-        else:
-            self.refuse(404, "EntryNotFound")
-
-    def create(self, asked: dict[str, Any]) -> None:
-        name = "/".join(each for each in (asked.get("organization"), asked["name"]) if each)
-        there = name in self.hub.repositories
-        if not there:
-            private = asked.get("private", asked.get("visibility") == "private")
-            self.hub.repositories[name] = Repository("0" * 40, {}, private=bool(private))
-        self.json({"url": f"{self.hub.address}/{name}", "name": name}, 409 if there else 200)
-
-    def facts_of_repository(self, name: str) -> None:
-        repository = self.hub.repositories.get(name)
-        if repository is None:
-            return self.refuse(401, "RepoNotFound")
-        return self.json({"id": name, "sha": repository.commit, "private": repository.private, "siblings": []})
-
-    def place_for(self, wanted: dict[str, Any]) -> dict[str, Any]:
-        place = f"{self.hub.address}/uploads/{wanted['oid']}"
-        return {**wanted, "actions": {"upload": {"href": place}}}
-
-    def do_PUT(self) -> None:
-        path = urlsplit(self.path).path
-        self.hub.requests.append(("PUT", path))
-        kind = self.hub.fault("uploads", "PUT")
-        if kind == "500":
-            self.close_connection = True
-            return self.refuse(500, "")
-        if kind == "cut":
-            self.connection.close()
-            self.close_connection = True
-            return None
-        self.hub.uploads[path.rpartition("/")[2]] = self.rfile.read(int(self.headers["Content-Length"]))
-        return self.json({})
-
-    def commit(self, name: str, lines: list[dict[str, Any]]) -> None:
-        repository = self.hub.repositories[name]
-        if self.hub.fault("commit", "POST") == "500":
-            return self.refuse(500, "")
-        for line in lines:
-            value = line["value"]
-            if line["key"] == "file":
-                repository.files[value["path"]] = base64.b64decode(value["content"])
-            elif line["key"] == "lfsFile":
-                repository.files[value["path"]] = self.hub.uploads[value["oid"]]
-            elif line["key"] == "deletedFile":
-                del repository.files[value["path"]]
-        repository.commit = hashlib.sha1(json.dumps(lines).encode(), usedforsecurity=False).hexdigest()
-        facts = {"success": True, "commitOid": repository.commit}
-        return self.json({**facts, "commitUrl": f"{self.hub.address}/{name}/commit/{repository.commit}"})
-
-    def json(self, value: Any, status: int = 200) -> None:
-        self.respond(status, json.dumps(value).encode(), {"Content-Type": "application/json"})
+    def json(self, value: Any) -> None:
+        self.respond(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
     def resolve(self, name: str, rest: str) -> None:
         repository = self.hub.repositories.get(name)
