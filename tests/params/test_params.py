@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dvc.utils.hydra import apply_overrides
 
 from stages.params.schema import LearningRates, load_params, parse_params
 from stages.params.validation import RENAMED
@@ -236,6 +237,24 @@ def test_more_errors_are_counted() -> None:
 def test_every_old_name_leads_to_one_that_is_in_params_yaml() -> None:
     text = (ROOT / "params.yaml").read_text(encoding="utf-8")
     assert [new for new in RENAMED.values() if f"{new}:" not in text] == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "method=soft",
+        "runtime.address=head:6379",
+        "protocols.paper.training.batch_size=4",
+        "datasets.chitchat.license=X",
+    ],
+)
+def test_dvc_writes_params_yaml_as_it_is_but_for_the_line_that_changes(change: str, tmp_path: Path) -> None:
+    """So `dvc exp run -S` leaves a difference that a person can read, and the comments."""
+    before = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(before, encoding="utf-8")
+    apply_overrides(tmp_path / "params.yaml", [change])
+    after = (tmp_path / "params.yaml").read_text(encoding="utf-8").splitlines()
+    assert len([pair for pair in zip(before.splitlines(), after, strict=True) if pair[0] != pair[1]]) == 1
 
 
 def test_a_file_that_is_missing_or_no_utf8_is_named(tmp_path: Path) -> None:
