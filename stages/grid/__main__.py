@@ -2,7 +2,7 @@
 
     python -m stages.grid -S dataset=dailydialog -S protocol=paper
     python -m stages.grid --models gpt2 --methods soft dynamic --regimes 10 100 -S runtime.engine=ray
-    python -m stages.grid --status       all that was started; with the options above, what they ask for
+    python -m stages.grid --status       what runs, is done, failed or waits; with the options above, of what they ask
 
 Experiments start from the last commit and are named after what they change (`gpt2-dynamic-100`, and then the -S);
 `dvc exp show` lists them as they end.
@@ -17,11 +17,10 @@ on the one GPU that CUDA_VISIBLE_DEVICES names.
 import argparse
 from pathlib import Path
 
-from stages.grid.configurations import METHODS, MODELS, REGIMES, check_settings, wanted
+from stages.grid.configurations import METHODS, MODELS, REGIMES, wanted
 from stages.grid.engine import check_jobs, engine
 from stages.grid.experiments import check_committed, check_configurations
-from stages.grid.scheduler import Grid, status
-from stages.params.schema import load_params
+from stages.grid.pool import Pool, pools, summary, table
 from stages.plumbing.command import run_stage, whole_number
 from stages.plumbing.files import lock, state_folder
 
@@ -31,35 +30,36 @@ def main(arguments: argparse.Namespace) -> None:
     root, state = Path.cwd(), state_folder().resolve()
     axes = (arguments.models, arguments.methods, arguments.regimes)
     if arguments.status and not any([*axes, arguments.set, arguments.seeds]):
-        print(status(root, state, arguments.jobs) or "no grid was started here")
+        for pool in pools(root, state):
+            print(f"from commit {pool.baseline[:10]}", table(found := pool.standing()), summary(found), sep="\n")
         return
-    check_settings(arguments.set, arguments.seeds)
     baseline = check_committed(root)
-    configurations = wanted(*axes, arguments.set, arguments.seeds, load_params().seed)
+    configurations = wanted(*axes, arguments.set, arguments.seeds)
     runtime = check_configurations(root, baseline, configurations)
+    pool = Pool(root, state, baseline)
     if arguments.status:
-        print(Grid(root, state, baseline, configurations, arguments.jobs).table())
+        print(table(found := pool.standing(each.name for each in configurations)), summary(found), sep="\n")
         return
     check_jobs(runtime, arguments.jobs or 1)
     with lock(state / "grid" / "lock"), engine(runtime) as at_once:
-        Grid(root, state, baseline, configurations, arguments.jobs or at_once).run()
+        pool.run(configurations, arguments.jobs or at_once)
 
 
-if __name__ == "__main__":
+def arguments_of() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", help=f"keys of models (default: {' '.join(MODELS)})")
     parser.add_argument("--methods", nargs="+", help=f"keys of methods (default: {' '.join(METHODS)})")
     regimes = " ".join(f"{each:g}" for each in REGIMES)
     parser.add_argument("--regimes", nargs="+", type=float, help=f"percent (default: {regimes})")
-    parser.add_argument(
-        "--seeds", nargs="+", type=whole_number(0, 2**32 - 1), default=[], help="default: params.yaml's"
-    )
+    seed = whole_number(0, 2**32 - 1)
+    parser.add_argument("--seeds", nargs="+", type=seed, default=[], help="default: params.yaml's")
     jobs = "experiments at a time (default: 1; with runtime.engine=ray as many as it has GPUs)"
     parser.add_argument("--jobs", type=whole_number(1), help=jobs)
     parser.add_argument("-S", dest="set", action="append", default=[], metavar="KEY=VALUE", help="another parameter")
-    parser.add_argument(
-        "--status",
-        action="store_true",
-        help="show where the grid stands and run nothing; without a choice, all that was started",
-    )
-    run_stage("grid", parser, main, alone=False)  # --status looks at one that runs
+    parser.add_argument("--status", action="store_true", help="show where the grid stands and run nothing")
+    return parser
+
+
+if __name__ == "__main__":
+    run_stage("grid", arguments_of(), main, alone=False)  # --status looks at one that runs

@@ -1,82 +1,85 @@
-"""Clones, in which experiments run beside the user's workspace.
+"""Clones, in which experiments run beside the user's workspace, and the processes in them.
 
 A clone is a clone of the repository that shares its Git objects and DVC's cache, and nothing else: no lock, no
 workspace and no half-made experiment of one clone can be seen from another, or from the project. An experiment becomes
 one of the project's when it is whole, by one `git fetch` of its ref.
 """
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
-from stages.grid.configurations import Configuration
-from stages.grid.experiments import dvc, dvc_command, experiment_ref, git
+import psutil
+
+from stages.grid.experiments import dvc, dvc_command, git
 from stages.plumbing.files import STATE_VARIABLE
 
+SECONDS_TO_SAVE = 120.0  # for a stage that was asked to stop
+SECONDS_BETWEEN_LOOKS = 0.5
+LOCAL = Path(".dvc") / "config.local"  # the user's remotes and their passwords
 
-def make_clones(root: Path, folder: Path, count: int, baseline: str, state: Path) -> list["Clone"]:
-    """Make `count` clones below `folder`, at the commit `baseline`; what an earlier run left there is removed.
 
-    Args:
-        root: the project.
-        folder: the place of the clones.
-        count: how many.
-        baseline: the commit (hex) that experiments start from.
-        state: the folder of the training state, shared by all clones: a training that was stopped in one goes on in
-            another.
-    """
+def make_clones(root: Path, folder: Path, count: int, baseline: str) -> list[Path]:
+    """Make `count` clones of the project below `folder`, at a commit; what an earlier run left there is removed."""
     shutil.rmtree(folder, ignore_errors=True)
-    clones = [Clone(root, folder / str(number), baseline, state) for number in range(count)]
-    local = Path(".dvc") / "config.local"
-    first, *others = [clone.folder / local for clone in clones]
-    if (root / local).is_file():  # the user's remotes and their passwords
-        shutil.copy(root / local, first)
-    dvc(first.parent, "config", "--local", "cache.dir", dvc(root, "cache", "dir"))
-    # A base model is hundreds of megabytes: the clones get links to the one in the cache, not copies.
-    dvc(first.parent, "config", "--local", "cache.type", "reflink,hardlink,copy")
-    for other in others:
-        shutil.copy(first, other)
+    clones = [folder / str(number) for number in range(count)]
+    for clone in clones:
+        git(root, "clone", "--quiet", "--shared", "--no-checkout", str(root), str(clone))
+        git(clone, "checkout", "--quiet", "--detach", baseline)
+        if (root / LOCAL).is_file():
+            shutil.copy(root / LOCAL, clone / LOCAL)
+        dvc(clone, "config", "--local", "cache.dir", dvc(root, "cache", "dir"))
+        # A base model is hundreds of megabytes: the clones get links to the one in the cache, not copies.
+        dvc(clone, "config", "--local", "cache.type", "reflink,hardlink,copy")
     return clones
 
 
-class Clone:
-    """A place where one command runs at a time, beside the project and its other clones."""
+def start(clone: Path, state: Path, log: Path, *words: str) -> "subprocess.Popen[bytes]":
+    """Start a DVC command in a clone, as it was cloned; all that it prints is added to `log`.
 
-    def __init__(self, root: Path, folder: Path, baseline: str, state: Path) -> None:
-        self.root, self.folder, self.baseline, self.state = root, folder, baseline, state
-        git(root, "clone", "--quiet", "--shared", "--no-checkout", str(root), str(folder))
-        git(folder, "checkout", "--quiet", "--detach", baseline)
+    state: the folder of the training state, shared by all clones: a training that was stopped in one goes on in
+    another.
+    """
+    git(clone, "reset", "--quiet", "--hard")
+    git(clone, "clean", "--quiet", "--force", "-d")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    environment = {**os.environ, "PATH": path, STATE_VARIABLE: str(state)}
+    nothing, same = subprocess.DEVNULL, subprocess.STDOUT
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            dvc_command(*words), cwd=clone, env=environment, stdin=nothing, stdout=file, stderr=same
+        )
 
-    def start(self, log: Path, *words: str) -> subprocess.Popen[bytes]:
-        """Start a DVC command in the clone as it was cloned; all that it prints is added to `log`."""
-        git(self.folder, "reset", "--quiet", "--hard")
-        git(self.folder, "clean", "--quiet", "--force", "-d")
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-        environment = {**os.environ, "PATH": path, STATE_VARIABLE: str(self.state)}
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as file:
-            return subprocess.Popen(
-                dvc_command(*words),
-                cwd=self.folder,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-            )
 
-    def start_experiment(self, configuration: Configuration, log: Path) -> subprocess.Popen[bytes]:
-        """Start `dvc exp run` of a configuration."""
-        settings = [word for override in configuration.overrides for word in ("-S", override)]
-        return self.start(log, "exp", "run", "--name", configuration.name, *settings)
+def at_work(folder: Path) -> list[tuple[psutil.Process, list[str]]]:
+    """Processes of DVC and of stages whose working directory is below `folder`, and the words of their commands."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            words = process.cmdline()
+            known = any("dvc" in word or "stages." in word for word in words)
+            if known and process.cwd().startswith(f"{folder}{os.sep}"):
+                found.append((process, words))
+    return found
 
-    def start_shared_stages(self, configuration: Configuration, log: Path) -> subprocess.Popen[bytes]:
-        """Start the stages that configurations share, up to `subset`; its outputs are in DVC's cache afterwards."""
-        settings = [word for override in configuration.overrides for word in ("-S", override)]
-        return self.start(log, "exp", "run", *settings, "subset")
 
-    def publish(self, configuration: Configuration) -> None:
-        """Make a finished experiment of this clone one of the project's."""
-        ref = experiment_ref(self.baseline, configuration.name)
-        git(self.root, "fetch", "--quiet", str(self.folder), f"+{ref}:{ref}")
+def stop(folder: Path) -> None:
+    """Ask the stages that run below `folder` to save and stop; returns when they, and their DVC, have ended.
+
+    DVC gets no signal of its own while a stage works below it: it ends with its stage.
+    """
+    asked: set[psutil.Process] = set()
+    deadline = time.monotonic() + SECONDS_TO_SAVE
+    while left := at_work(folder):
+        for process, _ in left:
+            with contextlib.suppress(psutil.Error):
+                for each in set(process.children(recursive=True) or [process]) - asked:
+                    asked.add(each)
+                    each.terminate()
+                if time.monotonic() > deadline:
+                    process.kill()
+        time.sleep(SECONDS_BETWEEN_LOOKS)

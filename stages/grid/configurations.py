@@ -1,5 +1,6 @@
 """The cells of the grid: what each changes in params.yaml, and what its experiment is called."""
 
+import copy
 import hashlib
 import re
 from collections.abc import Sequence
@@ -32,6 +33,11 @@ class Configuration:
         return [f"model={self.model}", f"method={self.method}", f"regime={self.regime:g}", *self.settings]
 
     @property
+    def words(self) -> list[str]:
+        """The same, as options of DVC."""
+        return [word for override in self.overrides for word in ("-S", override)]
+
+    @property
     def name(self) -> str:
         """`gpt2-dynamic-100`; settings follow, but those of `runtime`: `gpt2-dynamic-100-protocol-paper`.
 
@@ -51,57 +57,44 @@ class Configuration:
         Raises:
             StageError: a setting is no `key=value`, or params.yaml has no such key.
         """
+        params = copy.deepcopy(params)
         for override in self.overrides:
             key, equals, text = override.partition("=")
             *tables, last = key.split(".")
-            try:
-                value = parse_yaml(text, override)
-            except StageError:
-                equals = ""
-            if not equals:
-                raise StageError(f"-S {override}", "not of the form key=value", "for example -S protocol=paper")
-            params = _with(params, tables, last, value, override)
+            table: Any = params
+            for name in tables:
+                table = table.get(name) if isinstance(table, dict) else None
+            if not equals or not isinstance(table, dict) or last not in table:
+                found = f"{PARAMS_FILE} has no such key" if equals else "not of the form key=value"
+                raise StageError(f"-S {override}", found, "for example -S protocol=paper")
+            # As DVC does: it keeps a line break, which YAML would take for a space, and adds one table to another.
+            value = parse_yaml(text.replace("\n", "\\n"), override)
+            table[last] = {**table[last], **value} if isinstance(value, dict) else value
         return params
-
-
-def _with(params: Any, tables: list[str], last: str, value: Any, override: str) -> dict[str, Any]:
-    """A copy of `params` where the key `last` below `tables` has another value."""
-    key = tables[0] if tables else last
-    if not isinstance(params, dict) or key not in params:
-        raise StageError(f"-S {override}", f"{PARAMS_FILE} has no key {key!r} there", "name a key that it has")
-    return {**params, key: _with(params[key], tables[1:], last, value, override) if tables else value}
-
-
-def check_settings(settings: Sequence[str], seeds: Sequence[int]) -> None:
-    """Refuse settings that the grid itself makes.
-
-    Raises:
-        StageError: a `key=value` is about one of its axes.
-    """
-    for setting in settings:
-        if setting.split("=")[0] in AXES or (seeds and setting.split("=")[0] == "seed"):
-            remedy = "use --models, --methods, --regimes and --seeds"
-            raise StageError(f"-S {setting}", "set by the grid itself", remedy)
 
 
 def wanted(
     models: Sequence[str] | None,
     methods: Sequence[str] | None,
     regimes: Sequence[float] | None,
-    settings: Sequence[str],
+    settings: Sequence[str] = (),
     seeds: Sequence[int] = (),
-    default_seed: int = 0,
 ) -> list[Configuration]:
     """Every combination of models, methods, regimes (None: the paper's) and seeds, with the same `key=value` settings.
 
-    seeds: none for that of params.yaml, `default_seed`; it is in a name only beside others, another one always.
+    seeds: none for that of params.yaml, which then is in no name.
+
+    Raises:
+        StageError: a `key=value` is about one of the grid's axes.
     """
-    several: list[tuple[str, ...]] = [(f"seed={seed}",) for seed in dict.fromkeys(seeds)]
-    if several in ([], [(f"seed={default_seed}",)]):
-        several = [()]
+    for setting in settings:
+        if setting.split("=")[0] in (*AXES, *(["seed"] if seeds else [])):
+            remedy = "use --models, --methods, --regimes and --seeds"
+            raise StageError(f"-S {setting}", "set by the grid itself", remedy)
+    seeded = [(f"seed={seed}",) for seed in dict.fromkeys(seeds)]
     return [
         Configuration(model, method, regime, (*settings, *seed))
-        for seed in several
+        for seed in seeded or ((),)
         for model in dict.fromkeys(models or MODELS)
         for method in dict.fromkeys(methods or METHODS)
         for regime in dict.fromkeys(regimes or REGIMES)

@@ -11,22 +11,16 @@ from stages.plumbing.errors import StageError
 
 
 def check_jobs(runtime: Runtime, jobs: int) -> None:
-    """Refuse several experiments at a time if all of them would take the first of some GPUs.
+    """Refuse several experiments at a time if all of them would train on the first of some GPUs.
 
     CUDA_VISIBLE_DEVICES with a single card says that they are to share it: a small model leaves most of it idle.
-
-    Raises:
-        StageError: more than one, the engine is local, and they would train on a GPU that nobody chose.
     """
     gpu = runtime.device in ("cuda", "mps") or (runtime.device == "auto" and shutil.which("nvidia-smi") is not None)
     cards = [card for card in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if card]
     if jobs > 1 and runtime.engine == "local" and gpu and len(cards) != 1:
         found = "with runtime.engine=local all of them would train on the same device"
-        remedy = (
-            "add -S runtime.engine=ray, which gives each a GPU of its own, or -S runtime.device=cpu; "
-            "CUDA_VISIBLE_DEVICES=0 if they are to share that card"
-        )
-        raise StageError(f"--jobs {jobs}", found, remedy)
+        remedy = "name the card that they are to share (CUDA_VISIBLE_DEVICES=0), or add -S runtime.engine=ray or "
+        raise StageError(f"--jobs {jobs}", found, f"{remedy}-S runtime.device=cpu")
 
 
 @contextmanager
@@ -35,9 +29,6 @@ def engine(runtime: Runtime) -> Iterator[int]:
 
     For the length of the block RAY_ADDRESS leads the stages to the cluster, which ends with the grid if the grid has
     started it: so several experiments on one machine ask one Ray for its GPUs, and no two get the same.
-
-    Raises:
-        StageError: no cluster.
     """
     if runtime.engine == "local":
         yield 1

@@ -1,5 +1,6 @@
 """The experiments that DVC keeps in the project's Git repository, and what must be true before new ones start."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -8,33 +9,25 @@ from typing import Any
 
 from stages.grid.configurations import Configuration
 from stages.params.schema import PARAMS_FILE, Runtime, load_params, parse_params
-from stages.params.sources import parse_source
 from stages.plumbing.errors import StageError
 from stages.plumbing.yaml import parse_yaml
 
 
-def git(folder: Path, *words: str) -> str:
-    """What a Git command prints.
-
-    Raises:
-        StageError: it failed; the message is Git's.
-    """
-    done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=False)
+def _printed(folder: Path, command: list[str], name: str, remedy: str) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise StageError(f"git {words[0]}", done.stderr or "failed", "repair the repository")
+        raise StageError(name, done.stderr or "failed", remedy)
     return done.stdout.rstrip("\n")
+
+
+def git(folder: Path, *words: str) -> str:
+    """What a Git command prints; it raises StageError with Git's message."""
+    return _printed(folder, ["git", *words], f"git {words[0]}", "repair the repository")
 
 
 def dvc(folder: Path, *words: str) -> str:
-    """What a DVC command prints on stdout.
-
-    Raises:
-        StageError: it failed; the message is DVC's.
-    """
-    done = subprocess.run(dvc_command(*words), cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise StageError(f"dvc {words[0]}", done.stderr or "failed", "repair the project's .dvc folder")
-    return done.stdout.rstrip("\n")
+    """What a DVC command prints on stdout; it raises StageError with DVC's message."""
+    return _printed(folder, dvc_command(*words), f"dvc {words[0]}", "repair the project's .dvc folder")
 
 
 def dvc_command(*words: str) -> list[str]:
@@ -89,21 +82,11 @@ def check_configurations(root: Path, baseline: str, configurations: Sequence[Con
     for each in configurations:
         wanted = each.applied(params)
         chosen = parse_params(wanted)
-        place = chosen.runtime.checkpoints
-        if place and "://" not in place and not Path(place).expanduser().is_absolute():
-            found = f"{place} is relative, and experiments run in folders of their own"
-            raise StageError(f"{PARAMS_FILE}: runtime.checkpoints", found, "write the whole path")
-        dataset = chosen.chosen_dataset
-        sources = {
-            f"datasets.{wanted['dataset']}.source": dataset.source,
-            f"datasets.{wanted['dataset']}.references.source": dataset.references and dataset.references.source,
-            f"models.{wanted['model']}.source": chosen.chosen_model.source,
-        }
-        for key, text in sources.items():
-            source = text and parse_source(text)
-            if source and source.kind == "file" and not Path(source.place).expanduser().is_absolute():
-                found = f"{text} is relative, and experiments run in folders of their own"
-                raise StageError(f"{PARAMS_FILE}: {key}", found, "write the whole path")
+        read = str([wanted["datasets"][wanted["dataset"]], wanted["models"][wanted["model"]]])
+        for place in [*re.findall("'file:([^']+)'", read), chosen.runtime.checkpoints or "/"]:
+            if "://" not in place and not Path(place).expanduser().is_absolute():
+                found = "relative, and experiments run in folders of their own"
+                raise StageError(f"{PARAMS_FILE}: {place}", found, "write the whole path")
         if each.name in finished:
             made = params_of(root, finished[each.name])
             other = [key for key in wanted if key != "runtime" and made.get(key) != wanted[key]]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.grid.experiments import dvc, git
-from stages.grid.status import Status
+from stages.grid.pool import pools
 from stages.report.revision import Revision
 from stages.report.stale import problem
 
@@ -114,7 +114,7 @@ def collect(root: Path, state: Path) -> Collection:
     found = _with_unique_names(found)
     runs = tuple(each for each in found if isinstance(each, Run))
     absent = [each for each in found if isinstance(each, Absent)]
-    return Collection(runs, (*absent, *_unfinished(state, {each.name for each in found})))
+    return Collection(runs, (*absent, *_unfinished(root, state, {each.name for each in found})))
 
 
 def _experiment(root: Path, experiment: dict[str, Any], baseline: str) -> Run | Absent:
@@ -152,11 +152,11 @@ def _with_unique_names(found: list[Run | Absent]) -> list[Run | Absent]:
     ]
 
 
-def _unfinished(state: Path, known: set[str]) -> list[Absent]:
+def _unfinished(root: Path, state: Path, known: set[str]) -> list[Absent]:
     """The configurations of a grid that do not have an experiment yet."""
-    entries = Status(state / "grid" / "status.json").entries
+    found = {each.name: each for pool in pools(root, state) for each in pool.standing()}
     return [
-        Absent(name, "", entry.state, entry.note or "see python -m stages.grid --status")
-        for name, entry in sorted(entries.items())
-        if entry.state != "done" and name not in known
+        Absent(name, "", each.state, each.lines[-1] if each.lines else "see python -m stages.grid --status")
+        for name, each in sorted(found.items())
+        if each.state != "done" and name not in known
     ]

@@ -44,6 +44,6 @@ class Split:
 
 
 def name_of(trials: Sequence[Numbered]) -> str:
-    """What a unit is called in logs; `units_at_work` of stages/grid/jobs.py looks for it there."""
+    """What a unit is called in logs."""
     numbers = [index for index, _ in trials] or [0]
     return f"unit of trials {numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else f"unit of trial {numbers[0]}"

@@ -327,12 +327,18 @@ def test_whatever_a_stage_was_run_with_is_compared_with_what_there_is(project: P
 
 def test_experiments_that_failed_or_wait_are_listed(project: Path) -> None:
     command(project, "dvc", "exp", "run", "--queue", "--name", "waits", "-S", "seed=5")
-    failed = {"model": "gpt2", "method": "soft", "regime": 10, "state": "failed", "note": "every trial diverged"}
-    write_json(project / ".state/grid/status.json", {"gpt2-soft-10": failed, "gpt2-soft-30": failed})
+    logs = project / ".state/grid/logs" / command(project, "git", "rev-parse", "HEAD").stdout.strip()
+    logs.mkdir(parents=True)
+    for name in ("gpt2-soft-10", "gpt2-soft-30"):
+        (logs / f"{name}.log").write_text("every trial diverged\n", encoding="utf-8")
+        (logs / f"{name}.failed").write_text("255", encoding="utf-8")
     found = {each.name: each for each in collected(project).absent}
     assert set(found) == {"waits", "gpt2-soft-10"}, "gpt2-soft-30 failed once, but has an experiment now"
     assert found["waits"].state == "queued"
-    assert (found["gpt2-soft-10"].state, found["gpt2-soft-10"].reason) == ("failed", "every trial diverged")
+    assert (found["gpt2-soft-10"].state, found["gpt2-soft-10"].reason) == (
+        "failed with exit code 255",
+        "every trial diverged",
+    )
 
 
 def test_after_the_next_commit_the_same_experiments_are_there(project: Path) -> None:

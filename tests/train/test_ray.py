@@ -186,10 +186,10 @@ def test_a_grid_runs_its_experiments_on_the_cluster(cluster: Cluster, tmp_path: 
     words += ["-S", f"runtime.address={cluster.address}", "-S", "runtime.device=auto", "-S", "runtime.threads=0"]
     done = command(project, "python", "-m", "stages.grid", *words, fails=False, **cluster.variables)
     assert "2 experiments: 2 done" in done.stdout
-    ended = json.loads((project / ".state/grid/status.json").read_bytes())
-    assert {entry["at_once"] for entry in ended.values()} == {3}  # there are three GPUs
-    for name in ended:
-        printed = (project / f".state/grid/logs/{name}.log").read_text("utf-8")
+    logs = [*(project / ".state/grid/logs").glob("*/*.log")]
+    assert len(logs) == 2
+    for log in logs:
+        printed = log.read_text("utf-8")
         assert re.search(r"unit of trials 0 to 1: on node \S+, GPU 0", printed)
         assert re.search(r"greedy-generate: on node \S+, GPU 0", printed)
 

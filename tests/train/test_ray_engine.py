@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from stages.grid.jobs import units_at_work
 from stages.language_model.device import library_versions
 from stages.params.schema import load_params
 from stages.plumbing.errors import StageError
@@ -43,17 +42,6 @@ def test_checkpoints_are_cleaned_where_units_were_told_to_keep_them(
     assert [words[0].params.runtime.checkpoints for words in ray.words] == [str(kept)]
     assert kept.is_dir() and [path for path in kept.rglob("*") if path.is_file()] == []
     assert not (tmp_path / "work/~").exists()
-
-
-def test_the_grid_finds_the_units_in_what_is_printed(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    fake_ray.install(monkeypatch, tmp_path / "node")
-    search_on_ray(work_in(tmp_path / "work", monkeypatch))
-    printed = capsys.readouterr().out.splitlines()
-    began = next(number for number, line in enumerate(printed) if "on node" in line)
-    assert units_at_work(printed[: began + 1]) == ["unit of trial 0: node 127.0.0.9, GPU none"]
-    assert units_at_work(printed) == []
 
 
 def test_what_is_done_when_a_training_is_stopped_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
