@@ -8,7 +8,7 @@ import json
 import unicodedata
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,7 +17,7 @@ from stages.plumbing.errors import StageError, is_out_of_memory, system_error
 from stages.plumbing.sequences import LazySequence
 
 if TYPE_CHECKING:  # it takes a second to load, for which those that need it not do not wait
-    from datasets import Dataset
+    from datasets import Dataset, Features
 
 SPLITS = ("train", "validation", "test")
 REMEDY = "remove its folder and run `dvc repro` again"
@@ -143,6 +143,19 @@ class RecordFile(LazySequence[Record]):
             return self._read(number + 1, file.readline())
 
 
+def _features(kind: type[Record]) -> "Features":
+    from datasets import Features, List, Value, disable_progress_bars
+
+    disable_progress_bars()  # of this library, in every log
+    types: dict[Any, Any] = {
+        str: Value("string"),
+        int: Value("int64"),
+        bool: Value("bool"),
+        list[str]: List(Value("string")),
+    }
+    return Features({field.name: types[field.type] for field in fields(kind)})
+
+
 def load_records(path: Path, kind: type[Record], cache: Path) -> "Dataset":
     """The records of a file with their fields as columns, memory-mapped from Arrow's format in the folder `cache`.
 
@@ -151,25 +164,37 @@ def load_records(path: Path, kind: type[Record], cache: Path) -> "Dataset":
     Raises:
         StageError: a line is no such record.
     """
-    import datasets
+    from datasets import Dataset
+    from datasets.exceptions import DatasetGenerationError
 
-    datasets.disable_progress_bars()
-    text, number = datasets.Value("string"), datasets.Value("int64")
-    types = {str: text, int: number, list[str]: datasets.List(text)}
-    features = datasets.Features({name: types[expected] for name, expected in kind.__annotations__.items()})
     try:
-        return datasets.Dataset.from_json(str(path), features=features, cache_dir=str(cache))
-    except datasets.exceptions.DatasetGenerationError as error:
+        return Dataset.from_json(str(path), features=_features(kind), cache_dir=str(cache))
+    except DatasetGenerationError as error:
         cause = error.__cause__ or error
         if is_out_of_memory(cause) or system_error(cause) is not None:
             raise cause from None
         raise StageError(path, f"not one {kind.__name__} a line ({cause})", REMEDY) from None
 
 
+def on_disk(records: Iterable[Record], kind: type[Record], cache: Path) -> "Dataset":
+    """Records as `load_records` has them, from whoever makes them; raises what that raises."""
+    from datasets import Dataset
+    from datasets.exceptions import DatasetGenerationError
+
+    def rows() -> Iterator[dict[str, Any]]:
+        return map(vars, records)
+
+    try:  # with a fingerprint given, the library does not look for one in what makes the records
+        return Dataset.from_generator(rows, features=_features(kind), cache_dir=str(cache), fingerprint="records")
+    except DatasetGenerationError as error:
+        raise (error.__cause__ or error) from None
+
+
 def records_of(dataset: "Dataset", kind: type[Record]) -> Iterator[Record]:
-    """The records of a `Dataset` from `load_records`, one after another."""
+    """The records of a `Dataset` of either kind, one after another."""
+    names = [field.name for field in fields(kind)]
     for rows in dataset.iter(batch_size=1000):
-        yield from map(kind, *(rows[name] for name in kind.__annotations__))
+        yield from map(kind, *(rows[name] for name in names))
 
 
 def read_records(path: Path, kind: type[Record]) -> list[Record]:

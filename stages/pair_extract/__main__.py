@@ -9,42 +9,48 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from stages.pair_extract.chats import left_out
-from stages.pair_extract.corpora import read_corpus
-from stages.pair_extract.pairs import each_pair, facts_of, new_counts, turns_to_write
-from stages.pair_extract.references import match_references, summary
+from stages.pair_extract.pairs import each_pair, facts_of, turns_to_write
 from stages.params.schema import load_params
 from stages.plumbing.command import run_stage
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import check_folder, output_folder, scratch_folder, write_json
-from stages.records import REFERENCES, SPLITS, Pair, References, read_records, write_records
+from stages.records import REFERENCES, SPLITS, Pair, References, read_records, records_of, write_records
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Read the corpus, write its pairs and their report."""
     params = load_params()
     check_folder(arguments.dialogues)
+    # Only now: Arrow takes a second to load, for which neither --help nor a wrong parameter waits.
+    from stages.pair_extract.corpora import NOTED, Found, read_corpus
+    from stages.pair_extract.references import match_references, summary
+
     further: list[References] = []
     with scratch_folder() as scratch, output_folder(arguments.pairs, **facts_of(params.pairs)) as folder:
         key, dataset = f"datasets.{params.dataset}", params.chosen_dataset
         corpus, read = read_corpus(key, dataset, arguments.dialogues, scratch)
-        report: dict[str, Any] = {**params.pairs.model_dump(), "files": {name: dict(read[name]) for name in read}}
+        report: dict[str, Any] = {**params.pairs.model_dump(), "files": read}
         for split in SPLITS:
-            report[split] = new_counts()
-            pairs = each_pair(corpus[split], params.pairs, report[split])
+            report[split] = {}
+            pairs = each_pair(records_of(corpus[split], Found), params.pairs, report[split])
             if not write_records(folder / f"{split}.jsonl", pairs):
                 found = f"no pair among {len(corpus[split])} usable dialogues"
                 raise StageError(f"{arguments.dialogues}: {split}", found, "a pair needs two neighbouring turns")
         if dataset.references is not None:
             path, test = arguments.dialogues / dataset.references_name, read_records(folder / "test.jsonl", Pair)
-            further, report["references"] = match_references(path, corpus["test"], test)
-        write_records(folder / "turns.jsonl", turns_to_write(corpus["train"], params.pairs))
+            dialogues = records_of(corpus["test"], Found)
+            further, report["references"] = match_references(path, dialogues, test)
+        turns = turns_to_write(records_of(corpus["train"], Found), params.pairs)
+        write_records(folder / "turns.jsonl", turns)
         if further:
             write_records(folder / REFERENCES, further)
     write_json(arguments.report, report)
     print(", ".join(f"{report[split]['pairs']} {split} pairs" for split in SPLITS))
-    for line in left_out(read.values()):
-        print(line)
+    for name, said in NOTED.items():
+        if count := sum(counts.get(name, 0) for counts in read.values()):
+            print(f"{count} {name.replace('_', ' ')} {said}")
+    for counts in read.values():
+        print(*counts.get("first_bad_rows", ()), sep="\n", end="")
     if dataset.references is not None:
         print(summary(report["references"]))
 

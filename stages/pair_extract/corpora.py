@@ -1,26 +1,29 @@
-"""Read corpora in four file formats: clean the dialogues, name them by their content, split them, count what happened.
+"""The dialogues of a corpus: cleaned, named by their content, sorted by name, split; and what was counted.
 
 A turn without text stays in its dialogue as an empty string. So positions are those of the corpus, and two turns are
 neighbours only if they were neighbours there.
 """
 
+import hashlib
 import json
+import math
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.pair_extract.chats import CHAT_KEYS, COUNTED_IN_CHATS, SHAPE, one_turn, turns_of_chat
-from stages.pair_extract.dialogues import Stored, split_dialogues
-from stages.params.sources import Dataset
-from stages.plumbing.errors import StageError
-from stages.records import Dialogue, composed, single_line
+import datasets
+import pyarrow.compute
 
-END_OF_TURN = "__eou__"
-PARQUET_ROWS = 1024  # in memory at a time
-TURN_KEYS = ("turns", "dialog", "utterances")
-KEYS = (*TURN_KEYS, *CHAT_KEYS)  # where a dialogue stands in a JSON line or a Parquet row; the first list counts
+from stages.pair_extract.chats import COUNTED_IN_CHATS, turns_of
+from stages.pair_extract.formats import Counts, Row, read_rows
+from stages.params.sources import Dataset, Split
+from stages.plumbing.errors import StageError
+from stages.records import SPLITS, Dialogue, composed, on_disk, single_line
+
 COUNTED = (
     "dialogues",
     "turns",
@@ -33,51 +36,92 @@ COUNTED = (
     "byte_order_marks",
     "turns_of_several_messages",  # in chitchat and chats; with `messages: one` they count as empty turns
     "system_turns",  # in chats; left out
+    "turns_of_several_lines",  # a line break in them becomes a space
+    "bad_rows",  # not a dialogue; left out
 )
-
+NOTED = {  # what the stage prints, if there were any
+    **dict.fromkeys(("system_turns", *COUNTED_IN_CHATS, "bad_rows"), "left out"),
+    "turns_of_several_lines": "are one line now",
+}
 CHAT_FORMATS = ("jsonl", "parquet")  # what else is counted there: COUNTED_IN_CHATS
+NAMED = 10  # bad rows, in the report
 
 REMOVED = re.compile("[\0\ud800-\udfff]")
+BREAK = re.compile(r"\S[^\S\n]*\n\s*\S")  # within a text, not around it
+UNSEEN = {"Cc", "Cf", "Zl", "Zp", "Zs"}  # Unicode's categories of characters that show nothing
 
-Counts = Counter[str]
+
+@dataclass(frozen=True)
+class Found(Dialogue):
+    """A dialogue, and whether an assistant says every second turn, so that nobody else's turn is a response."""
+
+    roles: bool
+
+
+def content_id(turns: list[str]) -> str:
+    """First 16 hex digits of the sha256 of the turns."""
+    return hashlib.sha256(json.dumps(turns, ensure_ascii=False).encode()).hexdigest()[:16]
 
 
 def read_corpus(
-    key: str, dataset: Dataset, folder: Path, scratch: Path | None = None
-) -> tuple[Mapping[str, Sequence[Dialogue]], dict[str, Counts]]:
+    key: str, dataset: Dataset, folder: Path, scratch: Path
+) -> tuple[dict[str, datasets.Dataset], dict[str, dict[str, Any]]]:
     """Read the files of a corpus.
 
     Args:
         key: the corpus's key in params.yaml, for errors.
         dataset: its entry.
         folder: the output of the download stage.
-        scratch: a folder for temporary files; None: the system's.
+        scratch: a folder for what is too large for memory.
 
     Returns:
-        The usable dialogues (at least two turns with text) of train, validation and test, sorted by id, and the counts
-        of each file. The order of dialogues in the files makes no difference.
+        The usable dialogues (at least two turns with text) of train, validation and test, as `Found`, sorted by id; and
+        of each file the counts, with the first bad rows. The order of dialogues in the files makes no difference.
 
     Raises:
-        StageError: a file is empty, not UTF-8, or not in the format; the message names the line.
+        StageError: a file is empty, not UTF-8, or not in the format; or it has too many bad rows. The message names
+            the line.
     """
-    dialogues: dict[str, Stored] = {}
-    counts: dict[str, Counts] = {}
-    for split in sorted(dataset.files):
-        names = (*COUNTED, *(COUNTED_IN_CHATS if dataset.format in CHAT_FORMATS else ()))
-        counts[split] = Counter(dict.fromkeys(names, 0))
-        path = folder / dataset.file_name(split)
-        joined = dataset.messages != "one"
-        raw = READERS[dataset.format](path, counts[split], joined)
-        dialogues[split] = Stored(_usable(raw, counts[split]), scratch)
-        counts[split]["duplicate_dialogues"] = dialogues[split].duplicates
+    read = {
+        name: _read_file(folder / dataset.file_name(name), dataset, scratch / name) for name in sorted(dataset.files)
+    }
+    corpus, report = ({name: both[at] for name, both in read.items()} for at in (0, 1))
     if dataset.split is not None:
-        return split_dialogues(f"{key}.split", dialogues["all"], dataset.split), counts
-    return dialogues, counts
+        corpus = split_dialogues(f"{key}.split", corpus["all"], dataset.split)
+    return corpus, report
 
 
-def _usable(raw: Iterable[list[str]], counts: Counts) -> Iterator[list[str]]:
-    """Clean and count the dialogues; drop those with fewer than two turns with text."""
-    for texts in raw:
+def _read_file(path: Path, dataset: Dataset, scratch: Path) -> tuple[Any, Any]:
+    """The dialogues of a file, sorted by id, and what was counted."""
+    names = (*COUNTED, *(COUNTED_IN_CHATS if dataset.format in CHAT_FORMATS else ()))
+    counts, bad, joined = Counter(dict.fromkeys(names, 0)), list[StageError](), dataset.messages != "one"
+
+    def dialogues() -> Iterator[Found]:
+        rows = read_rows(path, dataset.format, joined, counts)
+        yield from _named(_dialogues(rows, joined, counts, bad), counts)
+        if counts["bad_rows"] > math.ceil(dataset.max_bad_rows * (counts["dialogues"] + counts["bad_rows"])):
+            raise bad[0]
+        if counts["unusable_dialogues"] == counts["dialogues"]:
+            found = f"none of {counts['dialogues']} dialogues has two turns with text"
+            raise StageError(path, found, "a pair needs two turns")
+
+    found = on_disk(dialogues(), Found, scratch)
+    order = pyarrow.compute.sort_indices(found.data["dialogue"]).to_numpy()
+    report = {**counts, **({"first_bad_rows": [str(error) for error in bad]} if bad else {})}
+    return found.select(order.astype("int64")), report  # without a sign, NumPy would make fractions of them
+
+
+def _dialogues(
+    rows: Iterable[Row], joined: bool, counts: Counts, bad: list[StageError]
+) -> Iterator[tuple[list[str], bool]]:
+    """Clean and count the dialogues; drop those with fewer than two turns with text, and rows that are none."""
+    for place, row in rows:
+        try:
+            texts, roles = turns_of(place, row, joined, counts)
+        except StageError as error:
+            counts["bad_rows"] += 1
+            bad += [error] if len(bad) < NAMED else []
+            continue
         turns = [clean(text, counts) for text in texts]
         with_text = sum(1 for turn in turns if turn)
         counts["dialogues"] += 1
@@ -86,160 +130,50 @@ def _usable(raw: Iterable[list[str]], counts: Counts) -> Iterator[list[str]]:
         if with_text < 2:
             counts["unusable_dialogues"] += 1
         else:
-            yield turns
+            yield turns, roles
+
+
+def _named(dialogues: Iterable[tuple[list[str], bool]], counts: Counts) -> Iterator[Found]:
+    """The dialogues with their ids; equal ones are `id`, `id-2`, `id-3`, ... in the order in which they come."""
+    copies: Counter[str] = Counter()
+    for turns, roles in dialogues:
+        name = content_id(turns)
+        copies[name] += 1
+        counts["duplicate_dialogues"] += copies[name] > 1
+        yield Found(name if copies[name] == 1 else f"{name}-{copies[name]}", turns, roles)
 
 
 def clean(text: str, counts: Counts) -> str:
-    """The text on one line, its accents composed, without NUL and halves of surrogate pairs."""
+    """The text on one line, its accents composed, without NUL and halves of surrogate pairs.
+
+    It is empty if it has nothing to read: only white space, control characters and such as the zero-width space.
+    """
     kept = REMOVED.sub("", text)
     counts["removed_characters"] += len(text) - len(kept)
+    if all(unicodedata.category(character) in UNSEEN for character in kept):
+        return ""
+    counts["turns_of_several_lines"] += BREAK.search(kept) is not None
     return single_line(composed(kept))
 
 
-def _decode(path: Path, number: int, line: bytes) -> str:
-    try:
-        return line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        found = f"not UTF-8 (byte 0x{line[error.start]:02x} at column {error.start + 1})"
-        raise StageError(f"{path}:{number}", found, "save the corpus as UTF-8") from None
+def split_dialogues(subject: str, dialogues: datasets.Dataset, split: Split) -> dict[str, datasets.Dataset]:
+    """Set aside the dialogues with the lowest sha256 of `seed:id` for test and validation; train on the others.
 
-
-def lines_of(path: Path, counts: Counts) -> Iterator[tuple[int, str]]:
-    """Number and text of each non-blank line; only a line feed ends a line (U+2028 does not)."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            text = _decode(path, number, line)
-            if number == 1 and text.startswith("\ufeff"):
-                counts["byte_order_marks"] += 1
-                text = text[1:]
-            if text.strip():
-                yield number, text
-            else:
-                counts["blank_lines"] += 1
-    if not path.stat().st_size:
-        raise StageError(path, "an empty file", "use a corpus that has dialogues")
-
-
-def _read_eou(path: Path, counts: Counts, joined: bool) -> Iterator[list[str]]:
-    """DailyDialog's own format: one dialogue per line, `__eou__` after each turn."""
-    remedy = f"write one dialogue per line, with {END_OF_TURN} after each turn"
-    for number, line in lines_of(path, counts):
-        *turns, rest = line.split(END_OF_TURN)
-        if not turns:
-            raise StageError(f"{path}:{number}", f"a line without {END_OF_TURN}", remedy)
-        if rest.strip():
-            if not line.endswith("\n"):
-                raise StageError(f"{path}:{number}", "an incomplete last line, without __eou__ or line break", remedy)
-            counts["unmarked_turns"] += 1
-            turns.append(rest)
-        yield turns
-
-
-def _without_duplicate_keys(items: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make a JSON object, but refuse duplicate keys, of which Python would silently keep the last."""
-    table = dict(items)
-    if len(table) < len(items):
-        duplicate = next(key for key, count in Counter(key for key, _ in items).items() if count > 1)
-        raise ValueError(f"the key {duplicate!r} occurs twice")
-    return table
-
-
-def parse_json(subject: str, text: str) -> Any:
-    """The value of a JSON text; `subject` is the place that errors name.
+    Equal dialogues (`id`, `id-2`, ...) stay together, so a set may get a few more than `split` asks for.
 
     Raises:
-        StageError: it is not JSON, or an object in it has a key twice.
+        StageError: no dialogue is left for training.
     """
-    try:
-        return json.loads(text, object_pairs_hook=_without_duplicate_keys)
-    except (ValueError, RecursionError) as error:
-        raise StageError(subject, f"not JSON ({error})", "fix that line") from None
-
-
-def are_texts(value: Any) -> bool:
-    """Whether a value from a JSON text is a list of texts."""
-    return isinstance(value, list) and all(isinstance(text, str) for text in value)
-
-
-def _key_of(value: Mapping[str, Any], among: Iterable[str]) -> str:
-    """The first key of `among` under which there is a list; if there is none, the first that is there at all."""
-    there = [key for key in among if key in value]
-    return next((key for key in there if isinstance(value[key], list)), [*there, TURN_KEYS[0]][0])
-
-
-def _turns(subject: str, key: str, value: Any, joined: bool, counts: Counts, remedy: str) -> list[str]:
-    """The turns of a dialogue that stands under a key of `KEYS`."""
-    if key in CHAT_KEYS:
-        return turns_of_chat(subject, key, value, joined, counts)
-    if not are_texts(value):
-        raise StageError(subject, "not a list of texts", remedy)
-    return list(value)
-
-
-def _read_jsonl(path: Path, counts: Counts, joined: bool) -> Iterator[list[str]]:
-    """JSON lines: each is a list of turns, or an object with a dialogue under a key of `KEYS`."""
-    remedy = f'write one dialogue per line: ["turn", "turn"], {{"turns": ["turn", "turn"]}} or {SHAPE}'
-    for number, line in lines_of(path, counts):
-        value, key = parse_json(f"{path}:{number}", line), TURN_KEYS[0]
-        if isinstance(value, dict):
-            key = _key_of(value, KEYS)
-            value = value.get(key)
-        yield _turns(f"{path}:{number}", key, value, joined, counts, remedy)
-
-
-def _read_chitchat(path: Path, counts: Counts, joined: bool) -> Iterator[list[str]]:
-    """BYU's format: an object of conversations; a turn is the list of messages that one speaker sends in a row."""
-    text = "\n".join(line.rstrip("\n") for _, line in lines_of(path, counts))
-    counts["blank_lines"] = 0  # inside a JSON document they mean nothing
-    conversations = parse_json(str(path), text)
-    remedy = 'it must be {"<id>": {"messages": [[{"text": "..."}, ...], ...]}, ...}'
-    if not isinstance(conversations, dict):
-        raise StageError(path, "not a JSON object of conversations", remedy)
-    for name, conversation in conversations.items():
-        try:
-            turns = [[message["text"] for message in turn] for turn in conversation["messages"]]
-        except (TypeError, KeyError):
-            turns = [[None]]
-        if not all(are_texts(turn) for turn in turns):
-            raise StageError(f"{path}: {name}", "not a conversation of this format", remedy)
-        yield [one_turn(turn, joined, counts) for turn in turns]
-
-
-def _read_parquet(path: Path, counts: Counts, joined: bool) -> Iterator[list[str]]:
-    """Parquet with columns of `KEYS`: lists of texts, or of messages."""
-    import pyarrow
-    import pyarrow.parquet
-
-    def rows() -> Iterator[tuple[str, Any]]:
-        """The dialogue of each row, with the name of its column; a part of the file is in memory at a time."""
-        with pyarrow.parquet.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            columns = [name for name in KEYS if name in names]
-            if not columns:
-                found = f"columns {', '.join(names)}"
-                raise StageError(path, found, f"one column must be called {', '.join(KEYS[:-1])} or {KEYS[-1]}")
-            if not file.metadata.num_rows:
-                raise StageError(path, "no rows", "use a corpus that has dialogues")
-            for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=columns):
-                for row in batch.to_pylist():
-                    column = _key_of(row, columns)
-                    yield column, row[column]
-
-    values = enumerate(rows(), start=1)
-    while True:
-        try:
-            number, (column, value) = next(values)
-        except StopIteration:
-            return
-        except (pyarrow.ArrowException, OSError) as error:
-            raise StageError(path, f"not a Parquet file ({error})", "download it again") from None
-        place = f"{path}: row {number}" + ("" if column in CHAT_KEYS else f" of {column}")
-        yield _turns(place, column, value, joined, counts, "fix that row")
-
-
-READERS: dict[str, Callable[[Path, Counts, bool], Iterator[list[str]]]] = {
-    "chitchat": _read_chitchat,
-    "eou": _read_eou,
-    "jsonl": _read_jsonl,
-    "parquet": _read_parquet,
-}
+    copies: dict[str, list[int]] = defaultdict(list)  # id -> places of equal dialogues
+    for place, name in enumerate(dialogues.with_format("arrow")[:]["dialogue"].to_pylist()):
+        copies[name.partition("-")[0]].append(place)
+    whole = len(dialogues)
+    wanted = {name: split.number(name, whole) for name in ("test", "validation")}
+    parts: dict[str, list[int]] = {name: [] for name in SPLITS}
+    for name in sorted(copies, key=lambda name: hashlib.sha256(f"{split.seed}:{name}".encode()).digest()):
+        part = next((part for part in wanted if len(parts[part]) < wanted[part]), "train")
+        parts[part] += copies[name]
+    if not parts["train"]:
+        found = f"{wanted['validation']} + {wanted['test']} of {whole} usable dialogues are set aside"
+        raise StageError(subject, found, "set fewer aside: none is left for training")
+    return {name: dialogues.select(sorted(parts[name])) for name in SPLITS}

@@ -12,11 +12,12 @@ def pairs_of(dialogue: Dialogue, settings: Pairs) -> tuple[list[Pair], int]:
     """The pairs of one dialogue, and the number of pairs skipped because one of their two turns is empty.
 
     Turns t0 t1 t2 t3 t4 give (t0, t1), (t2, t3) with stride 2 and (t0, t1), (t1, t2), (t2, t3), (t3, t4) with
-    stride 1. Skipping a pair does not change the positions of the others. With a history of h, the query is the last h
-    turns before the response, joined; empty turns are left out.
+    stride 1; where an assistant answers (`roles`), the stride is always 2. Skipping a pair does not change the
+    positions of the others. With a history of h, the query is the last h turns before the response, joined; empty turns
+    are left out.
     """
     turns, before = dialogue.turns, settings.history - 1
-    positions = range(0, len(turns) - 1, settings.stride)
+    positions = range(0, len(turns) - 1, 2 if getattr(dialogue, "roles", False) else settings.stride)
     pairs = [
         Pair(dialogue.dialogue, at, _joined(turns[max(0, at - before) : at + 1], settings.joined_by), turns[at + 1])
         for at in positions
@@ -40,17 +41,13 @@ def turns_to_write(dialogues: Iterable[Dialogue], settings: Pairs) -> Iterator[D
     With a history of more than one, empty turns stay. The stage subset finds the turns of a query by their positions.
     """
     for each in dialogues:
-        yield each if settings.history > 1 else Dialogue(each.dialogue, [turn for turn in each.turns if turn])
-
-
-def new_counts() -> Counts:
-    """Zeros for `each_pair`."""
-    names = ("dialogues", "turns", "pairs", "dialogues_without_pair", "pairs_skipped_for_empty_turn")
-    return dict.fromkeys(names, 0)
+        yield Dialogue(each.dialogue, [turn for turn in each.turns if turn or settings.history > 1])
 
 
 def each_pair(dialogues: Iterable[Dialogue], settings: Pairs, counts: Counts) -> Iterator[Pair]:
     """The pairs of one split, one after another; what is counted for the report is added to `counts`."""
+    names = ("dialogues", "turns", "pairs", "dialogues_without_pair", "pairs_skipped_for_empty_turn")
+    counts |= dict.fromkeys(names, 0)
     for dialogue in dialogues:
         found, skipped = pairs_of(dialogue, settings)
         counts["dialogues"] += 1
@@ -59,9 +56,3 @@ def each_pair(dialogues: Iterable[Dialogue], settings: Pairs, counts: Counts) ->
         counts["dialogues_without_pair"] += not found
         counts["pairs_skipped_for_empty_turn"] += skipped
         yield from found
-
-
-def extract(dialogues: Iterable[Dialogue], settings: Pairs) -> tuple[list[Pair], Counts]:
-    """All pairs of one split, in memory, and the counts."""
-    counts = new_counts()
-    return list(each_pair(dialogues, settings, counts)), counts

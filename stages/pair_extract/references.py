@@ -22,12 +22,12 @@ the first of it named.
 
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from stages.pair_extract.corpora import are_texts, clean, lines_of, parse_json
+from stages.pair_extract.corpora import clean
+from stages.pair_extract.formats import lines_of, parse_json
 from stages.plumbing.errors import StageError
 from stages.records import Dialogue, Pair, References
 
@@ -37,11 +37,10 @@ FORM = (
     'write {"query": "...", "references": ["..."]}, {"dialogue": ["turn", ...] or "id", "position": 0, "references": '
     '["..."]} or {"dialogue": [{"text": "...", "responses": ["..."]}, ...]}'
 )
-
 LETTERS, SYMBOLS = "LMN", "S"
-NAMES_A_PAIR = {"query", "position", "references"}  # beside a whole dialogue they would be overlooked
 
-Texts = list[str]
+Name = str | tuple[str, ...]  # of a dialogue: its id, or the `letters` of its turns
+Entry = tuple[str, Name, int | None, list[str]]  # place in the file; a query, or a dialogue and a position; references
 
 
 def letters(text: str, kinds: str = LETTERS) -> str:
@@ -56,40 +55,20 @@ def letters(text: str, kinds: str = LETTERS) -> str:
     return "".join(each for each in text if unicodedata.category(each)[0] in kinds) or text
 
 
-@dataclass(frozen=True)
-class Entry:
-    """Some references, and the pair that the file says they belong to."""
+class _Unused:
+    """What is not used: how many references of each kind, and where the first of them are."""
 
-    place: str  # line, and turn, of the file: for the report
-    query: str | None  # by query, or else
-    dialogue: str | tuple[str, ...]  # by id or by the `letters` of the turns,
-    position: int  # and position
-    references: Texts
-
-
-@dataclass
-class Report:
-    """What was counted; of what a user may want to correct, the first places by name."""
-
-    lines: int = 0
-    counts: Counter[str] = field(default_factory=Counter)
-    named: dict[str, Texts] = field(default_factory=lambda: defaultdict(list))
+    def __init__(self) -> None:
+        self.table: dict[str, dict[str, Any]] = {what: {"references": 0, "first": []} for what in UNUSED}
 
     def note(self, what: str, place: str, count: int = 1) -> None:
-        """Count something that is not used, and name it if it is among the first."""
-        self.counts[what] += count
-        if len(self.named[what]) < NAMED:
-            self.named[what].append(place)
-
-    def table(self, found: Sequence[References]) -> dict[str, Any]:
-        """The report as a table: how many there were, and what became of them."""
-        used = {"pairs": len(found), "references": sum(len(each.references) for each in found)}
-        unused = {what: {"references": self.counts[what], "first": self.named[what]} for what in UNUSED}
-        return {"lines": self.lines, **used, **unused}
+        if count:
+            self.table[what]["references"] += count
+            self.table[what]["first"] += [place] if len(self.table[what]["first"]) < NAMED else []
 
 
 def match_references(
-    path: Path, dialogues: Sequence[Dialogue], pairs: Sequence[Pair]
+    path: Path, dialogues: Iterable[Dialogue], pairs: Sequence[Pair]
 ) -> tuple[list[References], dict[str, Any]]:
     """The further references of the test pairs.
 
@@ -106,24 +85,33 @@ def match_references(
     Raises:
         StageError: a line is not of one of the forms, or not one reference belongs to a test pair.
     """
-    report, wanted = Report(), _Test(dialogues, pairs)
+    lines, unused = 0, _Unused()
+    wanted: dict[tuple[Name, int | None], list[Pair]] = defaultdict(list)
+    names: dict[str, list[Name]] = {each.dialogue: [each.dialogue, _key(each.turns)] for each in dialogues}
+    for pair in pairs:
+        wanted[letters(pair.query), None].append(pair)
+        for name in names[pair.dialogue]:  # equal dialogues share their turns
+            wanted[name, pair.position].append(pair)
+    known = {name for both in names.values() for name in both}
     found: dict[Pair, list[tuple[str, str]]] = defaultdict(list)  # pair -> (reference, place)
     for number, line in lines_of(path, Counter()):
-        report.lines += 1
-        for entry in _entries(f"{path}:{number}", number, parse_json(f"{path}:{number}", line)):
-            kept = [text for text in (clean(each, Counter()) for each in entry.references) if text]
-            if len(kept) < len(entry.references):
-                report.note("empty", entry.place, len(entry.references) - len(kept))
-            for pair in wanted.pairs_of(entry, len(kept), report):
-                found[pair] += [(text, entry.place) for text in kept]
+        lines += 1
+        for place, name, position, references in _entries(path, number, line):
+            kept = [text for text in (clean(each, Counter()) for each in references) if text]
+            unused.note("empty", place, len(references) - len(kept))
+            matched = wanted.get((name, position), [])
+            if not matched:
+                lacking = "no_pair_at_position" if position is not None and name in known else "unmatched"
+                unused.note(lacking, place, len(kept))
+            for pair in matched:
+                found[pair] += [(text, place) for text in kept]
     if not found:
         remedy = "check that they are those of this corpus's test set, and pairs.stride"
-        raise StageError(path, f"not one reference of {report.lines} lines belongs to a test pair", remedy)
-    records = []
-    for pair in pairs:
-        if texts := _different(pair, found.get(pair, []), report):
-            records.append(References(pair.dialogue, pair.position, texts))
-    return records, report.table(records)
+        raise StageError(path, f"not one reference of {lines} lines belongs to a test pair", remedy)
+    each = ((pair, _different(pair, found[pair], unused)) for pair in pairs if pair in found)
+    records = [References(pair.dialogue, pair.position, texts) for pair, texts in each if texts]
+    used = {"pairs": len(records), "references": sum(len(each.references) for each in records)}
+    return records, {"lines": lines, **used, **unused.table}
 
 
 def summary(report: dict[str, Any]) -> str:
@@ -132,67 +120,44 @@ def summary(report: dict[str, Any]) -> str:
     return f"{report['references']} further references for {report['pairs']} test pairs; not used: {unused}"
 
 
-def _different(pair: Pair, found: Sequence[tuple[str, str]], report: Report) -> Texts:
+def _different(pair: Pair, found: Iterable[tuple[str, str]], unused: _Unused) -> list[str]:
     """The references of a pair, each once, sorted."""
     known, kept = {letters(pair.response, LETTERS + SYMBOLS)}, []
     for text, place in sorted(found):
         if (same := letters(text, LETTERS + SYMBOLS)) in known:
-            report.note("duplicate", f"{place}: {text}")
+            unused.note("duplicate", f"{place}: {text}")
         else:
             known.add(same)
             kept.append(text)
     return kept
 
 
-class _Test:
-    """Finds test pairs by what a file of references says of them."""
-
-    def __init__(self, dialogues: Sequence[Dialogue], pairs: Sequence[Pair]) -> None:
-        self.by_query: dict[str, list[Pair]] = defaultdict(list)
-        for pair in pairs:
-            self.by_query[letters(pair.query)].append(pair)
-        self.by_place = {(pair.dialogue, pair.position): pair for pair in pairs}
-        self.ids: dict[str | tuple[str, ...], Texts] = defaultdict(list)
-        for each in dialogues:
-            self.ids[each.dialogue].append(each.dialogue)
-            self.ids[tuple(map(letters, each.turns))].append(each.dialogue)  # equal dialogues share their turns
-
-    def pairs_of(self, entry: Entry, count: int, report: Report) -> list[Pair]:
-        """The pairs that an entry is about; if there are none, its `count` references are noted."""
-        if entry.query is not None:
-            found, lacking = self.by_query.get(letters(entry.query), []), "unmatched"
-        else:
-            ids = self.ids.get(entry.dialogue, [])
-            places = [(name, entry.position) for name in ids]
-            found = [self.by_place[place] for place in places if place in self.by_place]
-            lacking = "no_pair_at_position" if ids else "unmatched"
-        if not found and count:
-            report.note(lacking, entry.place, count)
-        return found
-
-
-def _entries(subject: str, number: int, value: Any) -> Iterator[Entry]:
-    """The entries of a line; `subject` is what errors name."""
-    place = f"line {number}"
+def _entries(path: Path, number: int, line: str) -> Iterator[Entry]:
+    """The entries of a line."""
+    place, value = f"line {number}", parse_json(f"{path}:{number}", line)
     match value:
-        case {"query": str(query), "references": texts} if len(value) == 2 and are_texts(texts):
-            yield Entry(place, query, "", 0, texts)
-        case {"dialogue": name, "position": at, "references": texts} if (
-            len(value) == 3 and (isinstance(name, str) or are_texts(name)) and type(at) is int and are_texts(texts)
+        case {"query": str(query), "references": texts} if len(value) == 2 and _are_texts(texts):
+            yield place, letters(query), None, texts
+        case {"dialogue": name, "position": int(at), "references": texts} if (
+            len(value) == 3 and (isinstance(name, str) or _are_texts(name)) and at is not True and _are_texts(texts)
         ):
-            yield Entry(place, None, name if isinstance(name, str) else _key(name), at, texts)
-        case {"dialogue": [*utterances]} if all(map(_is_utterance, utterances)) and not {*value} & NAMES_A_PAIR:
-            key = _key([each["text"] for each in utterances])
-            for at, each in enumerate(utterances):
-                yield Entry(f"{place}, turn {at}", None, key, at, each.get("responses", []))
+            yield place, name if isinstance(name, str) else _key(name), at, texts
+        case {"dialogue": [*turns]} if all(map(_is_turn, turns)) and not {*value} & {"query", "position", "references"}:
+            key = _key(turn["text"] for turn in turns)
+            for at, turn in enumerate(turns):
+                yield f"{place}, turn {at}", key, at, turn.get("responses", [])
         case _:
-            raise StageError(subject, "references of another form", FORM)
+            raise StageError(f"{path}:{number}", "references of another form", FORM)
 
 
-def _key(turns: Texts) -> tuple[str, ...]:
+def _key(turns: Iterable[str]) -> tuple[str, ...]:
     return tuple(letters(clean(turn, Counter())) for turn in turns)
 
 
-def _is_utterance(value: Any) -> bool:
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
+
+
+def _is_turn(value: Any) -> bool:
     """Whether it is a turn with text and, perhaps, responses; what else is said of it is overlooked."""
-    return isinstance(value, dict) and isinstance(value.get("text"), str) and are_texts(value.get("responses", []))
+    return isinstance(value, dict) and isinstance(value.get("text"), str) and _are_texts(value.get("responses", []))

@@ -124,9 +124,14 @@ class SourceFile(Strict):
 class Split(Strict):
     """Dialogues set aside from a corpus that has no split of its own."""
 
-    validation: Annotated[int, Field(gt=0)]
-    test: Annotated[int, Field(gt=0)]
+    validation: Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0, lt=1)]  # a number, or a part of all
+    test: Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0, lt=1)]
     seed: int
+
+    def number(self, name: Literal["validation", "test"], whole: int) -> int:
+        """How many of `whole` dialogues to set aside, at least one."""
+        size = getattr(self, name)
+        return size if isinstance(size, int) else max(1, round(size * whole))
 
 
 class PromptTemplateText(Strict):
@@ -158,6 +163,7 @@ class Dataset(Strict):
     license: License | None = None  # for the model card of an export
     messages: Literal["one", "joined"] | None = None  # not for eou; must be there for chitchat; see params.yaml
     references: ReferencesFile | None = None
+    max_bad_rows: Annotated[float, Field(ge=0, le=1)] = 0.01  # part of the rows that may be no dialogue; left out
 
     def file_name(self, split: str) -> str:
         """Name of a corpus file in the download stage's folder: its split, with the suffix of the format."""

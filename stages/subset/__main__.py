@@ -10,21 +10,22 @@ from pathlib import Path
 
 from stages.params.schema import load_params
 from stages.plumbing.command import run_stage
-from stages.plumbing.files import check_folder, output_folder, write_json
-from stages.records import SPLITS, Dialogue, Pair, RecordFile, read_references, write_records
-from stages.subset.regime import choose, history_of
+from stages.plumbing.files import check_folder, output_folder, scratch_folder, write_json
+from stages.records import SPLITS, write_records
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Read the pairs, choose, write."""
     params = load_params()
-    history = history_of(check_folder(arguments.pairs))
-    pairs = {split: RecordFile(arguments.pairs / f"{split}.jsonl", Pair) for split in SPLITS}
-    dialogues = RecordFile(arguments.pairs / "turns.jsonl", Dialogue)
-    chosen, report = choose(pairs, dialogues, read_references(arguments.pairs), params, history)
-    with output_folder(arguments.subset, **report) as folder:
-        for name, records in chosen.items():
-            write_records(folder / f"{name}.jsonl", records)
+    history = int(check_folder(arguments.pairs).get("history", 1))  # nothing is said of it if it is one
+    # Only now: Arrow takes a second to load, for which neither --help nor a wrong parameter waits.
+    from stages.subset.regime import choose
+
+    with scratch_folder() as scratch:
+        chosen, report = choose(arguments.pairs, params, history, scratch)
+        with output_folder(arguments.subset, **report) as folder:
+            for name, records in chosen.items():
+                write_records(folder / f"{name}.jsonl", records)
     write_json(arguments.report, report)
     counts = ", ".join(f"{report[split]['pairs']} {split} pairs" for split in SPLITS)
     print(f"{report['train']['dialogues']} dialogues, {counts}")

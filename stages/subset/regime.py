@@ -2,25 +2,27 @@
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
-from itertools import compress, groupby
-from operator import gt
+from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute
+from datasets import Dataset
 
 from stages.overlap import overlapping
 from stages.params.schema import Params
 from stages.plumbing.errors import StageError
-from stages.records import Dialogue, Pair, References
+from stages.records import SPLITS, Dialogue, Pair, load_records, read_records, read_references, records_of
 
-Chosen = dict[str, Iterable[Pair] | Iterable[Dialogue] | Iterable[References]]  # name of a file to write -> its records
+Chosen = dict[str, Iterable[Any]]  # name of a file to write -> its records
 
 
-def rank(seed: int, name: str) -> str:
+def rank(seed: int, name: str) -> bytes:
     """Place of a name in the seeded permutation: the sha256 of seed and name, so other names do not change it."""
-    return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
+    return hashlib.sha256(f"{seed}:{name}".encode()).digest()
 
 
 def regime_size(whole: int, regime: float) -> int:
@@ -28,24 +30,14 @@ def regime_size(whole: int, regime: float) -> int:
     return math.ceil(whole * Fraction(str(regime)) / 100)  # exact arithmetic: as a float, 0.1 is not a tenth
 
 
-class Regime:
-    """The training dialogues of a regime, as a limit on their places in the seeded permutation: 32 bytes for each.
+def choose_dialogues(names: Iterable[str], whole: int | None, regime: float, seed: int) -> tuple[list[str], int]:
+    """The dialogues of a regime, and the number of the 100 %.
 
-    The 100 % are the first `whole` (None: all) dialogues with a pair, in the order of the seeded permutation. A regime
-    is the first part of those, so it contains all smaller regimes of the same seed.
+    The 100 % are the first `whole` (None: all) in the order of the seeded permutation. A regime is the first part of
+    those, so it contains all smaller regimes of the same seed.
     """
-
-    def __init__(self, pairs: Iterable[Pair], whole: int | None, regime: float, seed: int) -> None:
-        self.seed = seed
-        names = (name for name, _ in groupby(pairs, key=lambda pair: pair.dialogue))  # one that returns counts once
-        ranks = np.unique(np.fromiter((bytes.fromhex(rank(seed, name)) for name in names), dtype="V32").view("S32"))
-        self.of_corpus = len(ranks)
-        self.of_100_percent = min(len(ranks), whole if whole is not None else len(ranks))
-        self.size = regime_size(self.of_100_percent, regime)
-        self.last = bytes(ranks[self.size - 1]).ljust(32, b"\0") if self.size else b""  # NumPy cuts zeros at the end
-
-    def __contains__(self, name: object) -> bool:
-        return bytes.fromhex(rank(self.seed, str(name))) <= self.last
+    ranked = sorted(names, key=lambda name: rank(seed, name))[:whole]
+    return ranked[: regime_size(len(ranked), regime)], len(ranked)
 
 
 def choose_pairs(pairs: Sequence[Pair], count: int | None, seed: int) -> list[Pair]:
@@ -54,60 +46,31 @@ def choose_pairs(pairs: Sequence[Pair], count: int | None, seed: int) -> list[Pa
     return sorted(chosen, key=lambda pair: (pair.dialogue, pair.position))
 
 
-def history_of(manifest: Mapping[str, Any]) -> int:
-    """How many turns a query can have, as pair-extract says it in its manifest; it says nothing if that is one."""
-    return int(manifest.get("history", 1))
-
-
 def remaining_turns(
     dialogues: Iterable[Dialogue], kept: Iterable[Pair], dropped: Iterable[Pair], history: int = 1
 ) -> Iterator[Dialogue]:
     """The dialogues that keep a pair, without their empty turns and without the turns that are only in dropped pairs.
 
-    A turn that a kept pair of its dialogue has too stays wherever it is said. Turns that are in no pair stay. Both
-    lists of pairs are in the order of the dialogues, so that one dialogue is in memory at a time.
+    A turn that a kept pair of its dialogue has too stays wherever it is said. Turns that are in no pair stay. All three
+    are in the same order, so that one dialogue is in memory at a time.
 
     Args:
         dialogues: those of turns.jsonl; with a history of more than one, their turns are at their positions.
         kept: the pairs to train on.
         dropped: those left out.
         history: how many turns a query can have.
-
-    Raises:
-        StageError: the pairs are in another order.
     """
-    trained, gone = _BySide(kept, history), _BySide(dropped, history)
+    sides = [groupby(pairs, key=lambda pair: pair.dialogue) for pairs in (kept, dropped)]
+    following = [next(side, None) for side in sides]
     for each in dialogues:
-        turns, dropped_turns = trained.turns_of(each), gone.turns_of(each)
-        if turns:
-            without = dropped_turns - turns
-            yield Dialogue(each.dialogue, [turn for turn in each.turns if turn and turn not in without])
-    for side in (trained, gone):
-        if side.name is not None:
-            remedy = "remove its folder and run `dvc repro` again"
-            raise StageError("turns.jsonl", f"no dialogue {side.name} where its pairs have it", remedy)
-
-
-class _BySide:
-    """The turns of pairs, dialogue by dialogue."""
-
-    def __init__(self, pairs: Iterable[Pair], history: int) -> None:
-        self.history = history
-        self.groups = groupby(pairs, key=lambda pair: pair.dialogue)
-        self.name: str | None
-        self.pairs: Iterable[Pair]
-        self._next()
-
-    def _next(self) -> None:
-        self.name, self.pairs = next(self.groups, (None, iter(())))
-
-    def turns_of(self, dialogue: Dialogue) -> set[str]:
-        """The turns of the pairs of this dialogue if it is the next one with pairs; otherwise none."""
-        if self.name != dialogue.dialogue:
-            return set()
-        found = {turn for pair in self.pairs for turn in _turns_of(pair, dialogue, self.history)}
-        self._next()
-        return found
+        own: list[set[str]] = [set(), set()]
+        for number, group in enumerate(following):
+            if group is not None and group[0] == each.dialogue:
+                own[number] = {turn for pair in group[1] for turn in _turns_of(pair, each, history)}
+                following[number] = next(sides[number], None)
+        trained, gone = own
+        if trained:
+            yield Dialogue(each.dialogue, [turn for turn in each.turns if turn and turn not in gone - trained])
 
 
 def _turns_of(pair: Pair, dialogue: Dialogue, history: int) -> Sequence[str]:
@@ -117,84 +80,62 @@ def _turns_of(pair: Pair, dialogue: Dialogue, history: int) -> Sequence[str]:
     return dialogue.turns[max(0, pair.position + 1 - history) : pair.position + 2]
 
 
-class Training:
-    """The training pairs of the corpus, and for each of them what becomes of it: two bits of a byte."""
-
-    def __init__(self, pairs: Iterable[Pair], regime: Regime) -> None:
-        self.pairs = pairs
-        groups = groupby(pairs, key=lambda pair: pair.dialogue)
-        self.chosen = bytearray(name in regime for name, own in groups for _ in own)
-        self.overlaps = bytearray(len(self.chosen))
-
-    def drop_overlap(self, held_out: Sequence[Pair], regime: float) -> None:
-        """Leave out the pairs that overlap the held-out pairs.
-
-        Raises:
-            StageError: all of them overlap.
-        """
-        found = overlapping(compress(self.pairs, self.chosen), held_out)
-        self.overlaps = bytearray(chosen and next(found) for chosen in self.chosen)
-        if not any(self.kept()):
-            found_ = f"all {sum(self.chosen)} training pairs of regime {regime} overlap validation or test"
-            raise StageError("params.yaml: drop_overlap", found_, "raise regime or set drop_overlap to false")
-
-    def kept(self) -> Iterator[Pair]:
-        """The pairs of the regime."""
-        return compress(self.pairs, map(gt, self.chosen, self.overlaps))
-
-    def dropped(self) -> Iterator[Pair]:
-        """The pairs that overlap."""
-        return compress(self.pairs, self.overlaps)
+def _without_overlap(chosen: Dataset, held_out: Sequence[Pair], regime: float) -> tuple[Dataset, Dataset]:
+    """The pairs that overlap no held-out pair, and the others."""
+    overlap = np.fromiter(overlapping(records_of(chosen, Pair), held_out), bool, count=len(chosen))
+    if overlap.all():
+        found = f"all {len(chosen)} training pairs of regime {regime} overlap validation or test"
+        raise StageError("params.yaml: drop_overlap", found, "raise regime or set drop_overlap to false")
+    return chosen.select(np.flatnonzero(~overlap)), chosen.select(np.flatnonzero(overlap))
 
 
-def references_of(pairs: list[Pair], references: list[References]) -> list[References]:
-    """The further references of some pairs."""
-    places = {(pair.dialogue, pair.position) for pair in pairs}
-    return [each for each in references if (each.dialogue, each.position) in places]
-
-
-def choose(
-    pairs: Mapping[str, Sequence[Pair]],
-    dialogues: Iterable[Dialogue],
-    references: list[References],
-    params: Params,
-    history: int,
-) -> tuple[Chosen, dict[str, Any]]:
+def choose(folder: Path, params: Params, history: int, scratch: Path) -> tuple[Chosen, dict[str, Any]]:
     """The records of each file to write, and the report, which is complete when they have been written.
 
-    Training pairs and dialogues are read several times, and need not be in memory. `history` is how many turns a query
-    can have.
+    Args:
+        folder: of the stage pair-extract.
+        params: the parameters.
+        history: how many turns a query can have.
+        scratch: a folder for what is too large for memory.
+
+    Raises:
+        StageError: all training pairs overlap the held-out ones.
     """
     data, seed = params.chosen_protocol.data, params.seed
-    regime = Regime(pairs["train"], data.train_dialogues, params.regime, seed)
-    train = Training(pairs["train"], regime)
+    train = load_records(folder / "train.jsonl", Pair, scratch)
+    held_out = {split: read_records(folder / f"{split}.jsonl", Pair) for split in SPLITS if split != "train"}
+    with_pair = train.unique("dialogue")
+    regime, whole = choose_dialogues(with_pair, data.train_dialogues, params.regime, seed)
+    names = train.with_format("arrow")[:]["dialogue"]
+    kept = chosen = train.select(np.flatnonzero(pyarrow.compute.is_in(names, pyarrow.array(regime))))
+    dropped = chosen.select([])
     if params.drop_overlap:  # with all validation and test pairs, even if the protocol uses only some of them
-        train.drop_overlap([*pairs["validation"], *pairs["test"]], params.regime)
-    validation = choose_pairs(pairs["validation"], data.validation_pairs, seed)
-    test = choose_pairs(pairs["test"], data.test_pairs, seed)
-    dropped = sum(train.overlaps)
+        kept, dropped = _without_overlap(chosen, [*held_out["validation"], *held_out["test"]], params.regime)
     counts = {
-        "pairs": sum(train.chosen) - dropped,
-        "pairs_of_corpus": len(train.chosen),
+        "pairs": len(kept),
+        "pairs_of_corpus": len(train),
         "dialogues": 0,
         "turns": 0,
-        "dialogues_of_100_percent": regime.of_100_percent,
-        "dialogues_of_corpus": regime.of_corpus,
-        "pairs_dropped_for_overlap": dropped,
-        "dialogues_dropped_for_overlap": regime.size,
+        "dialogues_of_100_percent": whole,
+        "dialogues_of_corpus": len(with_pair),
+        "pairs_dropped_for_overlap": len(dropped),
+        "dialogues_dropped_for_overlap": len(regime),
     }
 
-    def counted() -> Iterator[Dialogue]:
-        for each in remaining_turns(dialogues, train.kept(), train.dropped(), history):
+    def turns() -> Iterator[Dialogue]:
+        dialogues = records_of(load_records(folder / "turns.jsonl", Dialogue, scratch), Dialogue)
+        for each in remaining_turns(dialogues, records_of(kept, Pair), records_of(dropped, Pair), history):
             counts["dialogues"] += 1
             counts["turns"] += len(each.turns)
             counts["dialogues_dropped_for_overlap"] -= 1
             yield each
 
-    chosen: Chosen = {"train": train.kept(), "validation": validation, "test": test, "turns": counted()}
-    if further := references_of(test, references):
-        chosen["references"] = further
+    written: Chosen = {"train": records_of(kept, Pair), "turns": turns()}
     report: dict[str, Any] = {"regime": params.regime, "drop_overlap": params.drop_overlap, "train": counts}
-    for split, few in (("validation", validation), ("test", test)):
-        report[split] = {"pairs": len(few), "pairs_of_corpus": len(pairs[split])}
-    return chosen, report
+    for split, limit in (("validation", data.validation_pairs), ("test", data.test_pairs)):
+        written[split] = few = choose_pairs(held_out[split], limit, seed)
+        report[split] = {"pairs": len(few), "pairs_of_corpus": len(held_out[split])}
+    places = {(pair.dialogue, pair.position) for pair in written["test"]}
+    if further := [each for each in read_references(folder) if (each.dialogue, each.position) in places]:
+        written["references"] = further
+    return written, report

@@ -4,19 +4,21 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from stages.pair_extract.chats import CHAT_KEYS
-from stages.pair_extract.corpora import read_corpus
+from stages.pair_extract.corpora import Found, read_corpus
 from stages.params.sources import Dataset
 from stages.plumbing.errors import StageError
+from stages.records import records_of
 
 Format = Literal["jsonl", "parquet"]
 Messages = list[tuple[str, str]]
+CHAT_KEYS = {"messages": ("role", "content"), "conversations": ("from", "value"), "dialogue": ("speaker", "text")}
 FORMATS: tuple[Format, ...] = ("jsonl", "parquet")
 TALK: Messages = [("user", "hi"), ("assistant", "hello"), ("user", "how are you"), ("assistant", "fine")]
 JOINED = "hi are you there"
@@ -37,16 +39,18 @@ def encode(format_: Format, key: str, dialogues: Sequence[Any]) -> bytes:
 
 
 def read(
-    folder: Path, format_: Format, content: bytes, messages: str | None = None
+    folder: Path, format_: Format, content: bytes, messages: str | None = None, bad: float = 0.0
 ) -> tuple[list[list[str]], Counter[str]]:
     """The turns of each training dialogue, sorted, and the counts; all three files have this content."""
     files = {split: {"path": "x", "sha256": "0" * 64} for split in ("train", "validation", "test")}
-    value = {"format": format_, "source": "file:x", "files": files, "messages": messages}
+    value = {"format": format_, "source": "file:x", "files": files, "messages": messages, "max_bad_rows": bad}
     dataset = Dataset.model_validate(value)
     for split in files:
         (folder / dataset.file_name(split)).write_bytes(content)
-    dialogues, counts = read_corpus("datasets.x", dataset, folder)
-    return sorted(each.turns for each in dialogues["train"]), counts["train"]
+    with TemporaryDirectory(dir=folder) as scratch:
+        dialogues, report = read_corpus("datasets.x", dataset, folder, Path(scratch))
+        counts = Counter({name: count for name, count in report["train"].items() if name != "first_bad_rows"})
+        return sorted(each.turns for each in records_of(dialogues["train"], Found)), counts
 
 
 def refusal(folder: Path, format_: Format, content: bytes) -> str:
@@ -249,9 +253,8 @@ GOOD = {"role": "user", "content": "hi"}
         ("messages", [{"role": "user", "content": None, "tool_calls": []}], "messages[0].content: not a text but null"),
         ("messages", [{"role": None, "content": "hi"}], "messages[0].role: not a text but null"),
         ("messages", [{"role": 1, "content": "hi"}], "messages[0].role: not a text but a number"),
-        ("messages", ["hi", "hello"], "messages[0]: not a message but a text; it must be like "),
-        ("messages", None, "messages: not a list of messages but null; it must be like "),
-        ("messages", "hi", "messages: not a list of messages but a text; it must be like "),
+        ("messages", None, "messages: not a list of turns but null; write one dialogue per row"),
+        ("messages", "hi", "messages: not a list of turns but a text; write one dialogue per row"),
         ("conversations", [{"value": "hi"}], "conversations[0]: no from; a message has from and value"),
         ("conversations", [{"from": "human"}], "conversations[0]: no value; a message has from and value"),
         ("conversations", [{"from": "human", "value": None}], "conversations[0].value: not a text but null"),
@@ -271,15 +274,14 @@ def test_what_is_no_chat_is_refused_with_its_place(key: str, value: Any, expecte
             [[GOOD], [GOOD, {"role": "assistant", "content": None}]],
             "row 2: messages[1].content: not a text but",
         ),
-        ("messages", [[GOOD], None], "row 2: messages: not a list of messages but null; it must be like "),
+        ("messages", [[GOOD], None], "row 2: messages: not a list of turns but null; "),
         (
             "messages",
             [[{"role": "user", "text": "hi"}]],
             "row 1: messages[0]: no content; a message has role",
         ),
-        ("messages", [["hi", "hello"]], "row 1: messages[0]: not a message but a text"),
         ("conversations", [[{"value": "hi"}]], "row 1: conversations[0]: no from; a message has from and value"),
-        ("utterances", [["hi", None]], "row 1 of utterances: not a list of texts"),
+        ("utterances", [["hi", None]], "row 1: utterances[1]: not a turn but null"),
     ],
 )
 def test_in_parquet_too(key: str, rows: list[Any], expected: str, tmp_path: Path) -> None:

@@ -5,20 +5,20 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from stages.pair_extract import corpora
+from stages.pair_extract import formats
 from stages.pair_extract.chats import COUNTED_IN_CHATS
-from stages.pair_extract.corpora import COUNTED, read_corpus
-from stages.pair_extract.dialogues import Stored, content_id
-from stages.pair_extract.dialogues import split_dialogues as parts_of
+from stages.pair_extract.corpora import COUNTED, Found, content_id, read_corpus
+from stages.pair_extract.corpora import split_dialogues as parts_of
 from stages.params.sources import Dataset, Split
 from stages.plumbing.errors import StageError
-from stages.records import Dialogue
+from stages.records import Dialogue, on_disk, records_of
 from tests.tiny import tiny_dialogues
 
 DIALOGUES = [["hi", "hello", "how are you"], ["what is that", "a dog"], ["one", "two", "three", "four"]]
@@ -29,7 +29,7 @@ FORMATS = ("chitchat", "eou", "jsonl", "parquet")
 def entry(format_: str, splits: Sequence[str] = ("train", "validation", "test"), messages: str = "joined") -> Dataset:
     files = {split: {"path": "x", "sha256": "0" * 64} for split in splits}
     split = SPLIT if "all" in splits else None
-    value = {"format": format_, "source": "file:x", "files": files, "split": split}
+    value = {"format": format_, "source": "file:x", "files": files, "split": split, "max_bad_rows": 0}
     return Dataset.model_validate({**value, "messages": messages} if format_ == "chitchat" else value)
 
 
@@ -51,12 +51,17 @@ def read(format_: str, content: bytes, folder: Path, messages: str = "joined") -
     dataset = entry(format_, messages=messages)
     for split in ("train", "validation", "test"):
         (folder / dataset.file_name(split)).write_bytes(content if split == "train" else encode(format_, DIALOGUES))
-    dialogues, counts = read_corpus("datasets.x", dataset, folder)
-    return list(dialogues["train"]), counts["train"]
+    with TemporaryDirectory(dir=folder) as scratch:
+        dialogues, report = read_corpus("datasets.x", dataset, folder, Path(scratch))
+        bad = report["train"].pop("first_bad_rows", [])
+        assert len(bad) == report["train"]["bad_rows"]
+        return list(records_of(dialogues["train"], Found)), Counter(report["train"])
 
 
 def split_dialogues(key: str, dialogues: Sequence[Dialogue], split: Split) -> dict[str, list[Dialogue]]:
-    return {name: list(part) for name, part in parts_of(key, dialogues, split).items()}
+    with TemporaryDirectory() as scratch:
+        parts = parts_of(key, on_disk(dialogues, Dialogue, Path(scratch)), split)
+        return {name: list(records_of(part, Dialogue)) for name, part in parts.items()}
 
 
 def turns_of(dialogues: Sequence[Dialogue]) -> list[list[str]]:
@@ -188,14 +193,6 @@ def test_a_turn_of_a_megabyte_is_kept(format_: str, tmp_path: Path) -> None:
     assert turns_of(read(format_, encode(format_, [[long, "ok"]]), tmp_path)[0]) == [[long, "ok"]]
 
 
-@pytest.mark.parametrize("format_", FORMATS)
-def test_equal_dialogues_are_kept_under_names_of_their_own(format_: str, tmp_path: Path) -> None:
-    dialogues, counts = read(format_, encode(format_, [DIALOGUES[0]] * 3), tmp_path)
-    name = content_id(DIALOGUES[0])
-    assert [each.dialogue for each in dialogues] == [name, f"{name}-2", f"{name}-3"]
-    assert counts["duplicate_dialogues"] == 2
-
-
 def test_text_behind_the_last_mark_is_a_turn_if_the_line_goes_on_and_is_counted(tmp_path: Path) -> None:
     dialogues, counts = read("eou", b"a __eou__ b\nc __eou__ d __eou__\n", tmp_path)
     assert turns_of(dialogues) == [["a", "b"], ["c", "d"]]
@@ -221,18 +218,22 @@ def test_bad_utf8_is_refused_with_its_line(format_: str, tmp_path: Path) -> None
     ("format_", "content", "expected"),
     [
         ("jsonl", b'["a", "b"]\n["c", "d', "train.jsonl:2: not JSON"),
-        ("jsonl", b'["a", "b"]\n\n{"turn": ["a", "b"]}\n', "train.jsonl:3: not a list of texts; write one dialogue"),
-        ("jsonl", b'["a", 1]\n', "train.jsonl:1: not a list of texts"),
-        ("jsonl", b'"ab"\n', "train.jsonl:1: not a list of texts"),
+        (
+            "jsonl",
+            b'["a", "b"]\n\n{"turn": ["a", "b"]}\n',
+            "train.jsonl:3: not a list of turns but an object; write",
+        ),
+        ("jsonl", b'["a", 1]\n', "train.jsonl:1[1]: not a turn but a number"),
+        ("jsonl", b'"ab"\n', "train.jsonl:1: not a list of turns but a text"),
         ("jsonl", b"[" * 100_000, "train.jsonl:1: not JSON"),
         ("eou", b"a __eou__ b __eou__\nc __eou__ d", "train.txt:2: an incomplete last line, without __eou__"),
         ("eou", b'["a", "b"]\n', "train.txt:1: a line without __eou__"),
         ("chitchat", b'{"a": {"messages": [[', "train.json: not JSON"),
         ("chitchat", b"[]", "train.json: not a JSON object of conversations"),
-        ("chitchat", b'{"a": {"messages": [["text"]]}}', "train.json: a: not a conversation of this format"),
-        ("chitchat", b'{"a": {"messages": [[{"text": 1}]]}}', "train.json: a: not a conversation of this format"),
-        ("chitchat", b'{"a": {"turns": []}}', "train.json: a: not a conversation of this format"),
-        ("chitchat", b'{"a": ["x"]}', "train.json: a: not a conversation of this format"),
+        ("chitchat", b'{"a": {"messages": [["text"]]}}', "train.json: a: not a list of turns"),
+        ("chitchat", b'{"a": {"messages": [[{"text": 1}]]}}', "train.json: a: not a list of turns"),
+        ("chitchat", b'{"a": {"turns": []}}', "train.json: a: not a list of turns"),
+        ("chitchat", b'{"a": ["x"]}', "train.json: a: not a list of turns"),
         ("parquet", b"PAR1 not at all", "train.parquet: not a Parquet file"),
         ("parquet", encode("parquet", DIALOGUES)[:-100], "train.parquet: not a Parquet file"),
     ],
@@ -246,11 +247,10 @@ def test_another_shape_is_refused_with_its_place(format_: str, content: bytes, e
     [
         (
             {"text": ["a", "b"]},
-            "columns text; one column must be called turns, dialog, utterances, messages or",
+            "columns text; one column must be called turns, dialog, utterances, dialogue,",
         ),
-        ({"dialog": ["a", "b"]}, "row 1 of dialog: not a list of texts"),
-        ({"dialog": [["a", "b"], None]}, "row 2 of dialog: not a list of texts"),
-        ({"dialog": [["a", None]]}, "row 1 of dialog: not a list of texts"),
+        ({"dialog": ["a", "b"]}, "row 1: dialog: not a list of turns but a text"),
+        ({"dialog": [["a", None]]}, "row 1: dialog[1]: not a turn but null"),
         ({"dialog": pa.array([], pa.list_(pa.string()))}, "no rows"),
     ],
 )
@@ -264,29 +264,28 @@ def test_parquet_of_another_shape_is_refused(columns: dict[str, Any], expected: 
 
 
 def many(count: int) -> list[Dialogue]:
-    return [Dialogue(content_id([str(number), "x"]), [str(number), "x"]) for number in range(count)]
+    found = (Dialogue(content_id([str(number), "x"]), [str(number), "x"]) for number in range(count))
+    return sorted(found, key=lambda each: each.dialogue)
 
 
 def names(dialogues: Sequence[Dialogue]) -> set[str]:
     return {dialogue.dialogue for dialogue in dialogues}
 
 
-def test_equal_dialogues_are_numbered_and_sorted_by_their_names_as_texts() -> None:
+def test_equal_dialogues_are_numbered_and_sorted_by_their_names_as_texts(tmp_path: Path) -> None:
     turns = [["a", "b"], ["c", "d"], ["e", "f"]]
-    stored = Stored(each for _ in range(23) for each in turns)
-    names = [each.dialogue for each in stored]
+    found, counts = read("jsonl", encode("jsonl", turns * 23), tmp_path)
     base = {tuple(each): content_id(each) for each in turns}
     expected = [name + (f"-{copy}" if copy > 1 else "") for name in base.values() for copy in range(1, 24)]
-    assert names == sorted(expected)  # id-10 before id-2
-    assert all(base[tuple(each.turns)] == each.dialogue.partition("-")[0] for each in stored)
-    assert stored.duplicates == 66
-    assert list(Stored([])) == []
+    assert [each.dialogue for each in found] == sorted(expected)  # id-10 before id-2
+    assert all(base[tuple(each.turns)] == each.dialogue.partition("-")[0] for each in found)
+    assert counts["duplicate_dialogues"] == 66
 
 
 def test_a_parquet_file_is_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     corpus = tiny_dialogues(40)
     whole = read("parquet", encode("parquet", corpus), tmp_path)
-    monkeypatch.setattr(corpora, "PARQUET_ROWS", 7)
+    monkeypatch.setattr(formats, "PARQUET_ROWS", 7)
     assert read("parquet", encode("parquet", corpus), tmp_path) == whole
     assert len(whole[0]) == 40
 
@@ -299,10 +298,9 @@ def test_a_split_is_a_partition_of_the_sizes_asked_for() -> None:
     assert all(part == sorted(part, key=lambda each: each.dialogue) for part in parts.values())
 
 
-def test_a_split_depends_on_the_seed_and_on_the_dialogues_alone() -> None:
+def test_a_split_depends_on_the_seed() -> None:
     dialogues = many(100)
     split = Split(validation=10, test=20, seed=0)
-    assert split_dialogues("key", dialogues[::-1], split) == split_dialogues("key", dialogues, split)
     other = split_dialogues("key", dialogues, Split(validation=10, test=20, seed=1))
     assert other["test"] != split_dialogues("key", dialogues, split)["test"]
 
@@ -324,6 +322,6 @@ def test_a_split_that_leaves_nothing_for_training_is_refused() -> None:
 
 def test_a_corpus_with_one_file_is_split(tmp_path: Path) -> None:
     (tmp_path / "all.jsonl").write_bytes(encode("jsonl", [*DIALOGUES, ["alone"]]))
-    dialogues, counts = read_corpus("datasets.x", entry("jsonl", ["all"]), tmp_path)
+    dialogues, counts = read_corpus("datasets.x", entry("jsonl", ["all"]), tmp_path, tmp_path / "scratch")
     assert {name: len(part) for name, part in dialogues.items()} == {"train": 1, "validation": 1, "test": 1}
-    assert +counts["all"] == Counter(dialogues=4, turns=10, unusable_dialogues=1)
+    assert +Counter(counts["all"]) == Counter(dialogues=4, turns=10, unusable_dialogues=1)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from stages.pair_extract.dialogues import content_id
-from stages.pair_extract.pairs import extract
+from stages.pair_extract.corpora import content_id
+from stages.pair_extract.pairs import each_pair
 from stages.pair_extract.references import NAMED, letters, match_references, summary
 from stages.params.schema import Pairs
 from stages.plumbing.errors import StageError
@@ -21,7 +21,7 @@ TURNS = [
 ]
 DIALOGUES = [Dialogue(content_id(turns), turns) for turns in TURNS]
 STRIDE_1, STRIDE_2 = (Pairs(stride=stride, history=1, joined_by=" ") for stride in (1, 2))
-PAIRS = extract(DIALOGUES, STRIDE_2)[0]  # 2 + 2 + 1
+PAIRS = list(each_pair(DIALOGUES, STRIDE_2, {}))  # 2 + 2 + 1
 
 
 def read(
@@ -67,7 +67,7 @@ def test_a_file_of_whole_dialogues_is_read_as_it_comes(tmp_path: Path) -> None:
 
 def test_with_stride_1_the_turns_between_have_references_too(tmp_path: Path) -> None:
     line = {"dialogue": [{"text": turn, "responses": [f"to {turn}"]} for turn in TURNS[1]]}
-    found, report = read(tmp_path, [line], pairs=extract(DIALOGUES, STRIDE_1)[0])
+    found, report = read(tmp_path, [line], pairs=list(each_pair(DIALOGUES, STRIDE_1, {})))
     assert [position for _, position in found] == [0, 1, 2]
     assert report["no_pair_at_position"]["references"] == 1  # nobody answered the last turn
 
@@ -96,7 +96,7 @@ def test_the_first_are_named_and_all_are_counted(tmp_path: Path) -> None:
 
 def test_equal_dialogues_share_their_references(tmp_path: Path) -> None:
     twins = [*DIALOGUES, Dialogue(f"{DIALOGUES[1].dialogue}-2", TURNS[1])]
-    pairs = extract(twins, STRIDE_2)[0]
+    pairs = list(each_pair(twins, STRIDE_2, {}))
     path = tmp_path / "references.jsonl"
     line = {"dialogue": TURNS[1], "position": 0, "references": ["A cat !"]}
     path.write_text(json.dumps(line), encoding="utf-8")
@@ -163,6 +163,6 @@ def test_in_scripts_with_vowel_signs_other_words_are_other_texts(tmp_path: Path)
     assert letters("cafe\u0301") == letters("Café")
     pairs = [Pair("d", 0, "दिन", "नहीं"), Pair("d", 2, "दान", "नहीं")]
     given = ["हाँ", "हो", "है", "ok 😀", "ok 😢", "ok", "OK !"]
-    found, report = read(tmp_path, [{"query": "दिन", "references": given}], [], pairs)
+    found, report = read(tmp_path, [{"query": "दिन", "references": given}], [Dialogue("d", ["a"])], pairs)
     assert {len(texts) for texts in found.values()} == {6} and report["duplicate"]["references"] == 1
     assert [position for _, position in found] == [0]

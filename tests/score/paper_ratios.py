@@ -24,7 +24,7 @@ from stages.report.paper import REGIMES, paper_scores
 from stages.score.bootstrap import bleu_of_sums, sentence_counts
 from stages.score.retrieval import look_up
 from stages.score.variants import VARIANTS
-from stages.subset.regime import Regime
+from stages.subset.regime import choose_dialogues
 from tests.helpers_scores import dailydialog
 
 SHARES = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
@@ -34,7 +34,8 @@ Table = np.ndarray[tuple[int, int], np.dtype[np.float64]]
 def retrieval() -> list[list[str]]:
     """The lookup's responses in each of the paper's regimes."""
     train, queries = dailydialog("train")[1], [pair.query for pair in dailydialog("test")[1]]
-    chosen = [Regime(train, None, regime, seed=0) for regime in REGIMES]
+    names = {pair.dialogue for pair in train}
+    chosen = [{*choose_dialogues(names, None, regime, seed=0)[0]} for regime in REGIMES]
     return [look_up([pair for pair in train if pair.dialogue in each], queries) for each in chosen]
 
 

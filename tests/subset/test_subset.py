@@ -10,19 +10,14 @@ import pytest
 
 from stages.pair_extract.pairs import pairs_of, turns_to_write
 from stages.params.schema import Pairs
-from stages.plumbing.errors import StageError
 from stages.plumbing.files import check_folder, output_folder, sha256_of
 from stages.records import Dialogue, Pair, References, read_records, write_records
-from stages.subset.regime import Regime, choose_pairs, regime_size, remaining_turns
+from stages.subset.regime import choose_dialogues, choose_pairs, regime_size, remaining_turns
 from tests.helpers_data import Done, last_line, run_module, shipped, write_params
 from tests.tiny import tiny_dialogues, write_jsonl
 
 REGIMES = (10, 20, 30, 50, 70, 100)
 ARGUMENTS = ("--pairs", "pairs", "--subset", "subset", "--report", "metrics/subset.json")
-
-
-def some_pairs(dialogues: int, each: int = 2) -> list[Pair]:
-    return [Pair(f"d{number:03}", 2 * at, f"q{at}", f"r{at}") for number in range(dialogues) for at in range(each)]
 
 
 @pytest.mark.parametrize(
@@ -41,32 +36,30 @@ def test_a_regime_is_a_percentage_rounded_up_exactly(whole: int, regime: float, 
     assert regime_size(whole, regime) == expected
 
 
-def choose_dialogues(pairs: list[Pair], whole: int | None, percent: float, seed: int) -> tuple[set[str], int]:
-    regime = Regime(pairs, whole, percent, seed)
-    return {pair.dialogue for pair in pairs if pair.dialogue in regime}, regime.of_100_percent
+def dialogues(count: int) -> list[str]:
+    return [f"d{number:03}" for number in range(count)]
 
 
 @pytest.mark.parametrize("whole", [None, 37])
 def test_regimes_are_nested(whole: int | None) -> None:
-    chosen = [choose_dialogues(some_pairs(50), whole, float(regime), seed=3)[0] for regime in REGIMES]
-    for smaller, larger in pairwise(chosen):
-        assert smaller < larger
-    assert len(chosen[-1]) == (whole or 50)
+    chosen = [choose_dialogues(dialogues(50), whole, float(regime), seed=3) for regime in REGIMES]
+    for (smaller, _), (larger, _) in pairwise(chosen):
+        assert set(smaller) < set(larger)
+    assert len(chosen[-1][0]) == chosen[0][1] == (whole or 50)
 
 
 def test_a_regime_depends_on_the_seed_and_on_no_other_dialogue() -> None:
-    pairs = some_pairs(50)
-    chosen, whole = choose_dialogues(pairs, None, 50.0, seed=0)
+    names = dialogues(50)
+    chosen, whole = choose_dialogues(names, None, 50.0, seed=0)
     assert (len(chosen), whole) == (25, 50)
-    assert choose_dialogues(pairs[::-1], None, 50.0, seed=0)[0] == chosen
-    assert choose_dialogues(pairs, None, 50.0, seed=1)[0] != chosen
-    more, _ = choose_dialogues(some_pairs(60), None, 100.0 * 25 / 60, seed=0)
-    newcomers = {f"d{number:03}" for number in range(50, 60)}
-    assert more - newcomers <= chosen  # a new dialogue can take the place of an old one, and changes nothing else
+    assert choose_dialogues(names[::-1], None, 50.0, seed=0)[0] == chosen
+    assert choose_dialogues(names, None, 50.0, seed=1)[0] != chosen
+    more, _ = choose_dialogues(dialogues(60), None, 100.0 * 25 / 60, seed=0)
+    assert {*more} - {*dialogues(60)[50:]} <= {*chosen}  # a new one can take the place of an old one, and no more
 
 
 def test_a_part_of_the_pairs_is_seeded_nested_and_in_the_order_of_the_dialogues() -> None:
-    pairs = some_pairs(20, 3)
+    pairs = [Pair(name, 2 * at, f"q{at}", f"r{at}") for name in dialogues(20) for at in range(3)]
     five, ten = choose_pairs(pairs, 5, seed=0), choose_pairs(pairs[::-1], 10, seed=0)
     assert len(five) == 5
     assert set(five) < set(ten)
@@ -113,19 +106,6 @@ def test_with_any_history_and_stride_the_turns_that_only_dropped_pairs_have_go(
     kept = [pair for pair in pairs if pair not in gone]
     (found,) = remaining_turns([dialogue], kept, gone, history)
     assert found == Dialogue("x", list(expected))
-
-
-def test_pairs_in_another_order_than_their_dialogues_are_refused() -> None:
-    pairs = [Pair("b", 0, "1", "2"), Pair("a", 0, "1", "2")]
-    with pytest.raises(StageError, match=r"turns\.jsonl: no dialogue a where its pairs have it"):
-        list(remaining_turns([Dialogue("a", ["1", "2"]), Dialogue("b", ["1", "2"])], pairs, []))
-
-
-def test_a_regime_s_last_dialogue_is_in_it_whatever_bytes_its_hash_ends_with() -> None:
-    """NumPy drops zero bytes from the end of a text, and one hash in 256 ends with one."""
-    for seed in range(600):
-        regime = Regime(some_pairs(3), None, 100.0, seed)
-        assert all(name in regime for name in ("d000", "d001", "d002"))
 
 
 # --- the stage -----------------------------------------------------------------------------------------------------
