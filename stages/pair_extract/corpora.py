@@ -82,9 +82,9 @@ def read_corpus(
         StageError: a file is empty, not UTF-8, or not in the format; or it has too many bad rows. The message names
             the line.
     """
-    read = {
-        name: _read_file(folder / dataset.file_name(name), dataset, scratch / name) for name in sorted(dataset.files)
-    }
+    read: dict[str, tuple[Any, Any]] = {}
+    for name in sorted(dataset.files):
+        read[name] = _read_file(folder / dataset.file_name(name), dataset, scratch / name)
     corpus, report = ({name: both[at] for name, both in read.items()} for at in (0, 1))
     if dataset.split is not None:
         corpus = split_dialogues(f"{key}.split", corpus["all"], dataset.split)
