@@ -191,12 +191,11 @@ def eager_model(name: str, one: Method, own: dict[str, Tensor]) -> Any:
 
 
 def eager_logits(model: Any, one: Method, own: dict[str, Tensor], query: list[int], answer: list[int]) -> Tensor:
-    """The logits after the query and after each token of the answer, from one full forward pass without a cache."""
-    tokens = torch.tensor([[*query, *answer]])
+    """The logits that predict each token of the answer, and one more, from one full forward pass without a cache."""
+    words = model.get_input_embeddings()(torch.tensor([[*query, *answer]]))
     if not one.has_prompt:
-        logits = model(input_ids=tokens).logits
+        logits = model(input_ids=torch.tensor([[*query, *answer]])).logits
     else:
-        words = model.get_input_embeddings()(tokens)
         prompt = one.prompt(own, words[:, : len(query)])
         assert prompt is not None
         logits = model(inputs_embeds=torch.cat([prompt, words], dim=1)).logits
@@ -206,24 +205,23 @@ def eager_logits(model: Any, one: Method, own: dict[str, Tensor], query: list[in
 @pytest.mark.parametrize("name", FAMILIES)
 def test_loss_and_greedy_tokens_equal_an_eager_computation(name: str) -> None:
     said = set()
+    queries, references = [pair.query for pair in PAIRS], [pair.response for pair in PAIRS]
     for kind in ("zero-shot", "fine-tune", "lora", "soft", "dynamic"):
         one = build_method(family(name), SETTINGS[kind])
         own = moved_weights(one)
         model = eager_model(name, one, own)
         (loss,) = response_losses(one, [own], collate(PAIRS))
-        expected, answers = torch.zeros(()), list[list[int]]()
-        for pair in PAIRS:
-            logits = eager_logits(model, one, own, pair.query, pair.response)[:-1]
-            expected += F.cross_entropy(logits, torch.tensor(pair.response), reduction="sum")
-            answers.append([])
-            for _ in range(LIMIT):
-                answers[-1].append(int(eager_logits(model, one, own, pair.query, answers[-1])[-1].argmax()))
-        assert torch.allclose(loss, expected, rtol=1e-4), kind
-        queries, references = [pair.query for pair in PAIRS], [pair.response for pair in PAIRS]
         decoded = decode_and_score(one, [own], queries, references, LIMIT, -1)
-        assert decoded.answers[0] == answers, kind
+        expected = torch.zeros(())
+        for query, reference, answer in zip(queries, references, decoded.answers[0], strict=True):
+            logits = eager_logits(model, one, own, query, reference)[:-1]
+            expected += F.cross_entropy(logits, torch.tensor(reference), reduction="sum")
+            # Each token is the likeliest behind those before it: so is the greedy answer, by induction.
+            assert eager_logits(model, one, own, query, answer)[:-1].argmax(dim=-1).tolist() == answer, kind
+            assert len(answer) == LIMIT
+            said.add(tuple(answer))
+        assert torch.allclose(loss, expected, rtol=1e-4), kind
         assert float(decoded.losses.sum()) == pytest.approx(float(expected), rel=1e-4), kind
-        said |= {tuple(answer) for answer in answers}
     assert len(said) > 4
 
 
