@@ -81,7 +81,7 @@ def losses(method: Method, weights: Weights, blocks: Tensor) -> Tensor:
             hidden = method.transformer.hidden(method.embed(own, part), weights=method.layers(own))
             logits = method.base.logits(hidden[:, :-1], method.output(own)).float()
             loss = F.cross_entropy(logits.flatten(0, 1), part[:, 1:].flatten(), reduction="none")
-            found.append(loss.view(len(part), -1).double().mean(dim=1).cpu())
+            found.append(loss.view(len(part), -1).cpu().double().mean(dim=1))
     return torch.cat(found)
 
 

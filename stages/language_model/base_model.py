@@ -53,6 +53,12 @@ class BaseModel:
         """Whether E is the output layer too."""
         return self.model.get_output_embeddings().weight is self.embeddings
 
+    @property
+    def ends(self) -> list[int]:
+        """Its own end-of-text tokens: models that answer in turns have one for a turn and one for a text."""
+        own = self.model.generation_config.eos_token_id
+        return own if isinstance(own, list) else [] if own is None else [own]
+
     def embed(self, tokens: Tensor, embeddings: Tensor | None = None) -> Tensor:
         """E[tokens]: [...] -> [..., H], by the pre-trained E or by another [V, H]."""
         module = self.model.get_input_embeddings()
@@ -92,9 +98,14 @@ class BaseModel:
         return hidden
 
     def logits(self, hidden: Tensor, output: Weights | None = None) -> Tensor:
-        """The output layer: [..., H] -> [..., V]; output: its parameters, `weight` and perhaps `bias`."""
+        """The output layer: [..., H] -> [..., V]; output: its parameters, `weight` and perhaps `bias`.
+
+        In float32: in bfloat16, logits of a hundred, as GPT-2 has them, are multiples of a half.
+        """
         module = self.model.get_output_embeddings()
-        result: Tensor = functional_call(module, dict(output), (hidden,)) if output else module(hidden)
+        own = output or dict(module.named_parameters())
+        wide = {name: value.float() for name, value in own.items()}
+        result: Tensor = functional_call(module, wide, (hidden.float(),))
         return result
 
     def embeddings_name(self) -> str:

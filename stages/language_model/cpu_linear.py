@@ -82,41 +82,32 @@ class _FrozenProduct(torch.autograd.Function):
         return product(gradients[0], ctx.frozen.back(), None), None, None
 
 
-class OneDnnLinear(nn.Linear):
-    """`nn.Linear` by oneDNN: packed while its weight is the frozen one, as it is where a trial's takes its place."""
+class _ByOneDnn(nn.Module):
+    """A linear layer by oneDNN: packed while its weight is the frozen one, as it is where a trial's takes its place."""
 
     frozen: FrozenWeight
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, rows: Tensor) -> Tensor:
         """[..., in] -> [..., out]; with gradients for the weight it is PyTorch's own."""
-        result = _by_onednn(self.frozen, input, self.weight, self.bias, False)
-        return super().forward(input) if result is None else result
+        weight: Any = self.weight
+        bias: Any = self.bias
+        if rows.device.type == "cpu" and rows.numel() and rows.dtype is weight.dtype and is_for_onednn(rows.dtype):
+            trained = any(own.requires_grad for own in (weight, bias) if own is not None)
+            if weight is self.frozen.parameter and not trained:
+                if rows.requires_grad and torch.is_grad_enabled():
+                    return _FrozenProduct.apply(rows, self.frozen, bias)  # type: ignore[no-any-return,no-untyped-call]
+                return product(rows, self.frozen.ahead(), bias)
+            if torch.is_inference_mode_enabled():
+                return product(rows, weight.t() if self.frozen.transposed else weight, bias)
+        return super().forward(rows)  # type: ignore[no-any-return]
 
 
-class OneDnnConv1D(Conv1D):
-    """The same for GPT-2's linear layer, whose weight is [in, out]."""
-
-    frozen: FrozenWeight
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., in] -> [..., out]."""
-        result = _by_onednn(self.frozen, x, self.weight, self.bias, True)
-        return super().forward(x) if result is None else result  # type: ignore[no-untyped-call]
+class OneDnnLinear(_ByOneDnn, nn.Linear):
+    """`nn.Linear`, whose weight is [out, in]."""
 
 
-def _by_onednn(
-    frozen: FrozenWeight, rows: Tensor, weight: Tensor, bias: Tensor | None, transposed: bool
-) -> Tensor | None:
-    if rows.device.type != "cpu" or not rows.numel() or rows.dtype is not weight.dtype or not is_for_onednn(rows.dtype):
-        return None
-    is_frozen = weight is frozen.parameter and not any(own.requires_grad for own in (weight, bias) if own is not None)
-    if is_frozen and rows.requires_grad and torch.is_grad_enabled():
-        return _FrozenProduct.apply(rows, frozen, bias)  # type: ignore[no-any-return,no-untyped-call]
-    if is_frozen:
-        return product(rows, frozen.ahead(), bias)
-    if torch.is_inference_mode_enabled():
-        return product(rows, weight.t() if transposed else weight, bias)
-    return None
+class OneDnnConv1D(_ByOneDnn, Conv1D):
+    """GPT-2's linear layer, whose weight is [in, out]."""
 
 
 REPLACED: dict[type[nn.Module], type[OneDnnLinear | OneDnnConv1D]] = {nn.Linear: OneDnnLinear, Conv1D: OneDnnConv1D}

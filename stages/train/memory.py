@@ -11,12 +11,11 @@ from math import ceil
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM
 
 from stages.language_model.base_model import Weights
 from stages.language_model.device import arithmetic, choose_device
 from stages.language_model.encoding import side_lengths
-from stages.language_model.loading import load_config
+from stages.language_model.loading import empty_model
 from stages.language_model.memory import free_memory
 from stages.methods.method import Method
 from stages.params.schema import Params
@@ -75,9 +74,7 @@ def check_base_model(folder: Path, params: Params) -> None:
     device, protocol = choose_device(params.runtime), params.chosen_protocol
     wanted = (protocol.training.dtype, protocol.decoding_dtype)
     kept = {torch.float32, *(arithmetic(precision, device) for precision in wanted)}  # as load_methods holds it
-    with torch.device("meta"):  # shapes without values
-        model = AutoModelForCausalLM.from_config(load_config(folder))
-    needed = sum(value.numel() for value in model.parameters()) * sum(dtype.itemsize for dtype in kept)
+    needed = sum(value.numel() for value in empty_model(folder).parameters()) * sum(dtype.itemsize for dtype in kept)
     if needed > (free := free_memory(device)):
         found = f"the base model needs {_gb(needed)}, {_gb(free)} are to be had"
         raise StageError(f"memory of {device}", found, BIGGER)

@@ -1,17 +1,26 @@
 """The base model: loaded from data only, frozen, and split into parts only where that is correct."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from stages.language_model.base_model import BaseModel
-from stages.language_model.loading import check_row_length, load_base_model, load_config, load_tokenizer
+from stages.language_model.cpu_attention import SHORT
+from stages.language_model.loading import (
+    check_row_length,
+    empty_model,
+    load_base_model,
+    load_config,
+    load_tokenizer,
+)  # fmt: skip
 from stages.methods.batch import collate
 from stages.methods.registry import build_method
 from stages.plumbing.errors import StageError
@@ -21,6 +30,13 @@ from tests.models import SETTINGS, TRAINING, base_model, model_folder, pairs, we
 from tests.tiny import tiny_model
 
 CPU = torch.device("cpu")
+
+
+def configured(folder: Path, family: Any, changed: dict[str, Any]) -> Path:
+    """A tiny model with some keys of its config.json changed."""
+    path = tiny_model(folder, family) / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    return folder
 
 
 def test_half_precision_weights_are_trained_in_float32(tmp_path: Path) -> None:
@@ -61,10 +77,40 @@ def test_logits_that_are_more_than_the_output_layer_s_are_refused(tmp_path: Path
         load_base_model(tmp_path / "capped", CPU, torch.float32)
 
 
-def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(StageError, match=str(tmp_path)):
-        load_base_model(tmp_path, CPU, torch.float32)
+@pytest.mark.parametrize(
+    ("family", "changed"),
+    [
+        ("gpt2", {"num_attention_heads": 0}),
+        ("llama", {"num_attention_heads": 0}),
+        ("llama", {"dtype": "nosuch"}),
+        ("llama", {"rope_parameters": 3}),
+        ("gpt2", {"hidden_size": "a"}),
+        ("llama", {"hidden_act": "nosuch"}),
+        ("gpt2", {"model_type": 3}),
+        ("llama", {"quantization_config": {"quant_method": "mxfp4"}}),
+    ],
+)
+def test_whatever_a_configuration_raises_is_one_line_before_weights_are_read(
+    family: Any, changed: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = configured(tmp_path / "model", family, changed)
+    (folder / "model.safetensors").unlink()
+    for load in (empty_model, lambda folder: load_base_model(folder, CPU, torch.float32)):
+        with pytest.raises(StageError, match=rf"^{folder}/config\.json: [^\n]*; (see|use) [^\n]*$"):
+            load(folder)
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation_internal", "experts_implementation"])
+def test_no_configuration_chooses_code_of_the_hub(key: str, tmp_path: Path) -> None:
+    folder = configured(tmp_path / "model", "llama", {key: "kernels-community/some-attention"})
+    assert load_base_model(folder, CPU, torch.float32).model.config._attn_implementation == SHORT
+
+
+def test_loading_prints_nothing_into_a_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = tiny_model(tmp_path / "model")
+    capfd.readouterr()
+    load_base_model(folder, CPU, torch.float32)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_pickle_in_the_clothes_of_safetensors_is_refused(tmp_path: Path) -> None:
@@ -72,6 +118,28 @@ def test_a_pickle_in_the_clothes_of_safetensors_is_refused(tmp_path: Path) -> No
     torch.save({"a": torch.zeros(1)}, folder / "model.safetensors")
     with pytest.raises(StageError, match="pickled"):
         load_base_model(folder, CPU, torch.float32)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_in_bfloat16_the_logits_are_not_rounded(own: bool) -> None:
+    """GPT-2's are around -100, where bfloat16 has multiples of a half; losses need their differences."""
+    base = base_model("gpt2", dtype=torch.bfloat16)
+    generator = torch.Generator().manual_seed(0)
+    rows = base.embeddings.detach().float() + torch.randn(base.width, generator=generator)  # one direction in all words
+    output = {"weight": rows.bfloat16()}
+    hidden = torch.randn(64, base.width, generator=generator)
+    hidden = (hidden - 100 * rows.mean(0) / rows.mean(0).square().sum()).bfloat16()
+    if not own:
+        base = BaseModel(copy.deepcopy(base.model))
+        base.embeddings.copy_(output["weight"])
+    exact = hidden.double() @ output["weight"].double().T
+    assert -130 < float(exact.mean()) < -70
+    targets = torch.arange(64)
+    losses, expected = (
+        F.cross_entropy(each.double(), targets, reduction="none")
+        for each in (base.logits(hidden, output if own else None), exact)
+    )
+    assert torch.allclose(losses, expected, atol=1e-3)
 
 
 def test_weights_that_lack_a_tensor_are_refused_and_not_made_up(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Which device computes, in which precision; what each task gets of a cluster, and what no node has is refused."""
 
+import ast
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from stages.language_model import device
 from stages.language_model.device import Share, choose_device, share_of
 from stages.params.schema import Runtime
 from stages.plumbing.errors import StageError
+from tests.tiny import ROOT
 
 
 def runtime(**changes: Any) -> Runtime:
@@ -106,3 +108,28 @@ def test_a_share_of_a_gpu_is_a_share_of_its_memory_and_a_whole_one_is_not_limite
     monkeypatch.setattr("torch.cuda.set_per_process_memory_fraction", limits.append)
     assert [Share(gpus, 1, 3).taken(runtime()).threads for gpus in (0.0, 0.5, 1.0)] == [3, 3, 3]
     assert limits == [0.5]
+
+
+def in_float64(tree: ast.AST) -> list[str]:
+    """The calls that may make float64 on a device: of what was not brought to the CPU first, or made on a device."""
+    found = []
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        called = node.func
+        named = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+        given = [*map(ast.unparse, node.args), *named.values()]
+        wide = "torch.float64" in given or "torch.double" in given
+        makes = ast.unparse(called).startswith("torch.") and "device" not in named
+        brought = isinstance(called, ast.Attribute) and ast.unparse(called.value).endswith(".cpu()")
+        if (wide or ast.unparse(called).endswith(".double")) and not makes and not brought:
+            found.append(ast.unparse(node))
+    return found
+
+
+def test_no_device_is_asked_for_float64_which_apple_s_gpus_do_not_have() -> None:
+    for line in ("x.double()", "x.mean().to(torch.float64)", "torch.zeros(3, dtype=torch.float64, device=d)"):
+        assert in_float64(ast.parse(line)), line
+    assert not in_float64(ast.parse("x.cpu().double().mean() + torch.zeros(3, dtype=torch.float64)"))
+    for path in (ROOT / "stages").rglob("*.py"):
+        assert in_float64(ast.parse(path.read_text())) == [], path

@@ -1,26 +1,37 @@
-"""Prompt templates: the text around query and response, and wrong formats that are refused before anything slow."""
+"""Prompt templates: the text around query and response, where an answer ends, and what is refused in one line."""
+
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
+from stages.language_model.base_model import BaseModel
 from stages.language_model.encoding import encode_pairs, encode_queries, to_text
-from stages.language_model.prompt_template import PromptTemplate, build_prompt_template
+from stages.language_model.prompt_template import PromptTemplate, build_prompt_template, endings, template_parts
 from stages.params.schema import Lengths
 from stages.params.sources import CHAT_TEMPLATE, END_OF_TEXT, PromptTemplateText
 from stages.plumbing.errors import StageError
 from stages.records import Pair
 from tests.models import LONG
-from tests.tiny import tiny_tokenizer
+from tests.tiny import tiny_sentencepiece, tiny_tokenizer
 
 TURNS = PromptTemplateText(prefix="A: ", separator="\nB: ", end="\n")
-FORMATS = (
-    TURNS,
-    PromptTemplateText(separator="\n", end="\n"),
-    PromptTemplateText(separator=END_OF_TEXT, end=END_OF_TEXT),
+LINES = PromptTemplateText(separator="\n", end="\n")
+TEXTS = PromptTemplateText(separator=END_OF_TEXT, end=END_OF_TEXT)
+TEMPLATES = (TURNS, LINES, TEXTS)
+KEY = "models.x.prompt_template"
+
+EACH = "{% for m in messages %}<{{ m.role }}>{{ m.content }}<|endoftext|>{% endfor %}"
+OPENS = "{% if add_generation_prompt %}<assistant>{% endif %}"
+# Thinking models show a turn that has been answered with its thoughts, empty or not, in front of the answer.
+THINKS = EACH.replace(
+    "{{ m.content }}", "{% if m.role == 'assistant' %}<think>\n\n</think>\n\n{% endif %}{{ m.content }}"
 )
-TEMPLATE = (
-    "{% for m in messages %}<{{ m.role }}>{{ m.content }}<|endoftext|>{% endfor %}"
-    "{% if add_generation_prompt %}<assistant>{% endif %}"
+LLAMA = (
+    "{% for m in messages %}{% if m.role == 'user' %}<s>[ASK] {{ m.content }} [/ASK]"
+    "{% else %} {{ m.content }} </s>{% endif %}{% endfor %}"
 )
 
 
@@ -32,105 +43,176 @@ def tokenizer() -> PreTrainedTokenizerFast:
 def built(
     tokenizer: PreTrainedTokenizerFast, text: PromptTemplateText | str, lengths: Lengths = LONG
 ) -> PromptTemplate:
-    return build_prompt_template(tokenizer, text, lengths, "models.x.prompt_template")
+    return build_prompt_template(tokenizer, text, lengths, KEY)
 
 
-def written(
-    tokenizer: PreTrainedTokenizerFast, prompt_template: PromptTemplate, pair: Pair, lengths: Lengths = LONG
-) -> str:
+def written(tokenizer: PreTrainedTokenizerFast, template: PromptTemplate, pair: Pair, lengths: Lengths = LONG) -> str:
     """The row of a pair, as text."""
-    (encoded,), _ = encode_pairs([pair], tokenizer, prompt_template, lengths)
-    return str(tokenizer.decode([*encoded["query"], *encoded["response"]], clean_up_tokenization_spaces=False))
+    encoded, _ = encode_pairs([pair], tokenizer, template, lengths)
+    row = [*encoded[0]["query"], *encoded[0]["response"]]
+    return str(tokenizer.decode(row, clean_up_tokenization_spaces=False))
 
 
-def test_a_row_is_the_format_filled_in(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_a_row_is_the_template_filled_in(tokenizer: PreTrainedTokenizerFast) -> None:
     pair = Pair("a", 0, "how are you ?", "fine")
     assert written(tokenizer, built(tokenizer, TURNS), pair) == "A: how are you ?\nB: fine\n"
-    assert written(tokenizer, built(tokenizer, FORMATS[1]), pair) == "how are you ?\nfine\n"
-    assert written(tokenizer, built(tokenizer, FORMATS[2]), pair) == "how are you ?<|endoftext|>fine<|endoftext|>"
+    assert written(tokenizer, built(tokenizer, LINES), pair) == "how are you ?\nfine\n"
+    assert written(tokenizer, built(tokenizer, TEXTS), pair) == "how are you ?<|endoftext|>fine<|endoftext|>"
 
 
 def test_the_tokens_of_a_text_are_those_that_it_has_in_the_whole_row(tokenizer: PreTrainedTokenizerFast) -> None:
-    """A space in the format belongs to the word after it, as in the model's training texts."""
-    prompt_template = built(tokenizer, TURNS)
-    (query,), _ = encode_queries(["the weather"], tokenizer, prompt_template, LONG)
+    """A space in the template belongs to the word after it, as in the model's training texts."""
+    (query,), _ = encode_queries(["the weather"], tokenizer, built(tokenizer, TURNS), LONG)
     assert query == tokenizer("A: the weather\nB:", add_special_tokens=False)["input_ids"]
 
 
-@pytest.mark.parametrize("text", FORMATS)
-def test_a_long_query_loses_its_beginning_and_never_the_format(
+@pytest.mark.parametrize("text", TEMPLATES)
+def test_a_long_query_loses_its_beginning_and_never_the_template(
     tokenizer: PreTrainedTokenizerFast, text: PromptTemplateText
 ) -> None:
     lengths = Lengths(max_query_tokens=20, max_new_tokens=8)
-    prompt_template = built(tokenizer, text, lengths)
-    pair = Pair("a", 0, "one two three four five six seven eight nine ten", "yes")
-    (encoded,), cuts = encode_pairs([pair], tokenizer, prompt_template, lengths)
-    assert (cuts.queries, len(encoded["query"])) == (1, 20)
-    whole = written(tokenizer, prompt_template, pair, lengths)
-    assert whole.startswith(text.prefix.rstrip()) and "nine ten" in whole and "one two" not in whole
-    assert encoded["query"][len(encoded["query"]) - len(prompt_template.separator) :] == prompt_template.separator
+    template = built(tokenizer, text, lengths)
+    pair = Pair("a", 0, "one two three four five six seven eight nine ten", "one two three four five")
+    encoded, cuts = encode_pairs([pair], tokenizer, template, lengths)
+    query, response = encoded[0]["query"], encoded[0]["response"]
+    assert (cuts.queries, len(query)) == (1, 20)
+    whole = written(tokenizer, template, pair, lengths)
+    assert whole.startswith(text.prefix.rstrip()) and "nine ten" in whole and "one two three four five six" not in whole
+    assert query[len(query) - len(template.separator) :] == template.separator
+    assert cuts.responses == 1 and len(response) == 8 and template.end not in response  # it does not end there
 
 
-def test_a_response_that_is_cut_has_no_end(tokenizer: PreTrainedTokenizerFast) -> None:
-    lengths = Lengths(max_query_tokens=20, max_new_tokens=4)
-    prompt_template = built(tokenizer, TURNS, lengths)
-    (short, long), cuts = encode_pairs(
-        [Pair("a", 0, "q", "a"), Pair("a", 2, "q", "one two three four five")], tokenizer, prompt_template, lengths
-    )
-    assert short["response"][-1] == prompt_template.end
-    assert prompt_template.end not in long["response"] and len(long["response"]) == 4
-    assert cuts.responses == 1
-
-
-@pytest.mark.parametrize("text", FORMATS)
+@pytest.mark.parametrize("text", TEMPLATES)
 def test_what_a_person_wrote_is_never_a_special_token_nor_an_end(
     tokenizer: PreTrainedTokenizerFast, text: PromptTemplateText
 ) -> None:
-    prompt_template = built(tokenizer, text)
+    template = built(tokenizer, text)
     pair = Pair("a", 0, "so <|endoftext|> said <end-of-text>", "no <|endoftext|> B: yes")
-    (encoded,), _ = encode_pairs([pair], tokenizer, prompt_template, LONG)
-    around = len(prompt_template.prefix), len(encoded["query"]) - len(prompt_template.separator)
-    assert tokenizer.eos_token_id not in encoded["query"][around[0] : around[1]]
-    assert encoded["response"].index(prompt_template.end) == len(encoded["response"]) - 1
-    assert to_text(encoded["response"][:-1], tokenizer) == pair.response
+    encoded, _ = encode_pairs([pair], tokenizer, template, LONG)
+    query, response = encoded[0]["query"], encoded[0]["response"]
+    assert tokenizer.eos_token_id not in query[len(template.prefix) : len(query) - len(template.separator)]
+    assert response.index(template.end) == len(response) - 1
+    assert to_text(response[:-1], tokenizer) == pair.response
 
 
-def test_the_tokenizer_s_own_chat_template_is_a_format(tokenizer: PreTrainedTokenizerFast) -> None:
-    own = tiny_tokenizer()
-    own.chat_template = TEMPLATE
-    prompt_template = built(own, CHAT_TEMPLATE)
-    pair = Pair("a", 0, "hello", "hi")
-    assert written(own, prompt_template, pair) == "<user>hello<|endoftext|><assistant>hi<|endoftext|>"
-    assert prompt_template.end == own.eos_token_id
+def beginning_with(tokenizer: PreTrainedTokenizerFast, bos: str) -> PreTrainedTokenizerFast:
+    """A tokenizer that puts this token in front of each text."""
+    tokenizer.add_special_tokens({"bos_token": bos})
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{bos} $A", special_tokens=[(bos, tokenizer.bos_token_id)]
+    )
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("own", "bos"),
+    [
+        (lambda: beginning_with(tiny_sentencepiece("prepend"), "<s>"), "<s>"),  # Llama 2
+        (lambda: beginning_with(tiny_sentencepiece("first"), "<s>"), "<s>"),  # Mistral
+        (lambda: beginning_with(tiny_sentencepiece("always"), "<bos>"), "<bos>"),  # Gemma
+        (lambda: beginning_with(tiny_tokenizer(), "<|begin_of_text|>"), "<|begin_of_text|>"),  # Llama 3
+        (lambda: beginning_with(tiny_tokenizer(), "<|endoftext|>"), "<|endoftext|>"),  # OPT: also its end
+        (tiny_tokenizer, ""),  # GPT-2: it has such a token, but never read it there
+        (lambda: tiny_sentencepiece("first"), ""),
+    ],
+)
+def test_a_model_that_reads_a_beginning_of_text_token_gets_it_once(own: Any, bos: str) -> None:
+    tokenizer = own()
+    for text in (TURNS, LINES, TURNS.model_copy(update={"prefix": f"{bos}A: "})):
+        (query,), _ = encode_queries(["how are you ?"], tokenizer, built(tokenizer, text), LONG)
+        whole = f"{text.prefix}how are you ?{text.separator}".removesuffix(" ")
+        is_there = bool(bos) and text.prefix.startswith(bos)
+        assert query == tokenizer(whole, add_special_tokens=not is_there)["input_ids"]
+        assert query[0] == tokenizer.bos_token_id or not bos
+        assert query.count(tokenizer.bos_token_id) == bool(bos)
+
+
+def ends_of(tokenizer: PreTrainedTokenizerFast, text: PromptTemplateText, *own: int) -> dict[int, list[int]]:
+    model = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=list(own) or None))
+    return endings(tokenizer, built(tokenizer, text), BaseModel(model))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["byte-level", "prepend", "always"])
+def test_an_answer_ends_at_any_token_with_a_line_break_if_the_template_ends_at_one(kind: Any) -> None:
+    tokenizer = tiny_tokenizer() if kind == "byte-level" else tiny_sentencepiece(kind)
+    more = ["!\n", "\n\n", " \n", "no\nB", "ok"]
+    tokenizer.add_tokens(more)
+    ids: Any = tokenizer.convert_tokens_to_ids(more)
+    stop, double, blank, word, ok = ids
+    ends = ends_of(tokenizer, TURNS)
+    assert ends.keys() >= {built(tokenizer, TURNS).end, tokenizer.eos_token_id, stop, double, blank, word}
+    assert ok not in ends and not ends[double] and not ends[blank]
+    (yes,) = tokenizer(["yes"], add_special_tokens=False)["input_ids"]
+    assert [to_text([*yes, *ends[one]], tokenizer) for one in (stop, word)] == ["yes!", "yesno"]
+    assert ends_of(tokenizer, TEXTS).keys() == {tokenizer.eos_token_id}  # a response of several lines
+
+
+def test_an_answer_ends_where_the_model_ends_a_turn_or_a_text(tokenizer: PreTrainedTokenizerFast) -> None:
+    assert ends_of(tokenizer, TEXTS, 7, 9) == {tokenizer.eos_token_id: [], 7: [], 9: []}
+    assert ends_of(tokenizer, LINES, 7)[7] == []
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (
-            PromptTemplateText(separator="\n", end="the end"),
-            r"prompt_template\.end: 'the end' is \d+ tokens; end a response with",
-        ),
-        (
-            PromptTemplateText(prefix="a long story : " * 9, separator="\n", end="\n"),
-            "it takes .* tokens; shorten|shorten the",
-        ),
+        (PromptTemplateText(separator="\n", end="the end"), r"template\.end: 'the end' is \d+ tokens; end a response"),
+        (PromptTemplateText(prefix="a long story : " * 9, separator="\n", end="\n"), "takes .* tokens .*; shorten the"),
         (PromptTemplateText(separator="\n", end="s"), "the end is a token of ordinary text; use another"),
         (CHAT_TEMPLATE, "the tokenizer has no chat template; write"),
     ],
 )
-def test_a_format_that_cannot_work_is_refused(
+def test_a_template_that_cannot_work_is_refused(
     tokenizer: PreTrainedTokenizerFast, text: PromptTemplateText | str, said: str
 ) -> None:
     with pytest.raises(StageError, match=said):
         built(tokenizer, text)
 
 
-def test_a_template_that_fails_or_swallows_the_text_is_refused() -> None:
+def parts(chat_template: str) -> PromptTemplateText:
+    own = tiny_sentencepiece("prepend") if chat_template == LLAMA else tiny_tokenizer()
+    own.chat_template = chat_template
+    return template_parts(own, KEY)
+
+
+def test_the_tokenizer_s_own_chat_template_is_a_prompt_template() -> None:
     own = tiny_tokenizer()
-    own.chat_template = "{{ raise_exception('no') }}"
-    with pytest.raises(StageError, match=r"the chat template fails .*; write the parts"):
-        built(own, CHAT_TEMPLATE)
-    own.chat_template = "hello"
-    with pytest.raises(StageError, match="the chat template leaves the text out"):
-        built(own, CHAT_TEMPLATE)
+    own.chat_template = EACH + OPENS
+    pair = Pair("a", 0, "hello", "hi")
+    assert written(own, built(own, CHAT_TEMPLATE), pair) == "<user>hello<|endoftext|><assistant>hi<|endoftext|>"
+
+
+@pytest.mark.parametrize(
+    ("chat_template", "separator"),
+    [
+        (EACH + OPENS, "<|endoftext|><assistant>"),
+        (EACH, "<|endoftext|><assistant>"),  # opens no answer when it is asked to
+        (THINKS + OPENS, "<|endoftext|><assistant><think>\n\n</think>\n\n"),  # Qwen3
+        (THINKS + OPENS.replace("nt>", "nt><think>"), "<|endoftext|><assistant><think>\n\n</think>\n\n"),
+    ],
+)
+def test_the_separator_has_all_that_stands_in_front_of_an_answer(chat_template: str, separator: str) -> None:
+    assert parts(chat_template) == PromptTemplateText(prefix="<user>", separator=separator, end="<|endoftext|>")
+
+
+def test_the_end_is_the_first_control_token_behind_an_answer() -> None:
+    assert parts(LLAMA) == PromptTemplateText(prefix="<s>[ASK] ", separator=" [/ASK] ", end="</s>")
+    assert parts(EACH.replace("<|endoftext|>", " \n <|endoftext|>\n")).end == "<|endoftext|>"
+    assert parts(EACH.replace("<|endoftext|>", " \n")).end == "\n"
+
+
+def test_a_template_that_writes_the_date_writes_the_same_one_every_day() -> None:
+    dated = "{% if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% endif %}"
+    assert parts(dated + EACH).prefix == "26 Jul 2024<user>"
+
+
+@pytest.mark.parametrize(
+    ("chat_template", "said"),
+    [
+        ("{{ raise_exception('no') }}", "the chat template fails .*; write the parts"),
+        ("hello", "the chat template leaves the text out; write prefix, separator and end"),
+        (EACH.replace("<|endoftext|>", ""), "the chat template has nothing behind an answer; write prefix, .* and end"),
+    ],
+)
+def test_a_chat_template_that_cannot_be_used_is_refused_in_a_line(chat_template: str, said: str) -> None:
+    with pytest.raises(StageError, match=f"^{KEY}: {said}$"):
+        parts(chat_template)
