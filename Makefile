@@ -27,7 +27,7 @@ grid: $(VENV)/.installed  ## run the paper's grid of experiments; more options: 
 	$(VENV)/bin/python -m stages.grid -S dataset=dailydialog -S protocol=paper $(GRID)
 
 report: $(VENV)/.installed-report  ## compare all experiments with the paper's tables: metrics/report.md and metrics/report.html
-	$(VENV)/bin/python -m stages.report
+	$(VENV)/bin/python -m stages.report --publish
 
 test: lint  ## run lint, type checks and the tests
 	$(VENV)/bin/pytest -n auto --maxprocesses 4 --dist loadfile

@@ -9,13 +9,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from stages.bleu import bleu
+from stages.bootstrap import bleu_of_sums, loss_of_sums, losses_of, sentence_counts
 from stages.plumbing.files import output_folder, write_json
 from stages.records import Dialogue, Pair, References, Response
 from stages.report.revision import Revision
 from stages.report.runs import Run
 from stages.score import __main__ as score
-from stages.score.bootstrap import losses_of, mean_loss
 from stages.score.variety import DIGITS
 from tests.helpers_scores import write_responses, write_subset
 from tests.tiny import ROOT, change_params, command, commit_all, read_yaml, tiny_project
@@ -143,6 +142,9 @@ METHODS = {
 }
 
 
+DEFAULTS = {"dataset": "chitchat", "model": "smollm2", "protocol": "quick", "regime": 100, "drop_overlap": False}
+
+
 def hardness(pairs: int, seed: int) -> list[float]:
     """How much harder than the mean each test pair is, the same for all methods: more than methods differ."""
     chance = random.Random(f"pairs {seed}")
@@ -155,6 +157,7 @@ def run_in_memory(
     measured: bool = True,
     part: slice = slice(None),
     device: str | None = "cpu",
+    files: dict[str, Any] | None = None,
     **switches: Any,
 ) -> Run:
     """A run that exists only in memory, with the default data and protocol, and made-up results.
@@ -162,7 +165,7 @@ def run_in_memory(
     measured: its costs and what it forgot are known. part: of the test pairs.
     """
     quality, loss, parameters, seconds = METHODS[method]
-    params = read_yaml(ROOT / "params.yaml") | {"method": method, "seed": seed} | switches
+    params = read_yaml(ROOT / "params.yaml") | {"method": method, "seed": seed, **DEFAULTS} | switches
     train, test, _ = corpus(params["regime"])
     chance = random.Random(f"{method} {seed}")
     given = answers(test, [train[0].response, train[1].query], quality + chance.uniform(-0.02, 0.02), seed)
@@ -179,10 +182,12 @@ def run_in_memory(
         )
         for (each, answer), hard in zip(zip(test, given, strict=True), hardness(len(test), seed), strict=True)
     ][part]
-    row = {f"bleu{order}": quality / order for order in (1, 2, 3)} | {"bleu4": round(bleu_of(responses), DIGITS)}
+    counts = sentence_counts([each.response for each in responses], [each.reference for each in responses])
+    row: dict[str, Any] = {f"bleu{order}": quality / order for order in (1, 2, 3)}
+    row |= {"bleu4": round(float(bleu_of_sums(counts.sum(0))), DIGITS), "matches": counts.sum(0)[2:6].tolist()}
     known = losses_of(responses)
     if known is not None:
-        row["loss"] = round(mean_loss(known), DIGITS)
+        row["loss"] = round(float(loss_of_sums(known.sum(0))), DIGITS)
     row |= {"novelty": 0.95, "diversity": 0.9 + chance.uniform(-0.02, 0.02), "empty": 0.0, "pairs": len(responses)}
     trial = {"trial": 0, "bleu4": 0.1, "validation_loss": loss + chance.uniform(-0.02, 0.02), "status": "finished"}
     rates = [{**trial, "learning_rate": rate, "epoch": 1 if parameters else 0} for rate in (1e-4, 1e-3, 1e-2)]
@@ -200,9 +205,10 @@ def run_in_memory(
     before = {"loss_before": 3.9, "tokens": 5000, "text": "the test part of dailydialog"}
     forgotten = before | {"loss_after": 4.1, "difference": 0.2 + seed / 100, "interval": [0.1, 0.3]}
     ends = {"loss_interval": [loss - 0.1, loss + 0.1]} if known is not None else {}
-    scores = {**row, **ends, "unseen": row, "unlike": row, "human": row, "retrieval": row, "training_pairs": len(train)}
-    scores["generation"] = {"device": device}
-    files = {
+    baselines = {name: row | {"loss": None} for name in ("human", "retrieval", "shuffled")}
+    scores = {**row, **ends, "unseen": row, "unlike": row, **baselines, "training_pairs": len(train)}
+    scores |= {"generation": {"device": device}, "parts": {part: "1" * len(responses) for part in ("unseen", "unlike")}}
+    content = {
         "data/greedy_generate/responses.jsonl": responses,
         "data/subset/train.jsonl": train,
         "metrics/learning_rates.json": rates,
@@ -211,9 +217,4 @@ def run_in_memory(
     }
     name = f"{params['model']}-{method}-{params['regime']}-seed-{seed}"
     rows = {"test": row, "unseen": row, "human": row, "retrieval": row}
-    return Run(name, "experiment", "0" * 40, "0" * 40, params, rows, f"data-{seed}", MemoryFiles(files))
-
-
-def bleu_of(responses: Sequence[Response]) -> float:
-    """BLEU-4 of responses."""
-    return bleu([each.response for each in responses], [each.reference for each in responses])
+    return Run(name, "experiment", "0" * 40, "0" * 40, params, rows, MemoryFiles(content | (files or {})))

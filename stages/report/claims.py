@@ -1,82 +1,58 @@
-"""Check the paper's claims (Sec. 5), one by one, against the measurements.
+"""The paper's claims (Sec. 5), one by one, against the measurements.
 
-A claim that one system scores above another holds if it does, and if chance makes such a difference in less than 5 % of
-the draws of a paired bootstrap. It does not hold if, by the same measure, the other system is better. A claim that a
-system stops improving does not hold if a larger regime is better by that measure. It holds if the bootstrap excludes
-that any larger regime is better by more than `NEGLIGIBLE`. Seeing no difference is not enough, because few test pairs
-never show one: then the claim is not contradicted. With several seeds the bootstrap draws seeds and test pairs
-(stages/report/seeds.py). With one seed it draws test pairs alone: the verdict is about that training run and says so.
+A claim that one method is better than another is *supported* if it is, and the 95 % interval of the difference excludes
+zero; *contradicted* if the other is better by the same measure; else *inconclusive*. Novelty, diversity and forgetting
+have no such interval: there the order must be the same with every seed. A claim for which a run is missing is *not
+tested*. With a single seed a verdict is about these training runs, and says so.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import product
+from statistics import fmean
 
-from stages.report import paper
-from stages.report.answers import PARTS, Answers, Comparison, NotMeasured, check_pairs
-from stages.report.markdown import SPACE, number, percent
-from stages.report.runs import Row, Run, Runs
-from stages.report.settings import Cell, Setting
+from stages.grid.configurations import MODELS
+from stages.report.compare import Answers, Comparison, NotMeasured
+from stages.report.frame import dig
+from stages.report.markdown import NONE, ends, number, percent
+from stages.report.runs import Run, Runs, same_seeds
+from stages.report.settings import Cell, Setting, paper_scores
 
-ALPHA = 0.05
-WHOLE, TURNING_POINT = 100.0, 30.0  # percent: the regimes that the claims are about
-HIGH = 0.90
-# Share of the BLEU-4 at 30 % of the data. In the paper soft prompts gain at most 3.6 %, dynamic prompts 45 and 49 %.
-NEGLIGIBLE = 0.06
-HOLDS, OPEN, FAILS, NOT_MEASURED = VERDICTS = ("holds", "not contradicted", "does not hold", "not measured")
-PAPER = paper.paper_scores()
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The verdict on a claim for one part of the test pairs, and the numbers behind it."""
-
-    verdict: str
-    numbers: str
+SUPPORTED, CONTRADICTED, INCONCLUSIVE, NOT_TESTED = "supported", "contradicted", "inconclusive", "not tested"
+JUDGED = ("all", "unlike")  # parts of the test pairs
+WHOLE, LITTLE, TURN, HIGH = 100.0, 10.0, 30.0, 0.90
+PAPER = paper_scores()
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim about a model, with a finding for each of `PARTS`, and the paper's numbers."""
+    """A claim of the paper about a model, its numbers there, and for each of JUDGED the verdict and why."""
 
     text: str
     model: str
-    findings: dict[str, Finding]
-    papers_numbers: str
+    paper: str
+    verdicts: dict[str, tuple[str, str]]
 
 
-def findings(judge: Callable[[str], Finding]) -> dict[str, Finding]:
-    """The verdict on each part; if something is missing, the reason."""
-    found = {}
-    for part in PARTS:
-        try:
-            found[part] = judge(part)
-        except NotMeasured as reason:
-            found[part] = Finding(NOT_MEASURED, str(reason))
-    return found
-
-
-def show(comparison: Comparison) -> str:
-    """Both scores, the p-value, and from how many seeds they are."""
-    p = f"p{SPACE}={SPACE}{comparison.p:.3f}"
-    chance = ", within chance" if comparison.p >= ALPHA else ""
-    return f"{comparison.first:.4f} against {comparison.second:.4f}, {p}{chance}, {counted(comparison.seeds)}"
-
-
-def counted(seeds: int) -> str:
+def seeds(count: int) -> str:
     """The number of seeds in words."""
-    return f"one{SPACE}seed" if seeds == 1 else f"{seeds}{SPACE}seeds"
+    return "one seed" if count == 1 else f"{count} seeds"
 
 
-def above(comparison: Comparison) -> bool:
-    """Whether the first system is better by more than chance."""
-    return comparison.first > comparison.second and comparison.p < ALPHA
+def by_interval(found: Comparison) -> tuple[str, str]:
+    """Whether the first system scores higher by more than chance, and the numbers."""
+    own, between = found.found, ends(found.found.low, found.found.high)
+    why = f"{own.first:.4f} against {own.second:.4f}, difference {between}, {seeds(found.seeds)}"
+    if found.found.low <= 0 <= found.found.high:
+        return INCONCLUSIVE, why
+    return (SUPPORTED if found.gap > 0 else CONTRADICTED), why
 
 
-def ordered(comparison: Comparison) -> Finding:
-    """Judge whether the first system is above the second; a difference within chance shows neither."""
-    higher = HOLDS if comparison.first > comparison.second else FAILS
-    return Finding(OPEN if comparison.p >= ALPHA else higher, show(comparison))
+def by_order(pairs: list[tuple[float, float]]) -> tuple[str, str]:
+    """Whether the first of each pair, one a seed, is always the higher one, and the means."""
+    always, never = all(a > b for a, b in pairs), all(a < b for a, b in pairs)
+    verdict = SUPPORTED if always else CONTRADICTED if never else INCONCLUSIVE
+    means = (fmean(each) for each in zip(*pairs, strict=True))
+    return verdict, f"{' against '.join(f'{each:.3f}' for each in means)}, {seeds(len(pairs))}"
 
 
 class Judge:
@@ -85,119 +61,147 @@ class Judge:
     def __init__(self, setting: Setting, answers: Answers) -> None:
         self.setting, self.answers = setting, answers
 
+    def claims(self) -> Iterator[Claim]:
+        """All claims about all models."""
+        for model in self.setting.models:
+            for first, second in (("dynamic", "fine-tune"), ("dynamic", "soft"), ("fine-tune", "soft")):
+                yield self.above(model, first, second, WHOLE, "with all the data")
+            yield self.above(model, "soft", "fine-tune", LITTLE, "with a tenth of the data")
+            yield self.stops(model)
+            for first in ("dynamic", "soft"):
+                yield self.varied(model, first)
+            yield self.stays(model)
+            yield self.above(model, "soft", "soft-frozen", WHOLE, "with all the data, so freezing E hurts")
+            for first in ("dynamic", "soft"):
+                yield self.forgets(model, first)
+        yield self.models()
+
     def runs(self, model: str, method: str, regime: float) -> Runs:
         """The runs of a configuration.
 
         Raises:
-            NotMeasured: there is no such run.
+            NotMeasured: there is none.
         """
-        try:
-            return self.setting.runs[Cell(model, method, regime)]
-        except KeyError:
-            raise NotMeasured(f"no run of {model}, {method}, {percent(regime)}") from None
+        if Cell(model, method, regime) not in self.setting.runs:
+            raise NotMeasured(f"no run of {method} at {percent(regime)}")
+        return self.setting.runs[Cell(model, method, regime)]
 
-    def named(self, method: str) -> list[str]:
-        """The setting's methods of that name; if it has none, the name itself."""
-        return [each for each in self.setting.methods if each.split(" ")[0] == method] or [method]
+    def claim(self, text: str, model: str, paper: str, judge: Callable[[str], tuple[str, str]]) -> Claim:
+        """The claim with its verdict on each part; what is missing is the reason of one that was not tested."""
+        verdicts = {}
+        for part in JUDGED:
+            try:
+                verdicts[part] = judge(part)
+            except NotMeasured as reason:
+                verdicts[part] = NOT_TESTED, str(reason)
+        return Claim(text, model, paper if self.setting.on_papers_data else NONE, verdicts)
 
-    def claims(self) -> Iterator[Claim]:
-        """All claims about all models."""
-        for model in self.setting.models:
-            for better, worse in (("dynamic", "fine-tune"), ("fine-tune", "soft")):
-                for pair in product(self.named(better), self.named(worse)):
-                    yield self.ordering(model, *pair)
-            yield from (self.stops(model, method) for method in self.named("soft"))
-            yield from (self.varied(model, method) for method in self.named("dynamic"))
-        for method in self.named("dynamic"):
-            yield self.models_ordering(method)
+    def above(self, model: str, first: str, second: str, regime: float, where: str) -> Claim:
+        """One method has a higher BLEU-4 than another."""
+        return self.claim(
+            f"{first} has a higher BLEU-4 than {second} {where}",
+            model,
+            papers("bleu4", (model, first, regime), (model, second, regime)),
+            lambda part: self.by_bleu(Cell(model, first, regime), Cell(model, second, regime), part),
+        )
 
-    def ordering(self, model: str, better: str, worse: str) -> Claim:
-        """The claim that one method scores above another when both are trained on all dialogues."""
+    def stops(self, model: str) -> Claim:
+        """Soft prompts stop improving above 30 % of the data."""
 
-        def judge(part: str) -> Finding:
-            first, second = (self.runs(model, method, WHOLE) for method in (better, worse))
-            return ordered(self.answers.compare(first, second, part))
+        def judge(part: str) -> tuple[str, str]:
+            found, why = self.by_bleu(Cell(model, "soft", WHOLE), Cell(model, "soft", TURN), part)
+            return {SUPPORTED: CONTRADICTED, CONTRADICTED: SUPPORTED}.get(found, found), why
 
-        numbers = self.papers(*((model, method, WHOLE) for method in (better, worse)))
-        return Claim(f"BLEU-4 at 100 %: {better} > {worse}", model, findings(judge), numbers)
-
-    def stops(self, model: str, method: str) -> Claim:
-        """The claim that a method is no better with more than 30 % of the dialogues."""
-
-        def judge(part: str) -> Finding:
-            start = self.runs(model, method, TURNING_POINT)
-            self.runs(model, method, WHOLE)  # without this run there is too little to judge
-            larger = [each for each in self.setting.regimes(model=model, method=method) if each > TURNING_POINT]
-            runs = {regime: self.runs(model, method, regime) for regime in larger}
-            found = {regime: self.answers.compare(each, start, part) for regime, each in runs.items()}
-            gains = {regime: self.answers.gain(each, start, part) for regime, each in runs.items()}
-            small = all(high < NEGLIGIBLE * found[at].second for at, (_, high) in gains.items())
-            verdict = FAILS if any(map(above, found.values())) else HOLDS if small else OPEN
-            shown = (
-                f"{percent(at)}: {show(found[at])}, gain {low:+.4f} to {high:+.4f}" for at, (low, high) in gains.items()
-            )
-            return Finding(verdict, "; ".join(shown))
-
-        numbers = self.papers(*((model, method, regime) for regime in (WHOLE, TURNING_POINT)))
-        text = f"{method} stops improving above 30 %: BLEU-4 not above that at 30 %"
-        return Claim(text, model, findings(judge), numbers and f"{numbers} (100 % against 30 %)")
+        known = papers("bleu4", (model, "soft", WHOLE), (model, "soft", TURN))
+        return self.claim("soft prompts gain nothing from more than 30 % of the data", model, known, judge)
 
     def varied(self, model: str, method: str) -> Claim:
-        """The claim that novelty and diversity stay above 0.90 in every regime, with every seed."""
-        regimes = self.setting.regimes(model=model, method=method)
+        """Prompting is more novel and more diverse than fine-tuning."""
 
-        def judge(part: str) -> Finding:
-            runs = [self.runs(model, method, regime) for regime in regimes]
-            rows = [part_row(run, part) for each in runs for run in each]
-            if not rows:
-                raise NotMeasured(f"no run of {model}, {method}")
-            seeds = counted(min(map(len, runs)))
-            shown = f"{lowest(rows)}, at {', '.join(f'{regime:g}' for regime in regimes)}{SPACE}%, {seeds}"
-            if any(min(row["novelty"], row["diversity"]) <= HIGH for row in rows):
-                return Finding(FAILS, shown)
-            if len(regimes) < 2:
-                raise NotMeasured(f"{shown} only")
-            return Finding(HOLDS, shown)
+        def judge(part: str) -> tuple[str, str]:
+            both = self.runs(model, method, WHOLE), self.runs(model, "fine-tune", WHOLE)
+            found = [by_order(self.values(*both, name, part)) for name in ("novelty", "diversity")]
+            verdicts = {verdict for verdict, _ in found}
+            why = "; ".join(f"{name} {each}" for name, (_, each) in zip(("novelty", "diversity"), found, strict=True))
+            return (verdicts.pop() if len(verdicts) == 1 else INCONCLUSIVE), why
 
-        known = [PAPER[model, method, regime] for regime in paper.REGIMES if (model, method, regime) in PAPER]
-        numbers = lowest(known) if known and self.setting.on_papers_data else ""
-        return Claim(f"{method} keeps novelty and diversity above 0.90", model, findings(judge), numbers)
+        known = papers("novelty", (model, method, WHOLE), (model, "fine-tune", WHOLE))
+        return self.claim(f"{method} is more novel and more diverse than fine-tune", model, known, judge)
 
-    def models_ordering(self, method: str) -> Claim:
-        """The claim that GPT-2 scores above DialoGPT when both are trained on all dialogues."""
-        first, second = ((model, method, WHOLE) for model in paper.MODELS)
+    def stays(self, model: str) -> Claim:
+        """Dynamic prompts keep their novelty in every regime."""
 
-        def judge(part: str) -> Finding:
-            return ordered(self.answers.compare(self.runs(*first), self.runs(*second), part))
+        def judge(part: str) -> tuple[str, str]:
+            cells = [cell for cell in self.setting.cells(model=model) if cell.method == "dynamic"]
+            found = [value_of(run, "novelty", part) for cell in cells for run in self.setting.runs[cell]]
+            if not found:
+                raise NotMeasured("no run of dynamic")
+            at = ", ".join(percent(cell.regime) for cell in cells)
+            return (SUPPORTED if min(found) > HIGH else CONTRADICTED), f"lowest {min(found):.3f}, at {at}"
 
-        models = " > ".join(paper.MODELS)
-        return Claim(f"BLEU-4 at 100 % with {method}: {models}", "both", findings(judge), self.papers(first, second))
+        known = [PAPER[key]["novelty"] for key in PAPER if key[:2] == (model, "dynamic")]
+        text = f"dynamic keeps a novelty above {HIGH:.2f} whatever the data"
+        return self.claim(text, model, f"lowest {min(known):.3f}" if known else NONE, judge)
 
-    def papers(self, *cells: tuple[str, str, float]) -> str:
-        """The paper's BLEU-4 of two configurations, if it has both and the setting uses the paper's corpus."""
-        scores = [PAPER[cell]["bleu4"] for cell in cells if cell in PAPER and self.setting.on_papers_data]
-        return " against ".join(number(score, paper.DIGITS) for score in scores) if len(scores) == len(cells) else ""
+    def forgets(self, model: str, method: str) -> Claim:
+        """Prompting leaves the model's knowledge alone: it forgets less than fine-tuning."""
+
+        def judge(part: str) -> tuple[str, str]:
+            if part != "all":
+                raise NotMeasured("it is not about test pairs")
+            both = self.runs(model, "fine-tune", WHOLE), self.runs(model, method, WHOLE)
+            return by_order([(forgotten(a), forgotten(b)) for a, b in same_seeds(*both)])
+
+        return self.claim(f"{method} forgets less than fine-tune", model, "not measured there", judge)
+
+    def models(self) -> Claim:
+        """GPT-2 is better than DialoGPT with dynamic prompts."""
+        first, second = (Cell(model, "dynamic", WHOLE) for model in MODELS)
+        return self.claim(
+            f"{MODELS[0]} has a higher BLEU-4 than {MODELS[1]} with dynamic prompts",
+            "both",
+            papers("bleu4", *((model, "dynamic", WHOLE) for model in MODELS)),
+            lambda part: self.by_bleu(first, second, part),
+        )
+
+    def by_bleu(self, first: Cell, second: Cell, part: str) -> tuple[str, str]:
+        """Whether one configuration has a higher BLEU-4 than another, by more than chance."""
+        both = [self.runs(cell.model, cell.method, cell.regime) for cell in (first, second)]
+        return by_interval(self.answers.compare(both[0], both[1], "bleu4", part))
+
+    def values(self, first: Runs, second: Runs, name: str, part: str) -> list[tuple[float, float]]:
+        """A score of both configurations, seed by seed."""
+        found = [(value_of(a, name, part), value_of(b, name, part)) for a, b in same_seeds(first, second)]
+        if not found:
+            raise NotMeasured("no seed that both were run with")
+        return found
 
 
-def lowest(rows: Sequence[Row]) -> str:
-    """The lowest novelty, the lowest diversity and the highest share of empty responses of some rows of scores."""
-    shown = ", ".join(f"{name} {min(row[name] for row in rows):.4g}" for name in ("novelty", "diversity"))
-    empty = [row["empty"] for row in rows if "empty" in row]  # the paper has no such number
-    return f"lowest {shown}" + (f", highest share of empty responses {max(empty):.4g}" if empty else "")
+def papers(name: str, *cells: tuple[str, str, float]) -> str:
+    """The paper's scores of some configurations, if it has them all."""
+    known = [PAPER[cell][name] for cell in cells if cell in PAPER]
+    return " against ".join(number(each, 3) for each in known) if len(known) == len(cells) else NONE
 
 
-def part_row(run: Run, part: str) -> Row:
-    """The scores of a run on a part of the test pairs.
+def value_of(run: Run, name: str, part: str) -> float:
+    """A score of a run on a part of the test pairs.
 
     Raises:
-        NotMeasured: the run left no such scores, or the part has too few pairs.
+        NotMeasured: it has none.
     """
-    if part == "unlike":
-        scores = run.files.json("metrics/scores.json")
-        if scores is None:
-            raise NotMeasured("no metrics/scores.json")
-        row = scores.get(part)
-    else:
-        row = run.rows["test" if part == "all" else part]
-    check_pairs(int(row["pairs"]) if row else 0)
-    return dict(row)
+    found = dig(run.scores, name) if part == "all" else dig(run.scores, part, name)
+    if found is None:
+        raise NotMeasured(f"{run.name} has no {name} of {part} pairs")
+    return float(found)
+
+
+def forgotten(run: Run) -> float:
+    """What tuning took from the model, in nats a token.
+
+    Raises:
+        NotMeasured: it was not measured.
+    """
+    found = dig(run.scores, "forgetting", "difference")
+    if found is None:
+        raise NotMeasured(f"{run.name} has no forgetting")
+    return float(found)

@@ -1,215 +1,307 @@
-"""Build the report from the experiments: its Markdown and its figures."""
+"""The report: the answer on page one, replies side by side, the paper's claims, a section a setting, an appendix."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from stages.report import paper
-from stages.report.answers import MIN_PAIRS, Answers
-from stages.report.claims import ALPHA, NEGLIGIBLE, VERDICTS, Claim, Judge
-from stages.report.cost import cost_table
-from stages.report.diagnostics import bleu_tables, diagnostics_tables, forgetting_table
-from stages.report.examples import MARK, QUERIES, example_tables
-from stages.report.figures import Picture, rates_figure, scores_figure
-from stages.report.losses import losses_table
-from stages.report.markdown import items, link, plain, slug, value
-from stages.report.pareto import explanation, marks_of, pareto_figure
-from stages.report.prompt_table import prompt_tables
-from stages.report.rates import Rates, rates_of
-from stages.report.runs import Absent, Collection
-from stages.report.scores import leakage_table, parts_tables, score_tables
-from stages.report.sections import (
-    absent_table,
-    claims_table,
-    entry,
-    parameters,
-    rates_table,
-    rates_taken,
-    settings_table,
-    warnings,
-)  # fmt: skip
-from stages.report.settings import Cell, Setting, settings_of
+import pandas as pd
 
-TITLE = "Prompting for a conversation: the report"
-INTRODUCTION = """Every number comes from an experiment of this project, as `dvc exp show` has it. The link in its row
-leads to the experiment, the commit and the parameters that made it. `dvc exp apply NAME` restores an experiment in the
-Git repository in which it was run. A clone of that has no experiments, unless somebody shared them (`dvc exp pull`):
-there, make them again. `python -m stages.report` writes this file. "The paper" is Valvoda, Fang and Vandyke, "Prompting
-for a conversation: How to control a dialog model?" (2022, arXiv 2209.11068)."""
-DEFINITIONS = (
-    "BLEU-n, novelty and diversity are fractions from 0 to 1, as in the paper. Novelty is the share of responses that "
-    "are not, word for word, a turn of the training dialogues; diversity is the share of distinct responses. Both are "
-    "as the paper defines them, and neither notices a response without words: empty is the share of those, which "
-    "count as novel.",
-    "loops: the share of responses that end in a repeated n-gram; echoes: that repeat their query; unended: that met "
-    "the length limit; exact: that are their reference, word for word, from which much of BLEU-4 comes on a corpus "
-    "that leaks (the rules are in stages/score/diagnostics.py). distinct-n: different n-grams over n-grams of all "
-    "responses; EAD: different words over those expected of as many random ones, which does not favour short "
-    "responses; chrF: F-score of character n-grams.",
-    "The paper names no implementation of BLEU. *sentence* and *sentence-smoothed* are means over responses, computed "
-    "by NLTK (with its smoothing method 7 equal texts score above 1); *lower-case* is sacrebleu's with case ignored. "
-    "The BLEU of the other tables fits the paper's ratios BLEU-1 : BLEU-2 : BLEU-3 : BLEU-4 at least as well as any of "
-    "them (the numbers are in stages/score/variants.py).",
-    "*unseen* pairs: the test pairs of which neither the query nor the response is, word for word, in the training "
-    "regime; *unlike* pairs: those of which neither even resembles one there (the rule is in stages/overlap.py). Two "
-    "runs are compared on the pairs that are unseen, or unlike, in both.",
-    "retrieval: the response to the most similar training query, by TF-IDF; it shows what copying scores. human: the "
-    "references themselves; their BLEU is 1 by definition.",
-    "A configuration that was run with several seeds has its mean ± the standard deviation over seeds (n - 1); "
-    "its first table has each seed too. Where a protocol draws training dialogues or pairs, the seed draws them.",
-    "The interval beside a score is the middle 95 % of a bootstrap that draws the test pairs of one run. p-values are "
-    "two-sided and not corrected for the number of tests. With one seed they are those of sacrebleu's paired bootstrap "
-    "test (1000 draws of the test pairs): they are about that training run, not about the method, and the verdict says "
-    "one seed. With several seeds that both systems have, seeds and test pairs are drawn; seeds as Student's t with "
-    "n - 1 degrees of freedom, because a few seeds drawn with replacement vary too little (stages/report/seeds.py).",
-    f"A claim that one system scores above another holds if it does with p < {ALPHA}; it does not hold if the other "
-    "does. The claim that soft prompts stop improving does not hold if a larger regime is better with "
-    f"p < {ALPHA}; it holds if, for each larger regime, the interval of the difference excludes a gain of "
-    f"{100 * NEGLIGIBLE:g} % of the score at 30 %. Anything between, as with a small test set, is called not "
-    f"contradicted. With fewer than {MIN_PAIRS} pairs a claim is not measured.",
-    "The corpus counts as the paper's if the pinned sha256 of its files are DailyDialog's, whatever its name. Models "
-    "and methods count as the paper's if they have its names (`gpt2`, `dialogpt`, `fine-tune`, `soft`, `dynamic`); "
-    "the parameters of each setting say what these names mean.",
+from stages.records import Response
+from stages.report import figures, frame
+from stages.report.answer import Gap, caveats, gaps_of, reference_of, short_answers
+from stages.report.claims import JUDGED, Judge
+from stages.report.compare import Answers, NotMeasured
+from stages.report.figures import Picture
+from stages.report.frame import Column, bleu, counted, lines, mean, show
+from stages.report.markdown import NONE, items, number, percent, plain, slug, table
+from stages.report.runs import Absent, Collection
+from stages.report.settings import Cell, Setting, rates_of_run, settings_of
+
+TITLE = "Prompt it or fine-tune it?"
+INTRODUCTION = """What the experiments of this project say, written by `python -m stages.report`. The question and the
+methods are those of "Prompting for a conversation: How to control a dialog model?" (Valvoda, Fang and Vandyke 2022,
+arXiv 2209.11068); this is an independent implementation, since no code of the paper is public."""
+QUERIES = 8
+CUT, LOOPS = "(cut)", "(repeats itself)"
+GLOSSARY = (
+    "**test loss**: the cross-entropy of the reference replies, in nats a token; lower is better. ±: the standard "
+    "deviation over seeds, each with its own data. A number has no more digits than its uncertainty allows.",
+    "**interval**: the middle 95 % of a bootstrap that draws dialogues, and seeds where there are several.",
+    "**BLEU-n**: corpus BLEU by sacrebleu, as a fraction. A BLEU-4 from fewer than "
+    f"{frame.LEAST_MATCHES} matching 4-grams is not shown: it would be the constant of a smoothing rule.",
+    "**novelty**: the share of replies that are not, word for word, a turn of the training dialogues; **diversity**: "
+    "distinct replies over replies; **empty**: replies without a word, which count as novel.",
+    "**unseen** pairs: neither query nor reply stands in the training pairs; **unlike** pairs: neither even resembles "
+    "one there (near-duplicates; the rule is in stages/overlap.py).",
+    "**forgetting** (catastrophic forgetting): how much the loss on prose that the model was not tuned on has risen, "
+    "without the prompt but with what was trained.",
+    "**lookup**: the reply to the most similar training query, by TF-IDF: what copying scores. **people**: the "
+    "references themselves. **shuffled**: these in another order; a score that does not put them last is blind.",
+    "**data**: the fraction of the training dialogues, drawn by the seed.",
 )
-COST = """Means over seeds, of all learning rates together. Training is the time in training steps, and pairs are
-counted once for each trial and epoch. Peaks are those of the process. Stops: how often a training went on from a
-checkpoint, all seeds together. Times compare only on the same machine with the same work beside them. If seeds ran on
-different devices, only those on the most frequent one count."""
-FORGETTING = """The loss per token on text that the model was not tuned on (`forgetting.text` in params.yaml), without
-the prompt but with what was trained, minus that of the untouched model. Where the difference is positive, tuning cost
-something that the model could do. The interval is of a bootstrap over blocks of the text."""
+DECISION = (
+    Column("trained numbers", counted("parameters", "").cell),
+    mean("mib", "MiB on disk", 1),
+    mean("loss", "test loss"),
+)
+COST = (
+    counted("parameters", "trained numbers"), mean("seconds", "training, s", 0),
+    mean("validation_seconds", "validation, s", 0), mean("pairs_per_second", "pairs/s", 1),
+    mean("gib", "peak memory, GiB", 1), mean("answers_per_second", "answers/s", 1),
+)  # fmt: skip
+LEAK = (
+    bleu(), bleu("unseen", "BLEU-4 of unseen"), bleu("unlike", "BLEU-4 of unlike"),
+    mean("loss_unseen", "loss of unseen"), mean("loss_unlike", "loss of unlike"),
+)  # fmt: skip
+OTHERS = tuple(mean(name, digits=3) for name in ("bleu1", "bleu2", "bleu3", "novelty", "diversity", "empty"))
+WENT_WRONG = tuple(mean(name) for name in ("loops", "echoes", "unended", "exact", "mean_words"))
+VARIETY = tuple(mean(name) for name in ("distinct1", "distinct2", "ead", "chrf"))
+SEARCH = (
+    mean("learning_rate", "best learning rate", 6), counted("rates", "rates tried"), counted("epoch", "epoch"),
+    mean("validation_loss", "validation loss"), mean("forgetting"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Blocks that are shown once a reader opens them."""
+
+    title: str
+    blocks: list[str]
 
 
 @dataclass
 class Document:
-    """Blocks of Markdown, and the figures in `folder` that they show."""
+    """Blocks of Markdown, figures and folds, in their order."""
 
-    folder: str
-    blocks: list[str] = field(default_factory=list)
-    pictures: list[Picture] = field(default_factory=list)
+    blocks: list[str | Picture | Fold] = field(default_factory=list)
 
-    def add(self, *blocks: str) -> None:
-        """Add blocks at the end."""
+    def add(self, *blocks: str | Picture | Fold) -> None:
+        """Add blocks at the end, without empty ones."""
         self.blocks += [block for block in blocks if block]
 
-    def show(self, name: str, caption: str, svg: str) -> None:
-        """Add a figure."""
-        self.pictures.append(Picture(name, caption, svg))
-        self.add(f"![{plain(caption)}]({self.folder}/{name}.svg)")
-
     @property
-    def markdown(self) -> str:
-        """The whole text."""
-        return "\n\n".join(self.blocks) + "\n"
+    def pictures(self) -> list[Picture]:
+        """Its figures."""
+        return [block for block in self.blocks if isinstance(block, Picture)]
+
+    def markdown(self, folder: str) -> str:
+        """The whole text; `folder` is where it finds the figures."""
+        return "\n\n".join(_as_markdown(block, folder) for block in self.blocks) + "\n"
 
 
-def build(collection: Collection, folder: str) -> Document:
-    """Build the report of all experiments; `folder` is where its Markdown finds the figures."""
+def _as_markdown(block: str | Picture | Fold, folder: str) -> str:
+    if isinstance(block, Picture):
+        return f"![{plain(block.caption)}]({folder}/{block.name}.svg)"
+    if isinstance(block, Fold):
+        inner = "\n\n".join(block.blocks)
+        return f"<details>\n<summary>{block.title}</summary>\n\n{inner}\n\n</details>"
+    return block
+
+
+def build(collection: Collection) -> Document:
+    """The report of all experiments."""
     settings, repeated = settings_of(collection.runs)
-    document, answers = Document(folder), Answers()
-    rates = {each.title: rates_in(each) for each in settings}
-    claims = {}
-    for number, each in enumerate(settings, start=1):
-        print(f"setting {number}/{len(settings)}: {each.title}, {len(each.runs)} configurations", flush=True)
-        claims[each.title] = list(Judge(each, answers).claims())
+    document, answers = Document(), Answers()
+    frames = {each.title: frame.frame_of(each) for each in settings}
     document.add(f"# {TITLE}", INTRODUCTION)
-    document.add(*summary(settings, claims, rates, [*collection.absent, *repeated]))
+    page_one(document, settings, frames, answers)
+    document.add("## Answers to the same queries")
+    document.add(*(block for each in settings for block in side_by_side(each, answers)))
+    document.add("## Does the paper replicate?", *replication(settings, answers))
     for each in settings:
-        add_setting(document, each, claims[each.title], rates[each.title], answers)
-    document.add("## Experiments")
-    for each in settings:
-        for cell in each.cells():
-            for run in each.runs[cell]:
-                document.add(*entry(run, each))
+        print(f"{each.title}: {len(each.runs)} configurations", flush=True)
+        section(document, each, frames[each.title])
+    document.add("## Glossary", items(GLOSSARY), "## Appendix")
+    document.add(*(fold for each in settings for fold in appendix(each, frames[each.title])))
+    absent = [*collection.absent, *repeated]
+    document.add(Fold(f"Not in the tables: {len(absent)}", [absent_table(absent)]) if absent else "")
     return document
 
 
-def rates_in(setting: Setting) -> list[tuple[Cell, Rates]]:
-    """The learning-rate trials of each run that had any."""
-    return [(cell, found) for cell in setting.cells() for run in setting.runs[cell] if (found := rates_of(run))]
+def readme(collection: Collection) -> str:
+    """The README's short answer and its table, a setting after another."""
+    answers, blocks = Answers(), list[str]()
+    for each in settings_of(collection.runs)[0]:
+        blocks += [*short_answers(each, answers), decision_table(each, frame.frame_of(each), answers)]
+    return "\n\n".join(blocks)
 
 
-def summary(
-    settings: Sequence[Setting],
-    claims: dict[str, list[Claim]],
-    rates: dict[str, list[tuple[Cell, Rates]]],
-    absent: Sequence[Absent],
-) -> Iterator[str]:
-    """What was run, the verdicts, warnings, what is missing from the tables, and definitions."""
-    yield "## Summary"
+def page_one(
+    document: Document, settings: Sequence[Setting], frames: dict[str, pd.DataFrame], answers: Answers
+) -> None:
+    """The short answer, the forest plot, the decision tables, what to know before using them."""
+    document.add("## The short answer")
     if not settings:
-        yield "No experiment has results yet; run `dvc repro` or `python -m stages.grid`."
-    else:
-        yield "Numbers of different settings are never compared: each has its own section below."
-        yield settings_table(settings)
-    measured = {cell for each in settings if each.as_in_paper for cell in compared(each)}
-    protocol = ", ".join(f"`{key}={value(each)}`" for key, each in paper.PROTOCOL.items())
-    yield (
-        f"Of the paper's {len(paper.paper_scores())} configurations, {len(measured)} were measured with its data "
-        f"(DailyDialog, stride 2, all training pairs) and its protocol. A protocol counts as the paper's if it has the "
-        f"values of App. B, whatever its name: {protocol}."
-    )
+        document.add("No experiment has results yet; run `dvc repro` or `python -m stages.grid`.")
+        return
+    document.add(*(text for each in settings for text in short_answers(each, answers)))
+    groups = []
     for each in settings:
-        found = [claim.findings["all"].verdict for claim in claims[each.title]]
-        counts = ", ".join(f"{verdict}: {found.count(verdict)}" for verdict in VERDICTS)
-        yield f"The paper's claims on all test pairs of {link(each.title)}: {counts}."
-    if noted := [f"{plain(title)}: {line}" for title, each in rates.items() for line in warnings(each)]:
-        yield "### Warnings: the best learning rate is at an end of the range"
-        yield items(noted)
-    if taken := [line for each in settings for line in rates_taken(each)]:
-        yield "### Warnings: only one learning rate was tried"
-        yield items(taken)
-    if absent:
-        yield "### Not in the tables"
-        yield absent_table(absent)
-    yield "### How to read it"
-    yield items(DEFINITIONS)
+        for model, regime, cells in each.groups():
+            if len(gaps := gaps_of(each, cells, answers)) > 1:
+                title = f"{each.title}: {model}, {percent(regime)}"
+                groups.append((title, reference_of(cells).method, [gap for gap in gaps if not gap.why]))
+    if groups:
+        caption = "How far the test loss of each method is above the reference's, with its 95 % interval"
+        document.add(Picture("forest", caption, figures.forest(groups, "forest")))
+    for each in settings:
+        document.add(f"### {plain(each.title)}", decision_table(each, frames[each.title], answers))
+    if known := list(caveats(settings)):
+        document.add("### Before you use these numbers", items(known))
 
 
-def compared(setting: Setting) -> list[Cell]:
-    """The configurations of a setting that the paper has too; the paper always trains word embeddings (Sec. 3)."""
-    known = paper.paper_scores()
+def decision_table(setting: Setting, rows: pd.DataFrame, answers: Answers) -> str:
+    """A row a method: what it costs, its loss, how far that is from the reference, what it forgot, its BLEU-4."""
+    gaps: dict[Cell, Gap] = {}
+    references = []
+    for _, _, cells in setting.groups():
+        gaps |= {gap.cell: gap for gap in gaps_of(setting, cells, answers)}
+        references.append(reference_of(cells).method)
+
+    def told(group: pd.DataFrame) -> str:
+        first = group.iloc[0]
+        gap = gaps.get(Cell(first["model"], first["method"], first["regime"])) if first["row"] == "test" else None
+        return NONE if gap is None else "the reference" if not (gap.found or gap.why) else gap.why or gap.told
+
+    against = f"against {' or '.join(dict.fromkeys(references))} (95 %)"
+    columns = (*DECISION, Column(against, told), mean("forgetting", "forgets", 3), bleu(), mean("novelty"), frame.SEEDS)
+    return show(lines(rows), columns)
+
+
+def side_by_side(setting: Setting, answers: Answers) -> Iterator[str]:
+    """The same queries answered by every method, in the fraction and with the seed that have the most methods."""
+    for model in setting.models:
+        places: dict[tuple[float, int], dict[str, list[Response]]] = {}
+        for cell in setting.cells(model=model):
+            for run in setting.runs[cell]:
+                if not run.entry("dataset").get("quote"):
+                    continue
+                try:
+                    places.setdefault((cell.regime, -run.seed), {})[cell.method] = answers.of(run)
+                except NotMeasured:
+                    continue
+        if not places:
+            corpus = plain(str(setting.any_run.switch("dataset")))
+            yield f"The replies to {corpus} are not quoted, or not in DVC's cache."
+            continue
+        place = max(places, key=lambda each: (len(places[each]), each))
+        by_method = places[place]
+        chosen = drawn(next(iter(by_method.values())), -place[1])
+        yield f"### {plain(setting.title)}: {plain(model)}, {percent(place[0])}, seed {-place[1]}"
+        for at in chosen:
+            first = next(iter(by_method.values()))[at]
+            said = [[f"**{plain(first.query)}**", ""], ["people", plain(first.reference)]]
+            said += [[plain(method), marked(replies[at])] for method, replies in by_method.items()]
+            yield table(said[0], said[1:], left=2)
+
+
+def drawn(responses: Sequence[Response], seed: int) -> list[int]:
+    """The numbers of the responses to show, drawn by the seed: nobody picks them."""
+
+    def lot(number: int) -> str:
+        each = responses[number]
+        return hashlib.sha256(f"{seed}:{each.dialogue}:{each.position}".encode()).hexdigest()
+
+    return sorted(sorted(range(len(responses)), key=lot)[:QUERIES])
+
+
+def marked(response: Response) -> str:
+    """A reply; one that was cut or ends in a loop says so."""
+    words = response.response.split()
+    loops = len(words) > 5 and any(words[-size:] == words[-2 * size : -size] for size in range(1, len(words) // 2 + 1))
+    marks = [CUT] * bool(response.unended) + [LOOPS] * loops
+    return " ".join([plain(response.response) or "(empty)", *(f"*{mark}*" for mark in marks)])
+
+
+def replication(settings: Sequence[Setting], answers: Answers) -> Iterator[str]:
+    """The claims of the paper, a table a setting."""
+    yield (
+        "BLEU-4 of the paper and of this project are comparable between methods, not with each other: the paper names "
+        "no implementation. What each verdict means stands in stages/report/claims.py."
+    )
+    for setting in settings:
+        rows = []
+        for claim in Judge(setting, answers).claims():
+            found = [f"**{verdict}**: {plain(why)}" for verdict, why in (claim.verdicts[part] for part in JUDGED)]
+            rows.append([plain(claim.text), plain(claim.model), claim.paper, *found])
+        yield f"### {plain(setting.title)}: the claims"
+        yield table(["claim", "model", "the paper", "here, all pairs", "here, pairs unlike training"], rows, left=5)
+
+
+def section(document: Document, setting: Setting, rows: pd.DataFrame) -> None:
+    """The section of a setting: by fraction of the data, forgetting against gain, the leak, cost, search."""
+    ending, tested = slug(setting.title), rows[rows["row"] == "test"]
+    document.add(f"## {plain(setting.title)}")
+    document.add("" if setting.as_in_paper else "This is not the paper's experiment: corpus, pairs or protocol differ.")
+    if len(setting.regimes) > 1:
+        name = f"regimes-{ending}"
+        document.add("### Test loss by fraction of the data")
+        document.add(Picture(name, "Test loss by fraction of the training dialogues", figures.by_regime(rows, name)))
+    if tested["forgetting"].notna().any():
+        name, words = f"forgetting-{ending}", ("test loss", "forgetting: loss on other prose, rise in nats")
+        document.add("### What tuning gives and what it takes")
+        svg = figures.scatter(rows, "loss", "forgetting", words, name)
+        document.add(Picture(name, "Forgetting against test loss: the lower left corner is best", svg))
+    document.add("### The leak: scores of pairs that training does not give away", show(lines(rows), LEAK))
+    if rows["bleu4"].notna().any():
+        name = f"leak-{ending}"
+        svg = figures.leak(rows, name, setting.on_papers_data)
+        document.add(Picture(name, "BLEU-4 of all test pairs and of those unlike training", svg))
+    document.add(f"### Cost (on {frame.devices(run for runs in setting.runs.values() for run in runs)})")
+    document.add(show(lines(rows, baselines=False), COST))
+    document.add("### The search for a learning rate", show(lines(rows, baselines=False), SEARCH))
+    document.add(items(range_ends(setting)))
+    if (tested["rates"] > 1).any():
+        name = f"rates-{ending}"
+        document.add(
+            Picture(name, "What selected, by learning rate; rings mark the best", figures.rates(setting, name))
+        )
+    if (tested["epoch"].fillna(0) > 1).any():
+        name = f"curves-{ending}"
+        document.add(Picture(name, "Validation loss by epoch, of the chosen rate", figures.curves(setting, name)))
+
+
+def range_ends(setting: Setting) -> list[str]:
+    """A line a method whose best rate is at an end of those that were tried."""
+    found: dict[str, set[str]] = {}
+    for cell, runs in setting.runs.items():
+        for run in runs:
+            if end := frame.range_end(run):
+                found.setdefault(f"{cell.method}, {end}", set()).add(f"{percent(cell.regime)}, seed {run.seed}")
     return [
-        cell
-        for cell, (run, *_) in setting.runs.items()
-        if (cell.model, cell.method, cell.regime) in known and run.entry("method").get("train_embeddings", True)
+        f"{plain(method)}: the {end} rate tried is the best one ({'; '.join(sorted(where))}): move its `learning_rate`"
+        for (method, end), where in ((key.rsplit(", ", 1), where) for key, where in found.items())
     ]
 
 
-def add_setting(
-    document: Document, setting: Setting, claims: Sequence[Claim], rates: list[tuple[Cell, Rates]], answers: Answers
-) -> None:
-    """The section of a setting."""
-    title, ending = setting.title, slug(setting.title)
-    document.add(f"## {plain(title)}")
-    if not setting.as_in_paper:
-        document.add("**This is not the paper's experiment**: its corpus, pairs or protocol differ.")
-    document.add("### The paper's claims", claims_table(claims))
-    document.add("### Scores of all test pairs", *score_tables(setting))
-    document.add("### The loss of the test references", *losses_table(setting, answers))
-    papers = " Faint lines: the paper's values." if setting.on_papers_data else ""
-    for number, scores, what in (
-        (2, ("bleu4", "novelty", "diversity"), "BLEU-4, novelty and diversity"),
-        (3, ("bleu1", "bleu2", "bleu3", "bleu4"), "BLEU-1 to BLEU-4"),
-    ):
-        caption = f"Figure {number} ({title}): {what} of all test pairs against the regime.{papers}"
-        name = f"figure-{number}-{ending}"
-        document.show(name, caption, scores_figure(setting, scores, name))
-    if parts := list(prompt_tables(setting, answers)):
-        document.add("### What the prompt adds, and what training the word embeddings E adds", *parts)
-    document.add("### What each method costs", COST, cost_table(setting))
-    regime, marks = marks_of(setting)
-    if marks:
-        caption = f"Cost and quality ({title}, {regime:g} % of the training dialogues). {explanation(marks)}"
-        document.show(f"cost-{ending}", caption, pareto_figure(marks, f"cost-{ending}"))
-    document.add("### What tuning destroys", FORGETTING, *forgetting_table(setting))
-    document.add("### What went wrong, and the variety of words", *diagnostics_tables(setting))
-    document.add("### Other kinds of BLEU", *bleu_tables(setting))
-    document.add("### Leakage", leakage_table(setting))
-    document.add("### Scores of the pairs that the training regime does not give away", *parts_tables(setting))
-    if rates:
-        document.add("### Learning rates", rates_table(rates))
-        caption = f"Learning rates ({title}): the best validation BLEU-4 of each trial. Crosses are diverged trials."
-        document.show(f"rates-{ending}", caption, rates_figure(rates, f"rates-{ending}"))
-    drawing = f"At most {QUERIES} queries, drawn at random. {MARK} marks text that is, word for word, a training turn."
-    document.add("### Answers to the same queries", drawing, *example_tables(setting, answers))
-    document.add("### Parameters of these runs", parameters(setting))
+def appendix(setting: Setting, rows: pd.DataFrame) -> Iterator[Fold]:
+    """The other scores, each seed, parameters and runs of a setting."""
+    title = plain(setting.title)
+    tables = [show(lines(rows), columns) for columns in (OTHERS, WENT_WRONG, VARIETY)]
+    yield Fold(f"{title}: other scores", tables)
+    seeds = lines(rows[rows["row"] == "test"])
+    each = [group.iloc[[place]] for group in seeds for place in range(len(group))]
+    yield Fold(f"{title}: each seed", [show(each, (frame.SEEDS, mean("loss", digits=4), bleu(), *OTHERS))])
+    yield Fold(f"{title}: parameters", [items(frame.parameters(setting))])
+    runs = [
+        [
+            plain(run.name), f"`{run.commit or 'workspace'}`",
+            ", ".join(f"{key.split('.')[-1]}={value}" for key, value in rates_of_run(run).items()),
+            number(run.scores.get("loss")), number(run.scores.get("bleu4"), 6),
+        ]
+        for cell in setting.cells()
+        for run in setting.runs[cell]
+    ]  # fmt: skip
+    yield Fold(
+        f"{title}: runs", [table(["experiment", "commit", "learning rates", "test loss", "BLEU-4"], runs, left=3)]
+    )
+
+
+def absent_table(absent: Sequence[Absent]) -> str:
+    """The experiments that are not in the tables, and why."""
+    return table(
+        ["experiment", "state", "why"],
+        ([plain(each.name), plain(each.state), plain(each.reason)] for each in absent),
+        left=3,
+    )

@@ -1,8 +1,10 @@
 """Small pieces of Markdown (CommonMark and tables); all text from data or models goes through `plain`."""
 
 import json
+import math
 import re
 from collections.abc import Iterable, Sequence
+from statistics import fmean, stdev
 
 NONE = "-"
 SPACE = "\u00a0"  # a no-break space
@@ -39,19 +41,14 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
-def link(heading: str) -> str:
-    """A link to a heading of the same text."""
-    return f"[{plain(heading)}](#{anchor(heading)})"
-
-
 def number(value: float | None, digits: int = 4) -> str:
     """A score, or a dash if there is none."""
-    return NONE if value is None else f"{value:.{digits}f}"
+    return NONE if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
-def percent(regime: float) -> str:
-    """A regime with its percent sign, without a line break between."""
-    return f"{regime:g}{SPACE}%"
+def percent(share: float) -> str:
+    """A percentage with its sign, without a line break between."""
+    return f"{share:g}{SPACE}%"
 
 
 def value(each: object) -> str:
@@ -61,3 +58,38 @@ def value(each: object) -> str:
     if isinstance(each, str) and (each != each.strip() or "\n" in each):
         return json.dumps(each, ensure_ascii=False)
     return str(each).lower() if isinstance(each, bool) else str(each)
+
+
+def digits_for(width: float, most: int = 4) -> int:
+    """How many digits a number may have whose uncertainty is `width`: those that it does not blur.
+
+    >>> digits_for(0.09), digits_for(0.0035), digits_for(0)
+    (2, 3, 4)
+    """
+    return most if not width else max(0, min(most, -math.floor(math.log10(width))))
+
+
+def spread(values: Iterable[float | None], digits: int = 3) -> str:
+    """One number as it is; the mean of several with their standard deviation, and no digit that it blurs."""
+    known = [each for each in values if each is not None and not math.isnan(each)]
+    around = stdev(known) if len(known) > 1 else 0.0
+    if around < 10**-digits / 2:
+        return number(known[0] if known else None, digits)
+    digits = digits_for(around, digits)
+    return f"{fmean(known):.{digits}f}{SPACE}±{SPACE}{around:.{digits}f}"
+
+
+def ends(low: float, high: float) -> str:
+    """An interval: `0.07 to 0.16`, as precise as it is narrow."""
+    digits = max(2, digits_for((high - low) / 2))
+    return f"{low:.{digits}f} to {high:.{digits}f}"
+
+
+def count(value: float | None) -> str:
+    """A large number in words of four letters: `1.5M`."""
+    if value is None or math.isnan(value):
+        return NONE
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:.0f}"

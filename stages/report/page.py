@@ -1,20 +1,18 @@
-"""Make the report one HTML file that needs nothing else: it contains the figures, has no script, requests nothing."""
+"""Write the report: Markdown, figures, and one HTML file that needs nothing else (no script, no request)."""
 
 import html
 import re
-from collections import Counter
-from collections.abc import Sequence
-from functools import partial
-from itertools import pairwise
+from pathlib import Path
 
 from markdown_it import MarkdownIt
 
+from stages.plumbing.files import write_bytes
+from stages.report.document import TITLE, Document, Fold
 from stages.report.figures import Picture
 from stages.report.markdown import anchor
 
-SHORT_CELL = 16  # a table cell of at most so many characters stays on one line
 # The content policy ensures that the page loads nothing, whatever a model's response contains.
-HEAD = """<!doctype html>
+PAGE = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -23,65 +21,61 @@ HEAD = """<!doctype html>
 <link rel="icon" href="data:,">
 <title>{title}</title>
 <style>
-:root {{ color-scheme: light; }}
-body {{ font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; }}
-body {{ max-width: 76rem; margin: 2rem auto; padding: 0 1.5rem; }}
-h1, h2, h3, h4 {{ line-height: 1.25; margin: 2em 0 .6em; }}
-h1 {{ margin-top: 0; }}
-h2 {{ border-top: 2px solid #1a1a1a; padding-top: .6em; }}
-p, li {{ max-width: 48rem; }}
-a {{ color: #004c80; }}
-code {{ font: .85em ui-monospace, monospace; background: #f3f3f3; padding: .05em .25em; overflow-wrap: anywhere; }}
-.wide {{ overflow-x: auto; margin: 1em 0; }}
+:root {{ color-scheme: light dark; }}
+body {{ font: 16px/1.55 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }}
+h2 {{ border-top: 1px solid; padding-top: .6em; margin-top: 2em; }}
+code {{ font-size: .9em; overflow-wrap: anywhere; }}
+.wide {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; font-size: .85em; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: .25em .7em; vertical-align: top; border-bottom: 1px solid #ddd; text-align: left; }}
-th {{ border-bottom: 2px solid #1a1a1a; vertical-align: bottom; }}
-td a, .short {{ white-space: nowrap; }}
-td em {{ color: #8a3b00; }}
+th, td {{ padding: .25em .6em; vertical-align: top; border-bottom: 1px solid #8884; text-align: left; }}
 figure {{ margin: 1.5em 0; }}
-figure svg {{ width: 100%; max-width: 60rem; height: auto; display: block; }}
-figcaption {{ max-width: 48rem; font-size: .9em; }}
-@media print {{
-  @page {{ size: A4 landscape; margin: 12mm; }}
-  body {{ font-size: 9.5pt; max-width: none; margin: 0; padding: 0; }}
-  a {{ color: inherit; text-decoration: none; }}
-  .wide {{ overflow: visible; }}
-  h1, h2, h3, h4 {{ break-after: avoid; }}
-  tr, figure, li {{ break-inside: avoid; }}
-  thead {{ display: table-header-group; }}
-  th, td {{ padding: .15em .45em; }}
-  figure svg {{ max-width: 100%; max-height: 150mm; }}
-}}
+figure svg {{ width: 100%; height: auto; background: #fff; }}
+figcaption, nav {{ font-size: .9em; }}
 </style>
 </head>
 <body>
+<nav>{contents}</nav>
 <main>
+{body}
+</main>
+</body>
+</html>
 """
-TAIL = "</main>\n</body>\n</html>\n"
 
 
-def to_html(markdown: str, title: str, pictures: Sequence[Picture]) -> str:
-    """The report's Markdown as a page, with each image replaced by its SVG in `pictures`."""
+def write_report(report: Document, folder: Path) -> None:
+    """Write report.md, report.html and report/*.svg; remove the figures of an earlier report."""
+    figures = folder / "report"
+    for picture in report.pictures:
+        write_bytes(figures / f"{picture.name}.svg", picture.svg.encode())
+    for path in set(figures.glob("*.svg")) - {figures / f"{picture.name}.svg" for picture in report.pictures}:
+        path.unlink()
+    write_bytes(folder / "report.md", report.markdown("report").encode())
+    write_bytes(folder / "report.html", to_html(report).encode())
+    print(f"{folder / 'report.html'}: {len(report.pictures)} figures")
+
+
+def to_html(document: Document) -> str:
+    """The document as a page, with contents at its top."""
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
-    tokens = parser.parse(markdown)
-    often: Counter[str] = Counter()
-    for opening, text in pairwise(tokens):
-        if opening.type == "heading_open":
-            name = anchor("".join(child.content for child in text.children or []))
-            opening.attrSet("id", f"{name}-{often[name]}" if often[name] else name)  # like GitHub
-            often[name] += 1
-        elif opening.type == "td_open" and len(text.content) <= SHORT_CELL:
-            opening.attrSet("class", "short")
-    body = str(parser.renderer.render(tokens, parser.options, {}))
-    body = body.replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>")
-    for picture in pictures:
-        image = re.compile(rf'<p><img src="[^"]*{re.escape(picture.name)}\.svg"[^>]*></p>')
-        body = image.sub(partial(inline, picture), body)
-    return HEAD.format(title=html.escape(title)) + body + TAIL
+    body = "\n".join(_block(parser, block) for block in document.blocks)
+    found = re.findall(r"<h2>(.*?)</h2>", body)
+    body = re.sub(r"<h2>(.*?)</h2>", lambda match: f'<h2 id="{_id(match[1])}">{match[1]}</h2>', body)
+    contents = "".join(f'<li><a href="#{_id(heading)}">{heading}</a></li>' for heading in found)
+    return PAGE.format(title=html.escape(TITLE), contents=f"<ul>{contents}</ul>", body=body)
 
 
-def inline(picture: Picture, _: re.Match[str]) -> str:
-    """A figure as an element of the page, with a description for screen readers."""
-    caption = html.escape(picture.caption)
-    svg = picture.svg.replace("<svg ", f'<svg role="img" aria-label="{caption}" ', 1)
-    return f"<figure>\n{svg}<figcaption>{caption}</figcaption>\n</figure>"
+def _id(heading: str) -> str:
+    return anchor(html.unescape(re.sub(r"<.*?>", "", heading)))
+
+
+def _block(parser: MarkdownIt, block: str | Picture | Fold) -> str:
+    if isinstance(block, Picture):
+        caption = html.escape(block.caption)
+        svg = block.svg.replace("<svg ", f'<svg role="img" aria-label="{caption}" ', 1)
+        return f"<figure>\n{svg}<figcaption>{caption}</figcaption>\n</figure>"
+    if isinstance(block, Fold):
+        inner = "\n".join(_block(parser, each) for each in block.blocks)
+        return f"<details><summary>{html.escape(html.unescape(block.title))}</summary>\n{inner}\n</details>"
+    text = str(parser.render(block))
+    return text.replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>")

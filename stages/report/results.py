@@ -13,8 +13,7 @@ from stages.params.schema import PARAMS_FILE, Params, load_params, parse_params
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import files_hash, read_manifest
 from stages.plumbing.yaml import parse_yaml
-from stages.report.revision import Revision
-from stages.report.stale import params_problem, problem
+from stages.report.revision import Revision, params_problem, problem
 
 WORKSPACE = "workspace"
 MODEL, TRAINED = "data/download/model", "data/train"

@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.grid.experiments import dvc, git
-from stages.grid.pool import pools
-from stages.report.revision import Revision
-from stages.report.stale import problem
+from stages.report.revision import Revision, problem
 
 ROWS = ("test", "unseen", "human", "retrieval")
 SWITCHES = ("dataset", "model", "method", "regime", "protocol", "seed", "drop_overlap")
@@ -19,34 +17,43 @@ COMMIT_DIGITS = 10  # hex digits of a commit that the report shows
 NOTHING = "no results"
 RESULTS = ("dvc.lock", "metrics/scores")  # a commit that changes neither has no new results
 
-Row = dict[str, float]
+Scores = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Run:
     """One configuration that was run: an experiment, the results in a commit, or those in the workspace."""
 
-    name: str  # unique; the heading of its entry in the report
+    name: str  # unique
     kind: str  # experiment | commit | workspace
     commit: str  # hex; empty for the workspace
     baseline: str  # the commit (hex) that it started from
     params: dict[str, Any]  # all of its params.yaml
-    rows: dict[str, Row]  # metrics/scores/*.json: the six scores and the number of pairs, for each of ROWS
-    data: str  # DVC's hash of its subset: runs with the same training and test pairs have the same
+    rows: dict[str, Scores]  # metrics/scores/*.json, for each of ROWS
     files: Revision
 
     def switch(self, name: str) -> Any:
         """The value of one of SWITCHES."""
         return self.params[name]
 
-    def entry(self, switch: str) -> Any:
+    def entry(self, switch: str) -> dict[str, Any]:
         """The table entry that a switch chooses, such as the settings of the method for `method`."""
-        return self.params[f"{switch}s"].get(self.params[switch])
+        return self.params[f"{switch}s"].get(self.params[switch]) or {}
 
     @property
-    def regime(self) -> float:
-        """Percent of the training dialogues."""
-        return float(self.params["regime"])
+    def seed(self) -> int:
+        """Its seed."""
+        return int(self.params["seed"])
+
+    @property
+    def scores(self) -> Scores:
+        """metrics/scores.json; where DVC's cache lacks it, what Git keeps of it."""
+        others = {row: self.rows[row] for row in ROWS[1:]}
+        return self.files.json("metrics/scores.json") or {**self.rows["test"], **others}
+
+    def metrics(self, name: str) -> Any:
+        """The content of another file of metrics/; {} if it is not available."""
+        return self.files.json(f"metrics/{name}.json") or {}
 
 
 Runs = tuple[Run, ...]  # of one configuration, one for each seed, in ascending order of seeds
@@ -54,8 +61,8 @@ Runs = tuple[Run, ...]  # of one configuration, one for each seed, in ascending 
 
 def same_seeds(first: Runs, second: Runs) -> list[tuple[Run, Run]]:
     """The runs of two configurations, seed by seed: those of the seeds that both have."""
-    of_second = {run.switch("seed"): run for run in second}
-    return [(run, of_second[run.switch("seed")]) for run in first if run.switch("seed") in of_second]
+    of_second = {run.seed: run for run in second}
+    return [(run, of_second[run.seed]) for run in first if run.seed in of_second]
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,7 @@ class Absent:
 
     name: str
     commit: str
-    state: str  # failed | running | queued | unfinished | stale | ...
+    state: str  # failed | running | queued | stale | ...
     reason: str
 
 
@@ -97,8 +104,8 @@ def exp_show(root: Path, commits: Sequence[str]) -> dict[str, dict[str, Any]]:
     return {entry["rev"]: entry for entry in json.loads(dvc(root, "exp", "show", "--json", *words))}
 
 
-def collect(root: Path, state: Path) -> Collection:
-    """Collect all experiments of the project at `root`; `state` is the folder of the grid's status (.state)."""
+def collect(root: Path) -> Collection:
+    """Collect all experiments of the project at `root`."""
     started = baselines(root)
     brought = origins(root, started)
     shown = exp_show(root, list(dict.fromkeys([*started, *brought])))
@@ -110,11 +117,9 @@ def collect(root: Path, state: Path) -> Collection:
     others = [_read(root, f"commit {each[:COMMIT_DIGITS]}", "commit", each, each, shown[each]) for each in brought]
     others.append(_read(root, "workspace", "workspace", "", started[0], shown["workspace"]))
     # A commit or workspace without results is not a failed experiment, so it is not listed.
-    found += [each for each in others if isinstance(each, Run) or each.state != NOTHING]
-    found = _with_unique_names(found)
+    found = _with_unique_names([*found, *(each for each in others if isinstance(each, Run) or each.state != NOTHING)])
     runs = tuple(each for each in found if isinstance(each, Run))
-    absent = [each for each in found if isinstance(each, Absent)]
-    return Collection(runs, (*absent, *_unfinished(root, state, {each.name for each in found})))
+    return Collection(runs, tuple(each for each in found if isinstance(each, Absent)))
 
 
 def _experiment(root: Path, experiment: dict[str, Any], baseline: str) -> Run | Absent:
@@ -130,33 +135,23 @@ def _read(root: Path, name: str, kind: str, commit: str, baseline: str, shown: d
     """The results of one revision in `dvc exp show`, if they can be trusted."""
     data = shown["data"] or {}
     params = data.get("params", {}).get("params.yaml", {}).get("data", {})
-    rows = {row: data.get("metrics", {}).get(f"metrics/scores/{row}.json", {}).get("data") for row in ROWS}
     missing = [switch for switch in (*SWITCHES, "pairs") if switch not in params]
     if shown["error"] or missing:
         reason = (shown["error"] or {}).get("msg") or f"its params.yaml has no {', '.join(missing)}"
         return Absent(name, commit, "not readable", reason)
+    revision = Revision(root, commit or None)
+    rows = {row: revision.json(f"metrics/scores/{row}.json") for row in ROWS}
     if None in rows.values():
         return Absent(name, commit, NOTHING, "it has no scores")
-    revision = Revision(root, commit or None)
     if reason := problem(revision, params):
         return Absent(name, commit, "stale", reason)
-    return Run(name, kind, commit, baseline, params, rows, data["outs"]["data/subset"]["hash"], revision)
+    return Run(name, kind, commit, baseline, params, rows, revision)
 
 
 def _with_unique_names(found: list[Run | Absent]) -> list[Run | Absent]:
     """Add the commit to names that occur twice: two baselines may have experiments of the same name."""
-    often = {name for name, count in Counter(each.name for each in found).items() if count > 1}
+    often = {name for name, times in Counter(each.name for each in found).items() if times > 1}
     return [
         replace(each, name=f"{each.name} {each.commit[:COMMIT_DIGITS]}") if each.name in often else each
         for each in found
-    ]
-
-
-def _unfinished(root: Path, state: Path, known: set[str]) -> list[Absent]:
-    """The configurations of a grid that do not have an experiment yet."""
-    found = {each.name: each for pool in pools(root, state) for each in pool.standing()}
-    return [
-        Absent(name, "", each.state, each.lines[-1] if each.lines else "see python -m stages.grid --status")
-        for name, each in sorted(found.items())
-        if each.state != "done" and name not in known
     ]

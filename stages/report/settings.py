@@ -1,37 +1,62 @@
-"""Group the runs that can be in one table: those with the same data, protocol and pairs, whatever their seed.
+"""Which runs can be compared: those with the same data, pairs and protocol, whatever their model, method and seed.
 
-Which learning rates were tried is not part of that, unless they are those of App. B: each run has its best one.
-
-The content of the entries in params.yaml counts, not their names: `-S protocols.paper.training.dropout=0` makes another
-protocol. If one name has several contents, the values that differ are added to the name.
-
-The order of the methods in tables and their colours in figures are here too.
+Which learning rates were tried is not part of that: each run has its best one. The content of the entries in
+params.yaml counts, not their names: `-S protocols.paper.training.dropout=0` makes another protocol. If one name has
+several contents, the values that differ are added to the name.
 """
 
+import csv
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import Any
 
-from stages.report import paper
-from stages.report.markdown import slug, value
+from stages.grid.configurations import MODELS
+from stages.report.markdown import value
 from stages.report.runs import Absent, Run, Runs
 
-STYLES = {  # colour and marker of each method in figures; this is also the order in tables, the paper's first
+STYLES = {  # colour (Okabe and Ito's, for the colour-blind) and marker of each method; also the order in tables
     "fine-tune": ("#D55E00", "s"),
-    "soft": ("#0072B2", "o"),
-    "dynamic": ("#009E73", "^"),
     "lora": ("#56B4E9", "P"),
-    "soft-frozen": ("#0072B2", "X"),
+    "prefix": ("#000000", "h"),
+    "dynamic-prefix": ("#882255", "d"),
+    "dynamic": ("#009E73", "^"),
+    "soft": ("#0072B2", "o"),
     "dynamic-frozen": ("#009E73", "*"),
+    "soft-frozen": ("#0072B2", "X"),
     "embeddings": ("#E69F00", "v"),
+    "few-shot": ("#999933", "<"),
     "zero-shot": ("#CC79A7", "D"),
 }
-METHODS = tuple(STYLES)
+OTHER_STYLES = (("#666666", "p"), ("#AA4499", ">"), ("#44AA99", "8"))
 RATES_PREFIX = "training.learning_rates."
-RATES = tuple(key for key in paper.PROTOCOL if key.startswith(RATES_PREFIX))
 KINDS = ("experiment", "commit", "workspace")
+# DailyDialog: the sha256 of its text files, and of the archive of the training set that params.yaml pins.
+PAPERS_CORPUS = {
+    "3db42eef11758c62908fe3183ae93e7ac5c6da5f27771f340543d184973cee9e",
+    "c5179ab5a9a86a77b9d29114087c6b82cc4cb366abea25a43a0c24be761133f7",
+}
+PAPERS_PROTOCOL = {  # App. B; keys as in an entry of `protocols` in params.yaml
+    "data.train_dialogues": None,
+    "data.validation_pairs": None,
+    "data.test_pairs": None,
+    f"{RATES_PREFIX}low": 3e-6,
+    f"{RATES_PREFIX}high": 9e-3,
+    f"{RATES_PREFIX}trials": 12,
+    "training.batch_size": 8,
+    "training.num_train_epochs": 300,
+    "training.early_stopping_patience": 100,
+}
+
+
+def paper_scores() -> dict[tuple[str, str, float], dict[str, float]]:
+    """The paper's Tables 1 and 2: six scores by model, method and regime (percent), from paper.csv in this folder."""
+    with Path(__file__).with_name("paper.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    keys = [(row.pop("model"), row.pop("method"), float(row.pop("regime"))) for row in rows]
+    return {key: {name: float(each) for name, each in row.items()} for key, row in zip(keys, rows, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -58,54 +83,73 @@ class Setting:
     @property
     def models(self) -> list[str]:
         """The models, the paper's first."""
-        return in_order({cell.model for cell in self.runs}, paper.MODELS)
+        return in_order({cell.model for cell in self.runs}, MODELS)
 
     @property
     def methods(self) -> list[str]:
-        """The methods, in the order of the paper's tables."""
-        return in_order({cell.method for cell in self.runs}, METHODS)
+        """The methods, in the order of STYLES."""
+        return in_order({cell.method for cell in self.runs}, tuple(STYLES))
 
-    def regimes(self, **wanted: str) -> list[float]:
-        """The regimes, in ascending order, of the runs with the given `model` and `method` (of all, if not given)."""
-        return sorted({cell.regime for cell in self.runs if all(getattr(cell, at) == wanted[at] for at in wanted)})
+    @property
+    def regimes(self) -> list[float]:
+        """The regimes, in ascending order."""
+        return sorted({cell.regime for cell in self.runs})
 
-    def cells(self) -> list[Cell]:
-        """The configurations by model, method and regime."""
-        cells = (Cell(*each) for each in product(self.models, self.methods, self.regimes()))
+    def cells(self, regime: float | None = None, model: str | None = None) -> list[Cell]:
+        """The configurations by model, regime and method, all of them or those of a regime or a model."""
+        models, regimes = [model] if model else self.models, [regime] if regime else self.regimes
+        cells = (Cell(name, method, at) for name, at, method in product(models, regimes, self.methods))
         return [cell for cell in cells if cell in self.runs]
+
+    def groups(self) -> list[tuple[str, float, list[Cell]]]:
+        """The cells of each model in each regime: what a difference between methods is about."""
+        return [
+            (model, regime, cells)
+            for model in self.models
+            for regime in self.regimes
+            if (cells := self.cells(regime, model))
+        ]
 
     def at(self, regime: float) -> Runs:
         """A run of each seed in a regime, of any method: what people and the lookup score is the same in all."""
-        found = {run.switch("seed"): run for cell in self.cells() if cell.regime == regime for run in self.runs[cell]}
+        found = {run.seed: run for cell in self.cells(regime) for run in self.runs[cell]}
         return tuple(found[seed] for seed in sorted(found))
 
     @property
     def on_papers_data(self) -> bool:
-        """Whether to show the paper's numbers next to ours: the corpus is the same, by the sha256 of its files."""
-        entry, keys = flatten(self.any_run.entry("dataset")), ("sha256", "member_sha256")
-        return all(known & {entry.get(f"files.{part}.{key}") for key in keys} for part, known in paper.CORPUS.items())
+        """Whether the corpus is the paper's, by the sha256 of its training file."""
+        pins = flatten(self.any_run.entry("dataset").get("files", {}))
+        return bool(PAPERS_CORPUS & set(map(str, pins.values())))
 
     @property
     def as_in_paper(self) -> bool:
         """Whether this is the paper's experiment: its corpus, all its pairs, the values of its App. B."""
         run = self.any_run
         whole = pairs_of(run) == {"stride": 2} and not run.switch("drop_overlap")
-        return self.on_papers_data and whole and paper.PROTOCOL.items() <= flatten(run.entry("protocol")).items()
+        return self.on_papers_data and whole and PAPERS_PROTOCOL.items() <= flatten(run.entry("protocol")).items()
 
 
-def in_order(names: set[str], known: Sequence[str]) -> list[str]:
+def method_styles(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each method."""
+    others, styles = iter(OTHER_STYLES * len(methods)), dict[str, tuple[str, str]]()
+    for method in methods:
+        known = STYLES.get(method.split(" ")[0])
+        styles[method] = known if known and known not in styles.values() else next(others)
+    return styles
+
+
+def in_order(names: Iterable[str], known: Sequence[str]) -> list[str]:
     """Names in the order of the known ones (or those that begin with them), then the others in alphabetical order."""
-    first = [word.split(" ")[0] for word in known]
-    places = {name: first.index(word) if (word := name.split(" ")[0]) in first else len(first) for name in names}
-    return sorted(names, key=lambda name: (places[name], name))
+    places = {name: known.index(word) if (word := name.split(" ")[0]) in known else len(known) for name in names}
+    return sorted(places, key=lambda name: (places[name], name))
 
 
-def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(table: Any, prefix: str = "") -> dict[str, Any]:
     """Nested tables as one table with dotted keys."""
-    if not isinstance(value, dict):
-        return {prefix: value}
-    inner = [flatten(each, f"{prefix}.{key}" if prefix else str(key)) for key, each in value.items()]
-    return {key: each for table in inner for key, each in table.items()}
+    if not isinstance(table, dict):
+        return {prefix: table}
+    inner = [flatten(each, f"{prefix}.{key}" if prefix else str(key)) for key, each in table.items()]
+    return {key: each for found in inner for key, each in found.items()}
 
 
 def labels(entries: Sequence[tuple[str, Any]]) -> list[str]:
@@ -120,44 +164,28 @@ def labels(entries: Sequence[tuple[str, Any]]) -> list[str]:
         peers = [other for other_name, other in flat if other_name == name]
         keys = dict.fromkeys(key for peer in peers for key in peer)
         differing = [key for key in keys if len({repr(peer.get(key)) for peer in peers}) > 1]
-        made.append(
-            f"{name} ({', '.join(f'{key}={value(values.get(key))}' for key in differing)})" if differing else name
-        )
+        told = ", ".join(f"{key}={value(values.get(key))}" for key in differing)
+        made.append(f"{name} ({told})" if told else name)
     return made
 
 
 def pairs_of(run: Run) -> dict[str, Any]:
     """How a run made pairs of dialogues; the keys about earlier turns only where the query has some."""
     pairs = dict(run.params["pairs"])
-    if pairs.get("history", 1) == 1:  # runs before there was a history have no key for it
-        return {"stride": pairs["stride"]}
-    return pairs
-
-
-def _numbered(titles: Sequence[str]) -> list[str]:
-    """Titles that differ in signs only get a number: links to sections and names of figures have no signs."""
-    alike: dict[str, list[str]] = defaultdict(list)
-    for title in dict.fromkeys(titles):
-        alike[slug(title)].append(title)
-    places = [(title, alike[slug(title)].index(title) + 1) for title in titles]
-    return [title if place == 1 else f"{title}, {place}" for title, place in places]
+    return {"stride": pairs["stride"]} if pairs["history"] == 1 else pairs
 
 
 def setting_of(run: Run) -> tuple[str, Any]:
     """What the runs of one table must share: a name for it, and its content."""
     pairs = pairs_of(run)
-    words = [run.switch("dataset"), f"protocol {run.switch('protocol')}"]
-    words += [f"stride {pairs['stride']}"] * (pairs["stride"] != 2)
-    if "history" in pairs:
-        words.append(f"history {pairs['history']}")
+    words = [str(run.switch("dataset")), f"protocol {run.switch('protocol')}"]
+    words += [f"{key} {pairs[key]}" for key, usual in (("stride", 2), ("history", 1)) if pairs.get(key, usual) != usual]
     words += ["without overlap"] * bool(run.switch("drop_overlap"))
     protocol = flatten(run.entry("protocol"))
-    papers = all(protocol.get(key) == paper.PROTOCOL[key] for key in RATES)
     return ", ".join(words), {
         "dataset": run.entry("dataset"),
         "pairs": pairs,
         "protocol": {key: each for key, each in protocol.items() if not key.startswith(RATES_PREFIX)},
-        "learning_rates": "of App. B" if papers else "others",
     }
 
 
@@ -165,15 +193,14 @@ def settings_of(runs: Sequence[Run]) -> tuple[list[Setting], list[Absent]]:
     """The settings, the paper's first, and the runs that repeat another one.
 
     Of several runs of a configuration with one seed, that with the most learning rates counts, and of these the first:
-    experiments come before commits and those before the workspace; runs that started from HEAD come before others. If
-    another one has other scores, its entry says so.
+    experiments come before commits and those before the workspace; runs that started from HEAD come before others.
     """
-    titles = _numbered(labels([setting_of(run) for run in runs]))
+    titles = labels([setting_of(run) for run in runs])
     models = labels([(run.switch("model"), run.entry("model")) for run in runs])
     methods = labels([(run.switch("method"), _without_rate(run.entry("method"))) for run in runs])
     tables: dict[str, dict[Cell, dict[int, list[Run]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for run, title, model, method in zip(runs, titles, models, methods, strict=True):
-        tables[title][Cell(model, method, run.regime)][run.switch("seed")].append(run)
+        tables[title][Cell(model, method, float(run.switch("regime")))][run.seed].append(run)
     settings, repeated = [], []
     for title, cells in tables.items():
         chosen: dict[Cell, Runs] = {}
@@ -192,9 +219,7 @@ def _without_rate(method: dict[str, Any]) -> dict[str, Any]:
 
 
 def rates_of_run(run: Run) -> dict[str, Any]:
-    """The learning rates that a run was to try, with the keys of params.yaml; none for a method that trains nothing."""
-    if run.entry("method").get("kind") == "zero-shot":
-        return {}
+    """The learning rates that a run was to try, with the keys of params.yaml."""
     rates = flatten(run.entry("protocol")["training"]["learning_rates"], RATES_PREFIX.rstrip("."))
     own = run.entry("method").get("learning_rate")
     return rates | ({"learning_rate": own} if rates.get(f"{RATES_PREFIX}spread") is not None else {})
@@ -204,17 +229,10 @@ def _rank(run: Run) -> tuple[int, int]:
     return -rates_of_run(run).get(f"{RATES_PREFIX}trials", 0), KINDS.index(run.kind)
 
 
-def _shared(first: Run, second: Run, row: str) -> set[str]:
-    """The columns that both have: an older run may have others."""
-    return first.rows[row].keys() & second.rows[row].keys()
-
-
 def _repeat(first: Run, other: Run) -> Absent:
     if rates_of_run(other) != rates_of_run(first):
         tried = ", ".join(f"{key}={each}" for key, each in rates_of_run(other).items())
-        reason = f"{first.name} is in the tables; this one tried {tried}; BLEU-4 {other.rows['test'].get('bleu4')}"
-        return Absent(other.name, other.commit, "other learning rates", reason)
-    if all(other.rows[row][key] == first.rows[row][key] for row in other.rows for key in _shared(first, other, row)):
-        return Absent(other.name, other.commit, "the same", f"the parameters and scores of {first.name}")
-    reason = f"the parameters of {first.name}, which is in the tables; BLEU-4 {other.rows['test'].get('bleu4')}"
-    return Absent(other.name, other.commit, "other scores", reason)
+        return Absent(other.name, other.commit, "other learning rates", f"{first.name} counts; this one tried {tried}")
+    same = all(other.rows[row] == first.rows[row] for row in other.rows)
+    state = "the same" if same else "other scores"
+    return Absent(other.name, other.commit, state, f"the parameters of {first.name}, which counts")

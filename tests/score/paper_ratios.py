@@ -19,8 +19,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from stages.bleu import MAX_ORDER
+from stages.grid.configurations import REGIMES
 from stages.overlap import Flags
-from stages.report.paper import REGIMES, paper_scores
+from stages.report.settings import paper_scores
 from stages.score.bootstrap import bleu_of_sums, sentence_counts
 from stages.score.retrieval import look_up
 from stages.score.variants import VARIANTS

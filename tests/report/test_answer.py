@@ -1,0 +1,206 @@
+"""The answer, the claims and the page, from runs in memory."""
+
+import re
+from collections import Counter
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.records import Response
+from stages.report.answer import short_answers
+from stages.report.claims import CONTRADICTED, INCONCLUSIVE, NOT_TESTED, SUPPORTED, Judge, by_order
+from stages.report.compare import RESPONSES, Answers, NotMeasured
+from stages.report.document import CUT, LOOPS, Document, build, marked, readme
+from stages.report.markdown import plain
+from stages.report.page import to_html, write_report
+from stages.report.runs import Absent, Collection, Run
+from stages.report.settings import settings_of
+from tests.browser import Browser, needs_browser
+from tests.helpers_report import METHODS, ODD, run_in_memory
+
+SEEDS = (0, 1, 2)
+
+
+@pytest.fixture(scope="module")
+def runs() -> tuple[Run, ...]:
+    """Every method with three seeds; tests must not change them."""
+    return tuple(run_in_memory(method, seed) for method in METHODS for seed in SEEDS)
+
+
+@pytest.fixture(scope="module")
+def document(runs: tuple[Run, ...]) -> Document:
+    return build(Collection(runs, (Absent("a|b", "", "failed", "every trial *diverged*"),)))
+
+
+def of(runs: tuple[Run, ...], method: str) -> tuple[Run, ...]:
+    return tuple(run for run in runs if run.switch("method") == method)
+
+
+def answer(*runs: Run) -> str:
+    [setting], _ = settings_of(runs)
+    return " ".join(short_answers(setting, Answers()))
+
+
+def test_the_short_answer_names_what_chance_cannot_separate_and_what_a_prompt_costs(runs: tuple[Run, ...]) -> None:
+    found = answer(*runs)
+    assert "**use fine-tune or lora**: the test loss cannot separate them" in found
+    assert re.search(
+        r"The best trained prompt is dynamic, 0\.1\d above \(0\.\d+ to 0\.\d+\) fine-tune .* 35\.4M", found
+    )
+    assert re.search(r"Without training, zero-shot is 0\.\d+ above", found)
+
+
+def test_one_method_that_is_better_by_more_than_chance_is_named_alone(runs: tuple[Run, ...]) -> None:
+    assert "**use fine-tune**: it has the lowest test loss, by more than chance" in answer(
+        *of(runs, "fine-tune"), *of(runs, "embeddings")
+    )
+
+
+def test_a_further_seed_of_a_poor_method_does_not_make_it_the_best(runs: tuple[Run, ...]) -> None:
+    """Differences are to a named reference, over the seeds that both have."""
+    more = run_in_memory("zero-shot", 3)
+    assert answer(*of(runs, "fine-tune"), *of(runs, "zero-shot"), more).count("**use fine-tune**") == 1
+
+
+def test_the_difference_of_losses_is_that_of_the_same_pairs(runs: tuple[Run, ...]) -> None:
+    found = Answers().compare(of(runs, "soft"), of(runs, "fine-tune"), "loss")
+    losses = [[run.scores["loss"] for run in of(runs, method)] for method in ("soft", "fine-tune")]
+    assert found.seeds == 3
+    assert found.gap == pytest.approx(sum(a - b for a, b in zip(*losses, strict=True)) / 3, abs=1e-6)
+    assert found.found.low < found.gap < found.found.high
+
+
+def with_parts(run: Run, parts: dict[str, str]) -> dict[str, Any]:
+    return {"metrics/scores.json": {**run.scores, "parts": parts}}
+
+
+def test_what_cannot_be_compared_is_not(runs: tuple[Run, ...]) -> None:
+    (first, *_), second = of(runs, "soft"), of(runs, "lora")[:1]
+    others = [replace(each, query="another") for each in Answers().of(first)]
+    for copy, part, reason in (
+        (run_in_memory("soft", files={RESPONSES: others}), "all", "their test pairs differ"),
+        (run_in_memory("soft", files={RESPONSES: None}), "all", "responses not in the cache"),
+        (run_in_memory("soft", measured=False), "all", "has no losses"),
+        (run_in_memory("soft", 7), "all", "no seed that both were run with"),
+        (run_in_memory("soft", files=with_parts(first, {"unlike": "1".ljust(80, "0")})), "unlike", "only 1 "),
+        (run_in_memory("soft", files=with_parts(first, {})), "unlike", "does not say"),
+    ):
+        with pytest.raises(NotMeasured, match=reason):
+            Answers().compare((copy,), second, "loss", part)
+
+
+def verdicts(*runs: Run) -> dict[str, str]:
+    [setting], _ = settings_of(runs)
+    return {claim.text: claim.verdicts["all"][0] for claim in Judge(setting, Answers()).claims()}
+
+
+def test_a_claim_is_judged_by_more_than_chance(runs: tuple[Run, ...]) -> None:
+    found = verdicts(*runs)
+    assert found["dynamic has a higher BLEU-4 than soft with all the data"] == INCONCLUSIVE
+    assert found["soft has a higher BLEU-4 than fine-tune with a tenth of the data"] == NOT_TESTED
+    assert found["dynamic forgets less than fine-tune"] == INCONCLUSIVE
+    assert found["dynamic keeps a novelty above 0.90 whatever the data"] == SUPPORTED
+    best, worst = "has a higher BLEU-4 than", "with all the data"
+    texts = {f"dynamic {best} fine-tune {worst}", f"fine-tune {best} soft {worst}"}
+    assert texts <= set(found)
+    swapped = [replace(run, params={**run.params, "method": "dynamic"}) for run in of(runs, "lora")]
+    weak = [replace(run, params={**run.params, "method": "fine-tune"}) for run in of(runs, "zero-shot")]
+    assert verdicts(*swapped, *weak)[f"dynamic {best} fine-tune {worst}"] in (SUPPORTED, NOT_TESTED)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "verdict"),
+    [
+        ([(2, 1), (3, 1)], SUPPORTED),
+        ([(1, 2)], CONTRADICTED),
+        ([(2, 1), (1, 2)], INCONCLUSIVE),
+        ([(1, 1)], INCONCLUSIVE),
+    ],
+)
+def test_without_an_interval_every_seed_must_agree(pairs: list[tuple[float, float]], verdict: str) -> None:
+    assert by_order(pairs)[0] == verdict
+
+
+def test_a_reply_that_was_cut_or_repeats_itself_says_so() -> None:
+    reply = Response("d", 0, "q", "r", "a b c a b c a b c", unended=True)
+    assert marked(reply).endswith(f"*{CUT}* *{LOOPS}*")
+    assert marked(replace(reply, response="Fine, thanks.", unended=False)) == "Fine, thanks."
+    assert marked(replace(reply, response=" ", unended=False)) == "(empty)"
+
+
+def test_replies_of_a_corpus_that_may_not_be_quoted_are_not(runs: tuple[Run, ...]) -> None:
+    params = runs[0].params
+    private = {**params["datasets"], "chitchat": {**params["datasets"]["chitchat"], "quote": False}}
+    both = run_in_memory("soft"), run_in_memory("soft", datasets=private)
+    told, kept = (build(Collection((run,), ())).markdown("report") for run in both)
+    assert "word1" in told
+    assert "are not quoted" in kept
+    assert "word1" not in kept
+
+
+class Elements(HTMLParser):
+    """Every element of a page with its attributes, and the text without markup."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def test_the_page_is_small_refers_to_nothing_outside_it_and_shows_markup_as_text(document: Document) -> None:
+    text = to_html(document)
+    page = Elements(text)
+    ids = Counter(attributes["id"] for _, attributes in page.found if "id" in attributes)
+    assert [name for name, count in ids.items() if count > 1] == []
+    for tag, attributes in page.found:
+        assert tag not in ("script", "img", "iframe", "object", "embed", "b")
+        for name in ("src", "href", "xlink:href", "data", "action"):
+            place = attributes.get(name)
+            if place and place != "data:,":
+                assert place.startswith("#") and place[1:] in ids, f"{tag} {name}={place}"
+    assert len(text) < 300_000
+    assert "every trial *diverged*" in "".join(page.words)
+    odd = Elements(to_html(Document([f"| a |\n| --- |\n| {plain(ODD)} |"])))
+    assert ODD in "".join(odd.words)
+    assert {tag for tag, _ in odd.found}.isdisjoint({"b", "script", "img"})
+
+
+def test_every_link_of_the_markdown_leads_to_something_that_is_written(document: Document, tmp_path: Path) -> None:
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report/figure-of-an-earlier-report.svg").write_text("old", encoding="utf-8")
+    write_report(document, tmp_path)
+    targets = re.findall(r"(?<!\\)\]\(([^)]+)\)", (tmp_path / "report.md").read_text(encoding="utf-8"))
+    assert len(targets) == len(document.pictures) == len(list((tmp_path / "report").iterdir()))
+    assert [target for target in targets if not (tmp_path / target).exists()] == []
+
+
+def test_the_part_of_the_readme_has_the_answer_and_a_row_for_each_method(runs: tuple[Run, ...]) -> None:
+    found = readme(Collection(runs, ()))
+    assert "**use fine-tune or lora**" in found
+    assert [line.split(" | ")[0].strip("| ") for line in found.splitlines() if line.startswith("| ")][2:] == [
+        "fine-tune", "lora", "dynamic", "soft", "dynamic-frozen", "soft-frozen", "embeddings", "zero-shot",
+        "people", "lookup", "shuffled",
+    ]  # fmt: skip
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [1280, 400])
+def test_a_browser_shows_the_page_without_a_complaint_or_a_request(
+    document: Document, tmp_path: Path, width: int
+) -> None:
+    write_report(document, tmp_path)
+    with Browser(tmp_path / "profile") as browser:
+        asked, complaints, seen = browser.open(tmp_path / "report.html", width)
+    assert (asked, complaints) == ([], [])
+    assert seen["figures"] == len(document.pictures)
+    assert (seen["clipped"], seen["overlapping"]) == ([], [])

@@ -1,0 +1,130 @@
+"""Which runs stand in one table, which of several of a configuration counts, and how numbers are written."""
+
+import math
+from typing import Any
+
+import pytest
+
+from stages.report.frame import best_of, frame_of, range_end, trials_of
+from stages.report.markdown import anchor, count, digits_for, plain, spread, value
+from stages.report.runs import Run
+from stages.report.settings import STYLES, Cell, paper_scores, settings_of
+from tests.helpers_report import run_in_memory
+from tests.tiny import ROOT, read_yaml
+
+PARAMS = read_yaml(ROOT / "params.yaml")
+PAPERS: dict[str, Any] = {"dataset": "dailydialog", "protocol": "paper"}
+PAPERS_TITLE = "dailydialog, protocol paper"
+
+
+def with_protocol(**training: Any) -> dict[str, Any]:
+    """The paper's protocol with other values of training."""
+    own = PARAMS["protocols"]["paper"]
+    return {"protocols": {**PARAMS["protocols"], "paper": {**own, "training": {**own["training"], **training}}}}
+
+
+def titles(*runs: Run) -> list[str]:
+    return [setting.title for setting in settings_of(runs)[0]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"regime": 30}, [PAPERS_TITLE]),
+        ({"seed": 4}, [PAPERS_TITLE]),
+        (with_protocol(learning_rates={"low": 1e-4, "high": 1e-3, "trials": 3}), [PAPERS_TITLE]),
+        ({"drop_overlap": True}, [PAPERS_TITLE, f"{PAPERS_TITLE}, without overlap"]),
+        ({"pairs": {**PARAMS["pairs"], "stride": 1}}, [PAPERS_TITLE, f"{PAPERS_TITLE}, stride 1"]),
+        (with_protocol(dropout=0.2), [f"{PAPERS_TITLE} (protocol.training.dropout={each})" for each in (0.1, 0.2)]),
+    ],
+    ids=["regime", "seed", "learning rates", "overlap", "pairs", "protocol of the same name"],
+)
+def test_runs_stand_in_one_table_if_they_differ_in_nothing_else(changes: dict[str, Any], expected: list[str]) -> None:
+    other: dict[str, Any] = {**PAPERS, **changes}
+    assert sorted(titles(run_in_memory("soft", **PAPERS), run_in_memory("dynamic", **other))) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "so"),
+    [
+        ({}, True),
+        ({"dataset": "dailydialog-files"}, True),
+        ({"dataset": "chitchat"}, False),
+        ({"drop_overlap": True}, False),
+        ({"pairs": {**PARAMS["pairs"], "history": 2}}, False),
+        (with_protocol(num_train_epochs=3), False),
+    ],
+)
+def test_what_is_the_papers_experiment_is_told_by_its_values_not_by_the_name(changes: dict[str, Any], so: bool) -> None:
+    switches: dict[str, Any] = {**PAPERS, **changes}
+    [setting], _ = settings_of([run_in_memory("soft", **switches)])
+    assert setting.as_in_paper == so
+
+
+def test_two_contents_of_one_method_are_two_methods() -> None:
+    other = {**PARAMS["methods"], "soft": {**PARAMS["methods"]["soft"], "prompt_tokens": 64}}
+    [setting], _ = settings_of([run_in_memory("soft"), run_in_memory("soft", methods=other)])
+    assert setting.methods == ["soft (prompt_tokens=128)", "soft (prompt_tokens=64)"]
+
+
+def test_of_runs_of_one_configuration_that_with_most_rates_counts_and_the_other_is_named() -> None:
+    fewer = with_protocol(learning_rates={"low": 1e-4, "high": 1e-3, "trials": 3})
+    first, second = run_in_memory("soft", **PAPERS, **fewer), run_in_memory("soft", **PAPERS)
+    [setting], repeated = settings_of([first, second])
+    assert setting.runs[Cell("smollm2", "soft", 100.0)] == (second,)
+    assert [(each.state, each.name) for each in repeated] == [("other learning rates", first.name)]
+    [_], repeated = settings_of([second, second])
+    assert [each.state for each in repeated] == ["the same"]
+
+
+def test_each_seed_is_a_row_of_the_frame_and_the_baselines_stand_below() -> None:
+    [setting], _ = settings_of([run_in_memory("soft", seed) for seed in (0, 1)] + [run_in_memory("lora")])
+    frame = frame_of(setting)
+    assert frame["method"].tolist() == ["lora", "soft", "soft"] + ["people"] * 2 + ["lookup"] * 2 + ["shuffled"] * 2
+    soft = setting.runs[Cell("smollm2", "soft", 100.0)]
+    assert frame["loss"].tolist()[1:3] == [run.scores["loss"] for run in soft]
+    assert frame["parameters"].tolist()[1:3] == [28_385_280] * 2
+
+
+def test_a_bleu_of_a_few_matching_4_grams_is_no_number() -> None:
+    scores = {**run_in_memory("zero-shot").scores, "matches": [90, 30, 10, 3]}
+    run = run_in_memory("zero-shot", files={"metrics/scores.json": scores})
+    [setting], _ = settings_of([run])
+    row = frame_of(setting).iloc[0]
+    assert math.isnan(row["bleu4"])
+    assert (row["matches"], row["bleu1"]) == (3, scores["bleu1"])
+
+
+@pytest.mark.parametrize(
+    ("losses", "end"),
+    [((3.0, 4.0, 5.0), "lowest"), ((4.0, 3.0, 5.0), None), ((5.0, 4.0, 3.0), "highest"), ((3.0,), None)],
+)
+def test_a_best_rate_at_an_end_of_those_tried_is_noticed(losses: tuple[float, ...], end: str | None) -> None:
+    trials = [{"learning_rate": 10.0**-at, "validation_loss": loss, "bleu4": at} for at, loss in enumerate(losses)]
+    run = run_in_memory("soft", files={"metrics/learning_rates.json": trials})
+    expected = {"lowest": "highest", "highest": "lowest"}.get(end or "", end)  # the rates above fall
+    assert range_end(run) == expected
+    assert best_of(run, trials_of(run))["validation_loss"] == min(losses), "quick selects by the loss"
+
+
+def test_the_papers_tables_are_whole() -> None:
+    known = paper_scores()
+    assert len(known) == 36
+    assert known["gpt2", "dynamic", 100.0]["bleu4"] == 0.142
+
+
+def test_in_grey_no_two_methods_look_the_same() -> None:
+    assert len({marker for _, marker in STYLES.values()}) == len(STYLES)
+
+
+def test_numbers_have_no_digit_that_their_uncertainty_blurs() -> None:
+    assert [digits_for(width) for width in (0.09, 0.0035, 0.4, 12.0, 0.0)] == [2, 3, 1, 0, 4]
+    assert spread([3.61, 3.70, 3.79], 3) == "3.70\u00a0±\u00a00.09"
+    assert (spread([3.6104], 3), spread([2.0, 2.0], 1), spread([None, float("nan")])) == ("3.610", "2.0", "-")
+    assert [count(each) for each in (134_515_008, 73_728, 7, None)] == ["135M", "73.7k", "7", "-"]
+
+
+def test_text_is_shown_as_it_is_and_headings_can_be_linked() -> None:
+    assert plain("a|b\n*c* <d> [e](f)") == r"a\|b \*c\* \<d\> \[e\](f)"
+    assert anchor("The search: 1e-3, *all*") == "the-search-1e-3-all"
+    assert value("\nB: ") == '"\\nB: "'

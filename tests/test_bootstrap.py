@@ -1,0 +1,102 @@
+"""The bootstrap over dialogues and seeds, on made-up counts whose truth is known."""
+
+import random
+from functools import cache
+
+import numpy as np
+import pytest
+
+from stages.bleu import bleu
+from stages.bootstrap import Table, bleu_of_sums, compare, interval, loss_of_sums, sentence_counts
+
+PAIRS, CASES = 60, 200
+NOISE = 2 * (0.05 * 0.95 / CASES) ** 0.5  # two standard deviations of a share of 5 % in so many cases
+ALONE = [f"d{number:02}" for number in range(PAIRS)]  # each pair a dialogue of its own
+
+
+def system(generator: np.random.Generator, seeds: int, skill: float, seed_noise: float) -> Table:
+    """Counts of one system, [seeds, PAIRS, 10]: its seeds differ, its pairs differ, and each response is a draw."""
+    skills = skill + seed_noise * generator.standard_normal((seeds, 1)) + generator.standard_normal((1, PAIRS)) / 2
+    rate = 1 / (1 + np.exp(-skills))
+    total = np.stack([np.full((seeds, PAIRS), 12 - order) for order in range(4)], -1)
+    correct = generator.binomial(total, np.stack([rate ** (order + 1) for order in range(4)], -1))
+    words = np.full((seeds, PAIRS, 2), 12)
+    return np.concatenate([words, correct, total], -1)
+
+
+@cache
+def found(seeds: int, gain: float, seed_noise: float, count: int = CASES) -> float:
+    """The share of pairs of systems, the first one's skill higher by `gain`, in which a difference is found."""
+    generator = np.random.default_rng(seeds)
+    cases = [[system(generator, seeds, skill, seed_noise) for skill in (gain, 0.0)] for _ in range(count)]
+    return float(np.mean([compare(first, second, ALONE, bleu_of_sums).p < 0.05 for first, second in cases]))
+
+
+@pytest.mark.parametrize("seed_noise", [0.0, 0.4], ids=["no seed noise", "mostly seed noise"])
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_without_a_true_difference_one_is_found_in_at_most_5_percent_of_cases(seeds: int, seed_noise: float) -> None:
+    """To draw seeds like pairs finds 30 % where most noise is between two seeds."""
+    assert found(seeds, 0.0, seed_noise) <= 0.05 + NOISE
+
+
+@pytest.mark.parametrize(("seeds", "gain"), [(2, 1.5), (3, 1.0)])
+def test_a_clear_difference_is_found(seeds: int, gain: float) -> None:
+    assert found(seeds, gain, 0.03, count=50) >= 0.9
+
+
+def test_the_interval_agrees_with_the_p_value_and_with_the_other_order() -> None:
+    generator = np.random.default_rng(3)
+    for _ in range(20):
+        first, second = system(generator, 3, 1.0, 0.1), system(generator, 3, 0.0, 0.1)
+        one, other = (compare(*each, ALONE, bleu_of_sums) for each in ((first, second), (second, first)))
+        assert (one.p < 0.05) == (not one.low <= 0 <= one.high)
+        assert (other.first, other.second) == (one.second, one.first)
+    assert compare(first, first, ALONE, bleu_of_sums).p == 1.0
+
+
+def test_bleu_of_many_corpora_is_sacrebleus() -> None:
+    chance = random.Random(0)
+    texts = [[" ".join(chance.choice("abcdefg") for _ in range(chance.randint(0, 6))) for _ in range(9)] for _ in "12"]
+    counts = sentence_counts(texts[0], texts[1])
+    places = [(start, end) for start in range(9) for end in range(start + 1, 10)]
+    scores = bleu_of_sums(np.array([counts[start:end].sum(0) for start, end in places], dtype=np.float64))
+    expected = [bleu(texts[0][start:end], texts[1][start:end]) for start, end in places]
+    assert scores == pytest.approx(expected)
+    assert len({round(float(each), 6) for each in scores}) > 10
+
+
+def test_pairs_that_share_a_dialogue_are_drawn_together() -> None:
+    """Four pairs of a dialogue with one loss say no more than one: drawn alone, the interval would be half as wide."""
+    generator = np.random.default_rng(0)
+    losses = np.repeat(generator.normal(3, 1, size=100), 4)
+    table = np.stack([losses * 10, np.full(400, 10)], -1)
+    low, high = interval(table, np.repeat(np.arange(100), 4).astype(str).tolist(), loss_of_sums, 0)
+    alone = interval(table, np.arange(400).astype(str).tolist(), loss_of_sums, 0)
+    assert low < losses.mean() < high
+    assert high - low == pytest.approx(2 * 1.96 * losses[::4].std() / 10, rel=0.2)
+    assert alone[1] - alone[0] == pytest.approx((high - low) / 2, rel=0.2)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_of_losses_a_difference_that_is_not_there_is_found_as_rarely(seeds: int) -> None:
+    """Two systems with the same loss on pairs of different lengths; with one seed only dialogues are drawn."""
+    generator = np.random.default_rng(seeds)
+    errs = 0
+    for _ in range(CASES):
+        tokens = generator.integers(2, 30, size=PAIRS)
+        hard = generator.normal(3, 1, size=PAIRS)
+        losses = (hard + generator.normal(0, 0.3, size=(2, seeds, PAIRS))) * tokens
+        tables = np.stack([losses, np.broadcast_to(tokens, losses.shape)], axis=-1)
+        errs += compare(tables[0], tables[1], ALONE, loss_of_sums).p < 0.05
+    assert errs <= (0.05 + NOISE) * CASES
+
+
+def test_a_difference_of_losses_is_found_where_pairs_differ_far_more() -> None:
+    generator = np.random.default_rng(0)
+    tokens, hard = np.full(PAIRS, 10), generator.normal(3, 1, size=PAIRS)
+    own = np.stack([hard * tokens, tokens], axis=-1)[None]
+    others = np.stack([(hard - 0.1 + generator.normal(0, 0.1, size=PAIRS)) * tokens, tokens], axis=-1)[None]
+    between = compare(own, others, ALONE, loss_of_sums)
+    assert between.first - between.second == pytest.approx(0.1, abs=0.05)
+    assert 0 < between.low < between.high
+    assert between.p < 0.01
