@@ -4,6 +4,12 @@ BLEU-n is the brevity penalty times the geometric mean of the precisions of 1-gr
 its own, not a part of BLEU-4 (`max_ngram_order`). All else is sacrebleu's default, as `signature` says: mixed case, 13a
 tokenisation, and "exp" smoothing: if no n-gram of some length matches, 1/2, 1/4, ... of a match is used instead. A few
 pairs need that, a few hundred hardly ever. If all responses are shorter than n words, the score is 0.
+
+The paper names no implementation. Measured on DailyDialog (by tests/score/paper_ratios.py of commit c6c83f5), this BLEU
+fits the ratios BLEU-1 : BLEU-2 : BLEU-3 : BLEU-4 of the paper's 36 rows at least as well as means of NLTK's sentence
+BLEU, with and without smoothing, and as lower-cased BLEU: the root mean square of differences in the logarithm is 0.143
+where theirs is 0.216 and 0.198 (0.123, 0.123 and 0.186 on the 29 rows that the lookup's responses reach); with
+smoothing, poor responses already score more than the paper's best. That is no proof that the paper's is this one.
 """
 
 from collections.abc import Sequence

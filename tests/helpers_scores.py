@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset
 
+from stages.lookup import Lookup
 from stages.plumbing.files import output_folder
 from stages.records import Dialogue, Pair, References, Response, single_line, write_records
 
@@ -17,6 +19,12 @@ needs_dailydialog = pytest.mark.skipif(not DAILYDIALOG.is_dir(), reason="no fold
 
 def pair(query: str, response: str) -> Pair:
     return Pair("d", 0, query, response)
+
+
+def look_up(train: Sequence[Pair], queries: Sequence[str]) -> list[str]:
+    """What the lookup answers."""
+    known = Dataset.from_list([vars(each) for each in train])
+    return [best.response for (best,) in Lookup(known).nearest(queries)]
 
 
 @functools.cache

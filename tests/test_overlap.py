@@ -9,8 +9,7 @@ from stages.bleu import bleu
 from stages.overlap import overlapping, words
 from stages.records import Pair
 from stages.score.leakage import exact_leakage, near_leakage
-from stages.score.retrieval import look_up
-from tests.helpers_scores import dailydialog, needs_dailydialog, pair
+from tests.helpers_scores import dailydialog, look_up, needs_dailydialog, pair
 
 SIX = "one two three four five six"
 OTHER = "seven eight nine ten eleven twelve"

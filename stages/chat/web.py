@@ -17,14 +17,15 @@ from typing import Any, Literal
 
 import gradio as gr
 import uvicorn  # Gradio's own server
+from datasets import Dataset
 from fastapi import FastAPI, Request, Response
 from starlette.middleware.base import RequestResponseEndpoint
 
 from stages.chat.speakers import Conversation, Speaker, load_speakers
+from stages.lookup import Lookup
 from stages.plumbing.errors import StageError, one_line
 from stages.records import Dialogue, Pair, single_line
 from stages.report.results import WORKSPACE, experiment_names
-from stages.score.retrieval import Lookup
 from stages.score.variety import is_novel, known_turns
 
 Columns = dict[str, list[gr.MessageDict]]  # what was said to and by each speaker or lookup, as gr.Chatbot shows it
@@ -58,7 +59,8 @@ def read_training_data(speaker: Speaker) -> TrainingData:
     if identity is None or not pairs or dialogues is None:
         remedy = "run `dvc repro subset`, for an experiment after `dvc exp apply`"
         raise StageError(f"{speaker.name}: {SUBSET}", "not there", remedy)
-    return TrainingData(identity, known_turns(turn for each in dialogues for turn in each.turns), Lookup(pairs))
+    lookup = Lookup(Dataset.from_list([vars(pair) for pair in pairs]))
+    return TrainingData(identity, known_turns(turn for each in dialogues for turn in each.turns), lookup)
 
 
 class WebChat:
@@ -112,7 +114,7 @@ class WebChat:
         for column in self.headings(names):
             add(column, "user", said)
         for speaker, data in {data.identity: (speaker, data) for speaker, data in chosen}.values():
-            query, response, similarity = data.lookup.nearest([speaker.query(talk, said)])[0]
+            query, response, similarity = data.lookup.nearest([speaker.query(talk, said)])[0][0]
             found = response, f"to “{query}”, similarity {similarity:.2f}"
             add(data.identity, "assistant", *(found if similarity else ["(no training query has a word of this one)"]))
         answers = []

@@ -6,7 +6,7 @@ from pathlib import Path
 from stages.params.schema import load_params
 from stages.plumbing.command import run_stage
 from stages.plumbing.files import check_folder, scratch_folder, write_json
-from stages.records import Dialogue, Pair, RecordFile, Response, read_records, read_references
+from stages.records import Dialogue, Pair, Response, load_records, read_records, read_references, records_of
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -14,23 +14,22 @@ def main(arguments: argparse.Namespace) -> None:
     params = load_params()
     # Only now: scikit-learn takes seconds to load, for which neither --help nor a wrong parameter waits.
     from stages.bleu import signature
-    from stages.score import chrf
     from stages.score.scorer import check_answers, facts, score_all, write_rows
+    from stages.score.variants import chrf_signature
     from stages.score.variety import VOCABULARY
 
     notes = {"subset": facts(check_folder(arguments.subset)), "generation": facts(check_folder(arguments.responses))}
-    train = RecordFile(arguments.subset / "train.jsonl", Pair)
     test = read_records(arguments.subset / "test.jsonl", Pair)
     forgetting = notes["generation"].pop("forgetting", None)
-    turns = RecordFile(arguments.subset / "turns.jsonl", Dialogue)
     path = arguments.responses / "responses.jsonl"
     responses = read_records(path, Response)
     check_answers(path, responses, test)
 
-    every_turn = (turn for each in turns for turn in each.turns)
-    further = read_references(arguments.subset)
     with scratch_folder() as scratch:
-        found = score_all(train, test, every_turn, responses, further, params.seed, scratch)
+        train = load_records(arguments.subset / "train.jsonl", Pair, scratch)
+        dialogues = records_of(load_records(arguments.subset / "turns.jsonl", Dialogue, scratch), Dialogue)
+        turns = (turn for each in dialogues for turn in each.turns)
+        found = score_all(train, test, turns, responses, read_references(arguments.subset), params.seed)
     scores = {
         **found,
         "protocol": params.protocol,
@@ -38,7 +37,7 @@ def main(arguments: argparse.Namespace) -> None:
         **notes,
         "forgetting": forgetting,
         "signature": signature(),
-        "chrf_signature": chrf.signature(),
+        "chrf_signature": chrf_signature(),
         "ead_vocabulary": VOCABULARY,
     }
     write_json(arguments.scores, scores)

@@ -25,7 +25,6 @@ def sentence_counts(
     responses: Sequence[str],
     references: Sequence[str],
     further: Sequence[Sequence[str]] | None = None,
-    lowercase: bool = False,
 ) -> Counts:
     """The counts that BLEU sums over sentences; any part of the corpus and any draw from it can use them.
 
@@ -33,7 +32,6 @@ def sentence_counts(
         responses: N texts.
         references: N texts, one for each response.
         further: for each of the N responses any number of further references; None: none.
-        lowercase: case is overlooked.
 
     Returns:
         [N, 10]: words of the response, words of the reference (of several the one nearest in length), matching n-grams
@@ -44,7 +42,7 @@ def sentence_counts(
     """
     check_texts(responses, references)
     # effective_order only silences advice; the counts are the same
-    metric = BLEU(force=True, effective_order=True, lowercase=lowercase)
+    metric = BLEU(force=True, effective_order=True)
     others = further if further is not None else [()] * len(responses)
     scores = [
         metric.sentence_score(response, [reference, *more])

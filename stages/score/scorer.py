@@ -6,14 +6,14 @@ novelty, diversity. Then come
 - empty, loops, echoes, unended, exact: shares of the responses that went wrong in one of these ways (diagnostics.py;
   unended is null where it is not known),
 - loss: of the references, mean over their tokens, in nats; null for people and the lookup, and where it is not known,
-- distinct1, distinct2, ead: the variety of their words (variety.py); chrf (chrf.py),
+- distinct1, distinct2, ead: the variety of their words (variety.py); chrf (variants.py),
 - pairs, bleu4_interval and loss_interval (middle 95 % of the bootstrap), mean_words (per response),
 - several_references: BLEU against the further references too, where the corpus has any (several_references.py),
 - unseen: the same for the pairs of which neither query nor response is in the training regime, word for word,
 - unlike: the same for the pairs of which neither even resembles one there (rule: stages/overlap.py),
 - human and retrieval: the same, with `unseen` and `unlike`, for the references themselves and for the response to the
-  most similar training query (retrieval.py): what people, or copying, would score,
-- bleu_variants: BLEU of all test pairs as others compute it (variants.py),
+  most similar training query (stages/lookup.py): what people, or copying, would score,
+- bleu_variants: BLEU of all test pairs in lower case, and with the same typesetting on both sides (variants.py),
 - references: how many further references there are, and sacrebleu's signature with them,
 - leakage: the shares of the test set that are in the training regime, exactly and nearly,
 - protocol and training_pairs; subset and generation: the facts in those stages' manifests (regime, how many pairs of
@@ -30,12 +30,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from datasets import Dataset
 
 from stages.bleu import MAX_ORDER, check_texts
+from stages.lookup import Lookup
 from stages.overlap import Flags
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import write_json
-from stages.records import Pair, References, Response
+from stages.records import Pair, References, Response, records_of
 from stages.score.bootstrap import (
     Counts,
     Losses,
@@ -46,12 +48,10 @@ from stages.score.bootstrap import (
     mean_loss,
     sentence_counts,
 )  # fmt: skip
-from stages.score.chrf import chrf
 from stages.score.diagnostics import echoes, empty, exact, loops, unended
 from stages.score.leakage import exact_leakage, near_leakage
-from stages.score.retrieval import look_up
-from stages.score.several_references import Counted, Scores, SeveralReferences, several_references
-from stages.score.variants import bleu_variants
+from stages.score.several_references import Scores, SeveralReferences, several_references, several_scores
+from stages.score.variants import bleu_variants, chrf
 from stages.score.variety import DIGITS, distinct, diversity, expectation_adjusted_distinct, known_among, novelty
 
 SIX = (*(f"bleu{order}" for order in range(1, MAX_ORDER + 1)), "novelty", "diversity")
@@ -65,7 +65,7 @@ class Row:
     responses: Sequence[str]
     unended: Sequence[bool | None]  # [N]: which met the length limit
     counts: Counts  # [N, 10], of `sentence_counts`
-    several: Counted | None  # the same against several references
+    several: dict[str, Counts] | None  # the same against several references
     losses: Losses | None  # [N, 2]: the summed loss of each reference, and its tokens
 
 
@@ -87,6 +87,7 @@ class Scorer:
         queries, references = [pair.query for pair in pairs], [pair.response for pair in pairs]
         counts = row.counts[chosen]
         sums = counts.sum(axis=0).tolist()
+        losses = None if row.losses is None else row.losses[chosen]
         values = {f"bleu{order}": bleu_of_sums(sums, order) for order in range(1, MAX_ORDER + 1)} | {
             "novelty": novelty(responses, self.turns),
             "diversity": diversity(responses),
@@ -99,18 +100,18 @@ class Scorer:
             "distinct2": distinct(responses, 2),
             "ead": expectation_adjusted_distinct(responses),
             "chrf": chrf(responses, references),
+            "loss": None if losses is None else mean_loss(losses),
         }
         low, high = bleu_interval(counts, self.seed)
-        losses = None if row.losses is None else row.losses[chosen]
-        values["loss"] = None if losses is None else mean_loss(losses)
         ends = None if losses is None else loss_interval(losses, self.seed)
+        several = row.several and {name: each[chosen] for name, each in row.several.items()}
         return {
             **{name: None if value is None else round(value, DIGITS) for name, value in values.items()},
             "pairs": len(responses),
             "bleu4_interval": [round(low, DIGITS), round(high, DIGITS)],
             "loss_interval": ends and [round(end, DIGITS) for end in ends],
             "mean_words": round(sum(len(response.split()) for response in responses) / len(responses), DIGITS),
-            **({"several_references": row.several.scores(chosen, self.seed)} if row.several else {}),
+            **({"several_references": several_scores(several, self.seed)} if several else {}),
         }
 
     def row(
@@ -118,24 +119,14 @@ class Scorer:
         responses: Sequence[str],
         unended: Sequence[bool | None] | None = None,
         losses: Losses | None = None,
+        human: bool = False,
     ) -> Scores:
-        """The scores of the responses to all test pairs; the scores of each part are under its name."""
-        several = self.several.count(responses) if self.several else None
-        return self._with_parts(responses, unended, several, losses)
+        """The scores of the responses to all test pairs; the scores of each part are under its name.
 
-    def human(self) -> Scores:
-        """The scores of the references themselves, with those of each part."""
-        several = self.several.count_own() if self.several else None
-        return self._with_parts([pair.response for pair in self.test], None, several, None)
-
-    def _with_parts(
-        self,
-        responses: Sequence[str],
-        unended: Sequence[bool | None] | None,
-        several: Counted | None,
-        losses: Losses | None,
-    ) -> Scores:
+        human: the responses are the references, which are left out where there are several.
+        """
         counts = sentence_counts(responses, [pair.response for pair in self.test])
+        several = self.several and self.several.count(responses, with_own=not human)
         row = Row(responses, unended or [None] * len(responses), counts, several, losses)
         scores = self.score(row, np.ones(len(responses), dtype=np.bool_)) or {}
         return scores | {name: self.score(row, chosen) for name, chosen in self.parts.items()}
@@ -172,32 +163,31 @@ def write_rows(folder: Path, scores: Scores) -> None:
 
 
 def score_all(
-    train: Iterable[Pair],
+    train: Dataset,
     test: Sequence[Pair],
     turns: Iterable[str],
     responses: Sequence[Response],
     references: Sequence[References],
     seed: int,
-    scratch: Path | None = None,
 ) -> Scores:
     """The scores of the responses, of the references and of the lookup, and how much of the test set leaks.
 
-    Training pairs are read several times and turns once, and neither has to be in memory. scratch: see `Lookup`.
+    Training pairs are read several times and turns once, and neither has to be in memory.
     """
-    exact, near = exact_leakage(train, test), near_leakage(train, test)
+    exact, near = exact_leakage(records_of(train, Pair), test), near_leakage(records_of(train, Pair), test)
     several = several_references(test, references)
     own = [pair.response for pair in test]
     rows = {
         "test": [each.response for each in responses],
         "human": own,
-        "retrieval": look_up(train, [pair.query for pair in test], scratch),
+        "retrieval": [best.response for (best,) in Lookup(train).nearest([pair.query for pair in test])],
     }
     known = known_among(chain(*rows.values()), turns)
     scorer = Scorer(test, known, seed, {"unseen": exact.unseen, "unlike": near.unseen}, several)
     shares = {"exact": exact.shares(), "near": near.shares()}
     return {
         **scorer.row(rows["test"], [each.unended for each in responses], losses_of(responses)),
-        "human": scorer.human(),
+        "human": scorer.row(own, human=True),
         "retrieval": scorer.row(rows["retrieval"]),
         "bleu_variants": bleu_variants(rows, own),
         **({"references": several.facts()} if several else {}),

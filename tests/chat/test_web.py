@@ -19,9 +19,9 @@ from stages.chat.speakers import Conversation, Speaker, load_speakers
 from stages.chat.web import WebChat, is_loopback, serve
 from stages.plumbing.errors import StageError
 from stages.records import Dialogue, Pair, read_records, write_records
-from stages.score.retrieval import look_up
 from tests.browser import Browser, needs_browser
 from tests.chat.screenshot import COLUMNS, READY, ask
+from tests.helpers_scores import look_up
 from tests.trained import trained_copy
 
 SAID = ["How was your day ?", "word3 word5 <b>word7</b>", "word1"]

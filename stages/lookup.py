@@ -1,0 +1,105 @@
+"""The lookup: the training pairs whose queries are most similar to a query, by TF-IDF. It learns nothing.
+
+Similarity is the cosine between TF-IDF vectors over words and word bigrams. Words are in lower case and separated by
+spaces, frequencies are those of the training queries; all else is the default of scikit-learn's TfidfVectorizer, whose
+answers these are. That one keeps every bigram as a text and all vectors in memory. Here scikit-learn's
+HashingVectorizer numbers the terms (two of 130,000 hardly ever share one of 2**31 numbers), and vectors are made for a
+block of pairs at a time, so that millions of pairs fit.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow.compute as pc
+from datasets import Dataset
+from scipy.sparse import csr_matrix
+from sklearn.feature_extraction.text import HashingVectorizer
+from sklearn.preprocessing import normalize
+
+ROWS = 1 << 15  # training queries in memory at a time
+BLOCK = 1 << 23  # similarities in memory at a time: up to 96 MiB, and as much for what is found in them
+DIGITS, TIE = 9, 1e-9  # of a similarity: what differs behind them is rounding, and counts as equal
+
+TERMS = HashingVectorizer(
+    token_pattern=r"\S+", ngram_range=(1, 2), n_features=2**31 - 2, alternate_sign=False, norm=None
+)
+Numbers = np.ndarray[Any, np.dtype[Any]]
+
+
+class Match(NamedTuple):
+    """A training pair, and how similar its query is, from 0 to 1."""
+
+    query: str
+    response: str
+    similarity: float
+
+
+class Lookup:
+    """M >= 1 training pairs, ready to be looked up.
+
+    Of equally similar pairs it takes the alphabetically first, so that the order of the corpus does not matter. A query
+    without any known word is similar to no pair and gets the alphabetically first ones.
+    """
+
+    def __init__(self, pairs: Dataset) -> None:
+        """pairs: with the columns `query` and `response`."""
+        texts = pairs.with_format("arrow", columns=["query", "response"])[:]
+        order = pc.sort_indices(texts, sort_keys=[("query", "ascending"), ("response", "ascending")])
+        self.pairs = pairs.select(order.to_numpy())
+        blocks = [np.unique(terms.indices, return_counts=True) for _, terms in self._blocks()]
+        terms, counts = (np.concatenate(each) for each in zip(*blocks, strict=True))
+        self.terms, places = np.unique(terms, return_inverse=True)  # in order
+        frequency = np.bincount(places, counts)  # the number of queries that have a term
+        self.idf = np.log((len(pairs) + 1) / (frequency + 1)) + 1
+
+    def _blocks(self) -> Iterator[tuple[int, csr_matrix]]:
+        """The number of a block's first pair, and how often each query of the block has each term."""
+        for start in range(0, len(self.pairs), ROWS):
+            yield start, TERMS.transform(self.pairs[start : start + ROWS]["query"])
+
+    def _vectors(self, counts: csr_matrix) -> csr_matrix:
+        """Vectors of length 1, [texts, terms of the training queries]; `counts` of all terms."""
+        places = np.minimum(np.searchsorted(self.terms, counts.indices), len(self.terms) - 1)
+        values = counts.data * self.idf[places] * (self.terms[places] == counts.indices)
+        return normalize(csr_matrix((values, places, counts.indptr), shape=(counts.shape[0], len(self.terms))))
+
+    def nearest(self, queries: Sequence[str], count: int = 1) -> list[list[Match]]:
+        """For each of N queries the `count` most similar pairs, the best first; all pairs if there are fewer."""
+        count, different = min(count, len(self.pairs)), list(dict.fromkeys(queries))
+        asked = self._vectors(TERMS.transform(different))
+        begin = self._vectors(TERMS.transform(self.pairs[:count]["query"]))
+        numbers = np.tile(np.arange(count), (len(different), 1))  # [N, count]: the best pairs so far
+        similar = np.round((asked @ begin.T).toarray(), DIGITS)  # [N, count]
+        columns = np.unique(asked.indices)
+        asked = asked[:, columns]
+        for first, counts in self._blocks():
+            known = self._vectors(counts)[:, columns].T.tocsr()
+            step = max(1, BLOCK // known.shape[1])
+            for start in range(0, len(different), step):
+                rows = slice(start, start + step)
+                found = (asked[rows] @ known).toarray()
+                numbers[rows], similar[rows] = _better(found, first, numbers[rows], similar[rows])
+        texts = self.pairs[numbers.ravel().tolist()]
+        matches = map(Match, texts["query"], texts["response"], similar.ravel().tolist())
+        of_each = {query: list(islice(matches, count)) for query in different}
+        return [of_each[query] for query in queries]
+
+
+def _better(found: Numbers, first: int, numbers: Numbers, similar: Numbers) -> tuple[Numbers, Numbers]:
+    """The best of the pairs so far, [N, count], and of a block with the similarities `found` [N, pairs of the block].
+
+    first: the number of the block's first pair; the first `count` pairs of all are in `numbers` from the beginning.
+    """
+    n, count = numbers.shape
+    parts = np.array_split(found, count, axis=1)
+    limit = np.min([part.max(axis=1, initial=0.0) for part in parts], axis=0)  # `count` pairs are at least so similar
+    could = (found >= (limit - TIE)[:, None]) & (found > similar.min(axis=1, keepdims=True))
+    rows, columns = np.nonzero(could[:, max(0, count - first) :])
+    columns += max(0, count - first)
+    values = np.append(similar, found[rows, columns].round(DIGITS))
+    rows, columns = np.append(np.repeat(np.arange(n), count), rows), np.append(numbers, columns + first)
+    order = np.lexsort((columns, -values, rows))
+    best = order[np.arange(len(rows)) - np.searchsorted(rows[order], rows[order]) < count]
+    return columns[best].reshape(n, count), values[best].reshape(n, count)
