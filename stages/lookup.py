@@ -47,7 +47,7 @@ class Lookup:
         """pairs: with the columns `query` and `response`."""
         texts = pairs.with_format("arrow", columns=["query", "response"])[:]
         order = pc.sort_indices(texts, sort_keys=[("query", "ascending"), ("response", "ascending")])
-        self.pairs = pairs.select(order.to_numpy())
+        self.pairs = pairs.select(order.to_numpy().astype(np.int64))
         blocks = [np.unique(terms.indices, return_counts=True) for _, terms in self._blocks()]
         terms, counts = (np.concatenate(each) for each in zip(*blocks, strict=True))
         self.terms, places = np.unique(terms, return_inverse=True)  # in order

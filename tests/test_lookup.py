@@ -47,7 +47,7 @@ def by_definition(train: Sequence[Pair], queries: Sequence[str], count: int) -> 
     for asked in vectorizer.transform(queries):
         row = (asked @ known).toarray()[0].round(DIGITS)
         best = np.lexsort((np.arange(len(row)), -row))[:count]
-        found.append([Match(*pairs[at], row[at]) for at in best.tolist()])
+        found.append([Match(pairs[at][0], pairs[at][1], row[at]) for at in best.tolist()])
     return found
 
 

@@ -126,7 +126,7 @@ class Scorer:
         human: the responses are the references, which are left out where there are several.
         """
         counts = sentence_counts(responses, [pair.response for pair in self.test])
-        several = self.several and self.several.count(responses, with_own=not human)
+        several = self.several.count(responses, with_own=not human) if self.several else None
         row = Row(responses, unended or [None] * len(responses), counts, several, losses)
         scores = self.score(row, np.ones(len(responses), dtype=np.bool_)) or {}
         return scores | {name: self.score(row, chosen) for name, chosen in self.parts.items()}

@@ -14,7 +14,7 @@ from tests.stops import Stop
 from tests.tiny import ROOT, read_yaml, write_yaml
 
 COMMANDS = sorted(path.parent.name for path in (ROOT / "stages").glob("*/__main__.py"))
-SLOW = {"torch", "transformers", "sklearn", "peft", "datasets", "scipy", "pandas", "nltk"}
+SLOW = {"torch", "transformers", "sklearn", "peft", "datasets", "scipy", "pandas"}
 
 
 def imported(*words: str) -> set[str]:

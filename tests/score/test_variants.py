@@ -27,8 +27,8 @@ def test_normalised_bleu_is_one_for_the_same_words_in_another_typesetting(text: 
 
 
 def test_normalising_changes_neither_case_nor_words() -> None:
-    assert normalised("He is At 5 't hooft's , it is") == "He is At 5 \"t hooft's , it is"
-    assert bleu([normalised("its late")], [normalised("it's late")], 1) == 0.5
+    assert normalised("The Boys' dog 's , it is") == "The Boys\" dog's , it is"
+    assert bleu([normalised("its late")], [normalised("it's late")], 1) == pytest.approx(0.5)
 
 
 def test_each_variant_has_a_label_and_all_rows() -> None:
