@@ -12,7 +12,7 @@ set (stages/score/leakage.py). `subset` uses it for the switch `drop_overlap`, w
 gives a validation or test pair away. A training pair does so if both its sides overlap those of one held-out pair, or
 if one side overlaps a held-out text of at least six different words. A short text that recurs ("Yes , please .") gives
 nothing away. The turns of removed pairs leave the training regime too; validation and test stay as they are. On
-DailyDialog this removes 4,243 of 41,637 training pairs, and BLEU-4 of the lookup (stages/lookup.py) falls from
+DailyDialog this removes 4,243 of 41,637 training pairs, and BLEU-4 of the lookup (stages/score/lookup.py) falls from
 0.3257 to 0.0197: that much of its score came from copies (tests/test_overlap.py, with DailyDialog's text files).
 
 The ratio of shared words is the one in the code that Wen, Luo and Mou published with "An Empirical Study on the

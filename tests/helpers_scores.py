@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from stages.lookup import Lookup
+from stages.score.lookup import Lookup
 from stages.plumbing.files import output_folder
 from stages.records import Dialogue, Pair, References, Response, single_line, write_records
 

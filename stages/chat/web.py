@@ -22,7 +22,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.middleware.base import RequestResponseEndpoint
 
 from stages.chat.speakers import Conversation, Speaker, load_speakers
-from stages.lookup import Lookup
+from stages.score.lookup import Lookup
 from stages.plumbing.errors import StageError, one_line
 from stages.records import Dialogue, Pair, single_line
 from stages.report.results import WORKSPACE, experiment_names

@@ -12,7 +12,7 @@ novelty, diversity. Then come
 - unseen: the same for the pairs of which neither query nor response is in the training regime, word for word,
 - unlike: the same for the pairs of which neither even resembles one there (rule: stages/overlap.py),
 - human and retrieval: the same, with `unseen` and `unlike`, for the references themselves and for the response to the
-  most similar training query (stages/lookup.py): what people, or copying, would score,
+  most similar training query (stages/score/lookup.py): what people, or copying, would score,
 - bleu_variants: BLEU of all test pairs in lower case, and with the same typesetting on both sides (variants.py),
 - references: how many further references there are, and sacrebleu's signature with them,
 - leakage: the shares of the test set that are in the training regime, exactly and nearly,
@@ -33,7 +33,7 @@ import numpy as np
 from datasets import Dataset
 
 from stages.bleu import MAX_ORDER, check_texts
-from stages.lookup import Lookup
+from stages.score.lookup import Lookup
 from stages.overlap import Flags
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import write_json

@@ -8,8 +8,8 @@ import pytest
 from datasets import Dataset
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from stages import lookup
-from stages.lookup import DIGITS, Lookup, Match
+from stages.score import lookup
+from stages.score.lookup import DIGITS, Lookup, Match
 from stages.records import Pair
 from tests.helpers_scores import dailydialog, look_up, needs_dailydialog, pair
 
