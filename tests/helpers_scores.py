@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from stages.score.lookup import Lookup
 from stages.plumbing.files import output_folder
 from stages.records import Dialogue, Pair, References, Response, single_line, write_records
+from stages.score.lookup import Lookup
 
 ROOT = Path(__file__).resolve().parents[1]
 DAILYDIALOG = ROOT.parent / "shared/dailydialog"

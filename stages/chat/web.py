@@ -22,10 +22,10 @@ from fastapi import FastAPI, Request, Response
 from starlette.middleware.base import RequestResponseEndpoint
 
 from stages.chat.speakers import Conversation, Speaker, load_speakers
-from stages.score.lookup import Lookup
 from stages.plumbing.errors import StageError, one_line
 from stages.records import Dialogue, Pair, single_line
 from stages.report.results import WORKSPACE, experiment_names
+from stages.score.lookup import Lookup
 from stages.score.variety import is_novel, known_turns
 
 Columns = dict[str, list[gr.MessageDict]]  # what was said to and by each speaker or lookup, as gr.Chatbot shows it

@@ -33,7 +33,6 @@ import numpy as np
 from datasets import Dataset
 
 from stages.bleu import MAX_ORDER, check_texts
-from stages.score.lookup import Lookup
 from stages.overlap import Flags
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import write_json
@@ -50,6 +49,7 @@ from stages.score.bootstrap import (
 )  # fmt: skip
 from stages.score.diagnostics import echoes, empty, exact, loops, unended
 from stages.score.leakage import exact_leakage, near_leakage
+from stages.score.lookup import Lookup
 from stages.score.several_references import Scores, SeveralReferences, several_references, several_scores
 from stages.score.variants import bleu_variants, chrf
 from stages.score.variety import DIGITS, distinct, diversity, expectation_adjusted_distinct, known_among, novelty

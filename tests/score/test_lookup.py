@@ -8,9 +8,9 @@ import pytest
 from datasets import Dataset
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from stages.records import Pair
 from stages.score import lookup
 from stages.score.lookup import DIGITS, Lookup, Match
-from stages.records import Pair
 from tests.helpers_scores import dailydialog, look_up, needs_dailydialog, pair
 
 TRAIN = [
