@@ -124,39 +124,22 @@ def test_weights_put_in_its_place_are_used_and_trained(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_what_was_packed_while_decoding_trains_too(name: str, packed: list[int]) -> None:
-    plain, fast = pair(name)
-    with torch.inference_mode():
-        fast(torch.randn(2, 20))
-    assert len(packed) == 1  # no gradient, no second order
-    assert torch.allclose(rows_and_gradient(fast)[1], rows_and_gradient(plain)[1], atol=1e-5)
-
-
-@pytest.mark.parametrize("name", LAYERS)
-def test_a_copy_is_a_layer_of_its_own_that_may_train(name: str) -> None:
+def test_a_weight_is_packed_once_for_each_order_and_again_when_it_is_written_to(name: str, packed: list[int]) -> None:
     plain, fast = pair(name)
     rows = torch.randn(4, 20)
-    fast(rows)
+    with torch.inference_mode():
+        fast(rows)
+    assert len(packed) == 1  # no gradient, no second order; what was packed while decoding trains too
+    assert torch.allclose(rows_and_gradient(fast)[1], rows_and_gradient(plain)[1], atol=1e-5)
     other = copy.deepcopy(fast)
     with torch.no_grad():
         other.weight.mul_(2)  # type: ignore[operator]
-    torch.testing.assert_close(fast(rows), plain(rows), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(fast(rows), plain(rows), rtol=1e-5, atol=1e-5)  # a copy is a layer of its own
+    assert torch.allclose(other(rows) - plain(rows), rows @ matrix(plain), atol=1e-4)
+    assert len(packed) == 3
     other.requires_grad_(True)
     other(rows).sum().backward()
     assert other.weight.grad is not None
-    assert torch.allclose(other(rows) - plain(rows), rows @ matrix(plain), atol=1e-4)
-
-
-@pytest.mark.parametrize("name", LAYERS)
-def test_a_weight_that_is_written_to_is_packed_again(name: str, packed: list[int]) -> None:
-    plain, fast = pair(name)
-    rows = torch.randn(4, 20)
-    fast(rows)
-    for layer in (plain, fast):
-        with torch.no_grad():
-            layer.weight.mul_(2)  # type: ignore[operator]
-    torch.testing.assert_close(fast(rows), plain(rows), rtol=1e-5, atol=1e-5)
-    assert len(packed) == 2
 
 
 def test_a_bias_that_is_trained_over_a_frozen_weight_has_its_gradient() -> None:
