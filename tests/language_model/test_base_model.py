@@ -142,6 +142,19 @@ def test_in_bfloat16_the_logits_are_not_rounded(own: bool) -> None:
     assert torch.allclose(losses, expected, atol=1e-3)
 
 
+def test_the_gradients_of_these_logits_are_those_of_the_output_layer() -> None:
+    base = base_model("gpt2", dtype=torch.bfloat16)
+    generator = torch.Generator().manual_seed(0)
+    given = torch.randn(2, 3, base.width, generator=generator), *(base.embeddings.float(), torch.randn(300))
+    coarse = [each.bfloat16().requires_grad_() for each in given]
+    exact = [each.detach().float().requires_grad_() for each in coarse]
+    base.logits(coarse[0], {"weight": coarse[1], "bias": coarse[2]}).tanh().sum().backward()
+    F.linear(*exact).tanh().sum().backward()
+    for one, other in zip(coarse, exact, strict=True):
+        assert one.grad is not None and other.grad is not None
+        assert float((one.grad - other.grad).norm()) < 0.01 * float(other.grad.norm())
+
+
 def test_weights_that_lack_a_tensor_are_refused_and_not_made_up(tmp_path: Path) -> None:
     folder = tiny_model(tmp_path / "lacking")
     tensors = load_file(folder / "model.safetensors")
