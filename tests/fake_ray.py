@@ -1,5 +1,6 @@
 """A stand-in for Ray that runs each task at once, in this process: for all that needs no cluster."""
 
+import pickle
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -13,8 +14,16 @@ from stages.plumbing import cluster
 from stages.plumbing.cluster import ADDRESS
 
 
+class TaskError(RuntimeError):
+    """What Ray raises for an error of a task."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(f"a traceback, and then {cause}")
+        self.cause = pickle.loads(pickle.dumps(cause))
+
+
 class Reference:
-    """What a task gave, or what was put into the object store."""
+    """What a task gave or raised, or what was put into the object store."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -50,6 +59,8 @@ class FakeRay(ModuleType):
         return Reference(value)
 
     def get(self, reference: Reference, timeout: float | None = None) -> Any:
+        if isinstance(reference.value, TaskError):
+            raise reference.value
         return reference.value
 
     def wait(self, references: Sequence[Any], **how: Any) -> tuple[list[Any], list[Any]]:
@@ -60,7 +71,10 @@ class FakeRay(ModuleType):
             def submit(*words: Any) -> Reference:
                 self.options.append(options)
                 self.words.append(tuple(map(value_of, words)))
-                return Reference(function(*self.words[-1]))
+                try:
+                    return Reference(function(*self.words[-1]))
+                except Exception as error:
+                    return Reference(TaskError(error))
 
             return SimpleNamespace(remote=submit)
 

@@ -1,9 +1,12 @@
 """Tiny base models, methods and examples for the tests of training and decoding."""
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
+from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -11,11 +14,13 @@ from stages.language_model.base_model import BaseModel
 from stages.language_model.encoding import EncodedPair
 from stages.language_model.loading import load_base_model
 from stages.language_model.prompt_template import PromptTemplate, build_prompt_template
+from stages.methods.batch import collate
 from stages.methods.method import Method
 from stages.methods.registry import build_method
 from stages.params.methods import Dynamic, Embeddings, FineTune, Lora, MethodSettings, Soft, ZeroShot
 from stages.params.schema import LearningRates, Lengths, Training
 from stages.params.sources import END_OF_TEXT, PromptTemplateText
+from stages.train.step import Learner, lay_out, summed_loss
 from tests.scratch import new_folder
 from tests.tiny import tiny_model
 
@@ -88,6 +93,20 @@ def method(name: str, family: str = "gpt2", tied: bool = True, dropout: float = 
 
 def weights(method: Method, seed: int = 0) -> dict[str, Tensor]:
     return method.initial_weights(torch.Generator().manual_seed(seed))
+
+
+def learner(method: Method, own: dict[str, Tensor] | None = None, **training: Any) -> Learner:
+    """What a trial of a method trains, from its first weights or others."""
+    return Learner(method, own or weights(method), TRAINING.model_copy(update=training), (40, 40))
+
+
+def loss_of(method: Method, own: dict[str, Tensor], some: Sequence[EncodedPair]) -> Tensor:
+    """The summed loss of a batch, as in training but without dropout."""
+    return summed_loss(method, own, lay_out(method, collate(some)))
+
+
+def pairs_of(tokens: Dataset) -> list[EncodedPair]:
+    return list(map(EncodedPair, tokens["query"], tokens["response"]))
 
 
 def moved_weights(method: Method) -> dict[str, Tensor]:

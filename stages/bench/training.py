@@ -9,16 +9,14 @@ from typing import Any
 import numpy as np
 
 from stages.bench.clock import comparison, seconds, take_turns
-from stages.bench.data import SETTINGS, TRAINING, Bench, batches_of, initial_weights
+from stages.bench.data import LENGTHS, SETTINGS, TRAINING, Bench, batches_of, initial_weights
 from stages.bench.trainer import load_plain_model, peft_module, same_module, trainer_seconds
 from stages.language_model.encoding import EncodedPair, side_lengths
 from stages.language_model.memory import give_back_freed_memory
 from stages.methods.batch import collate
 from stages.methods.method import Method
-from stages.train.cuda_graphs import CudaGraphs
-from stages.train.sweep import KEPT_BETWEEN_STEPS
-from stages.train.trials import new_trial, train_step
-from stages.train.trials_per_pass import TrialsPerPass
+from stages.train.step import Learner
+from stages.train.training import KEPT_BETWEEN_STEPS
 
 # Steps of a run's first trial before the clock starts. They take memory until later steps find all they need in freed
 # memory. Later trials need one, which makes the optimizer's state.
@@ -34,17 +32,16 @@ def ours(method: Method) -> Train:
     device = method.base.device
 
     def train(rate: float, warm: Batches, batches: Batches) -> float:
-        trial = new_trial(initial_weights(method), 0, rate, TRAINING, device)
-        graphs = CudaGraphs.for_pairs(method, [pair for batch in batches for pair in batch], TRAINING.dropout)
+        longest = LENGTHS.max_query_tokens, LENGTHS.max_new_tokens
+        learner = Learner(method, initial_weights(method), TRAINING, longest)
 
         def step(batch: list[EncodedPair]) -> None:
-            rows = collate(batch).to(device)
-            train_step(method, [trial], rows, TRAINING, TrialsPerPass(1), dropout_seed=0, graphs=graphs)
+            learner.step(collate(batch), 0, rate)
             if device.type == "cpu":  # as in a training
                 give_back_freed_memory(beyond=KEPT_BETWEEN_STEPS)
 
         # A training meets each shape of batch hundreds of times: recording it, once, is not part of a step.
-        for batch in [*warm, *(batches if graphs else ())]:
+        for batch in [*warm, *(batches if learner.graphs else ())]:
             step(batch)
         return seconds(lambda: deque(map(step, batches), 0), device)
 

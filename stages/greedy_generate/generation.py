@@ -81,7 +81,7 @@ def generate(
         decoded = trained.decode_and_score(encoded, progress.advance)
         seconds = time.monotonic() - began - decoded.scoring_seconds
     limit, counts = trained.lengths.max_new_tokens, side_lengths(encoded)[1].tolist()
-    answers, losses = decoded.answers[0], decoded.losses[0].tolist()
+    answers, losses = decoded.answers, decoded.losses.tolist()
     each = zip(pairs, answers, trained.texts(answers), losses, counts, strict=True)
     responses = [
         Response(

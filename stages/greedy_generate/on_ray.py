@@ -14,7 +14,7 @@ from stages.plumbing.cluster import cluster, failure_of
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import check_folder, files_hash
 from stages.plumbing.signals import StopRequest
-from stages.plumbing.transport import Failed, Files, on_this_node, receive, scratch, send, unpack
+from stages.plumbing.transport import Files, on_this_node, receive, scratch, send, unpack
 
 
 @dataclass(frozen=True)
@@ -41,28 +41,20 @@ def generate_on_ray(task: Task, model: Path, trained: Path) -> Generated:
         order = Order(task, model_hash, library_versions(), share)
         files = [ray.put(send(folder, ray.put)) for folder in (model, trained)]
         reference = ray.remote(**share.options())(generate_there).remote(order, *files)
-        try:
-            given = _wait(ray, reference)
-        except ray.exceptions.RayError as error:
-            raise StageError(*failure_of(ray, error, "decoding")) from None
-    if isinstance(given, Failed):
-        raise given.error()
+        with StopRequest() as stop:
+            try:
+                while not ray.wait([reference], num_returns=1, timeout=0.5)[0]:
+                    stop.check()
+                given: Generated = ray.get(reference)
+            except ray.exceptions.RayError as error:
+                raise StageError(*failure_of(ray, error, "decoding")) from None
+            except BaseException:
+                ray.cancel(reference, force=True)  # nothing of it is kept, so there is nothing to wait for
+                raise
     return given
 
 
-def _wait(ray: Any, reference: Any) -> Generated | Failed:
-    with StopRequest() as stop:
-        try:
-            while not ray.wait([reference], num_returns=1, timeout=0.5)[0]:
-                stop.check()
-        except BaseException:
-            ray.cancel(reference, force=True)  # nothing of it is kept, so there is nothing to wait for
-            raise
-        given: Generated | Failed = ray.get(reference)
-        return given
-
-
-def generate_there(order: Order, model: Files, trained: Files) -> Generated | Failed:
+def generate_there(order: Order, model: Files, trained: Files) -> Generated:
     """Answer in a process of Ray's."""
     return on_this_node(partial(_generate, order, model, trained))
 

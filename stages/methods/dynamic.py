@@ -13,7 +13,7 @@ from transformers import AutoModel, PreTrainedModel
 from stages.language_model.base_model import BaseModel, Weights
 from stages.language_model.cpu_linear import use_onednn
 from stages.language_model.loading import refused
-from stages.methods.method import Method, initial_embeddings
+from stages.methods.method import EMBEDDINGS, Method, initial_embeddings
 from stages.methods.prompt_size import last_weight, run, size_of, weight_for_size
 from stages.params.methods import Dynamic
 from stages.plumbing.errors import StageError
@@ -38,9 +38,10 @@ class DynamicMethod(Method):
         super().__init__(base, settings)
         self.controller = _build_controller(base, settings.layers, base.dtype)
         self.controller.to(base.device).requires_grad_(False)  # type: ignore[arg-type]
-        with self._refused():
-            self.last_weight = last_weight(self.controller, _some_words(base))
-        use_onednn(self.controller)
+        if base.device.type != "meta":  # then there are no values, only shapes
+            with self._refused():
+                self.last_weight = last_weight(self.controller, _some_words(base))
+            use_onednn(self.controller)
 
     def _refused(self) -> AbstractContextManager[None]:
         found = f"{type(self.controller).__name__} cannot generate prompts"
@@ -79,15 +80,16 @@ class DynamicMethod(Method):
     def shapes(self) -> dict[str, torch.Size]:
         """The same as of initial_weights, which takes a second to make them: C is there already."""
         controller = {CONTROLLER + name: value.shape for name, value in self.controller.named_parameters()}
-        return controller | {
-            name: value.shape for name, value in initial_embeddings(self.base, self.settings.train_embeddings).items()
-        }
+        return controller | ({EMBEDDINGS: self.base.embeddings.shape} if self.settings.train_embeddings else {})
 
-    def prompt(self, weights: Weights, queries: Tensor, train: bool = False) -> Tensor:
+    def prompt(self, weights: Weights, queries: Tensor) -> Tensor:
         """h_1..h_S = C(E[query]): causal, so that padding on the right of a query changes nothing."""
         own = {name.removeprefix(CONTROLLER): value for name, value in weights.items() if name.startswith(CONTROLLER)}
-        self.controller.train(train)
         return run(self.controller, own, queries)
+
+    def dropout(self, on: bool) -> None:
+        """In C, which has it where the base model's architecture does."""
+        self.controller.train(on)
 
 
 def _some_words(base: BaseModel) -> Tensor:

@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from stages.language_model.base_model import Weights
-from stages.methods.method import Method, initial_embeddings
+from stages.methods.method import EMBEDDINGS, Method, initial_embeddings
 
 
 class EmbeddingsMethod(Method):
@@ -16,6 +15,6 @@ class EmbeddingsMethod(Method):
         """E as pre-trained [V, H]."""
         return initial_embeddings(self.base, train_embeddings=True)
 
-    def prompt(self, weights: Weights, queries: Tensor, train: bool = False) -> None:
-        """No prompt."""
-        return None
+    def shapes(self) -> dict[str, torch.Size]:
+        """E."""
+        return {EMBEDDINGS: self.base.embeddings.shape}

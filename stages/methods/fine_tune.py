@@ -10,16 +10,15 @@ from stages.methods.method import Method
 class FineTuneMethod(Method):
     """The baseline: E[query], E[response]; every parameter of the model is trained (Sec. 3, "Fine-tuning")."""
 
-    shares_layers = False
     has_prompt = False
 
     def initial_weights(self, generator: torch.Generator) -> dict[str, Tensor]:
         """Every parameter of the base model by its name there; tied ones once."""
         return {name: value.detach().float().cpu() for name, value in self.base.model.named_parameters()}
 
-    def prompt(self, weights: Weights, queries: Tensor, train: bool = False) -> None:
-        """No prompt."""
-        return None
+    def shapes(self) -> dict[str, torch.Size]:
+        """The same."""
+        return {name: value.shape for name, value in self.base.model.named_parameters()}
 
     def embed(self, weights: Weights, tokens: Tensor) -> Tensor:
         """E[tokens] by the trial's own E."""

@@ -22,16 +22,9 @@ ADAPTER = "default"  # PEFT's name for the only adapter of a model
 
 
 class LoraMethod(Method):
-    """E[query], E[response]; each target layer W [out, in] computes W x + alpha / rank * B A x, and A, B are trained.
-
-    Trials come one at a time, as in fine-tuning. PEFT's layers take one adapter in training ("Cannot pass adapter_names
-    when the model is in training mode"), so a shared pass would need layers of our own. It would gain little: on a CPU,
-    twelve trials of soft together are 1.2 times as fast as one by one (metrics/bench.md, b), and with LoRA each layer
-    would have to be split by trial besides.
-    """
+    """E[query], E[response]; each target layer W [out, in] computes W x + alpha / rank * B A x; A, B are trained."""
 
     settings: Lora
-    shares_layers = False
     has_prompt = False
 
     def __init__(self, base: BaseModel, settings: Lora) -> None:
@@ -81,10 +74,6 @@ class LoraMethod(Method):
             elif "lora_B" in name:
                 initial[name] = torch.zeros(value.shape)
         return initial
-
-    def prompt(self, weights: Weights, queries: Tensor, train: bool = False) -> None:
-        """No prompt."""
-        return None
 
     def layers(self, weights: Weights) -> Weights:
         """A and B of every target layer."""

@@ -8,23 +8,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from datasets import Dataset
 from torch import Tensor
 
 from stages.language_model.base_model import BaseModel, Weights
-from stages.language_model.encoding import Counts, EncodedPair, side_lengths
 from stages.methods.row_layout import RowLayout
 
-ROWS = 1 << 16  # rows that are laid out at a time, to know their lengths
 EMBEDDINGS = "embeddings"  # E [V, H], the word embeddings; the output layer too where the model ties them
 
 
 class Method(ABC):
     """One way to make a language model answer. Stateless: all that is trained is in the trial's weights."""
 
-    shares_layers: ClassVar[bool] = True  # the Transformer stays frozen, so that one pass serves all trials
     has_prompt: ClassVar[bool] = True  # one prompt slot for each token of the query, in front of it
 
     def __init__(self, base: BaseModel, settings: Any) -> None:
@@ -45,12 +40,12 @@ class Method(ABC):
         """
 
     def shapes(self) -> dict[str, torch.Size]:
-        """Name and shape of everything that a trial trains and saves."""
+        """Name and shape of everything that a trial trains and saves; of a base model without values too."""
         return {name: value.shape for name, value in self.initial_weights(torch.Generator()).items()}
 
-    @abstractmethod
-    def prompt(self, weights: Weights, queries: Tensor, train: bool = False) -> Tensor | None:
+    def prompt(self, weights: Weights, queries: Tensor) -> Tensor | None:
         """Embedded queries [B, S, H] -> prompts [B, S, H], one slot a query token; None for no prompt."""
+        return None
 
     @classmethod
     def layout(cls, queries: Sequence[int], responses: Sequence[int] | None = None) -> RowLayout:
@@ -64,17 +59,9 @@ class Method(ABC):
         both = [queries.shape[1], responses.shape[1]]
         return [queries.shape[1], *both] if cls.has_prompt else both
 
-    @classmethod
-    def row_tokens(cls, pairs: Dataset | Sequence[EncodedPair]) -> Counts:
-        """Tokens of the row of each of B pairs, [B]."""
-        queries, responses = side_lengths(pairs)
-        parts = (slice(start, start + ROWS) for start in range(0, len(pairs), ROWS))
-        layouts = (cls.layout(queries[part].tolist(), responses[part].tolist()) for part in parts)
-        return np.concatenate([np.zeros(0, dtype=np.int64), *(np.array(each.tokens()) for each in layouts)])
-
-    def before_response(self, weights: Weights, queries: Tensor, train: bool = False) -> list[Tensor]:
+    def before_response(self, weights: Weights, queries: Tensor) -> list[Tensor]:
         """Embedded queries [B, S, H] -> what a row has in front of its response: [prompt, query] or [query]."""
-        prompt = self.prompt(weights, queries, train)
+        prompt = self.prompt(weights, queries)
         return [queries] if prompt is None else [prompt, queries]
 
     def prepared(self, weights: Weights) -> Weights:
@@ -94,7 +81,7 @@ class Method(ABC):
         return None
 
     def dropout(self, on: bool) -> None:
-        """Let dropout act in what is trained of the layers, or let it rest; frozen layers have none."""
+        """Let dropout act in what is trained, or let it rest; frozen layers have none."""
         return
 
     def output(self, weights: Weights) -> Weights | None:

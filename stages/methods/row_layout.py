@@ -41,10 +41,6 @@ class RowLayout:
             columns += range(first, first + response)
         return torch.tensor(rows), torch.tensor(columns)
 
-    def repeat(self, times: int) -> "RowLayout":
-        """The layout of the same rows, `times` times over."""
-        return RowLayout(self.prompts * times, self.queries * times, self.responses * times)
-
 
 @dataclass(frozen=True)
 class Rows:

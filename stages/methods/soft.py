@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from stages.language_model.base_model import BaseModel, Weights
-from stages.methods.method import Method, initial_embeddings
+from stages.methods.method import EMBEDDINGS, Method, initial_embeddings
 from stages.params.methods import Soft
 
 PROMPT = "prompt"  # Z [P, H]
@@ -25,7 +25,12 @@ class SoftMethod(Method):
             table = _random_like_embeddings(self.base, count, self.base.width, generator=generator)
         return {PROMPT: table, **initial_embeddings(self.base, self.settings.train_embeddings)}
 
-    def prompt(self, weights: Weights, queries: Tensor, train: bool = False) -> Tensor:
+    def shapes(self) -> dict[str, torch.Size]:
+        """The same."""
+        own = {PROMPT: torch.Size((self.settings.prompt_tokens, self.base.width))}
+        return own | ({EMBEDDINGS: self.base.embeddings.shape} if self.settings.train_embeddings else {})
+
+    def prompt(self, weights: Weights, queries: Tensor) -> Tensor:
         """Z[0:S] for every query: "we set the length of the soft prompt to the length of S"."""
         batch, tokens, _ = queries.shape
         return weights[PROMPT][:tokens].to(queries.dtype).expand(batch, tokens, -1)

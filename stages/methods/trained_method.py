@@ -142,13 +142,13 @@ class TrainedMethod:
         tick and heard: see `greedy`.
         """
         limit, end = self.lengths.max_new_tokens, self.prompt_template.end
-        return greedy(self.method, [self.weights], queries, limit, end, self.row_limit, tick, heard)[0]
+        return greedy(self.method, self.weights, queries, limit, end, self.row_limit, tick, heard)
 
     def decode_and_score(self, pairs: Dataset, tick: Callable[[int], None] = lambda ended: None) -> Decoded:
-        """What `decode` gives for the queries of N pairs, and how likely it finds their responses; one trial."""
+        """What `decode` gives for the queries of N pairs, and the loss of their responses."""
         queries, references = list(pairs["query"]), list(pairs["response"])
         limit, end = self.lengths.max_new_tokens, self.prompt_template.end
-        return decode_and_score(self.method, [self.weights], queries, references, limit, end, self.row_limit, tick)
+        return decode_and_score(self.method, self.weights, queries, references, limit, end, self.row_limit, tick)
 
     def texts(self, answers: Sequence[Sequence[int]]) -> list[str]:
         """Token ids of N responses as texts, [N]."""

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from stages.language_model.base_model import Weights
 from stages.methods.method import Method
 
 
@@ -15,7 +14,3 @@ class ZeroShotMethod(Method):
     def initial_weights(self, generator: torch.Generator) -> dict[str, Tensor]:
         """Nothing."""
         return {}
-
-    def prompt(self, weights: Weights, queries: Tensor, train: bool = False) -> None:
-        """No prompt."""
-        return None

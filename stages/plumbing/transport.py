@@ -1,4 +1,4 @@
-"""Folders that travel to the nodes of a cluster through Ray's object store, and errors that travel back."""
+"""Folders that travel to the nodes of a cluster through Ray's object store, and tasks in processes there."""
 
 import fcntl
 import os
@@ -8,7 +8,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,32 +19,13 @@ Result = TypeVar("Result")
 Files = dict[str, Any]  # name in the folder -> reference to its bytes
 
 
-@dataclass(frozen=True)
-class Failed:
-    """A task that failed by something that a user can fix: the parts of a StageError."""
-
-    node: str
-    subject: str
-    found: str
-    remedy: str
-
-    @classmethod
-    def by(cls, error: BaseException, node: str) -> "Failed":
-        """What to give back from a node instead of raising: so the error arrives as it is."""
-        subject, _, rest = describe(error).partition(": ")
-        found, _, remedy = rest.rpartition("; ")
-        return cls(node, subject, found, remedy)
-
-    def error(self) -> StageError:
-        """What to raise where the task was submitted."""
-        return StageError(f"node {self.node}: {self.subject}", self.found, self.remedy)
-
-
-def on_this_node(work: Callable[[str, Callable[[Any], Any]], Result]) -> Result | Failed:
+def on_this_node(work: Callable[[str, Callable[[Any], Any]], Result]) -> Result:
     """Work in a process of Ray's; `work` gets the node's address and what fetches from the object store.
 
-    An error that a user can fix is given, not raised, so that it arrives as it is. A signal means that the node is told
-    to go: another one goes on with the work.
+    A signal means that the node is told to go: another one goes on with the work.
+
+    Raises:
+        StageError: an error that a user can fix, with the node in front.
     """
     import ray  # elsewhere it need not be installed
 
@@ -57,7 +37,9 @@ def on_this_node(work: Callable[[str, Callable[[Any], Any]], Result]) -> Result 
     except (StageError, OSError, MemoryError, RuntimeError) as error:
         if not isinstance(error, StageError | OSError) and not is_out_of_memory(error):
             raise
-        return Failed.by(error, node)
+        subject, _, rest = describe(error).partition(": ")
+        found, _, remedy = rest.rpartition("; ")
+        raise StageError(f"node {node}: {subject}", found, remedy) from None
 
 
 def send(folder: Path, put: Callable[[Any], Any]) -> Files:

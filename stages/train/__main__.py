@@ -1,7 +1,8 @@
 """Train one method on one base model: the learning-rate trials, the best epoch of the best one kept (Sec. 3, App. B).
 
-A run that was stopped goes on where it was: its state is under .state/train, or where DIALOG_PROMPTING_STATE says.
-Nothing but the result of each sweep stays there; the folder may be removed whenever no training is at work.
+A run that was stopped goes on where it was: its state is under .state/train, or where DIALOG_PROMPTING_STATE says, or
+in the folder that runtime.checkpoints names. Nothing but the results of trials stays there; the folder may be removed
+whenever no training is at work.
 """
 
 import argparse
@@ -21,25 +22,22 @@ def main(arguments: argparse.Namespace) -> None:
 
     load_transformers()
     from stages.methods.trained_method import write_trained
-    from stages.train.cost import report
-    from stages.train.engine import search
-    from stages.train.results import best_by_rate, curves, describe, summary
-    from stages.train.search import best_trial, range_end
-    from stages.train.unit import read_work
+    from stages.train.job import read_job
+    from stages.train.results import best_by_rate, cost_of, curves, describe, summary
+    from stages.train.search import search
+    from stages.train.trial import range_end
 
-    work = read_work(arguments.subset, arguments.model, params)
-    outcome = search(work)
-    trials = outcome.trials
-    best = best_trial(trials, params.chosen_protocol.training.metric_for_best_model)
-    end = range_end(best, trials)
+    job = read_job(arguments.subset, arguments.model, params)
+    trials, best, state = search(job)
+    metric = params.chosen_protocol.training.metric_for_best_model
+    weights = state.weights if best.parameters else None
     with output_folder(arguments.trained) as folder:
-        write_trained(folder, outcome.weights, describe(work, best, end, outcome))
-    write_json(arguments.curves, curves(trials))
-    write_json(arguments.learning_rates, best_by_rate(trials))
-    size = outcome.weights.stat().st_size if outcome.weights else 0
-    write_json(arguments.cost, report(outcome.cost, outcome.parameters, size))
-    write_json(arguments.summary, summary(trials, best, {"trained_parameters": outcome.parameters, **outcome.cuts}))
-    if end:
+        write_trained(folder, weights, describe(job, best, trials))
+    write_json(arguments.curves, curves(trials, metric))
+    write_json(arguments.learning_rates, best_by_rate(trials, metric))
+    write_json(arguments.cost, cost_of(trials, weights.stat().st_size if weights else 0))
+    write_json(arguments.summary, summary(best, trials))
+    if end := range_end(best, trials):
         said = f"the {end} learning rate is the best one: the optimum may lie outside the range"
         print(f"WARNING train: {said}", file=sys.stderr)
 

@@ -1,25 +1,27 @@
-"""The training and validation pairs of the regime, as tokens."""
+"""The training and validation pairs of the regime, as tokens, and the batches that an epoch has of them."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from stages.language_model.encoding import encode_pairs
+from stages.language_model.encoding import Counts, encode_pairs, side_lengths
 from stages.language_model.prompt_template import PromptTemplate
 from stages.params.schema import Lengths
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import files_hash, scratch_folder
 from stages.records import Pair, load_records, read_records
 
+BATCHES_PER_POOL = 32  # batches whose pairs are sorted by length together: long enough to pad little
 PAIRS = ("train.jsonl", "validation.jsonl")  # all that is read of the subset
 
 
 @dataclass(frozen=True)
 class Examples:
-    """What a sweep trains on and validates with: token ids in columns `query` and `response`."""
+    """What a trial trains on and validates with: token ids in columns `query` and `response`."""
 
     train: Dataset
     validation: Dataset
@@ -62,3 +64,25 @@ def load_examples(
     counted = {"train": cuts, "validation": others}
     sides = ("queries", "responses")
     return examples, {f"cut_{split}_{side}": getattr(counted[split], side) for split in counted for side in sides}
+
+
+def row_sizes(pairs: Dataset) -> Counts:
+    """What batches are sorted by, [N]: the tokens of query and response, which are the same for every method."""
+    queries, responses = side_lengths(pairs)
+    sizes: Counts = queries + responses
+    return sizes
+
+
+def epoch_batches(sizes: Counts, batch_size: int, seed: int, epoch: int) -> list[Counts]:
+    """The batches of one epoch as arrays of pair numbers: a function of (seed, epoch) alone, the same for all methods.
+
+    The pairs are shuffled; in each pool of BATCHES_PER_POOL batches they are sorted by size, so that a batch holds
+    pairs of like length and pads little; then the order of the batches is shuffled.
+    """
+    generator = np.random.default_rng([seed, epoch])
+    order, pool = generator.permutation(len(sizes)), batch_size * BATCHES_PER_POOL
+    for start in range(0, len(order), pool):
+        mine = order[start : start + pool]
+        order[start : start + pool] = mine[np.argsort(sizes[mine], kind="stable")]
+    places = generator.permutation(-(-len(order) // batch_size))
+    return [order[place * batch_size : (place + 1) * batch_size] for place in places]

@@ -1,76 +1,62 @@
 """The search for a learning rate: every trial is trained, the best epoch of the best one is kept (App. B)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from functools import cached_property
 
-from stages.language_model.base_model import Weights
-from stages.methods.method import Method
-from stages.params.schema import Training
-from stages.plumbing.errors import StageError
-from stages.plumbing.signals import StopRequest
-from stages.train.checkpoint import TrainingState
-from stages.train.cost import Cost
-from stages.train.groups import train_groups
-from stages.train.sweep import Sweep
-from stages.train.trials import SelectBy, Trial
+from stages.train.job import Job, Loaded, load
+from stages.train.ray_search import TrialsOnRay
+from stages.train.state import TrialState, state_root
+from stages.train.training import train_trial
+from stages.train.trial import Trial, best_trial
+
+States = Mapping[float, TrialState]  # of trials, by their learning rates
 
 
-def groups_of_trials(method: Method | type[Method], training: Training) -> list[list[tuple[int, float]]]:
-    """(number, learning rate) of the trials, grouped by pass: all together where the layers are shared, else alone."""
-    numbered = list(enumerate(training.learning_rates.values()))
-    return [numbered] if method.shares_layers else [[one] for one in numbered]
+class TrialsHere:
+    """Trials in this process, one after another."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+    @cached_property
+    def loaded(self) -> Loaded:
+        """What they share."""
+        return load(self.job)
+
+    def __call__(self, states: States, is_best: bool) -> None:
+        """Bring these trials to their results."""
+        for rate, state in states.items():
+            train_trial(self.loaded, rate, state, is_best)
 
 
-def run_trials(sweep: Sweep, initial: Weights, state: TrainingState) -> list[Trial]:
-    """Train every trial, or find it finished; `state` has the best one's weights at the end.
+def search(job: Job) -> tuple[list[Trial], Trial, TrialState]:
+    """Every trial in ascending order of learning rates, the best one, and the state that has its weights.
 
-    Raises:
-        StageError: every trial diverged, or another process trains the same.
-    """
-    with state.lock():
-        trials = state.read_result()
-        if not trials:
-            groups = groups_of_trials(sweep.method, sweep.training)
-            trials = train_groups(sweep, initial, state, groups)
-            trained = [[index for index, _ in group] for group in state.read_groups(groups)]
-            units = [{"trials": numbers, "environments": state.environments} for numbers in trained]
-            state.write_result(
-                trials, state.best_weights(best_trial(trials, sweep.training.metric_for_best_model)), units
-            )
-        state.keep_result_only()
-    return trials
-
-
-def best_trial(trials: Sequence[Trial], metric_for_best_model: SelectBy) -> Trial:
-    """The trial whose best epoch is the best of all (App. B); of equals the one with the lowest learning rate.
-
-    A trial that diverged takes part with the epochs that it ended before.
+    A trial that is done is not trained again, whichever range of learning rates it was part of.
 
     Raises:
-        StageError: every trial diverged in its first epoch.
+        StageError: every trial diverged, another process trains the same, or the engine cannot do it.
     """
-    ended = [trial for trial in trials if trial.curve]
-    if not ended:
-        steps = ", ".join(f"{trial.learning_rate:.2g} at {trial.diverged_at}" for trial in trials)
-        raise StageError(
-            "training",
-            f"every trial diverged ({steps})",
-            "lower methods.<name>.learning_rate, or the range in protocols.<name>.training.learning_rates",
-        )
-    return max(ended, key=lambda trial: (trial.quality(metric_for_best_model), -trial.index))
+    on_ray = job.params.runtime.engine == "ray"
+    environment = None if on_ray else job.environment()  # on a cluster trials move to other machines
+    root = state_root(job.params.runtime)
+    states = {rate: TrialState(root, job.fingerprint(rate, environment)) for rate in job.rates()}
+    bring = TrialsOnRay(job) if on_ray else TrialsHere(job)
+    if waiting := {rate: state for rate, state in states.items() if state.read_result() is None}:
+        bring(waiting, is_best=False)
+    trials = [_result_of(state) for state in states.values()]
+    best = best_trial(trials, job.params.chosen_protocol.training.metric_for_best_model)
+    state = states[best.learning_rate]
+    if best.best["bleu4"] is None or (best.parameters and not state.weights.exists()):
+        bring({best.learning_rate: state}, is_best=True)
+        best = _result_of(state)
+    for trial in trials:
+        if trial.learning_rate != best.learning_rate and states[trial.learning_rate].weights.exists():
+            states[trial.learning_rate].replace_result(trial)  # without its weights, which are large
+    return [best if trial.learning_rate == best.learning_rate else trial for trial in trials], best, state
 
 
-def untrained(sweep: Sweep, cost: Cost) -> Trial:
-    """The one trial of a method that trains nothing: only validated, as epoch 0; what that took is added to `cost`."""
-    trial = Trial(0, 0.0, {}, None)
-    with StopRequest() as stop, cost.timed("validation_seconds"):
-        (validation,) = sweep.validate([trial], stop, "untrained")
-    trial.record_epoch(0, validation, sweep.training)
-    trial.status = "finished"
+def _result_of(state: TrialState) -> Trial:
+    trial = state.read_result()
+    assert trial is not None, state.folder
     return trial
-
-
-def range_end(trial: Trial, trials: Sequence[Trial]) -> str | None:
-    """Which end of the range of learning rates the best trial stands at, if any: the range should then be wider."""
-    if len(trials) < 2 or trial.index not in (0, len(trials) - 1):
-        return None
-    return "lowest" if trial.index == 0 else "highest"

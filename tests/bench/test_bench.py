@@ -21,10 +21,8 @@ from stages.methods.method import Method
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import output_folder
 from stages.records import Pair, write_records
-from stages.train.losses import response_losses
-from stages.train.trials import new_trial, train_step
-from stages.train.trials_per_pass import TrialsPerPass
-from tests.models import FAMILIES, method, model_folder, pairs, weights
+from stages.train.step import Learner
+from tests.models import FAMILIES, loss_of, method, model_folder, pairs, weights
 from tests.tiny import tiny_model
 
 CPU = torch.device("cpu")
@@ -49,8 +47,8 @@ def test_the_module_for_trainer_has_the_parameters_and_the_loss_of_ours(name: st
     one = method(name, family, tied)
     own, some = moved(one), pairs(9)
     module = baseline(one, own, family, tied)
-    theirs = module(**trainer.lay_out(some, one.shares_layers)).loss
-    ours = response_losses(one, [own], collate(some))[0] / sum(len(pair.response) for pair in some)
+    theirs = module(**trainer.lay_out(some, one.has_prompt)).loss
+    ours = loss_of(one, own, some) / sum(len(pair.response) for pair in some)
     assert theirs.item() == pytest.approx(ours.item(), rel=1e-5)
     # Neither side counts the controller's unused word embeddings.
     trained = sorted(value.numel() for value in module.parameters() if value.requires_grad)
@@ -64,9 +62,9 @@ def test_two_steps_of_trainer_lead_to_the_weights_of_ours(name: str, monkeypatch
     seen: list[EncodedPair] = []
     first, second = some[:SIZE], some[SIZE:]
     start = moved(one)
-    trial = new_trial(start, 0, 1e-3, data.TRAINING)
+    trial = Learner(one, start, data.TRAINING, (40, 40))
     for batch in (first, second):
-        train_step(one, [trial], collate(batch), data.TRAINING, TrialsPerPass(1), dropout_seed=0)
+        trial.step(collate(batch), 0, 1e-3)
     module = baseline(one, start, "llama", True)
     lay_out = trainer.lay_out
 
@@ -102,7 +100,7 @@ def test_generate_gives_the_tokens_of_ours(name: str, family: str, tied: bool) -
     one = method(name, family, tied)
     own = moved(one) if one.shapes() else {}
     queries = [pair.query for pair in pairs(9, seed=3)]
-    ours = greedy(one, [own], queries, data.LENGTHS.max_new_tokens, 5)[0]
+    ours = greedy(one, own, queries, data.LENGTHS.max_new_tokens, 5)
     for batch_size, by_length in ((1, False), (4, True)):
         assert generate(baseline(one, own, family, tied).eval(), queries, 5, batch_size, by_length) == ours
     assert len({tuple(answer) for answer in ours}) > 1

@@ -63,7 +63,7 @@ def test_more_signals_while_it_saves_change_nothing(
     assert code == {signal.SIGTERM: 143, signal.SIGINT: 130}[number]
     assert "Traceback" not in printed
     check_tidy(folder)
-    assert "epoch 3 " not in finish(folder, "train")
+    assert "epoch 3 of at most 4, learning rate 0.001:" not in finish(folder, "train")
     assert results(folder) == undisturbed.results
 
 
@@ -75,20 +75,21 @@ def test_killed_while_it_writes_a_checkpoint_it_goes_on_from_the_one_before(
     stopped(folder, "train", SAVING)
     code, _ = stopped(folder, "train", Stop(nth, "/.tmp-"))
     assert code == -signal.SIGKILL
-    assert "epoch 1 " not in finish(folder, "train")
+    assert "epoch 1 of at most 4, learning rate 0.001:" not in finish(folder, "train")
     assert results(folder) == undisturbed.results
     check_tidy(folder)
 
 
-def test_a_signal_in_the_last_save_of_a_trial_stops_before_the_next_one(project: Path, tmp_path: Path) -> None:
-    undisturbed = run_all(new_workspace(tmp_path / "undisturbed", project, method="fine-tune"))
+def test_a_signal_while_a_trial_writes_its_result_stops_before_the_next_one(
+    undisturbed: Undisturbed, tmp_path: Path
+) -> None:
     folder = undisturbed.before("train", tmp_path / "stopped")
-    last_save = Stop(1, "-000005-00000000", "os.mkdir", signal.SIGTERM)  # after epoch 4 of 4
-    assert stopped(folder, "train", last_save)[0] == 143
-    assert {path.name[:2] for path in folder.glob(".state/train/*/checkpoints/*")} == {"00"}
+    assert stopped(folder, "train", Stop(1, "-result", "os.mkdir", signal.SIGTERM))[0] == 143
+    (own,) = folder.glob(".state/train/*")
+    assert {path.name for path in own.iterdir()} == {"lock", "result"}
     printed = finish(folder, "train")
-    assert "learning rate 0.001" not in printed, "the first trial was finished"
-    assert "learning rate 0.01" in printed
+    assert "learning rate 0.001:" not in printed, "the first trial was finished"
+    assert "learning rate 0.01:" in printed
     assert results(folder) == undisturbed.results
 
 

@@ -58,7 +58,7 @@ def test_the_number_of_threads_is_recorded_and_a_training_goes_on_with_its_own_a
     change_params(folder, {"runtime.threads": 2})
     _, printed = stopped(folder, "train", Stop(1, "-000002-00000000", "os.mkdir"))
     assert "epoch 1 " in printed, "it must not go on from a checkpoint made with one thread"
-    assert len(list(folder.glob(".state/train/*"))) == 2
+    assert len(list(folder.glob(".state/train/*"))) == 2, "the first trial of each"
     for stage in ("greedy-generate", "score"):
         finish(folder, stage)
     assert recorded(folder) == [1, 2]

@@ -7,10 +7,9 @@ import torch
 
 from stages.greedy_generate.generation import generate, read_task
 from stages.language_model.encoding import EncodedPair, encode_pairs
-from stages.methods.batch import collate
 from stages.methods.trained_method import load_trained
 from stages.params.schema import load_params
-from stages.train.losses import response_losses
+from tests.models import loss_of
 from tests.trained import trained_workspace
 
 MODEL, TRAINED = Path("data/download/model"), Path("data/train")
@@ -30,5 +29,5 @@ def test_each_response_stands_with_the_loss_and_the_tokens_of_its_own_reference(
     assert len({each.tokens for each in responses}) > 2
     for pair, found in zip(encoded, responses, strict=True):
         with torch.inference_mode():
-            (loss,) = response_losses(trained.method, [trained.weights], collate([EncodedPair(**pair)]))
+            loss = loss_of(trained.method, trained.weights, [EncodedPair(**pair)])
         assert found.loss == pytest.approx(float(loss), abs=1e-3)

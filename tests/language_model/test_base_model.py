@@ -24,9 +24,7 @@ from stages.language_model.loading import (
 from stages.methods.batch import collate
 from stages.methods.registry import build_method
 from stages.plumbing.errors import StageError
-from stages.train.trials import new_trial, train_step
-from stages.train.trials_per_pass import TrialsPerPass
-from tests.models import SETTINGS, TRAINING, base_model, model_folder, pairs, weights
+from tests.models import SETTINGS, base_model, learner, model_folder, pairs
 from tests.tiny import tiny_model
 
 CPU = torch.device("cpu")
@@ -199,10 +197,10 @@ def test_the_row_of_end_of_text_is_trained_as_an_input_though_it_is_the_padding_
     end = config["eos_token_id"]
     (folder / "config.json").write_text(json.dumps(config | {"pad_token_id": end}))
     one = build_method(load_base_model(folder, CPU, torch.float32), SETTINGS[name])
-    trial = new_trial(weights(one), 0, 1e-2, TRAINING)
+    trial = learner(one)
     (row,) = (value for key, value in trial.weights.items() if key.endswith(("embeddings", "embed_tokens.weight")))
     before = row.detach().clone()
-    train_step(one, [trial], collate(pairs(2, end=end)), TRAINING, TrialsPerPass(1), dropout_seed=0)
+    trial.step(collate(pairs(2, end=end)), 0, 1e-2)
     assert not torch.equal(row[end], before[end])
 
 

@@ -6,6 +6,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 import torch
+from stages.train.batches import BATCHES_PER_POOL, epoch_batches
 
 from stages.language_model import encoding
 from stages.language_model.encoding import encode_pairs, side_lengths, to_text
@@ -14,7 +15,6 @@ from stages.methods.batch import collate
 from stages.methods.row_layout import join
 from stages.params.schema import Lengths
 from stages.records import Pair, load_records, write_records
-from stages.train.batches import BATCHES_PER_POOL, epoch_batches
 from tests.models import LONG, end_of_text_format, model_folder
 
 

@@ -1,5 +1,6 @@
 """Tiny models of many architectures: they give the same results as transformers, or loading refuses them."""
 
+import math
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -51,10 +52,7 @@ from stages.methods.method import Method
 from stages.methods.registry import build_method
 from stages.params.methods import Dynamic
 from stages.plumbing.errors import StageError
-from stages.train.losses import response_losses
-from stages.train.trials import new_trial, train_step
-from stages.train.trials_per_pass import TrialsPerPass
-from tests.models import SETTINGS, TRAINING, moved_weights, weights
+from tests.models import SETTINGS, learner, loss_of, moved_weights, weights
 from tests.scratch import new_folder
 
 CPU = torch.device("cpu")
@@ -210,10 +208,10 @@ def test_loss_and_greedy_tokens_equal_an_eager_computation(name: str) -> None:
         one = build_method(family(name), SETTINGS[kind])
         own = moved_weights(one)
         model = eager_model(name, one, own)
-        (loss,) = response_losses(one, [own], collate(PAIRS))
-        decoded = decode_and_score(one, [own], queries, references, LIMIT, -1)
+        loss = loss_of(one, own, PAIRS)
+        decoded = decode_and_score(one, own, queries, references, LIMIT, -1)
         expected = torch.zeros(())
-        for query, reference, answer in zip(queries, references, decoded.answers[0], strict=True):
+        for query, reference, answer in zip(queries, references, decoded.answers, strict=True):
             logits = eager_logits(model, one, own, query, reference)[:-1]
             expected += F.cross_entropy(logits, torch.tensor(reference), reduction="sum")
             # Each token is the likeliest behind those before it: so is the greedy answer, by induction.
@@ -231,9 +229,8 @@ def test_every_method_takes_a_step_in_both_precisions(name: str) -> None:
     for kind in ("fine-tune", "lora", "soft", "dynamic"):
         initial = weights(build_method(family(name), SETTINGS[kind]))
         for base in (family(name), coarse):
-            trial = new_trial(initial, 0, 1e-2, TRAINING)
-            train_step(build_method(base, SETTINGS[kind]), [trial], collate(PAIRS), TRAINING, TrialsPerPass(1), 0)
-            assert trial.status == "running", kind
+            trial = learner(build_method(base, SETTINGS[kind]), initial)
+            assert math.isfinite(trial.step(collate(PAIRS), 0, 1e-2)), kind
             # LoRA's A has no gradient while B is zero: it moves from the second step on.
             moving = {key: value for key, value in trial.weights.items() if "lora_A" not in key}
             unchanged = [key for key, value in moving.items() if torch.equal(value, initial[key])]

@@ -1,22 +1,28 @@
-"""Our greedy decoding compared with `model.generate`, token by token."""
+"""Our greedy decoding compared with `model.generate`, token by token, and the losses of references beside it."""
 
 from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
-from stages.methods import decoding
-from stages.methods.decoding import RowLimit, greedy
+from stages.language_model.encoding import EncodedPair
+from stages.methods import decoding, reading
+from stages.methods.decoding import Decoded, RowLimit, decode_and_score, greedy
 from stages.methods.method import Method
 from stages.methods.reading import CHUNK
-from tests.models import FAMILIES, method, pairs, weights
+from stages.methods.registry import build_method
+from tests.models import FAMILIES, SETTINGS, base_model, loss_of, method, moved_weights, pairs, weights
 
 LIMIT = 10
 QUERIES = [pair.query for pair in pairs(17, seed=4, longest=14)]
+PAIRS = [*pairs(19, seed=4, longest=9), EncodedPair([3, 4, 0], [0]), EncodedPair([5, 0], list(range(1, LIMIT + 1)))]
 
 
-def generated(one: Method, own: dict[str, torch.Tensor], end: int) -> list[list[int]]:
+def generated(one: Method, own: dict[str, Tensor], end: int) -> list[list[int]]:
     """The responses of transformers' `generate` to the same rows, one by one."""
     model: PreTrainedModel = one.base.model
     answers = []
@@ -48,123 +54,134 @@ def frequent_token(answers: list[list[int]]) -> int:
 def test_greedy_decoding_equals_generate(name: str, family: str, tied: bool) -> None:
     one = method(name, family, tied)
     own = weights(one)
-    end = frequent_token(greedy(one, [own], QUERIES, LIMIT, end=-1)[0])
+    end = frequent_token(greedy(one, own, QUERIES, LIMIT, end=-1))
     expected = generated(one, own, end)
     assert len({len(answer) for answer in expected}) > 2  # rows leave the batch at different steps
     for rows in (1, 5, 256):
-        assert greedy(one, [own], QUERIES, LIMIT, end, RowLimit(rows))[0] == expected
+        assert greedy(one, own, QUERIES, LIMIT, end, RowLimit(rows)) == expected
 
 
 def test_fine_tuned_weights_decode_as_the_model_that_holds_them() -> None:
     one = method("fine-tune", "llama")
-    generator = torch.Generator().manual_seed(0)
-    own = {name: value + 0.1 * torch.randn(value.shape, generator=generator) for name, value in weights(one).items()}
-    answers = greedy(one, [own], QUERIES, LIMIT, end=-1)[0]
+    own = moved_weights(one)
+    answers = greedy(one, own, QUERIES, LIMIT, end=-1)
     one.base.model.load_state_dict(own, strict=False)
     assert answers == generated(one, own, end=-1)
 
 
-@pytest.mark.parametrize("name", ["soft", "dynamic", "fine-tune"])
-def test_a_list_of_trials_decodes_as_each_trial_alone(name: str) -> None:
-    one = method(name)
-    trials = [weights(one, seed) for seed in range(3)]
-    for index, own in enumerate(trials):  # no two trials give the same answers
-        own.update({key: value * (1 + 0.1 * index) for key, value in own.items()})
-    alone = [greedy(one, [own], QUERIES, LIMIT, end=-1)[0] for own in trials]
-    for rows in (0, 3 * CHUNK, 12):  # one batch; two, with a whole chunk in the first; each trial for itself
-        together = greedy(one, trials, QUERIES, LIMIT, end=-1, row_limit=RowLimit(rows))
-        assert together == alone
-    assert together[0] != together[1]
+def scored(
+    one: Method, own: dict[str, Tensor], some: Sequence[EncodedPair], rows: int = 0, limit: int = LIMIT
+) -> Decoded:
+    queries, references = [pair.query for pair in some], [pair.response for pair in some]
+    return decode_and_score(one, own, queries, references, limit, -1, RowLimit(rows))
+
+
+def alone(one: Method, own: dict[str, Tensor], some: Sequence[EncodedPair]) -> list[float]:
+    """As training computes it, each pair in a row of its own."""
+    with torch.inference_mode():
+        return [float(loss_of(one, own, [pair])) for pair in some]
+
+
+CASES = [(name, *FAMILIES[number % len(FAMILIES)]) for number, name in enumerate([*SETTINGS, "dynamic", "fine-tune"])]
+
+
+@pytest.mark.parametrize(("name", "family", "tied"), CASES)
+def test_each_reference_has_the_loss_of_its_own_row_read_alone(
+    name: str, family: str, tied: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "LOGITS_AT_ONCE", 7)
+    one = method(name, family, tied)
+    own = weights(one)
+    expected = alone(one, own, PAIRS)
+    for rows in (5, 256):
+        assert scored(one, own, PAIRS, rows).losses.tolist() == pytest.approx(expected, rel=1e-4)
+    assert scored(one, own, PAIRS[::-1]).losses.tolist() == pytest.approx(expected[::-1], rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["soft", "dynamic", "fine-tune", "lora"])
+def test_in_bfloat16_a_reference_has_its_loss_but_for_rounding(name: str) -> None:
+    """A protocol may decode in bfloat16."""
+    exact = method(name, "llama")
+    coarse, own = build_method(base_model("llama", dtype=torch.bfloat16), SETTINGS[name]), moved_weights(exact)
+    expected = alone(exact, own, PAIRS)
+    assert scored(coarse, own, PAIRS).losses.tolist() == pytest.approx(expected, rel=0.02)
+    assert alone(exact, weights(exact), PAIRS) != pytest.approx(expected, rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["dynamic", "fine-tune"])
+def test_losses_have_the_same_bits_however_many_rows_there_are_and_with_or_without_answers(name: str) -> None:
+    one, some = method(name, "llama"), pairs(3 * CHUNK - 5, seed=7, longest=9)
+    first, *others = (
+        scored(one, weights(one), some, rows, limit).losses
+        for rows, limit in ((CHUNK, LIMIT), (2 * CHUNK + 14, LIMIT), (0, LIMIT), (0, 0))
+    )
+    assert first.dtype is torch.float64 and all(torch.equal(first, other) for other in others)
+
+
+@pytest.mark.parametrize("name", ["zero-shot", "dynamic"])
+def test_answers_are_the_same_whether_references_are_scored_or_not(name: str) -> None:
+    one = method(name, "llama")
+    own, queries = weights(one), [pair.query for pair in PAIRS]
+    expected = greedy(one, own, queries, LIMIT, end=-1)
+    assert scored(one, own, PAIRS).answers == expected
+    assert decode_and_score(one, own, queries, None, LIMIT, -1).losses.isnan().all()
+    assert scored(one, own, PAIRS, limit=0).answers == [[]] * len(PAIRS)
+
+
+def limit_rows(rows: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Memory for so many rows; how many were tried is listed."""
+    decode, tried = decoding._decode_batch, list[int]()
+
+    def limited(method: Method, own: Any, queries: Sequence[Sequence[int]], *words: Any) -> Decoded:
+        tried.append(len(queries))
+        if len(queries) > rows:
+            raise torch.OutOfMemoryError("no memory")
+        return decode(method, own, queries, *words)
+
+    monkeypatch.setattr(decoding, "_decode_batch", limited)
+    return tried
 
 
 def test_out_of_memory_halves_the_batch_for_good_with_the_same_result(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = method("dynamic")
-    own = weights(one)
-    expected = greedy(one, [own], QUERIES, LIMIT, end=-1)
-    decode, sizes = decoding._decode_batch, []
-
-    def limited(*arguments: object) -> decoding.Decoded:
-        queries = arguments[2]
-        assert isinstance(queries, list)
-        sizes.append(len(queries))
-        if len(queries) > 5:
-            raise torch.OutOfMemoryError("no memory")
-        return decode(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(decoding, "_decode_batch", limited)
-    row_limit = RowLimit()
-    assert greedy(one, [own], QUERIES, LIMIT, end=-1, row_limit=row_limit) == expected
-    assert sizes[:3] == [17, 8, 4]
-    said = capsys.readouterr().out
-    assert said.count("out of memory") == 2
-    assert greedy(one, [own], QUERIES, LIMIT, end=-1, row_limit=row_limit) == expected  # like the next epoch
-    assert max(sizes[3:]) == 4 and not capsys.readouterr().out
+    own, queries, references = weights(one), [pair.query for pair in PAIRS], [pair.response for pair in PAIRS]
+    expected = scored(one, own, PAIRS)
+    tried, row_limit = limit_rows(5, monkeypatch), RowLimit()
+    for limit in (LIMIT, 0):  # like the next epoch
+        found = decode_and_score(one, own, queries, references, limit, -1, row_limit)
+        assert found.losses.tolist() == pytest.approx(expected.losses.tolist(), rel=1e-4)
+        assert found.answers == (expected.answers if limit else [[]] * len(PAIRS))
+    assert tried[:3] == [21, 10, 5] and max(tried[3:]) == 5
+    assert capsys.readouterr().out.count("out of memory") == 2
 
 
-def test_trials_that_do_not_fit_together_go_on_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    one = method("soft")
-    trials = [weights(one, seed) for seed in range(2)]
-    expected = greedy(one, trials, QUERIES, LIMIT, end=-1)
-    decode, tried = decoding._decode_batch, []
-
-    def limited(*arguments: object) -> decoding.Decoded:
-        own, queries = arguments[1:3]
-        assert isinstance(own, list) and isinstance(queries, list)
-        tried.append((len(own), len(queries)))
-        if len(own) * len(queries) > CHUNK:
-            raise torch.OutOfMemoryError("no memory")
-        return decode(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(decoding, "_decode_batch", limited)
-    assert greedy(one, trials, QUERIES, LIMIT, end=-1) == expected
-    assert tried == [(2, 17), (1, 16), (1, 1), (1, 16), (1, 1)]
+def test_one_row_that_does_not_fit_and_another_error_are_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit_rows(0, monkeypatch)
+    with pytest.raises(torch.OutOfMemoryError):
+        greedy(method("zero-shot"), {}, QUERIES[:2], LIMIT, end=-1)
 
 
-def test_little_free_memory_makes_small_batches_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_has_as_many_rows_as_a_cache_of_some_size_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     one = method("dynamic", "llama")
-    own = weights(one)
-    expected = greedy(one, [own], QUERIES, LIMIT, end=-1)
-    decode, sizes = decoding._decode_batch, []
-
-    def watched(*arguments: object) -> decoding.Decoded:
-        assert isinstance(arguments[2], list)
-        sizes.append(len(arguments[2]))
-        return decode(*arguments)  # type: ignore[arg-type]
-
-    columns = 2 * max(map(len, QUERIES)) + LIMIT
-    of_a_row = 2 * 2 * 16 * columns * 4  # keys and values, layers, width of one shared head, float32
-    monkeypatch.setattr(decoding, "free_memory", lambda device: 2 * 5 * of_a_row + 1)
-    monkeypatch.setattr(decoding, "_decode_batch", watched)
-    assert greedy(one, [own], QUERIES, LIMIT, end=-1) == expected
-    assert sizes == [5, 5, 5, 2]
-
-
-def test_how_many_rows_fit_is_asked_at_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Longer queries than those of the call before take more memory."""
-    one, asked = method("dynamic"), list[int]()
-
-    def noted(_: Method, columns: int) -> int:
-        asked.append(columns)
-        return 3
-
-    monkeypatch.setattr(decoding, "_rows_that_fit", noted)
-    row_limit = RowLimit()
-    for query in ([1, 2], [1, 2, 3, 4, 5]):
-        greedy(one, [weights(one)], [query], LIMIT, end=-1, row_limit=row_limit)
-    assert asked == [2 * 2 + LIMIT, 2 * 5 + LIMIT]
-    assert row_limit.shrink(2) == 1 == row_limit.rows(one, 4)
+    expected = greedy(one, weights(one), QUERIES, LIMIT, end=-1)
+    tried = limit_rows(100, monkeypatch)
+    of_a_row = 2 * 2 * 16 * (2 * max(map(len, QUERIES)) + LIMIT) * 4  # keys, values; layers; one shared head; float32
+    monkeypatch.setattr(decoding, "SMALLER_CACHE", 5 * of_a_row)
+    assert greedy(one, weights(one), QUERIES, LIMIT, end=-1) == expected
+    assert tried[0] == 5 and len(tried) < 5, "shorter queries later on leave room for more"
 
 
 def test_no_queries_have_no_answers() -> None:
-    one = method("zero-shot")
-    assert greedy(one, [{}], [], LIMIT, end=0) == [[]]
+    assert greedy(method("zero-shot"), {}, [], LIMIT, end=0) == []
 
 
-def test_the_limit_counts_end_of_text_and_rows_are_ticked_off() -> None:
-    one = method("zero-shot")
-    ticks: list[int] = []
-    answers = greedy(one, [{}], QUERIES, 3, end=-1, tick=ticks.append)[0]
-    assert {len(answer) for answer in answers} == {3}
-    assert sum(ticks) == len(QUERIES)
+def test_the_limit_counts_end_of_text_and_whoever_waits_to_stop_is_asked_on_the_way() -> None:
+    one, ticks = method("zero-shot"), list[int]()
+    answers = greedy(one, {}, QUERIES, 3, end=-1, tick=ticks.append)
+    assert {len(answer) for answer in answers} == {3} and sum(ticks) == len(QUERIES)
+    ticks.clear()
+    queries, references = [pair.query for pair in PAIRS], [pair.response for pair in PAIRS]
+    decode_and_score(one, {}, queries, references, 0, -1, tick=ticks.append)
+    assert len(ticks) >= 2 and sum(ticks) == len(PAIRS)

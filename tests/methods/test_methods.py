@@ -2,15 +2,14 @@
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
+from stages.language_model.base_model import BaseModel
 from stages.methods.batch import collate
 from stages.methods.registry import build_method
 from stages.params.methods import Lora
 from stages.plumbing.errors import StageError
-from stages.train.losses import response_losses
-from stages.train.trials import new_trial, train_step
-from stages.train.trials_per_pass import TrialsPerPass
-from tests.models import FAMILIES, SETTINGS, TRAINING, base_model, method, pairs, weights
+from tests.models import FAMILIES, SETTINGS, base_model, learner, loss_of, method, pairs, weights
 
 TRAINED = [name for name in SETTINGS if name != "zero-shot"]
 
@@ -37,7 +36,11 @@ def layer_adapters(family: str, width: int, rank: int) -> int:
 @pytest.mark.parametrize("name", list(SETTINGS))
 def test_the_shapes_are_those_of_the_first_weights(name: str, family: str, tied: bool) -> None:
     one = method(name, family, tied)
-    assert one.shapes() == {key: value.shape for key, value in weights(one).items()}
+    expected = {key: value.shape for key, value in weights(one).items()}
+    assert one.shapes() == expected
+    with torch.device("meta"):  # as it is asked before weights are read
+        model = AutoModelForCausalLM.from_config(one.base.model.config)
+    assert build_method(BaseModel(model), SETTINGS[name]).shapes() == expected
 
 
 @pytest.mark.parametrize(("family", "tied"), FAMILIES)
@@ -69,10 +72,10 @@ def test_the_number_of_trained_parameters_equals_a_formula(name: str, family: st
 def test_two_optimizer_steps_change_exactly_the_method_s_parameters(name: str, family: str, tied: bool) -> None:
     one = method(name, family, tied)
     frozen = {key: value.clone() for key, value in one.base.model.state_dict().items()}
-    trial = new_trial(weights(one), 0, 1e-2, TRAINING)
+    trial = learner(one)
     before = {key: value.detach().clone() for key, value in trial.weights.items()}
     for step in range(2):  # from an identity start, the first step only moves what writes to the residual stream
-        train_step(one, [trial], collate(pairs(4)), TRAINING, TrialsPerPass(1), dropout_seed=step)
+        trial.step(collate(pairs(4)), step, 1e-2)
     assert {key for key, value in trial.weights.items() if not torch.equal(value, before[key])} == set(before)
     for key, value in one.base.model.state_dict().items():
         assert torch.equal(value, frozen[key]), key
@@ -138,16 +141,16 @@ def test_lora_s_dropout_acts_in_training_steps_and_nowhere_else() -> None:
     base = base_model()
     one = build_method(base, Lora(kind="lora", rank=4, alpha=8, dropout=0.5, target_modules=["c_attn"]))
     own = {name: value + 0.1 for name, value in weights(one).items()}
-    batch = collate(pairs(4))
 
     def loss(seed: int) -> float:
-        return float(response_losses(one, [own], batch, dropout_seed=seed)[0].detach())
+        torch.manual_seed(seed)
+        return float(loss_of(one, own, pairs(4)))
 
     assert loss(0) == loss(1)
     one.dropout(True)
     assert loss(0) != loss(1)
     assert not base.model.training and not [each for each in base.model.modules() if each.training]
-    train_step(one, [new_trial(own, 0, 1e-3, TRAINING)], batch, TRAINING, TrialsPerPass(1), dropout_seed=0)
+    learner(one, own).step(collate(pairs(4)), 0, 1e-3)
     assert loss(0) == loss(1)
 
 

@@ -9,7 +9,7 @@ import pytest
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import MANIFEST, output_folder
 from stages.plumbing.signals import Terminated
-from stages.plumbing.transport import Failed, Files, on_this_node, receive, send
+from stages.plumbing.transport import Files, on_this_node, receive, send
 from tests import fake_ray
 
 Fetched = list[Any]
@@ -70,37 +70,27 @@ def test_what_is_damaged_already_where_it_comes_from_is_an_error(sent: Files) ->
         got({name: value for name, value in sent.items() if name != "b"})
 
 
-def test_an_error_arrives_with_its_node_and_in_its_parts() -> None:
-    failed = Failed.by(StageError("params.yaml: a", "3; or 4", "write 5"), "127.0.0.3")
-    assert (failed.found, failed.remedy) == ("a: 3; or 4", "write 5")
-    assert str(failed.error()) == "node 127.0.0.3: params.yaml: a: 3; or 4; write 5"
-
-
 @pytest.mark.parametrize(
-    ("error", "given"),
+    ("error", "told"),
     [
-        (StageError("data/subset", "damaged", "run subset again"), "node 127.0.0.9: data/subset: damaged"),
+        (StageError("params.yaml: a", "3; or 4", "write 5"), "node 127.0.0.9: params.yaml: a: 3; or 4; write 5"),
         (FileNotFoundError(2, "No such file", "gone"), "node 127.0.0.9: gone"),
         (RuntimeError("CUDA error: out of memory"), "node 127.0.0.9: memory: not enough"),
         (RuntimeError("shapes cannot be multiplied"), None),
         (ValueError("a defect"), None),
     ],
 )
-def test_what_a_user_can_fix_is_given_by_a_node_and_everything_else_is_raised(
-    error: Exception, given: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_a_user_can_fix_is_told_with_the_node_and_everything_else_is_raised(
+    error: Exception, told: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_ray.install(monkeypatch, tmp_path / "node")
 
     def work(node: str, get: Any) -> str:
         raise error
 
-    if given is None:
-        with pytest.raises(type(error)):
-            on_this_node(work)
-    else:
-        failed = on_this_node(work)
-        assert isinstance(failed, Failed)
-        assert str(failed.error()).startswith(given)
+    with pytest.raises(StageError if told else type(error)) as raised:
+        on_this_node(work)
+    assert str(raised.value).startswith(told or str(error))
 
 
 def test_a_node_that_is_told_to_go_ends_as_by_sigterm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,7 +78,7 @@ class Cluster:
         found = []
         for process in psutil.process_iter():  # once: a test calls this until something has happened
             with suppress(psutil.Error):
-                if process.cmdline()[:1] == ["ray::train_unit"]:
+                if process.cmdline()[:1] == ["ray::train_there"]:
                     above = [word for parent in process.parents() for word in parent.cmdline()]
                     if any(mark in word for word in above for mark in marks):
                         found.append(process)

@@ -22,10 +22,6 @@ from stages.plumbing.errors import StageError
 from stages.plumbing.files import output_folder
 from stages.records import Pair, read_records
 from stages.train.examples import PAIRS
-from stages.train.preparation import check_fit, load_methods
-from stages.train.search import best_trial, range_end
-from stages.train.trials import Trial, Validation
-from tests.models import TRAINING
 from tests.stage_runs import contents
 from tests.stops import Stop
 from tests.tiny import tiny_model
@@ -44,8 +40,9 @@ def test_what_is_written(undisturbed: Path) -> None:
     rates = json.loads((undisturbed / "metrics/learning_rates.json").read_text())
     summary = json.loads((undisturbed / "metrics/train.json").read_text())
     assert {row["trial"] for row in rows} == {0, 1, 2}
-    shown = {"trial", "learning_rate", "epoch", "train_loss", "validation_loss", "bleu4", "empty", "distinct"}
-    assert set(rows[0]) == shown
+    scores = {"train_loss", "validation_loss", "bleu4", "empty", "distinct", "selection"}
+    assert set(rows[0]) == {"trial", "learning_rate", "epoch", *scores}
+    assert all(row["selection"] == row["bleu4"] for row in [*rows, *rates])
     assert [rate["learning_rate"] for rate in rates] == pytest.approx([0.001, 1e-5**0.5, 0.01])
     best = max(rates, key=lambda rate: (rate["bleu4"], -rate["trial"]))
     assert summary["learning_rate"] == best["learning_rate"]
@@ -56,25 +53,6 @@ def test_what_is_written(undisturbed: Path) -> None:
     assert summary["trained_parameters"] == sum(tensor.numel() for tensor in tensors.values())
 
 
-@pytest.mark.parametrize("method", ["dynamic", "fine-tune"])
-def test_what_is_trained_starts_from_the_float32_weights_in_any_precision(method: str, tmp_path: Path) -> None:
-    folder = workspace(tmp_path / "half", method=method, **{"protocols.tiny.training.dtype": "bfloat16"})
-    trainer, decoder, initial = load_methods(folder / "data/download/model", load_params(folder / "params.yaml"))
-    stored = load_file(folder / "data/download/model/model.safetensors")["transformer.wte.weight"]
-    assert torch.equal(initial["embeddings" if method == "dynamic" else "transformer.wte.weight"], stored)
-    assert (trainer.base.dtype, decoder.base.dtype) == (torch.bfloat16, torch.float32)
-
-
-@pytest.mark.parametrize(("precision", "gone"), [("bfloat16", [torch.float32]), ("float32", [])])
-def test_only_the_model_that_waits_for_decoding_leaves_memory(
-    precision: str, gone: list[torch.dtype], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, left = workspace(tmp_path / "w", **{"protocols.tiny.training.dtype": precision}), list[torch.dtype]()
-    monkeypatch.setattr("stages.train.preparation.page_out_frozen", lambda model: left.append(model.dtype))
-    load_methods(folder / "data/download/model", load_params(folder / "params.yaml"))
-    assert left == gone
-
-
 def test_training_lowers_the_loss_and_moves_the_answers(undisturbed: Path) -> None:
     rows = json.loads((undisturbed / "metrics/curves.json").read_text())
     highest = [row for row in rows if row["trial"] == 2]
@@ -82,10 +60,11 @@ def test_training_lowers_the_loss_and_moves_the_answers(undisturbed: Path) -> No
     assert highest[-1]["validation_loss"] < highest[0]["validation_loss"]
 
 
-def test_a_finished_sweep_keeps_its_result_and_nothing_else(undisturbed: Path) -> None:
-    (state,) = (undisturbed / ".state/train").iterdir()
-    assert {path.name for path in state.iterdir()} == {"lock", "result"}
-    assert [path.parent.name for path in state.rglob("*.safetensors")] == ["result"]
+def test_a_finished_search_keeps_its_results_and_the_best_weights_and_nothing_else(undisturbed: Path) -> None:
+    states = list((undisturbed / ".state/train").iterdir())
+    assert [{path.name for path in state.iterdir()} for state in states] == [{"lock", "result"}] * 3
+    weights = [path for state in states for path in state.rglob("*.safetensors")]
+    assert [path.parent.name for path in weights] == ["result"], "of the best trial alone"
 
 
 def validation_bleu4(folder: Path) -> float:
@@ -99,7 +78,7 @@ def validation_bleu4(folder: Path) -> float:
     method, own = read_trained(folder / "data/train", base, description)
     prompt_template = build_prompt_template(tokenizer, params.chosen_model.prompt_template, lengths, "prompt_template")
     queries = list(encode_pairs(pairs, tokenizer, prompt_template, lengths)[0]["query"])
-    (answers,) = greedy(method, [own], queries, lengths.max_new_tokens, prompt_template.end)
+    answers = greedy(method, own, queries, lengths.max_new_tokens, prompt_template.end)
     return bleu([to_text(answer, tokenizer) for answer in answers], [pair.response for pair in pairs])
 
 
@@ -150,7 +129,7 @@ def test_killed_in_an_epoch_and_in_a_checkpoint_it_ends_with_the_same_bytes(undi
         assert len(checkpoints(folder)) == whole
         assert not (folder / "data/train").exists()
     err = finish(folder)
-    assert "epoch 1 " not in err
+    assert "epoch 1 of at most 4, learning rate 0.001:" not in err
     assert "goes on where it was stopped: in epoch 3, 0 steps done" in err
     assert result(folder) == result(undisturbed)
 
@@ -166,45 +145,24 @@ def test_a_signal_saves_first(number: int, expected: int, undisturbed: Path, tmp
     assert result(folder) == result(undisturbed)
 
 
-def test_fine_tuning_goes_on_with_the_next_trial(tmp_path: Path) -> None:
-    plain, killed = (
-        workspace(tmp_path / "plain", method="fine-tune"),
-        workspace(tmp_path / "killed", method="fine-tune"),
-    )
-    finish(plain)
-    stopped(killed, Stop(12, "/checkpoints/.tmp", "os.rename"))
-    assert {path.name[:2] for path in checkpoints(killed)} == {"00", "01"}
+def test_it_goes_on_with_the_next_trial(undisturbed: Path, tmp_path: Path) -> None:
+    killed = workspace(tmp_path / "killed")
+    stopped(killed, Stop(4, "-000002-00000000", "os.rename"))  # in the second trial
     err = finish(killed)
-    assert "learning rate 0.001," not in err  # the finished trial is not trained again
-    assert result(killed) == result(plain)
-
-
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "empty"])
-def test_a_damaged_checkpoint_is_named_and_passed_over(damage: str, undisturbed: Path, tmp_path: Path) -> None:
-    folder = workspace(tmp_path / "damaged")
-    stopped(folder, Stop(1, "-000004-00000000", "os.mkdir"))
-    newest = checkpoints(folder)[-1]
-    victim = newest / "trial-01.safetensors"
-    content = bytearray(victim.read_bytes())
-    content[len(content) // 2] ^= 1
-    if damage == "missing":
-        victim.unlink()
-    else:
-        victim.write_bytes(bytes({"truncated": content[:100], "flipped": content, "empty": b""}[damage]))
-    err = finish(folder)
-    assert f"{newest.name}: not usable" in err.replace(str(folder), "")
-    assert result(folder) == result(undisturbed)
+    assert "learning rate 0.001:" not in err  # the finished trial is not trained again
+    assert result(killed) == result(undisturbed)
 
 
 ENDINGS = {
-    "before the result is written": Stop(1, "-result", "os.mkdir"),
-    "before the rest is removed": Stop(1, "-old-result", "shutil.rmtree"),
+    "before the last checkpoints are removed": Stop(21, "/checkpoints", "shutil.rmtree"),
+    "before the weights of the others go": Stop(7, "-result", "os.mkdir"),
+    "between an old result and the new one": Stop(8, "-result", "os.rename"),
     "before the output is written": Stop(1, "/data/.tmp-", "os.mkdir"),
 }
 
 
 @pytest.mark.parametrize("moment", ENDINGS.values(), ids=ENDINGS)
-def test_killed_when_the_sweep_is_over_nothing_is_trained_again(
+def test_killed_when_all_trials_are_over_nothing_is_trained_again(
     moment: Stop, undisturbed: Path, tmp_path: Path
 ) -> None:
     folder = workspace(tmp_path / "over")
@@ -212,44 +170,23 @@ def test_killed_when_the_sweep_is_over_nothing_is_trained_again(
     assert not (folder / "data/train").exists()
     assert "epoch" not in finish(folder)
     assert result(folder) == result(undisturbed)
-    (state,) = (folder / ".state/train").iterdir()
-    assert {path.name for path in state.iterdir()} == {"lock", "result"}
-
-
-def test_another_range_of_learning_rates_is_another_sweep_and_the_way_back_trains_nothing(tmp_path: Path) -> None:
-    """Its lowest rate, now the best, was not the best one of an earlier range, so its weights were deleted there."""
-
-    def with_highest(rate: float) -> dict[str, str]:
-        rates = {"low": 0.001, "high": rate, "trials": 2}
-        workspace(folder, method="fine-tune", **{"protocols.tiny.training.learning_rates": rates})
-        printed.append(finish(folder))
-        return result(folder)
-
-    folder, printed = tmp_path / "ranges", list[str]()
-    first = with_highest(0.005)
-    assert json.loads((folder / "metrics/train.json").read_text())["best_at_range_end"] == "highest"
-    with_highest(1.0)
-    assert json.loads((folder / "metrics/train.json").read_text())["best_at_range_end"] == "lowest"
-    assert with_highest(0.005) == first
-    assert ["epoch 1 " in each for each in printed] == [True, True, False]
-    # The method's own rate says where a protocol with a spread searches; this one has a range.
-    rates = {"protocols.tiny.training.learning_rates": {"low": 0.001, "high": 0.005, "trials": 2}}
-    workspace(folder, method="fine-tune", **rates, **{"methods.fine-tune.learning_rate": 0.5})
-    assert "epoch 1 " not in finish(folder)
+    kept = {path.name for state in (folder / ".state/train").iterdir() for path in state.rglob("*")}
+    assert kept == {"lock", "result", "manifest.json", "weights.safetensors"}
 
 
 def test_no_training_touches_another_s_state_however_old(tmp_path: Path) -> None:
     folder = workspace(tmp_path / "shared", method="fine-tune")
-    stopped(folder, Stop(1, "-01-000002-00000000", "os.mkdir"))  # the first trial has finished
-    (own,) = (folder / ".state/train").iterdir()
-    for path in [own, *own.rglob("*")]:
+    stopped(folder, Stop(3, "-000002-00000000", "os.mkdir"))  # the first trial has finished
+    own = list((folder / ".state/train").iterdir())
+    assert len(own) == 2
+    for path in [each for state in own for each in (state, *state.rglob("*"))]:
         os.utime(path, (0, 0))
-    before = contents(own)
+    before = contents(*own)
     workspace(folder, method="dynamic", seed=1)
     finish(folder)
-    assert contents(own) == before
+    assert contents(*own) == before
     workspace(folder, method="fine-tune")
-    assert "learning rate 0.001," not in finish(folder)
+    assert "learning rate 0.001:" not in finish(folder)
 
 
 def test_other_parameters_never_use_the_state_of_these(undisturbed: Path, tmp_path: Path) -> None:
@@ -290,17 +227,6 @@ def test_lengths_beyond_the_model_s_positions_are_refused(tmp_path: Path) -> Non
     assert "612 tokens, the model takes 512" in err.splitlines()[-1]
 
 
-def test_what_the_model_cannot_take_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:
-    lengths = {"max_query_tokens": 300, "max_new_tokens": 12}
-    model = workspace(tmp_path / "long", **{"protocols.tiny.lengths": lengths}) / "data/download/model"
-    (model / "model.safetensors").unlink()
-    params = load_params(tmp_path / "long/params.yaml")
-    with pytest.raises(StageError, match="612 tokens, the model takes 512"):
-        check_fit(model, params)
-    check_fit(model, params.model_copy(update={"method": "fine-tune"}))  # 312 tokens: it has no prompt
-    check_fit(model, params.model_copy(update={"method": "zero-shot"}))
-
-
 def test_the_text_that_a_chat_template_gave_is_written_beside_the_weights(tmp_path: Path) -> None:
     template = "{% for m in messages %}<{{ m.role[0] }}>{{ m.content }}<|endoftext|>{% endfor %}"
     folder = workspace(tmp_path / "template", method="zero-shot", **{"models.smollm2.prompt_template": CHAT_TEMPLATE})
@@ -334,46 +260,3 @@ def test_an_end_that_people_write_is_refused_with_the_number_of_responses_that_h
 def test_weights_of_another_base_model_are_refused(undisturbed: Path) -> None:
     with pytest.raises(StageError, match="trained on the base model"):
         read_description(undisturbed / "data/train", "0" * 64)
-
-
-def trials(*scores: float) -> list[Trial]:
-    made = [Trial(index, 10.0**index, {}, None, status="finished") for index in range(len(scores))]
-    for trial, score in zip(made, scores, strict=True):
-        trial.record_epoch(1, Validation(1 - score, score), TRAINING)
-    return made
-
-
-def test_of_equal_trials_the_lowest_learning_rate_wins() -> None:
-    some = trials(0.1, 0.2, 0.2, 0.1)
-    assert best_trial(some, "bleu4").index == 1
-    assert best_trial(some, "loss").index == 1
-    assert range_end(some[1], some) is None
-    assert range_end(some[0], some) == "lowest"
-    assert range_end(some[3], some) == "highest"
-    assert range_end(some[0], some[:1]) is None
-
-
-def test_a_trial_that_diverged_takes_part_with_the_epochs_that_it_ended() -> None:
-    some = trials(0.1, 0.2)
-    some[1].status = "diverged"
-    assert best_trial(some, "bleu4").index == 1
-    never_ended = Trial(2, 1.0, {}, None, status="diverged", diverged_at="step 1")
-    assert best_trial([never_ended, *some], "bleu4").index == 1
-    with pytest.raises(StageError, match="every trial diverged"):
-        best_trial([never_ended], "bleu4")
-
-
-def test_bleu4_and_loss_can_choose_different_epochs() -> None:
-    trial = {metric_for_best_model: Trial(0, 1.0, {}, None) for metric_for_best_model in ("bleu4", "loss")}
-    for metric_for_best_model, one in trial.items():
-        for epoch, (loss, score) in enumerate([(3.0, 0.1), (2.0, 0.05), (2.5, 0.2)], start=1):
-            one.record_epoch(
-                epoch,
-                Validation(loss, score),
-                TRAINING.model_copy(
-                    update={"metric_for_best_model": metric_for_best_model, "early_stopping_patience": 9}
-                ),
-            )
-    assert trial["bleu4"].best_epoch == 3
-    assert trial["loss"].best_epoch == 2
-    assert (trial["loss"].best_loss, trial["loss"].best_bleu4) == (2.0, 0.05)

@@ -1,0 +1,169 @@
+"""A training as a value, and what its trials have in common once it is loaded."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+
+from stages.language_model.base_model import BaseModel
+from stages.language_model.cpu_linear import page_out_frozen
+from stages.language_model.device import arithmetic, choose_device, library_versions, versions
+from stages.language_model.loading import check_row_length, load_base_model, load_config, load_tokenizer
+from stages.language_model.memory import free_memory
+from stages.language_model.prompt_template import PromptTemplate, build_prompt_template
+from stages.methods.decoding import RowLimit
+from stages.methods.method import Method
+from stages.methods.registry import METHODS, build_method
+from stages.params.methods import Dynamic
+from stages.params.schema import Params, Training
+from stages.plumbing.errors import StageError
+from stages.plumbing.files import check_folder, files_hash
+from stages.train.examples import Examples, hash_of_examples, load_examples
+from stages.train.state import code_hash, fingerprint_of
+
+VALUES = 4 * 4  # bytes of a trained number: weight, gradient and the two moments of Adam, each in float32
+GB = 1e9
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training: everything that its result depends on, and where subset and base model are."""
+
+    params: Params
+    subset: Path
+    model: Path
+    data_hash: str
+    base_hash: str
+    prompt_template: PromptTemplate
+    code: str = field(default_factory=code_hash)
+
+    def rates(self) -> list[float]:
+        """The learning rates of its trials, in ascending order; 0 alone for a method that trains nothing."""
+        if self.params.chosen_method.kind == "zero-shot":
+            return [0.0]
+        return self.params.chosen_protocol.training.learning_rates.values()
+
+    def environment(self) -> dict[str, Any]:
+        """What the last bits of a result depend on, in this process."""
+        device = choose_device(self.params.runtime)
+        return versions(device, arithmetic(self.params.chosen_protocol.training.dtype, device))
+
+    def fingerprint(self, rate: float, environment: dict[str, Any] | None) -> str:
+        """The name of one of its trials; `environment` is None if it may move from one to another."""
+        protocol = self.params.chosen_protocol.model_dump(exclude={"data": True, "training": {"learning_rates"}})
+        return fingerprint_of({
+            "data": self.data_hash, "model": self.base_hash, "prompt_template": asdict(self.prompt_template),
+            "method": self.params.chosen_method.model_dump(exclude={"learning_rate"}), "learning_rate": rate,
+            "seed": self.params.seed, "protocol": protocol, "code": self.code, "environment": environment,
+            "libraries": library_versions(),
+        })  # fmt: skip
+
+
+def read_job(subset: Path, model: Path, params: Params) -> Job:
+    """Check the inputs of a training.
+
+    Raises:
+        StageError: one is damaged, or the base model cannot take the rows or the method.
+    """
+    data_hash, base_hash = hash_of_examples(check_folder(subset)), files_hash(check_folder(model))
+    check_fit(model, params)
+    lengths, text = params.chosen_protocol.lengths, params.chosen_model.prompt_template
+    prompt_template = build_prompt_template(load_tokenizer(model), text, lengths, template_key(params))
+    return Job(params, subset, model, data_hash, base_hash, prompt_template)
+
+
+def template_key(params: Params) -> str:
+    """Where the prompt template stands, for errors."""
+    return f"params.yaml: models.{params.model}.prompt_template"
+
+
+def check_fit(folder: Path, params: Params) -> None:
+    """Refuse what the base model cannot take, before its weights are read.
+
+    Raises:
+        StageError: rows are longer than its positions, or a controller is to start from more layers than it has.
+    """
+    config, lengths, settings = load_config(folder), params.chosen_protocol.lengths, params.chosen_method
+    longest = METHODS[settings.kind].layout([lengths.max_query_tokens], [lengths.max_new_tokens])
+    check_row_length(config, longest.tokens()[0])
+    there = config.num_hidden_layers
+    if isinstance(settings, Dynamic) and settings.init == "first-layers" and settings.layers > there:
+        found = f"{settings.layers} first layers of a model that has {there}"
+        raise StageError(f"params.yaml: methods.{params.method}.layers", found, "lower it or set init to random")
+
+
+def check_memory(folder: Path, params: Params) -> None:
+    """Refuse a base model and a trial that do not fit on the device together, before any weights are read.
+
+    Raises:
+        StageError: they do not; the message says how many GB they need.
+    """
+    device, protocol = choose_device(params.runtime), params.chosen_protocol
+    training = arithmetic(protocol.training.dtype, device)
+    kept = {torch.float32, training, arithmetic(protocol.decoding_dtype, device)}  # as `load` holds it
+    with torch.device("meta"):  # shapes without values
+        model = AutoModelForCausalLM.from_config(load_config(folder))
+    trained = sum(shape.numel() for shape in build_method(BaseModel(model), params.chosen_method).shapes().values())
+    frozen = sum(value.numel() for value in model.parameters()) * sum(dtype.itemsize for dtype in kept)
+    cast = 2 * training.itemsize if training.itemsize < 4 else 0  # weights and gradients once more, in a pass
+    needed, free = frozen + trained * (VALUES + cast), free_memory(device)
+    if needed > free:
+        found = f"the base model and a trial need {needed / GB:.3g} GB, {free / GB:.3g} GB are to be had"
+        raise StageError(f"memory of {device}", found, "train on a device with more memory, or choose a smaller model")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What the trials of a job share in one process."""
+
+    job: Job
+    tokenizer: PreTrainedTokenizerBase
+    examples: Examples
+    cuts: dict[str, int]  # how many texts were cut
+    method: Method  # in the precision of training
+    decoding_method: Method  # the same in that of decoding
+    initial: dict[str, Tensor]  # the weights from which every trial starts
+    row_limit: RowLimit
+    environment: dict[str, Any]
+
+    @property
+    def training(self) -> Training:
+        """The training protocol."""
+        return self.job.params.chosen_protocol.training
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers a trial trains; 0 for a method that trains nothing."""
+        return sum(value.numel() for value in self.initial.values())
+
+
+def load(job: Job) -> Loaded:
+    """Load what trials need, once for all that this process trains.
+
+    The base model is held once in each precision; what is trained starts from its float32 weights in any case.
+
+    Raises:
+        StageError: base model and trial do not fit into the memory, or an example or the model cannot be used.
+    """
+    params, protocol = job.params, job.params.chosen_protocol
+    check_memory(job.model, params)
+    device, tokenizer = choose_device(params.runtime), load_tokenizer(job.model)
+    examples, cuts = load_examples(job.subset, tokenizer, job.prompt_template, protocol.lengths, template_key(params))
+    wanted = [arithmetic(one, device) for one in (protocol.training.dtype, protocol.decoding_dtype)]
+    methods = {
+        dtype: build_method(load_base_model(job.model, device, dtype, protocol.training.dropout), params.chosen_method)
+        for dtype in {*wanted, torch.float32}
+    }
+    initial = methods[torch.float32].initial_weights(torch.Generator().manual_seed(params.seed))
+    for dtype, method in methods.items():
+        if dtype is not wanted[0]:  # until decoding
+            page_out_frozen(method.base.model)
+    loaded = Loaded(
+        job, tokenizer, examples, cuts, methods[wanted[0]], methods[wanted[1]], initial,
+        RowLimit(params.runtime.generation_batch_size), job.environment(),
+    )  # fmt: skip
+    print(f"{params.method} on {device}: {loaded.parameters:,} trained parameters")
+    return loaded

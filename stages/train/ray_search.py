@@ -1,0 +1,144 @@
+"""Trials on a Ray cluster: this process submits them, waits, and keeps what has come back.
+
+Ray queues, places and repeats them, and gives each one GPU (or a share, or threads) of its own. The result of a trial
+that has come back is on this disk before the next is waited for, so that whatever is killed, it is not trained again.
+"""
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from stages.language_model.device import Share, check_versions, gpus_given, library_versions, share_of
+from stages.plumbing.cluster import cluster, failure_of
+from stages.plumbing.errors import StageError
+from stages.plumbing.signals import StopRequest
+from stages.plumbing.transport import Files, on_this_node, receive, scratch, send, unpack
+from stages.train.job import Job, load
+from stages.train.state import TrialState, state_root
+from stages.train.training import train_trial
+from stages.train.trial import Trial
+
+SECONDS_TO_SAVE = 120.0  # for trials that are told to stop
+
+
+@dataclass(frozen=True)
+class Order:
+    """A trial to be trained. Everything it depends on is in it; files come by the hash of their folder."""
+
+    job: Job
+    rate: float
+    is_best: bool
+    fingerprint: str
+    result: Files | None  # of a trial that lacks nothing but its answers
+    versions: dict[str, Any]  # of libraries: another one would give other bytes without a word
+    share: Share
+
+    def __str__(self) -> str:
+        return f"trial {self.job.rates().index(self.rate)}"
+
+
+@dataclass(frozen=True)
+class Given:
+    """What came of an order; the weights as an array that travels without a copy, None if there are none."""
+
+    shared: bool  # its result is in a folder that both machines see, with its weights
+    trial: Trial
+    weights: Any
+    where: str
+    seconds: float
+
+
+class TrialsOnRay:
+    """Trials on the cluster that `runtime.address` names, as many at a time as it has room for."""
+
+    def __init__(self, job: Job) -> None:
+        # Nodes have another working directory, and may have another home.
+        kept = str(state_root(job.params.runtime)) if job.params.runtime.checkpoints else None
+        runtime = job.params.runtime.model_copy(update={"checkpoints": kept})
+        self.job = replace(job, params=job.params.model_copy(update={"runtime": runtime}))
+
+    def __call__(self, states: Mapping[float, TrialState], is_best: bool) -> None:
+        """Bring these trials to their results.
+
+        Raises:
+            StageError: no cluster, none that has what a trial needs, or a trial that cannot be trained there.
+        """
+        job, runtime, versions = self.job, self.job.params.runtime, library_versions()
+        with cluster(runtime.address) as ray, StopRequest() as stop:
+            share = share_of(runtime, ray.nodes(), len(states))
+            inputs = [ray.put(send(folder, ray.put)) for folder in (job.subset, job.model)]
+            task, at_work = ray.remote(**share.options())(train_there), {}
+            try:
+                for rate, state in states.items():
+                    result = send(state.result, ray.put) if is_best and state.result.exists() else None
+                    order = Order(job, rate, is_best, state.fingerprint, result, versions, share)
+                    at_work[task.remote(order, *inputs)] = order, state
+                while at_work:
+                    ready, _ = ray.wait([*at_work], num_returns=1, timeout=0.5)
+                    stop.check()
+                    for reference in ready:
+                        order, state = at_work.pop(reference)
+                        given = _keep(ray, reference, state)
+                        done = f"{len(states) - len(at_work)} of {len(states)}"
+                        print(f"{order}: done, {done}: {given.where}, {given.seconds:.0f} s", flush=True)
+            except ray.exceptions.RayError as error:
+                _stop(ray, at_work)
+                raise StageError(*failure_of(ray, error, "a trial")) from None
+            except BaseException:
+                _stop(ray, at_work)
+                raise
+
+
+def _keep(ray: Any, reference: Any, state: TrialState, timeout: float | None = None) -> Given:
+    given: Given = ray.get(reference, timeout=timeout)
+    if not given.shared:
+        state.replace_result(given.trial, given.weights)
+    return given
+
+
+def _stop(ray: Any, at_work: Mapping[Any, tuple[Order, TrialState]]) -> None:
+    """Tell trials at work to save and stop, wait for them, and keep those that were done by then."""
+    print(f"stopping {len(at_work)} trials", file=sys.stderr, flush=True)
+    with suppress(Exception):  # the cluster itself may be what failed
+        for reference in at_work:
+            ray.cancel(reference)
+        ended, _ = ray.wait([*at_work], num_returns=len(at_work), timeout=SECONDS_TO_SAVE)
+        for reference in ended:
+            with suppress(ray.exceptions.RayError, OSError):  # it was stopped; it cannot be written
+                _keep(ray, reference, at_work[reference][1], SECONDS_TO_SAVE)
+
+
+def train_there(order: Order, subset: Files, model: Files) -> Given:
+    """Train a trial in a process of Ray's and give what came of it."""
+    return on_this_node(partial(_train, order, subset, model))
+
+
+def _train(order: Order, subset: Files, model: Files, node: str, get: Callable[[Any], Any]) -> Given:
+    began, gpus = time.time(), gpus_given() or "none"
+    check_versions(order.versions)
+    print(f"{order}: on node {node}, GPU {gpus}", flush=True)
+    job, runtime = order.job, order.share.taken(order.job.params.runtime)
+    here = replace(
+        job,
+        params=job.params.model_copy(update={"runtime": runtime}),
+        subset=receive(subset, f"subset-{job.data_hash}", get),
+        model=receive(model, f"model-{job.base_hash}", get),
+    )
+    shared = runtime.checkpoints is not None
+    state = TrialState(state_root(runtime) if shared else scratch() / "train", order.fingerprint)
+    if order.result is not None and not shared:
+        shutil.rmtree(state.result, ignore_errors=True)
+        unpack(order.result, state.result, get)
+    loaded = load(here)
+    trial = train_trial(loaded, order.rate, state, order.is_best)
+    weights = np.fromfile(state.weights, dtype=np.uint8) if state.weights.exists() and not shared else None
+    if not shared:
+        shutil.rmtree(state.folder, ignore_errors=True)
+    return Given(shared, trial, weights, f"{node}, GPU {gpus}, {trial.environments[-1]['device']}", time.time() - began)

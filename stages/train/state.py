@@ -1,0 +1,186 @@
+"""The state of a trial on disk: outside DVC's outputs, survives a kill at any moment, is never mixed with another's.
+
+    <root>/<fingerprint>/lock
+    <root>/<fingerprint>/checkpoints/<epoch>-<step>/   manifest.json, tensors.safetensors, weights.safetensors
+    <root>/<fingerprint>/result/                       manifest.json, weights.safetensors
+
+The root is .state/train, or `runtime.checkpoints`, a folder that all machines see. The record of the trial is in the
+manifest. `weights` are those of the best epoch so far; a checkpoint has them by a hard link from the one before. A
+folder gets its final name only when it is whole and flushed. What is read is checked first, its manifest and the names
+of its files before all else: who can write to the root can make a trial start again, and no more.
+
+The two newest checkpoints are kept: a damaged one is named, and the trial goes on from the one before, or from the
+start. The result takes the place of them all. It stays until somebody removes it by hand; no trial touches another's.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Size, Tensor
+
+from stages.language_model.base_model import Weights
+from stages.params.schema import Runtime
+from stages.plumbing.errors import StageError, one_line, system_error
+from stages.plumbing.files import check_folder, lock, output_folder, read_manifest, state_folder
+from stages.train.trial import Trial
+
+KEPT = 2
+TENSORS, WEIGHTS = "tensors.safetensors", "weights.safetensors"
+MOMENTS = ("exp_avg", "exp_avg_sq")  # of Adam, beside a weight in TENSORS; its step is the same for all: Trial.steps
+DAMAGED = (StageError, FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, SafetensorError)
+
+
+def code_hash() -> str:
+    """Hex sha256 over the sources of every module of this project that is loaded: an edit makes old state stale."""
+    own = Path(__file__).resolve().parents[1]
+    ours = [each for name, each in list(sys.modules.items()) if name.partition(".")[0] in ("stages", "__main__")]
+    files = (getattr(module, "__file__", None) for module in ours)  # of thousands, so not all of them are resolved
+    sources = {Path(file).resolve() for file in files if file}
+    digest = hashlib.sha256()
+    for source in sorted(sources):
+        if source.is_relative_to(own):
+            digest.update(source.read_bytes())
+    return digest.hexdigest()
+
+
+def fingerprint_of(facts: dict[str, Any]) -> str:
+    """A name for a trial: the sha256 of everything that its result depends on, as hex, shortened to 24 digits."""
+    text = json.dumps(facts, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def state_root(runtime: Runtime) -> Path:
+    """Where the state of trials is kept, for every process of a training, whatever its working directory."""
+    return Path(runtime.checkpoints or state_folder() / "train").expanduser().resolve()
+
+
+class TrialState:
+    """The state of one trial under its fingerprint."""
+
+    def __init__(self, root: Path, fingerprint: str) -> None:
+        self.fingerprint, self.folder = fingerprint, root / fingerprint
+        self.checkpoints, self.result = self.folder / "checkpoints", self.folder / "result"
+
+    @property
+    def weights(self) -> Path:
+        """The weights of the best epoch when the trial is over; not there once another trial has won."""
+        return self.result / WEIGHTS
+
+    def lock(self) -> AbstractContextManager[None]:
+        """To be held by whoever trains this trial."""
+        return lock(self.folder / "lock")
+
+    def save(self, trial: Trial, tensors: Weights, best: Weights | None) -> None:
+        """Write a checkpoint whole, then drop all but the newest two.
+
+        tensors: weights and moments. best: the weights of the best epoch if that is the one that has just ended.
+        """
+        name = f"{trial.epoch:06d}-{trial.step:08d}"
+        with output_folder(self.checkpoints / name, fingerprint=self.fingerprint, trial=trial.record()) as folder:
+            save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, folder / TENSORS)
+            self._write_best(folder, trial, best)
+        for old in self._newest_first()[KEPT:]:
+            shutil.rmtree(old)
+
+    def load(self, shapes: Mapping[str, Size]) -> tuple[Trial, dict[str, Tensor]] | None:
+        """The trial and its tensors from the newest sound checkpoint; None if there is none.
+
+        A checkpoint that is damaged, another's or not of these shapes is named on stderr and removed. What a kill left
+        half-written goes too.
+        """
+        for leftover in self.checkpoints.glob(".tmp-*"):
+            shutil.rmtree(leftover)
+        for checkpoint in self._newest_first():
+            try:
+                trial = self._read(checkpoint)
+                tensors = load_file(checkpoint / TENSORS)
+                _check_tensors(shapes, trial.steps, tensors)
+                if trial.best_epoch is not None and not (checkpoint / WEIGHTS).exists():
+                    raise ValueError("it lacks the weights of the best epoch")
+                return trial, tensors
+            except DAMAGED as error:
+                _remove_unusable(checkpoint, error)
+        return None
+
+    def write_result(self, trial: Trial, best: Weights | None) -> None:
+        """The trial is over: the result takes the place of checkpoints, and of an earlier result. `best` as in save."""
+        with output_folder(self.result, fingerprint=self.fingerprint, trial=trial.record()) as folder:
+            self._write_best(folder, trial, best)
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+    def read_result(self) -> Trial | None:
+        """The trial if it is over; None if it is not, or if its result is damaged: named and removed."""
+        for old in self.folder.glob(".tmp-*-old-result"):  # a kill between an old result and the new one
+            if not self.result.exists():
+                old.replace(self.result)
+        if not self.result.exists():
+            return None
+        try:
+            trial = self._read(self.result)
+        except DAMAGED as error:
+            _remove_unusable(self.result, error)
+            return None
+        shutil.rmtree(self.checkpoints, ignore_errors=True)  # of a process that was killed before it could
+        return trial
+
+    def replace_result(self, trial: Trial, weights: Any = None) -> None:
+        """Keep a result as it came from elsewhere, with an array of the bytes of its weights, or without any."""
+        with output_folder(self.result, fingerprint=self.fingerprint, trial=trial.record()) as folder:
+            if weights is not None:
+                weights.tofile(folder / WEIGHTS)
+
+    def _newest_first(self) -> list[Path]:
+        return sorted(self.checkpoints.glob("[0-9]*"), reverse=True)
+
+    def _read(self, folder: Path) -> Trial:
+        """The trial that a folder holds, all of its files checked; else one of DAMAGED."""
+        facts = read_manifest(folder)
+        if facts.get("fingerprint") != self.fingerprint:
+            raise ValueError("it belongs to another trial")
+        if "trial" not in facts or not {*facts["files"]} <= {TENSORS, WEIGHTS}:
+            raise ValueError("it has files of another version")
+        check_folder(folder)
+        return Trial.of_record(facts["trial"])
+
+    def _write_best(self, folder: Path, trial: Trial, best: Weights | None) -> None:
+        if best is not None:
+            save_file({name: value.detach().cpu().contiguous() for name, value in best.items()}, folder / WEIGHTS)
+        elif trial.parameters and trial.best_epoch is not None:
+            _link(next(iter([*self._newest_first(), self.result])) / WEIGHTS, folder / WEIGHTS)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError as error:  # a mounted bucket, for instance, has no links
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV):
+            raise
+        shutil.copyfile(source, target)
+
+
+def _check_tensors(shapes: Mapping[str, Size], steps: int, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse a checkpoint that lacks a tensor, has one too many or one of another shape."""
+    parts = ("", *(f"|{moment}" for moment in MOMENTS)) if steps else ("",)
+    expected = {f"{name}{part}": shape for name, shape in shapes.items() for part in parts}
+    for name in sorted(expected.keys() | tensors.keys()):
+        if name not in tensors or expected.get(name) != tensors[name].shape:
+            raise ValueError(f"its tensor {name} is missing, unknown or of another shape")
+
+
+def _remove_unusable(folder: Path, error: BaseException) -> None:
+    """Name and remove what is damaged or another's; an error that is not the folder's fault is raised."""
+    if system_error(error) not in (None, errno.ENOENT):  # no memory, no permission, ...
+        raise error
+    reason = error.found if isinstance(error, StageError) else f"{type(error).__name__}: {error}"
+    print(f"{folder}: not usable ({one_line(reason)}): passed over", file=sys.stderr)
+    shutil.rmtree(folder)

@@ -1,0 +1,221 @@
+"""One step of a trial: the loss of a batch (Sec. 3, Eq. 1 and 2), its gradients, and the update of what is trained.
+
+Symbols as in stages/README.md: B pairs, S query tokens, R response tokens, T tokens of a row, N predicted tokens.
+"""
+
+import math
+import sys
+from collections.abc import Collection
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from stages.language_model.base_model import Weights
+from stages.methods.batch import Batch
+from stages.methods.method import EMBEDDINGS, Method
+from stages.methods.row_layout import place, sources
+from stages.params.schema import Training
+from stages.plumbing.errors import is_out_of_memory
+from stages.train.cuda_graphs import CudaGraphs, padded_widths
+from stages.train.state import MOMENTS
+
+NO_TARGET = -100  # a target that cross-entropy leaves out
+# Tokens of a pass on a CPU, at most. Until its gradients are there, a token of SmolLM2 takes 2.4 MB in float32.
+TOKENS_OF_A_PASS = {torch.float32: 768, torch.bfloat16: 1152}
+
+
+class LaidOut(NamedTuple):
+    """A batch as the pass reads it, tensors alone: with other values of the same shapes, the same kernels run."""
+
+    queries: Tensor  # [B, S]
+    responses: Tensor  # [B, R]
+    source: Tensor  # [B, T]: which token of prompt, query and response stands there
+    row: Tensor  # [N]: where the rows predict response tokens
+    column: Tensor  # [N]
+    targets: Tensor  # [N]: those tokens, or NO_TARGET
+    tokens: Tensor  # []: by how many tokens the summed loss is divided, as a float
+
+
+def lay_out(method: Method, batch: Batch, widths: tuple[int, int] | None = None) -> LaidOut:
+    """Lay the pairs out in rows of this method: N response tokens are predicted.
+
+    widths: S and R for a pass that must have a shape met before: the padding stands on the right, where causal
+    attention never looks, and has no loss.
+    """
+    layout = method.layout(batch.query_lengths, batch.response_lengths)
+    row, column = layout.response_positions()
+    targets = torch.cat([own[:length] for own, length in zip(batch.responses, batch.response_lengths, strict=True)])
+    queries, responses = batch.queries, batch.responses
+    if widths is not None:
+        queries, responses = (
+            F.pad(side, (0, width - side.shape[1])) for side, width in zip((queries, responses), widths, strict=True)
+        )
+    parts = method.widths(queries, responses)
+    source = sources(layout.lengths(), parts)
+    if widths is not None:
+        more = responses.numel() - len(targets)
+        source = F.pad(source, (0, sum(parts) - source.shape[1]))
+        row, column = F.pad(row, (0, more)), F.pad(column, (0, more))
+        targets = F.pad(targets, (0, more), value=NO_TARGET)
+    return LaidOut(queries, responses, source, row, column, targets, torch.tensor(float(sum(batch.response_lengths))))
+
+
+def summed_loss(method: Method, weights: Weights, laid: LaidOut) -> Tensor:
+    """The cross-entropy of the response tokens, end-of-text included, in nats: a scalar; the caller takes the mean."""
+    own = method.prepared(weights)
+    sides = [laid.queries.shape[1], laid.responses.shape[1]]
+    query, response = method.embed(own, torch.cat([laid.queries, laid.responses], dim=1)).split(sides, dim=1)
+    rows = place([*method.before_response(own, query), response], laid.source)
+    hidden = method.transformer.hidden(rows, weights=method.layers(own))
+    logits = method.base.logits(hidden[laid.row, laid.column], method.output(own))
+    return F.cross_entropy(logits.float(), laid.targets, reduction="none", ignore_index=NO_TARGET).sum()
+
+
+def rate_factor(name: str, names: Collection[str], training: Training) -> float:
+    """Of the trial's learning rate for one of its tensors: E beside a prompt or a controller learns more slowly.
+
+    A prompt starts far from where it ends, E as pre-trained: one rate for both is too low for the one or too high for
+    the other (our choice; metrics/recipe-cpu.md has the measurement).
+    """
+    return training.embeddings_rate if name == EMBEDDINGS and len(names) > 1 else 1.0
+
+
+def scheduled(step: int, last_step: int, training: Training) -> float:
+    """Of the learning rate at a step from 1 to `last_step`: linear warm-up, then constant or falling to zero."""
+    warm = min(1.0, step / training.warmup_steps) if training.warmup_steps else 1.0
+    if training.lr_scheduler_type == "constant":
+        return warm
+    return min(warm, (last_step - step + 1) / max(1, last_step - training.warmup_steps))
+
+
+class Learner:
+    """What a trial trains, by name, with its optimizer: four float32 values for each number, gradient included."""
+
+    def __init__(self, method: Method, initial: Weights, training: Training, longest: tuple[int, int]) -> None:
+        """initial: as `Method.initial_weights` gives them; copied, so that all trials start from the same ones.
+
+        longest: tokens of a query and of a response at most.
+        """
+        device = method.base.device
+        self.method, self.training, self.longest = method, training, longest
+        self.weights = {name: value.to(device, copy=True).requires_grad_(True) for name, value in initial.items()}
+        self.rows = sys.maxsize  # of a part of a batch at most, once memory has run out
+        factors = {name: rate_factor(name, self.weights, training) for name in self.weights}
+        groups = [  # one call of the optimizer for all tensors of a rate
+            {"params": [self.weights[name] for name in factors if factors[name] == factor], "factor": factor}
+            for factor in dict.fromkeys(factors.values())
+        ]
+        self.optimizer = torch.optim.AdamW(
+            groups, lr=0.0, weight_decay=training.weight_decay, fused=device.type != "mps"
+        )
+        self.graphs = CudaGraphs(self._backward, list(self.weights.values())) if device.type == "cuda" else None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights and both moments of Adam, by name."""
+        found = dict(self.weights)
+        for name, weight in self.weights.items():
+            found |= {f"{name}|{key}": value for key, value in self.optimizer.state[weight].items() if key in MOMENTS}
+        return found
+
+    def restore(self, tensors: Weights, steps: int) -> None:
+        """Put back what `tensors` gave after so many steps."""
+        for name, weight in self.weights.items():
+            with torch.no_grad():
+                weight.copy_(tensors[name])
+            if steps:
+                moments = {moment: tensors[f"{name}|{moment}"].to(weight.device) for moment in MOMENTS}
+                step = torch.tensor(float(steps), device=weight.device if weight.is_cuda else "cpu")
+                self.optimizer.state[weight] = {"step": step, **moments}
+
+    def step(self, batch: Batch, dropout_seed: int, rate: float) -> float:
+        """One step of the optimizer on a batch; returns its summed loss.
+
+        dropout_seed: seeds the dropout of this step. rate: the learning rate of this step. Not a finite number if the
+        loss or the gradient is not: then the weights are left as they are.
+        """
+        loss = self.gradients(batch, dropout_seed)
+        norm = get_total_norm([each.grad for each in self.weights.values() if each.grad is not None])
+        summed, size = torch.stack([loss, norm.to(loss.device)]).tolist()  # at once: a GPU has to be waited for
+        if math.isfinite(summed) and math.isfinite(size):
+            if self.training.max_grad_norm is not None and size > self.training.max_grad_norm:
+                clip_grads_with_norm_(self.weights.values(), self.training.max_grad_norm, norm)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate * group["factor"]
+            self.optimizer.step()
+        self._drop_gradients()
+        return float(summed) if math.isfinite(size) else math.nan
+
+    def gradients(self, batch: Batch, dropout_seed: int) -> Tensor:
+        """Leave the gradients of a batch's mean loss in the weights; the summed loss, a scalar.
+
+        Where memory runs out it goes on without graphs, then in parts of half as many pairs, whose gradients add up.
+        """
+        self.method.dropout(True)
+        try:
+            while True:
+                try:
+                    return self._gradients(self._parts(batch), dropout_seed)
+                except (RuntimeError, MemoryError) as error:
+                    self._drop_gradients()
+                    if not is_out_of_memory(error) or not self._take_less(len(batch.query_lengths)):
+                        raise
+        finally:
+            self.method.dropout(False)
+
+    def _gradients(self, parts: list[Batch], dropout_seed: int) -> Tensor:
+        device, tokens = self.method.base.device, sum(sum(part.response_lengths) for part in parts)
+        total = torch.zeros((), device=device)
+        for number, part in enumerate(parts):
+            widths = padded_widths(part, self.longest) if device.type == "cuda" else None
+            laid = lay_out(self.method, part, widths)._replace(tokens=torch.tensor(float(tokens)))
+            total += self._pass(LaidOut(*(each.to(device) for each in laid)), dropout_seed + number, len(parts) == 1)
+        return total
+
+    def _pass(self, laid: LaidOut, dropout_seed: int, whole: bool) -> Tensor:
+        if self.graphs is not None and whole:
+            try:
+                return self.graphs.backward(laid, dropout_seed)
+            except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise
+                print(f"no CUDA graphs for this model: {str(error).splitlines()[0]}")
+            self.graphs = None
+            self._drop_gradients()
+        torch.manual_seed(dropout_seed)
+        return self._backward(laid)
+
+    def _backward(self, laid: LaidOut) -> Tensor:
+        loss = summed_loss(self.method, self.weights, laid)
+        loss.div(laid.tokens).backward()
+        return loss.detach()
+
+    def _parts(self, batch: Batch) -> list[Batch]:
+        """The parts of a batch, each for a pass of its own: most batches are one part.
+
+        On a CPU a part has so many tokens at most: eight rows of SmolLM2 of 150 tokens took 2.9 GB in one pass.
+        """
+        count, most = len(batch.query_lengths), self.rows
+        if self.method.base.device.type == "cpu":
+            longest = max(self.method.layout(batch.query_lengths, batch.response_lengths).tokens())
+            most = min(most, max(1, TOKENS_OF_A_PASS[self.method.base.dtype] // longest))
+        size = math.ceil(count / math.ceil(count / most))
+        return [batch.part(start, min(start + size, count)) for start in range(0, count, size)]
+
+    def _take_less(self, pairs: int) -> bool:
+        """Go on without graphs, or in smaller parts; False if a part was one pair already."""
+        if self.graphs is not None:
+            self.graphs = None
+            print("out of memory: training goes on without CUDA graphs")
+            return True
+        if (tried := min(self.rows, pairs)) == 1:
+            return False
+        self.rows = tried // 2
+        print(f"out of memory: training goes on with {self.rows} pairs a pass")
+        return True
+
+    def _drop_gradients(self) -> None:
+        for tensor in self.weights.values():
+            tensor.grad = None

@@ -1,0 +1,196 @@
+"""One trial from its first step, or its last checkpoint, to its result: trained, validated, stopped early (App. B)."""
+
+import math
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from stages.bleu import bleu
+from stages.language_model.base_model import Weights
+from stages.language_model.encoding import EncodedPair, side_lengths, to_text
+from stages.language_model.memory import free_memory, give_back_freed_memory
+from stages.methods.batch import Batch, collate
+from stages.methods.decoding import Decoded, decode_and_score
+from stages.plumbing.progress import Progress
+from stages.plumbing.signals import StopRequest, Terminated
+from stages.train.examples import epoch_batches, row_sizes
+from stages.train.job import Loaded
+from stages.train.state import TrialState
+from stages.train.step import Learner, scheduled
+from stages.train.trial import Row, Trial
+
+SECONDS_BETWEEN_CHECKPOINTS = 300.0  # within an epoch; there is one at the end of each epoch anyway
+# Freed memory that may stay with the process on a CPU, in bytes. What was given back the kernel clears when it is
+# needed again, so that steps are faster without; but pieces of one step do not fit the rows of the next.
+KEPT_BETWEEN_STEPS = 7 << 28  # 1.75 GiB: a pass of SmolLM2; but never more than a quarter of what is free
+KEPT_IN_VALIDATION = 3 << 28  # 0.75 GiB: reading a chunk of queries takes less
+
+
+def train_trial(loaded: Loaded, rate: float, state: TrialState, is_best: bool = False) -> Trial:
+    """Train a trial to its end, or find it there; then `state` has its result.
+
+    is_best: its best epoch answers the validation queries, if it has not done so, and its weights are kept.
+
+    Raises:
+        Terminated, KeyboardInterrupt: a signal came; everything up to the last step is on disk.
+        StageError: another process trains the same.
+    """
+    with state.lock(), StopRequest() as stop:
+        trial = state.read_result()
+        if trial is None or (is_best and trial.parameters and not state.weights.exists()):
+            trial = _Training(loaded, rate, state, stop).run() if loaded.initial else _untrained(loaded, state, stop)
+        if is_best and trial.best["bleu4"] is None:
+            with trial.cost.timed("validation_seconds"):
+                weights = load_file(state.weights, str(loaded.method.base.device)) if trial.parameters else {}
+                trial.best.update(answer(loaded, weights, stop, f"best epoch ({trial.best_epoch})"))
+            state.write_result(trial, None)
+    return trial
+
+
+def _untrained(loaded: Loaded, state: TrialState, stop: StopRequest) -> Trial:
+    """The one trial of a method that trains nothing: only validated, as epoch 0."""
+    trial = Trial(0.0, 0, loaded.cuts, [loaded.environment], epoch=0)
+    with trial.cost.timed("validation_seconds"):
+        trial.record_epoch(validate(loaded, {}, stop, "untrained"), loaded.training)
+    state.write_result(trial, None)
+    return trial
+
+
+class _Training:
+    """A trial under way."""
+
+    def __init__(self, loaded: Loaded, rate: float, state: TrialState, stop: StopRequest) -> None:
+        self.loaded, self.state, self.stop = loaded, state, stop
+        lengths = loaded.job.params.chosen_protocol.lengths
+        longest = lengths.max_query_tokens, lengths.max_new_tokens
+        self.learner = Learner(loaded.method, loaded.initial, loaded.training, longest)
+        found = state.load({name: value.shape for name, value in loaded.initial.items()})
+        self.trial = found[0] if found else Trial(rate, loaded.parameters, loaded.cuts)
+        if found:
+            self.learner.restore(found[1], self.trial.steps)
+            self.trial.cost.stopped += 1
+            print(f"goes on where it was stopped: in epoch {self.trial.epoch}, {self.trial.step} steps done")
+        here = loaded.environment
+        self.trial.environments = [*(one for one in self.trial.environments if one != here), here]
+        self.saved_at = time.monotonic()
+
+    def run(self) -> Trial:
+        """Epoch after epoch to the end."""
+        trial, best = self.trial, None
+        try:
+            while trial.status == "running":
+                best = None
+                self._train()
+                if trial.status == "running":
+                    best = self._validate()
+                if trial.status == "running":
+                    trial.epoch, trial.step = trial.epoch + 1, 0
+                    self._save(best)
+        except (Terminated, KeyboardInterrupt):
+            self._save(None)
+            raise
+        finally:
+            self.learner.graphs = None  # it holds the learner, and with it the memory, in a circle
+        self.state.write_result(trial, best)
+        return trial
+
+    def _title(self) -> str:
+        most = self.loaded.training.num_train_epochs
+        return f"epoch {self.trial.epoch} of at most {most}, learning rate {self.trial.learning_rate:.2g}"
+
+    def _train(self) -> None:
+        """The rest of the epoch's steps, or those up to the one in which the trial diverges."""
+        trial, training, device = self.trial, self.loaded.training, self.loaded.method.base.device
+        examples = self.loaded.examples.train
+        batches = epoch_batches(row_sizes(examples), training.batch_size, self.loaded.job.params.seed, trial.epoch)
+        done = sum(len(batches[step]) for step in range(trial.step))
+        kept = min(KEPT_BETWEEN_STEPS, free_memory(device) // 4) if device.type == "cpu" else None
+        with Progress(len(examples), self._title(), "pairs", done) as progress:
+            for step in range(trial.step, len(batches)):
+                tokens = examples[batches[step]]
+                pairs = list(map(EncodedPair, tokens["query"], tokens["response"]))
+                with trial.cost.timed("seconds"):
+                    self._step(collate(pairs), step, training.num_train_epochs * len(batches))
+                    if kept is not None:
+                        give_back_freed_memory(beyond=kept)
+                if trial.status != "running":
+                    return
+                trial.step = step + 1
+                trial.cost.pairs += len(pairs)
+                progress.advance(len(pairs), f"loss {trial.loss_sum / trial.loss_tokens:.2f}")
+                self.stop.check()
+                if time.monotonic() - self.saved_at > SECONDS_BETWEEN_CHECKPOINTS:
+                    self._save(None)
+
+    def _step(self, batch: Batch, step: int, last_step: int) -> None:
+        trial = self.trial
+        seeds = np.random.SeedSequence([self.loaded.job.params.seed, trial.epoch, step])
+        rate = trial.learning_rate * scheduled(trial.steps + 1, last_step, self.loaded.training)
+        loss = self.learner.step(batch, int(seeds.generate_state(1)[0]), rate)
+        if not math.isfinite(loss):
+            return trial.diverge(f"step {trial.steps + 1}")
+        trial.steps += 1
+        trial.loss_sum += loss
+        trial.loss_tokens += sum(batch.response_lengths)
+
+    def _validate(self) -> dict[str, Tensor] | None:
+        """Close the epoch; the weights if it is the best one so far."""
+        trial = self.trial
+        with trial.cost.timed("validation_seconds"):
+            scores = validate(self.loaded, self.learner.weights, self.stop, self._title())
+        if not math.isfinite(scores["validation_loss"]):  # the loss was finite, but the last update diverged
+            trial.diverge(f"step {trial.steps}")
+            return None
+        return self.learner.weights if trial.record_epoch(scores, self.loaded.training) else None
+
+    def _save(self, best: Weights | None) -> None:
+        self.state.save(self.trial, self.learner.tensors(), best)
+        self.saved_at = time.monotonic()
+
+
+def validate(loaded: Loaded, weights: Weights, stop: StopRequest, title: str) -> Row:
+    """What the validation pairs say of a trial, in the precision of decoding: the loss, and answers if they select."""
+    answers = loaded.training.metric_for_best_model == "bleu4"
+    found = _decoded(loaded, weights, stop, title, losses=True, answers=answers)
+    tokens = int(side_lengths(loaded.examples.validation)[1].sum())
+    scores = _scores_of(loaded, found.answers) if answers else dict.fromkeys(("bleu4", "empty", "distinct"))
+    return {"validation_loss": float(found.losses.sum()) / tokens, **scores}
+
+
+def answer(loaded: Loaded, weights: Weights, stop: StopRequest, title: str) -> Row:
+    """What the answers to the validation queries say of a trial."""
+    return _scores_of(loaded, _decoded(loaded, weights, stop, title, losses=False, answers=True).answers)
+
+
+def _decoded(loaded: Loaded, weights: Weights, stop: StopRequest, title: str, losses: bool, answers: bool) -> Decoded:
+    pairs, device = loaded.examples.validation, loaded.method.base.device
+    give_back_freed_memory()  # what training has freed lies in pieces too small for the longest rows
+    with Progress(len(pairs), f"{title}: validation", "responses") as progress:
+
+        def tick(ended: int) -> None:
+            if device.type == "cpu":
+                give_back_freed_memory(beyond=KEPT_IN_VALIDATION)
+            stop.check()
+            progress.advance(ended)
+
+        found = decode_and_score(
+            loaded.decoding_method, weights, list(pairs["query"]), list(pairs["response"]) if losses else None,
+            loaded.job.params.chosen_protocol.lengths.max_new_tokens if answers else 0,
+            loaded.job.prompt_template.end, loaded.row_limit, tick,
+        )  # fmt: skip
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # what decoding took is for whoever else uses the card
+    return found
+
+
+def _scores_of(loaded: Loaded, answers: Sequence[Sequence[int]]) -> Row:
+    texts = [to_text(answer, loaded.tokenizer) for answer in answers]
+    return {
+        "bleu4": bleu(texts, loaded.examples.references),
+        "empty": round(sum(not text for text in texts) / len(texts), 6),  # share of the answers without a word
+        "distinct": round(len(set(texts)) / len(texts), 6),  # different answers over answers
+    }

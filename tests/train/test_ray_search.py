@@ -1,0 +1,112 @@
+"""The engine `ray` with a stand-in for Ray: what it asks for, what it hands to trials, what it leaves."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stages.language_model.resources import share_of
+
+from stages.language_model.device import library_versions
+from stages.plumbing.errors import StageError
+from stages.train import ray_search
+from stages.train.job import Job
+from stages.train.search import search
+from stages.train.state import TrialState
+from stages.train.trial import Trial
+from tests import fake_ray
+from tests.train.test_trial import BY_LOSS, job_in
+
+SHORT = {
+    "runtime.engine": "ray",
+    "protocols.tiny.training.learning_rates": {"low": 0.001, "high": 0.01, "trials": 2},
+    "protocols.tiny.training.num_train_epochs": 1,
+    **BY_LOSS,
+}
+
+
+def without_times(trials: list[Trial]) -> list[dict[str, Any]]:
+    return [{**trial.record(), "cost": None} for trial in trials]
+
+
+@pytest.mark.parametrize("method", ["dynamic", "zero-shot"])
+@pytest.mark.parametrize("checkpoints", [None, "kept", "~/kept"])
+def test_it_gives_what_this_process_gives_and_leaves_results_alone(
+    checkpoints: str | None, method: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ray = fake_ray.install(monkeypatch, tmp_path / "node")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    own = {"runtime.checkpoints": checkpoints, "method": method, "runtime.threads": 1}
+    trials, best, state = search(job_in(tmp_path / "ray", monkeypatch, **SHORT, **own))
+    orders = [words[0] for words in ray.words]
+    rates = {"dynamic": [0.001, 0.01], "zero-shot": [0.0]}[method]
+    assert [(order.rate, order.is_best) for order in orders] == [
+        *((rate, False) for rate in rates), (best.learning_rate, True),
+    ]  # fmt: skip
+    weights = state.weights.read_bytes() if method == "dynamic" else b""
+    root = {None: "ray/.state/train", "kept": "ray/kept", "~/kept": "home/kept"}[checkpoints]
+    assert {path.parent.name for path in (tmp_path / root).glob("*/*") if path.is_dir()} == {
+        order.fingerprint for order in orders
+    }
+    assert list(tmp_path.glob("node/*/train/*")) == [], "a node keeps nothing of a trial that is done"
+    search(job_in(tmp_path / "ray", monkeypatch, **SHORT, **own))
+    assert len(ray.words) == len(orders), "nothing is trained again"
+    here, best_here, state_here = search(
+        job_in(tmp_path / "here", monkeypatch, **{**SHORT, "runtime.engine": "local"}, method=method)
+    )
+    assert without_times(trials) == without_times(here) and best.learning_rate == best_here.learning_rate
+    assert weights == (state_here.weights.read_bytes() if weights else b"")
+
+
+def test_what_is_done_when_a_training_is_stopped_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Trials of one length end together: the second is done, and not yet taken, when the first one fails the search."""
+    ray = fake_ray.install(monkeypatch, tmp_path / "node")
+    job, keep, kept = job_in(tmp_path / "work", monkeypatch, **SHORT), ray_search._keep, list[str]()
+
+    def fail_once(ray: Any, reference: Any, state: TrialState, timeout: float | None = None) -> Any:
+        kept.append(state.fingerprint)
+        if len(kept) == 1:
+            raise KeyboardInterrupt
+        return keep(ray, reference, state, timeout)
+
+    monkeypatch.setattr(ray_search, "_keep", fail_once)
+    with pytest.raises(KeyboardInterrupt):
+        search(job)
+    assert len(ray.words) == 2 and len({*kept}) == 2
+    search(job)
+    assert [words[0].fingerprint for words in ray.words[2:-1]] == kept[:1], "the trial that was kept is not repeated"
+
+
+def test_twelve_trials_on_four_gpus_run_four_at_a_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each asks for a whole GPU of its own, and for no more CPUs than let all four run."""
+    twelve = {"protocols.tiny.training.learning_rates": {"low": 0.001, "high": 0.01, "trials": 12}}
+    for nodes in ([{"CPU": 8.0, "GPU": 4.0}], [{"CPU": 2.0, "GPU": 2.0}] * 2):
+        ray = fake_ray.install(monkeypatch, tmp_path / "node", *nodes)
+        job = job_in(tmp_path / "work", monkeypatch, **{**SHORT, **twelve, "runtime.device": "auto"})
+        monkeypatch.setattr(ray_search, "train_there", lambda order, *files: (_ for _ in ()).throw(RuntimeError("x")))
+        with pytest.raises(StageError, match="a trial: RuntimeError: x"):
+            search(job)
+        assert len(job.rates()) == 12
+        (options,) = ray.options[:1]
+        fits = sum(min(node["GPU"] // options["num_gpus"], node["CPU"] // options["num_cpus"]) for node in nodes)
+        assert (options["num_gpus"], fits, options["max_calls"]) == (1, 4, 1)
+        assert share_of(job.params.runtime, ray.nodes(), 12).gpus == 1
+
+
+def test_what_was_begun_with_another_library_is_another_training(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    job: Job = job_in(tmp_path / "work", monkeypatch, **SHORT)
+    here = job.fingerprint(1e-3, None)
+    assert here != job.fingerprint(2e-3, None) and here != job.fingerprint(1e-3, {"threads": 1})
+    monkeypatch.setattr("stages.train.job.library_versions", lambda: {**library_versions(), "tokenizers": "0.1"})
+    assert job.fingerprint(1e-3, None) != here
+
+
+@pytest.mark.parametrize("name", ["python", "torch", "numpy"])
+def test_another_version_on_a_node_is_refused(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fake_ray.install(monkeypatch, tmp_path / "node")
+    job, here = job_in(tmp_path / "work", monkeypatch, **SHORT), library_versions()
+    monkeypatch.setattr("stages.train.ray_search.library_versions", lambda: {**here, name: "0.1"})
+    message = rf"^node 127\.0\.0\.9: software: {name} \d\S*, where the command was started 0\.1; install the same"
+    with pytest.raises(StageError, match=message):
+        search(job)

@@ -1,0 +1,145 @@
+"""The state of a trial on disk: it goes on elsewhere, from checked files alone, and keeps the best weights once."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stages.plumbing.files import MANIFEST, _own_hash, write_json, write_manifest
+from stages.train.job import Loaded, load
+from stages.train.state import TENSORS, WEIGHTS, TrialState
+from stages.train.training import train_trial
+from stages.train.trial import Trial
+from tests.stage_runs import fails
+from tests.stops import Stop
+from tests.train.test_trial import job_in
+from tests.training_runs import checkpoints, finish, result, stopped, workspace
+
+Damage = Callable[[Path], object]
+
+
+class Died(Exception):
+    """The machine is gone."""
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Loaded:
+    return load(job_in(tmp_path / "work", monkeypatch))
+
+
+def die_after(saves: int, loaded: Loaded, root: Path, links: bool = True) -> TrialState:
+    """A trial whose process ends after so many checkpoints, as if it was killed."""
+    save, state, count = TrialState.save, TrialState(root, "f"), 0
+
+    def counted(self: TrialState, *words: object) -> None:
+        nonlocal count
+        save(self, *words)  # type: ignore[arg-type]
+        count += 1
+        if count == saves:
+            raise Died
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Died):
+        patch.setattr(TrialState, "save", counted)
+        if not links:
+            patch.setattr(os, "link", lambda *words: (_ for _ in ()).throw(PermissionError(1, "no links")))
+        train_trial(loaded, 3e-3, state)
+    return state
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_it_goes_on_from_its_last_epoch_with_the_same_bytes_and_notes_where_it_was_trained(
+    links: bool, loaded: Loaded, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = train_trial(loaded, 3e-3, whole := TrialState(tmp_path / "whole", "f"))
+    died = die_after(3, loaded, tmp_path / "died", links)
+    elsewhere = Loaded(**{**vars(loaded), "environment": {"device": "another"}})
+    trial = train_trial(elsewhere, 3e-3, died)
+    assert "goes on where it was stopped: in epoch 4, 0 steps done" in capsys.readouterr().out
+    assert trial.curve == expected.curve and trial.cost.stopped == 1
+    assert trial.environments == [loaded.environment, {"device": "another"}]
+    assert died.weights.read_bytes() == whole.weights.read_bytes()
+    assert [path.name for path in died.folder.iterdir() if path.is_dir()] == ["result"]
+
+
+def test_a_checkpoint_has_the_best_weights_by_a_link_not_a_copy(loaded: Loaded, tmp_path: Path) -> None:
+    state = die_after(3, loaded, tmp_path)
+    older, newer = sorted(state.checkpoints.iterdir())
+    found = state.load({name: value.shape for name, value in loaded.initial.items()})
+    assert found is not None and found[0].epoch == 4
+    same = (older / WEIGHTS).stat().st_ino == (newer / WEIGHTS).stat().st_ino
+    assert same == (found[0].best_epoch != 3), "unless the third epoch is the best one so far"
+    assert {path.name for path in newer.iterdir()} == {MANIFEST, TENSORS, WEIGHTS}
+
+
+def renamed(name: str) -> Damage:
+    def damage(folder: Path) -> None:
+        (folder / WEIGHTS).rename(folder / name)
+        seal(folder)
+
+    return damage
+
+
+def seal(folder: Path, **facts: object) -> None:
+    """Make a manifest agree with the files that are there now."""
+    known = json.loads((folder / MANIFEST).read_bytes())
+    (folder / MANIFEST).unlink()
+    kept = {name: value for name, value in known.items() if name not in ("files", "sha256")}
+    write_manifest(folder, **{**kept, **facts})
+
+
+def of_the_version_before(folder: Path) -> None:
+    (folder / "trials.json").write_text("[]")
+    seal(folder)
+
+
+def outside(folder: Path) -> None:
+    (folder.parent / "x").touch()
+    (folder / MANIFEST).unlink()
+    manifest = {"fingerprint": "f", "trial": Trial(1e-3).record(), "files": {"../x": {"bytes": 0, "sha256": "0" * 64}}}
+    write_json(folder / MANIFEST, {**manifest, "sha256": _own_hash(manifest)})
+
+
+DAMAGES: dict[str, tuple[Damage, str]] = {
+    "a file of another name": (renamed("weights.bin"), "it has files of another version"),
+    "a file outside": (outside, "it has files of another version"),
+    "the version before": (of_the_version_before, "it has files of another version"),
+    "another record": (lambda folder: seal(folder, trial={"steps": 3}), "it has the record of another version"),
+    "no record": (lambda folder: seal(folder, trial=[]), "it has the record of another version"),
+    "another trial's": (lambda folder: seal(folder, fingerprint="g"), "it belongs to another trial"),
+    "a file beside": (lambda folder: (folder / "x").touch(), "not written by the stage"),
+    "weights cut short": (lambda folder: (folder / WEIGHTS).write_bytes(b""), "0 bytes, but the manifest has"),
+    "no manifest": (lambda folder: (folder / MANIFEST).unlink(), "missing"),
+}
+
+
+@pytest.mark.parametrize(("damage", "said"), DAMAGES.values(), ids=DAMAGES)
+def test_a_result_that_is_damaged_or_of_another_version_is_told_in_a_line_and_made_again(
+    damage: Damage, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state, trial = TrialState(tmp_path, "f"), Trial(1e-3, parameters=1, best_epoch=1)
+    state.replace_result(trial, np.arange(5, dtype=np.uint8))
+    assert state.read_result() == trial and not capsys.readouterr().err
+    damage(state.result)
+    assert state.read_result() is None
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{state.result}: not usable (") and said in line and line.endswith("): passed over")
+    assert not state.result.exists()
+
+
+def test_the_stage_goes_on_when_its_own_disk_is_gone(tmp_path: Path) -> None:
+    shared = {"runtime.checkpoints": str(tmp_path / "shared")}
+    plain, killed = workspace(tmp_path / "plain"), workspace(tmp_path / "killed", **shared)
+    finish(plain)
+    stopped(killed, Stop(1, "/data/.tmp-", "os.mkdir"))  # all trials are done
+    assert len(list((tmp_path / "shared").glob("*/result"))) == 3 and not checkpoints(killed)
+    other = workspace(tmp_path / "other", **shared)
+    assert "epoch" not in finish(other)
+    assert result(other) == result(plain)
+
+
+def test_a_folder_of_checkpoints_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    folder = workspace(tmp_path / "nowhere", **{"runtime.checkpoints": "/proc/checkpoints"})
+    assert fails(folder, "train").startswith("ERROR train: /proc/checkpoints")

@@ -1,0 +1,195 @@
+"""A step of a trial: what the loss covers, what dropout and limits do, and that parts of a batch equal the whole."""
+
+import copy
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from stages.language_model.encoding import EncodedPair
+from stages.methods.batch import collate
+from stages.methods.decoding import decode_and_score
+from stages.methods.method import Method
+from stages.params.schema import Training
+from stages.train import step
+from stages.train.examples import epoch_batches
+from stages.train.step import Learner, scheduled
+from tests.models import FAMILIES, SETTINGS, TRAINING, learner, loss_of, method, pairs, weights
+
+
+def reference_loss(one: Method, own: dict[str, Tensor], pair: EncodedPair) -> float:
+    """Eq. 1 and 2 literally: one unpadded row through the whole model, the log-probability of each response token."""
+    query, response = torch.tensor([pair.query]), torch.tensor([pair.response])
+    embedded = one.embed(own, query)
+    prompt = one.prompt(own, embedded)
+    row = torch.cat([*([] if prompt is None else [prompt]), embedded, one.embed(own, response)], dim=1)
+    model = copy.deepcopy(one.base.model)
+    if "embeddings" in own and one.base.tied:
+        model.get_input_embeddings().weight.data = own["embeddings"]
+    elif "embeddings" not in own:
+        model.load_state_dict(dict(one.language_model(own)), strict=False)
+    log_probabilities = model(inputs_embeds=row).logits.log_softmax(dim=-1)[0]
+    before = row.shape[1] - len(pair.response)
+    return -sum(float(log_probabilities[before + i - 1, token]) for i, token in enumerate(pair.response))
+
+
+@pytest.mark.parametrize(("family", "tied"), FAMILIES)
+@pytest.mark.parametrize("name", list(SETTINGS))
+def test_the_loss_is_the_cross_entropy_of_the_response_tokens_only(name: str, family: str, tied: bool) -> None:
+    one = method(name, family, tied)
+    own, some = weights(one), pairs(5)
+    with torch.no_grad():
+        together = float(loss_of(one, own, some))
+        assert together == pytest.approx(sum(reference_loss(one, own, pair) for pair in some), rel=1e-5)
+        alone = sum(float(loss_of(one, own, [pair])) for pair in some)
+    assert together == pytest.approx(alone, rel=1e-5), "padding changes nothing"
+
+
+def gradients(one: Learner, some: list[EncodedPair], seed: int = 0) -> tuple[float, dict[str, Tensor]]:
+    """The summed loss of a batch and the gradients of its mean loss."""
+    loss = float(one.gradients(collate(some), seed))
+    found = {key: value.grad.clone() for key, value in one.weights.items() if value.grad is not None}
+    one._drop_gradients()
+    return loss, found
+
+
+@pytest.mark.parametrize("name", ["soft", "dynamic", "fine-tune"])
+def test_padding_has_no_gradient(name: str) -> None:
+    """Of summed losses: a short pair beside a long one has the gradient that it has alone."""
+    one = learner(method(name))
+    short, long = EncodedPair([5, 6, 0], [7, 0]), EncodedPair([*range(1, 13), 0], [*range(20, 30), 0])
+    (_, both), (_, of_long), (_, of_short) = (gradients(one, batch) for batch in ([short, long], [long], [short]))
+    for key, value in of_short.items():
+        expected = (2 * value + 11 * of_long[key]) / 13
+        assert torch.allclose(both[key], expected, atol=2e-6), key
+
+
+@pytest.mark.parametrize("name", ["soft", "dynamic", "fine-tune"])
+def test_long_rows_go_through_the_layers_in_parts_with_the_same_gradients(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, some = learner(method(name)), pairs(8)
+    assert [len(part.queries) for part in one._parts(collate(some))] == [8]
+    whole, expected = gradients(one, some)
+    monkeypatch.setitem(step.TOKENS_OF_A_PASS, torch.float32, 60)
+    parts = one._parts(collate(some))
+    assert len(parts) > 2 and sum(len(part.queries) for part in parts) == 8
+    assert all(part.queries.shape == (len(part.queries), max(part.query_lengths)) for part in parts)
+    loss, found = gradients(one, some)
+    assert loss == pytest.approx(whole) and found.keys() == expected.keys()
+    assert all(torch.allclose(value, found[key], atol=2e-5) for key, value in expected.items())
+
+
+def limit_rows(rows: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Memory for so many rows of a pass, which ends late, when masks have been drawn; what was tried is listed."""
+    compute, tried = step.summed_loss, list[int]()
+
+    def limited(one: Method, own: dict[str, Tensor], laid: step.LaidOut) -> Tensor:
+        tried.append(len(laid.queries))
+        loss = compute(one, own, laid)
+        if len(laid.queries) > rows:
+            raise torch.OutOfMemoryError("no memory")
+        return loss
+
+    monkeypatch.setattr(step, "summed_loss", limited)
+    return tried
+
+
+def test_out_of_memory_halves_the_batch_for_good_with_the_same_result(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = learner(method("dynamic")), learner(method("dynamic"))
+    expected = [other.step(collate(pairs(8, seed=seed)), seed, 1e-3) for seed in range(3)]
+    tried = limit_rows(3, monkeypatch)
+    losses = [one.step(collate(pairs(8, seed=seed)), seed, 1e-3) for seed in range(3)]
+    assert tried == [8, 4, *[2] * 12], "with parts of two it goes on to the end"
+    assert losses == pytest.approx(expected, rel=1e-4)
+    assert capsys.readouterr().out.count("out of memory") == 2
+
+
+def test_one_pair_that_does_not_fit_and_another_error_are_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit_rows(0, monkeypatch)
+    with pytest.raises(torch.OutOfMemoryError):
+        learner(method("soft")).step(collate(pairs(2)), 0, 1e-3)
+    monkeypatch.setattr(step, "summed_loss", lambda *words: torch.zeros(2) @ torch.zeros(3))
+    with pytest.raises(RuntimeError, match="size"):
+        learner(method("soft")).step(collate(pairs(2)), 0, 1e-3)
+
+
+def test_a_step_whose_loss_is_not_finite_leaves_the_weights_as_they_are() -> None:
+    one = learner(method("dynamic"))
+    with torch.no_grad():
+        one.weights["embeddings"][3:] = math.nan
+    before = {key: value.detach().clone() for key, value in one.weights.items()}
+    assert math.isnan(one.step(collate(pairs(4)), 0, 1e-3))
+    assert all(torch.equal(value.nan_to_num(7), before[key].nan_to_num(7)) for key, value in one.weights.items())
+
+
+@pytest.mark.parametrize(("limit", "limited"), [(1e-3, True), (1e9, False), (None, False)])
+def test_the_gradient_is_limited(limit: float | None, limited: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = list[float]()
+    monkeypatch.setattr(step, "clip_grads_with_norm_", lambda tensors, most, norm: limits.append(most))
+    learner(method("soft"), max_grad_norm=limit).step(collate(pairs(4)), 0, 1e-3)
+    assert limits == [limit] * limited
+
+
+@pytest.mark.parametrize(("name", "acts"), [("fine-tune", True), ("dynamic", True), ("soft", False)])
+def test_dropout_acts_in_training_and_in_what_is_trained_alone(name: str, acts: bool) -> None:
+    one, some, modes = method(name, dropout=0.5), pairs(6), set()
+    for module in one.base.model.modules():
+        module.register_forward_pre_hook(lambda module, _: modes.add(module.training))
+    own, queries, references = learner(one), [pair.query for pair in some], [pair.response for pair in some]
+    plain = float(decode_and_score(one, own.weights, queries, references, 10, 0).losses.sum())
+    assert modes == {False}
+    modes.clear()
+    first, same, other = (gradients(own, some, seed)[0] for seed in (1, 1, 2))
+    assert modes == {name == "fine-tune"}, "frozen layers are never in training mode"
+    assert (abs(first / plain - 1) > 1e-3) == acts
+    assert first == same and (first != other) == acts, "another at each step, and the same when it is repeated"
+    modes.clear()
+    assert float(decode_and_score(one, own.weights, queries, references, 10, 0).losses.sum()) == plain
+    assert modes == {False}
+
+
+def test_the_word_embeddings_have_a_rate_of_their_own_beside_a_prompt_and_nowhere_else() -> None:
+    moved = {}
+    for name in ("soft", "embeddings"):
+        one = learner(method(name), embeddings_rate=0.1)
+        before = {key: value.detach().clone() for key, value in one.weights.items()}
+        one.step(collate(pairs(4)), 0, 1e-2)
+        moved[name] = {key: float((value.detach() - before[key]).abs().max()) for key, value in one.weights.items()}
+    # Adam's first step moves a weight by the rate of its group.
+    assert moved["soft"] == pytest.approx({"prompt": 1e-2, "embeddings": 1e-3}, rel=1e-3)
+    assert moved["embeddings"] == pytest.approx({"embeddings": 1e-2}, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [("constant", [0.5, 1.0, 1.0, 1.0, 1.0, 1.0]), ("linear", [0.5, 1.0, 1.0, 0.75, 0.5, 0.25])],
+)
+def test_a_schedule_warms_up_and_then_stays_or_falls_to_zero(schedule: str, expected: list[float]) -> None:
+    training: Training = TRAINING.model_copy(update={"warmup_steps": 2, "lr_scheduler_type": schedule})
+    assert [scheduled(number, 6, training) for number in range(1, 7)] == expected
+
+
+def test_what_was_restored_goes_on_as_if_it_had_never_stopped() -> None:
+    one, other = learner(method("soft")), learner(method("soft"))
+    one.step(collate(pairs(4)), 0, 1e-3)
+    other.restore({key: value.detach().clone() for key, value in one.tensors().items()}, 1)
+    for each in (one, other):
+        each.step(collate(pairs(4, seed=1)), 1, 1e-3)
+    assert all(torch.equal(value, other.tensors()[key]) for key, value in one.tensors().items())
+
+
+def test_an_epoch_has_every_pair_once_in_batches_of_like_length_whatever_the_method() -> None:
+    sizes = np.array([len(pair.query) + len(pair.response) for pair in pairs(70, longest=40)])
+    batches = epoch_batches(sizes, 4, seed=0, epoch=1)
+    assert sorted(number for batch in batches for number in batch) == list(range(70))
+    lengths = [sorted(sizes[batch]) for batch in batches]
+    assert all(shorter[-1] <= longer[0] for shorter, longer in pairwise(sorted(lengths, key=lambda own: own[-1])))
+    again, later = epoch_batches(sizes, 4, seed=0, epoch=1), epoch_batches(sizes, 4, seed=0, epoch=2)
+    assert np.array_equal(np.concatenate(batches), np.concatenate(again))
+    assert not np.array_equal(np.concatenate(batches), np.concatenate(later))

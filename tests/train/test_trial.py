@@ -1,0 +1,199 @@
+"""A trial in this process: validation computes what selects, the search keeps the best, memory is checked first."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from stages.methods.decoding import Decoded, decode_and_score
+from stages.params.schema import load_params
+from stages.plumbing.errors import StageError
+from stages.plumbing.signals import StopRequest
+from stages.train import job as jobs
+from stages.train import training
+from stages.train.job import Job, check_fit, check_memory, load, read_job
+from stages.train.search import search
+from stages.train.state import TrialState
+from stages.train.step import Learner
+from stages.train.training import train_trial, validate
+from stages.train.trial import Trial, best_trial, quality, range_end
+from tests.models import SETTINGS, TRAINING, base_model, loss_of, method, model_folder, pairs_of
+from tests.training_runs import workspace
+
+BY_LOSS = {"protocols.tiny.training.metric_for_best_model": "loss"}
+
+
+def job_in(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Job:
+    """A training that the stage would start in `folder`."""
+    workspace(folder, **changes)
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("DIALOG_PROMPTING_STATE", raising=False)
+    return read_job(Path("data/subset"), Path("data/download/model"), load_params())
+
+
+@pytest.fixture
+def limits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many tokens each validation could answer; 0: it only measured losses."""
+    found = list[int]()
+
+    def noted(*words: Any) -> Decoded:
+        found.append(words[4])
+        return decode_and_score(*words)
+
+    monkeypatch.setattr(training, "decode_and_score", noted)
+    return found
+
+
+def test_where_the_loss_selects_one_epoch_answers_and_where_bleu4_selects_all_of_them_do(
+    limits: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    trials, best, state = search(job_in(tmp_path / "loss", monkeypatch, **BY_LOSS))
+    rows = [row for trial in trials for row in trial.curve]
+    assert limits == [0] * len(rows) + [12], "the best epoch of the best trial, once, at the end"
+    answered = [row for row in rows if row["bleu4"] is not None]
+    assert answered == [best.best] and 0 < best.best["distinct"] <= 1 and best.best["empty"] is not None
+    assert state.weights.exists()
+    limits.clear()
+    trials, best, _ = search(job_in(tmp_path / "bleu4", monkeypatch))
+    assert limits == [12] * sum(len(trial.curve) for trial in trials)
+    assert all(row["bleu4"] is not None for trial in trials for row in trial.curve)
+
+
+@pytest.mark.parametrize("name", ["dynamic", "fine-tune"])
+def test_the_loss_is_that_of_a_token_with_and_without_answers(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    found = []
+    for number, changes in enumerate([BY_LOSS, {}]):
+        loaded = load(job_in(tmp_path / str(number), monkeypatch, method=name, **changes))
+        found.append(validate(loaded, loaded.initial, StopRequest(), "x"))
+    assert found[0]["validation_loss"] == found[1]["validation_loss"]
+    assert found[0]["bleu4"] is None and found[1]["bleu4"] is not None
+    some = pairs_of(loaded.examples.validation)
+    with torch.inference_mode():
+        expected = float(loss_of(loaded.method, loaded.initial, some)) / sum(len(pair.response) for pair in some)
+    assert found[0]["validation_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_trial_that_diverges_is_marked_with_its_step_and_keeps_the_epochs_before(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    loaded, steps = load(job_in(tmp_path, monkeypatch, method="fine-tune", **BY_LOSS)), 0
+
+    def broken(*words: Any) -> Tensor:
+        nonlocal steps
+        steps += 1
+        return compute(*words) * (math.nan if steps == 10 else 1)
+
+    compute = Learner.gradients
+    monkeypatch.setattr(Learner, "gradients", broken)
+    state = TrialState(tmp_path / "state", "f")
+    trial = train_trial(loaded, 1e-3, state)
+    assert (trial.status, trial.diverged_at, len(trial.curve), trial.best_epoch) == ("diverged", "step 10", 1, 1)
+    assert state.weights.exists() and state.read_result() == trial
+
+
+def trial_with(rate: float, *scores: float, metric: str = "bleu4", patience: int = 9) -> Trial:
+    """A trial that ended epochs with these scores: BLEU-4, and the loss that is one less it."""
+    trial = Trial(rate, parameters=1)
+    settings = {"metric_for_best_model": metric, "early_stopping_patience": patience, "num_train_epochs": 100}
+    for score in scores:
+        trial.record_epoch({"validation_loss": 1 - score, "bleu4": score}, TRAINING.model_copy(update=settings))
+        trial.epoch += 1
+    return trial
+
+
+def test_patience_counts_epochs_without_a_better_score() -> None:
+    scores = [0.1, 0.3, 0.2, 0.3, 0.1]  # an equal score is not better
+    for count, status in ((4, "running"), (5, "finished")):
+        trial = trial_with(1e-3, *scores[:count], patience=3)
+        assert (trial.best_epoch, trial.best["bleu4"], trial.status) == (2, 0.3, status)
+    assert [row["bleu4"] for row in trial.curve] == scores
+
+
+def test_bleu4_and_loss_can_choose_different_epochs() -> None:
+    rows = [{"validation_loss": loss, "bleu4": bleu4} for loss, bleu4 in [(3.0, 0.1), (2.0, 0.05), (2.5, 0.2)]]
+    assert [max(range(3), key=lambda n: quality(rows[n], metric)) for metric in ("bleu4", "loss")] == [2, 1]
+
+
+def test_of_equal_trials_the_lowest_learning_rate_wins_and_the_ends_of_the_range_are_told() -> None:
+    some = [trial_with(10.0**index, score) for index, score in enumerate((0.1, 0.2, 0.2, 0.1))]
+    assert best_trial(some, "bleu4") is best_trial(some, "loss") is some[1]
+    assert [range_end(trial, some) for trial in some] == ["lowest", None, None, "highest"]
+    assert range_end(some[0], some[:1]) is None
+
+
+def test_a_trial_that_diverged_takes_part_with_the_epochs_that_it_ended() -> None:
+    some = [trial_with(0.1, 0.1), trial_with(0.2, 0.2)]
+    some[1].diverge("step 9")
+    never_ended = Trial(1.0, status="diverged", diverged_at="step 1")
+    assert best_trial([never_ended, *some], "bleu4") is some[1]
+    with pytest.raises(StageError, match="every trial diverged"):
+        best_trial([never_ended], "bleu4")
+
+
+def test_another_range_trains_only_the_rates_that_it_does_not_share(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    trained, run = list[float](), training._Training.run
+
+    def noted(self: training._Training) -> Trial:
+        trained.append(self.trial.learning_rate)
+        return run(self)
+
+    monkeypatch.setattr(training._Training, "run", noted)
+
+    def rates(*ends: float) -> tuple[list[float], float]:
+        low, high = ends
+        ranged = {"protocols.tiny.training.learning_rates": {"low": low, "high": high, "trials": 2}}
+        trained.clear()
+        _, best, state = search(job_in(tmp_path, monkeypatch, method="fine-tune", **ranged))
+        assert state.weights.exists()
+        return list(trained), best.learning_rate
+
+    assert rates(0.001, 0.005) == ([0.001, 0.005], 0.005)
+    # The lower one wins now; its weights went when it had lost, so it alone is trained once more.
+    assert rates(0.001, 1.0) == ([1.0, 0.001], 0.001)
+    assert rates(0.001, 1.0) == ([], 0.001)
+    assert rates(0.001, 0.005) == ([], 0.005)
+
+
+@pytest.mark.parametrize("name", list(SETTINGS))
+def test_base_model_and_trial_fit_or_are_refused_before_any_weights_are_read(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = load_params(workspace(tmp_path / "w") / "params.yaml")
+    params = params.model_copy(update={"methods": {"x": SETTINGS[name]}, "method": "x"})
+    stored = sum(value.numel() for value in base_model("gpt2").model.parameters()) * 4
+    trained = sum(value.numel() for value in method(name).initial_weights(torch.Generator()).values()) * 16
+    for free in (stored + trained, stored + trained - 1):
+        monkeypatch.setattr(jobs, "free_memory", lambda device, free=free: free)
+        if free == stored + trained:
+            check_memory(model_folder("gpt2", True), params)
+    with pytest.raises(StageError, match=r"memory of cpu: the base model and a trial need 0\.00\d+ GB, 0\.00"):
+        check_memory(model_folder("gpt2", True), params)
+
+
+def test_what_the_model_cannot_take_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:
+    lengths = {"max_query_tokens": 300, "max_new_tokens": 12}
+    model = workspace(tmp_path / "long", **{"protocols.tiny.lengths": lengths}) / "data/download/model"
+    (model / "model.safetensors").unlink()
+    params = load_params(tmp_path / "long/params.yaml")
+    with pytest.raises(StageError, match="612 tokens, the model takes 512"):
+        check_fit(model, params)
+    check_fit(model, params.model_copy(update={"method": "fine-tune"}))  # 312 tokens: it has no prompt
+    check_fit(model, params.model_copy(update={"method": "zero-shot"}))
+
+
+@pytest.mark.parametrize("name", ["dynamic", "fine-tune"])
+def test_what_is_trained_starts_from_the_float32_weights_in_any_precision(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    loaded = load(job_in(tmp_path, monkeypatch, method=name, **{"protocols.tiny.training.dtype": "bfloat16"}))
+    stored = load_file(tmp_path / "data/download/model/model.safetensors")["transformer.wte.weight"]
+    assert torch.equal(loaded.initial["embeddings" if name == "dynamic" else "transformer.wte.weight"], stored)
+    assert (loaded.method.base.dtype, loaded.decoding_method.base.dtype) == (torch.bfloat16, torch.float32)
