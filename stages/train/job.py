@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from stages.language_model.base_model import BaseModel
 from stages.language_model.cpu_linear import page_out_frozen
 from stages.language_model.device import arithmetic, choose_device, library_versions, versions
-from stages.language_model.loading import check_row_length, load_base_model, load_config, load_tokenizer
+from stages.language_model.loading import check_row_length, empty_model, load_base_model, load_config, load_tokenizer
 from stages.language_model.memory import free_memory
 from stages.language_model.prompt_template import PromptTemplate, build_prompt_template
 from stages.methods.decoding import RowLimit
@@ -104,8 +104,7 @@ def check_memory(folder: Path, params: Params) -> None:
     device, protocol = choose_device(params.runtime), params.chosen_protocol
     training = arithmetic(protocol.training.dtype, device)
     kept = {torch.float32, training, arithmetic(protocol.decoding_dtype, device)}  # as `load` holds it
-    with torch.device("meta"):  # shapes without values
-        model = AutoModelForCausalLM.from_config(load_config(folder))
+    model = empty_model(folder)
     trained = sum(shape.numel() for shape in build_method(BaseModel(model), params.chosen_method).shapes().values())
     frozen = sum(value.numel() for value in model.parameters()) * sum(dtype.itemsize for dtype in kept)
     cast = 2 * training.itemsize if training.itemsize < 4 else 0  # weights and gradients once more, in a pass
