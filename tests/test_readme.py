@@ -3,12 +3,12 @@
 import ast
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from stages.params.schema import parse_params
-from stages.params.sources import FORMS, SUFFIXES
+from stages.params.sources import FORMS, Format
 from stages.plumbing.yaml import parse_yaml
 from tests.test_dvc_yaml import ROOT, STAGES, paths_of, read_yaml, rooms
 
@@ -150,7 +150,7 @@ def test_the_readme_has_a_line_for_every_method_format_and_kind_of_source() -> N
     methods = [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
     assert sorted(methods) == sorted(read_yaml("params.yaml")["methods"])
     spans = re.findall(r"`([^`\n]+)`", read("README.md"))
-    assert {*SUFFIXES, *(f"{kind}:" for kind in FORMS)} <= set(spans)
+    assert {*get_args(Format), *(f"{kind}:" for kind in FORMS)} <= set(spans)
 
 
 def tree() -> Iterator[tuple[str, str]]:

@@ -38,20 +38,17 @@ os.environ.setdefault("HF_HUB_VERBOSITY", "error")
 
 def fetch_dialogues(params: Params, folder: Path) -> None:
     """Fetch the files of the chosen corpus, and its further references if it has any, into `folder`."""
-    dataset, key = params.chosen_dataset, f"datasets.{params.dataset}"
-    source = parse_source(dataset.source)
-    for split, file in sorted(dataset.files.items()):
-        fetch(f"{key}.files.{split}", source, file, file.path, folder / dataset.file_name(split))
-    if (references := dataset.references) is not None:
-        source = source if references.source is None else parse_source(references.source)
-        fetch(f"{key}.references", source, references, references.path, folder / dataset.references_name)
+    dataset, key = params.chosen_dataset, f"datasets.{params.dataset}.files"
+    for name, file in sorted(dataset.files.items()):
+        source = parse_source(file.source or dataset.source)
+        fetch(f"{key}.{name}", source, file, file.path, folder / dataset.file_name(name))
 
 
 def fetch_model(params: Params, folder: Path) -> None:
     """Fetch the chosen base model into `folder`, as safetensors."""
     model, key = params.chosen_model, f"models.{params.model}.files"
-    source = parse_source(model.source)
     for name, file in sorted(model.files.items()):
+        source = parse_source(file.source or model.source)
         # In the hub and in a folder, a file has the same name as here.
         path = file.path or (name if source.kind in ("hub", "file") else None)
         fetch(f"{key}.{name}", source, file, path, folder / name)

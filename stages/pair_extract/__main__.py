@@ -36,8 +36,9 @@ def main(arguments: argparse.Namespace) -> None:
             if not write_records(folder / f"{split}.jsonl", pairs):
                 found = f"no pair among {len(corpus[split])} usable dialogues"
                 raise StageError(f"{arguments.dialogues}: {split}", found, "a pair needs two neighbouring turns")
-        if dataset.references is not None:
-            path, test = arguments.dialogues / dataset.references_name, read_records(folder / "test.jsonl", Pair)
+        if "references" in dataset.files:
+            path = arguments.dialogues / dataset.file_name("references")
+            test = read_records(folder / "test.jsonl", Pair)
             dialogues = records_of(corpus["test"], Found)
             further, report["references"] = match_references(path, dialogues, test)
         turns = turns_to_write(records_of(corpus["train"], Found), params.pairs)
@@ -51,7 +52,7 @@ def main(arguments: argparse.Namespace) -> None:
             print(f"{count} {name.replace('_', ' ')} {said}")
     for counts in read.values():
         print(*counts.get("first_bad_rows", ()), sep="\n", end="")
-    if dataset.references is not None:
+    if "references" in dataset.files:
         print(summary(report["references"]))
 
 

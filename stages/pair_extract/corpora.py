@@ -83,7 +83,7 @@ def read_corpus(
             the line.
     """
     read: dict[str, tuple[Any, Any]] = {}
-    for name in sorted(dataset.files):
+    for name in sorted(each for each in dataset.files if each != "references"):
         read[name] = _read_file(folder / dataset.file_name(name), dataset, scratch / name)
     corpus, report = ({name: both[at] for name, both in read.items()} for at in (0, 1))
     if dataset.split is not None:

@@ -20,11 +20,11 @@ FORMS = {
     "url": "url:https://HOST/PATH, without a password",
     "file": "file:FOLDER",
 }
+QUERY = "url-with-query"  # an address as in `url:`, for those who know that its query is no secret
 COMMIT = re.compile(r"[0-9a-f]{40}")
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".msgpack", ".h5", ".joblib", ".npy", ".npz")
 MODEL_SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".jinja")
 VOCABULARIES = ("tokenizer.json", "tekken.json", "*.model", "vocab*")  # without one of these it would know no word
-SUFFIXES = {"chitchat": ".json", "eou": ".txt", "jsonl": ".jsonl", "parquet": ".parquet"}  # of corpora, by format
 END_OF_TEXT = "<end-of-text>"  # in a prompt template: the model's end-of-text token, whatever its name
 CHAT_TEMPLATE = "chat-template"  # as a prompt template: the tokenizer's chat template
 RESERVED = ("manifest.json", "adapter_config.json")  # our own; transformers would fetch the model named in the other
@@ -46,7 +46,7 @@ def parse_source(text: str) -> Source:
         Refused: it has none of the forms in `FORMS`.
     """
     kind, _, place = text.partition(":")
-    if kind not in FORMS:
+    if kind not in (*FORMS, QUERY):
         raise Refused("", f"found {redact(text)!r}", f"it must be one of {', '.join(FORMS.values())}")
     revision = ""
     if kind == "pypi":
@@ -56,10 +56,14 @@ def parse_source(text: str) -> Source:
         place, _, revision = place.partition("@")
         names = place.removeprefix("datasets/").split("/")
         fits = len(names) == 2 and all(map(NAME.fullmatch, names + revision.split("/")))
-    elif kind == "url":
+    elif kind in ("url", QUERY):
         host = place.partition("://")[2].partition("/")[0]
         web = place.startswith(("https://", "http://")) and len(place.split()) == 1
         fits = web and host != "" and "@" not in host
+        if fits and kind == "url" and "?" in place:
+            found = f"found {redact(text)!r}: its query may be a secret, and params.yaml is published"
+            raise Refused("", found, f"leave the query out, or write {QUERY}: in place of url:")
+        kind = "url"
     else:
         fits = place.strip() != "" and not re.search(r"[\0\r\n]", place)
     if not fits:
@@ -86,6 +90,7 @@ Inside = Annotated[str, AfterValidator(inside)]
 class SourceFile(Strict):
     """One file of a source; see the comment above `datasets` in params.yaml."""
 
+    source: SourceText | None = None  # None: the entry's own
     path: Inside | None = None
     member: Inside | None = None
     sha256: Sha256 | None = None
@@ -147,41 +152,36 @@ def as_json(prompt_template: PromptTemplateText | str) -> dict[str, str] | str:
     return prompt_template if isinstance(prompt_template, str) else prompt_template.model_dump()
 
 
-class ReferencesFile(SourceFile):
-    """The file of further references to the test pairs; stages/pair_extract/references.py says what is in it."""
-
-    source: SourceText | None = None  # None: the corpus's own
+Format = Literal["chitchat", "eou", "jsonl", "parquet"]
+CorpusFile = Literal["train", "validation", "test", "all", "references"]
 
 
 class Dataset(Strict):
     """A corpus of dialogues."""
 
-    format: Literal["chitchat", "eou", "jsonl", "parquet"]
+    format: Format
     source: SourceText
-    files: dict[Literal["train", "validation", "test", "all"], SourceFile]
+    files: dict[CorpusFile, SourceFile]
     split: Split | None = None
     license: License | None = None  # for the model card of an export
     quote: bool = False  # whether the report may quote dialogues: it is a file that Git tracks
     messages: Literal["one", "joined"] | None = None  # not for eou; must be there for chitchat; see params.yaml
-    references: ReferencesFile | None = None
     max_bad_rows: Annotated[float, Field(ge=0, le=1)] = 0.01  # part of the rows that may be no dialogue; left out
 
-    def file_name(self, split: str) -> str:
-        """Name of a corpus file in the download stage's folder: its split, with the suffix of the format."""
-        return split + SUFFIXES[self.format]
+    def file_name(self, name: CorpusFile) -> str:
+        """Name of a file in the folder of the download stage: its name in `files`, with the suffix it has at its source.
 
-    @property
-    def references_name(self) -> str:
-        """Name of the file of further references in the folder of the download stage."""
-        return "references.jsonl"
+        It has nothing of `format`, so that a change of that needs no download.
+        """
+        file = self.files[name]
+        at_source = file.member or file.path or parse_source(file.source or self.source).place.partition("?")[0]
+        return name + PurePosixPath(at_source).suffix
 
     @model_validator(mode="after")
     def _pinned_and_split_one_way(self) -> Self:
-        source, names = parse_source(self.source), set(self.files)
+        names = set(self.files) - {"references"}
         for name, file in self.files.items():
-            file.check(source, f"files.{name}", None)
-        if self.references is not None:
-            self.references.check(parse_source(self.references.source or self.source), "references", None)
+            file.check(parse_source(file.source or self.source), f"files.{name}", None)
         if names == {"all"}:
             if self.split is None:
                 raise Refused("split", "missing", "files has only `all`: say how many dialogues to set aside")
@@ -214,7 +214,7 @@ class Model(Strict):
         for name, file in self.files.items():
             if "/" in name or name.lower() in RESERVED:
                 raise Refused(f"files.{name}", f"{name!r} is not a name for a model's file", "use a plain file name")
-            file.check(parse_source(self.source), f"files.{name}", name)
+            file.check(parse_source(file.source or self.source), f"files.{name}", name)
             for path in (name, file.member or file.path or name):
                 self._check_suffix(f"files.{name}", path)
         names = set(self.files)

@@ -99,14 +99,14 @@ def test_further_references_arrive_beside_the_corpus_from_its_folder_or_from_the
     for folder, more in (("corpus", {}), ("elsewhere", {"source": f"file:{tmp_path / 'elsewhere'}"})):
         content = f'{{"query": "{folder}", "references": []}}\n'.encode()
         (tmp_path / folder / "more.json").write_bytes(content)
-        params["datasets"]["x"]["references"] = {"path": "more.json", "sha256": sha256(content), **more}
+        params["datasets"]["x"]["files"]["references"] = {"path": "more.json", "sha256": sha256(content), **more}
         made = tmp_path / f"from-{folder}"
         made.mkdir()
         fetch_dialogues(parse_params(params), made)
-        assert set(contents(made)) == {"all.jsonl", "references.jsonl"}
-        assert (made / "references.jsonl").read_bytes() == content
-    params["datasets"]["x"]["references"]["sha256"] = "0" * 64
-    with pytest.raises(StageError, match=r"^datasets\.x\.references\.sha256: "):
+        assert set(contents(made)) == {"all.jsonl", "references.json"}
+        assert (made / "references.json").read_bytes() == content
+    params["datasets"]["x"]["files"]["references"]["sha256"] = "0" * 64
+    with pytest.raises(StageError, match=r"^datasets\.x\.files\.references\.sha256: "):
         fetch_dialogues(parse_params(params), made)
 
 

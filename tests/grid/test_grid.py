@@ -296,7 +296,7 @@ def test_a_relative_folder_is_refused(entry: str, project: Path, monkeypatch: py
         params["runtime"]["checkpoints"] = "kept"
     elif entry == "references":
         more = {"source": "file:kept", "path": "r.jsonl", "sha256": "0" * 64}
-        params["datasets"]["tiny"]["references"] = more
+        params["datasets"]["tiny"]["files"]["references"] = more
     else:
         params["datasets"]["tiny"]["source"] = "file:kept"
     write_yaml(project / "params.yaml", params)

@@ -42,10 +42,10 @@ def read(
     folder: Path, format_: Format, content: bytes, messages: str | None = None, bad: float = 0.0
 ) -> tuple[list[list[str]], Counter[str]]:
     """The turns of each training dialogue, sorted, and the counts; all three files have this content."""
-    files = {split: {"path": "x", "sha256": "0" * 64} for split in ("train", "validation", "test")}
+    files = {split: {"path": f"x.{format_}", "sha256": "0" * 64} for split in ("train", "validation", "test")}
     value = {"format": format_, "source": "file:x", "files": files, "messages": messages, "max_bad_rows": bad}
     dataset = Dataset.model_validate(value)
-    for split in files:
+    for split in dataset.files:
         (folder / dataset.file_name(split)).write_bytes(content)
     with TemporaryDirectory(dir=folder) as scratch:
         dialogues, report = read_corpus("datasets.x", dataset, folder, Path(scratch))

@@ -27,7 +27,8 @@ FORMATS = ("chitchat", "eou", "jsonl", "parquet")
 
 
 def entry(format_: str, splits: Sequence[str] = ("train", "validation", "test"), messages: str = "joined") -> Dataset:
-    files = {split: {"path": "x", "sha256": "0" * 64} for split in splits}
+    suffix = {"chitchat": "json", "eou": "txt"}.get(format_, format_)
+    files = {split: {"path": f"x.{suffix}", "sha256": "0" * 64} for split in splits}
     split = SPLIT if "all" in splits else None
     value = {"format": format_, "source": "file:x", "files": files, "split": split, "max_bad_rows": 0}
     return Dataset.model_validate({**value, "messages": messages} if format_ == "chitchat" else value)

@@ -103,7 +103,7 @@ def jsonl_project(folder: Path, corpus: list[list[str]], stride: int = 2, refere
         dataset["files"] = pinned({"all": path})
         if references is not None:
             (dialogues / "references.jsonl").write_text(references, encoding="utf-8")
-            dataset["references"] = pinned({"r": dialogues / "references.jsonl"})["r"]
+            dataset["files"]["references"] = pinned({"r": dialogues / "references.jsonl"})["r"]
     prepare(folder, dataset, stride)
 
 

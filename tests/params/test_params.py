@@ -60,7 +60,7 @@ RATES = f"{PAPER}/learning_rates"
 TEMPLATE = "models/smollm2/prompt_template"
 GPT2 = "models/gpt2"
 CHITCHAT = "datasets/chitchat"
-REFERENCES = "datasets/dailydialog-files/references"
+REFERENCES = "datasets/dailydialog-files/files/references"
 # The key, the value to put there (`absent`: none), and how the message goes on after the key.
 REFUSED: list[tuple[str, Any, str]] = [
     ("modle", "x", ": unknown key; did you mean 'model'? allowed: dataset, model, method, "),
@@ -181,9 +181,9 @@ def test_further_references_come_from_the_corpuss_source_or_from_one_of_their_ow
     entry = {"path": "r.jsonl", "sha256": "0" * 64}
     for more in ({}, {"source": None}, {"source": f"hub:a/b@{'a' * 40}"}):
         put(REFERENCES, entry | more)(params)
-        references = parse_params(params).datasets["dailydialog-files"].references
-        assert references is not None
-        assert references.source == more.get("source")
+        dataset = parse_params(params).datasets["dailydialog-files"]
+        assert dataset.files["references"].source == more.get("source")
+        assert dataset.file_name("references") == "references.jsonl"
 
 
 @pytest.mark.parametrize("name", ["../config.json", "a/config.json", "/config.json", "", ".."])
