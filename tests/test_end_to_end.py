@@ -110,6 +110,14 @@ def test_new_entries_in_the_tables_runtime_and_texts_rerun_nothing(first_run: Pa
     assert stages_run(command(project, "dvc", "repro")) == []
 
 
+def test_what_is_neither_source_nor_files_of_a_corpus_downloads_nothing(first_run: Path, tmp_path: Path) -> None:
+    project = copy(first_run, tmp_path)
+    params = read_yaml(project / "params.yaml")
+    params["datasets"][params["dataset"]] |= {"format": "jsonl", "license": "MIT", "messages": "one"}
+    change_params(project, params)
+    assert {*json.loads(command(project, "dvc", "status", "--json").stdout)} == {"pair-extract"}
+
+
 @pytest.mark.parametrize(
     ("edited", "rerun"),
     [

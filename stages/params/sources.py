@@ -61,7 +61,7 @@ def parse_source(text: str) -> Source:
         web = place.startswith(("https://", "http://")) and len(place.split()) == 1
         fits = web and host != "" and "@" not in host
         if fits and kind == "url" and "?" in place:
-            found = f"found {redact(text)!r}: its query may be a secret, and params.yaml is published"
+            found = f"found {redact(text)!r}: its query may let others in, and params.yaml is published"
             raise Refused("", found, f"leave the query out, or write {QUERY}: in place of url:")
         kind = "url"
     else:
@@ -169,13 +169,14 @@ class Dataset(Strict):
     max_bad_rows: Annotated[float, Field(ge=0, le=1)] = 0.01  # part of the rows that may be no dialogue; left out
 
     def file_name(self, name: CorpusFile) -> str:
-        """Name of a file in the folder of the download stage: its name in `files`, with the suffix it has at its source.
+        """Name of a file in the folder of the download stage: its name in `files` with its suffix at the source.
 
         It has nothing of `format`, so that a change of that needs no download.
         """
         file = self.files[name]
         at_source = file.member or file.path or parse_source(file.source or self.source).place.partition("?")[0]
-        return name + PurePosixPath(at_source).suffix
+        suffix = re.search(r"(\.\w+(\.gz)?)?$", at_source)
+        return name + (suffix[0] if suffix else "")
 
     @model_validator(mode="after")
     def _pinned_and_split_one_way(self) -> Self:

@@ -62,8 +62,11 @@ def text_or_other(value: object) -> str:
 
 
 def redact(text: str) -> str:
-    """Make a text safe to show: replace users, passwords and queries in URLs, tokens, and folders of `file:`, by ***."""
-    text = re.sub(r"\bfile:[^'\"\r\n]*/", "file:***/", text)
+    """Make a text safe to show: replace user names, passwords and queries in URLs, and access tokens, by ***.
+
+    And the folders of a source like file:~/corpora/mine, of which the last part stays.
+    """
+    text = re.sub(r"^('?file:).*/", r"\1***/", text)
     text = re.sub(r"//[^/@\s]+@", "//***@", text)
     text = re.sub(r"((?:https?://|url: /)[^\s?'\"]*)\?[^\s'\"]+", r"\1?***", text)
     return re.sub(r"\bhf_\w{8,}", "hf_***", text)

@@ -40,6 +40,7 @@ def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("hub:datasets/a/b_c@refs/convert/parquet", Source("hub", "datasets/a/b_c", "refs/convert/parquet")),
         ("url:https://host:8080/a/b.zip", Source("url", "https://host:8080/a/b.zip", "")),
         ("url:http://host", Source("url", "http://host", "")),
+        ("url-with-query:https://host/a?dl=1", Source("url", "https://host/a?dl=1", "")),
         ("file:../shared/daily dialog", Source("file", "../shared/daily dialog", "")),
         ("file:~/corpus", Source("file", "~/corpus", "")),
     ],
@@ -49,7 +50,8 @@ def test_a_source_is_taken_apart(text: str, expected: Source) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "gpt2", "hub:", "ftp:x", "pypi:a==", "pypi:a==1 --pre", "hub:a/b@-x", "url:x", "file: "]
+    "text",
+    ["", "gpt2", "hub:", "ftp:x", "pypi:a==", "pypi:a==1 --pre", "hub:a/b@-x", "url:x", "url:http://h?x", "file: "],
 )
 def test_another_source_is_refused(text: str) -> None:
     with pytest.raises(Refused):

@@ -11,10 +11,11 @@ from huggingface_hub import constants
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from stages.download.fetch import fetch
+from stages.download.fetch import fetch, fetch_dialogues
+from stages.params.schema import parse_params
 from stages.params.sources import SourceFile, parse_source
 from stages.plumbing.errors import StageError
-from tests.helpers_data import eou, sha256, zip_of
+from tests.helpers_data import eou, sha256, shipped, zip_of
 from tests.hub_project import DIALOGPT, GPT2, Project, dialogpt_files, stored
 from tests.hub_server import SIGNATURE, TOKEN, Fault, HubServer, etag_of
 from tests.tiny import tiny_dialogues, tiny_tokenizer
@@ -160,6 +161,19 @@ def test_a_busy_address_is_asked_again_though_it_wants_us_to_wait_for_a_day(
     assert get(tmp_path, FILE, url_of(served), sha256=sha256(LARGE)) == LARGE
 
 
+def test_a_new_entry_for_a_pinned_file_needs_no_network(hub: HubServer, tmp_path: Path) -> None:
+    text = b'["hi", "hello"]\n'
+    hub.add("me/it", COMMIT, {"x.jsonl": text})
+    params = shipped()
+    entry = {"format": "jsonl", "source": url_of(hub), "split": {"validation": 1, "test": 1, "seed": 0}}
+    entry["files"] = {"all": {"path": "x.jsonl", "sha256": sha256(text)}}
+    for name, source in (("first", url_of(hub)), ("second", "url:http://127.0.0.1:9")):
+        params["datasets"][name], params["dataset"] = {**entry, "source": source}, name
+        (tmp_path / name).mkdir()
+        fetch_dialogues(parse_params(params), tmp_path / name)
+        assert (tmp_path / name / "all.jsonl").read_bytes() == text
+
+
 def test_what_an_address_has_is_fetched_once_even_for_two_members_and_again_if_it_was_damaged(
     hub: HubServer, tmp_path: Path
 ) -> None:
@@ -231,14 +245,16 @@ def test_a_hub_that_never_sends_a_whole_file_is_given_up_on(
 @pytest.mark.parametrize("kind", ["500", "truncate", "stall"])
 def test_an_address_that_never_sends_a_whole_file_is_given_up_on(served: HubServer, kind: str, tmp_path: Path) -> None:
     served.faults[FILE] = Fault(kind)
-    message = failure(tmp_path, "", f"{url_of(served)}/{FILE}?{SIGNATURE}", sha256=sha256(LARGE))
+    message = failure(
+        tmp_path, "", f"{url_of(served)}/{FILE}?{SIGNATURE}".replace("url", "url-with-query", 1), sha256=sha256(LARGE)
+    )
     assert "use a local copy (source: file:FOLDER)" in message
     assert SIGNATURE not in message
     assert len(served.requests) == (4 if kind == "500" else 1)
 
 
 def test_no_server_and_a_wrong_address_say_how_to_go_on(served: HubServer, tmp_path: Path) -> None:
-    nowhere = failure(tmp_path, "", f"url:http://127.0.0.1:9/x?{SIGNATURE}", sha256=sha256(LARGE))
+    nowhere = failure(tmp_path, "", f"url-with-query:http://127.0.0.1:9/x?{SIGNATURE}", sha256=sha256(LARGE))
     assert "or the default (dataset: chitchat, model: smollm2)" in nowhere and SIGNATURE not in nowhere
     wrong = failure(tmp_path, "wrong", f"url:{served.address}", sha256=sha256(LARGE))
     assert "404" in wrong and "fix the source" in wrong

@@ -10,7 +10,7 @@ import pytest
 from dvc.utils.hydra import apply_overrides
 
 from stages.params.schema import LearningRates, load_params, parse_params
-from stages.params.validation import RENAMED
+from stages.params.validation import RENAMED, redact, show
 from stages.plumbing.errors import StageError
 from tests.helpers_data import ROOT, shipped
 
@@ -176,6 +176,20 @@ def test_a_text_that_is_not_there_is_refused_when_params_yaml_is_read(tmp_path: 
     load_params(tmp_path / "params.yaml")
 
 
+@pytest.mark.parametrize(
+    ("path", "name"), [("a/talks.jsonl", "all.jsonl"), ("talks.jsonl.gz", "all.jsonl.gz"), ("v1.2/talks", "all")]
+)
+def test_a_file_keeps_its_suffix_whatever_the_format(path: str, name: str) -> None:
+    params = shipped()
+    params["datasets"]["x"] = {
+        "format": "jsonl",
+        "source": "file:x",
+        "files": {"all": {"path": path, "sha256": "0" * 64}},
+        "split": {"validation": 1, "test": 1, "seed": 0},
+    }
+    assert parse_params(params).datasets["x"].file_name("all") == name
+
+
 def test_further_references_come_from_the_corpuss_source_or_from_one_of_their_own() -> None:
     params = shipped()
     entry = {"path": "r.jsonl", "sha256": "0" * 64}
@@ -209,6 +223,24 @@ def test_a_file_that_is_no_table_is_refused(value: object) -> None:
 def test_what_may_be_a_secret_is_not_repeated() -> None:
     assert refusal(put("hf_token", "hf_abcdefghijklmn")) == refusal(put("hf_token", "x"))
     assert "secret" not in refusal(put(f"{GPT2}/source", "url:https://me:secret@host/x"))
+    signed = refusal(put(f"{GPT2}/source", "url:https://host/x?Signature=secret"))
+    assert "secret" not in signed
+    assert signed.endswith("leave the query out, or write url-with-query: in place of url:")
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("url-with-query:https://me@host/x.zip?Signature=secret", "url-with-query:https://***@host/x.zip?***"),
+        ("file:/home/me/my corpora/chats", "file:***/chats"),
+        ("file:~/chats", "file:***/chats"),
+        ("file:chats", "file:chats"),
+        ("hub:datasets/a/b@main", "hub:datasets/a/b@main"),
+    ],
+)
+def test_a_source_is_shown_without_queries_users_and_folders(source: str, shown: str) -> None:
+    assert redact(source) == shown
+    assert show(source) == repr(shown)
     assert "hf_abcdefghijklmn" not in refusal(put(f"{GPT2}/source", "hf_abcdefghijklmn"))
     assert "secret" not in refusal(put(f"{GPT2}/source", "https://host/x?key=secret"))
     assert "secret" not in refusal(put("runtime/device", "https://me:secret@host/x"))
