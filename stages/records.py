@@ -6,15 +6,12 @@ memory is on disk. `read_records` is for what is small in any case: the test set
 
 import json
 import unicodedata
-from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from stages.plumbing.errors import StageError, is_out_of_memory, system_error
-from stages.plumbing.sequences import LazySequence
 
 if TYPE_CHECKING:  # it takes a second to load, for which those that need it not do not wait
     from datasets import Dataset, Features
@@ -101,48 +98,6 @@ def _parse(kind: type[Record], value: Any) -> Record:
     return record
 
 
-class RecordFile(LazySequence[Record]):
-    """The records of a file that `write_records` wrote, as a sequence of which no more than one is in memory.
-
-    It keeps 8 bytes for each line, once somebody asks for the length or for a record by its number.
-
-    Raises:
-        StageError: a line is not such a record; the message names file and line. A line is read when it is asked for.
-    """
-
-    def __init__(self, path: Path, kind: type[Record]) -> None:
-        self.path = path
-        self.kind: type[Record] = kind
-
-    def __iter__(self) -> Iterator[Record]:
-        with self.path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                yield self._read(number, line)
-
-    def _read(self, number: int, line: bytes) -> Record:
-        try:
-            return _parse(self.kind, json.loads(line))
-        except (ValueError, TypeError) as error:
-            raise StageError(f"{self.path}:{number}", f"not a {self.kind.__name__} ({error})", REMEDY) from None
-
-    @cached_property
-    def _starts(self) -> "array[int]":
-        starts, start = array("q"), 0
-        with self.path.open("rb") as file:
-            for line in file:
-                starts.append(start)
-                start += len(line)
-        return starts
-
-    def __len__(self) -> int:
-        return len(self._starts)
-
-    def _item(self, number: int) -> Record:
-        with self.path.open("rb") as file:
-            file.seek(self._starts[number])
-            return self._read(number + 1, file.readline())
-
-
 def _features(kind: type[Record]) -> "Features":
     from datasets import Features, List, Value, disable_progress_bars
 
@@ -198,8 +153,19 @@ def records_of(dataset: "Dataset", kind: type[Record]) -> Iterator[Record]:
 
 
 def read_records(path: Path, kind: type[Record]) -> list[Record]:
-    """All records of a file, in memory; raises as `RecordFile`."""
-    return list(iter(RecordFile(path, kind)))
+    """All records of a file, in memory.
+
+    Raises:
+        StageError: a line is not such a record; the message names file and line.
+    """
+    records = []
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                records.append(_parse(kind, json.loads(line)))
+            except (ValueError, TypeError) as error:
+                raise StageError(f"{path}:{number}", f"not a {kind.__name__} ({error})", REMEDY) from None
+    return records
 
 
 def read_references(folder: Path) -> list[References]:

@@ -32,13 +32,11 @@ class EncodedPair:
     response: list[int]
 
 
-def side_lengths(pairs: Dataset | Sequence[EncodedPair]) -> tuple[Counts, Counts]:
+def side_lengths(tokens: Dataset) -> tuple[Counts, Counts]:
     """Tokens of each query and of each response, [N] each."""
-    if isinstance(pairs, Dataset):
-        table = pairs.with_format("arrow")[:]
-        queries, responses = (pyarrow.compute.list_value_length(table[side]).to_numpy() for side in TOKENS)
-        return queries, responses
-    return np.array([len(pair.query) for pair in pairs]), np.array([len(pair.response) for pair in pairs])
+    table = tokens.with_format("arrow")[:]
+    queries, responses = (pyarrow.compute.list_value_length(table[side]).to_numpy() for side in TOKENS)
+    return queries, responses
 
 
 @dataclass(frozen=True)
