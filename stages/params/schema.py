@@ -8,7 +8,20 @@ from pydantic import Field, ValidationError, model_validator
 
 from stages.params.methods import MethodSettings, Soft
 from stages.params.sources import Dataset, Model, Sha256
-from stages.params.validation import LARGEST, Count, Positive, Refused, Share, Strict, Text, allowed, explain, show
+from stages.params.validation import (
+    LARGEST,
+    Count,
+    Name,
+    Positive,
+    Refused,
+    Share,
+    Spacing,
+    Strict,
+    Text,
+    allowed,
+    explain,
+    show,
+)
 from stages.plumbing.errors import StageError
 from stages.plumbing.yaml import parse_yaml
 
@@ -24,7 +37,7 @@ class Pairs(Strict):
 
     stride: Literal[1, 2]
     history: Positive
-    joined_by: str
+    joined_by: Spacing
 
 
 class Runtime(Strict):
@@ -177,10 +190,10 @@ class Params(Strict):
     pairs: Pairs
     forgetting: Forgetting
     runtime: Runtime
-    datasets: dict[str, Dataset]
-    models: dict[str, Model]
-    methods: dict[str, MethodSettings]
-    protocols: dict[str, Protocol]
+    datasets: dict[Name, Dataset]
+    models: dict[Name, Model]
+    methods: dict[Name, MethodSettings]
+    protocols: dict[Name, Protocol]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

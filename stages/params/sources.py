@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from stages.params.validation import Refused, Strict, Text, redact, text_or_other
+from stages.params.validation import Refused, Spacing, Strict, redact, text_or_other
 
 License = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+-]*$")]  # an SPDX identifier: CC-BY-NC-SA-4.0
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -142,9 +142,9 @@ class Split(Strict):
 class PromptTemplateText(Strict):
     """The text around query and response in the model's input; see stages/language_model/prompt_template.py."""
 
-    prefix: str = ""
-    separator: str
-    end: Text
+    prefix: Spacing = ""
+    separator: Spacing
+    end: Annotated[Spacing, Field(min_length=1)]
 
 
 def as_json(prompt_template: PromptTemplateText | str) -> dict[str, str] | str:

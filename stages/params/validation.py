@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from stages.plumbing.errors import one_line
 
@@ -54,6 +54,23 @@ class Strict(BaseModel):
                     raise Refused(key, "an old name", f"write {new}")
                 raise Refused(str(key), "unknown key", allowed(key, cls.model_fields))
         return value
+
+
+def _name(name: str) -> str:
+    if (other := re.sub(r"[.\[\]]+", "-", name).strip("-")) != name.strip("-"):
+        raise Refused("", "DVC finds no name with a dot or a bracket in it", f"name it {other}")
+    return name
+
+
+def _unescaped(text: str) -> str:
+    if found := re.search(r"\\[nt]", text):
+        said = f"'{text}' has {found[0]} as two characters, where a line break or a tab is meant"
+        raise Refused("", said, "write the text in params.yaml, between double quotes; or in bash: -S $'KEY=\"...\"'")
+    return text
+
+
+Name = Annotated[str, AfterValidator(_name)]  # of an entry
+Spacing = Annotated[str, AfterValidator(_unescaped)]  # around or between texts; `-S` takes no escapes
 
 
 def text_or_other(value: object) -> str:

@@ -57,6 +57,7 @@ def test_the_shipped_file_is_accepted_and_its_switches_choose() -> None:
 
 PAPER = "protocols/paper/training"
 RATES = f"{PAPER}/learning_rates"
+TABLES = ("datasets", "models", "methods", "protocols")
 TEMPLATE = "models/smollm2/prompt_template"
 GPT2 = "models/gpt2"
 CHITCHAT = "datasets/chitchat"
@@ -107,6 +108,16 @@ REFUSED: list[tuple[str, Any, str]] = [
     (TEMPLATE, "chat-templat", ": found 'chat-templat'; did you mean 'chat-template'?"),
     (TEMPLATE, {"separatr": " ", "end": "x"}, ".separatr: unknown key; did you mean 'separator'? allowed: prefix, sep"),
     (TEMPLATE, {"separator": " "}, ".end: missing; add it"),
+    (
+        TEMPLATE,
+        {"separator": "\\nB: ", "end": "x"},
+        ".separator: '\\nB: ' has \\n as two characters, where a line break ",
+    ),
+    ("pairs/joined_by", "\\t", ": '\\t' has \\t as two characters"),
+    *(
+        (f"{table}/x[1.7b]", {}, ": DVC finds no name with a dot or a bracket in it; name it x-1-7b")
+        for table in TABLES
+    ),
     (TEMPLATE, [], ": found an empty list; it must be a table"),
     ("methods/lora/target_modules", 7, ": found 7; it must be a list"),
     ("methods/lora/target_modules", "all-linea", ": found 'all-linea'; did you mean 'all-linear'?"),
