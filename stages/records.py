@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from stages.plumbing.errors import StageError, is_out_of_memory, system_error
+from stages.plumbing.errors import StageError, of_the_machine
 
 if TYPE_CHECKING:  # it takes a second to load, for which those that need it not do not wait
     from datasets import Dataset, Features
@@ -125,10 +125,10 @@ def load_records(path: Path, kind: type[Record], cache: Path) -> "Dataset":
     try:
         return Dataset.from_json(str(path), features=_features(kind), cache_dir=str(cache))
     except DatasetGenerationError as error:
-        cause = error.__cause__ or error
-        if is_out_of_memory(cause) or system_error(cause) is not None:
-            raise cause from None
-        raise StageError(path, f"not one {kind.__name__} a line ({cause})", REMEDY) from None
+        if of_the_machine(error):
+            raise
+        found = f"not one {kind.__name__} a line ({error.__cause__ or error})"
+        raise StageError(path, found, REMEDY) from None
 
 
 def on_disk(records: Iterable[Record], kind: type[Record], cache: Path) -> "Dataset":

@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from stages.plumbing.errors import StageError, is_out_of_memory, one_line, system_error
+from stages.plumbing.errors import StageError, of_the_machine, one_line
 
 SMALL = 64 << 20  # unpacked bytes that any archive may have
 MAX_RATIO = 200  # of unpacked to packed size beyond that: text reaches 20, a zip bomb 1,000 and more
@@ -65,7 +65,7 @@ def extract_member(subject: str, archive: Path, member: str, target: Path) -> No
                 name = _find(subject, member, [info.name for info in tar.getmembers() if info.isreg()])
                 _copy(tar.extractfile(name), target)
     except Exception as error:  # Python's readers raise anything on a damaged archive
-        if isinstance(error, StageError) or is_out_of_memory(error) or system_error(error) is not None:
+        if isinstance(error, StageError) or of_the_machine(error):
             raise
         found = f"cannot read this archive ({one_line(str(error))})"
         raise StageError(subject, found, "download it again, or name another file") from None

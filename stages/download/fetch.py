@@ -163,7 +163,10 @@ def _announced(cached: Path) -> str | None:
 def _local(subject: str, source: Source, path: str) -> Path:
     found = Path(source.place).expanduser() / path
     if not found.is_file():
-        raise StageError(subject, f"no file {found} (seen from {Path.cwd()})", "fix the source, or files")
+        remedy = (
+            "fix the source, or files; queued and temporary experiments need the whole path, as folders of their own"
+        )
+        raise StageError(subject, f"no file {found} (seen from {Path.cwd()})", remedy)
     return found
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from stages.plumbing.errors import StageError, is_out_of_memory, one_line, system_error
+from stages.plumbing.errors import StageError, of_the_machine, one_line
 from stages.plumbing.files import to_json, write_bytes
 
 INDEX = "model.safetensors.index.json"
@@ -38,6 +38,8 @@ def check_model_folder(key: str, folder: Path) -> None:
             with safe_open(path, framework="np") as opened:
                 opened.keys()
         except (SafetensorError, OSError) as error:
+            if of_the_machine(error):
+                raise
             remedy = "download it again, or use a model that is published as safetensors (a pickle can run code)"
             raise StageError(f"{key}.{path.name}", f"not safetensors ({one_line(str(error))})", remedy) from None
     for path in sorted(folder.glob("*.json")):
@@ -89,7 +91,7 @@ def convert_gguf(subject: str, file: Path, folder: Path) -> None:
             model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
             tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     except Exception as error:  # transformers' parser can raise anything on a damaged or unsupported file
-        if is_out_of_memory(error) or system_error(error) is not None:
+        if of_the_machine(error):
             raise
         found = f"transformers cannot read this GGUF file ({one_line(str(error))[:200]})"
         raise StageError(subject, found, "use an architecture that it supports as GGUF, or safetensors") from None

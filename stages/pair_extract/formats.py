@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from stages.pair_extract.chats import KEYS, one_turn, turns_key
-from stages.plumbing.errors import StageError, is_out_of_memory, system_error
+from stages.plumbing.errors import StageError, of_the_machine
+from stages.plumbing.files import naming
 
 END_OF_TURN = "__eou__"
 PARQUET, GZIP = b"PAR1", b"\x1f\x8b"  # how such files begin
@@ -152,7 +153,7 @@ def _read_parquet(path: Path, counts: Counts, joined: bool) -> Iterator[Row]:
 
     number = 0
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with naming(path), pyarrow.parquet.ParquetFile(path) as file:
             names = file.schema_arrow.names
             if not (columns := [name for name in KEYS if name in names]):
                 found = f"columns {', '.join(names)}"
@@ -162,7 +163,7 @@ def _read_parquet(path: Path, counts: Counts, joined: bool) -> Iterator[Row]:
                     number += 1
                     yield f"{path}: row {number}", row
     except (pyarrow.ArrowException, OSError) as error:
-        if is_out_of_memory(error) or system_error(error) is not None:
+        if of_the_machine(error):
             raise
         raise StageError(path, f"not a Parquet file ({error})", "download it again") from None
     if not number:

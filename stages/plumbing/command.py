@@ -9,11 +9,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import NoReturn
 
-from stages.plumbing.errors import DEBUG_VARIABLE, describe, one_line
-from stages.plumbing.files import lock
+from stages.plumbing.errors import DEBUG_VARIABLE, StageError, describe, one_line
+from stages.plumbing.files import STATE, lock, private_folder
 from stages.plumbing.signals import Terminated, ignore_signals, raise_on_signals, stop_with_dvc
 
-LOCKS = Path(".state/locks")  # one per stage that is running in this folder
+DATA = Path("data")
+LOCKS = STATE / "locks"  # one per stage that is running in this folder
 
 
 def whole_number(low: int, high: int = 2**31 - 1) -> Callable[[str], int]:
@@ -42,10 +43,22 @@ def _parse(name: str, parser: argparse.ArgumentParser) -> argparse.Namespace:
 def _run(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespace, lock_name: str | None) -> None:
     raise_on_signals()
     stop_with_dvc()
+    if lock_name:
+        _check_data()
+        private_folder(STATE)
     with lock(LOCKS / lock_name) if lock_name else nullcontext():
         main(arguments)
     sys.stdout.flush()
     ignore_signals()
+
+
+def _check_data() -> None:
+    """At once: DVC itself says it when the stage has run."""
+    if DATA.is_symlink():
+        remedy = (
+            "make it a folder; for another disk: dvc cache dir --local PLACE; dvc config --local cache.type symlink"
+        )
+        raise StageError(DATA, f"a link to {DATA.readlink()}, and DVC keeps nothing that is behind a link", remedy)
 
 
 def _fail(name: str, text: str) -> None:
@@ -53,7 +66,7 @@ def _fail(name: str, text: str) -> None:
         sys.stdout.flush()  # first, so that the error is the last line if both go to one log
     except OSError:  # give up on stdout, or Python tries to flush it again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    print(f"ERROR {name}: {text}", file=sys.stderr, flush=True)
+    print(f"ERROR {name}: {one_line(text)}", file=sys.stderr, flush=True)
 
 
 def run_stage(

@@ -26,8 +26,9 @@ class StageError(Exception):
 
 
 def one_line(text: str) -> str:
-    """Replace white space, line breaks included, by single spaces: an error message is one line."""
-    return " ".join(text.split())
+    """The text on one line, as every error message is: single spaces, and what a terminal would obey is escaped."""
+    shown = " ".join(text.split())
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in shown)
 
 
 def system_error(error: BaseException) -> int | None:
@@ -48,10 +49,19 @@ def is_out_of_memory(error: BaseException) -> bool:
     return said or named or system_error(error) == errno.ENOMEM
 
 
+def of_the_machine(error: BaseException) -> BaseException | None:
+    """The error of memory, a disk or a permission in what a library raised, if any: then no file is to blame."""
+    found: BaseException | None = error
+    while found is not None and not is_out_of_memory(found) and system_error(found) is None:
+        found = found.__cause__  # `datasets` wraps what the system said
+    return found
+
+
 def describe(error: BaseException) -> str:
     """The text behind `ERROR <stage>: ` for an error: `<file or key>: <what was found>; <what to do>`."""
     if isinstance(error, StageError):
         return one_line(str(error))
+    error = of_the_machine(error) or error
     if is_out_of_memory(error):
         remedy = "close other programs, or lower protocols.<name>.training.batch_size or runtime.generation_batch_size"
         return f"memory: not enough; {remedy}"
@@ -63,6 +73,8 @@ def describe(error: BaseException) -> str:
             return f"{subject}: whoever reads the output has stopped; nothing else is wrong"
         if number == errno.EFBIG:
             return f"{subject}: larger than the limit on file size; raise the limit (ulimit -f) and run it again"
+        if number == errno.EIO:
+            return f"{subject}: the disk or the network behind it failed; see the system's log, then run it again"
         return f"{subject}: {one_line(os.strerror(number))}; check that path and its permissions"
     return (
         f"{type(error).__name__}: {one_line(str(error)) or 'no message'}; "

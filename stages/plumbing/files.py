@@ -10,15 +10,16 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import Any
 
 from stages.plumbing.errors import StageError, system_error
 
 MANIFEST = "manifest.json"
 NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # what file systems answer that cannot flush a directory
+STATE = Path(".state")
 STATE_VARIABLE = "DIALOG_PROMPTING_STATE"
 LOCK_VARIABLE = "DIALOG_PROMPTING_LOCK_SECONDS"
 LOCK_SECONDS = 10.0  # to wait for a lock: a stage whose DVC was killed needs a few to notice and stop
@@ -29,17 +30,36 @@ REPAIR = (
 )
 
 
+def private_folder(path: Path) -> Path:
+    """Make a folder that its owner alone can read, since it may hold dialogues, if it is not there; give its path."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path
+
+
 def state_folder() -> Path:
     """Where a stopped command keeps the state from which it goes on: DIALOG_PROMPTING_STATE, or else .state."""
-    return Path(os.environ.get(STATE_VARIABLE) or ".state")
+    return private_folder(Path(os.environ.get(STATE_VARIABLE) or STATE))
 
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A new folder under `state_folder` for what is too large for memory; removed at the end."""
-    state_folder().mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix="scratch-", dir=state_folder()) as folder:
-        yield Path(folder)
+    """A new folder under `state_folder` for what is too large for memory; removed at the end, or at the next start.
+
+    Its user holds a lock in it, which ends with the process: what can be locked was left by a killed one.
+    """
+    with lock(state_folder() / "scratch.lock"):
+        for held in state_folder().glob("scratch-*/.held"):
+            with held.open("ab") as left, suppress(BlockingIOError):
+                fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(held.parent, ignore_errors=True)
+        folder = Path(mkdtemp(prefix="scratch-", dir=state_folder()))
+        user = (folder / ".held").open("wb")
+        fcntl.flock(user, fcntl.LOCK_EX)
+    try:
+        with user:
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def sha256_of(path: Path) -> str:
@@ -66,7 +86,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     remove_leftovers(path)
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
-        with _naming(path):
+        with naming(path):
             temporary.write_bytes(content)
             fsync_path(temporary)
             temporary.replace(path)
@@ -76,11 +96,17 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """An error of the system inside names this path, not a temporary one or none."""
+def naming(path: Path) -> Iterator[None]:
+    """An error of the system inside names this path, not a temporary one or none.
+
+    Raises:
+        OSError: that error.
+    """
     try:
         yield
     except OSError as error:
+        if error.errno is None:  # a library's own, as pyarrow's about a file that is no Parquet
+            raise
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
@@ -218,7 +244,7 @@ def lock(path: Path) -> Iterator[None]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab+", buffering=0) as file:
-        with _naming(path):
+        with naming(path):
             _take(path, file.fileno())
             file.truncate(0)
             file.write(f"{os.getpid()} on {socket.gethostname()}\n".encode())

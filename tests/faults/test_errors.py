@@ -28,6 +28,13 @@ def test_outside_a_project_the_missing_file_is_named(stage: str, tmp_path: Path)
     assert last == f"ERROR {stage}: params.yaml: missing; run this from the top of the project"
 
 
+def test_a_folder_of_data_on_another_disk_is_refused_before_anything_slow(tmp_path: Path) -> None:
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project/data").symlink_to(tmp_path)
+    found = f"data: a link to {tmp_path}, and DVC keeps nothing that is behind a link; make it a folder; "
+    assert fails(tmp_path / "project", "download").startswith(f"ERROR download: {found}")
+
+
 @pytest.mark.parametrize(("words", "value"), [(["--debug"], ""), ([], "1")])
 def test_a_traceback_comes_before_the_line_if_asked_for(words: list[str], value: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()

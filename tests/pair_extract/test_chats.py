@@ -1,5 +1,6 @@
 """Chats as the hub keeps them: both formats, in JSON lines and in Parquet, and everything that is no chat."""
 
+import errno
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import pytest
 
 from stages.pair_extract.corpora import Found, read_corpus
 from stages.params.sources import Dataset
-from stages.plumbing.errors import StageError
+from stages.plumbing.errors import StageError, describe
 from stages.records import records_of
 
 Format = Literal["jsonl", "parquet"]
@@ -286,3 +287,19 @@ def test_what_is_no_chat_is_refused_with_its_place(key: str, value: Any, expecte
 )
 def test_in_parquet_too(key: str, rows: list[Any], expected: str, tmp_path: Path) -> None:
     assert refusal(tmp_path, "parquet", encode("parquet", key, rows)).startswith(f"test.parquet: {expected}")
+
+
+@pytest.mark.parametrize(
+    "error", [pa.ArrowMemoryError("malloc of size 9 failed"), OSError(errno.EIO, ""), PermissionError(errno.EACCES, "")]
+)
+def test_what_the_machine_refuses_is_no_fault_of_a_parquet_file(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*words: object, **named: object) -> None:
+        raise error
+
+    monkeypatch.setattr(pyarrow.parquet.ParquetFile, "iter_batches", refuse)
+    with pytest.raises(type(error)) as caught:
+        read(tmp_path, "parquet", encode("parquet", "messages", [chat("messages", TALK)]))
+    said = describe(caught.value)
+    assert said.startswith("memory: not enough" if isinstance(error, MemoryError) else f"{tmp_path}/test.parquet: ")

@@ -6,9 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
-from stages.plumbing.errors import describe
+from stages.plumbing.errors import StageError, describe
 from tests.stage_runs import Run
 from tests.stops import Stop
 from tests.tiny import ROOT, read_yaml, write_yaml
@@ -74,6 +75,27 @@ def test_a_closed_terminal_does_not_stop_what_nohup_started(untrained: Path) -> 
     assert printed.startswith("ERROR chat: data/train: missing, nothing was trained here yet; ")
 
 
-def test_a_reader_of_the_output_that_has_stopped_is_no_fault_of_a_path() -> None:
-    said = describe(BrokenPipeError(errno.EPIPE, "Broken pipe"))
-    assert said == "standard output or a file: whoever reads the output has stopped; nothing else is wrong"
+def caused_by(error: Exception) -> Exception:
+    """As `datasets` raises what went wrong below it."""
+    outer = RuntimeError("An error occurred while generating the dataset")
+    outer.__cause__ = error
+    return outer
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (BrokenPipeError(errno.EPIPE, ""), "standard output or a file: whoever reads the output has stopped; nothing "),
+        (OSError(errno.EIO, "", "a"), "a: the disk or the network behind it failed; see the system's log"),
+        (PermissionError(errno.EACCES, "", "a"), "a: Permission denied; check that path and its permissions"),
+        (caused_by(PermissionError(errno.EACCES, "", "a")), "a: Permission denied; "),
+        (caused_by(pa.ArrowMemoryError("malloc of size 99 failed")), "memory: not enough; close other programs"),
+        (caused_by(ValueError("x")), "RuntimeError: An error occurred while generating the dataset; set "),
+        (StageError("a\x1b[31m", "b\u202ec", "d\n e"), "a\\x1b[31m: b\\u202ec; d e"),
+        (StageError("a", "é 好 🙂", "ok"), "a: é 好 🙂; ok"),
+    ],
+)
+def test_what_the_machine_said_is_called_what_it_is_in_one_line_that_no_terminal_obeys(
+    error: Exception, said: str
+) -> None:
+    assert describe(error).startswith(said)

@@ -3,11 +3,23 @@
 import errno
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from stages.plumbing.files import NO_FLUSH, check_folder, output_folder, write_bytes
+from stages.plumbing.files import (
+    NO_FLUSH,
+    STATE_VARIABLE,
+    check_folder,
+    output_folder,
+    scratch_folder,
+    state_folder,
+    write_bytes,
+)
+from tests.stage_runs import fails
+from tests.tiny import ROOT
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch, number: int, folders: bool) -> None:
@@ -35,3 +47,24 @@ def test_what_cannot_be_written_is_an_error(
     refuse(monkeypatch, number, folders)
     with pytest.raises(OSError, match=os.strerror(number)):
         write_bytes(tmp_path / "a", b"b")
+
+
+def test_the_scratch_of_a_killed_process_goes_at_the_next_start_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(STATE_VARIABLE, str(tmp_path / "state"))
+    script = "import os; from stages.plumbing.files import scratch_folder; made = scratch_folder(); made.__enter__(); "
+    subprocess.run([sys.executable, "-c", script + "os.kill(os.getpid(), 9)"], cwd=ROOT, check=False)
+    (left,) = (tmp_path / "state").glob("scratch-*/")
+    with scratch_folder() as one, scratch_folder() as two:
+        assert one.is_dir() and two.is_dir()
+        assert not left.exists()
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["scratch.lock"]
+
+
+def test_the_state_is_for_its_owner_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(STATE_VARIABLE, str(tmp_path / "state"))
+    assert state_folder().stat().st_mode & 0o777 == 0o700
+    (tmp_path / "empty").mkdir()
+    fails(tmp_path / "empty", "subset")
+    assert (tmp_path / "empty/.state").stat().st_mode & 0o777 == 0o700
