@@ -57,31 +57,25 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_both_outputs_are_copies_with_a_manifest_and_nothing_else(
+def test_both_outputs_are_copies_with_a_manifest_and_if_one_fails_neither_changes(
     tmp_path: Path, params: dict[str, Any], weights: Path
 ) -> None:
     done = download(tmp_path, params)
     assert done.returncode == 0, done.stderr
-    assert set(contents(tmp_path / "data/dialogues")) == {"all.jsonl", "manifest.json"}
-    assert set(contents(tmp_path / "data/model")) == {*contents(weights), "manifest.json"}
-    for name, content in contents(weights).items():
-        assert (tmp_path / "data/model" / name).read_bytes() == content
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["dialogues", "model"]
     check_folder(tmp_path / "data/dialogues")
     check_folder(tmp_path / "data/model")
-    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["dialogues", "model"]
-
-
-def test_if_one_fails_neither_output_changes(tmp_path: Path, params: dict[str, Any], weights: Path) -> None:
-    assert download(tmp_path, params).returncode == 0
     before = contents(tmp_path / "data")
+    expected = {f"model/{name}": content for name, content in contents(weights).items()}
+    expected["dialogues/all.jsonl"] = (tmp_path / "corpus/all.jsonl").read_bytes()
+    assert before == expected | {name: before[name] for name in ("dialogues/manifest.json", "model/manifest.json")}
     corpus = tmp_path / "corpus/all.jsonl"
     corpus.write_bytes(corpus.read_bytes() * 2)  # a new corpus with a correct sha256, but a wrong one for the model
     params["datasets"]["x"]["files"]["all"]["sha256"] = sha256_of(corpus)
     params["models"]["x"]["files"]["config.json"]["sha256"] = "0" * 64
-    done = download(tmp_path, params)
-    assert done.returncode == 1
-    assert last_line(done).startswith("ERROR download: models.x.files.config.json.sha256: ")
-    assert sha256_of(weights / "config.json") in last_line(done)
+    line = last_line(download(tmp_path, params))
+    assert line.startswith("ERROR download: models.x.files.config.json.sha256: ")
+    assert sha256_of(weights / "config.json") in line
     assert contents(tmp_path / "data") == before
 
 
@@ -223,25 +217,21 @@ def write_gguf(folder: Path) -> Path:
     configuration = json.loads((source / "config.json").read_bytes())
     tensors = load_file(source / "model.safetensors")
     path = folder / "tiny.gguf"
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_name("Tiny")
-    writer.add_vocab_size(configuration["vocab_size"])
-    writer.add_context_length(configuration["max_position_embeddings"])
-    writer.add_embedding_length(configuration["hidden_size"])
-    writer.add_feed_forward_length(configuration["intermediate_size"])
-    writer.add_block_count(configuration["num_hidden_layers"])
-    writer.add_head_count(configuration["num_attention_heads"])
-    writer.add_head_count_kv(configuration["num_key_value_heads"])
-    writer.add_layer_norm_rms_eps(configuration["rms_norm_eps"])
-    writer.add_rope_freq_base(10_000.0)
     vocabulary = tiny_tokenizer().get_vocab()
-    writer.add_tokenizer_model("gpt2")
-    writer.add_token_list(sorted(vocabulary, key=lambda token: vocabulary[token]))
-    writer.add_token_types([3 if vocabulary["<|endoftext|>"] == number else 1 for number in range(len(vocabulary))])
+    end = vocabulary["<|endoftext|>"]
     merges = json.loads(tiny_tokenizer().backend_tokenizer.to_str())["model"]["merges"]
-    writer.add_token_merges([" ".join(merge) for merge in merges])
-    writer.add_bos_token_id(vocabulary["<|endoftext|>"])
-    writer.add_eos_token_id(vocabulary["<|endoftext|>"])
+    writer = gguf.GGUFWriter(path, "llama")
+    for key, value in {
+        "name": "Tiny", "vocab_size": configuration["vocab_size"], "embedding_length": configuration["hidden_size"],
+        "context_length": configuration["max_position_embeddings"], "rope_freq_base": 10_000.0,
+        "feed_forward_length": configuration["intermediate_size"], "block_count": configuration["num_hidden_layers"],
+        "head_count": configuration["num_attention_heads"], "head_count_kv": configuration["num_key_value_heads"],
+        "layer_norm_rms_eps": configuration["rms_norm_eps"], "tokenizer_model": "gpt2", "bos_token_id": end,
+        "eos_token_id": end, "token_list": sorted(vocabulary, key=lambda token: vocabulary[token]),
+        "token_types": [3 if number == end else 1 for number in range(len(vocabulary))],
+        "token_merges": [" ".join(merge) for merge in merges],
+    }.items():  # fmt: skip
+        getattr(writer, f"add_{key}")(value)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, configuration["num_hidden_layers"])
     for name, tensor in tensors.items():
         stem, _, suffix = name.rpartition(".")

