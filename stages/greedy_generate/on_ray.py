@@ -10,11 +10,10 @@ from typing import Any
 from stages.greedy_generate.generation import Generated, Task, generate
 from stages.language_model.device import Share, check_versions, gpus_given, library_versions, share_of
 from stages.methods.trained_method import read_description
-from stages.plumbing.cluster import cluster, failure_of
+from stages.plumbing.cluster import Files, cluster, failure_of, on_this_node, receive, scratch, send, unpack
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import check_folder, files_hash
 from stages.plumbing.signals import StopRequest
-from stages.plumbing.transport import Files, on_this_node, receive, scratch, send, unpack
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 
 from stages.language_model.device import Share, check_versions, gpus_given, library_versions, share_of
-from stages.plumbing.cluster import cluster, failure_of
+from stages.plumbing.cluster import Files, cluster, failure_of, on_this_node, receive, scratch, send, unpack
 from stages.plumbing.errors import StageError
 from stages.plumbing.signals import StopRequest
-from stages.plumbing.transport import Files, on_this_node, receive, scratch, send, unpack
 from stages.train.job import Job, load
 from stages.train.state import TrialState, state_root
 from stages.train.training import train_trial

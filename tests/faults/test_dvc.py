@@ -1,6 +1,7 @@
 """With the real `dvc`: only DVC is killed, or its cache is damaged; `dvc repro` or the printed advice repairs it."""
 
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -15,7 +16,7 @@ import psutil
 import pytest
 
 from tests.faults.pipeline import Undisturbed, check_tidy, flip, results
-from tests.tiny import ROOT, command
+from tests.tiny import ROOT, command, commit_all
 
 pytestmark = pytest.mark.timeout(600)  # the first test waits for `undisturbed` and for `dvc repro`, twice
 SECONDS_TO_PAUSE = 240
@@ -108,3 +109,63 @@ def test_the_advice_for_a_damaged_cache_followed_word_for_word_brings_the_same_b
     assert "data/pair_extract/train.jsonl: its sha256 is not the one in its manifest; " in line
     command(project, "sh", "-c", line.partition("produce it again: ")[2])
     assert results(project) == undisturbed.results
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (
+            "protocols.tiny.training.batch_size=0",
+            "params.yaml: protocols.tiny.training.batch_size: found 0; it must be ",
+        ),
+        ("method=sfot", "methods.sfot"),  # DVC's own words
+    ],
+)
+def test_after_a_wrong_value_the_readme_s_way_back_brings_the_outputs(
+    wrong: str, said: str, killed: Killed, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    project = Path(shutil.copytree(killed.project, tmp_path / "project", symlinks=True))
+    commit_all(project)
+    done = command(project, "dvc", "exp", "run", "-S", wrong, fails=True)
+    assert said in done.stdout + done.stderr
+    way_back = "git checkout . && dvc checkout"
+    assert f"`{way_back}`" in (ROOT / "README.md").read_text(encoding="utf-8")
+    command(project, "sh", "-c", way_back)
+    assert results(project) == undisturbed.results
+    assert "Stage 'train' didn't change" in command(project, "dvc", "repro").stdout
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    """A folder in which `make repro` finds an environment, with a stand-in for DVC."""
+    (tmp_path / "made/.venv/bin").mkdir(parents=True)
+    (tmp_path / "made/.dvc/tmp").mkdir(parents=True)
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path / "made")
+    for name, command_line in (("python", f'{sys.executable} "$@"'), ("dvc", "true")):
+        (tmp_path / "made/.venv/bin" / name).write_text(f"#!/bin/sh\nexec {command_line}\n")
+        (tmp_path / "made/.venv/bin" / name).chmod(0o755)
+    for name in (".created", ".installed"):
+        (tmp_path / "made/.venv" / name).touch()
+    return tmp_path / "made"
+
+
+HELD = {"data": {"write": {"pid": os.getpid(), "cmd": "dvc repro"}}}
+
+
+@pytest.mark.parametrize("left", [json.dumps(HELD), json.dumps(HELD)[:9], ""], ids=["number", "cut", "empty"])
+def test_make_repro_removes_the_lock_of_a_killed_dvc_whoever_has_its_number_now(left: str, made: Path) -> None:
+    lock = made / ".dvc/tmp/rwlock"
+    lock.write_text(left)
+    assert "rwlock: left by a DVC that was killed; removed" in command(made, "make", "repro").stdout
+    assert not lock.exists()
+
+
+def test_make_repro_leaves_the_lock_of_a_dvc_that_runs_here(made: Path) -> None:
+    lock, script = made / ".dvc/tmp/rwlock", made.parent / "dvc"
+    lock.write_text("x")
+    script.write_text("import time; time.sleep(60)")
+    with subprocess.Popen([sys.executable, script, "repro"], cwd=made) as running:
+        assert "removed" not in command(made, "make", "repro").stdout
+        running.kill()
+    assert lock.read_text() == "x"

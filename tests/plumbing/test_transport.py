@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from stages.plumbing.cluster import Files, on_this_node, receive, send
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import MANIFEST, output_folder
 from stages.plumbing.signals import Terminated
-from stages.plumbing.transport import Files, on_this_node, receive, send
 from tests import fake_ray
 
 Fetched = list[Any]
