@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from codecs import getincrementaldecoder
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,11 +17,11 @@ CHUNK = 1 << 16  # bytes that are read at a time
 
 
 def printable(text: str) -> str:
-    """Text without control characters: a byte-level model can say those that move a terminal's cursor.
+    r"""Text with `\x1b` for a control character: a byte-level model can say those that move a terminal's cursor.
 
     The two joiners stay: Persian, Hindi and families of emoji are other texts without them.
     """
-    return "".join(character for character in text if character.isprintable() or character in JOINERS)
+    return "".join(each if each.isprintable() or each in JOINERS else ascii(each)[1:-1] for each in text)
 
 
 class TerminalChat:
@@ -117,7 +118,8 @@ def print_answers(speakers: Sequence[Speaker], conversation: Conversation, lines
         else:
             conversation.turns.clear()
         for speaker, answer in zip(speakers, answers, strict=True):
-            print(answer if len(speakers) == 1 else f"{speaker.name}\t{answer}")
+            shown = printable(answer) if sys.stdout.isatty() else answer
+            print(shown if len(speakers) == 1 else f"{speaker.name}\t{shown}")
     print(end="", flush=True)
 
 

@@ -19,6 +19,7 @@ import gradio as gr
 import uvicorn  # Gradio's own server
 from datasets import Dataset
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import PlainTextResponse
 from starlette.middleware.base import RequestResponseEndpoint
 
 from stages.chat.speakers import Conversation, Speaker, load_speakers
@@ -157,12 +158,20 @@ class WebChat:
         return page
 
 
-def application(page: gr.Blocks) -> FastAPI:
-    """The page as a web application whose pages may load nothing from elsewhere."""
+def application(page: gr.Blocks, local: bool) -> FastAPI:
+    """The page as a web application whose pages may load nothing from elsewhere, and that takes no files.
+
+    With `local` it answers only who names this machine: the page of a stranger could otherwise give its own name this
+    machine's address, and read the training data through a browser here.
+    """
     app = FastAPI(openapi_url=None)
 
     @app.middleware("http")
     async def with_policy(request: Request, answer: RequestResponseEndpoint) -> Response:
+        if local and not is_loopback(request.url.hostname or ""):
+            return PlainTextResponse("not a name of this machine", 403)
+        if request.url.path.endswith("/upload"):
+            return PlainTextResponse("no uploads", 404)
         response = await answer(request)
         response.headers["content-security-policy"] = POLICY
         return response
@@ -196,9 +205,9 @@ def serve(root: Path, speakers: Sequence[Speaker], host: str | None, port: int |
         found = (error.strerror or "no address").split(" (while")[0]
         raise StageError(f"{host}:{port}", found, "name another with --host or --port") from None
     if not is_loopback(host):
-        warning = "whoever can reach it can use the page; it has no password"
+        warning = "anybody who reaches it may read the training data; for yourself alone, use `ssh -L` instead"
         print(f"WARNING chat: --host {host}: {warning}", file=sys.stderr)
-    app = application(WebChat(root, speakers).page())
+    app = application(WebChat(root, speakers).page(), is_loopback(host))
     shown = f"[{host}]" if ":" in host else host
     print(f"http://{shown}:{listener.getsockname()[1]}  (Ctrl-C ends it)", flush=True)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))

@@ -10,8 +10,9 @@ from stages.export.forms import Form, transformers_lines
 from stages.methods.trained_method import TrainedMethod
 from stages.params.schema import Params
 from stages.params.sources import as_json, parse_source
+from stages.params.validation import public
 from stages.plumbing.errors import StageError
-from stages.report.markdown import items, number, plain, table
+from stages.report.markdown import fence, items, number, plain, table
 from stages.report.results import Results
 
 Scores = dict[str, Any]
@@ -38,7 +39,7 @@ def card_of(results: Results, trained: TrainedMethod, form: Form) -> ModelCard:
     sections = [
         f"# {title(results.params)}",
         opening(results.params, trained, form),
-        f"## Ask it\n\nWith transformers alone:\n\n```python\n{transformers_lines(trained, form)}```",
+        f"## Ask it\n\nWith transformers alone:\n\n{fence('python', transformers_lines(trained, form))}",
         *([form.note] if form.note else []),
         "On the hub, private until you change that: `hf upload OWNER/NAME FOLDER --private`.",
         f"## Scores\n\n{score_text(scores)}",
@@ -84,8 +85,8 @@ def opening(params: Params, trained: TrainedMethod, form: Form) -> str:
     return "\n\n".join([
         f"A dialog model by the method `{params.chosen_method.kind}` of [Prompting for a conversation]({PAPER}) "
         f"(Valvoda, Fang, Vandyke, 2022): {form.what}.",
-        f"Base model: `{plain(params.model)}` ({plain(params.chosen_model.source)}). "
-        f"Data: `{plain(params.dataset)}` ({plain(params.chosen_dataset.source)})."
+        f"Base model: `{plain(params.model)}` ({plain(public(params.chosen_model.source))}). "
+        f"Data: `{plain(params.dataset)}` ({plain(public(params.chosen_dataset.source))})."
         + (f" Learning rate {rate:.3g}, epoch {epoch}." if rate else ""),
         "`model.safetensors`: the complete language model with what was trained in it, in float32"
         + (f"; {form.files}." if form.files else "."),
@@ -165,7 +166,7 @@ def making(results: Results) -> str:
     origin = "the workspace" if results.files.commit is None else f"the experiment `{plain(results.name)}`"
     commit = f", commit `{results.files.commit}`" if results.files.commit else ""
     text = yaml.safe_dump(used, sort_keys=False, allow_unicode=True)
-    return f"By the pipeline dialog-prompting, from {origin}{commit}. Its parameters:\n\n```yaml\n{text}```"
+    return f"By the pipeline dialog-prompting, from {origin}{commit}. Its parameters:\n\n{fence('yaml', text)}"
 
 
 def limits(params: Params, scores: Scores, trained: TrainedMethod) -> str:

@@ -10,7 +10,7 @@ from stages.export.card import card_of
 from stages.export.forms import FORMS
 from stages.methods.trained_method import TrainedMethod, load_trained
 from stages.plumbing.errors import StageError
-from stages.plumbing.files import MANIFEST, output_folder
+from stages.plumbing.files import MANIFEST, output_folder, read_manifest
 from stages.report.results import Results
 
 OWN = (MANIFEST, "README.md", "generation_config.json")  # what every export has
@@ -60,12 +60,13 @@ def write_language_model(trained: TrainedMethod, model: Path, folder: Path) -> N
 
 
 def check_target(target: Path) -> None:
-    """Refuse to replace what is no export.
+    """Refuse to replace what no export has written.
 
     Raises:
-        StageError: there is a file, or a folder that no export has written.
+        StageError: there is a file, or a folder with something that the manifest of an export does not name.
     """
-    if target.is_dir() and (not any(target.iterdir()) or all((target / name).is_file() for name in OWN)):
-        return
-    if target.exists():
-        raise StageError(target, "it is there, and no export", "name a new folder")
+    found = [path.relative_to(target).as_posix() for path in sorted(target.rglob("*")) if not path.is_dir()]
+    known = {MANIFEST, *read_manifest(target)["files"]} if MANIFEST in found else set()
+    foreign = [name for name in found if name not in known or not known.issuperset(OWN)]
+    if foreign or (target.exists() and not target.is_dir()):
+        raise StageError(target.joinpath(*foreign[:1]), "it is there, and of no export", "name a new folder")

@@ -185,6 +185,7 @@ def side_by_side(setting: Setting, answers: Answers) -> Iterator[str]:
             corpus = plain(str(setting.any_run.switch("dataset")))
             yield f"The replies to {corpus} are not quoted, or not in DVC's cache."
             continue
+        print(f"quoted: {QUERIES} pairs of {setting.any_run.switch('dataset')}, since its entry has `quote: true`")
         place = max(places, key=lambda each: (len(places[each]), each))
         by_method = places[place]
         chosen = drawn(next(iter(by_method.values())), -place[1])

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from statistics import fmean, stdev
 
+from stages.params.validation import public
+
 NONE = "-"
 SPACE = "\u00a0"  # a no-break space
 
@@ -57,7 +59,7 @@ def value(each: object) -> str:
         return "null"
     if isinstance(each, str) and (each != each.strip() or "\n" in each):
         return json.dumps(each, ensure_ascii=False)
-    return str(each).lower() if isinstance(each, bool) else str(each)
+    return str(each).lower() if isinstance(each, bool) else public(str(each))
 
 
 def digits_for(width: float, most: int = 4) -> int:
@@ -93,3 +95,9 @@ def count(value: float | None) -> str:
         if value >= size:
             return f"{value / size:.3g}{letter}"
     return f"{value:.0f}"
+
+
+def fence(language: str, text: str) -> str:
+    """A block of code, in a fence that is longer than any run of backticks in it."""
+    marks = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text) or [""]))
+    return f"{marks}{language}\n{text.rstrip()}\n{marks}"

@@ -11,12 +11,13 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from stages.chat.__main__ import main
 from stages.chat.speakers import Conversation, Speaker, load_speakers
-from stages.chat.terminal import answer_lines, line_groups, printable
+from stages.chat.terminal import answer_lines, line_groups, print_answers, printable
 from stages.methods.trained_method import load_trained
 from stages.pair_extract.pairs import pairs_of
 from stages.params.schema import Pairs
@@ -268,8 +269,13 @@ def test_a_mark_at_the_beginning_is_no_text_and_a_line_that_is_not_utf_8_is_name
     os.close(out)
 
 
-def test_an_answer_cannot_move_the_cursor() -> None:
-    assert printable("a\x1b[2Jb\x07\u202ec") == "a[2Jbc"
+def test_an_answer_cannot_move_the_cursor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    said = "a\x1b[2Jb\x07\u202ec"
+    speaker: Any = SimpleNamespace(query=lambda talk, text: text, trained=SimpleNamespace(respond=lambda asked: [said]))
+    for terminal, shown in ((True, r"a\x1b[2Jb\x07\u202ec"), (False, said)):
+        monkeypatch.setattr("sys.stdout.isatty", lambda terminal=terminal: terminal)
+        print_answers([speaker], Conversation(), ["hello"])
+        assert capsys.readouterr().out == f"{shown}\n"
 
 
 def test_a_text_keeps_the_joiners_that_its_script_needs() -> None:

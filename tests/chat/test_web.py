@@ -14,9 +14,10 @@ import pytest
 pytest.importorskip("gradio", reason="the extra `web` is not installed")
 
 import uvicorn
+from fastapi.testclient import TestClient
 
 from stages.chat.speakers import Conversation, Speaker, load_speakers
-from stages.chat.web import WebChat, is_loopback, serve
+from stages.chat.web import WebChat, application, is_loopback, serve
 from stages.plumbing.errors import StageError
 from stages.records import Dialogue, Pair, read_records, write_records
 from tests.browser import Browser, needs_browser
@@ -165,6 +166,17 @@ def test_an_empty_answer_is_told_from_one_that_is_new(chat: WebChat, monkeypatch
         assert next(iter(columns.values()))[1:] == shown
 
 
+def test_on_loopback_only_names_of_this_machine_are_answered_and_nothing_can_be_uploaded(chat: WebChat) -> None:
+    for local, host, status in (
+        (True, "localhost:7860", 200), (True, "127.0.0.1:7860", 200), (True, "[::1]:7860", 200),
+        (True, "rebound.example:7860", 403), (True, "127.0.0.1.rebound.example", 403), (False, "my.name:7860", 200),
+    ):  # fmt: skip
+        with TestClient(application(chat.page(), local)) as client:
+            assert client.get("/config", headers={"Host": host}).status_code == status, host
+            sent = client.post("/gradio_api/upload", headers={"Host": host}, files={"files": b"x"})
+            assert sent.status_code == (404 if status == 200 else 403), host
+
+
 def test_only_this_machine_reaches_the_page_unless_a_host_is_given(
     project: Path, speakers: list[Speaker], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -178,7 +190,7 @@ def test_only_this_machine_reaches_the_page_unless_a_host_is_given(
     serve(project, speakers, None, 0)
     assert "WARNING" not in capsys.readouterr().err
     serve(project, speakers, "0.0.0.0", 0)
-    assert "WARNING chat: --host 0.0.0.0" in capsys.readouterr().err
+    assert "WARNING chat: --host 0.0.0.0: anybody who reaches it may read the training data" in capsys.readouterr().err
     assert addresses == ["127.0.0.1", "0.0.0.0"]
     assert [is_loopback(each) for each in ("127.0.0.1", "::1", "localhost", "192.168.1.7", "::", "my.name")] == [
         True, True, True, False, False, False,

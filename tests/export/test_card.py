@@ -4,19 +4,24 @@ import contextlib
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
 
-from stages.export.card import license_of, license_text
+from stages.export.card import license_of, license_text, opening
+from stages.export.forms import FORMS
 from stages.export.write import write_export
 from stages.methods.trained_method import load_trained
 from stages.params.schema import Params, load_params
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import check_folder
 from stages.plumbing.yaml import parse_yaml
+from stages.report.markdown import fence
 from stages.report.results import open_results
 from tests.export.test_export import read_alone
+from tests.stage_runs import contents
 from tests.tiny import change_params, command
 from tests.trained import QUERIES, trained_copy
 
@@ -86,11 +91,36 @@ def test_the_card_has_the_scores_with_their_baselines_the_leakage_and_the_licens
     assert used["methods"] == {"dynamic": params["methods"]["dynamic"]} and used["pairs"] == params["pairs"]
 
 
-def test_what_is_no_export_is_not_replaced(project: Path, tmp_path: Path) -> None:
-    (tmp_path / "thesis.txt").write_text("years of work")
-    with open_results(project) as results, pytest.raises(StageError, match="it is there, and no export"):
-        write_export(results, tmp_path)
-    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+@pytest.mark.parametrize("foreign", ["thesis.txt", "controller/thesis.txt", "data/train/manifest.json"])
+def test_what_no_export_has_written_is_never_replaced(
+    project: Path, exports: dict[str, Path], tmp_path: Path, foreign: str
+) -> None:
+    """In an export, in a folder of it, or in the folder of a stage, whose manifest names everything."""
+    if foreign.startswith("data"):
+        target = Path(shutil.copytree(project / "data/train", tmp_path / "target", symlinks=True))
+    else:
+        target = Path(shutil.copytree(exports["workspace"], tmp_path / "target"))
+        (target / foreign).write_text("years of work")
+    before = contents(target)
+    with open_results(project) as results, pytest.raises(StageError, match="it is there, and of no export; name a new"):
+        write_export(results, target)
+    assert contents(target) == before
+
+
+def test_the_card_shows_no_folder_of_this_machine_and_no_signed_address() -> None:
+    params = load_params()
+    data = params.chosen_dataset.model_copy(update={"source": "file:/home/jane/patients"})
+    model = params.chosen_model.model_copy(update={"source": "url:https://store/model?Signature=abc"})
+    params = params.model_copy(update={"datasets": {params.dataset: data}, "models": {params.model: model}})
+    trained = SimpleNamespace(description={"learning_rate": 0, "epoch": 1})
+    text = opening(params, trained, FORMS["soft"])  # type: ignore[arg-type]
+    assert "jane" not in text and "abc" not in text and "https://store/model" in text
+
+
+def test_a_fence_is_longer_than_any_run_of_backticks_in_it() -> None:
+    for text in ("plain", "a ``` b", "````\n# not a heading\n````"):
+        (token,) = MarkdownIt().parse(fence("yaml", text))
+        assert (token.type, token.info, token.content) == ("fence", "yaml", f"{text}\n")
 
 
 def test_an_experiment_that_is_not_there_is_named(project: Path) -> None:

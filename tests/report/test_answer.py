@@ -131,7 +131,9 @@ def test_a_reply_that_was_cut_or_repeats_itself_says_so() -> None:
     assert marked(replace(reply, response=" ", unended=False)) == "(empty)"
 
 
-def test_replies_of_a_corpus_that_may_not_be_quoted_are_not(runs: tuple[Run, ...]) -> None:
+def test_replies_of_a_corpus_are_quoted_only_if_it_says_so_and_that_they_are_is_said(
+    runs: tuple[Run, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
     params = runs[0].params
     private = {**params["datasets"], "chitchat": {**params["datasets"]["chitchat"], "quote": False}}
     both = run_in_memory("soft"), run_in_memory("soft", datasets=private)
@@ -139,6 +141,7 @@ def test_replies_of_a_corpus_that_may_not_be_quoted_are_not(runs: tuple[Run, ...
     assert "word1" in told
     assert "are not quoted" in kept
     assert "word1" not in kept
+    assert capsys.readouterr().out.count("quoted: 8 pairs of chitchat") == 1
 
 
 class Elements(HTMLParser):
