@@ -16,7 +16,7 @@ DOCUMENTS = ("README.md", "stages/README.md", "stages/grid/README.md", ".github/
 TOUR = "stages/README.md"
 LONGEST_README = 175  # lines; details belong where they are used
 FILE_NAMES = (".md", ".py", ".yaml", ".yml", ".toml", ".txt", ".json", ".jsonl", ".html", ".csv", ".lock")
-MADE_BY_TOOLS = (".venv", ".state", "dvc.lock")
+MADE_BY_TOOLS = (".venv", ".state", "dvc.lock", "exported")
 documents = pytest.mark.parametrize("document", DOCUMENTS)
 
 
