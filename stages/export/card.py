@@ -10,7 +10,7 @@ from stages.export.forms import Form, transformers_lines
 from stages.methods.trained_method import TrainedMethod
 from stages.params.schema import Params
 from stages.params.sources import as_json, parse_source
-from stages.params.validation import public
+from stages.params.validation import redact
 from stages.plumbing.errors import StageError
 from stages.report.markdown import fence, items, number, plain, table
 from stages.report.results import Results
@@ -85,8 +85,8 @@ def opening(params: Params, trained: TrainedMethod, form: Form) -> str:
     return "\n\n".join([
         f"A dialog model by the method `{params.chosen_method.kind}` of [Prompting for a conversation]({PAPER}) "
         f"(Valvoda, Fang, Vandyke, 2022): {form.what}.",
-        f"Base model: `{plain(params.model)}` ({plain(public(params.chosen_model.source))}). "
-        f"Data: `{plain(params.dataset)}` ({plain(public(params.chosen_dataset.source))})."
+        f"Base model: `{plain(params.model)}` ({plain(redact(params.chosen_model.source))}). "
+        f"Data: `{plain(params.dataset)}` ({plain(redact(params.chosen_dataset.source))})."
         + (f" Learning rate {rate:.3g}, epoch {epoch}." if rate else ""),
         "`model.safetensors`: the complete language model with what was trained in it, in float32"
         + (f"; {form.files}." if form.files else "."),

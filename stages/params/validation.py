@@ -89,11 +89,6 @@ def redact(text: str) -> str:
     return re.sub(r"\bhf_\w{8,}", "hf_***", text)
 
 
-def public(source: str) -> str:
-    """A source as strangers may read it: without secrets, and without a folder of this machine."""
-    return "file:***" if source.startswith("file:") else redact(source)
-
-
 def show(value: object) -> str:
     """A value for a message: short, and without secrets."""
     if value is None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from statistics import fmean, stdev
 
-from stages.params.validation import public
+from stages.params.validation import redact
 
 NONE = "-"
 SPACE = "\u00a0"  # a no-break space
@@ -59,7 +59,7 @@ def value(each: object) -> str:
         return "null"
     if isinstance(each, str) and (each != each.strip() or "\n" in each):
         return json.dumps(each, ensure_ascii=False)
-    return str(each).lower() if isinstance(each, bool) else public(str(each))
+    return str(each).lower() if isinstance(each, bool) else redact(str(each))
 
 
 def digits_for(width: float, most: int = 4) -> int:

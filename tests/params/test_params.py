@@ -10,9 +10,8 @@ import pytest
 from dvc.utils.hydra import apply_overrides
 
 from stages.params.schema import LearningRates, load_params, parse_params
-from stages.params.validation import RENAMED, public, redact, show
+from stages.params.validation import RENAMED, redact, show
 from stages.plumbing.errors import StageError
-from stages.report.markdown import value
 from tests.helpers_data import ROOT, shipped
 
 Change = Callable[[dict[str, Any]], object]
@@ -356,18 +355,3 @@ def test_a_folder_of_checkpoints_is_read_as_its_whole_path(tmp_path: Path, monke
         params = shipped()
         put("runtime/checkpoints", written)(params)
         assert parse_params(params).runtime.checkpoints_address == whole
-
-
-@pytest.mark.parametrize(
-    ("source", "shown"),
-    [
-        ("file:/home/jane/patients", "file:***"),
-        ("file:~/patients", "file:***"),
-        ("url:https://store/talks.zip?X-Amz-Signature=abc", "url:https://store/talks.zip?***"),
-        ("https://jane:abc@store/x", "https://***@store/x"),
-        ("hub:datasets/roskoN/dailydialog@main", "hub:datasets/roskoN/dailydialog@main"),
-    ],
-)
-def test_a_source_is_shown_without_folders_names_and_queries(source: str, shown: str) -> None:
-    assert public(source) == shown
-    assert value(source) == shown  # as the report has it
