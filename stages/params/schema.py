@@ -52,20 +52,13 @@ class Runtime(Strict):
     checkpoints: Text | None
 
     @model_validator(mode="after")
-    def _useful_and_without_a_password(self) -> Self:
+    def _useful_and_a_folder(self) -> Self:
         if self.address is not None and self.engine == "local":
             raise Refused("address", f"{show(self.address)}, but engine is local", "set engine to ray, or this to null")
-        if self.checkpoints and ":" in self.checkpoints.partition("://")[2].partition("/")[0].rpartition("@")[0]:
-            remedy = "leave it out: the environment or the store's own configuration file is the place for it"
-            raise Refused("checkpoints", "an address with a password in it", remedy)
+        if self.checkpoints and "://" in self.checkpoints:
+            remedy = "name a folder that all machines see: mount the bucket (s3fs, gcsfuse, rclone mount)"
+            raise Refused("checkpoints", f"{show(self.checkpoints)} is no folder", remedy)
         return self
-
-    @property
-    def checkpoints_address(self) -> str | None:
-        """`checkpoints` as every process reads it, whatever its working directory: a folder as its whole path."""
-        if self.checkpoints is None or "://" in self.checkpoints:
-            return self.checkpoints
-        return str(Path(self.checkpoints).expanduser().resolve())
 
 
 class Forgetting(Strict):
