@@ -2,8 +2,10 @@
 
 BLEU-n is the brevity penalty times the geometric mean of the precisions of 1-grams to n-grams, so BLEU-1 is a score of
 its own, not a part of BLEU-4 (`max_ngram_order`). All else is sacrebleu's default, as `signature` says: mixed case, 13a
-tokenisation, and "exp" smoothing: if no n-gram of some length matches, 1/2, 1/4, ... of a match is used instead. A few
-pairs need that, a few hundred hardly ever. If all responses are shorter than n words, the score is 0.
+tokenisation, and "exp" smoothing: if no n-gram of some length matches, 1/2, 1/4, ... of a match is used instead.
+That is common: on 200 test pairs of ChitChat the responses of two methods had no matching 4-gram. Their BLEU-4 is the
+smoothing's and no measurement; scores.json has the matches of each order (`matches`), and the report prints "-".
+If all responses are shorter than n words, the score is 0.
 
 The paper names no implementation. Measured on DailyDialog (by tests/score/paper_ratios.py of commit c6c83f5), this BLEU
 fits the ratios BLEU-1 : BLEU-2 : BLEU-3 : BLEU-4 of the paper's 36 rows at least as well as means of NLTK's sentence

@@ -27,6 +27,7 @@ from stages.records import Response
 CONFIDENCE = 0.95
 SAMPLES = 1000
 SEED_DRAWS = 10  # for each draw of the dialogues
+MATCHES = slice(2, 2 + MAX_ORDER)  # the columns of `sentence_counts` with the matching n-grams
 
 Table = np.ndarray[Any, np.dtype[Any]]
 Score = Callable[[Table], Table]
@@ -81,10 +82,10 @@ def loss_of_sums(sums: Table) -> Table:
     return np.asarray(sums[..., 0] / sums[..., 1], dtype=np.float64)
 
 
-def bleu_of_sums(sums: Table) -> Table:
-    """BLEU-4 as `stages.bleu.bleu` computes it, of many corpora at once: [..., 10] to [...], from 0 to 1."""
+def bleu_of_sums(sums: Table, order: int = MAX_ORDER) -> Table:
+    """BLEU-`order` as `stages.bleu.bleu` computes it, of many corpora at once: [..., 10] to [...], from 0 to 1."""
     words, reference_words = sums[..., 0], sums[..., 1]
-    correct, total = sums[..., 2 : 2 + MAX_ORDER], sums[..., 2 + MAX_ORDER :]
+    correct, total = sums[..., MATCHES][..., :order], sums[..., 2 + MAX_ORDER :][..., :order]
     scored = (correct.sum(-1) > 0) & (total.min(-1) > 0)
     none = correct == 0
     smooth = np.where(none, 0.5 ** np.cumsum(none, axis=-1), correct)  # sacrebleu's exp: 1/2, 1/4, ... of a match

@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 
 from stages.bleu import bleu
-from stages.bootstrap import Table, bleu_of_sums, compare, interval, loss_of_sums, sentence_counts
+from stages.bootstrap import (
+    SAMPLES,
+    Table,
+    bleu_of_sums,
+    compare,
+    drawn_sums,
+    interval,
+    loss_of_sums,
+    sentence_counts,
+)  # fmt: skip
+from stages.plumbing.errors import StageError
 
 PAIRS, CASES = 60, 200
 NOISE = 2 * (0.05 * 0.95 / CASES) ** 0.5  # two standard deviations of a share of 5 % in so many cases
@@ -54,15 +64,36 @@ def test_the_interval_agrees_with_the_p_value_and_with_the_other_order() -> None
     assert compare(first, first, ALONE, bleu_of_sums).p == 1.0
 
 
-def test_bleu_of_many_corpora_is_sacrebleus() -> None:
+def test_counts_of_a_sentence_are_those_by_hand() -> None:
+    counts = sentence_counts(["the cat sat down", ""], ["the cat sat up .", "a"])
+    assert counts.tolist() == [[4, 5, 3, 2, 1, 0, 4, 3, 2, 1], [0, 1, 0, 0, 0, 0, 0, 0, 0, 0]]
+    with pytest.raises(StageError, match="1 responses for 2 references"):
+        sentence_counts(["a"], ["a", "b"])
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_bleu_of_many_corpora_is_sacrebleus(order: int) -> None:
     chance = random.Random(0)
     texts = [[" ".join(chance.choice("abcdefg") for _ in range(chance.randint(0, 6))) for _ in range(9)] for _ in "12"]
     counts = sentence_counts(texts[0], texts[1])
     places = [(start, end) for start in range(9) for end in range(start + 1, 10)]
-    scores = bleu_of_sums(np.array([counts[start:end].sum(0) for start, end in places], dtype=np.float64))
-    expected = [bleu(texts[0][start:end], texts[1][start:end]) for start, end in places]
+    scores = bleu_of_sums(np.array([counts[start:end].sum(0) for start, end in places], dtype=np.float64), order)
+    expected = [bleu(texts[0][start:end], texts[1][start:end], order) for start, end in places]
     assert scores == pytest.approx(expected)
     assert len({round(float(each), 6) for each in scores}) > 10
+
+
+def test_a_draw_sums_what_the_drawn_dialogues_have() -> None:
+    table = np.random.default_rng(1).integers(1, 9, size=(2, 6, 3))
+    dialogues = ["b", "a", "c", "a", "c", "b"]
+    sums = drawn_sums(table, dialogues, np.random.default_rng(7))
+    drawn = np.random.default_rng(7).integers(3, size=(SAMPLES, 3))
+    for found, each in zip(sums, drawn, strict=True):
+        rows = [row for name in each for row, own in enumerate(dialogues) if own == "abc"[name]]
+        assert found.tolist() == table[:, rows].sum(1).tolist()
+    many = np.random.default_rng(2).integers(1, 99, size=(PAIRS, 2))
+    one, again, other = (interval(many, ALONE, loss_of_sums, seed) for seed in (1, 1, 2))
+    assert one == again != other
 
 
 def test_pairs_that_share_a_dialogue_are_drawn_together() -> None:

@@ -42,8 +42,8 @@ def numbers_of(scores: dict[str, Any]) -> dict[str, Any]:
         own = scores if part == "all" else scores.get(part) or {}
         ending = "" if part == "all" else f"_{part}"
         found |= {f"{name}{ending}": own.get(name) for name in SCORES}
-        found[f"matches{ending}"] = matches_of(own)
-        if (found[f"matches{ending}"] or LEAST_MATCHES) < LEAST_MATCHES:
+        found[f"matches{ending}"] = matches = matches_of(own)
+        if matches is not None and matches < LEAST_MATCHES:
             found[f"bleu4{ending}"] = None
     return found
 

@@ -14,7 +14,7 @@ def main(arguments: argparse.Namespace) -> None:
     params = load_params()
     # Only now: scikit-learn takes seconds to load, for which neither --help nor a wrong parameter waits.
     from stages.bleu import signature
-    from stages.score.scorer import check_answers, facts, score_all, write_rows
+    from stages.score.scorer import check_answers, facts, score_all, summary, write_rows
     from stages.score.variants import chrf_signature
     from stages.score.variety import VOCABULARY
 
@@ -42,13 +42,7 @@ def main(arguments: argparse.Namespace) -> None:
     }
     write_json(arguments.scores, scores)
     write_rows(arguments.rows, scores)
-    low, high = scores["bleu4_interval"]
-    print(
-        f"BLEU-4 {scores['bleu4']:.4f} ({low:.4f} to {high:.4f}) on {len(test)} test pairs, human novelty "
-        f"{scores['human']['novelty']:.4f}, retrieval {scores['retrieval']['bleu4']:.4f}"
-    )
-    unseen = scores["unseen"]
-    print(f"unseen: BLEU-4 {unseen['bleu4']:.4f} on {unseen['pairs']} pairs" if unseen else "unseen: no pairs")
+    print(summary(scores))
 
 
 if __name__ == "__main__":

@@ -7,12 +7,16 @@ novelty, diversity. Then come
   unended is null where it is not known),
 - loss: of the references, mean over their tokens, in nats; null for people and the lookup, and where it is not known,
 - distinct1, distinct2, ead: the variety of their words (variety.py); chrf (variants.py),
-- pairs, bleu4_interval and loss_interval (middle 95 % of the bootstrap), mean_words (per response),
+- pairs, bleu4_interval and loss_interval (middle 95 % of the bootstrap over dialogues), mean_words (per response),
+- matches: the n-grams of orders 1 to 4 that stand in the references; without one of order 4, BLEU-4 is nothing but its
+  smoothing, and has no interval,
 - several_references: BLEU against the further references too, where the corpus has any (several_references.py),
 - unseen: the same for the pairs of which neither query nor response is in the training regime, word for word,
 - unlike: the same for the pairs of which neither even resembles one there (rule: stages/overlap.py),
-- human and retrieval: the same, with `unseen` and `unlike`, for the references themselves and for the response to the
-  most similar training query (stages/score/lookup.py): what people, or copying, would score,
+- human, retrieval and shuffled: the same, with `unseen` and `unlike`, for the references themselves, for the response
+  to the most similar training query (lookup.py), and for the references in another order, drawn by the seed: what
+  people or copying would score, and a control that should come out last,
+- parts: which test pairs are unseen and unlike, as a 1 or 0 for each pair,
 - bleu_variants: BLEU of all test pairs in lower case, and with the same typesetting on both sides (variants.py),
 - references: how many further references there are, and sacrebleu's signature with them,
 - leakage: the shares of the test set that are in the training regime, exactly and nearly,
@@ -33,25 +37,16 @@ import numpy as np
 from datasets import Dataset
 
 from stages.bleu import MAX_ORDER, check_texts
+from stages.bootstrap import MATCHES, Table, interval, loss_of_sums, losses_of, sentence_counts
 from stages.overlap import Flags
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import write_json
 from stages.records import Pair, References, Response, records_of
-from stages.score.bootstrap import (
-    Counts,
-    Losses,
-    bleu_interval,
-    bleu_of_sums,
-    loss_interval,
-    losses_of,
-    mean_loss,
-    sentence_counts,
-)  # fmt: skip
 from stages.score.diagnostics import echoes, empty, exact, loops, unended
 from stages.score.leakage import exact_leakage, near_leakage
 from stages.score.lookup import Lookup
 from stages.score.several_references import Scores, SeveralReferences, several_references, several_scores
-from stages.score.variants import bleu_variants, chrf
+from stages.score.variants import bleu4_interval, bleu_variants, bleus, chrf
 from stages.score.variety import DIGITS, distinct, diversity, expectation_adjusted_distinct, known_among, novelty
 
 SIX = (*(f"bleu{order}" for order in range(1, MAX_ORDER + 1)), "novelty", "diversity")
@@ -64,9 +59,9 @@ class Row:
 
     responses: Sequence[str]
     unended: Sequence[bool | None]  # [N]: which met the length limit
-    counts: Counts  # [N, 10], of `sentence_counts`
-    several: dict[str, Counts] | None  # the same against several references
-    losses: Losses | None  # [N, 2]: the summed loss of each reference, and its tokens
+    counts: Table  # [N, 10], of `sentence_counts`
+    several: dict[str, Table] | None  # the same against several references
+    losses: Table | None  # [N, 2]: the summed loss of each reference, and its tokens
 
 
 @dataclass(frozen=True)
@@ -86,9 +81,9 @@ class Scorer:
             return None
         queries, references = [pair.query for pair in pairs], [pair.response for pair in pairs]
         counts = row.counts[chosen]
-        sums = counts.sum(axis=0).tolist()
         losses = None if row.losses is None else row.losses[chosen]
-        values = {f"bleu{order}": bleu_of_sums(sums, order) for order in range(1, MAX_ORDER + 1)} | {
+        values: dict[str, float | None] = {
+            **bleus(counts),
             "novelty": novelty(responses, self.turns),
             "diversity": diversity(responses),
             "empty": empty(responses),
@@ -100,25 +95,26 @@ class Scorer:
             "distinct2": distinct(responses, 2),
             "ead": expectation_adjusted_distinct(responses),
             "chrf": chrf(responses, references),
-            "loss": None if losses is None else mean_loss(losses),
+            "loss": None if losses is None else float(loss_of_sums(losses.sum(axis=0))),
         }
-        low, high = bleu_interval(counts, self.seed)
-        ends = None if losses is None else loss_interval(losses, self.seed)
+        dialogues = [pair.dialogue for pair in pairs]
+        ends = None if losses is None else interval(losses, dialogues, loss_of_sums, self.seed)
         several = row.several and {name: each[chosen] for name, each in row.several.items()}
         return {
             **{name: None if value is None else round(value, DIGITS) for name, value in values.items()},
             "pairs": len(responses),
-            "bleu4_interval": [round(low, DIGITS), round(high, DIGITS)],
+            "matches": counts[:, MATCHES].sum(axis=0).tolist(),
+            "bleu4_interval": bleu4_interval(counts, dialogues, self.seed),
             "loss_interval": ends and [round(end, DIGITS) for end in ends],
             "mean_words": round(sum(len(response.split()) for response in responses) / len(responses), DIGITS),
-            **({"several_references": several_scores(several, self.seed)} if several else {}),
+            **({"several_references": several_scores(several, dialogues, self.seed)} if several else {}),
         }
 
     def row(
         self,
         responses: Sequence[str],
         unended: Sequence[bool | None] | None = None,
-        losses: Losses | None = None,
+        losses: Table | None = None,
         human: bool = False,
     ) -> Scores:
         """The scores of the responses to all test pairs; the scores of each part are under its name.
@@ -162,6 +158,18 @@ def write_rows(folder: Path, scores: Scores) -> None:
         write_json(folder / f"{name}.json", known)
 
 
+def summary(scores: Scores) -> str:
+    """What the stage prints: BLEU-4 of the model on all and on the unseen pairs, and of the lookup."""
+    rows = {"the model": scores, "the model on unseen pairs": scores["unseen"], "the lookup": scores["retrieval"]}
+    bleu4 = (
+        f"{name} - (no pairs)" if not row
+        else f"{name} {row['bleu4']:.4f}" if row["matches"][-1]
+        else f"{name} - (no matching 4-gram)"
+        for name, row in rows.items()
+    )  # fmt: skip
+    return f"{scores['pairs']} test pairs: BLEU-4 of {', of '.join(bleu4)}"
+
+
 def score_all(
     train: Dataset,
     test: Sequence[Pair],
@@ -177,18 +185,23 @@ def score_all(
     exact, near = exact_leakage(records_of(train, Pair), test), near_leakage(records_of(train, Pair), test)
     several = several_references(test, references)
     own = [pair.response for pair in test]
+    order = np.random.default_rng(seed).permutation(len(own))
     rows = {
         "test": [each.response for each in responses],
         "human": own,
         "retrieval": [best.response for (best,) in Lookup(train).nearest([pair.query for pair in test])],
+        "shuffled": [own[at] for at in order],
     }
     known = known_among(chain(*rows.values()), turns)
-    scorer = Scorer(test, known, seed, {"unseen": exact.unseen, "unlike": near.unseen}, several)
+    parts = {"unseen": exact.unseen, "unlike": near.unseen}
+    scorer = Scorer(test, known, seed, parts, several)
     shares = {"exact": exact.shares(), "near": near.shares()}
     return {
         **scorer.row(rows["test"], [each.unended for each in responses], losses_of(responses)),
         "human": scorer.row(own, human=True),
         "retrieval": scorer.row(rows["retrieval"]),
+        "shuffled": scorer.row(rows["shuffled"]),
+        "parts": {name: "".join(map(str, flags.astype(int))) for name, flags in parts.items()},
         "bleu_variants": bleu_variants(rows, own),
         **({"references": several.facts()} if several else {}),
         "leakage": {

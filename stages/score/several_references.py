@@ -18,9 +18,9 @@ import numpy as np
 from sacrebleu.metrics.bleu import BLEU
 
 from stages.bleu import MAX_ORDER
+from stages.bootstrap import Table, sentence_counts
 from stages.records import Pair, References
-from stages.score.bootstrap import Counts, bleu_interval, bleu_of_sums, sentence_counts
-from stages.score.variety import DIGITS
+from stages.score.variants import bleu4_interval, bleus
 
 Scores = dict[str, Any]
 
@@ -32,7 +32,7 @@ class SeveralReferences:
     own: list[str]  # [N]
     further: list[list[str]]  # [N], for each pair any number
 
-    def count(self, responses: Sequence[str], with_own: bool = True) -> dict[str, Counts]:
+    def count(self, responses: Sequence[str], with_own: bool = True) -> dict[str, Table]:
         """What BLEU sums up over N responses, each [N, 10], with zeros for a pair without the references in question.
 
         with_own: the pair's own response is one of the references.
@@ -55,7 +55,7 @@ class SeveralReferences:
         return {**counts, "signature": str(metric.get_signature())}
 
 
-def _counts(responses: Sequence[str], references: Sequence[list[str]]) -> Counts:
+def _counts(responses: Sequence[str], references: Sequence[list[str]]) -> Table:
     counts = np.zeros((len(responses), 2 + 2 * MAX_ORDER), dtype=np.int64)
     if scored := [at for at, each in enumerate(references) if each]:
         own, further = zip(*((references[at][0], references[at][1:]) for at in scored), strict=True)
@@ -63,18 +63,18 @@ def _counts(responses: Sequence[str], references: Sequence[list[str]]) -> Counts
     return counts
 
 
-def several_scores(counted: dict[str, Counts], seed: int) -> Scores | None:
+def several_scores(counted: dict[str, Table], dialogues: Sequence[str], seed: int) -> Scores | None:
     """The scores of some pairs, from what was counted of them; None if none of them is scored."""
-    counts = counted["all"][counted["all"].any(axis=1)]  # every reference has a word
-    if not len(counts):
+    scored = np.flatnonzero(counted["all"].any(axis=1))  # every reference has a word
+    if not len(scored):
         return None
-    sums = {name: each.sum(axis=0).tolist() for name, each in counted.items()}
+    further = counted["further_only"]
     return {
-        **{f"bleu{order}": round(bleu_of_sums(sums["all"], order), DIGITS) for order in range(1, MAX_ORDER + 1)},
-        "pairs": len(counts),
-        "bleu4_interval": [round(bound, DIGITS) for bound in bleu_interval(counts, seed)],
-        "bleu4_further_only": round(bleu_of_sums(sums["further_only"]), DIGITS) if any(sums["further_only"]) else None,
-        "bleu4_lower_case": round(bleu_of_sums(sums["lower_case"]), DIGITS),
+        **bleus(counted["all"]),
+        "pairs": len(scored),
+        "bleu4_interval": bleu4_interval(counted["all"][scored], [dialogues[at] for at in scored.tolist()], seed),
+        "bleu4_further_only": bleus(further)["bleu4"] if further.any() else None,
+        "bleu4_lower_case": bleus(counted["lower_case"])["bleu4"],
     }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from sacrebleu.metrics.chrf import CHRF
 
 from stages.bleu import MAX_ORDER, signature
-from stages.score.bootstrap import bleu_of_sums, sentence_counts
+from stages.bootstrap import MATCHES, Table, bleu_of_sums, interval, sentence_counts
 from stages.score.variety import DIGITS
 
 QUOTES = str.maketrans(
@@ -45,21 +45,31 @@ VARIANTS: dict[str, tuple[Callable[[str], str], str]] = {  # name -> what is don
 }
 
 
+def bleus(counts: Table) -> dict[str, float]:
+    """BLEU-1 to BLEU-4 by name; `counts` [N, 10] of `sentence_counts`."""
+    sums = counts.sum(axis=0)
+    return {f"bleu{order}": round(float(bleu_of_sums(sums, order)), DIGITS) for order in range(1, MAX_ORDER + 1)}
+
+
+def bleu4_interval(counts: Table, dialogues: Sequence[str], seed: int) -> list[float] | None:
+    """The 95 % interval of BLEU-4; None if no 4-gram matches: then all draws are smoothing alone.
+
+    If m of D dialogues have a match, a draw lacks one with (1 - m / D) ** D: less than half of them for any m from 1.
+    """
+    if not counts[:, MATCHES][:, -1].any():
+        return None
+    return [round(end, DIGITS) for end in interval(counts, dialogues, bleu_of_sums, seed)]
+
+
 def bleu_variants(rows: Mapping[str, Sequence[str]], references: Sequence[str]) -> dict[str, dict[str, Any]]:
     """For each variant its label and, for each row (name -> N responses), its BLEU-1 to BLEU-4."""
-    return {
-        name: {
-            "label": label,
-            **{row: bleus(list(map(change, texts)), list(map(change, references))) for row, texts in rows.items()},
-        }
-        for name, (change, label) in VARIANTS.items()
-    }
-
-
-def bleus(responses: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """BLEU-1 to BLEU-4 by name."""
-    sums = sentence_counts(responses, references).sum(axis=0).tolist()
-    return {f"bleu{order}": round(bleu_of_sums(sums, order), DIGITS) for order in range(1, MAX_ORDER + 1)}
+    found: dict[str, dict[str, Any]] = {}
+    for name, (change, label) in VARIANTS.items():
+        changed = [change(each) for each in references]
+        found[name] = {"label": label}
+        for row, texts in rows.items():
+            found[name][row] = bleus(sentence_counts([change(each) for each in texts], changed))
+    return found
 
 
 def chrf(responses: Sequence[str], references: Sequence[str]) -> float:

@@ -86,13 +86,14 @@ def test_each_seed_is_a_row_of_the_frame_and_the_baselines_stand_below() -> None
     assert frame["parameters"].tolist()[1:3] == [28_385_280] * 2
 
 
-def test_a_bleu_of_a_few_matching_4_grams_is_no_number() -> None:
-    scores = {**run_in_memory("zero-shot").scores, "matches": [90, 30, 10, 3]}
+@pytest.mark.parametrize("count", [0, 3])
+def test_a_bleu_of_a_few_matching_4_grams_or_none_is_no_number(count: int) -> None:
+    scores = {**run_in_memory("zero-shot").scores, "matches": [90, 30, 10, count]}
     run = run_in_memory("zero-shot", files={"metrics/scores.json": scores})
     [setting], _ = settings_of([run])
     row = frame_of(setting).iloc[0]
     assert math.isnan(row["bleu4"])
-    assert (row["matches"], row["bleu1"]) == (3, scores["bleu1"])
+    assert (row["matches"], row["bleu1"]) == (count, scores["bleu1"])
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,7 @@ def test_the_variety_of_words_and_chrf_stand_in_every_row(place: Path) -> None:
 
 def test_bleu_of_changed_texts_stands_beside_for_each_row(place: Path) -> None:
     variants = score(place)["bleu_variants"]
-    assert [list(each) for each in variants.values()] == [["label", "test", "human", "retrieval"]] * 2
+    assert [list(each) for each in variants.values()] == [["label", "test", "human", "retrieval", "shuffled"]] * 2
     assert variants["lower-case"]["human"] == variants["normalised"]["human"] == dict.fromkeys(SIX[:4], 1.0)
 
 
@@ -181,20 +181,52 @@ def test_further_references_give_every_row_a_second_bleu(place: Path) -> None:
         assert row["unseen"]["several_references"]["pairs"] == (1 if row is scores["human"] else 2)
     assert scores["several_references"]["bleu4"] > scores["bleu4"]
     assert scores["human"]["several_references"]["bleu1"] < 1.0
-    without = {key: value for key, value in scores.items() if key not in ("references", "several_references")}
-    for row in ("human", "retrieval", "unseen", "unlike"):
-        without[row] = json.loads(json.dumps(scores[row]))
-    for row in (without["human"], without["retrieval"], without):
-        for part in (row, row["unseen"], row["unlike"]):
-            part.pop("several_references", None)
+    text = json.dumps(scores)
+    without = json.loads(text, object_hook=lambda each: {k: v for k, v in each.items() if k != "several_references"})
+    del without["references"]
     assert without == plain, "all else is as it was"
 
 
 def test_the_seed_of_the_interval_is_that_of_the_parameters(place: Path) -> None:
-    first = score(place)["bleu4_interval"]
+    test = [replace(each, dialogue=f"{number:02}-{each.dialogue}") for number in range(10) for each in TEST]
+    losses = [(float(number * number % 37), 3 + number % 5) for number in range(40)]
+    first = score(place, test, RESPONSES * 10, losses=losses)
     params = (place / "params.yaml").read_text()
     (place / "params.yaml").write_text(params.replace("\nseed: 0", "\nseed: 1"))
-    assert run(place)["bleu4_interval"] != first
+    second = run(place)
+    assert all(first[name] != second[name] for name in ("bleu4_interval", "loss_interval"))
+    assert first["shuffled"]["bleu1"] != second["shuffled"]["bleu1"]
+
+
+def test_without_a_matching_4_gram_bleu_4_has_no_interval(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scores = score(place, responses=["I am well .", "I am very well .", "It is over there .", "I have a dog ."])
+    assert scores["matches"] == [15, 6, 2, 1]
+    assert scores["bleu4_interval"] is not None
+    scores = score(place, responses=["I am well .", "I am well .", "It is over there .", "I have a dog ."])
+    assert scores["matches"][3] == 0 < scores["bleu4"]
+    assert scores["bleu4_interval"] is None
+    assert "BLEU-4 of the model - (no matching 4-gram)" in capsys.readouterr().out
+
+
+def test_the_interval_draws_dialogues(place: Path) -> None:
+    """Two pairs of a dialogue with one loss are one piece of evidence."""
+    losses = [(1.0, 1), (1.0, 1), (3.0, 1), (3.0, 1)] * 5
+    test = [replace(each, dialogue=f"{number}-{each.dialogue}") for number in range(5) for each in TEST]
+    low, high = score(place, test, RESPONSES * 5, losses=losses)["loss_interval"]
+    alone = [replace(each, dialogue=f"{number:02}") for number, each in enumerate(test)]
+    narrower = score(place, alone, RESPONSES * 5, losses=losses)["loss_interval"]
+    assert high - low > 1.2 * (narrower[1] - narrower[0])
+
+
+def test_the_control_is_the_references_in_another_order_and_the_parts_are_named(place: Path) -> None:
+    scores = score(place)
+    control = scores["shuffled"]
+    assert (control["diversity"], control["mean_words"]) == (
+        scores["human"]["diversity"],
+        scores["human"]["mean_words"],
+    )
+    assert control["bleu1"] < scores["human"]["bleu1"]
+    assert scores["parts"] == {"unseen": "0011", "unlike": "0001"}
 
 
 def test_a_row_a_file_with_the_same_numbers(place: Path) -> None:
@@ -211,7 +243,7 @@ def test_a_part_without_pairs_has_no_scores_and_says_so(place: Path, capsys: pyt
     assert scores["unseen"] is None
     assert scores["human"]["unlike"] is None
     assert scores["rows"]["unseen"] == {"pairs": 0}
-    assert "unseen: no pairs" in capsys.readouterr().out
+    assert "the model on unseen pairs - (no pairs)" in capsys.readouterr().out
 
 
 def test_the_same_bytes_again(place: Path) -> None:

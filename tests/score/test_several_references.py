@@ -9,12 +9,14 @@ import pytest
 from sacrebleu.metrics.bleu import BLEU
 
 from stages.bleu import bleu
+from stages.bootstrap import sentence_counts
 from stages.records import Pair, References
-from stages.score.bootstrap import bleu_interval, sentence_counts
 from stages.score.several_references import SeveralReferences, several_references, several_scores
+from stages.score.variants import bleu4_interval
 
 WORDS = ["the", "a", "cat", "Cat", "dog", "sat", "ran", "on", "mat", "down", "."]
 COUNT = 60
+DIALOGUES = [f"d{at // 4:02}" for at in range(COUNT)]
 
 
 def text(chance: random.Random) -> str:
@@ -30,7 +32,7 @@ def made_up(seed: int = 0, most: int = 5) -> tuple[list[str], SeveralReferences]
 
 def score(references: SeveralReferences, responses: list[str], chosen: Any = slice(None), own: bool = True) -> Any:
     counted = references.count(responses, with_own=own)
-    return several_scores({name: each[chosen] for name, each in counted.items()}, seed=3)
+    return several_scores({name: each[chosen] for name, each in counted.items()}, DIALOGUES[chosen], seed=3)
 
 
 def by_hand(responses: list[str], references: list[list[str]], order: int = 4, lowercase: bool = False) -> float:
@@ -67,8 +69,7 @@ def test_the_parts_and_the_interval_are_of_the_chosen_pairs() -> None:
     scores = score(references, responses, slice(0, COUNT, 2))
     lists = [[one, *more] for one, more in zip(own, further, strict=True)]
     assert (scores["bleu4"], scores["pairs"]) == (by_hand(some, lists), COUNT // 2)
-    interval = bleu_interval(sentence_counts(some, own, further), seed=3)
-    assert scores["bleu4_interval"] == [round(bound, 6) for bound in interval]
+    assert scores["bleu4_interval"] == bleu4_interval(sentence_counts(some, own, further), DIALOGUES[::2], seed=3)
 
 
 def test_where_no_pair_has_further_references_it_is_the_bleu_of_one() -> None:
