@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stages.language_model.resources import share_of
 
-from stages.language_model.device import library_versions
+from stages.language_model.device import library_versions, share_of
 from stages.plumbing.errors import StageError
 from stages.train import ray_search
 from stages.train.job import Job
