@@ -6,7 +6,6 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 import torch
-from stages.train.batches import BATCHES_PER_POOL, epoch_batches
 
 from stages.language_model import encoding
 from stages.language_model.encoding import encode_pairs, side_lengths, to_text
@@ -15,6 +14,7 @@ from stages.methods.batch import collate
 from stages.methods.row_layout import join
 from stages.params.schema import Lengths
 from stages.records import Pair, load_records, write_records
+from stages.train.examples import BATCHES_PER_POOL, epoch_batches
 from tests.models import LONG, end_of_text_format, model_folder
 
 
@@ -50,33 +50,34 @@ def test_a_line_break_never_leaves_decoding(folder: Path) -> None:
     assert to_text(tokens, tokenizer) == "one two three"
 
 
-def test_an_epoch_s_batches_hold_every_pair_once_and_follow_from_seed_and_epoch() -> None:
-    sizes = [(7 * i) % 31 for i in range(501)]
-    first = list(epoch_batches(sizes, 8, seed=3, epoch=1))
-    assert sorted(pair for batch in first for pair in batch) == list(range(501))
-    assert first == list(epoch_batches(sizes, 8, seed=3, epoch=1))
-    assert first != list(epoch_batches(sizes, 8, seed=3, epoch=2))
-    assert first != list(epoch_batches(sizes, 8, seed=4, epoch=1))
-    assert {len(batch) for batch in first} == {8, 501 % 8}
+def batches(sizes: list[int], batch_size: int, seed: int = 1, epoch: int = 2) -> list[list[int]]:
+    return [batch.tolist() for batch in epoch_batches(np.array(sizes), batch_size, seed, epoch)]
 
 
-def batches_as_lists(sizes: list[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    """What `epoch_batches` is, with Python's own lists and sort."""
-    generator = np.random.default_rng([seed, epoch])
+def batches_by_a_plain_sort(sizes: list[int], batch_size: int) -> list[list[int]]:
+    """What `batches` are, with Python's own lists and sort."""
+    generator = np.random.default_rng([1, 2])
     order = generator.permutation(len(sizes))
     pool = batch_size * BATCHES_PER_POOL
-    batches: list[list[int]] = []
+    found: list[list[int]] = []
     for start in range(0, len(order), pool):
         by_size = sorted(order[start : start + pool].tolist(), key=sizes.__getitem__)
-        batches += [by_size[first : first + batch_size] for first in range(0, len(by_size), batch_size)]
-    return [batches[index] for index in generator.permutation(len(batches))]
+        found += [by_size[first : first + batch_size] for first in range(0, len(by_size), batch_size)]
+    return [found[index] for index in generator.permutation(len(found))]
 
 
-@pytest.mark.parametrize(("pairs", "batch_size"), [(1, 8), (8, 8), (255, 8), (256, 8), (257, 8), (3001, 8), (700, 5)])
-def test_an_epoch_s_batches_are_those_of_a_plain_sort(pairs: int, batch_size: int) -> None:
+@pytest.mark.parametrize(("pairs", "batch_size"), [(1, 8), (255, 8), (256, 8), (257, 8), (3001, 8), (700, 5)])
+def test_an_epoch_s_batches_are_those_of_a_plain_sort_and_follow_from_seed_and_epoch(
+    pairs: int, batch_size: int
+) -> None:
     sizes = [(7919 * i) % 23 for i in range(pairs)]  # many of equal size: the sort has to be stable
-    assert list(epoch_batches(sizes, batch_size, 1, 2)) == batches_as_lists(sizes, batch_size, 1, 2)
-    assert list(epoch_batches(np.array(sizes), batch_size, 1, 2)) == batches_as_lists(sizes, batch_size, 1, 2)
+    found = batches(sizes, batch_size)
+    assert found == batches_by_a_plain_sort(sizes, batch_size)
+    assert sorted(pair for batch in found for pair in batch) == list(range(pairs))
+    if pairs > 1:
+        assert found not in (batches(sizes, batch_size, seed=3), batches(sizes, batch_size, epoch=3))
+    widest = max(sizes[i] for batch in found[:1] for i in batch) - min(sizes[i] for i in found[0])
+    assert widest < 12, "a batch holds pairs of like length"
 
 
 def test_tokens_of_pairs_on_disk_are_those_of_pairs_in_memory(
@@ -96,12 +97,6 @@ def test_tokens_of_pairs_on_disk_are_those_of_pairs_in_memory(
     assert stored[[3, 49, 7]] == {side: [whole[at][side] for at in (3, 49, 7)] for side in ("query", "response")}
     for lengths_, side in zip(side_lengths(stored), ("query", "response"), strict=True):
         assert lengths_.tolist() == [len(tokens) for tokens in whole[side]]
-
-
-def test_batches_hold_pairs_of_like_length() -> None:
-    sizes = [(7919 * i) % 97 for i in range(512)]
-    spreads = [max(sizes[i] for i in batch) - min(sizes[i] for i in batch) for batch in epoch_batches(sizes, 8, 0, 1)]
-    assert max(spreads) < 20
 
 
 @pytest.mark.parametrize("left", [False, True])
