@@ -51,7 +51,7 @@ def main(arguments: argparse.Namespace) -> None:
         if count := sum(counts.get(name, 0) for counts in read.values()):
             print(f"{count} {name.replace('_', ' ')} {said}")
     for counts in read.values():
-        print(*counts.get("first_bad_rows", ()), sep="\n", end="")
+        print("".join(f"{row}\n" for row in counts.get("first_bad_rows", ())), end="")
     if "references" in dataset.files:
         print(summary(report["references"]))
 

@@ -10,8 +10,9 @@ import math
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -83,27 +84,28 @@ def read_corpus(
             the line.
     """
     read: dict[str, tuple[Any, Any]] = {}
-    for name in sorted(each for each in dataset.files if each != "references"):
-        read[name] = _read_file(folder / dataset.file_name(name), dataset, scratch / name)
-    corpus, report = ({name: both[at] for name, both in read.items()} for at in (0, 1))
+    for split in ("all",) if dataset.split else SPLITS:
+        paths = [folder / dataset.file_name(name) for name in dataset.names_of(split)]
+        read[split] = _read_split(paths, dataset, scratch / split)
+    corpus, report = ({split: both[at] for split, both in read.items()} for at in (0, 1))
     if dataset.split is not None:
         corpus = split_dialogues(f"{key}.split", corpus["all"], dataset.split)
     return corpus, report
 
 
-def _read_file(path: Path, dataset: Dataset, scratch: Path) -> tuple[Any, Any]:
-    """The dialogues of a file, sorted by id, and what was counted."""
+def _read_split(paths: Sequence[Path], dataset: Dataset, scratch: Path) -> tuple[Any, Any]:
+    """The dialogues of some files, sorted by id, and what was counted."""
     names = (*COUNTED, *(COUNTED_IN_CHATS if dataset.format in CHAT_FORMATS else ()))
     counts, bad, joined = Counter(dict.fromkeys(names, 0)), list[StageError](), dataset.messages != "one"
 
     def dialogues() -> Iterator[Found]:
-        rows = read_rows(path, dataset.format, joined, counts)
+        rows = chain.from_iterable(read_rows(path, dataset.format, joined, counts) for path in paths)
         yield from _named(_dialogues(rows, joined, counts, bad), counts)
         if counts["bad_rows"] > math.ceil(dataset.max_bad_rows * (counts["dialogues"] + counts["bad_rows"])):
             raise bad[0]
         if counts["unusable_dialogues"] == counts["dialogues"]:
             found = f"none of {counts['dialogues']} dialogues has two turns with text"
-            raise StageError(path, found, "a pair needs two turns")
+            raise StageError(paths[0], found, "a pair needs two turns")
 
     found = on_disk(dialogues(), Found, scratch)
     order = pyarrow.compute.sort_indices(found.data["dialogue"]).to_numpy()

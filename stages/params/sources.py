@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from stages.params.validation import Refused, Spacing, Strict, redact, text_or_other
+from stages.params.validation import Refused, Spacing, Strict, allowed, redact, text_or_other
 
 License = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+-]*$")]  # an SPDX identifier: CC-BY-NC-SA-4.0
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -129,14 +129,23 @@ class SourceFile(Strict):
 class Split(Strict):
     """Dialogues set aside from a corpus that has no split of its own."""
 
-    validation: Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0, lt=1)]  # a number, or a part of all
-    test: Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0, lt=1)]
+    validation: Annotated[float, Field(gt=0)]  # so many dialogues; below 1: this part of all, at least one
+    test: Annotated[float, Field(gt=0)]
     seed: int
 
-    def number(self, name: Literal["validation", "test"], whole: int) -> int:
-        """How many of `whole` dialogues to set aside, at least one."""
-        size = getattr(self, name)
-        return size if isinstance(size, int) else max(1, round(size * whole))
+    def number(self, name: str, whole: int) -> int:
+        """How many of `whole` dialogues to set aside."""
+        size: float = getattr(self, name)
+        return int(size) if size >= 1 else max(1, round(size * whole))
+
+    @model_validator(mode="after")
+    def _leaves_some(self) -> Self:
+        for name in ("validation", "test"):
+            if (size := getattr(self, name)) > 1 and size % 1:
+                raise Refused(name, f"found {size}", "write a whole number of dialogues, or a part of all, below 1")
+        if max(self.validation, self.test) < 1 <= self.validation + self.test:
+            raise Refused("", f"found {self.validation} + {self.test}", "leave a part of the dialogues for training")
+        return self
 
 
 class PromptTemplateText(Strict):
@@ -153,7 +162,8 @@ def as_json(prompt_template: PromptTemplateText | str) -> dict[str, str] | str:
 
 
 Format = Literal["chitchat", "eou", "jsonl", "parquet"]
-CorpusFile = Literal["train", "validation", "test", "all", "references"]
+# The file of a split is `train`; several are train-0, train-1, ..., each with a pin of its own.
+CORPUS_FILE = re.compile(r"(train|validation|test|all)(-\w+)?|references", re.ASCII)
 
 
 class Dataset(Strict):
@@ -161,14 +171,18 @@ class Dataset(Strict):
 
     format: Format
     source: SourceText
-    files: dict[CorpusFile, SourceFile]
+    files: dict[str, SourceFile]
     split: Split | None = None
     license: License | None = None  # for the model card of an export
     quote: bool = False  # whether the report may quote dialogues: it is a file that Git tracks
     messages: Literal["one", "joined"] | None = None  # not for eou; must be there for chitchat; see params.yaml
     max_bad_rows: Annotated[float, Field(ge=0, le=1)] = 0.01  # part of the rows that may be no dialogue; left out
 
-    def file_name(self, name: CorpusFile) -> str:
+    def names_of(self, split: str) -> list[str]:
+        """The names of a split's files."""
+        return sorted(name for name in self.files if name.partition("-")[0] == split)
+
+    def file_name(self, name: str) -> str:
         """Name of a file in the folder of the download stage: its name in `files` with its suffix at the source.
 
         It has nothing of `format`, so that a change of that needs no download.
@@ -180,8 +194,14 @@ class Dataset(Strict):
 
     @model_validator(mode="after")
     def _pinned_and_split_one_way(self) -> Self:
-        names = set(self.files) - {"references"}
+        names = {name.partition("-")[0] for name in self.files} - {"references"}
         for name, file in self.files.items():
+            if not CORPUS_FILE.fullmatch(name):
+                several = ("train", "validation", "test", "all", "references; several files of one: train-0, train-1")
+                raise Refused(f"files.{name}", "unknown key", allowed(name, several))
+            if "*" in (file.path or ""):
+                remedy = f"name each file, with a pin of its own: files.{name}-0, files.{name}-1, ..."
+                raise Refused(f"files.{name}.path", f"found {file.path!r}", remedy)
             file.check(parse_source(file.source or self.source), f"files.{name}", None)
         if names == {"all"}:
             if self.split is None:

@@ -1,6 +1,5 @@
 """Chats as the hub keeps them: both formats, in JSON lines and in Parquet, and everything that is no chat."""
 
-import errno
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -12,10 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from stages.pair_extract.chats import KEYS
 from stages.pair_extract.corpora import Found, read_corpus
+from stages.pair_extract.pairs import pairs_of
+from stages.params.schema import Pairs
 from stages.params.sources import Dataset
-from stages.plumbing.errors import StageError, describe
-from stages.records import records_of
+from stages.plumbing.errors import StageError
+from stages.records import Dialogue, records_of
 
 Format = Literal["jsonl", "parquet"]
 Messages = list[tuple[str, str]]
@@ -43,6 +45,13 @@ def read(
     folder: Path, format_: Format, content: bytes, messages: str | None = None, bad: float = 0.0
 ) -> tuple[list[list[str]], Counter[str]]:
     """The turns of each training dialogue, sorted, and the counts; all three files have this content."""
+    found, counts = corpus(folder, format_, content, messages, bad)
+    return sorted(each.turns for each in found), counts
+
+
+def corpus(
+    folder: Path, format_: Format, content: bytes, messages: str | None = None, bad: float = 0.0
+) -> tuple[list[Dialogue], Counter[str]]:
     files = {split: {"path": f"x.{format_}", "sha256": "0" * 64} for split in ("train", "validation", "test")}
     value = {"format": format_, "source": "file:x", "files": files, "messages": messages, "max_bad_rows": bad}
     dataset = Dataset.model_validate(value)
@@ -51,7 +60,7 @@ def read(
     with TemporaryDirectory(dir=folder) as scratch:
         dialogues, report = read_corpus("datasets.x", dataset, folder, Path(scratch))
         counts = Counter({name: count for name, count in report["train"].items() if name != "first_bad_rows"})
-        return sorted(each.turns for each in records_of(dialogues["train"], Found)), counts
+        return list(records_of(dialogues["train"], Found)), counts
 
 
 def refusal(folder: Path, format_: Format, content: bytes) -> str:
@@ -229,6 +238,49 @@ def test_names_that_are_null_are_passed_over(format_: Format, key: str, tmp_path
     assert read(tmp_path, format_, encode(format_, key, chats))[0] == [PLAIN]
 
 
+def message(who: str, what: str) -> dict[str, str]:
+    return {"role": who, "content": what}
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("user", "assistant"), [("user", "assistant"), ("human", "gpt"), ("User", "model")])
+def test_the_assistant_is_the_one_who_answers_whoever_begins(
+    user: str, assistant: str, stride: Any, tmp_path: Path
+) -> None:
+    talk = [(assistant, "welcome"), (user, "hi"), (assistant, "hello"), (user, "bye"), (assistant, "see you")]
+    (tmp_path / "a").mkdir()
+    content = encode("jsonl", "messages", [chat("messages", talk), chat("messages", talk[1:])])
+    settings = Pairs(stride=stride, history=1, joined_by=" ")
+    found, counts = corpus(tmp_path / "a", "jsonl", content)
+    pairs = [(pair.query, pair.response) for each in found for pair in pairs_of(each, settings)[0]]
+    assert pairs == [("hi", "hello"), ("bye", "see you")] * 2
+    assert counts["turns_before_the_user"] == 1
+    content = encode("jsonl", "messages", [chat("messages", [("Ann", "hi"), ("Bo", "hello"), ("Ann", "bye")])])
+    (others,), counts = corpus(tmp_path, "jsonl", content)
+    assert len(pairs_of(others, settings)[0]) == 3 - stride and counts["turns_before_the_user"] == 0
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_turns_are_texts_or_messages_of_any_kind_under_any_key(key: str, tmp_path: Path) -> None:
+    turns = ["hi", {"role": "user", "content": "a"}, {"from": "gpt", "value": "b"}, {"speaker": "user", "text": "c"}]
+    assert read(tmp_path, "jsonl", json.dumps({key: turns}).encode())[0] == [["hi", "a", "b", "c"]]
+    assert read(tmp_path, "jsonl", json.dumps({key: [*turns[:2], "hi", "hi"]}).encode())[0] == [["hi", "a", "hi", "hi"]]
+
+
+@pytest.mark.parametrize("bad", [None, [message("user", "hi"), {"role": "assistant", "content": None}], "hi", [3]])
+@pytest.mark.parametrize("format_", FORMATS)
+def test_a_bad_row_is_left_out_counted_and_named_up_to_the_limit(format_: Format, bad: Any, tmp_path: Path) -> None:
+    if (format_ == "parquet" and not isinstance(bad, list | None)) or bad == [3]:
+        format_ = "jsonl"  # a column has one type
+    rows = [chat("messages", [*TALK, ("user", str(number))]) for number in range(99)]
+    content = encode(format_, "messages", [*rows[:7], bad, *rows[7:]])
+    turns, counts = read(tmp_path, format_, content, bad=0.01)
+    assert (len(turns), counts["bad_rows"], counts["dialogues"]) == (99, 1, 99)
+    for limit, rows_ in ((0.0, [*rows, bad]), (0.01, [*rows, bad, bad, bad])):
+        with pytest.raises(StageError, match=r"(row |jsonl:)100: messages"):
+            read(tmp_path, format_, encode(format_, "messages", rows_), bad=limit)
+
+
 GOOD = {"role": "user", "content": "hi"}
 
 
@@ -264,7 +316,7 @@ GOOD = {"role": "user", "content": "hi"}
 def test_what_is_no_chat_is_refused_with_its_place(key: str, value: Any, expected: str, tmp_path: Path) -> None:
     good = json.dumps({key: chat(key, TALK)})
     bad = json.dumps({key: value})
-    assert refusal(tmp_path, "jsonl", f"{good}\n{bad}\n".encode()).startswith(f"test.jsonl:2: {expected}")
+    assert refusal(tmp_path, "jsonl", f"{good}\n{bad}\n".encode()).startswith(f"train.jsonl:2: {expected}")
 
 
 @pytest.mark.parametrize(
@@ -286,20 +338,4 @@ def test_what_is_no_chat_is_refused_with_its_place(key: str, value: Any, expecte
     ],
 )
 def test_in_parquet_too(key: str, rows: list[Any], expected: str, tmp_path: Path) -> None:
-    assert refusal(tmp_path, "parquet", encode("parquet", key, rows)).startswith(f"test.parquet: {expected}")
-
-
-@pytest.mark.parametrize(
-    "error", [pa.ArrowMemoryError("malloc of size 9 failed"), OSError(errno.EIO, ""), PermissionError(errno.EACCES, "")]
-)
-def test_what_the_machine_refuses_is_no_fault_of_a_parquet_file(
-    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*words: object, **named: object) -> None:
-        raise error
-
-    monkeypatch.setattr(pyarrow.parquet.ParquetFile, "iter_batches", refuse)
-    with pytest.raises(type(error)) as caught:
-        read(tmp_path, "parquet", encode("parquet", "messages", [chat("messages", TALK)]))
-    said = describe(caught.value)
-    assert said.startswith("memory: not enough" if isinstance(error, MemoryError) else f"{tmp_path}/test.parquet: ")
+    assert refusal(tmp_path, "parquet", encode("parquet", key, rows)).startswith(f"train.parquet: {expected}")

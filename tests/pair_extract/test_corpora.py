@@ -1,5 +1,7 @@
 """Reading corpora: every format, every kind of bad input, the counts, and no dependence on the order in a file."""
 
+import errno
+import gzip
 import json
 import random
 from collections import Counter
@@ -11,13 +13,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from pydantic import ValidationError
 
 from stages.pair_extract import formats
 from stages.pair_extract.chats import COUNTED_IN_CHATS
 from stages.pair_extract.corpora import COUNTED, Found, content_id, read_corpus
 from stages.pair_extract.corpora import split_dialogues as parts_of
 from stages.params.sources import Dataset, Split
-from stages.plumbing.errors import StageError
+from stages.plumbing.errors import StageError, describe
 from stages.records import Dialogue, on_disk, records_of
 from tests.tiny import tiny_dialogues
 
@@ -200,6 +203,83 @@ def test_text_behind_the_last_mark_is_a_turn_if_the_line_goes_on_and_is_counted(
     assert counts["unmarked_turns"] == 1
 
 
+NOTHING = ("\u200b", "\u200e \u200f", "\ufeff", "\u00ad\u00ad", "\x07\x1b", "\u2060 \t")
+
+
+def test_a_turn_without_anything_to_read_is_empty(tmp_path: Path) -> None:
+    turns = [text for nothing in NOTHING for text in ("a", nothing)] + ["\u200bb\u00ad", "🫨"]
+    dialogues, counts = read("jsonl", encode("jsonl", [turns]), tmp_path)
+    assert dialogues[0].turns == [*["a", ""] * len(NOTHING), "\u200bb\u00ad", "🫨"]
+    assert counts["empty_turns"] == len(NOTHING)
+
+
+@pytest.mark.parametrize("format_", ["eou", "jsonl"])
+def test_a_byte_order_mark_at_the_beginning_of_any_line_is_dropped_and_counted(format_: str, tmp_path: Path) -> None:
+    clean = encode(format_, DIALOGUES)
+    marked = b"".join(b"\xef\xbb\xbf" + line for line in clean.splitlines(keepends=True))
+    dialogues, counts = read(format_, marked, tmp_path)
+    assert dialogues == read(format_, clean, tmp_path)[0]
+    assert counts["byte_order_marks"] == 3
+
+
+def test_line_breaks_inside_a_turn_are_counted(tmp_path: Path) -> None:
+    dialogues, counts = read("jsonl", encode("jsonl", [["one\ntwo\r\n\nthree", "\nfour\n", "five"]]), tmp_path)
+    assert dialogues[0].turns == ["one two three", "four", "five"]
+    assert counts["turns_of_several_lines"] == 1
+
+
+@pytest.mark.parametrize("format_", ["eou", "jsonl", "chitchat"])
+def test_gzip_is_unpacked_and_damaged_gzip_is_named(format_: str, tmp_path: Path) -> None:
+    content = encode(format_, DIALOGUES)
+    assert read(format_, gzip.compress(content), tmp_path) == read(format_, content, tmp_path)
+    assert "damaged gzip" in refusal(format_, gzip.compress(content)[:-9], tmp_path)
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_json_file_may_be_one_array_of_rows(indent: int | None, tmp_path: Path) -> None:
+    plain = read("jsonl", encode("jsonl", DIALOGUES), tmp_path)
+    rows = [{"turns": DIALOGUES[0]}, *DIALOGUES[1:]]
+    assert read("jsonl", json.dumps(rows, indent=indent).encode(), tmp_path) == plain
+    (only,), _ = read("jsonl", json.dumps(["a", "b"], indent=None).encode(), tmp_path)
+    assert only.turns == ["a", "b"]  # a dialogue, not two rows
+    assert refusal("jsonl", json.dumps(rows, indent=indent).encode()[:-1], tmp_path).startswith(
+        "train.jsonl:1: not JSON"
+    )
+
+
+def test_a_split_may_have_several_files(tmp_path: Path) -> None:
+    dataset = entry("jsonl", ["train-0", "train-1", "validation", "test"])
+    for name in dataset.files:
+        part = {"train-0": DIALOGUES[:2], "train-1": [DIALOGUES[0], DIALOGUES[2]]}.get(name, DIALOGUES)
+        (tmp_path / dataset.file_name(name)).write_bytes(encode("jsonl", part))
+    found, report = read_corpus("datasets.x", dataset, tmp_path, tmp_path / "scratch")
+    name = content_id(DIALOGUES[0])
+    assert {name, f"{name}-2"} < set(found["train"]["dialogue"])
+    assert (report["train"]["dialogues"], report["train"]["duplicate_dialogues"]) == (4, 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (pa.ArrowMemoryError("malloc of size 8 failed"), "memory: not enough"),
+        (OSError(errno.EIO, "Input/output error"), "train.parquet: the disk or the network"),
+        (PermissionError(errno.EACCES, "Permission denied"), "train.parquet: Permission denied"),
+        (pa.ArrowInvalid("Parquet magic bytes not found"), "train.parquet: not a Parquet file (Parquet magic"),
+        (OSError("Couldn't deserialize thrift"), "train.parquet: not a Parquet file (Couldn't"),
+    ],
+)
+def test_what_keeps_parquet_from_being_read_is_called_what_it_is(
+    error: Exception, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*arguments: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(pyarrow.parquet.ParquetFile, "iter_batches", fails)
+    with pytest.raises(Exception) as caught:
+        read("parquet", encode("parquet", DIALOGUES), tmp_path)
+    assert expected in describe(caught.value)
+
+
 # --- bad input that is refused, with its line ----------------------------------------------------------------------
 
 
@@ -236,6 +316,13 @@ def test_bad_utf8_is_refused_with_its_line(format_: str, tmp_path: Path) -> None
         ("chitchat", b'{"a": {"turns": []}}', "train.json: a: not a list of turns"),
         ("chitchat", b'{"a": ["x"]}', "train.json: a: not a list of turns"),
         ("parquet", b"PAR1 not at all", "train.parquet: not a Parquet file"),
+        (
+            "parquet",
+            b'["a", "b"]\n',
+            "train.parquet: not a Parquet file: it begins with b'[\"a\"'; the corpus's format is",
+        ),
+        ("jsonl", encode("parquet", DIALOGUES), "train.jsonl: a Parquet file; the corpus's format is jsonl: set it to"),
+        ("eou", encode("parquet", DIALOGUES), "train.txt: a Parquet file; the corpus's format is eou: set it to"),
         ("parquet", encode("parquet", DIALOGUES)[:-100], "train.parquet: not a Parquet file"),
     ],
 )
@@ -297,6 +384,18 @@ def test_a_split_is_a_partition_of_the_sizes_asked_for() -> None:
     assert {name: len(part) for name, part in parts.items()} == {"train": 70, "validation": 10, "test": 20}
     assert set.union(*map(names, parts.values())) == names(dialogues)
     assert all(part == sorted(part, key=lambda each: each.dialogue) for part in parts.values())
+
+
+@pytest.mark.parametrize(("part", "expected"), [(0.1, 10), (0.001, 1), (7, 7), (0.25, 25)])
+def test_a_split_may_be_parts_of_the_corpus(part: float, expected: int) -> None:
+    parts = split_dialogues("key", many(100), Split(validation=part, test=5, seed=0))
+    assert len(parts["validation"]) == expected
+
+
+@pytest.mark.parametrize(("validation", "test"), [(0.5, 0.5), (1.5, 1), (0, 1)])
+def test_a_split_that_cannot_be_is_refused_before_any_download(validation: float, test: float) -> None:
+    with pytest.raises(ValidationError):
+        Split(validation=validation, test=test, seed=0)
 
 
 def test_a_split_depends_on_the_seed() -> None:
