@@ -49,10 +49,10 @@ def refusal(*changes: Change) -> str:
 
 def test_the_shipped_file_is_accepted_and_its_switches_choose() -> None:
     params = load_params(ROOT / "params.yaml")
-    assert params.chosen_dataset is params.datasets["chitchat"]
-    assert params.chosen_model is params.models["smollm2"]
-    assert params.chosen_method is params.methods["dynamic"]
-    assert params.chosen_protocol.data is params.protocols["quick"].data
+    assert params.chosen_dataset is params.datasets[params.dataset]
+    assert params.chosen_model is params.models[params.model]
+    assert params.chosen_method is params.methods[params.method]
+    assert params.chosen_protocol.data is params.protocols[params.protocol].data
 
 
 PAPER = "protocols/paper/training"
@@ -76,26 +76,19 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("methods/soft", 3, ": found 3; it must be a table of keys"),
     ("method", "sof", ": 'sof' is not an entry of methods; did you mean 'soft'? allowed: fine-tune, soft, "),
     ("pairs", [], ": found an empty list; it must be a table of keys"),
-    ("pairs", None, ": found nothing; it must be a table of keys"),
-    ("pairs/stride", 3, ": found 3; allowed: 1 or 2"),
     ("pairs/stride", "2", ": found '2'; allowed: 1 or 2"),
     ("regime", "30", ": found '30'; it must be a number"),
     ("regime", 0, ": found 0; it must be greater than 0"),
     ("regime", 100.5, ": found 100.5; it must be less than or equal to 100"),
     ("regime", float("nan"), ": found nan; it must be a finite number"),
     ("seed", True, ": found True; it must be a whole number"),
-    ("seed", 1.0, ": found 1.0; it must be a whole number"),
     ("seed", 2**32, ": found 4294967296; it must be less than 4294967296"),
     ("dataset", [], ": found an empty list; it must be text"),
     ("drop_overlap", "yes", ": found 'yes'; it must be true or false"),
     ("runtime/device", "gpu", ": found 'gpu'; did you mean 'cpu'? allowed: auto, cpu, cuda, mps"),
     (f"{RATES}/low", 0.5, ": 0.5 is above high (0.009)"),
-    (
-        f"{RATES}",
-        {"low": 0.1, "high": 0.1, "trials": 2},
-        ".trials: 2 of one and the same learning rate; set trials",
-    ),
-    (f"{RATES}", {"spread": 1, "trials": 3}, ".trials: 3 of one and the same learning rate"),
+    (RATES, {"low": 0.1, "high": 0.1, "trials": 2}, ".trials: 2 of one and the same learning rate; set "),
+    (RATES, {"spread": 1, "trials": 3}, ".trials: 3 of one and the same learning rate"),
     (f"{RATES}/low", absent, ": missing; give low and high, or spread"),
     (f"{RATES}/spread", 10, "~.low: given beside spread; "),
     ("methods/dynamic/learning_rate", absent, ": missing, and protocols.quick.training.learning_rates.spread needs it"),
@@ -108,11 +101,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     (TEMPLATE, "chat-templat", ": found 'chat-templat'; did you mean 'chat-template'?"),
     (TEMPLATE, {"separatr": " ", "end": "x"}, ".separatr: unknown key; did you mean 'separator'? allowed: prefix, sep"),
     (TEMPLATE, {"separator": " "}, ".end: missing; add it"),
-    (
-        TEMPLATE,
-        {"separator": "\\nB: ", "end": "x"},
-        ".separator: '\\nB: ' has \\n as two characters, where a line break ",
-    ),
+    (TEMPLATE, {"separator": "\\nB: ", "end": "x"}, ".separator: '\\nB: ' has \\n as two characters, where a line "),
     ("pairs/joined_by", "\\t", ": '\\t' has \\t as two characters"),
     *(
         (f"{table}/x[1.7b]", {}, ": DVC finds no name with a dot or a bracket in it; name it x-1-7b")
@@ -133,11 +122,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     # not pinned
     (f"{GPT2}/source", "hub:a/b@main", "~.files.config.json.sha256: missing, and revision 'main' can change"),
     (f"{GPT2}/source", f"hub:a/b@{'a' * 39}", "~.files.config.json.sha256: missing, and revision"),
-    (
-        f"{GPT2}/source",
-        "file:~/x",
-        "~.files.config.json.sha256: missing; add it: `sha256sum ~/x/config.json` prints",
-    ),
+    (f"{GPT2}/source", "file:~/x", "~.files.config.json.sha256: missing; add it: `sha256sum ~/x/config.json` "),
     (f"{GPT2}/source", "url:https://h/x", "~.files.config.json.sha256: missing; add it, so that it is pinned"),
     (f"{CHITCHAT}/files/all/sha256", "A" * 64, ": found 'AAAA"),
     (f"{CHITCHAT}/files/all/member", absent, ": missing; name the file inside the wheel"),
@@ -166,11 +151,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     (f"{GPT2}/files/config.json", absent, ": missing; a safetensors model needs it"),
     (f"{GPT2}/files", {"config.json": {}, "model.safetensors": {}}, ": no file of the tokenizer; add tokenizer.json"),
     ("models/smollm2/format", "safetensors", "~.files.model.gguf: 'model.gguf' does not fit"),
-    (
-        "runtime/checkpoints",
-        "s3://me:hunter2@store/x",
-        ": 's3://***@store/x' is no folder; name a folder that all mach",
-    ),
+    ("runtime/checkpoints", "s3://me:hunter2@store/x", ": 's3://***@store/x' is no folder; name a folder that "),
 ]
 
 
@@ -286,15 +267,7 @@ def test_every_old_name_leads_to_one_that_is_in_params_yaml() -> None:
     assert [new for new in RENAMED.values() if f"{new}:" not in text] == []
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        "method=soft",
-        "runtime.address=head:6379",
-        "protocols.paper.training.batch_size=4",
-        "datasets.chitchat.license=X",
-    ],
-)
+@pytest.mark.parametrize("change", ["seed=77", "runtime.address=head:6379", f"{PAPER.replace('/', '.')}.batch_size=77"])
 def test_dvc_writes_params_yaml_as_it_is_but_for_the_line_that_changes(change: str, tmp_path: Path) -> None:
     """So `dvc exp run -S` leaves a difference that a person can read, and the comments."""
     before = (ROOT / "params.yaml").read_text(encoding="utf-8")
