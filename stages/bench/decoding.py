@@ -47,7 +47,7 @@ def _lines(bench: Bench, name: str) -> list[dict[str, Any]]:
     answers: dict[str, Answers] = {}
 
     def ours() -> None:
-        answers["ours"] = greedy(method, weights, bench.queries, LENGTHS.max_new_tokens, bench.end)
+        answers["ours"] = greedy(method, weights, bench.queries, LENGTHS.max_new_tokens, {bench.end: []})
 
     def theirs(side: str, by_length: bool, size: int) -> None:
         with as_users_have_it():

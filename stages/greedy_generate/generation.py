@@ -82,7 +82,7 @@ def generate(
         seconds = time.monotonic() - began - decoded.scoring_seconds
     limit, counts = trained.lengths.max_new_tokens, side_lengths(encoded)[1].tolist()
     answers, losses = decoded.answers, decoded.losses.tolist()
-    each = zip(pairs, answers, trained.texts(answers), losses, counts, strict=True)
+    each = zip(pairs, decoded.ended, trained.texts(answers), losses, counts, strict=True)
     responses = [
         Response(
             dialogue=pair.dialogue,
@@ -90,11 +90,11 @@ def generate(
             query=pair.query,
             reference=pair.response,
             response=text,
-            unended=len(answer) == limit,
+            unended=not ended,
             loss=round(loss, LOSS_DIGITS),
             tokens=count,
         )
-        for pair, answer, text, loss, count in each
+        for pair, ended, text, loss, count in each
     ]
     cut, unended = cuts.queries, sum(response.unended is True for response in responses)
     print(f"{len(pairs)} responses; {cut} queries were cut, {unended} responses met the limit of {limit} tokens")

@@ -37,4 +37,4 @@ def engine(runtime: Runtime) -> Iterator[int]:
         os.environ[ADDRESS] = ray.get_runtime_context().gcs_address
         alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         gpus = sum(each.get("GPU", 0) for each in alive) if runtime.device in ("auto", "cuda") else 0
-        yield max(1, int(gpus / runtime.gpus_per_unit) or len(alive))
+        yield max(1, int(gpus / runtime.gpus_per_trial) or len(alive))

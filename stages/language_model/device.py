@@ -159,16 +159,16 @@ class Share:
 def share_of(runtime: Runtime, nodes: Sequence[dict[str, Any]], tasks: int) -> Share:
     """The share of a task, if so many are to run on `nodes`, as `ray.nodes()` has them.
 
-    With a GPU anywhere each gets one (`gpus_per_unit` of one), and one thread. Without, each gets as many threads as
+    With a GPU anywhere each gets one (`gpus_per_trial` of one), and one thread. Without, each gets as many threads as
     let all of them run at once; or `runtime.threads`.
 
     Raises:
         StageError: no node has all of what a task is to get; Ray would wait for one for ever.
     """
     alive = [node["Resources"] for node in nodes if node["Alive"]]
-    with_gpus = [each for each in alive if each.get("GPU", 0) >= runtime.gpus_per_unit]
+    with_gpus = [each for each in alive if each.get("GPU", 0) >= runtime.gpus_per_trial]
     if runtime.device == "cuda" and not with_gpus:
-        found = f"cuda, and none of {len(alive)} nodes has {runtime.gpus_per_unit:g} GPU"
+        found = f"cuda, and none of {len(alive)} nodes has {runtime.gpus_per_trial:g} GPU"
         raise StageError(f"{KEY}.device", found, "add a node that has one (ray start --num-gpus), or use auto")
     on_gpus = bool(with_gpus) and runtime.device in ("auto", "cuda")
     usable = with_gpus if on_gpus else alive
@@ -178,7 +178,7 @@ def share_of(runtime: Runtime, nodes: Sequence[dict[str, Any]], tasks: int) -> S
         found = f"{runtime.threads}, and the largest of {len(usable)} {kind} has {largest}"
         raise StageError(f"{KEY}.threads", found, "lower it")
     if on_gpus:  # which computes; Python needs no more than a part of a CPU
-        return Share(runtime.gpus_per_unit, runtime.threads, runtime.threads or 1)
+        return Share(runtime.gpus_per_trial, runtime.threads, runtime.threads or 1)
     if not largest:
         found = f"none of the cluster's {len(alive)} nodes has a CPU or a GPU for tasks"
         raise StageError(f"{KEY}.address", found, "add a node that has some (ray start --num-cpus)")

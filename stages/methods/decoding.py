@@ -6,7 +6,7 @@ the rest goes faster. What people answered can be scored on the way, or alone.
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +23,7 @@ from stages.plumbing.errors import is_out_of_memory
 # token costs the same number of kernels however many rows there are.
 CACHE = {"cuda": 16 << 30}
 SMALLER_CACHE = 9 << 27  # 1.125 GiB
+Endings = Mapping[int, Sequence[int]]  # a token that ends an answer -> the tokens of what it still says
 COMPACT_AT = 0.75  # the batch is compacted when this share of its rows is left: copying the cache costs too
 
 
@@ -30,7 +31,8 @@ COMPACT_AT = 0.75  # the batch is compacted when this share of its rows is left:
 class Decoded:
     """What a method made of N queries."""
 
-    answers: list[list[int]]  # [N][at most limit]: token ids, end-of-text left out
+    answers: list[list[int]]  # [N][at most limit]: token ids, ends left out
+    ended: list[bool]  # [N]: else it met the limit
     losses: Tensor  # [N]: summed cross-entropy of the references, in nats; NaN where there are none
     scoring_seconds: float = 0.0  # of the time, what the losses took
 
@@ -67,20 +69,20 @@ def greedy(
     weights: Weights,
     queries: Sequence[Sequence[int]],
     limit: int,
-    end: int,
+    ends: Endings,
     row_limit: RowLimit | None = None,
     tick: Callable[[int], None] = lambda ended: None,
     heard: Callable[[int, int], None] = lambda row, token: None,
 ) -> list[list[int]]:
     """Greedy responses to N queries: token ids [N][at most limit], end-of-text left out.
 
-    weights: those of a trial. queries: token ids with end-of-text. limit: most tokens of a response, end-of-text
-    included. end: the token that ends it. row_limit: pass the same one again, and what an earlier call found out about
-    the memory holds for this one too. tick: called after every token with the number of rows that ended with it, and
-    with 0 while queries are read. heard: called with each token of an answer as it comes, and with its row in its batch
-    (0 where there is one query). Out of memory halves the batch and goes on, with the same result.
+    weights: those of a trial. queries: token ids with end-of-text. limit: most tokens of a response, its end included.
+    ends: the tokens that end it, with what each still says. row_limit: pass the same one again, and what an earlier
+    call found out about the memory holds for this one too. tick: called after every token with the number of rows that
+    ended with it, and with 0 while queries are read. heard: called with each token of an answer as it comes, and with
+    its row in its batch (0 where there is one query). Out of memory halves the batch and goes on, with the same result.
     """
-    return decode_and_score(method, weights, queries, None, limit, end, row_limit, tick, heard).answers
+    return decode_and_score(method, weights, queries, None, limit, ends, row_limit, tick, heard).answers
 
 
 def decode_and_score(
@@ -89,7 +91,7 @@ def decode_and_score(
     queries: Sequence[Sequence[int]],
     references: Sequence[Sequence[int]] | None,
     limit: int,
-    end: int,
+    ends: Endings,
     row_limit: RowLimit | None = None,
     tick: Callable[[int], None] = lambda ended: None,
     heard: Callable[[int, int], None] = lambda row, token: None,
@@ -101,6 +103,7 @@ def decode_and_score(
     """
     row_limit = row_limit or RowLimit()
     answers: list[list[int]] = [[] for _ in queries]
+    ended = [False for _ in queries]
     losses, scoring = torch.full((len(queries),), torch.nan, dtype=torch.float64), 0.0
     left = sorted(range(len(queries)), key=lambda number: (-len(queries[number]), number))
     with torch.inference_mode():
@@ -110,18 +113,18 @@ def decode_and_score(
             chosen = left[: rows if limit else min(rows, chunk_size(method))]
             wanted = None if references is None else [references[number] for number in chosen]
             try:
-                batch = _decode_batch(method, own, [queries[n] for n in chosen], wanted, limit, end, tick, heard)
+                batch = _decode_batch(method, own, [queries[n] for n in chosen], wanted, limit, ends, tick, heard)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or len(chosen) == 1:
                     raise
                 row_limit.shrink(len(chosen))
                 continue
-            for number, answer in zip(chosen, batch.answers, strict=True):
-                answers[number] = answer
+            for number, answer, over in zip(chosen, batch.answers, batch.ended, strict=True):
+                answers[number], ended[number] = answer, over
             losses[chosen] = batch.losses
             scoring += batch.scoring_seconds
             left = left[len(chosen) :]
-    return Decoded(answers, losses, scoring)
+    return Decoded(answers, ended, losses, scoring)
 
 
 def _decode_batch(
@@ -130,7 +133,7 @@ def _decode_batch(
     queries: Sequence[Sequence[int]],
     references: Sequence[Sequence[int]] | None,
     limit: int,
-    end: int,
+    ends: Endings,
     tick: Callable[[int], None],
     heard: Callable[[int, int], None],
 ) -> Decoded:
@@ -146,23 +149,30 @@ def _decode_batch(
             losses[part] = reference_losses(read, chunk, references[part])
             taken += time.monotonic() - began
         tick(0 if limit else len(queries[part]))
-    return Decoded(_decode(read, limit, end, tick, heard) if limit else [[] for _ in queries], losses, taken)
+    answers, ended = (
+        _decode(read, limit, ends, tick, heard) if limit else ([[] for _ in queries], [False for _ in queries])
+    )
+    return Decoded(answers, ended, losses, taken)
 
 
 def _decode(
-    read: ReadRows, limit: int, end: int, tick: Callable[[int], None], heard: Callable[[int, int], None]
-) -> list[list[int]]:
-    """Go on from the queries: token ids of each row without the end-of-text."""
+    read: ReadRows, limit: int, ends: Endings, tick: Callable[[int], None], heard: Callable[[int, int], None]
+) -> tuple[list[list[int]], list[bool]]:
+    """Go on from the queries: token ids of each row without its end, and whether it has one."""
     read.decode()
     answers: list[list[int]] = [[] for _ in read.row]
+    finished = [False for _ in read.row]
+    final = torch.tensor(list(ends), device=read.row.device)
     ended = torch.zeros(len(read.row), dtype=torch.bool, device=read.row.device)  # of those still in the cache
     for step in range(limit):
         tokens = read.logits(read.hidden).argmax(dim=-1)
-        before, ended = int(ended.sum()), ended | (tokens == end)
+        before, ended = int(ended.sum()), ended | torch.isin(tokens, final)
         for row, token, over in zip(read.row.tolist(), tokens.tolist(), ended.tolist(), strict=True):
-            if not over:
-                answers[row].append(token)
-                heard(row, token)
+            if not finished[row]:
+                said, finished[row] = ends.get(token, [token]), over
+                answers[row] += said
+                for each in said:
+                    heard(row, each)
         over = len(ended) if step == limit - 1 else int(ended.sum())
         tick(over - before)
         if over == len(ended):
@@ -172,4 +182,4 @@ def _decode(
             read.keep(kept)
             tokens, ended = tokens[kept], ended[kept]
         read.read_on(tokens)
-    return answers
+    return answers, finished

@@ -11,6 +11,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ from stages.language_model.base_model import BaseModel
 from stages.language_model.device import arithmetic, choose_device
 from stages.language_model.encoding import encode_queries, to_text
 from stages.language_model.loading import load_base_model, load_tokenizer
-from stages.language_model.prompt_template import PromptTemplate, build_prompt_template
-from stages.methods.decoding import Decoded, RowLimit, decode_and_score, greedy
+from stages.language_model.prompt_template import PromptTemplate, build_prompt_template, endings
+from stages.methods.decoding import Decoded, Endings, RowLimit, decode_and_score, greedy
 from stages.methods.method import Method
 from stages.methods.registry import build_method
 from stages.params.methods import MethodSettings
@@ -123,6 +124,11 @@ class TrainedMethod:
     description: dict[str, Any]  # what the stage train wrote beside the weights
     row_limit: RowLimit
 
+    @cached_property
+    def ends(self) -> Endings:
+        """The tokens at which an answer ends."""
+        return endings(self.tokenizer, self.prompt_template, self.method.base)
+
     def respond(self, queries: Sequence[str]) -> list[str]:
         """Responses to N queries, [N], each on one line: what the stage greedy-generate writes for these queries."""
         return self.texts(self.decode(self.encode(queries)[0]))
@@ -141,14 +147,14 @@ class TrainedMethod:
 
         tick and heard: see `greedy`.
         """
-        limit, end = self.lengths.max_new_tokens, self.prompt_template.end
-        return greedy(self.method, self.weights, queries, limit, end, self.row_limit, tick, heard)
+        limit = self.lengths.max_new_tokens
+        return greedy(self.method, self.weights, queries, limit, self.ends, self.row_limit, tick, heard)
 
     def decode_and_score(self, pairs: Dataset, tick: Callable[[int], None] = lambda ended: None) -> Decoded:
         """What `decode` gives for the queries of N pairs, and the loss of their responses."""
         queries, references = list(pairs["query"]), list(pairs["response"])
-        limit, end = self.lengths.max_new_tokens, self.prompt_template.end
-        return decode_and_score(self.method, self.weights, queries, references, limit, end, self.row_limit, tick)
+        limit = self.lengths.max_new_tokens
+        return decode_and_score(self.method, self.weights, queries, references, limit, self.ends, self.row_limit, tick)
 
     def texts(self, answers: Sequence[Sequence[int]]) -> list[str]:
         """Token ids of N responses as texts, [N]."""
@@ -182,7 +188,7 @@ def load_trained(
         generation_batch_size=0,
         engine="local",
         address=None,
-        gpus_per_unit=1,
+        gpus_per_trial=1,
         checkpoints=None,
     )
     check_folder(trained)

@@ -48,7 +48,7 @@ class Runtime(Strict):
     generation_batch_size: Count
     engine: Literal["local", "ray"]
     address: Text | None
-    gpus_per_unit: Share
+    gpus_per_trial: Share
     checkpoints: Text | None
 
     @model_validator(mode="after")
@@ -155,6 +155,7 @@ class Training(Strict):
     warmup_steps: Count
     lr_scheduler_type: Literal["constant", "linear"]
     embeddings_rate: Share
+    soft_init: Literal["random", "vocabulary"] | None = None  # in place of the method's own `init`
     metric_for_best_model: Literal["bleu4", "loss"]
     max_grad_norm: Annotated[float, Field(gt=0)] | None
     dropout: Annotated[float, Field(ge=0, lt=1)]
@@ -220,8 +221,9 @@ class Params(Strict):
 
     @property
     def chosen_method(self) -> MethodSettings:
-        """The entry that `method` names."""
-        return self.methods[self.method]
+        """The entry that `method` names, with the start of a soft prompt that the protocol asks for."""
+        method, start = self.methods[self.method], self.protocols[self.protocol].training.soft_init
+        return method.model_copy(update={"init": start}) if isinstance(method, Soft) and start else method
 
     @property
     def chosen_protocol(self) -> Protocol:

@@ -17,7 +17,8 @@ TYPES = {  # pydantic's kinds of errors are int_type, bool_type and so on
     "bool": "true or false",
 }  # fmt: skip
 RENAMED = {  # names of before 29 November 2026
-    "row_format": "prompt_template", "query_tokens": "max_query_tokens", "response_tokens": "max_new_tokens",
+    "gpus_per_unit": "gpus_per_trial", "row_format": "prompt_template",
+    "query_tokens": "max_query_tokens", "response_tokens": "max_new_tokens",
     "gradient_clip": "max_grad_norm", "precision": "dtype", "decoding_precision": "decoding_dtype",
     "schedule": "lr_scheduler_type", "max_epochs": "num_train_epochs", "patience": "early_stopping_patience",
     "select_by": "metric_for_best_model", "decode_rows": "generation_batch_size", "initial": "init",

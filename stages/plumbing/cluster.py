@@ -146,7 +146,7 @@ def failure_of(ray: Any, error: Exception, what: str) -> tuple[str, str, str]:
         return cause.subject, cause.found, cause.remedy
     remedy = "see the logs of that node; the same command goes on with what is done"
     if isinstance(error, ray.exceptions.OutOfMemoryError):
-        remedy = "let fewer units run there at once (raise runtime.threads or gpus_per_unit), then run it again"
+        remedy = "let fewer trials run there at once (raise runtime.threads or gpus_per_trial), then run it again"
     return what, f"{type(cause).__name__}: {one_line(str(cause))[:300]}", remedy
 
 

@@ -13,8 +13,8 @@ from stages.language_model.cpu_linear import page_out_frozen
 from stages.language_model.device import arithmetic, choose_device, library_versions, versions
 from stages.language_model.loading import check_row_length, empty_model, load_base_model, load_config, load_tokenizer
 from stages.language_model.memory import free_memory
-from stages.language_model.prompt_template import PromptTemplate, build_prompt_template
-from stages.methods.decoding import RowLimit
+from stages.language_model.prompt_template import PromptTemplate, build_prompt_template, endings
+from stages.methods.decoding import Endings, RowLimit
 from stages.methods.method import Method
 from stages.methods.registry import METHODS, build_method
 from stages.params.methods import Dynamic
@@ -124,6 +124,7 @@ class Loaded:
     cuts: dict[str, int]  # how many texts were cut
     method: Method  # in the precision of training
     decoding_method: Method  # the same in that of decoding
+    ends: Endings  # the tokens at which an answer ends
     initial: dict[str, Tensor]  # the weights from which every trial starts
     row_limit: RowLimit
     environment: dict[str, Any]
@@ -132,6 +133,11 @@ class Loaded:
     def training(self) -> Training:
         """The training protocol."""
         return self.job.params.chosen_protocol.training
+
+    @property
+    def decodes(self) -> bool:
+        """Whether each epoch answers the validation queries, because that selects."""
+        return self.training.metric_for_best_model == "bleu4"
 
     @property
     def parameters(self) -> int:
@@ -161,7 +167,8 @@ def load(job: Job) -> Loaded:
         if dtype is not wanted[0]:  # until decoding
             page_out_frozen(method.base.model)
     loaded = Loaded(
-        job, tokenizer, examples, cuts, methods[wanted[0]], methods[wanted[1]], initial,
+        job, tokenizer, examples, cuts, methods[wanted[0]], methods[wanted[1]],
+        endings(tokenizer, job.prompt_template, methods[wanted[1]].base), initial,
         RowLimit(params.runtime.generation_batch_size), job.environment(),
     )  # fmt: skip
     print(f"{params.method} on {device}: {loaded.parameters:,} trained parameters")

@@ -6,7 +6,6 @@ that has come back is on this disk before the next is waited for, so that whatev
 
 import shutil
 import sys
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from stages.train.training import train_trial
 from stages.train.trial import Trial
 
 SECONDS_TO_SAVE = 120.0  # for trials that are told to stop
+Given = tuple[Trial, Any]  # and the bytes of its weights, an array that travels without a copy; None: they are there
 
 
 @dataclass(frozen=True)
@@ -43,24 +43,14 @@ class Order:
         return f"trial {self.job.rates().index(self.rate)}"
 
 
-@dataclass(frozen=True)
-class Given:
-    """What came of an order; the weights as an array that travels without a copy, None if there are none."""
-
-    shared: bool  # its result is in a folder that both machines see, with its weights
-    trial: Trial
-    weights: Any
-    where: str
-    seconds: float
-
-
 class TrialsOnRay:
     """Trials on the cluster that `runtime.address` names, as many at a time as it has room for."""
 
     def __init__(self, job: Job) -> None:
-        # Nodes have another working directory, and may have another home.
-        kept = str(state_root(job.params.runtime)) if job.params.runtime.checkpoints else None
-        runtime = job.params.runtime.model_copy(update={"checkpoints": kept})
+        runtime = job.params.runtime
+        self.shared = runtime.checkpoints is not None  # then every node writes results where this process reads them
+        if self.shared:  # as a whole path: nodes have another working directory, and may have another home
+            runtime = runtime.model_copy(update={"checkpoints": str(state_root(runtime))})
         self.job = replace(job, params=job.params.model_copy(update={"runtime": runtime}))
 
     def __call__(self, states: Mapping[float, TrialState], is_best: bool) -> None:
@@ -70,10 +60,11 @@ class TrialsOnRay:
             StageError: no cluster, none that has what a trial needs, or a trial that cannot be trained there.
         """
         job, runtime, versions = self.job, self.job.params.runtime, library_versions()
+        at_work: dict[Any, tuple[Order, TrialState]] = {}
         with cluster(runtime.address) as ray, StopRequest() as stop:
             share = share_of(runtime, ray.nodes(), len(states))
             inputs = [ray.put(send(folder, ray.put)) for folder in (job.subset, job.model)]
-            task, at_work = ray.remote(**share.options())(train_there), {}
+            task = ray.remote(**share.options())(train_there)
             try:
                 for rate, state in states.items():
                     result = send(state.result, ray.put) if is_best and state.result.exists() else None
@@ -84,34 +75,28 @@ class TrialsOnRay:
                     stop.check()
                     for reference in ready:
                         order, state = at_work.pop(reference)
-                        given = _keep(ray, reference, state)
-                        done = f"{len(states) - len(at_work)} of {len(states)}"
-                        print(f"{order}: done, {done}: {given.where}, {given.seconds:.0f} s", flush=True)
-            except ray.exceptions.RayError as error:
-                _stop(ray, at_work)
-                raise StageError(*failure_of(ray, error, "a trial")) from None
-            except BaseException:
-                _stop(ray, at_work)
+                        self._keep(ray.get(reference), state)
+                        print(f"{order}: done, {len(states) - len(at_work)} of {len(states)}", flush=True)
+            except BaseException as error:
+                self._stop(ray, at_work)
+                if isinstance(error, ray.exceptions.RayError):
+                    raise StageError(*failure_of(ray, error, "a trial")) from None
                 raise
 
+    def _keep(self, given: Given, state: TrialState) -> None:
+        if not self.shared:
+            state.replace_result(*given)
 
-def _keep(ray: Any, reference: Any, state: TrialState, timeout: float | None = None) -> Given:
-    given: Given = ray.get(reference, timeout=timeout)
-    if not given.shared:
-        state.replace_result(given.trial, given.weights)
-    return given
-
-
-def _stop(ray: Any, at_work: Mapping[Any, tuple[Order, TrialState]]) -> None:
-    """Tell trials at work to save and stop, wait for them, and keep those that were done by then."""
-    print(f"stopping {len(at_work)} trials", file=sys.stderr, flush=True)
-    with suppress(Exception):  # the cluster itself may be what failed
-        for reference in at_work:
-            ray.cancel(reference)
-        ended, _ = ray.wait([*at_work], num_returns=len(at_work), timeout=SECONDS_TO_SAVE)
-        for reference in ended:
-            with suppress(ray.exceptions.RayError, OSError):  # it was stopped; it cannot be written
-                _keep(ray, reference, at_work[reference][1], SECONDS_TO_SAVE)
+    def _stop(self, ray: Any, at_work: Mapping[Any, tuple[Order, TrialState]]) -> None:
+        """Tell trials at work to save and stop, wait for them, and keep those that were done by then."""
+        print(f"stopping {len(at_work)} trials", file=sys.stderr, flush=True)
+        with suppress(Exception):  # the cluster itself may be what failed
+            for reference in at_work:
+                ray.cancel(reference)
+            ended, _ = ray.wait([*at_work], num_returns=len(at_work), timeout=SECONDS_TO_SAVE)
+            for reference in ended:
+                with suppress(ray.exceptions.RayError, OSError):  # it was stopped; it cannot be written
+                    self._keep(ray.get(reference, timeout=SECONDS_TO_SAVE), at_work[reference][1])
 
 
 def train_there(order: Order, subset: Files, model: Files) -> Given:
@@ -120,24 +105,19 @@ def train_there(order: Order, subset: Files, model: Files) -> Given:
 
 
 def _train(order: Order, subset: Files, model: Files, node: str, get: Callable[[Any], Any]) -> Given:
-    began, gpus = time.time(), gpus_given() or "none"
     check_versions(order.versions)
-    print(f"{order}: on node {node}, GPU {gpus}", flush=True)
+    print(f"{order}: on node {node}, GPU {gpus_given() or 'none'}", flush=True)
     job, runtime = order.job, order.share.taken(order.job.params.runtime)
-    here = replace(
-        job,
-        params=job.params.model_copy(update={"runtime": runtime}),
-        subset=receive(subset, f"subset-{job.data_hash}", get),
-        model=receive(model, f"model-{job.base_hash}", get),
-    )
-    shared = runtime.checkpoints is not None
-    state = TrialState(state_root(runtime) if shared else scratch() / "train", order.fingerprint)
-    if order.result is not None and not shared:
+    params = job.params.model_copy(update={"runtime": runtime})
+    places = receive(subset, f"subset-{job.data_hash}", get), receive(model, f"model-{job.base_hash}", get)
+    loaded = load(replace(job, params=params, subset=places[0], model=places[1]))
+    if runtime.checkpoints is not None:
+        return train_trial(loaded, order.rate, TrialState(state_root(runtime), order.fingerprint), order.is_best), None
+    state = TrialState(scratch() / "train", order.fingerprint)
+    if order.result is not None:
         shutil.rmtree(state.result, ignore_errors=True)
         unpack(order.result, state.result, get)
-    loaded = load(here)
     trial = train_trial(loaded, order.rate, state, order.is_best)
-    weights = np.fromfile(state.weights, dtype=np.uint8) if state.weights.exists() and not shared else None
-    if not shared:
-        shutil.rmtree(state.folder, ignore_errors=True)
-    return Given(shared, trial, weights, f"{node}, GPU {gpus}, {trial.environments[-1]['device']}", time.time() - began)
+    weights = np.fromfile(state.weights, dtype=np.uint8) if state.weights.exists() else None
+    shutil.rmtree(state.folder, ignore_errors=True)
+    return trial, weights

@@ -9,11 +9,13 @@ from stages.params.sources import as_json
 from stages.train.job import Job
 from stages.train.trial import SELECTS, Cost, Row, Trial, range_end
 
+ANSWERS = dict.fromkeys(("train_loss", "validation_loss", "bleu4", "empty", "distinct"))  # None: not measured
+
 
 def curves(trials: Sequence[Trial], metric: str) -> list[Row]:
     """A row for each epoch of each trial; `selection` is the validation score that selects."""
     return [
-        {"trial": number, "learning_rate": trial.learning_rate, **row, "selection": row[SELECTS[metric]]}
+        {"trial": number, "learning_rate": trial.learning_rate, **ANSWERS, **row, "selection": row[SELECTS[metric]]}
         for number, trial in enumerate(trials)
         for row in trial.curve
     ]

@@ -47,7 +47,7 @@ def search(job: Job) -> tuple[list[Trial], Trial, TrialState]:
     trials = [_result_of(state) for state in states.values()]
     best = best_trial(trials, job.params.chosen_protocol.training.metric_for_best_model)
     state = states[best.learning_rate]
-    if best.best["bleu4"] is None or (best.parameters and not state.weights.exists()):
+    if "bleu4" not in best.best or (best.parameters and not state.weights.exists()):
         bring({best.learning_rate: state}, is_best=True)
         best = _result_of(state)
     for trial in trials:

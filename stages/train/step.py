@@ -5,7 +5,6 @@ Symbols as in stages/README.md: B pairs, S query tokens, R response tokens, T to
 
 import math
 import sys
-from collections.abc import Collection
 from typing import NamedTuple
 
 import torch
@@ -74,15 +73,6 @@ def summed_loss(method: Method, weights: Weights, laid: LaidOut) -> Tensor:
     return F.cross_entropy(logits.float(), laid.targets, reduction="none", ignore_index=NO_TARGET).sum()
 
 
-def rate_factor(name: str, names: Collection[str], training: Training) -> float:
-    """Of the trial's learning rate for one of its tensors: E beside a prompt or a controller learns more slowly.
-
-    A prompt starts far from where it ends, E as pre-trained: one rate for both is too low for the one or too high for
-    the other (our choice; metrics/recipe-cpu.md has the measurement).
-    """
-    return training.embeddings_rate if name == EMBEDDINGS and len(names) > 1 else 1.0
-
-
 def scheduled(step: int, last_step: int, training: Training) -> float:
     """Of the learning rate at a step from 1 to `last_step`: linear warm-up, then constant or falling to zero."""
     warm = min(1.0, step / training.warmup_steps) if training.warmup_steps else 1.0
@@ -103,10 +93,14 @@ class Learner:
         self.method, self.training, self.longest = method, training, longest
         self.weights = {name: value.to(device, copy=True).requires_grad_(True) for name, value in initial.items()}
         self.rows = sys.maxsize  # of a part of a batch at most, once memory has run out
-        factors = {name: rate_factor(name, self.weights, training) for name in self.weights}
-        groups = [  # one call of the optimizer for all tensors of a rate
-            {"params": [self.weights[name] for name in factors if factors[name] == factor], "factor": factor}
-            for factor in dict.fromkeys(factors.values())
+        # E beside a prompt or a controller learns more slowly: a prompt starts far from where it ends, E as
+        # pre-trained, so that one rate is too low for the one or too high for the other (metrics/recipe-cpu.md).
+        slow = [name for name in initial if name == EMBEDDINGS and len(initial) > 1]
+        fast = [name for name in initial if name not in slow]
+        groups = [
+            {"params": [self.weights[name] for name in names], "factor": factor}
+            for names, factor in ((fast, 1.0), (slow, training.embeddings_rate))
+            if names
         ]
         self.optimizer = torch.optim.AdamW(
             groups, lr=0.0, weight_decay=training.weight_decay, fused=device.type != "mps"

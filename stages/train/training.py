@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from stages.language_model.base_model import Weights
 from stages.language_model.encoding import EncodedPair, side_lengths, to_text
 from stages.language_model.memory import free_memory, give_back_freed_memory
 from stages.methods.batch import Batch, collate
-from stages.methods.decoding import Decoded, decode_and_score
+from stages.methods.decoding import decode_and_score
 from stages.plumbing.progress import Progress
 from stages.plumbing.signals import StopRequest, Terminated
 from stages.train.examples import epoch_batches, row_sizes
@@ -43,10 +42,11 @@ def train_trial(loaded: Loaded, rate: float, state: TrialState, is_best: bool = 
         trial = state.read_result()
         if trial is None or (is_best and trial.parameters and not state.weights.exists()):
             trial = _Training(loaded, rate, state, stop).run() if loaded.initial else _untrained(loaded, state, stop)
-        if is_best and trial.best["bleu4"] is None:
+        if is_best and "bleu4" not in trial.best:
             with trial.cost.timed("validation_seconds"):
                 weights = load_file(state.weights, str(loaded.method.base.device)) if trial.parameters else {}
-                trial.best.update(answer(loaded, weights, stop, f"best epoch ({trial.best_epoch})"))
+                title = f"best epoch ({trial.best_epoch})"
+                trial.best.update(validate(loaded, weights, stop, title, losses=False, answers=True))
             state.write_result(trial, None)
     return trial
 
@@ -55,7 +55,7 @@ def _untrained(loaded: Loaded, state: TrialState, stop: StopRequest) -> Trial:
     """The one trial of a method that trains nothing: only validated, as epoch 0."""
     trial = Trial(0.0, 0, loaded.cuts, [loaded.environment], epoch=0)
     with trial.cost.timed("validation_seconds"):
-        trial.record_epoch(validate(loaded, {}, stop, "untrained"), loaded.training)
+        trial.record_epoch(validate(loaded, {}, stop, "untrained", answers=loaded.decodes), loaded.training)
     state.write_result(trial, None)
     return trial
 
@@ -141,7 +141,8 @@ class _Training:
         """Close the epoch; the weights if it is the best one so far."""
         trial = self.trial
         with trial.cost.timed("validation_seconds"):
-            scores = validate(self.loaded, self.learner.weights, self.stop, self._title())
+            loaded, own = self.loaded, self.learner.weights
+            scores = validate(loaded, own, self.stop, self._title(), answers=loaded.decodes)
         if not math.isfinite(scores["validation_loss"]):  # the loss was finite, but the last update diverged
             trial.diverge(f"step {trial.steps}")
             return None
@@ -152,22 +153,13 @@ class _Training:
         self.saved_at = time.monotonic()
 
 
-def validate(loaded: Loaded, weights: Weights, stop: StopRequest, title: str) -> Row:
-    """What the validation pairs say of a trial, in the precision of decoding: the loss, and answers if they select."""
-    answers = loaded.training.metric_for_best_model == "bleu4"
-    found = _decoded(loaded, weights, stop, title, losses=True, answers=answers)
-    tokens = int(side_lengths(loaded.examples.validation)[1].sum())
-    scores = _scores_of(loaded, found.answers) if answers else dict.fromkeys(("bleu4", "empty", "distinct"))
-    return {"validation_loss": float(found.losses.sum()) / tokens, **scores}
-
-
-def answer(loaded: Loaded, weights: Weights, stop: StopRequest, title: str) -> Row:
-    """What the answers to the validation queries say of a trial."""
-    return _scores_of(loaded, _decoded(loaded, weights, stop, title, losses=False, answers=True).answers)
-
-
-def _decoded(loaded: Loaded, weights: Weights, stop: StopRequest, title: str, losses: bool, answers: bool) -> Decoded:
+def validate(
+    loaded: Loaded, weights: Weights, stop: StopRequest, title: str, losses: bool = True, answers: bool = False
+) -> Row:
+    """What the validation pairs say of a trial, in the precision of decoding: its loss, its answers, or both."""
     pairs, device = loaded.examples.validation, loaded.method.base.device
+    limit = loaded.job.params.chosen_protocol.lengths.max_new_tokens if answers else 0
+    references = list(pairs["response"]) if losses else None
     give_back_freed_memory()  # what training has freed lies in pieces too small for the longest rows
     with Progress(len(pairs), f"{title}: validation", "responses") as progress:
 
@@ -177,19 +169,15 @@ def _decoded(loaded: Loaded, weights: Weights, stop: StopRequest, title: str, lo
             stop.check()
             progress.advance(ended)
 
-        found = decode_and_score(
-            loaded.decoding_method, weights, list(pairs["query"]), list(pairs["response"]) if losses else None,
-            loaded.job.params.chosen_protocol.lengths.max_new_tokens if answers else 0,
-            loaded.job.prompt_template.end, loaded.row_limit, tick,
-        )  # fmt: skip
+        queries, ends, rows = list(pairs["query"]), loaded.ends, loaded.row_limit
+        found = decode_and_score(loaded.decoding_method, weights, queries, references, limit, ends, rows, tick)
     if device.type == "cuda":
         torch.cuda.empty_cache()  # what decoding took is for whoever else uses the card
-    return found
-
-
-def _scores_of(loaded: Loaded, answers: Sequence[Sequence[int]]) -> Row:
-    texts = [to_text(answer, loaded.tokenizer) for answer in answers]
-    return {
+    scores: Row = {"validation_loss": float(found.losses.sum()) / int(side_lengths(pairs)[1].sum())} if losses else {}
+    if not answers:
+        return scores
+    texts = [to_text(answer, loaded.tokenizer) for answer in found.answers]
+    return scores | {
         "bleu4": bleu(texts, loaded.examples.references),
         "empty": round(sum(not text for text in texts) / len(texts), 6),  # share of the answers without a word
         "distinct": round(len(set(texts)) / len(texts), 6),  # different answers over answers

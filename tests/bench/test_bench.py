@@ -100,7 +100,7 @@ def test_generate_gives_the_tokens_of_ours(name: str, family: str, tied: bool) -
     one = method(name, family, tied)
     own = moved(one) if one.shapes() else {}
     queries = [pair.query for pair in pairs(9, seed=3)]
-    ours = greedy(one, own, queries, data.LENGTHS.max_new_tokens, 5)
+    ours = greedy(one, own, queries, data.LENGTHS.max_new_tokens, {5: []})
     for batch_size, by_length in ((1, False), (4, True)):
         assert generate(baseline(one, own, family, tied).eval(), queries, 5, batch_size, by_length) == ours
     assert len({tuple(answer) for answer in ours}) > 1

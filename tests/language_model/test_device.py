@@ -16,7 +16,7 @@ from tests.tiny import ROOT
 def runtime(**changes: Any) -> Runtime:
     plain: dict[str, Any] = {
         "device": "auto", "threads": 0, "generation_batch_size": 0, "engine": "ray", "address": None,
-        "gpus_per_unit": 1.0, "checkpoints": None,
+        "gpus_per_trial": 1.0, "checkpoints": None,
     }  # fmt: skip
     return Runtime(**{**plain, **changes})
 
@@ -64,7 +64,7 @@ BIG = {"CPU": 64.0}
     ("changes", "there", "tasks", "expected"),
     [
         ({}, [SERVER, LAPTOP], 12, Share(1.0, 0, 1)),
-        ({"gpus_per_unit": 0.5}, [NARROW], 16, Share(0.5, 0, 1)),
+        ({"gpus_per_trial": 0.5}, [NARROW], 16, Share(0.5, 0, 1)),
         ({"threads": 2}, [SERVER], 12, Share(1.0, 2, 2)),
         ({}, [NO_CPUS, LAPTOP], 12, Share(1.0, 0, 1)),
         ({"device": "cpu"}, [SERVER], 4, Share(0.0, 16, 16)),

@@ -209,7 +209,7 @@ def test_loss_and_greedy_tokens_equal_an_eager_computation(name: str) -> None:
         own = moved_weights(one)
         model = eager_model(name, one, own)
         loss = loss_of(one, own, PAIRS)
-        decoded = decode_and_score(one, own, queries, references, LIMIT, -1)
+        decoded = decode_and_score(one, own, queries, references, LIMIT, {-1: []})
         expected = torch.zeros(())
         for query, reference, answer in zip(queries, references, decoded.answers, strict=True):
             logits = eager_logits(model, one, own, query, reference)[:-1]

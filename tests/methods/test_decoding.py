@@ -54,17 +54,17 @@ def frequent_token(answers: list[list[int]]) -> int:
 def test_greedy_decoding_equals_generate(name: str, family: str, tied: bool) -> None:
     one = method(name, family, tied)
     own = weights(one)
-    end = frequent_token(greedy(one, own, QUERIES, LIMIT, end=-1))
+    end = frequent_token(greedy(one, own, QUERIES, LIMIT, ends={-1: []}))
     expected = generated(one, own, end)
     assert len({len(answer) for answer in expected}) > 2  # rows leave the batch at different steps
     for rows in (1, 5, 256):
-        assert greedy(one, own, QUERIES, LIMIT, end, RowLimit(rows)) == expected
+        assert greedy(one, own, QUERIES, LIMIT, {end: []}, RowLimit(rows)) == expected
 
 
 def test_fine_tuned_weights_decode_as_the_model_that_holds_them() -> None:
     one = method("fine-tune", "llama")
     own = moved_weights(one)
-    answers = greedy(one, own, QUERIES, LIMIT, end=-1)
+    answers = greedy(one, own, QUERIES, LIMIT, ends={-1: []})
     one.base.model.load_state_dict(own, strict=False)
     assert answers == generated(one, own, end=-1)
 
@@ -73,7 +73,7 @@ def scored(
     one: Method, own: dict[str, Tensor], some: Sequence[EncodedPair], rows: int = 0, limit: int = LIMIT
 ) -> Decoded:
     queries, references = [pair.query for pair in some], [pair.response for pair in some]
-    return decode_and_score(one, own, queries, references, limit, -1, RowLimit(rows))
+    return decode_and_score(one, own, queries, references, limit, {-1: []}, RowLimit(rows))
 
 
 def alone(one: Method, own: dict[str, Tensor], some: Sequence[EncodedPair]) -> list[float]:
@@ -122,9 +122,9 @@ def test_losses_have_the_same_bits_however_many_rows_there_are_and_with_or_witho
 def test_answers_are_the_same_whether_references_are_scored_or_not(name: str) -> None:
     one = method(name, "llama")
     own, queries = weights(one), [pair.query for pair in PAIRS]
-    expected = greedy(one, own, queries, LIMIT, end=-1)
+    expected = greedy(one, own, queries, LIMIT, ends={-1: []})
     assert scored(one, own, PAIRS).answers == expected
-    assert decode_and_score(one, own, queries, None, LIMIT, -1).losses.isnan().all()
+    assert decode_and_score(one, own, queries, None, LIMIT, {-1: []}).losses.isnan().all()
     assert scored(one, own, PAIRS, limit=0).answers == [[]] * len(PAIRS)
 
 
@@ -150,7 +150,7 @@ def test_out_of_memory_halves_the_batch_for_good_with_the_same_result(
     expected = scored(one, own, PAIRS)
     tried, row_limit = limit_rows(5, monkeypatch), RowLimit()
     for limit in (LIMIT, 0):  # like the next epoch
-        found = decode_and_score(one, own, queries, references, limit, -1, row_limit)
+        found = decode_and_score(one, own, queries, references, limit, {-1: []}, row_limit)
         assert found.losses.tolist() == pytest.approx(expected.losses.tolist(), rel=1e-4)
         assert found.answers == (expected.answers if limit else [[]] * len(PAIRS))
     assert tried[:3] == [21, 10, 5] and max(tried[3:]) == 5
@@ -160,28 +160,43 @@ def test_out_of_memory_halves_the_batch_for_good_with_the_same_result(
 def test_one_row_that_does_not_fit_and_another_error_are_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     limit_rows(0, monkeypatch)
     with pytest.raises(torch.OutOfMemoryError):
-        greedy(method("zero-shot"), {}, QUERIES[:2], LIMIT, end=-1)
+        greedy(method("zero-shot"), {}, QUERIES[:2], LIMIT, ends={-1: []})
 
 
 def test_a_batch_has_as_many_rows_as_a_cache_of_some_size_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     one = method("dynamic", "llama")
-    expected = greedy(one, weights(one), QUERIES, LIMIT, end=-1)
+    expected = greedy(one, weights(one), QUERIES, LIMIT, ends={-1: []})
     tried = limit_rows(100, monkeypatch)
     of_a_row = 2 * 2 * 16 * (2 * max(map(len, QUERIES)) + LIMIT) * 4  # keys, values; layers; one shared head; float32
     monkeypatch.setattr(decoding, "SMALLER_CACHE", 5 * of_a_row)
-    assert greedy(one, weights(one), QUERIES, LIMIT, end=-1) == expected
+    assert greedy(one, weights(one), QUERIES, LIMIT, ends={-1: []}) == expected
     assert tried[0] == 5 and len(tried) < 5, "shorter queries later on leave room for more"
 
 
+def test_an_answer_ends_at_any_of_its_ends_and_still_says_what_stands_in_one() -> None:
+    one = method("dynamic")
+    whole = greedy(one, weights(one), QUERIES, LIMIT, ends={-1: []})
+    full, stop = frequent_token(whole), whole[0][3]
+    heard = list[tuple[int, int]]()
+    found = decode_and_score(
+        one, weights(one), QUERIES[:1], None, LIMIT, {stop: [full, full]}, heard=lambda *each: heard.append(each)
+    )
+    first = whole[0].index(stop)
+    assert found.answers == [[*whole[0][:first], full, full]] and found.ended == [True]
+    assert heard == [(0, token) for token in found.answers[0]]
+    none = decode_and_score(one, weights(one), QUERIES, None, LIMIT, {-1: []})
+    assert none.answers == whole and not any(none.ended)
+
+
 def test_no_queries_have_no_answers() -> None:
-    assert greedy(method("zero-shot"), {}, [], LIMIT, end=0) == []
+    assert greedy(method("zero-shot"), {}, [], LIMIT, ends={0: []}) == []
 
 
 def test_the_limit_counts_end_of_text_and_whoever_waits_to_stop_is_asked_on_the_way() -> None:
     one, ticks = method("zero-shot"), list[int]()
-    answers = greedy(one, {}, QUERIES, 3, end=-1, tick=ticks.append)
+    answers = greedy(one, {}, QUERIES, 3, ends={-1: []}, tick=ticks.append)
     assert {len(answer) for answer in answers} == {3} and sum(ticks) == len(QUERIES)
     ticks.clear()
     queries, references = [pair.query for pair in PAIRS], [pair.response for pair in PAIRS]
-    decode_and_score(one, {}, queries, references, 0, -1, tick=ticks.append)
+    decode_and_score(one, {}, queries, references, 0, {-1: []}, tick=ticks.append)
     assert len(ticks) >= 2 and sum(ticks) == len(PAIRS)

@@ -101,7 +101,7 @@ def test_a_task_that_ray_gave_up_is_told_with_what_helps() -> None:
     ray = SimpleNamespace(exceptions=SimpleNamespace(OutOfMemoryError=OutOfMemory))
     what, found, remedy = failure_of(ray, OutOfMemory("Task was killed\nby the node"), "decoding")
     assert (what, found) == ("decoding", "OutOfMemory: Task was killed by the node")
-    assert "raise runtime.threads or gpus_per_unit" in remedy
+    assert "raise runtime.threads or gpus_per_trial" in remedy
     assert "see the logs" in failure_of(ray, ValueError("x"), "decoding")[2]
 
 

@@ -9,6 +9,7 @@ from stages.language_model.device import library_versions, share_of
 from stages.plumbing.errors import StageError
 from stages.train import ray_search
 from stages.train.job import Job
+from stages.train.ray_search import TrialsOnRay
 from stages.train.search import search
 from stages.train.state import TrialState
 from stages.train.trial import Trial
@@ -59,15 +60,15 @@ def test_it_gives_what_this_process_gives_and_leaves_results_alone(
 def test_what_is_done_when_a_training_is_stopped_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Trials of one length end together: the second is done, and not yet taken, when the first one fails the search."""
     ray = fake_ray.install(monkeypatch, tmp_path / "node")
-    job, keep, kept = job_in(tmp_path / "work", monkeypatch, **SHORT), ray_search._keep, list[str]()
+    job, keep, kept = job_in(tmp_path / "work", monkeypatch, **SHORT), TrialsOnRay._keep, list[str]()
 
-    def fail_once(ray: Any, reference: Any, state: TrialState, timeout: float | None = None) -> Any:
+    def fail_once(self: TrialsOnRay, given: Any, state: TrialState) -> None:
         kept.append(state.fingerprint)
         if len(kept) == 1:
             raise KeyboardInterrupt
-        return keep(ray, reference, state, timeout)
+        keep(self, given, state)
 
-    monkeypatch.setattr(ray_search, "_keep", fail_once)
+    monkeypatch.setattr(TrialsOnRay, "_keep", fail_once)
     with pytest.raises(KeyboardInterrupt):
         search(job)
     assert len(ray.words) == 2 and len({*kept}) == 2

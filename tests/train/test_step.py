@@ -2,11 +2,10 @@
 
 import copy
 import math
-from itertools import pairwise
 
-import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from torch import Tensor
 
 from stages.language_model.encoding import EncodedPair
@@ -15,7 +14,7 @@ from stages.methods.decoding import decode_and_score
 from stages.methods.method import Method
 from stages.params.schema import Training
 from stages.train import step
-from stages.train.examples import epoch_batches
+from stages.train.examples import row_sizes
 from stages.train.step import Learner, scheduled
 from tests.models import FAMILIES, SETTINGS, TRAINING, learner, loss_of, method, pairs, weights
 
@@ -142,7 +141,7 @@ def test_dropout_acts_in_training_and_in_what_is_trained_alone(name: str, acts: 
     for module in one.base.model.modules():
         module.register_forward_pre_hook(lambda module, _: modes.add(module.training))
     own, queries, references = learner(one), [pair.query for pair in some], [pair.response for pair in some]
-    plain = float(decode_and_score(one, own.weights, queries, references, 10, 0).losses.sum())
+    plain = float(decode_and_score(one, own.weights, queries, references, 10, {0: []}).losses.sum())
     assert modes == {False}
     modes.clear()
     first, same, other = (gradients(own, some, seed)[0] for seed in (1, 1, 2))
@@ -150,7 +149,7 @@ def test_dropout_acts_in_training_and_in_what_is_trained_alone(name: str, acts: 
     assert (abs(first / plain - 1) > 1e-3) == acts
     assert first == same and (first != other) == acts, "another at each step, and the same when it is repeated"
     modes.clear()
-    assert float(decode_and_score(one, own.weights, queries, references, 10, 0).losses.sum()) == plain
+    assert float(decode_and_score(one, own.weights, queries, references, 10, {0: []}).losses.sum()) == plain
     assert modes == {False}
 
 
@@ -184,12 +183,7 @@ def test_what_was_restored_goes_on_as_if_it_had_never_stopped() -> None:
     assert all(torch.equal(value, other.tensors()[key]) for key, value in one.tensors().items())
 
 
-def test_an_epoch_has_every_pair_once_in_batches_of_like_length_whatever_the_method() -> None:
-    sizes = np.array([len(pair.query) + len(pair.response) for pair in pairs(70, longest=40)])
-    batches = epoch_batches(sizes, 4, seed=0, epoch=1)
-    assert sorted(number for batch in batches for number in batch) == list(range(70))
-    lengths = [sorted(sizes[batch]) for batch in batches]
-    assert all(shorter[-1] <= longer[0] for shorter, longer in pairwise(sorted(lengths, key=lambda own: own[-1])))
-    again, later = epoch_batches(sizes, 4, seed=0, epoch=1), epoch_batches(sizes, 4, seed=0, epoch=2)
-    assert np.array_equal(np.concatenate(batches), np.concatenate(again))
-    assert not np.array_equal(np.concatenate(batches), np.concatenate(later))
+def test_batches_are_sorted_by_what_all_methods_share() -> None:
+    some = [EncodedPair([1, 2, 3], [4]), EncodedPair([1], [4, 5])]
+    tokens = Dataset.from_dict({"query": [pair.query for pair in some], "response": [pair.response for pair in some]})
+    assert row_sizes(tokens).tolist() == [4, 3]

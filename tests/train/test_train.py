@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from stages.bleu import bleu
 from stages.language_model.encoding import encode_pairs, to_text
 from stages.language_model.loading import load_base_model, load_tokenizer
-from stages.language_model.prompt_template import build_prompt_template
+from stages.language_model.prompt_template import build_prompt_template, endings
 from stages.methods.decoding import greedy
 from stages.methods.trained_method import TEMPLATE_TEXT, read_description, read_trained
 from stages.params.methods import Dynamic
@@ -78,7 +78,7 @@ def validation_bleu4(folder: Path) -> float:
     method, own = read_trained(folder / "data/train", base, description)
     prompt_template = build_prompt_template(tokenizer, params.chosen_model.prompt_template, lengths, "prompt_template")
     queries = list(encode_pairs(pairs, tokenizer, prompt_template, lengths)[0]["query"])
-    answers = greedy(method, own, queries, lengths.max_new_tokens, prompt_template.end)
+    answers = greedy(method, own, queries, lengths.max_new_tokens, endings(tokenizer, prompt_template, base))
     return bleu([to_text(answer, tokenizer) for answer in answers], [pair.response for pair in pairs])
 
 
