@@ -6,6 +6,7 @@ nothing.
 """
 
 import hashlib
+import re
 from dataclasses import dataclass
 from importlib.metadata import distribution
 from pathlib import Path
@@ -28,42 +29,61 @@ BLOCK = 128  # tokens that are read together
 BLOCKS_PER_PASS = 8
 DRAWS = 10_000
 KEY = "params.yaml: forgetting"
+BLANK_LINE = re.compile(r"\n\s*\n")
+WORD = re.compile(r"[\"'(]?[^\W\d_]+(?:['-][^\W\d_]+)*[.,;:!?)\"']*")  # with the marks around it
+FEWEST_WORDS, SHARE_OF_WORDS = 12, 0.9  # of a paragraph of prose; the descriptions have tables, code and lists too
 
 
 @dataclass(frozen=True)
 class Passage:
-    """The beginning of a text, in blocks of token ids [N, BLOCK]."""
+    """The beginning of a text, in blocks of token ids."""
 
     name: str
     sha256: str  # of the whole text
-    blocks: Tensor
+    blocks: Tensor  # [N, BLOCK]
+    paragraphs: Tensor  # [N, BLOCK], the number of each token's paragraph
 
 
 def passage_of(settings: Forgetting, text: str, tokenizer: PreTrainedTokenizerBase) -> Passage:
     """As many whole blocks of a text as `settings.tokens` are; `text` is what `read_text` gave, perhaps elsewhere.
 
     Raises:
-        StageError: the text, or `tokens`, is shorter than two blocks.
+        StageError: the text, or `tokens`, is shorter than two blocks or has no two paragraphs.
     """
-    (ids,) = text_tokens(tokenizer, [text])
+    each = text_tokens(tokenizer, [f"{paragraph}\n\n" for paragraph in BLANK_LINE.split(text.strip())])
+    ids = torch.tensor([token for own in each for token in own])
+    numbers = torch.repeat_interleave(torch.arange(len(each)), torch.tensor([len(own) for own in each]))
     count = min(len(ids), settings.tokens) // BLOCK
-    if count < 2:
-        found = f"{min(len(ids), settings.tokens)} tokens"
-        raise StageError(KEY, found, f"give a longer text, at least {2 * BLOCK} tokens")
+    if count < 2 or not numbers[count * BLOCK - 1]:
+        found = f"{min(len(ids), settings.tokens)} tokens in {len(each)} paragraphs"
+        remedy = f"give a longer text, at least {2 * BLOCK} tokens in two paragraphs with a blank line between them"
+        raise StageError(KEY, found, remedy)
     name = settings.text if settings.text == OF_SCIKIT_LEARN else Path(settings.text).name
     digest = hashlib.sha256(text.encode()).hexdigest()
-    return Passage(name, digest, torch.tensor(ids[: count * BLOCK]).view(count, BLOCK))
+    return Passage(name, digest, *(part[: count * BLOCK].view(count, BLOCK) for part in (ids, numbers)))
+
+
+def prose_of(text: str) -> list[str]:
+    """The paragraphs that are prose, each on one line: nearly all that stands between spaces is a word."""
+    paragraphs = [paragraph.split() for paragraph in BLANK_LINE.split(text)]
+    plain = [sum(WORD.fullmatch(word) is not None for word in words) for words in paragraphs]
+    return [
+        " ".join(words)
+        for words, count in zip(paragraphs, plain, strict=True)
+        if len(words) >= FEWEST_WORDS and count >= SHARE_OF_WORDS * len(words)
+    ]
 
 
 def read_text(settings: Forgetting) -> str:
-    """The text that params.yaml names.
+    """The text that params.yaml names; of scikit-learn's descriptions the prose, the longest descriptions first.
 
     Raises:
         StageError: the file is another one, or not text.
     """
     if settings.text == OF_SCIKIT_LEARN:
         folder = Path(str(distribution(OF_SCIKIT_LEARN).locate_file("sklearn/datasets/descr")))  # to import it is slow
-        return "\n".join(path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.rst")))
+        texts = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.rst"))]
+        return "\n\n".join(paragraph for text in sorted(texts, key=len, reverse=True) for paragraph in prose_of(text))
     content = Path(settings.text).expanduser().read_bytes()
     if (found := hashlib.sha256(content).hexdigest()) != settings.sha256:
         raise StageError(f"{KEY}.sha256", f"{settings.text} has {found}", "correct it, or restore the file")
@@ -74,19 +94,19 @@ def read_text(settings: Forgetting) -> str:
 
 
 def losses(method: Method, weights: Weights, blocks: Tensor) -> Tensor:
-    """Cross-entropy of each block's tokens but the first, in nats a token: [N, BLOCK] -> [N], in float64."""
+    """Cross-entropy of each block's tokens but the first, in nats: [N, BLOCK] -> [N, BLOCK - 1], in float64."""
     own, found = method.prepared(weights), []
     with torch.inference_mode():
         for part in blocks.to(method.base.device).split(BLOCKS_PER_PASS):
             hidden = method.transformer.hidden(method.embed(own, part), weights=method.layers(own))
             logits = method.base.logits(hidden[:, :-1], method.output(own)).float()
             loss = F.cross_entropy(logits.flatten(0, 1), part[:, 1:].flatten(), reduction="none")
-            found.append(loss.view(len(part), -1).cpu().double().mean(dim=1))
+            found.append(loss.view(len(part), -1).cpu().double())
     return torch.cat(found)
 
 
 def forgetting(trained: TrainedMethod, untouched: Method, passage: Passage) -> dict[str, Any]:
-    """The loss before and after tuning, their difference, and its 95 % interval by a bootstrap over blocks.
+    """The loss before and after tuning, their difference, and its 95 % interval by a bootstrap over paragraphs.
 
     untouched: a method that trains nothing, on the same base model.
     """
@@ -95,8 +115,10 @@ def forgetting(trained: TrainedMethod, untouched: Method, passage: Passage) -> d
     changed = trained.method.language_model(trained.weights)
     after = losses(trained.method, trained.weights, blocks) if changed else before
     difference = (after - before).numpy()
-    drawn = np.random.default_rng(0).integers(len(difference), size=(DRAWS, len(difference)))
-    interval = np.quantile(difference[drawn].mean(axis=1), [0.025, 0.975])
+    numbers = passage.paragraphs[:, 1:].flatten().numpy()
+    sums, counts = np.bincount(numbers, difference.ravel()), np.bincount(numbers)  # of each paragraph
+    drawn = np.random.default_rng(0).integers(len(sums), size=(DRAWS, len(sums)))
+    interval = np.quantile(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1), [0.025, 0.975])
     return {
         "loss_before": round(float(before.mean()), 4),
         "loss_after": round(float(after.mean()), 4),

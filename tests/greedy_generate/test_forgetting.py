@@ -2,6 +2,8 @@
 
 import copy
 import hashlib
+import random
+import re
 from pathlib import Path
 
 import pytest
@@ -40,7 +42,7 @@ def test_it_is_the_loss_of_the_whole_model_with_what_was_trained_in_it(name: str
     plain.tie_weights()
     with torch.no_grad():
         expected = [float(plain(input_ids=block[None], labels=block[None]).loss) for block in blocks]
-    assert losses(one.method, one.weights, blocks).tolist() == pytest.approx(expected, rel=1e-5)
+    assert losses(one.method, one.weights, blocks).mean(1).tolist() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_model_that_was_shaken_has_forgotten_and_a_prompt_alone_changes_nothing(model: Path, tmp_path: Path) -> None:
@@ -59,7 +61,8 @@ def test_a_text_that_cannot_be_read_or_is_too_short_is_refused(model: Path, tmp_
     tokenizer = trained(tmp_path, model, "zero-shot", 0.0).tokenizer
     for content, said in (
         (b"caf\xe9", r"forgetting\.text: .*text is not UTF-8; name a text"),
-        (b"Hello.", r"forgetting: \d+ tokens; give a longer text"),
+        (b"Hello.", r"forgetting: \d+ tokens in 1 paragraphs; give a longer text"),
+        (b"Hello there. " * 200, r"forgetting: \d+ tokens in 1 paragraphs; give a longer text, .* a blank line"),
     ):
         (tmp_path / "text").write_bytes(content)
         pin = hashlib.sha256(content).hexdigest()
@@ -67,3 +70,25 @@ def test_a_text_that_cannot_be_read_or_is_too_short_is_refused(model: Path, tmp_
             read_passage(Forgetting(text=str(tmp_path / "text"), tokens=4096, sha256=pin), tokenizer)
     with pytest.raises(StageError, match=rf"^params.yaml: forgetting\.sha256: .*text has {pin}; correct it"):
         read_passage(Forgetting(text=str(tmp_path / "text"), tokens=4096, sha256="0" * 64), tokenizer)
+
+
+def test_the_default_text_is_prose() -> None:
+    """Words and marks: of all that stands in the descriptions less than half have a letter."""
+    text = read_text(OWN_TEXT)
+    tokens = re.findall(r"\w+|[^\w\s]", text)
+    assert len(tokens) > 2500
+    assert sum(any(letter.isalpha() for letter in token) for token in tokens) / len(tokens) > 0.75
+    assert text.startswith("The 20 newsgroups dataset comprises"), "the longest description comes first"
+
+
+def test_the_interval_draws_paragraphs(model: Path, tmp_path: Path) -> None:
+    """Of two paragraphs, however long, half of the draws have one of them alone."""
+    shaken, chance = trained(tmp_path, model, "fine-tune", 0.2), random.Random(0)
+    words = chance.choices(["the", "cat", "sat", "on", "mats", "again"], k=900)
+    (tmp_path / "text").write_text(" ".join(words[:300]) + "\n \n" + " ".join(words[300:]))
+    pin = hashlib.sha256((tmp_path / "text").read_bytes()).hexdigest()
+    settings = Forgetting(text=str(tmp_path / "text"), tokens=8 * BLOCK, sha256=pin)
+    passage, untouched = read_passage(settings, shaken.tokenizer), method("zero-shot")
+    difference = losses(shaken.method, shaken.weights, passage.blocks) - losses(untouched, {}, passage.blocks)
+    means = [float(difference[passage.paragraphs[:, 1:] == number].mean()) for number in (0, 1)]
+    assert forgetting(shaken, untouched, passage)["interval"] == pytest.approx(sorted(means), abs=1e-4)
