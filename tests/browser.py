@@ -1,6 +1,5 @@
 """A headless Chromium, driven by its DevTools protocol over a pipe: records a page's requests and complaints."""
 
-import base64
 import json
 import os
 import shutil
@@ -45,8 +44,6 @@ LOOK = """(() => {
         .map(b => name(a) + ' / ' + name(b)));
     return {
         figures: words.length,
-        tables: all('table').length,
-        wide: words.every(([svg, _]) => svg.clientWidth > 300),
         clipped: [...own.filter(e => !beside(box(e), page)), ...cut].map(name),
         overlapping: words.flatMap(([_, texts]) => covered(texts)),
     };
@@ -54,7 +51,7 @@ LOOK = """(() => {
 
 
 class Browser:
-    """`with Browser(profile) as browser: browser.open(path)`."""
+    """One tab: `with Browser(profile) as browser: browser.visit(url, width)`."""
 
     def __init__(self, profile: Path) -> None:
         to_read, self.output = os.pipe()
@@ -65,6 +62,7 @@ class Browser:
         os.close(to_read)
         os.close(to_write)
         self.unread, self.number = b"", 0
+        self.session: str | None = None  # of the tab, once there is one
         self.events: list[dict[str, Any]] = []
 
     def __enter__(self) -> "Browser":
@@ -85,64 +83,49 @@ class Browser:
         found: dict[str, Any] = json.loads(line)
         return found
 
-    def send(self, method: str, session: str | None = None, **params: Any) -> Any:
+    def send(self, method: str, **params: Any) -> Any:
         self.number += 1
-        command = {"id": self.number, "method": method, "params": params} | ({"sessionId": session} if session else {})
+        command = {"id": self.number, "method": method, "params": params}
+        command |= {"sessionId": self.session} if self.session else {}
         os.write(self.output, json.dumps(command).encode() + b"\0")
         while (reply := self.message()).get("id") != self.number:
             self.events.append(reply)
         assert "error" not in reply, reply
         return reply["result"]
 
-    def visit(self, url: str, width: int = 1280, dark: bool = False) -> str:
-        """Open a page in a new tab; return the tab's session once the page is loaded."""
+    def visit(self, url: str, width: int) -> None:
+        """Open a page; return when it is loaded."""
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
-        session: str = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self.session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Network", "Log", "Runtime"):
-            self.send(f"{domain}.enable", session)
+            self.send(f"{domain}.enable")
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-        self.send("Emulation.setDeviceMetricsOverride", session, **size)
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.send("Emulation.setEmulatedMedia", session, features=[scheme])
-        self.send("Page.navigate", session, url=url)
-        while not any(
-            (each["method"], each.get("sessionId")) == ("Page.loadEventFired", session) for each in self.events
-        ):
+        self.send("Emulation.setDeviceMetricsOverride", **size)
+        self.send("Page.navigate", url=url)
+        while "Page.loadEventFired" not in (each["method"] for each in self.events):
             self.events.append(self.message())
-        return session
 
-    def evaluate(self, session: str, expression: str) -> Any:
-        """The value of a JavaScript expression in a tab."""
-        return self.send("Runtime.evaluate", session, expression=expression, returnByValue=True)["result"].get("value")
+    def evaluate(self, expression: str) -> Any:
+        """The value of a JavaScript expression in the page."""
+        return self.send("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
 
-    def until(self, session: str, expression: str, seconds: float = 60) -> None:
-        """Wait until a JavaScript expression is true in a tab."""
+    def until(self, expression: str, seconds: float = 60) -> None:
+        """Wait until a JavaScript expression is true."""
         deadline = time.monotonic() + seconds
-        while not self.evaluate(session, expression):
+        while not self.evaluate(expression):
             assert time.monotonic() < deadline, (expression, self.complaints())
             time.sleep(0.05)
 
-    def type(self, session: str, selector: str, text: str) -> None:
+    def type(self, selector: str, text: str) -> None:
         """Type a text into the element that a CSS selector finds, in place of what stands there."""
-        self.evaluate(session, f"(e => (e.focus(), e.select()))(document.querySelector({json.dumps(selector)}))")
-        self.send("Input.insertText", session, text=text)
-
-    def screenshot(self, session: str, path: Path) -> None:
-        """Write the whole page of a tab as a PNG."""
-        shot = self.send("Page.captureScreenshot", session, captureBeyondViewport=True)["data"]
-        path.write_bytes(base64.b64decode(shot))
+        self.evaluate(f"(e => (e.focus(), e.select()))(document.querySelector({json.dumps(selector)}))")
+        self.send("Input.insertText", text=text)
 
     def requests(self) -> list[str]:
-        """The URLs that were requested, by all tabs."""
+        """The URLs that were requested."""
         sent = [each["params"] for each in self.events if each["method"] == "Network.requestWillBeSent"]
         return [each["request"]["url"] for each in sent]
 
     def complaints(self) -> list[str]:
-        """What the browser and the pages wrote into the console."""
+        """What the browser and the page wrote into the console."""
         return [json.dumps(each["params"]) for each in self.events if each["method"] in COMPLAINTS]
-
-    def open(self, page: Path, width: int = 1280) -> tuple[list[str], list[str], dict[str, Any]]:
-        """The URLs that a page requests besides its own; what the browser complains about; facts about its layout."""
-        session = self.visit(page.as_uri(), width)
-        seen = self.evaluate(session, LOOK)
-        return [url for url in self.requests() if url != page.as_uri()], self.complaints(), seen

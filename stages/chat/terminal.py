@@ -11,7 +11,6 @@ from stages.chat.speakers import Conversation, Speaker, load_speakers
 from stages.plumbing.errors import StageError, one_line
 
 HELP = "/compare NAME...: experiments answer too (/compare alone: no longer)  /reset: begin anew  Ctrl-D: end"
-YOU = "you> "
 JOINERS = "\u200c\u200d"
 CHUNK = 1 << 16  # bytes that are read at a time
 
@@ -39,14 +38,10 @@ class TerminalChat:
         print(*(speaker.introduction() for speaker in self.speakers), HELP, sep="\n")
         while True:
             try:
-                said = input(YOU).strip()
-                said.encode()  # where the locale is not UTF-8, Python reads other bytes as lone surrogates
+                said = input("you> ").strip()
             except (EOFError, KeyboardInterrupt):
                 print("\nBye.")
                 return
-            except UnicodeError:
-                print("That line is not UTF-8.")
-                continue
             self.turn(said)
 
     def turn(self, said: str) -> None:

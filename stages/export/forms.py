@@ -85,10 +85,6 @@ class SoftPrompt(Form):
         f'prompt = load_file(f"{{FOLDER}}/{PROMPT_FILE}")["prompt"].to(model.dtype)\n'
     )
     rows = "torch.cat([prompt[: query.shape[1]].unsqueeze(0), query], dim=1)"
-    note = (
-        "There is no adapter for PEFT here: its prompt tuning puts every row of the prompt in front of every query, "
-        "this method as many rows as the query has tokens, so that the answers would be others."
-    )
 
     def write(self, trained: TrainedMethod, folder: Path) -> None:
         """Z, as it was trained."""
@@ -109,12 +105,8 @@ class Controller(Form):
         """C; the table of word embeddings that its architecture insists on has one row of zeros."""
         method = trained.method
         assert isinstance(method, DynamicMethod)
-        own = {
-            name.removeprefix(CONTROLLER): value
-            for name, value in trained.weights.items()
-            if name.startswith(CONTROLLER)
-        }
         model: Any = AutoModel.from_config(method.controller.config).float()
+        own = {name.removeprefix(CONTROLLER): value for name, value in trained.weights.items() if CONTROLLER in name}
         assert not model.load_state_dict(own, strict=False).unexpected_keys
         model.get_input_embeddings().weight.data.zero_()
         model.save_pretrained(folder / CONTROLLER_FOLDER)

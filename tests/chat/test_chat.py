@@ -1,4 +1,4 @@
-"""A conversation in a real pseudo-terminal, and answers for scripts."""
+"""A conversation in a terminal, and answers for scripts."""
 
 import argparse
 import json
@@ -7,8 +7,6 @@ import pty
 import select
 import subprocess
 import sys
-import time
-from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +15,7 @@ import pytest
 
 from stages.chat.__main__ import main
 from stages.chat.speakers import Conversation, Speaker, load_speakers
-from stages.chat.terminal import answer_lines, line_groups, print_answers, printable
+from stages.chat.terminal import TerminalChat, answer_lines, line_groups, print_answers, printable
 from stages.methods.trained_method import load_trained
 from stages.pair_extract.pairs import pairs_of
 from stages.params.schema import Pairs
@@ -26,52 +24,8 @@ from stages.plumbing.files import write_manifest
 from stages.records import Dialogue
 from stages.report.results import WORKSPACE
 from tests.helpers_report import switch
-from tests.tiny import tiny_dialogues
+from tests.tiny import ROOT, tiny_dialogues
 from tests.trained import QUERIES, trained_copy, trained_workspace
-
-SECONDS = 240  # limit for every step, for busy machines
-
-
-class Terminal:
-    """`python -m stages.chat` in its own terminal."""
-
-    def __init__(self, folder: Path, *words: str) -> None:
-        self.pid, self.file = pty.fork()
-        if self.pid == 0:
-            os.chdir(folder)
-            os.environ.update(TERM="dumb", COLUMNS="100", LANG="C.UTF-8")
-            os.execv(sys.executable, [sys.executable, "-m", "stages.chat", *words])
-        self.unread = ""
-
-    def until(self, text: str, seconds: float = SECONDS) -> str:
-        """Everything it prints up to and including a text."""
-        deadline = time.monotonic() + seconds
-        while text not in self.unread:
-            assert time.monotonic() < deadline, self.unread
-            if select.select([self.file], [], [], 1)[0]:
-                try:
-                    self.unread += os.read(self.file, 1 << 16).decode("utf-8", "replace")
-                except OSError:  # the other side is closed
-                    raise AssertionError(self.unread) from None
-        seen, _, self.unread = self.unread.partition(text)
-        return (seen + text).replace("\r\n", "\n")
-
-    def say(self, text: str) -> str:
-        """Type a line; return what is printed before the next prompt."""
-        os.write(self.file, text.encode() + b"\n")
-        return self.until("you> ")
-
-    def end(self, key: bytes) -> tuple[int, str]:
-        """Press a key that ends it; return its exit code and its last output.
-
-        Python's input() misses a Ctrl-C that comes just after it has printed its prompt. A person presses it again.
-        """
-        for _ in range(5):
-            os.write(self.file, key)
-            with suppress(AssertionError):
-                seen = self.until("Bye.", SECONDS / 10)
-                return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1]), seen
-        raise AssertionError(self.unread)
 
 
 @pytest.fixture(scope="module")
@@ -85,33 +39,36 @@ def speakers(project: Path) -> list[Speaker]:
 
 
 def test_a_conversation_with_turns_an_empty_line_commands_and_a_comparison(
-    project: Path, speakers: list[Speaker]
+    project: Path, speakers: list[Speaker], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     workspace, softly = speakers
-    terminal = Terminal(project)
-    opening = terminal.until("you> ")
-    assert workspace.introduction() in opening and "dynamic on gpt2, dailydialog" in opening
-    conversation = Conversation()
+    hello, text = "How was your day ?", "שלום, как дела? 😀"
+    lines = [hello, "", "/compare softly", text, "/compare nobody", "/dance", "/compare", "/reset", hello]
+    said, heard = iter(lines), []
 
-    first = workspace.answer("How was your day ?")
-    assert f"workspace> {printable(first)}" in terminal.say("How was your day ?")
-    conversation.add("How was your day ?", first)
-    assert "workspace>" not in terminal.say("")
-    assert softly.introduction() in terminal.say("/compare softly")
-    text = "שלום, как дела? 😀"
-    compared = terminal.say(text)
-    for speaker in (workspace, softly):
-        assert f"{speaker.name}> {printable(speaker.answer(speaker.query(conversation, text)))}" in compared
-    assert "experiment nobody: there is none of that name" in terminal.say("/compare nobody")
-    assert "no command /dance" in terminal.say("/dance")
-    terminal.say("/compare")
-    assert "new conversation" in terminal.say("/reset")
-    again = terminal.say("How was your day ?")  # the same answer as at the start
-    assert f"workspace> {printable(first)}" in again and "softly>" not in again
-    assert terminal.end(b"\x04")[0] == 0
+    def typed(prompt: str) -> str:
+        heard.append(capsys.readouterr().out)
+        try:
+            return next(said)
+        except StopIteration:
+            raise EOFError from None
+
+    monkeypatch.setattr("builtins.input", typed)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    TerminalChat(project, [workspace]).run()
+    first = f"workspace> {printable(workspace.answer(hello))}\n"
+    after = Conversation([hello, workspace.answer(hello)])
+    both = [f"{each.name}> {printable(each.answer(each.query(after, text)))}\n" for each in speakers]
+    assert workspace.introduction() in heard[0] and "dynamic on gpt2, dailydialog" in heard[0]
+    assert heard[1:3] == [first, ""]
+    assert softly.introduction() in heard[3] and heard[4] == "".join(both)
+    assert "experiment nobody: there is none of that name" in heard[5] and "no command /dance" in heard[6]
+    assert "softly" not in heard[7] and "new conversation" in heard[8]
+    assert heard[9] == first  # the same answer as at the start
 
 
 def test_ctrl_c_stops_an_answer_and_where_there_is_none_the_conversation(tmp_path: Path) -> None:
+    """In a real terminal."""
     folder = trained_workspace(tmp_path / "slow")
     description = json.loads((folder / "data/train/method.json").read_bytes())
     description["lengths"]["max_new_tokens"] = 400
@@ -123,27 +80,45 @@ def test_ctrl_c_stops_an_answer_and_where_there_is_none_the_conversation(tmp_pat
     longest = max(range(len(QUERIES)), key=lambda number: len(answers[number]))
     assert len(answers[longest]) > 300 and QUERIES[longest].strip()
 
-    (folder / "stages").symlink_to(Path(__file__).parents[2] / "stages")
-    terminal = Terminal(folder)
-    terminal.until("you> ")
-    os.write(terminal.file, QUERIES[longest].encode() + b"\n")
-    terminal.until("workspace> ")
-    os.write(terminal.file, b"\x03")
-    stopped = terminal.until("you> ")
-    assert "(stopped" in stopped
-    assert printable(trained.texts([answers[longest]])[0]) not in stopped
-    code, last = terminal.end(b"\x03")
-    assert (code, "Traceback" in last, "ERROR" in last) == (0, False, False)
+    process, terminal = pty.fork()
+    if process == 0:
+        os.chdir(folder)
+        os.environ.update(TERM="dumb", LANG="C.UTF-8", PYTHONPATH=str(ROOT))
+        os.execv(sys.executable, [sys.executable, "-m", "stages.chat"])
+    seen = ""
+
+    def until(text: str, again: bytes = b"") -> str:
+        """What is printed before a text; a key is pressed again after ten seconds."""
+        nonlocal seen
+        while text not in seen:
+            if again and not select.select([terminal], [], [], 10)[0]:
+                os.write(terminal, again)
+            seen += os.read(terminal, 1 << 16).decode("utf-8", "replace")
+        before, _, seen = seen.partition(text)
+        return before
+
+    until("you> ")
+    os.write(terminal, QUERIES[longest].encode() + b"\n")
+    until("workspace> ")
+    os.write(terminal, b"\x03")
+    stopped = until("you> ")
+    assert "(stopped" in stopped and printable(trained.texts([answers[longest]])[0]) not in stopped
+    os.write(terminal, b"\x03")  # Python's input() misses it just after its prompt; a person presses it again
+    last = until("Bye.", b"\x03")
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+    assert "Traceback" not in last and "ERROR" not in last
 
 
 def chat(project: Path, given: str, *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "stages.chat", *words]
-    return subprocess.run(command, cwd=project, input=given, capture_output=True, text=True, check=False)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        command, cwd=project, input=given, capture_output=True, text=True, check=False, env=environment
+    )
 
 
 def test_a_thousand_lines_get_a_thousand_answers(tmp_path: Path) -> None:
     folder = trained_workspace(tmp_path / "piped")
-    (folder / "stages").symlink_to(Path(__file__).parents[2] / "stages")
     turns = [turn for turns in tiny_dialogues(400) for turn in turns]
     lines = [*turns[:997], "", "naïve café שלום", "last, no line break"]
     done = chat(folder, "\n".join(lines))
@@ -155,15 +130,9 @@ def test_a_thousand_lines_get_a_thousand_answers(tmp_path: Path) -> None:
 
 
 def test_one_answer_of_each_speaker_for_a_script(project: Path, speakers: list[Speaker]) -> None:
-    done = chat(project, "", "--once", "Are you sure ?", "--compare", "softly")
+    done = chat(project, "", "--once", "Are you sure ?", "--compare", "softly", WORKSPACE)  # nobody answers twice
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [f"{each.name}\t{each.answer('Are you sure ?')}" for each in speakers]
-
-
-def test_the_workspace_has_a_name_too_and_nobody_answers_twice(project: Path, speakers: list[Speaker]) -> None:
-    workspace, softly = speakers
-    loaded = load_speakers(project, ["softly", WORKSPACE, None, "softly"])
-    assert [each.name for each in loaded] == [softly.name, workspace.name]
 
 
 def test_what_params_yaml_no_longer_describes_does_not_speak(project: Path) -> None:
@@ -191,13 +160,6 @@ def test_options_that_lead_nowhere_and_a_library_that_is_missing_are_one_line_at
         main(argparse.Namespace(web=True, host=None, port=None))
 
 
-def test_an_experiment_that_is_not_there_is_one_line(project: Path) -> None:
-    done = chat(project, "", "--once", "hello", "--experiment", "nobody")
-    assert done.returncode == 1
-    assert done.stderr.startswith("ERROR chat: experiment nobody: there is none of that name")
-    assert not done.stdout and len(done.stderr.splitlines()) == 1
-
-
 def test_a_conversation_reads_the_turns_that_training_read() -> None:
     turns = [" ".join(turn.split()) for turn in max(tiny_dialogues(30), key=len)][:6]
     assert len(turns) == 6
@@ -209,32 +171,32 @@ def test_a_conversation_reads_the_turns_that_training_read() -> None:
             said.append(conversation.query(turns[at], settings))
             conversation.add(turns[at], turns[at + 1])
         assert said == [pair.query for pair in trained if pair.position % 2 == 0]
+    assert Conversation().query("cafe\u0301", settings) == "caf\u00e9"  # an accent of its own is no other question
 
 
-def test_a_pipe_that_does_not_end_keeps_only_the_turns_that_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    for history, kept in ((1, []), (4, ["answer", "again", "answer"])):
-        conversation, settings = Conversation(), Pairs(stride=1, history=history, joined_by=" ")
-        monkeypatch.setattr("stages.chat.terminal.Conversation", lambda kept=conversation: kept)
-        queries: list[str] = []
-        trained = SimpleNamespace(
-            respond=lambda asked, queries=queries: queries.extend(asked) or ["answer" for _ in asked]
-        )
-        speaker = SimpleNamespace(
-            name="x", params=SimpleNamespace(pairs=settings), trained=trained,
-            query=lambda talk, text, settings=settings: talk.query(text, settings),
-        )  # fmt: skip
-        out, into = os.pipe()
-        os.write(into, b"again\n" * 50)
-        os.close(into)
-        answer_lines([speaker], out)  # type: ignore[list-item]
-        os.close(out)
-        assert conversation.turns == kept
-        assert queries[-1] == " ".join(["again", "answer", "again", "answer", "again"][-history:])
+@pytest.mark.parametrize(("history", "kept"), [(1, []), (4, ["answer", "again", "answer"])])
+def test_a_pipe_that_does_not_end_keeps_only_the_turns_that_are_read(
+    history: int, kept: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conversation, settings = Conversation(), Pairs(stride=1, history=history, joined_by=" ")
+    monkeypatch.setattr("stages.chat.terminal.Conversation", lambda: conversation)
+    queries: list[str] = []
 
+    def respond(asked: list[str]) -> list[str]:
+        queries.extend(asked)
+        return ["answer" for _ in asked]
 
-def test_an_accent_of_its_own_is_no_other_question() -> None:
-    asked = Conversation().query("cafe\u0301", Pairs(stride=1, history=1, joined_by=" "))
-    assert asked == "caf\u00e9"
+    speaker: Any = SimpleNamespace(
+        name="x", params=SimpleNamespace(pairs=settings), query=lambda talk, text: talk.query(text, settings),
+        trained=SimpleNamespace(respond=respond),
+    )  # fmt: skip
+    out, into = os.pipe()
+    os.write(into, b"again\n" * 50)
+    os.close(into)
+    answer_lines([speaker], out)
+    os.close(out)
+    assert conversation.turns == kept
+    assert queries[-1] == " ".join(["again", "answer", "again", "answer", "again"][-history:])
 
 
 def test_an_answer_is_shown_in_pieces_that_make_it_up(speakers: list[Speaker]) -> None:
@@ -245,39 +207,24 @@ def test_an_answer_is_shown_in_pieces_that_make_it_up(speakers: list[Speaker]) -
     assert len(pieces) > 2
 
 
-def test_lines_that_are_there_come_together_and_half_a_line_waits() -> None:
+def test_lines_that_are_there_come_together_half_a_line_waits_and_one_that_is_not_utf_8_is_named() -> None:
     out, into = os.pipe()
     groups = line_groups(out)
-    os.write(into, "one\n two \ncaf\u00e9".encode()[:-1])
+    os.write(into, b"\xef\xbb\xbfone\n two \ncaf\xc3")  # the mark at the beginning of a file is no text
     assert next(groups) == ["one", "two"]
-    os.write(into, "\u00e9\n".encode()[1:] + b"last")
+    os.write(into, b"\xa9\n")
     assert next(groups) == ["café"]
-    os.close(into)
-    assert list(groups) == [["last"]]
-    os.close(out)
-
-
-def test_a_mark_at_the_beginning_is_no_text_and_a_line_that_is_not_utf_8_is_named() -> None:
-    out, into = os.pipe()
-    os.write(into, b"\xef\xbb\xbfone\n")
-    groups = line_groups(out)
-    assert next(groups) == ["one"]
     os.write(into, b"fine\n\xff\n")
     os.close(into)
-    with pytest.raises(StageError, match="standard input:3: not UTF-8"):
+    with pytest.raises(StageError, match="standard input:5: not UTF-8"):
         next(groups)
     os.close(out)
 
 
 def test_an_answer_cannot_move_the_cursor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    said = "a\x1b[2Jb\x07\u202ec"
+    said = "a\x1b[2Jb\x07\u202ec मी\u200cकर क्\u200dष"  # joiners stay: scripts need them
     speaker: Any = SimpleNamespace(query=lambda talk, text: text, trained=SimpleNamespace(respond=lambda asked: [said]))
-    for terminal, shown in ((True, r"a\x1b[2Jb\x07\u202ec"), (False, said)):
+    for terminal, shown in ((True, r"a\x1b[2Jb\x07\u202ec" + said[-11:]), (False, said)):
         monkeypatch.setattr("sys.stdout.isatty", lambda terminal=terminal: terminal)
         print_answers([speaker], Conversation(), ["hello"])
         assert capsys.readouterr().out == f"{shown}\n"
-
-
-def test_a_text_keeps_the_joiners_that_its_script_needs() -> None:
-    for text in ("मी\u200cकर", "क्\u200dष", "👨\u200d👩\u200d👧"):
-        assert printable(text) == text

@@ -90,30 +90,30 @@ def test_a_phone_asks_chooses_an_experiment_reads_and_begins_anew_and_nothing_le
     process, url, seen = server
     workspace, softly = speakers
     with Browser(tmp_path / "profile") as browser:
-        tab = browser.visit(url, width=400)
-        browser.until(tab, READY)
+        browser.visit(url, width=400)
+        browser.until(READY)
 
         first = workspace.answer(SAID[0])
-        columns = ask(browser, tab, SAID[0], 1)
+        columns = ask(browser, SAID[0], 1)
         assert len(columns) == 2 and first in columns[0] and "word for word" in columns[0]
         assert columns[1].startswith("lookup") and "no training query has a word" in columns[1]
 
-        browser.evaluate(tab, "document.querySelector('#experiments input').focus()")
+        browser.evaluate("document.querySelector('#experiments input').focus()")
         option = "document.querySelector('#experiments [role=option][aria-label=softly]')"
-        browser.until(tab, f"!!{option}")
-        browser.evaluate(tab, f"{option}.dispatchEvent(new MouseEvent('mousedown', {{bubbles: true}}))")
-        browser.until(tab, f"{COLUMNS}.length == 4")
+        browser.until(f"!!{option}")
+        browser.evaluate(f"{option}.dispatchEvent(new MouseEvent('mousedown', {{bubbles: true}}))")
+        browser.until(f"{COLUMNS}.length == 4")
         conversation = Conversation([SAID[0], first])
-        columns = ask(browser, tab, SAID[1], 2, 1, 2, 1)
+        columns = ask(browser, SAID[1], 2, 1, 2, 1)
         assert [column.split()[0] for column in columns] == ["workspace:", "softly:", "lookup", "lookup"]
         for column, speaker in zip(columns, speakers, strict=False):
             assert speaker.answer(speaker.query(conversation, SAID[1])) in column and column.endswith("(new)")
             assert SAID[1] in column  # its tags can be read, so they are text
-        assert browser.evaluate(tab, "document.documentElement.scrollWidth") <= 400
+        assert browser.evaluate("document.documentElement.scrollWidth") <= 400
 
-        browser.evaluate(tab, "document.querySelector('#anew').click()")
-        browser.until(tab, f"{COLUMNS}.every(column => !column.querySelector('.message'))")
-        assert softly.answer(SAID[0]) in ask(browser, tab, SAID[0], 1)[1]  # as if nothing had been said before
+        browser.evaluate("document.querySelector('#anew').click()")
+        browser.until(f"{COLUMNS}.every(column => !column.querySelector('.message'))")
+        assert softly.answer(SAID[0]) in ask(browser, SAID[0], 1)[1]  # as if nothing had been said before
         assert [each for each in browser.requests() if not each.startswith((url, "data:", "blob:"))] == []
         assert browser.complaints() == []
     process.send_signal(signal.SIGINT)

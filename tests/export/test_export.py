@@ -22,8 +22,6 @@ from tests import tiny
 from tests.models import SETTINGS
 from tests.trained import FORMATS, QUERIES, write_method, write_model
 
-KINDS: tuple[Any, ...] = ("byte-level", "prepend", "first", "unigram")  # of tokenizers
-QUERIES_WITH_MARKS = [*QUERIES, "so </s> is text", "<s>"]
 MODELS = list(itertools.product(("gpt2", "llama"), (True, False)))
 # Runs the code of each folder as a user would, in that folder, and records the tokens of `generate`.
 READER = """
@@ -57,6 +55,17 @@ def read_alone(folders: list[Path], queries: list[str] = QUERIES) -> dict[str, A
     return found
 
 
+def export(place: Path, model: Path, name: str, text: dict[str, str], moved: float = 0.02) -> tuple[Any, Path]:
+    """A trained method of a kind, and the folder of its export, with the lines of its README as lines.py."""
+    trained = load_trained(write_method(place / "trained", model, name, text, moved), model)
+    form, folder = FORMS[trained.method.settings.kind], place / "export"
+    folder.mkdir()
+    write_language_model(trained, model, folder)
+    form.write(trained, folder)
+    (folder / "lines.py").write_text(transformers_lines(trained, form), encoding="utf-8")
+    return trained, folder
+
+
 def cases() -> list[tuple[str, str, bool, str]]:
     """Every method on every kind of model; both prompt templates if there is a prompt, otherwise alternating."""
     made = []
@@ -74,18 +83,10 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, b
     ours, folders = {}, {}
     for case in cases():
         name, family, tied, text = case
-        place = root / "-".join(map(str, case))
         moved = 0.0 if name == "dynamic-identity" else 0.02  # also test the initial weights
-        model = models[family, tied]
-        trained = load_trained(write_method(place / "trained", model, name, FORMATS[text], moved), model)
-        form = FORMS[trained.method.settings.kind]
-        folder = place / "export"
-        folder.mkdir()
-        write_language_model(trained, model, folder)
-        form.write(trained, folder)
-        (folder / "lines.py").write_text(transformers_lines(trained, form), encoding="utf-8")
+        place = root / "-".join(map(str, case))
+        trained, folders[case] = export(place, models[family, tied], name, FORMATS[text], moved)
         ours[case] = [trained.respond(QUERIES), trained.decode(trained.encode(QUERIES)[0])]
-        folders[case] = folder
     theirs = read_alone(list(folders.values()))
     return {case: (ours[case], theirs[str(folder)], folder) for case, folder in folders.items()}
 
@@ -109,40 +110,23 @@ def test_peft_loads_the_adapter_of_lora_on_the_untouched_base_model(shape: Any, 
     assert [space["respond"](query) for query in QUERIES] == ours[0]
 
 
-@pytest.fixture(scope="module")
-def other_tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """For each kind: our decoding of QUERIES_WITH_MARKS, that of the README's code, and that code."""
+def test_other_kinds_of_tokenizers_read_a_query_as_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Control tokens that are not marked as special; a space that the tokenizer adds by itself."""
     ours, folders = {}, {}
-    for kind in KINDS:
-        place = tmp_path_factory.mktemp(kind)
+    kinds: tuple[Any, ...] = ("byte-level", "prepend", "first", "unigram")
+    for kind in kinds:
         tokenizer = tiny.tiny_tokenizer() if kind == "byte-level" else tiny.tiny_sentencepiece(kind)
         tokenizer.add_tokens(["Are you", "sister", "    "])
-        with pytest.MonkeyPatch.context() as changed:
-            changed.setattr(tiny, "tiny_tokenizer", lambda vocab, made=tokenizer: made)
-            model = write_model(place / "model")
+        monkeypatch.setattr(tiny, "tiny_tokenizer", lambda vocab, made=tokenizer: made)
         text = FORMATS["text"] | {"end": "</s>"} if kind == "unigram" else FORMATS["text"]  # it knows no line break
-        trained = load_trained(write_method(place / "trained", model, "zero-shot", text), model)
-        folder = place / "export"
-        folder.mkdir()
-        write_language_model(trained, model, folder)
-        lines = transformers_lines(trained, FORMS["zero-shot"])
-        (folder / "lines.py").write_text(lines, encoding="utf-8")
-        answers = trained.respond(QUERIES_WITH_MARKS), trained.decode(trained.encode(QUERIES_WITH_MARKS)[0])
-        ours[kind], folders[kind] = list(answers), folder
-    theirs = read_alone(list(folders.values()), QUERIES_WITH_MARKS)
-    return {
-        kind: (ours[kind], theirs[str(folder)], (folder / "lines.py").read_text(encoding="utf-8"))
-        for kind, folder in folders.items()
-    }
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_other_kinds_of_tokenizers_read_a_query_as_here(kind: str, other_tokenizers: dict[str, Any]) -> None:
-    """Control tokens that are not marked as special; a space that the tokenizer adds by itself."""
-    ours, theirs, lines = other_tokenizers[kind]
-    assert theirs == ours
-    behind = {"byte-level": '" " + text', "unigram": '"\\u00b6 " + text'}.get(kind, '"\\n " + text')
-    assert f"tokens = typed({behind}," in lines and ("as letters" in lines) == (kind == "unigram")
+        trained, folder = export(tmp_path / kind, write_model(tmp_path / kind / "model"), "zero-shot", text)
+        monkeypatch.undo()
+        queries = [*QUERIES, "so </s> is text", "<s>"]
+        ours[str(folder)] = [trained.respond(queries), trained.decode(trained.encode(queries)[0])]
+        folders[kind] = folder
+    assert read_alone(list(folders.values()), queries) == ours
+    lines = {kind: (folder / "lines.py").read_text(encoding="utf-8") for kind, folder in folders.items()}
+    assert {kind for kind, text in lines.items() if "as letters" in text} == {"unigram"}
 
 
 def test_every_method_says_how_it_is_exported() -> None:

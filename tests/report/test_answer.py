@@ -18,7 +18,7 @@ from stages.report.markdown import plain
 from stages.report.page import to_html, write_report
 from stages.report.runs import Absent, Collection, Run
 from stages.report.settings import settings_of
-from tests.browser import Browser, needs_browser
+from tests.browser import LOOK, Browser, needs_browser
 from tests.helpers_report import METHODS, ODD, run_in_memory
 
 SEEDS = (0, 1, 2)
@@ -203,7 +203,8 @@ def test_a_browser_shows_the_page_without_a_complaint_or_a_request(
 ) -> None:
     write_report(document, tmp_path)
     with Browser(tmp_path / "profile") as browser:
-        asked, complaints, seen = browser.open(tmp_path / "report.html", width)
-    assert (asked, complaints) == ([], [])
+        browser.visit((tmp_path / "report.html").as_uri(), width)
+        seen = browser.evaluate(LOOK)
+        assert (browser.requests()[1:], browser.complaints()) == ([], [])
     assert seen["figures"] == len(document.pictures)
     assert (seen["clipped"], seen["overlapping"]) == ([], [])
