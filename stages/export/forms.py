@@ -42,7 +42,8 @@ def respond(text):
     rows = rows_of(text)
     answer = model.generate(inputs_embeds=rows, attention_mask=torch.ones(rows.shape[:2], dtype=torch.long))
     tokens = [token for token in answer[0].tolist() if token != END]
-    return " ".join(tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False).split())
+    text = tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return " ".join(text{line}.split())
 
 
 print(respond("How was your day ?"))
@@ -151,6 +152,7 @@ def transformers_lines(trained: TrainedMethod, form: Form) -> str:
         prefix=template.prefix,
         separator=template.separator,
         end=template.end,
+        line=".partition(chr(10))[0]" if "\n" in template.text["end"] else "",
         parts=f"the token ids of {parts[0]}, {parts[1]} and {parts[2]}",
         dtype=str(trained.method.base.dtype).removeprefix("torch."),
         load=form.load,

@@ -37,8 +37,8 @@ def write_export(results: Results, target: Path) -> None:
 def write_language_model(trained: TrainedMethod, model: Path, folder: Path) -> None:
     """Write the complete language model: configurations, weights (safetensors, float32) and tokenizer.
 
-    What the base model ties stays tied, because E is trained as both. Answers end at the prompt template's own end, and
-    are at most as long as the method was trained with; both stand in the generation configuration.
+    What the base model ties stays tied, because E is trained as both. Answers end where
+    they ended when the method was trained, and are at most as long; both stand in the generation configuration.
 
     Args:
         trained: the method.
@@ -51,10 +51,10 @@ def write_language_model(trained: TrainedMethod, model: Path, folder: Path) -> N
     own = trained.method.language_model(trained.weights)
     left = whole.load_state_dict({name: value.float().cpu() for name, value in own.items()}, strict=False)
     assert not left.unexpected_keys, left.unexpected_keys
-    end = trained.prompt_template.end
     whole.generation_config = GenerationConfig(
-        eos_token_id=end, pad_token_id=end, do_sample=False, max_new_tokens=trained.lengths.max_new_tokens
-    )
+        eos_token_id=sorted(trained.ends), pad_token_id=trained.prompt_template.end, do_sample=False,
+        max_new_tokens=trained.lengths.max_new_tokens,
+    )  # fmt: skip
     whole.save_pretrained(folder)
     trained.tokenizer.save_pretrained(folder)
 
