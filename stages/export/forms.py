@@ -152,7 +152,7 @@ def transformers_lines(trained: TrainedMethod, form: Form) -> str:
         prefix=template.prefix,
         separator=template.separator,
         end=template.end,
-        line=".partition(chr(10))[0]" if "\n" in template.text["end"] else "",
+        line=r'.partition("\n")[0]' if "\n" in template.text["end"] else "",
         parts=f"the token ids of {parts[0]}, {parts[1]} and {parts[2]}",
         dtype=str(trained.method.base.dtype).removeprefix("torch."),
         load=form.load,

@@ -37,8 +37,8 @@ def write_export(results: Results, target: Path) -> None:
 def write_language_model(trained: TrainedMethod, model: Path, folder: Path) -> None:
     """Write the complete language model: configurations, weights (safetensors, float32) and tokenizer.
 
-    What the base model ties stays tied, because E is trained as both. Answers end where
-    they ended when the method was trained, and are at most as long; both stand in the generation configuration.
+    What the base model ties stays tied, because E is trained as both. Answers end where they
+    did while the method was trained, and are at most as long; both stand in the generation configuration.
 
     Args:
         trained: the method.
