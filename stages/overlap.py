@@ -29,18 +29,18 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
-from functools import cache, cached_property
-from itertools import combinations
+from functools import cache
+from itertools import islice
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from stages.records import Pair
 
 SHARED = 0.8
-TWENTIETHS = round(20 * SHARED / 2)  # of the words of both, that must be shared
 LONG = 6
 ASCII_WORD = re.compile(r"\w+", re.ASCII)
-MANY = 60  # words of a text, up to which it is looked up under twos
+PAIRS_AT_A_TIME = 1000
 
 Flags = np.ndarray[tuple[int], np.dtype[np.bool_]]
 
@@ -64,73 +64,58 @@ def _word_with_marks() -> re.Pattern[str]:
 
 def similar(shared: int, first: int, second: int) -> bool:
     """Whether two texts of `first` and `second` different words share most of them, in whole numbers: exactly."""
-    return 20 * shared >= TWENTIETHS * (first + second)
+    return 20 * shared >= round(10 * SHARED) * (first + second)
 
 
 @cache
-def fewest_shared(size: int) -> int:
-    """How many words a text of `size` different words shares at least with any long text that is similar to it.
+def _rarest(size: int) -> int:
+    """How many of its rarest words a text of `size` words shares two of with any long text that is similar to it.
 
-    The shorter the other one, the fewer; but it has all the shared words.
+    It shares at least s words with those: of any size - s + 2 of its words, two are among them (a prefix filter:
+    Chaudhuri, Ganti and Kaushik, "A Primitive Operator for Similarity Joins in Data Cleaning", ICDE 2006). The shorter
+    the other text, the fewer it shares; but that has all the shared words.
     """
-    return next(shared for shared in range(1, size + 1) if similar(shared, size, max(LONG, shared)))
+    return size + 2 - next(shared for shared in range(1, size + 1) if similar(shared, size, max(LONG, shared)))
 
 
 class Index:
-    """Texts by their words, to find those that overlap another text without a look at all of them.
-
-    Texts with the same words in the same order are one *different text*, and have one number. Of the others, only those
-    can be similar that share two of their rarest words: if a text shares at least s of its n words, then two of these
-    are among any n - s + 2. So a text is filed under each two of its n - s + 2 rarest words, and looked up under as
-    many (a prefix filter: Chaudhuri, Ganti and Kaushik, "A Primitive Operator for Similarity Joins in Data Cleaning",
-    ICDE 2006). What is found so is compared by the rule itself. Texts of very many words would have too many such twos:
-    those are filed under each one of n - s + 1 words.
-    """
+    """Texts by their words, to find those that overlap others. Texts with the same words in a row have one number."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         self.known: dict[tuple[str, ...], int] = {}  # the words of a different text -> its number
         self.numbers = [self.known.setdefault(tuple(words(text)), len(self.known)) for text in texts]  # of each text
-        frequency = Counter(word for own in self.known for word in set(own))
+        self.sets = [frozenset(own) for own in self.known]
+        frequency = Counter(word for own in self.sets for word in own)
         by_rarity = sorted(frequency, key=lambda word: (frequency[word], word))
         self.ranks = {word: rank for rank, word in enumerate(by_rarity)}
-        self.sets = [frozenset(self.ranks[word] for word in own) for own in self.known]  # of ranks
-        self.filed: dict[int | tuple[int, int], list[int]] = defaultdict(list)
-        for number, own in enumerate(self.sets):
-            if (size := len(own)) >= LONG:  # a similar text has at most half as many words again, and at least 2/3
-                ranks = sorted(own)
-                for few in {2 * size <= 3 * MANY, 3 * size <= 2 * MANY}:
-                    for key in _keys(ranks, size, few):
-                        self.filed[key].append(number)
+        self.by_word = self._rare_words(self.sets).T.tocsr()
 
-    def overlapping(self, text: str) -> Set[int]:
-        """Numbers of the different texts that overlap this one."""
-        own = words(text)
-        equal = self.known.get(tuple(own))
-        found = set() if equal is None else {equal}
-        if len(own) >= LONG and (size := len(different := set(own))) >= LONG:
-            ranks = sorted([self.ranks[word] for word in different if word in self.ranks])
-            near: set[int] = set()
-            for key in _keys(ranks, size, size <= MANY):
-                if key in self.filed:
-                    near.update(self.filed[key])
-            for number in near:
-                other = self.sets[number]
-                if similar(len(other.intersection(ranks)), size, len(other)):
-                    found.add(number)
+    def _rare_words(self, sets: Sequence[Set[str]]) -> csr_array:
+        """Ones for the rarest words of long texts, [texts, words]; words that it does not know are the rarest."""
+        rare = []
+        for own in sets:
+            ranks = sorted(self.ranks.get(word, -1) for word in own)[: _rarest(len(own))] if len(own) >= LONG else []
+            rare.append([rank for rank in ranks if rank >= 0])
+        ends = np.cumsum([0, *map(len, rare)])
+        columns = np.array([rank for ranks in rare for rank in ranks], dtype=np.int64)
+        return csr_array((np.ones(len(columns), dtype=np.int32), columns, ends), shape=(len(sets), len(self.ranks)))
+
+    def overlapping(self, texts: Sequence[str]) -> list[set[int]]:
+        """For each text the numbers of the different texts that overlap it."""
+        own = [words(text) for text in texts]
+        found = [{self.known[key]} if (key := tuple(each)) in self.known else set() for each in own]
+        sets = [set(each) for each in own]
+        shared = (self._rare_words(sets) @ self.by_word).tocoo()
+        near = shared.data >= 2
+        for mine, theirs in zip(shared.row[near].tolist(), shared.col[near].tolist(), strict=True):
+            first, second = sets[mine], self.sets[theirs]
+            if similar(len(first & second), len(first), len(second)):
+                found[mine].add(theirs)
         return found
 
     def long(self, number: int) -> bool:
         """Whether a text has enough words for similarity to mean anything."""
         return len(self.sets[number]) >= LONG
-
-
-def _keys(ranks: list[int], size: int, few: bool) -> Iterable[int | tuple[int, int]]:
-    """What a text of `size` different words is filed under; `ranks`: of those that occur in the index, in order.
-
-    Words that do not occur there are the rarest of all, and nothing is found under them.
-    """
-    rarest = ranks[: max(0, len(ranks) - fewest_shared(size) + 1 + few)]
-    return combinations(rarest, 2) if few else rarest
 
 
 @dataclass(frozen=True)
@@ -143,34 +128,24 @@ class Overlap:
 
 
 class HeldOut:
-    """Held-out pairs, to be compared with any number of training pairs, one at a time: memory does not grow with them.
-
-    One training pair after another is looked up in an index of the held-out ones.
-    """
+    """Held-out pairs, to be compared with any number of training pairs: memory does not grow with them."""
 
     def __init__(self, pairs: Sequence[Pair]) -> None:
         self.queries = Index(pair.query for pair in pairs)
         self.responses = Index(pair.response for pair in pairs)
-
-    @cached_property
-    def numbers(self) -> list[tuple[int, int]]:
-        """The numbers of query and response of each held-out pair."""
-        return list(zip(self.queries.numbers, self.responses.numbers, strict=True))
-
-    @cached_property
-    def answers(self) -> dict[int, set[int]]:
-        """The responses that a held-out query has."""
-        found: dict[int, set[int]] = defaultdict(set)
+        self.numbers = list(zip(self.queries.numbers, self.responses.numbers, strict=True))  # of each held-out pair
+        self.answers: dict[int, set[int]] = defaultdict(set)  # the responses that a held-out query has
         for query, response in self.numbers:
-            found[query].add(response)
-        return found
+            self.answers[query].add(response)
 
     def compare(self, train: Iterable[Pair]) -> Iterator[Overlap]:
         """What each training pair overlaps."""
-        for pair in train:
-            queries, responses = self.queries.overlapping(pair.query), self.responses.overlapping(pair.response)
-            both = {(query, each) for query in queries for each in self.answers[query] & responses}
-            yield Overlap(queries, responses, both)
+        rest = iter(train)
+        for some in iter(lambda: list(islice(rest, PAIRS_AT_A_TIME)), []):
+            queries = self.queries.overlapping([pair.query for pair in some])
+            responses = self.responses.overlapping([pair.response for pair in some])
+            for asked, said in zip(queries, responses, strict=True):
+                yield Overlap(asked, said, {(query, each) for query in asked for each in self.answers[query] & said})
 
 
 def overlapping(train: Iterable[Pair], held_out: Sequence[Pair]) -> Iterator[bool]:

@@ -84,7 +84,7 @@ def read_corpus(
             the line.
     """
     read: dict[str, tuple[Any, Any]] = {}
-    for split in ("all",) if dataset.split else SPLITS:
+    for split in ("all",) if dataset.split else sorted(SPLITS):
         paths = [folder / dataset.file_name(name) for name in dataset.names_of(split)]
         read[split] = _read_split(paths, dataset, scratch / split)
     corpus, report = ({split: both[at] for split, both in read.items()} for at in (0, 1))

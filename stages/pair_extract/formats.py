@@ -68,23 +68,14 @@ def _decode(path: Path, number: int, line: bytes) -> str:
         raise StageError(f"{path}:{number}", found, "save the corpus as UTF-8") from None
 
 
-def _without_duplicate_keys(items: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make a JSON object, but refuse duplicate keys, of which Python would silently keep the last."""
-    table = dict(items)
-    if len(table) < len(items):
-        duplicate = next(key for key, count in Counter(key for key, _ in items).items() if count > 1)
-        raise ValueError(f"the key {duplicate!r} occurs twice")
-    return table
-
-
 def parse_json(subject: str, text: str) -> Any:
     """The value of a JSON text; `subject` is the place that errors name.
 
     Raises:
-        StageError: it is not JSON, or an object in it has a key twice.
+        StageError: it is not JSON.
     """
     try:
-        return json.loads(text, object_pairs_hook=_without_duplicate_keys)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise StageError(subject, f"not JSON ({error})", "fix that line") from None
 

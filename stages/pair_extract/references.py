@@ -1,23 +1,19 @@
 """Further references of the test pairs: what other people answered to the same queries, from a file of JSON lines.
 
-A line names a pair, or several, in one of these ways:
+A line names a pair by its query, which may be that of several pairs; by its dialogue (all its turns, or its id as in
+data/pair_extract/test.jsonl) and the number of the query's turn; or has a whole dialogue with responses to each turn:
 
     {"query": "How are you ?", "references": ["Fine .", "Not too bad ."]}
     {"dialogue": ["How are you ?", "Fine , thanks .", "And you ?"], "position": 0, "references": ["Not too bad ."]}
     {"dialogue": [{"text": "How are you ?", "responses": ["Fine .", "Not too bad ."]}, {"text": "Fine , thanks ."}]}
 
-- by its query: every test pair with that query gets the references;
-- by its dialogue and its position, the number of the query's turn, from 0: the dialogue is the list of all its turns,
-  or its id as in data/pair_extract/test.jsonl (a hash of the turns, so nobody knows it before a first run);
-- a whole dialogue at once, with the responses to each turn. This is the form of DailyDialog's multi-reference test set
-  (Gupta et al., "Investigating Evaluation of Open-Domain Dialogue Systems With Human Generated Multiple References",
-  SIGdial 2019; github.com/prakharguptaz/multirefeval, multiref-dataset/multireftest.json, 1,000 dialogues). Its first
-  response to each turn is DailyDialog's own. It has no license, so it is downloaded by whoever may use it.
+The last is the form of DailyDialog's multi-reference test set (Gupta et al., "Investigating Evaluation of Open-Domain
+Dialogue Systems With Human Generated Multiple References", SIGdial 2019; github.com/prakharguptaz/multirefeval,
+multiref-dataset/multireftest.json, 1,000 dialogues). It has no license, so it is downloaded by whoever may use it.
 
 Queries and turns are the same if their letters and digits are, in any case: that file has other apostrophes than
 DailyDialog, and "do n't" for "don't". A reference that is the same as the pair's response, or as another one of the
-pair, counts once; here symbols count too: "ok 😀" and "ok 😢" are two. What belongs to no test pair is counted, and
-the first of it named.
+pair, counts once; here symbols count too: "ok 😀" and "ok 😢" are two.
 """
 
 import unicodedata
@@ -55,18 +51,6 @@ def letters(text: str, kinds: str = LETTERS) -> str:
     return "".join(each for each in text if unicodedata.category(each)[0] in kinds) or text
 
 
-class _Unused:
-    """What is not used: how many references of each kind, and where the first of them are."""
-
-    def __init__(self) -> None:
-        self.table: dict[str, dict[str, Any]] = {what: {"references": 0, "first": []} for what in UNUSED}
-
-    def note(self, what: str, place: str, count: int = 1) -> None:
-        if count:
-            self.table[what]["references"] += count
-            self.table[what]["first"] += [place] if len(self.table[what]["first"]) < NAMED else []
-
-
 def match_references(
     path: Path, dialogues: Iterable[Dialogue], pairs: Sequence[Pair]
 ) -> tuple[list[References], dict[str, Any]]:
@@ -85,7 +69,8 @@ def match_references(
     Raises:
         StageError: a line is not of one of the forms, or not one reference belongs to a test pair.
     """
-    lines, unused = 0, _Unused()
+    lines = 0
+    unused: list[tuple[str, str, int]] = []  # of `UNUSED`, place in the file, how many
     wanted: dict[tuple[Name, int | None], list[Pair]] = defaultdict(list)
     names: dict[str, list[Name]] = {each.dialogue: [each.dialogue, _key(each.turns)] for each in dialogues}
     for pair in pairs:
@@ -98,38 +83,38 @@ def match_references(
         lines += 1
         for place, name, position, references in _entries(path, number, line):
             kept = [text for text in (clean(each, Counter()) for each in references) if text]
-            unused.note("empty", place, len(references) - len(kept))
+            unused.append(("empty", place, len(references) - len(kept)))
             matched = wanted.get((name, position), [])
             if not matched:
                 lacking = "no_pair_at_position" if position is not None and name in known else "unmatched"
-                unused.note(lacking, place, len(kept))
+                unused.append((lacking, place, len(kept)))
             for pair in matched:
                 found[pair] += [(text, place) for text in kept]
     if not found:
         remedy = "check that they are those of this corpus's test set, and pairs.stride"
         raise StageError(path, f"not one reference of {lines} lines belongs to a test pair", remedy)
-    each = ((pair, _different(pair, found[pair], unused)) for pair in pairs if pair in found)
-    records = [References(pair.dialogue, pair.position, texts) for pair, texts in each if texts]
-    used = {"pairs": len(records), "references": sum(len(each.references) for each in records)}
-    return records, {"lines": lines, **used, **unused.table}
+    records = []
+    for pair in filter(found.get, pairs):
+        same, texts = {letters(pair.response, LETTERS + SYMBOLS)}, []
+        for text, place in sorted(found[pair]):
+            if (key := letters(text, LETTERS + SYMBOLS)) in same:
+                unused.append(("duplicate", f"{place}: {text}", 1))
+            else:
+                same.add(key)
+                texts.append(text)
+        records += [References(pair.dialogue, pair.position, texts)] if texts else []
+    report: dict[str, Any] = {"lines": lines, "pairs": len(records)}
+    report["references"] = sum(len(each.references) for each in records)
+    for what in UNUSED:
+        own = [(place, count) for kind, place, count in unused if kind == what and count]
+        report[what] = {"references": sum(count for _, count in own), "first": [place for place, _ in own[:NAMED]]}
+    return records, report
 
 
 def summary(report: dict[str, Any]) -> str:
     """The report of `match_references` in a line."""
     unused = ", ".join(f"{report[what]['references']} {what.replace('_', ' ')}" for what in UNUSED)
     return f"{report['references']} further references for {report['pairs']} test pairs; not used: {unused}"
-
-
-def _different(pair: Pair, found: Iterable[tuple[str, str]], unused: _Unused) -> list[str]:
-    """The references of a pair, each once, sorted."""
-    known, kept = {letters(pair.response, LETTERS + SYMBOLS)}, []
-    for text, place in sorted(found):
-        if (same := letters(text, LETTERS + SYMBOLS)) in known:
-            unused.note("duplicate", f"{place}: {text}")
-        else:
-            known.add(same)
-            kept.append(text)
-    return kept
 
 
 def _entries(path: Path, number: int, line: str) -> Iterator[Entry]:

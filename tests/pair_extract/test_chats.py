@@ -316,7 +316,7 @@ GOOD = {"role": "user", "content": "hi"}
 def test_what_is_no_chat_is_refused_with_its_place(key: str, value: Any, expected: str, tmp_path: Path) -> None:
     good = json.dumps({key: chat(key, TALK)})
     bad = json.dumps({key: value})
-    assert refusal(tmp_path, "jsonl", f"{good}\n{bad}\n".encode()).startswith(f"train.jsonl:2: {expected}")
+    assert refusal(tmp_path, "jsonl", f"{good}\n{bad}\n".encode()).startswith(f"test.jsonl:2: {expected}")
 
 
 @pytest.mark.parametrize(
@@ -338,4 +338,4 @@ def test_what_is_no_chat_is_refused_with_its_place(key: str, value: Any, expecte
     ],
 )
 def test_in_parquet_too(key: str, rows: list[Any], expected: str, tmp_path: Path) -> None:
-    assert refusal(tmp_path, "parquet", encode("parquet", key, rows)).startswith(f"train.parquet: {expected}")
+    assert refusal(tmp_path, "parquet", encode("parquet", key, rows)).startswith(f"test.parquet: {expected}")
