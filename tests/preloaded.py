@@ -9,6 +9,5 @@ import stages.pair_extract.references
 import stages.plumbing.command
 import stages.score.scorer
 import stages.subset.regime
-import stages.train.results
 import stages.train.search
 import tests.faults.disks  # and tests.stage_runs: what a fork is to do comes as one of their functions

@@ -23,8 +23,7 @@ def main(arguments: argparse.Namespace) -> None:
     load_transformers()
     from stages.methods.trained_method import write_trained
     from stages.train.job import read_job
-    from stages.train.results import best_by_rate, cost_of, curves, describe, summary
-    from stages.train.search import search
+    from stages.train.search import best_by_rate, cost_of, curves, describe, search, summary
     from stages.train.trial import range_end
 
     job = read_job(arguments.subset, arguments.model, params)
