@@ -13,25 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from stages.plumbing.files import sha256_of
-from tests.tiny import read_yaml, tiny_dialogues, write_jsonl, write_yaml
+from tests.tiny import shipped_params, tiny_dialogues, write_jsonl, write_yaml
 
 Done = subprocess.CompletedProcess[str]
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-PUBLISHED: dict[str, Any] = {"dataset": "chitchat", "model": "smollm2", "method": "dynamic", "protocol": "quick"}
-PUBLISHED |= {"regime": 100, "seed": 0, "drop_overlap": False}
-
-
 def shipped() -> dict[str, Any]:
-    """The repository's params.yaml, for a test to change, with the switches as they are published."""
-    return deepcopy(_read()) | PUBLISHED
+    """The repository's params.yaml as it is shipped, for a test to change."""
+    return deepcopy(_shipped())
 
 
-@cache
-def _read() -> dict[str, Any]:
-    return read_yaml(ROOT / "params.yaml")
+_shipped = cache(shipped_params)
 
 
 def write_params(folder: Path, params: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from stages.report.runs import Run
 from stages.score import __main__ as score
 from stages.score.variety import DIGITS
 from tests.helpers_scores import write_responses, write_subset
-from tests.tiny import ROOT, change_params, command, commit_all, read_yaml, tiny_project
+from tests.tiny import change_params, command, commit_all, read_yaml, shipped_params, tiny_project
 
 WORDS = [f"word{number}" for number in range(28)]
 TEST_PAIRS, TRAINING_DIALOGUES = 80, 60
@@ -165,7 +165,7 @@ def run_in_memory(
     measured: its costs and what it forgot are known. part: of the test pairs.
     """
     quality, loss, parameters, seconds = METHODS[method]
-    params = read_yaml(ROOT / "params.yaml") | {"method": method, "seed": seed, **DEFAULTS} | switches
+    params = shipped_params() | {"method": method, "seed": seed, **DEFAULTS} | switches
     train, test, _ = corpus(params["regime"])
     chance = random.Random(f"{method} {seed}")
     given = answers(test, [train[0].response, train[1].query], quality + chance.uniform(-0.02, 0.02), seed)

@@ -22,6 +22,10 @@ ROOT = Path(__file__).resolve().parents[1]
 END_OF_TEXT = "<|endoftext|>"
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 POSITIONS = 512
+SWITCHES: dict[str, Any] = {
+    "dataset": "chitchat", "model": "smollm2", "method": "dynamic", "regime": 100, "protocol": "quick", "seed": 0,
+    "drop_overlap": False,
+}  # fmt: skip
 
 SUBJECTS = ("my sister", "the weather", "this film", "your new job", "the old dog", "our neighbour", "that book")
 OPINIONS = ("is really great", "makes me tired", "was a surprise", "is not for me", "can wait", "sounds like fun")
@@ -170,6 +174,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return value
 
 
+def shipped_params() -> dict[str, Any]:
+    """The repository's params.yaml with the switches as they are shipped, whatever a user has set them to."""
+    return read_yaml(ROOT / "params.yaml") | SWITCHES
+
+
 def write_yaml(path: Path, value: object) -> None:
     path.write_text(yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
@@ -252,7 +261,7 @@ def tiny_project(folder: Path, dialogues: int = 12, kept: Sequence[str] = ()) ->
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(ROOT / name, folder / name)
-    write_yaml(folder / "params.yaml", _tiny_params(read_yaml(ROOT / "params.yaml"), sources, kept))
+    write_yaml(folder / "params.yaml", _tiny_params(shipped_params(), sources, kept))
     for words in ("init -q -b main", "config user.name tests", "config user.email tests@example.org"):
         command(folder, "git", *words.split())
     commit_all(folder)

@@ -20,10 +20,9 @@ from stages.records import Dialogue, Pair, write_records
 from tests.helpers_report import switch, write_results
 from tests.models import SETTINGS
 from tests.tiny import (
-    ROOT,
     command,
     commit_all,
-    read_yaml,
+    shipped_params,
     tiny_dialogues,
     tiny_model,
     tiny_project,
@@ -84,7 +83,7 @@ def write_subset(folder: Path) -> Path:
 
 def write_params(folder: Path, name: str, text: dict[str, str] | str, **changes: Any) -> None:
     """params.yaml with the method and the lengths that `write_method` writes; `changes` are switches and tables."""
-    params = read_yaml(ROOT / "params.yaml")
+    params = shipped_params()
     params["methods"][name] = SETTINGS[name].model_dump() | ({} if name == "zero-shot" else {"learning_rate": 1e-3})
     params["models"]["smollm2"]["prompt_template"] = text
     params["protocols"]["quick"]["lengths"] = LENGTHS

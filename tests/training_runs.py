@@ -9,7 +9,7 @@ from stages.records import Dialogue, Pair, write_records
 from tests import stage_runs
 from tests.stage_runs import Run, contents
 from tests.stops import Stop
-from tests.tiny import ROOT, read_yaml, tiny_dialogues, tiny_model, write_yaml
+from tests.tiny import shipped_params, tiny_dialogues, tiny_model, write_yaml
 
 PROTOCOL = {
     "data": {"train_dialogues": None, "validation_pairs": None, "test_pairs": None},
@@ -50,7 +50,7 @@ def write_subset(folder: Path, dialogues: int = 16, test_seed: int = 2) -> None:
 def workspace(folder: Path, **changes: Any) -> Path:
     """Make a folder with params.yaml, data/subset and data/download/model, ready to train; `changes`: dotted keys."""
     folder.mkdir(parents=True, exist_ok=True)
-    params = read_yaml(ROOT / "params.yaml")
+    params = shipped_params()
     params["protocols"]["tiny"] = copy.deepcopy(PROTOCOL)  # a copy, because it is changed below
     params |= {"protocol": "tiny", "runtime": {**params["runtime"], "device": "cpu", "threads": 1}}
     params["models"][params["model"]]["prompt_template"] = {"separator": "<end-of-text>", "end": "<end-of-text>"}

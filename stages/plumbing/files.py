@@ -37,8 +37,14 @@ def private_folder(path: Path) -> Path:
 
 
 def state_folder() -> Path:
-    """Where a stopped command keeps the state from which it goes on: DIALOG_PROMPTING_STATE, or else .state."""
-    return private_folder(Path(os.environ.get(STATE_VARIABLE) or STATE))
+    """Where a stopped command keeps the state from which it goes on: DIALOG_PROMPTING_STATE, or else .state.
+
+    `dvc exp run --temp` and the queue run in folders below .dvc/tmp/exps, which DVC removes however a run ends: there
+    it is the .state of the workspace that they belong to.
+    """
+    temporary = [folder for folder in Path.cwd().parents if folder.parts[-3:] == (".dvc", "tmp", "exps")]
+    workspace = temporary[0].parents[2] if temporary else Path()
+    return private_folder(Path(os.environ.get(STATE_VARIABLE) or workspace / STATE))
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from stages.export.card import license_of, license_text, opening
 from stages.export.forms import FORMS
 from stages.export.write import write_export
 from stages.methods.trained_method import load_trained
-from stages.params.schema import Params, load_params
+from stages.params.schema import Params, parse_params
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import check_folder
 from stages.plumbing.yaml import parse_yaml
@@ -22,8 +22,10 @@ from stages.report.markdown import fence, value
 from stages.report.results import open_results
 from tests.export.test_export import read_alone
 from tests.stage_runs import contents
-from tests.tiny import change_params, command
+from tests.tiny import change_params, command, shipped_params
 from tests.trained import QUERIES, trained_copy
+
+SHIPPED = parse_params(shipped_params())
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +110,7 @@ def test_what_no_export_has_written_is_never_replaced(
 
 
 def test_the_card_shows_no_folder_of_this_machine_and_no_signed_address() -> None:
-    params = load_params()
+    params = SHIPPED
     data = params.chosen_dataset.model_copy(update={"source": "file:/home/jane/patients"})
     model = params.chosen_model.model_copy(update={"source": "url:https://store/model?Signature=abc"})
     params = params.model_copy(update={"datasets": {params.dataset: data}, "models": {params.model: model}})
@@ -159,7 +161,7 @@ def test_an_experiment_whose_weights_dvc_has_not_kept_says_so(project: Path, tmp
 def test_the_license_follows_data_and_model_and_is_no_guess(
     model: str | None, data: str | None, method: str, license: str, commercial: bool
 ) -> None:
-    changed = load_params().model_dump() | {"dataset": "chitchat", "model": "smollm2", "method": method}
+    changed = SHIPPED.model_dump() | {"dataset": "chitchat", "model": "smollm2", "method": method}
     changed["models"]["smollm2"]["license"] = model
     changed["datasets"]["chitchat"]["license"] = data
     params = Params.model_validate(changed)

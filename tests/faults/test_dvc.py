@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.faults.pipeline import Undisturbed, check_tidy, flip, results
-from tests.tiny import ROOT, command, commit_all
+from tests.faults.pipeline import TRAINING, Undisturbed, check_tidy, flip, results
+from tests.tiny import ROOT, change_params, command, commit_all
 
 pytestmark = pytest.mark.timeout(600)  # the first test waits for `undisturbed` and for `dvc repro`, twice
 SECONDS_TO_PAUSE = 240
@@ -169,3 +169,49 @@ def test_make_repro_leaves_the_lock_of_a_dvc_that_runs_here(made: Path) -> None:
         assert "removed" not in command(made, "make", "repro").stdout
         running.kill()
     assert lock.read_text() == "x"
+
+
+def paused_in(folder: Path) -> psutil.Process:
+    """The training in one of DVC's temporary folders below `folder`: stopped, once it has written a checkpoint."""
+    deadline = time.monotonic() + SECONDS_TO_PAUSE
+    while not [*folder.glob(".state/train/*/checkpoints/*/manifest.json")]:
+        assert time.monotonic() < deadline, "no checkpoint in the workspace"
+        time.sleep(0.05)
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            there = process.cwd().startswith(f"{folder}/.dvc/tmp/exps/")
+            if there and process.cmdline()[1:3] == ["-m", "stages.train"]:
+                process.suspend()
+                return process
+    raise AssertionError("it does not run")
+
+
+@pytest.mark.parametrize("how", ["--temp", "--queue"])
+def test_what_is_finished_in_a_temporary_folder_is_kept_when_dvc_removes_it(
+    how: str, project: Path, tmp_path: Path
+) -> None:
+    """Ctrl-C in `dvc exp run --temp`, and `dvc queue kill`."""
+    folder = Path(shutil.copytree(project, tmp_path / "project", symlinks=True))
+    epochs = {"num_train_epochs": 12, "early_stopping_patience": 12}
+    change_params(folder, {f"protocols.tiny.training.{name}": value for name, value in (TRAINING | epochs).items()})
+    commit_all(folder)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    if how == "--temp":
+        words = ["dvc", "exp", "run", "--temp"]
+        run = subprocess.Popen(words, cwd=folder, env={**os.environ, "PATH": path}, start_new_session=True)
+        stage = paused_in(folder)
+        os.killpg(run.pid, signal.SIGINT)
+    else:
+        command(folder, "dvc", "exp", "run", "--queue", "--name", "queued")
+        command(folder, "dvc", "queue", "start")
+        stage = paused_in(folder)
+        command(folder, "dvc", "queue", "kill", "queued")
+    temporary = Path(stage.cwd())
+    stage.resume()
+    deadline = time.monotonic() + SECONDS_TO_PAUSE
+    while temporary.exists():
+        assert time.monotonic() < deadline, "DVC did not remove the temporary folder"
+        time.sleep(0.1)
+    again = command(folder, "dvc", "exp", "run", "--temp")
+    assert "epoch 12 " in again.stdout + again.stderr
+    assert "epoch 1 " not in again.stdout + again.stderr

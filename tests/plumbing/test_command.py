@@ -12,7 +12,7 @@ import pytest
 from stages.plumbing.errors import StageError, describe
 from tests.stage_runs import Run
 from tests.stops import Stop
-from tests.tiny import ROOT, read_yaml, write_yaml
+from tests.tiny import ROOT, shipped_params, write_yaml
 
 COMMANDS = sorted(path.parent.name for path in (ROOT / "stages").glob("*/__main__.py"))
 SLOW = {"torch", "transformers", "sklearn", "peft", "datasets", "scipy", "pandas"}
@@ -44,7 +44,7 @@ def test_transformers_comes_without_what_the_stages_do_not_use_and_others_can_ha
 def untrained(tmp_path: Path) -> Path:
     """A project in which nothing has run."""
     (tmp_path / "project").mkdir()
-    write_yaml(tmp_path / "project/params.yaml", read_yaml(ROOT / "params.yaml"))
+    write_yaml(tmp_path / "project/params.yaml", shipped_params())
     return tmp_path / "project"
 
 

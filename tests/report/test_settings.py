@@ -10,9 +10,9 @@ from stages.report.markdown import anchor, count, digits_for, plain, spread, val
 from stages.report.runs import Run
 from stages.report.settings import STYLES, Cell, paper_scores, settings_of
 from tests.helpers_report import run_in_memory
-from tests.tiny import ROOT, read_yaml
+from tests.tiny import shipped_params
 
-PARAMS = read_yaml(ROOT / "params.yaml")
+PARAMS = shipped_params()
 PAPERS: dict[str, Any] = {"dataset": "dailydialog", "protocol": "paper"}
 PAPERS_TITLE = "dailydialog, protocol paper"
 

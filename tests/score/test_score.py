@@ -3,7 +3,6 @@
 import argparse
 import json
 import math
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from stages.records import Dialogue, Pair, References
 from stages.score.__main__ import main
 from stages.score.scorer import ROW, SIX
 from tests.helpers_scores import ROOT, dailydialog, needs_dailydialog, write_responses, write_subset
+from tests.tiny import shipped_params, write_yaml
 
 TURNS = [
     Dialogue("t1", ["How are you today ?", "I am fine , thank you .", "And you ?", "Not too bad ."]),
@@ -40,7 +40,7 @@ RESPONSES = ["I am fine , thank you .", "I am very well .", "It is over there ."
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    shutil.copy(ROOT / "params.yaml", tmp_path)
+    write_yaml(tmp_path / "params.yaml", shipped_params())
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -1,0 +1,47 @@
+"""No test depends on what the switches of params.yaml are set to: a user sets them, and runs the tests."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.tiny import ROOT, SWITCHES, read_yaml, shipped_params, write_yaml
+
+OTHERS = {
+    "dataset": "dailydialog", "model": "gpt2", "method": "soft", "regime": 30, "protocol": "paper", "seed": 7,
+    "drop_overlap": True,
+}  # fmt: skip
+# Quick ones, which read the file in each of the ways that there are.
+READ_IT = (
+    "tests/params",
+    "tests/test_readme.py",
+    "tests/test_dvc_yaml.py",
+    "tests/subset",
+    "tests/report/test_settings.py",
+)
+AS_TEXT = {"tests/params/test_params.py", "tests/test_switches.py", "tests/tiny.py"}  # may open the file themselves
+
+
+def test_the_shipped_switches_are_those_of_the_file_or_the_user_s() -> None:
+    """Every plain value on top of the file is a switch, so that a new one is not forgotten here."""
+    params = read_yaml(ROOT / "params.yaml")
+    assert {key for key, value in params.items() if not isinstance(value, dict)} == SWITCHES.keys() == OTHERS.keys()
+    assert all(OTHERS[key] != value for key, value in SWITCHES.items())
+
+
+def test_tests_read_the_file_through_shipped_params() -> None:
+    files = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in (ROOT / "tests").rglob("*.py")}
+    assert {name for name, text in files.items() if 'ROOT / "params.yaml"' in text} <= AS_TEXT
+
+
+def test_with_every_switch_set_to_another_value_the_tests_that_read_it_pass(tmp_path: Path) -> None:
+    ignored = shutil.ignore_patterns(".git", ".venv", ".state", "cache", "tmp", "data", "__pycache__", ".*_cache")
+    shutil.copytree(ROOT, tmp_path / "copy", ignore=ignored, symlinks=True)
+    (tmp_path / "copy/data").mkdir()
+    shutil.copy(ROOT / "data/.gitignore", tmp_path / "copy/data")
+    write_yaml(tmp_path / "copy/params.yaml", shipped_params() | OTHERS)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *READ_IT]
+    variables = {**os.environ, "PYTHONPATH": ""}
+    done = subprocess.run(command, cwd=tmp_path / "copy", env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-4000:]
