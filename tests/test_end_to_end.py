@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.tiny import change_params, command, commit_all, read_yaml, tiny_project
+from tests.tiny import ROOT, SWITCHES, change_params, command, commit_all, read_yaml, tiny_project
 
 ALL = ["download", "pair-extract", "subset", "train", "greedy-generate", "score"]
 FROM_TRAIN = ["train", "greedy-generate", "score"]
@@ -155,6 +155,15 @@ def test_metrics_and_experiments_can_be_shown_and_compared(softly: Path) -> None
     table = list(csv.DictReader(command(softly, "dvc", "exp", "show", "--csv", "--no-pager").stdout.splitlines()))
     methods = {row["Experiment"] or row["rev"]: row["method"] for row in table}
     assert methods == {"workspace": "soft", "main": "dynamic", "softly": "soft"}
+
+
+def test_the_readme_has_a_command_that_shows_the_switches_and_the_scores_that_count(softly: Path) -> None:
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    shell = next(line.partition("  #")[0].strip() for line in lines if line.startswith("    dvc exp show "))
+    shown = command(softly, "sh", "-c", f"{shell} --csv").stdout
+    columns = csv.DictReader(shown.splitlines()).fieldnames or []
+    scores = [f"metrics/scores/test.json:{key}" for key in ("bleu4", "novelty", "diversity", "loss")]
+    assert columns == ["Experiment", "rev", "typ", "Created", "parent", *scores, *SWITCHES]
 
 
 def test_plots_of_two_revisions_are_drawn_with_the_templates_of_the_project(softly: Path) -> None:

@@ -23,8 +23,8 @@ novelty, diversity. Then come
 - protocol and training_pairs; subset and generation: the facts in those stages' manifests (regime, how many pairs of
   the corpus, queries cut, ...); signature, chrf_signature and ead_vocabulary: what others need to repeat the scores.
 
-A set without pairs has null instead of scores. `--rows` is a folder for `dvc metrics show` with one file per row, each
-with the six scores, empty, loss (of a model), pairs: test.json (all), unseen.json, human.json, retrieval.json.
+A set without pairs has null instead of scores. `--rows` is a folder for `dvc metrics show` with one file per row:
+test.json has the six scores, empty, loss (of a model) and pairs; unseen.json, human.json and retrieval.json have fewer.
 """
 
 from collections.abc import Iterable, Sequence, Set
@@ -51,6 +51,7 @@ from stages.score.variety import DIGITS, distinct, diversity, expectation_adjust
 
 SIX = (*(f"bleu{order}" for order in range(1, MAX_ORDER + 1)), "novelty", "diversity")
 ROW = (*SIX, "empty", "loss", "pairs")  # what a terminal has room for
+BESIDE = ("bleu4", "novelty", "diversity", "loss", "pairs")  # of the other rows: `dvc exp show` has a column for each
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,8 @@ def write_rows(folder: Path, scores: Scores) -> None:
     """Write one small file per row, so that `dvc metrics show` prints a table; a set without pairs has only `pairs`."""
     rows = {"test": scores, "unseen": scores["unseen"], "human": scores["human"], "retrieval": scores["retrieval"]}
     for name, row in rows.items():
-        known = {key: row[key] for key in ROW if row[key] is not None} if row else {"pairs": 0}
+        keys = ROW if name == "test" else BESIDE
+        known = {key: row[key] for key in keys if row[key] is not None} if row else {"pairs": 0}
         write_json(folder / f"{name}.json", known)
 
 

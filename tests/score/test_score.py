@@ -16,7 +16,7 @@ from stages.plumbing.errors import StageError
 from stages.plumbing.files import output_folder
 from stages.records import Dialogue, Pair, References
 from stages.score.__main__ import main
-from stages.score.scorer import ROW, SIX
+from stages.score.scorer import BESIDE, ROW, SIX
 from tests.helpers_scores import ROOT, dailydialog, needs_dailydialog, write_responses, write_subset
 from tests.tiny import shipped_params, write_yaml
 
@@ -229,13 +229,15 @@ def test_the_control_is_the_references_in_another_order_and_the_parts_are_named(
     assert scores["parts"] == {"unseen": "0011", "unlike": "0001"}
 
 
-def test_a_row_a_file_with_the_same_numbers(place: Path) -> None:
+def test_a_row_a_file_with_the_same_numbers_and_few_of_them_beside_the_test_pairs(place: Path) -> None:
     scores = score(place)
     rows = scores["rows"]
     assert sorted(rows) == ["human", "retrieval", "test", "unseen"]
     for name, row in rows.items():
         source = scores if name == "test" else scores[name]
-        assert row == {key: source[key] for key in ROW if source[key] is not None}
+        keys = ROW if name == "test" else BESIDE
+        assert row == {key: source[key] for key in keys if source[key] is not None}
+    assert sum(map(len, rows.values())) <= 22
 
 
 def test_a_part_without_pairs_has_no_scores_and_says_so(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
