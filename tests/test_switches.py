@@ -2,11 +2,12 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from dvc.utils.hydra import apply_overrides
 
 from tests.tiny import ROOT, SWITCHES, read_yaml, shipped_params
 
@@ -36,10 +37,7 @@ def test_with_every_switch_set_to_another_value_the_tests_that_read_it_pass(tmp_
     shutil.copytree(ROOT, tmp_path / "copy", ignore=ignored, symlinks=True)
     (tmp_path / "copy/data").mkdir()
     shutil.copy(ROOT / "data/.gitignore", tmp_path / "copy/data")
-    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
-    for key, value in OTHERS.items():
-        text = re.sub(rf"^{key}: \S+", f"{key}: {json.dumps(value)}", text, flags=re.MULTILINE)
-    (tmp_path / "copy/params.yaml").write_text(text, encoding="utf-8")
+    apply_overrides(tmp_path / "copy/params.yaml", [f"{key}={json.dumps(value)}" for key, value in OTHERS.items()])
     assert read_yaml(tmp_path / "copy/params.yaml") == shipped_params() | OTHERS
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *READ_IT]
     variables = {**os.environ, "PYTHONPATH": ""}
