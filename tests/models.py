@@ -17,7 +17,7 @@ from stages.language_model.prompt_template import PromptTemplate, build_prompt_t
 from stages.methods.batch import collate
 from stages.methods.method import Method
 from stages.methods.registry import build_method
-from stages.params.methods import Dynamic, Embeddings, FineTune, Lora, MethodSettings, Soft, ZeroShot
+from stages.params.methods import Dynamic, Embeddings, FewShot, FineTune, Lora, MethodSettings, Prefix, Soft, ZeroShot
 from stages.params.schema import LearningRates, Lengths, Training
 from stages.params.sources import END_OF_TEXT, PromptTemplateText
 from stages.train.step import Learner, lay_out, summed_loss
@@ -35,6 +35,10 @@ SETTINGS: dict[str, MethodSettings] = {
     "dynamic-identity": Dynamic(kind="dynamic", layers=1, init="identity", train_embeddings=True),
     "dynamic-first-layers": Dynamic(kind="dynamic", layers=1, init="first-layers", train_embeddings=True),
     "lora": Lora(kind="lora", rank=4, alpha=8, dropout=0.0, target_modules="all-linear"),
+    "prefix": Prefix(kind="prefix", length=7, init="examples"),
+    "prefix-vocabulary": Prefix(kind="prefix", length=5, init="vocabulary"),
+    "prefix-random": Prefix(kind="prefix", length=5, init="random"),
+    "few-shot": FewShot(kind="few-shot", examples=[1, 4]),
     "zero-shot": ZeroShot(kind="zero-shot"),
 }
 TRAINING = Training(
@@ -92,7 +96,8 @@ def method(name: str, family: str = "gpt2", tied: bool = True, dropout: float = 
 
 
 def weights(method: Method, seed: int = 0) -> dict[str, Tensor]:
-    return method.initial_weights(torch.Generator().manual_seed(seed))
+    rows = [pair.query + pair.response for pair in pairs(4, seed=5)]
+    return method.initial_weights(torch.Generator().manual_seed(seed), rows)
 
 
 def learner(method: Method, own: dict[str, Tensor] | None = None, **training: Any) -> Learner:

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from stages.language_model.loading import load_base_model
+from stages.methods.few_shot import CONTEXT
 from stages.methods.method import EMBEDDINGS
 from stages.methods.registry import build_method
 from stages.methods.soft import PROMPT
@@ -40,6 +41,9 @@ QUERIES = [
 ]  # fmt: skip
 
 
+EXAMPLES = [[40, 41, 42, 43], [44, 45, 46]]  # rows of training pairs, as tokens
+
+
 def write_model(folder: Path, family: str = "llama", tied: bool = True) -> Path:
     """A tiny base model as the stage download writes one."""
     with output_folder(folder) as made:
@@ -54,8 +58,10 @@ def write_method(
     base = load_base_model(model, torch.device("cpu"), torch.float32)
     settings = SETTINGS[name]
     generator = torch.Generator().manual_seed(seed)
-    weights = build_method(base, settings).initial_weights(generator)
+    weights = build_method(base, settings).initial_weights(generator, EXAMPLES)
     for key, value in weights.items():
+        if key == CONTEXT:
+            continue
         size = 10 * moved if key in (EMBEDDINGS, PROMPT) else moved
         weights[key] = value + size * torch.randn(value.shape, generator=generator)
     description: dict[str, Any] = {
@@ -84,7 +90,8 @@ def write_subset(folder: Path) -> Path:
 def write_params(folder: Path, name: str, text: dict[str, str] | str, **changes: Any) -> None:
     """params.yaml with the method and the lengths that `write_method` writes; `changes` are switches and tables."""
     params = shipped_params()
-    params["methods"][name] = SETTINGS[name].model_dump() | ({} if name == "zero-shot" else {"learning_rate": 1e-3})
+    rate = {} if name in ("zero-shot", "few-shot") else {"learning_rate": 1e-3}
+    params["methods"][name] = SETTINGS[name].model_dump() | rate
     params["models"]["smollm2"]["prompt_template"] = text
     params["protocols"]["quick"]["lengths"] = LENGTHS
     params |= {"method": name, "runtime": {**params["runtime"], "device": "cpu", "threads": 1}, **changes}

@@ -7,18 +7,22 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from transformers import AutoModel
 
 from stages.language_model.text_tokens import needs_copy, spelled_out
 from stages.methods.dynamic import CONTROLLER, DynamicMethod
+from stages.methods.few_shot import CONTEXT
 from stages.methods.lora import ADAPTER, LoraMethod
+from stages.methods.prefix import KEYS, VALUES
 from stages.methods.soft import PROMPT
 from stages.methods.trained_method import TrainedMethod
 
 ADAPTER_FOLDER = "adapter"
 CONTROLLER_FOLDER = "controller"
 PROMPT_FILE = "prompt.safetensors"
+CONTEXT_FILE, CONTEXT_TEXT = "context.safetensors", "context.txt"
 LINES = """\
 import torch
 from transformers import {classes}
@@ -30,18 +34,17 @@ tokenizer = AutoTokenizer.from_pretrained(FOLDER)
 {typed}model = AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.{dtype})
 {load}
 
-def rows_of(text):  # what the language model reads, [1, T, H]
+def rows_of(text):  # what the language model reads{shape}
     tokens = {tokenizer}({text}, add_special_tokens=False, split_special_tokens=True)["input_ids"]{behind}
 {letters}    tokens = PREFIX + tokens[max(len(tokens) - {room}, 0) :] + SEPARATOR  # a long query loses its beginning
-    query = model.get_input_embeddings()(torch.tensor([tokens]))
-    return {rows}
+{query}    return {rows}
 
 
 @torch.inference_mode()
 def respond(text):
     rows = rows_of(text)
-    answer = model.generate(inputs_embeds=rows, attention_mask=torch.ones(rows.shape[:2], dtype=torch.long))
-    tokens = [token for token in answer[0].tolist() if token != END]
+    answer = model.generate({given}=rows, attention_mask=torch.ones(rows.shape[:2], dtype=torch.long))
+    tokens = [token for token in answer[0]{after}.tolist() if token != END]
     text = tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return " ".join(text{line}.split())
 
@@ -67,6 +70,7 @@ class Form:
     classes: tuple[str, ...] = ()  # of transformers, that `load` needs
     load: str = ""  # lines that load what the prompt is made of, once
     rows: str = "query"  # what the language model reads, [1, T, H], made of the embedded query, [1, S, H]
+    by_tokens: bool = False  # PEFT's `generate` takes no embeddings: the model reads the tokens of the query
     note: str = ""  # what else a reader of the README should know
 
     def __init__(self, what: str) -> None:
@@ -132,11 +136,59 @@ class Adapter(Form):
         save_file(tensors, folder / ADAPTER_FOLDER / "adapter_model.safetensors", metadata={"format": "pt"})
 
 
+class Prefix(Form):
+    """Keys and values as PEFT's own prefix-tuning adapter."""
+
+    files = f"`{ADAPTER_FOLDER}/`: the prefix as an adapter of PEFT (prefix tuning), for the untouched base model"
+    load = f'from peft import PeftModel\n\nmodel = PeftModel.from_pretrained(model, f"{{FOLDER}}/{ADAPTER_FOLDER}")\n'
+
+    by_tokens = True
+
+    def write(self, trained: TrainedMethod, folder: Path) -> None:
+        """One row for each of P tokens: for every layer its keys, then its values."""
+        from peft import PrefixTuningConfig  # takes seconds to import
+
+        both = torch.stack([trained.weights[KEYS], trained.weights[VALUES]], dim=1)  # [L, 2, heads, P, size]
+        layers, _, heads, length, size = both.shape
+        config = PrefixTuningConfig(
+            task_type="CAUSAL_LM", num_virtual_tokens=length, num_layers=layers, num_attention_heads=heads,
+            token_dim=heads * size, num_transformer_submodules=1, inference_mode=True,
+        )  # fmt: skip
+        config.save_pretrained(str(folder / ADAPTER_FOLDER))
+        table = both.permute(3, 0, 1, 2, 4).reshape(length, -1).float().cpu().contiguous()
+        save_file({"prompt_embeddings": table}, folder / ADAPTER_FOLDER / "adapter_model.safetensors")
+
+
+class Context(Form):
+    """The examples as text, and as the tokens that the method read."""
+
+    files = f"`{CONTEXT_TEXT}`: the examples as text; `{CONTEXT_FILE}`: their token ids"
+    load = (
+        "from safetensors.torch import load_file\n\n"
+        f'examples = load_file(f"{{FOLDER}}/{CONTEXT_FILE}")["context"].unsqueeze(0)\n'
+        "examples = model.get_input_embeddings()(examples)\n"
+    )
+    rows = "torch.cat([examples, query], dim=1)"
+    note = (
+        f"For a server with an API like OpenAI's: send the content of `{CONTEXT_TEXT}`, the texts of PREFIX, the query "
+        "and SEPARATOR as `prompt` to `/v1/completions`, with the text of END as `stop` and `temperature` 0."
+    )
+
+    def write(self, trained: TrainedMethod, folder: Path) -> None:
+        """The context."""
+        tokens = trained.weights[CONTEXT].cpu()
+        save_file({"context": tokens}, folder / CONTEXT_FILE)
+        text = str(trained.tokenizer.decode(tokens.tolist(), clean_up_tokenization_spaces=False))
+        (folder / CONTEXT_TEXT).write_text(text, encoding="utf-8")
+
+
 FORMS: dict[str, Form] = {  # by the kind of the method, as in stages/methods/registry.py
     "zero-shot": Form("the base model as it is, with the prompt template below; nothing was trained"),
     "fine-tune": Form("every parameter of the base model was trained"),
     "lora": Adapter("low-rank updates of the linear layers were trained; here they are added to the weights"),
     "embeddings": Form("the word embeddings of the base model were trained, and nothing else; there is no prompt"),
+    "prefix": Prefix("keys and values at every layer were trained; they stand in front of every query"),
+    "few-shot": Context("nothing was trained; examples stand in front of every query"),
     "soft": SoftPrompt("one prompt for all queries was trained; the first rows of it stand in front of each"),
     "dynamic": Controller("a small Transformer was trained that generates a prompt from each query"),
 }
@@ -162,5 +214,9 @@ def transformers_lines(trained: TrainedMethod, form: Form) -> str:
         letters=LETTERS.format(letters=letters) if letters else "",
         behind=f"[{front.tokens}:]" if front.tokens else "",
         room=trained.lengths.max_query_tokens - len(template.prefix) - len(template.separator),
-        rows=form.rows,
+        rows="torch.tensor([tokens])" if form.by_tokens else form.rows,
+        query="" if form.by_tokens else "    query = model.get_input_embeddings()(torch.tensor([tokens]))\n",
+        shape=", as tokens [1, T]" if form.by_tokens else ", [1, T, H]",
+        given="input_ids" if form.by_tokens else "inputs_embeds",
+        after="[rows.shape[1] :]" if form.by_tokens else "",
     )

@@ -13,7 +13,7 @@ from transformers import AutoModel, PreTrainedModel
 from stages.language_model.base_model import BaseModel, Weights
 from stages.language_model.cpu_linear import use_onednn
 from stages.language_model.loading import refused
-from stages.methods.method import EMBEDDINGS, Method, initial_embeddings
+from stages.methods.method import EMBEDDINGS, Examples, Method, initial_embeddings
 from stages.methods.prompt_size import last_weight, run, size_of, weight_for_size
 from stages.params.methods import Dynamic
 from stages.plumbing.errors import StageError
@@ -47,7 +47,7 @@ class DynamicMethod(Method):
         found = f"{type(self.controller).__name__} cannot generate prompts"
         return refused(self.base.folder, found, "use another method, or a model of another architecture")
 
-    def initial_weights(self, generator: torch.Generator) -> dict[str, Tensor]:
+    def initial_weights(self, generator: torch.Generator, examples: Examples = ()) -> dict[str, Tensor]:
         """C, from one of three starts; E as pre-trained.
 
         identity: its layers add nothing at first, so that the prompt begins as the query's own embeddings, each at the

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from stages.methods.method import EMBEDDINGS, Method, initial_embeddings
+from stages.methods.method import EMBEDDINGS, Examples, Method, initial_embeddings
 
 
 class EmbeddingsMethod(Method):
@@ -11,7 +11,7 @@ class EmbeddingsMethod(Method):
 
     has_prompt = False
 
-    def initial_weights(self, generator: torch.Generator) -> dict[str, Tensor]:
+    def initial_weights(self, generator: torch.Generator, examples: Examples = ()) -> dict[str, Tensor]:
         """E as pre-trained [V, H]."""
         return initial_embeddings(self.base, train_embeddings=True)
 

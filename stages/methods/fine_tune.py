@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from stages.language_model.base_model import Weights
-from stages.methods.method import Method
+from stages.methods.method import Examples, Method
 
 
 class FineTuneMethod(Method):
@@ -12,7 +12,7 @@ class FineTuneMethod(Method):
 
     has_prompt = False
 
-    def initial_weights(self, generator: torch.Generator) -> dict[str, Tensor]:
+    def initial_weights(self, generator: torch.Generator, examples: Examples = ()) -> dict[str, Tensor]:
         """Every parameter of the base model by its name there; tied ones once."""
         return {name: value.detach().float().cpu() for name, value in self.base.model.named_parameters()}
 

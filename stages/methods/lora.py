@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from stages.language_model.base_model import BaseModel, Weights
 from stages.language_model.loading import refused
-from stages.methods.method import Method
+from stages.methods.method import Examples, Method
 from stages.params.methods import Lora
 from stages.plumbing.errors import StageError
 
@@ -64,7 +64,7 @@ class LoraMethod(Method):
         """The base model's own parameters, with adapters in between."""
         return self.adapted
 
-    def initial_weights(self, generator: torch.Generator) -> dict[str, Tensor]:
+    def initial_weights(self, generator: torch.Generator, examples: Examples = ()) -> dict[str, Tensor]:
         """A [rank, in] random, as PEFT draws it, and B [out, rank] zero: at first, nothing is added."""
         initial: dict[str, Tensor] = {}
         for name, value in self.adapted.model.named_parameters():

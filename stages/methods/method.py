@@ -12,14 +12,17 @@ import torch
 from torch import Tensor
 
 from stages.language_model.base_model import BaseModel, Weights
+from stages.language_model.cache import Beginning, hidden_after
 from stages.methods.row_layout import RowLayout
 
+Examples = Sequence[Sequence[int]]  # token ids of training pairs in the prompt template, drawn by the seed
 EMBEDDINGS = "embeddings"  # E [V, H], the word embeddings; the output layer too where the model ties them
 
 
 class Method(ABC):
     """One way to make a language model answer. Stateless: all that is trained is in the trial's weights."""
 
+    trains: ClassVar[bool] = True  # False: what it starts with is all that it keeps
     has_prompt: ClassVar[bool] = True  # one prompt slot for each token of the query, in front of it
 
     def __init__(self, base: BaseModel, settings: Any) -> None:
@@ -31,8 +34,10 @@ class Method(ABC):
         return self.base
 
     @abstractmethod
-    def initial_weights(self, generator: torch.Generator) -> dict[str, Tensor]:
+    def initial_weights(self, generator: torch.Generator, examples: Examples = ()) -> dict[str, Tensor]:
         """What a trial trains, at its start, in float32 on the CPU, by the names under which it is saved.
+
+        examples: training pairs, for a method that starts from some.
 
         It may share memory with the base model: whoever changes it copies it first.
 
@@ -58,6 +63,16 @@ class Method(ABC):
         """Columns of each part of a batch, padding and all, for queries [B, S] and responses [B, R]."""
         both = [queries.shape[1], responses.shape[1]]
         return [queries.shape[1], *both] if cls.has_prompt else both
+
+    def beginning(self, weights: Weights) -> list[Beginning] | None:
+        """Keys and values of each layer that every row begins with, before its first token; None for none."""
+        return None
+
+    def hidden(self, weights: Weights, rows: Tensor) -> Tensor:
+        """Embedded rows [B, T, H] of one pass, padded on the right -> last hidden states [B, T, H]."""
+        if beginning := self.beginning(weights):
+            return hidden_after(self.transformer, beginning, rows)
+        return self.transformer.hidden(rows, weights=self.layers(weights))
 
     def before_response(self, weights: Weights, queries: Tensor) -> list[Tensor]:
         """Embedded queries [B, S, H] -> what a row has in front of its response: [prompt, query] or [query]."""

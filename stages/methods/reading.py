@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from stages.language_model.base_model import Weights
-from stages.language_model.cache import PreallocatedLayer
+from stages.language_model.cache import Beginning, PreallocatedLayer
 from stages.methods.batch import padded
 from stages.methods.method import Method
 from stages.methods.row_layout import join
@@ -49,6 +49,7 @@ class ReadRows:
     method: Method
     weights: Weights  # in the precision of the arithmetic
     cached: list[PreallocatedLayer]
+    before: int  # columns that every row begins with
     row: Tensor
     hidden: Tensor
     position: Tensor
@@ -60,14 +61,20 @@ class ReadRows:
     ) -> "ReadRows":
         """Room for these queries, the longest first, and for `limit` tokens after them."""
         base, count, longest = method.base, len(queries), method.layout([len(queries[0])]).tokens()[0]
+        beginning: list[Beginning | None] = [*(method.beginning(weights) or [])]
+        before = beginning[0][0].shape[1] if beginning and beginning[0] else 0
+        beginning = beginning or [None] * base.model.config.num_hidden_layers
+        mask = torch.zeros(count, before + longest, dtype=torch.bool, device=base.device)
+        mask[:, :before] = True
         return cls(
             method,
             weights,
-            [PreallocatedLayer(count, longest, longest + limit) for _ in range(base.model.config.num_hidden_layers)],
+            [PreallocatedLayer(count, longest, longest + limit, own) for own in beginning],
+            before,
             torch.arange(count, device=base.device),
             torch.empty(count, base.width, dtype=base.dtype, device=base.device),
             torch.empty(count, dtype=torch.long, device=base.device),
-            torch.zeros(count, longest, dtype=torch.bool, device=base.device),
+            mask,
         )
 
     def read(self, start: int, queries: Sequence[Sequence[int]]) -> Chunk:
@@ -78,17 +85,22 @@ class ReadRows:
         embedded = self.method.embed(self.weights, padded(queries).to(self.row.device))
         lengths = self.method.layout([len(query) for query in queries]).lengths()
         laid = join(self.method.before_response(self.weights, embedded), lengths, left=True)
-        self.hidden[rows] = self._pass(laid.embedded, laid.positions, laid.mask)[:, -1]
-        columns = laid.embedded.shape[1]
-        mask = self.mask.new_ones(len(rows), columns) if laid.mask is None else laid.mask
-        self.position[rows] = mask.sum(dim=1)
+        columns, positions, seen = laid.embedded.shape[1], laid.positions, laid.mask
+        mask = self.mask.new_ones(len(rows), columns) if seen is None else seen
+        if self.before:
+            positions = torch.arange(columns, device=mask.device).expand(mask.shape) if positions is None else positions
+            positions, seen = positions + self.before, torch.cat([self.mask[rows][:, : self.before], mask], dim=1)
+        self.hidden[rows] = self._pass(laid.embedded, positions, seen)[:, -1]
+        self.position[rows] = self.before + mask.sum(dim=1)
         self.mask[rows, self.mask.shape[1] - columns :] = mask
         return Chunk(rows, columns)
 
     def look_ahead(self, chunk: Chunk, some: Tensor, tokens: Tensor) -> Tensor:
         """Hidden states [rows, N, H] if these N tokens [rows, N] came next in some rows of a chunk. Nothing is kept."""
         rows = chunk.rows[some]
-        mask = torch.cat([self.mask[rows][:, -chunk.columns :], self.mask.new_ones(tokens.shape)], dim=1)
+        own = self.mask[rows]
+        seen = [own[:, : self.before], own[:, -chunk.columns :], own.new_ones(tokens.shape)]
+        mask = torch.cat(seen[0 if self.before else 1 :], dim=1)
         positions = self.position[rows].unsqueeze(1) + torch.arange(tokens.shape[1], device=tokens.device)
         for layer in self.cached:
             layer.look_ahead(rows, chunk.columns)

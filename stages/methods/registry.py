@@ -3,9 +3,11 @@
 from stages.language_model.base_model import BaseModel
 from stages.methods.dynamic import DynamicMethod
 from stages.methods.embeddings import EmbeddingsMethod
+from stages.methods.few_shot import FewShotMethod
 from stages.methods.fine_tune import FineTuneMethod
 from stages.methods.lora import LoraMethod
 from stages.methods.method import Method
+from stages.methods.prefix import PrefixMethod
 from stages.methods.soft import SoftMethod
 from stages.methods.zero_shot import ZeroShotMethod
 from stages.params.methods import MethodSettings
@@ -17,6 +19,8 @@ METHODS: dict[str, type[Method]] = {
     "embeddings": EmbeddingsMethod,
     "soft": SoftMethod,
     "dynamic": DynamicMethod,
+    "prefix": PrefixMethod,
+    "few-shot": FewShotMethod,
 }
 
 

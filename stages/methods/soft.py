@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from stages.language_model.base_model import BaseModel, Weights
-from stages.methods.method import EMBEDDINGS, Method, initial_embeddings
+from stages.methods.method import EMBEDDINGS, Examples, Method, initial_embeddings
 from stages.params.methods import Soft
 
 PROMPT = "prompt"  # Z [P, H]
@@ -15,7 +15,7 @@ class SoftMethod(Method):
 
     settings: Soft
 
-    def initial_weights(self, generator: torch.Generator) -> dict[str, Tensor]:
+    def initial_weights(self, generator: torch.Generator, examples: Examples = ()) -> dict[str, Tensor]:
         """Z [P, H], random or the embeddings of words drawn from the vocabulary; E as pre-trained."""
         count = self.settings.prompt_tokens
         if self.settings.init == "vocabulary":

@@ -106,7 +106,8 @@ def read_trained(folder: Path, base: BaseModel, description: dict[str, Any]) -> 
     method = build_method(base, settings)
     expected = method.shapes()
     for name in sorted(expected.keys() | tensors.keys()):
-        if name not in tensors or name not in expected or tensors[name].shape != expected[name]:
+        other = name in expected and name in tensors and method.trains and tensors[name].shape != expected[name]
+        if name not in tensors or name not in expected or other:
             found = f"{name} is {'missing' if name not in tensors else 'unknown or of another shape'}"
             raise StageError(path, found, "run `dvc repro --force train`")
     return method, {name: tensor.to(base.device) for name, tensor in tensors.items()}

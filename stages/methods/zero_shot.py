@@ -3,14 +3,15 @@
 import torch
 from torch import Tensor
 
-from stages.methods.method import Method
+from stages.methods.method import Examples, Method
 
 
 class ZeroShotMethod(Method):
     """The base model as it is: E[query], E[response]; nothing is trained."""
 
     has_prompt = False
+    trains = False
 
-    def initial_weights(self, generator: torch.Generator) -> dict[str, Tensor]:
+    def initial_weights(self, generator: torch.Generator, examples: Examples = ()) -> dict[str, Tensor]:
         """Nothing."""
         return {}

@@ -53,6 +53,21 @@ class Lora(Trained):
     ]
 
 
+class Prefix(Trained):
+    """Keys and values at every layer."""
+
+    kind: Literal["prefix"]
+    length: Positive  # P, in tokens
+    init: Literal["examples", "vocabulary", "random"]
+
+
+class FewShot(Strict):
+    """Training pairs in the context; `examples` are the counts that are tried, and validation chooses."""
+
+    kind: Literal["few-shot"]
+    examples: Annotated[list[Positive], Field(min_length=1)]
+
+
 class ZeroShot(Strict):
     """Nothing is trained."""
 
@@ -65,4 +80,6 @@ class Embeddings(Trained):
     kind: Literal["embeddings"]
 
 
-MethodSettings = Annotated[FineTune | Lora | Embeddings | Soft | Dynamic | ZeroShot, Field(discriminator="kind")]
+MethodSettings = Annotated[
+    FineTune | Lora | Embeddings | Soft | Dynamic | Prefix | FewShot | ZeroShot, Field(discriminator="kind")
+]

@@ -49,8 +49,10 @@ def numbers_of(scores: dict[str, Any]) -> dict[str, Any]:
 
 
 def trials_of(run: Run) -> list[dict[str, Any]]:
-    """The trials of a run in ascending order of learning rate; none if they are not available."""
-    return sorted(run.metrics("learning_rates") or [], key=lambda trial: float(trial["learning_rate"] or 0))
+    """The trials of a run in ascending order of learning rate, or of examples; none if they are not available."""
+    return sorted(
+        run.metrics("learning_rates") or [], key=lambda each: each["learning_rate"] or each.get("examples", 0)
+    )
 
 
 def by_loss(run: Run) -> bool:

@@ -29,7 +29,7 @@ def main(arguments: argparse.Namespace) -> None:
     job = read_job(arguments.subset, arguments.model, params)
     trials, best, state = search(job)
     metric = params.chosen_protocol.training.metric_for_best_model
-    weights = state.weights if best.parameters else None
+    weights = state.weights if state.weights.exists() else None
     with output_folder(arguments.trained) as folder:
         write_trained(folder, weights, describe(job, best, trials))
     write_json(arguments.curves, curves(trials, metric))
@@ -37,7 +37,8 @@ def main(arguments: argparse.Namespace) -> None:
     write_json(arguments.cost, cost_of(trials, weights.stat().st_size if weights else 0))
     write_json(arguments.summary, summary(best, trials))
     if end := range_end(best, trials):
-        said = f"the {end} learning rate is the best one: the optimum may lie outside the range"
+        what = "number of examples" if best.examples else "learning rate"
+        said = f"the {end} {what} is the best one: the optimum may lie outside the range"
         print(f"WARNING train: {said}", file=sys.stderr)
 
 

@@ -16,6 +16,7 @@ from stages.plumbing.files import files_hash, scratch_folder
 from stages.records import Pair, load_records, read_records
 
 BATCHES_PER_POOL = 32  # batches whose pairs are sorted by length together: long enough to pad little
+EXAMPLES = 256  # more than a context takes
 PAIRS = ("train.jsonl", "validation.jsonl")  # all that is read of the subset
 
 
@@ -64,6 +65,13 @@ def load_examples(
     counted = {"train": cuts, "validation": others}
     sides = ("queries", "responses")
     return examples, {f"cut_{split}_{side}": getattr(counted[split], side) for split in counted for side in sides}
+
+
+def drawn_examples(pairs: Dataset, seed: int) -> list[list[int]]:
+    """The rows of EXAMPLES training pairs, as tokens, drawn by the seed: what a context or a prefix is made of."""
+    places = np.random.default_rng(seed).permutation(len(pairs))[:EXAMPLES]
+    chosen = pairs[places.tolist()]
+    return [query + response for query, response in zip(chosen["query"], chosen["response"], strict=True)]
 
 
 def row_sizes(pairs: Dataset) -> Counts:

@@ -1,5 +1,6 @@
 """A training as a value, and what its trials have in common once it is loaded."""
 
+import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,11 @@ from stages.language_model.prompt_template import PromptTemplate, build_prompt_t
 from stages.methods.decoding import Endings, RowLimit
 from stages.methods.method import Method
 from stages.methods.registry import METHODS, build_method
-from stages.params.methods import Dynamic
+from stages.params.methods import Dynamic, FewShot
 from stages.params.schema import Params, Training
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import check_folder, files_hash
-from stages.train.examples import Examples, hash_of_examples, load_examples
+from stages.train.examples import Examples, drawn_examples, hash_of_examples, load_examples
 from stages.train.state import code_hash, fingerprint_of
 
 VALUES = 4 * 4  # bytes of a trained number: weight, gradient and the two moments of Adam, each in float32
@@ -41,9 +42,14 @@ class Job:
     code: str = field(default_factory=code_hash)
 
     def rates(self) -> list[float]:
-        """The learning rates of its trials, in ascending order; 0 alone for a method that trains nothing."""
+        """The learning rates of its trials, in ascending order; 0 alone for a method that trains nothing.
+
+        Of few-shot the numbers of examples.
+        """
         if self.params.chosen_method.kind == "zero-shot":
             return [0.0]
+        if isinstance(self.params.chosen_method, FewShot):
+            return sorted(map(float, {*self.params.chosen_method.examples}))
         return self.params.chosen_protocol.training.learning_rates.values()
 
     def environment(self) -> dict[str, Any]:
@@ -56,7 +62,7 @@ class Job:
         protocol = self.params.chosen_protocol.model_dump(exclude={"data": True, "training": {"learning_rates"}})
         return fingerprint_of({
             "data": self.data_hash, "model": self.base_hash, "prompt_template": asdict(self.prompt_template),
-            "method": self.params.chosen_method.model_dump(exclude={"learning_rate"}), "learning_rate": rate,
+            "method": self.params.chosen_method.model_dump(exclude={"learning_rate", "examples"}), "searched": rate,
             "seed": self.params.seed, "protocol": protocol, "code": self.code, "environment": environment,
             "libraries": library_versions(),
         })  # fmt: skip
@@ -88,7 +94,7 @@ def check_fit(folder: Path, params: Params) -> None:
     """
     config, lengths, settings = load_config(folder), params.chosen_protocol.lengths, params.chosen_method
     longest = METHODS[settings.kind].layout([lengths.max_query_tokens], [lengths.max_new_tokens])
-    check_row_length(config, longest.tokens()[0])
+    check_row_length(config, longest.tokens()[0] + getattr(settings, "length", 0))
     there = config.num_hidden_layers
     if isinstance(settings, Dynamic) and settings.init == "first-layers" and settings.layers > there:
         found = f"{settings.layers} first layers of a model that has {there}"
@@ -121,6 +127,7 @@ class Loaded:
     job: Job
     tokenizer: PreTrainedTokenizerBase
     examples: Examples
+    drawn: list[list[int]]  # training pairs as rows, for a context
     cuts: dict[str, int]  # how many texts were cut
     method: Method  # in the precision of training
     decoding_method: Method  # the same in that of decoding
@@ -133,6 +140,18 @@ class Loaded:
     def training(self) -> Training:
         """The training protocol."""
         return self.job.params.chosen_protocol.training
+
+    def untrained(self, count: float) -> dict[str, Tensor]:
+        """What a method keeps that trains nothing: with so many examples, or fewer if the model's positions are few."""
+        lengths, method = self.job.params.chosen_protocol.lengths, self.decoding_method
+        positions = getattr(method.base.model.config, "max_position_embeddings", None) or sys.maxsize
+        room = positions - lengths.max_query_tokens - lengths.max_new_tokens
+        chosen = self.drawn[: int(count)]
+        while sum(map(len, chosen)) > room:
+            chosen = chosen[1:]
+        if len(chosen) < min(int(count), len(self.drawn)):
+            print(f"{len(chosen)} of {count:.0f} examples fit into the model's {positions} positions")
+        return method.initial_weights(torch.Generator(), chosen)
 
     @property
     def decodes(self) -> bool:
@@ -162,12 +181,14 @@ def load(job: Job) -> Loaded:
         dtype: build_method(load_base_model(job.model, device, dtype, protocol.training.dropout), params.chosen_method)
         for dtype in {*wanted, torch.float32}
     }
-    initial = methods[torch.float32].initial_weights(torch.Generator().manual_seed(params.seed))
+    drawn = drawn_examples(examples.train, params.seed)
+    first, generator = methods[torch.float32], torch.Generator().manual_seed(params.seed)
+    initial = first.initial_weights(generator, drawn) if first.trains else {}
     for dtype, method in methods.items():
         if dtype is not wanted[0]:  # until decoding
             page_out_frozen(method.base.model)
     loaded = Loaded(
-        job, tokenizer, examples, cuts, methods[wanted[0]], methods[wanted[1]],
+        job, tokenizer, examples, drawn, cuts, methods[wanted[0]], methods[wanted[1]],
         endings(tokenizer, job.prompt_template, methods[wanted[1]].base), initial,
         RowLimit(params.runtime.generation_batch_size), job.environment(),
     )  # fmt: skip

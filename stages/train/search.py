@@ -54,14 +54,14 @@ def search(job: Job) -> tuple[list[Trial], Trial, TrialState]:
         bring(waiting, is_best=False)
     trials = [_result_of(state) for state in states.values()]
     best = best_trial(trials, job.params.chosen_protocol.training.metric_for_best_model)
-    state = states[best.learning_rate]
+    state = states[best.searched]
     if "bleu4" not in best.best or (best.parameters and not state.weights.exists()):
-        bring({best.learning_rate: state}, is_best=True)
+        bring({best.searched: state}, is_best=True)
         best = _result_of(state)
     for trial in trials:
-        if trial.learning_rate != best.learning_rate and states[trial.learning_rate].weights.exists():
-            states[trial.learning_rate].replace_result(trial)  # without its weights, which are large
-    return [best if trial.learning_rate == best.learning_rate else trial for trial in trials], best, state
+        if trial.parameters and trial.searched != best.searched and states[trial.searched].weights.exists():
+            states[trial.searched].replace_result(trial)  # without its weights, which are large
+    return [best if trial.searched == best.searched else trial for trial in trials], best, state
 
 
 def _result_of(state: TrialState) -> Trial:
@@ -88,6 +88,7 @@ def best_by_rate(trials: Sequence[Trial], metric: str) -> list[Row]:
             {
                 "trial": number,
                 "learning_rate": trial.learning_rate,
+                **({"examples": trial.examples} if trial.examples else {}),
                 "selection": best.get(SELECTS[metric]),
                 "bleu4": best.get("bleu4"),
                 "validation_loss": best.get("validation_loss"),
@@ -102,6 +103,7 @@ def choice(best: Trial, trials: Sequence[Trial]) -> dict[str, Any]:
     """The choice that was made."""
     return {
         "learning_rate": best.learning_rate,
+        **({"examples": best.examples} if best.examples else {}),
         "epoch": best.best_epoch,
         "validation_bleu4": best.best["bleu4"],
         "validation_loss": best.best["validation_loss"],

@@ -150,8 +150,10 @@ class TrialState:
     def _write_best(self, folder: Path, trial: Trial, best: Weights | None) -> None:
         if best is not None:
             save_file({name: value.detach().cpu().contiguous() for name, value in best.items()}, folder / WEIGHTS)
-        elif trial.parameters and trial.best_epoch is not None:
-            _link(next(iter([*self._newest_first(), self.result])) / WEIGHTS, folder / WEIGHTS)
+        elif trial.best_epoch is not None:
+            source = next(iter([*self._newest_first(), self.result])) / WEIGHTS
+            if trial.parameters or source.exists():
+                _link(source, folder / WEIGHTS)
 
 
 def _link(source: Path, target: Path) -> None:

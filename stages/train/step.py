@@ -68,7 +68,7 @@ def summed_loss(method: Method, weights: Weights, laid: LaidOut) -> Tensor:
     sides = [laid.queries.shape[1], laid.responses.shape[1]]
     query, response = method.embed(own, torch.cat([laid.queries, laid.responses], dim=1)).split(sides, dim=1)
     rows = place([*method.before_response(own, query), response], laid.source)
-    hidden = method.transformer.hidden(rows, weights=method.layers(own))
+    hidden = method.hidden(own, rows)
     logits = method.base.logits(hidden[laid.row, laid.column], method.output(own))
     return F.cross_entropy(logits.float(), laid.targets, reduction="none", ignore_index=NO_TARGET).sum()
 

@@ -41,23 +41,30 @@ def train_trial(loaded: Loaded, rate: float, state: TrialState, is_best: bool = 
     with state.lock(), StopRequest() as stop:
         trial = state.read_result()
         if trial is None or (is_best and trial.parameters and not state.weights.exists()):
-            trial = _Training(loaded, rate, state, stop).run() if loaded.initial else _untrained(loaded, state, stop)
+            work = (loaded, rate, state, stop)
+            trial = _Training(*work).run() if loaded.initial else _untrained(*work)
         if is_best and "bleu4" not in trial.best:
             with trial.cost.timed("validation_seconds"):
-                weights = load_file(state.weights, str(loaded.method.base.device)) if trial.parameters else {}
+                weights = load_file(state.weights, str(loaded.method.base.device)) if state.weights.exists() else {}
                 title = f"best epoch ({trial.best_epoch})"
                 trial.best.update(validate(loaded, weights, stop, title, losses=False, answers=True))
             state.write_result(trial, None)
     return trial
 
 
-def _untrained(loaded: Loaded, state: TrialState, stop: StopRequest) -> Trial:
-    """The one trial of a method that trains nothing: only validated, as epoch 0."""
-    trial = Trial(0.0, 0, loaded.cuts, [loaded.environment], epoch=0)
+def _untrained(loaded: Loaded, examples: float, state: TrialState, stop: StopRequest) -> Trial:
+    """A trial of a method that trains nothing: only validated, as epoch 0."""
+    trial = Trial(0.0, int(examples), 0, loaded.cuts, [loaded.environment], epoch=0)
+    weights, title = loaded.untrained(examples), f"{examples:.0f} examples" if examples else "untrained"
     with trial.cost.timed("validation_seconds"):
-        trial.record_epoch(validate(loaded, {}, stop, "untrained", answers=loaded.decodes), loaded.training)
-    state.write_result(trial, None)
+        scores = validate(loaded, _on(weights, loaded), stop, title, answers=loaded.decodes)
+        trial.record_epoch(scores, loaded.training)
+    state.write_result(trial, weights or None)
     return trial
+
+
+def _on(weights: Weights, loaded: Loaded) -> dict[str, Tensor]:
+    return {name: value.to(loaded.method.base.device) for name, value in weights.items()}
 
 
 class _Training:
@@ -69,7 +76,7 @@ class _Training:
         longest = lengths.max_query_tokens, lengths.max_new_tokens
         self.learner = Learner(loaded.method, loaded.initial, loaded.training, longest)
         found = state.load({name: value.shape for name, value in loaded.initial.items()})
-        self.trial = found[0] if found else Trial(rate, loaded.parameters, loaded.cuts)
+        self.trial = found[0] if found else Trial(rate, parameters=loaded.parameters, cuts=loaded.cuts)
         if found:
             self.learner.restore(found[1], self.trial.steps)
             self.trial.cost.stopped += 1

@@ -43,7 +43,8 @@ class Cost:
 class Trial:
     """One learning rate, beside its tensors. All of it is JSON: a checkpoint and a result hold it."""
 
-    learning_rate: float
+    learning_rate: float  # 0 for a method that trains nothing
+    examples: int = 0  # in the context, of few-shot
     parameters: int = 0  # how many numbers it trains; 0 for a method that trains nothing
     cuts: dict[str, int] = field(default_factory=dict)  # how many texts were cut
     environments: list[dict[str, Any]] = field(default_factory=list)  # in which it was trained, the earliest first
@@ -72,6 +73,11 @@ class Trial:
         if {*record} != {*vars(cls(0.0))}:
             raise ValueError("it has the record of another version")
         return TypeAdapter(cls).validate_python(record)
+
+    @property
+    def searched(self) -> float:
+        """What tells it from the other trials: its learning rate, or its number of examples."""
+        return self.learning_rate or float(self.examples)
 
     @property
     def best(self) -> Row:
@@ -108,7 +114,7 @@ def quality(row: Row, metric_for_best_model: str) -> float:
 
 
 def best_trial(trials: Sequence[Trial], metric_for_best_model: str) -> Trial:
-    """The trial whose best epoch is the best of all (App. B); of equals the one with the lowest learning rate.
+    """The trial whose best epoch is the best of all (App. B); of equals that with the lowest rate or fewest examples.
 
     A trial that diverged takes part with the epochs that it ended before.
 
@@ -120,11 +126,11 @@ def best_trial(trials: Sequence[Trial], metric_for_best_model: str) -> Trial:
         steps = ", ".join(f"{trial.learning_rate:.2g} at {trial.diverged_at}" for trial in trials)
         remedy = "lower methods.<name>.learning_rate, or the range in protocols.<name>.training.learning_rates"
         raise StageError("training", f"every trial diverged ({steps})", remedy)
-    return max(ended, key=lambda trial: (quality(trial.best, metric_for_best_model), -trial.learning_rate))
+    return max(ended, key=lambda trial: (quality(trial.best, metric_for_best_model), -trial.searched))
 
 
 def range_end(best: Trial, trials: Sequence[Trial]) -> str | None:
     """Which end of the range of learning rates the best trial stands at, if any: the range should then be wider."""
-    rates = [trial.learning_rate for trial in trials]
+    rates = [trial.searched for trial in trials]
     ends = {min(rates): "lowest", max(rates): "highest"}
-    return ends.get(best.learning_rate) if len(ends) > 1 else None
+    return ends.get(best.searched) if len(ends) > 1 else None

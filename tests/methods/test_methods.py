@@ -11,7 +11,7 @@ from stages.params.methods import Lora
 from stages.plumbing.errors import StageError
 from tests.models import FAMILIES, SETTINGS, base_model, learner, loss_of, method, pairs, weights
 
-TRAINED = [name for name in SETTINGS if name != "zero-shot"]
+TRAINED = [name for name in SETTINGS if name not in ("zero-shot", "few-shot")]
 
 
 def layer_parameters(family: str, width: int) -> int:
@@ -33,7 +33,7 @@ def layer_adapters(family: str, width: int, rank: int) -> int:
 
 
 @pytest.mark.parametrize(("family", "tied"), FAMILIES)
-@pytest.mark.parametrize("name", list(SETTINGS))
+@pytest.mark.parametrize("name", [*TRAINED, "zero-shot"])
 def test_the_shapes_are_those_of_the_first_weights(name: str, family: str, tied: bool) -> None:
     one = method(name, family, tied)
     expected = {key: value.shape for key, value in weights(one).items()}
@@ -44,7 +44,7 @@ def test_the_shapes_are_those_of_the_first_weights(name: str, family: str, tied:
 
 
 @pytest.mark.parametrize(("family", "tied"), FAMILIES)
-@pytest.mark.parametrize("name", list(SETTINGS))
+@pytest.mark.parametrize("name", [*TRAINED, "zero-shot"])
 def test_the_number_of_trained_parameters_equals_a_formula(name: str, family: str, tied: bool) -> None:
     one = method(name, family, tied)
     vocabulary, width = one.base.embeddings.shape
@@ -52,6 +52,7 @@ def test_the_number_of_trained_parameters_equals_a_formula(name: str, family: st
     norm = 2 * width if family == "gpt2" else width
     layer = layer_parameters(family, width)
     embeddings = vocabulary * width
+    beginning = 2 * 2 * (width if family == "gpt2" else width // 2)  # keys and values of two layers, for each token
     expected = {
         "fine-tune": embeddings * (1 if tied else 2) + positions + 2 * layer + norm,
         "embeddings": embeddings,
@@ -62,6 +63,9 @@ def test_the_number_of_trained_parameters_equals_a_formula(name: str, family: st
         "dynamic-identity": embeddings + positions + layer + norm,
         "dynamic-first-layers": embeddings + positions + layer + norm,
         "lora": 2 * layer_adapters(family, width, rank=4),
+        "prefix": 7 * beginning,
+        "prefix-vocabulary": 5 * beginning,
+        "prefix-random": 5 * beginning,
         "zero-shot": 0,
     }
     assert sum(value.numel() for value in weights(one).values()) == expected[name]

@@ -1,0 +1,72 @@
+"""A prefix: trained keys and values at every layer (Li and Liang 2021, arXiv 2101.00190), without reparametrisation."""
+
+from itertools import accumulate, cycle
+
+import torch
+from torch import Tensor
+
+from stages.language_model.base_model import Weights
+from stages.language_model.cache import Beginning, read_beginning
+from stages.methods.method import Examples, Method
+from stages.params.methods import Prefix
+from stages.plumbing.errors import StageError
+
+KEYS, VALUES = "keys", "values"  # [L, heads, P, size] each
+
+
+class PrefixMethod(Method):
+    """P keys and values at every layer, E[query], E[response]; these alone are trained."""
+
+    settings: Prefix
+    has_prompt = False
+
+    def initial_weights(self, generator: torch.Generator, examples: Examples = ()) -> dict[str, Tensor]:
+        """Keys and values [L, heads, P, size] that P tokens have: of training pairs, or of words from the vocabulary.
+
+        `examples`: so many pairs that P tokens are there, the last P of them, so that a pair ends where the query
+        begins: what few-shot with these examples reads. `random`: normal, as large as those of words.
+
+        Raises:
+            StageError: a layer keeps other keys than the first one.
+        """
+        length, vocabulary = self.settings.length, len(self.base.embeddings)
+        if self.settings.init == "examples":
+            tokens = context_of(examples, length)
+        else:
+            tokens = torch.randint(vocabulary, (length,), generator=generator).tolist()
+        found = read_beginning(self.base, tokens)
+        if len({keys.shape for keys, _ in found}) > 1:
+            kind = type(self.base.model).__name__
+            raise StageError(self.base.folder, f"{kind} has layers of unequal heads", "use another method")
+        both = [torch.stack(each).float().cpu() for each in zip(*found, strict=True)]
+        if self.settings.init == "random":
+            size = [each.std(dim=(1, 2, 3), keepdim=True) for each in both]
+            both = [torch.randn(each.shape, generator=generator) * own for each, own in zip(both, size, strict=True)]
+        return dict(zip((KEYS, VALUES), both, strict=True))
+
+    def shapes(self) -> dict[str, torch.Size]:
+        """The same."""
+        config = self.base.model.config
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return dict.fromkeys((KEYS, VALUES), torch.Size((config.num_hidden_layers, heads, self.settings.length, size)))
+
+    def beginning(self, weights: Weights) -> list[Beginning]:
+        """The keys and values of each layer."""
+        return list(zip(weights[KEYS], weights[VALUES], strict=True))
+
+
+def context_of(examples: Examples, tokens: int) -> list[int]:
+    """The last so many tokens of as many examples, one after another, as they take; from the first again if need be.
+
+    Raises:
+        StageError: there are no examples.
+    """
+    if not examples:
+        raise StageError(
+            "params.yaml: methods.<name>.init", "examples, but there are no training pairs", "set vocabulary"
+        )
+    counts = accumulate(map(len, cycle(examples)))
+    needed = next(number for number, total in enumerate(counts, start=1) if total >= tokens)
+    some = cycle(examples)
+    return [token for _ in range(needed) for token in next(some)][-tokens:]
