@@ -12,11 +12,9 @@ from stages.bench.clock import comparison, seconds, take_turns
 from stages.bench.data import LENGTHS, SETTINGS, TRAINING, Bench, batches_of, initial_weights
 from stages.bench.trainer import load_plain_model, peft_module, same_module, trainer_seconds
 from stages.language_model.encoding import EncodedPair, side_lengths
-from stages.language_model.memory import give_back_freed_memory
 from stages.methods.batch import collate
 from stages.methods.method import Method
 from stages.train.step import Learner
-from stages.train.training import KEPT_BETWEEN_STEPS
 
 # Steps of a run's first trial before the clock starts. They take memory until later steps find all they need in freed
 # memory. Later trials need one, which makes the optimizer's state.
@@ -37,8 +35,6 @@ def ours(method: Method) -> Train:
 
         def step(batch: list[EncodedPair]) -> None:
             learner.step(collate(batch), 0, rate)
-            if device.type == "cpu":  # as in a training
-                give_back_freed_memory(beyond=KEPT_BETWEEN_STEPS)
 
         # A training meets each shape of batch hundreds of times: recording it, once, is not part of a step.
         for batch in [*warm, *(batches if learner.graphs else ())]:

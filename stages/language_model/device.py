@@ -13,7 +13,6 @@ from typing import Any
 import torch
 import transformers
 
-from stages.language_model.memory import keep_freed_memory
 from stages.params.schema import Precision, Runtime
 from stages.plumbing.errors import StageError
 
@@ -44,8 +43,8 @@ def load_transformers() -> None:
 def choose_device(runtime: Runtime, asked_in: str = f"{KEY}.device") -> torch.device:
     """The device that `runtime.device` names; auto is the first of cuda, mps and cpu that there is.
 
-    Also sets the number of CPU threads, has freed memory kept and asks for deterministic algorithms, so that the same
-    machine gives the same bytes. asked_in: where the user named the device, for the message.
+    Also sets the number of CPU threads and asks for deterministic algorithms, so that the same machine gives the same
+    bytes. asked_in: where the user named the device, for the message.
 
     Raises:
         StageError: the device that was asked for is not there.
@@ -54,7 +53,6 @@ def choose_device(runtime: Runtime, asked_in: str = f"{KEY}.device") -> torch.de
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Nothing reads memory before it is written, and filling all of it took a fifth of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    keep_freed_memory(True)
     if runtime.threads:
         torch.set_num_threads(runtime.threads)
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}

@@ -11,7 +11,6 @@ from torch import Tensor
 from stages.bleu import bleu
 from stages.language_model.base_model import Weights
 from stages.language_model.encoding import EncodedPair, side_lengths, to_text
-from stages.language_model.memory import free_memory, give_back_freed_memory
 from stages.methods.batch import Batch, collate
 from stages.methods.decoding import decode_and_score
 from stages.plumbing.progress import Progress
@@ -23,10 +22,6 @@ from stages.train.step import Learner, scheduled
 from stages.train.trial import Row, Trial
 
 SECONDS_BETWEEN_CHECKPOINTS = 300.0  # within an epoch; there is one at the end of each epoch anyway
-# Freed memory that may stay with the process on a CPU, in bytes. What was given back the kernel clears when it is
-# needed again, so that steps are faster without; but pieces of one step do not fit the rows of the next.
-KEPT_BETWEEN_STEPS = 7 << 28  # 1.75 GiB: a pass of SmolLM2; but never more than a quarter of what is free
-KEPT_IN_VALIDATION = 3 << 28  # 0.75 GiB: reading a chunk of queries takes less
 
 
 def train_trial(loaded: Loaded, rate: float, state: TrialState, is_best: bool = False) -> Trial:
@@ -111,19 +106,16 @@ class _Training:
 
     def _train(self) -> None:
         """The rest of the epoch's steps, or those up to the one in which the trial diverges."""
-        trial, training, device = self.trial, self.loaded.training, self.loaded.method.base.device
+        trial, training = self.trial, self.loaded.training
         examples = self.loaded.examples.train
         batches = epoch_batches(row_sizes(examples), training.batch_size, self.loaded.job.params.seed, trial.epoch)
         done = sum(len(batches[step]) for step in range(trial.step))
-        kept = min(KEPT_BETWEEN_STEPS, free_memory(device) // 4) if device.type == "cpu" else None
         with Progress(len(examples), self._title(), "pairs", done) as progress:
             for step in range(trial.step, len(batches)):
                 tokens = examples[batches[step]]
                 pairs = list(map(EncodedPair, tokens["query"], tokens["response"]))
                 with trial.cost.timed("seconds"):
                     self._step(collate(pairs), step, training.num_train_epochs * len(batches))
-                    if kept is not None:
-                        give_back_freed_memory(beyond=kept)
                 if trial.status != "running":
                     return
                 trial.step = step + 1
@@ -167,12 +159,9 @@ def validate(
     pairs, device = loaded.examples.validation, loaded.method.base.device
     limit = loaded.job.params.chosen_protocol.lengths.max_new_tokens if answers else 0
     references = list(pairs["response"]) if losses else None
-    give_back_freed_memory()  # what training has freed lies in pieces too small for the longest rows
     with Progress(len(pairs), f"{title}: validation", "responses") as progress:
 
         def tick(ended: int) -> None:
-            if device.type == "cpu":
-                give_back_freed_memory(beyond=KEPT_IN_VALIDATION)
             stop.check()
             progress.advance(ended)
 

@@ -37,28 +37,15 @@ def configured(folder: Path, family: Any, changed: dict[str, Any]) -> Path:
     return folder
 
 
-def test_half_precision_weights_are_trained_in_float32(tmp_path: Path) -> None:
-    folder = tiny_model(tmp_path / "half")
+def test_a_model_is_loaded_frozen_in_the_precision_and_with_the_dropout_asked_for(tmp_path: Path) -> None:
+    folder = configured(tmp_path / "half", "gpt2", {"dtype": "float16"})
     path = folder / "model.safetensors"
     save_file({name: value.half() for name, value in load_file(path).items()}, path, metadata={"format": "pt"})
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"dtype": "float16"}))
-    base = load_base_model(folder, CPU, torch.float32)
-    assert {value.dtype for value in base.model.parameters()} == {torch.float32}
-
-
-def test_nothing_is_trainable_and_nothing_drops_out_unless_asked() -> None:
-    base = base_model()
-    assert not any(value.requires_grad for value in base.model.parameters())
-    assert not base.model.training
-
-
-def test_dropout_is_the_protocol_s_and_not_the_configuration_s(tmp_path: Path) -> None:
-    folder = tiny_model(tmp_path / "model")
     for dropout in (0.0, 0.25):
-        base = load_base_model(folder, CPU, torch.float32, dropout)
-        found = {module.p for module in base.model.modules() if isinstance(module, torch.nn.Dropout)}
-        assert found == {dropout}
+        model = load_base_model(folder, CPU, torch.float32, dropout).model
+        assert {(value.dtype, value.requires_grad) for value in model.parameters()} == {(torch.float32, False)}
+        assert not model.training
+        assert {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)} == {dropout}
 
 
 def test_logits_that_are_more_than_the_output_layer_s_are_refused(tmp_path: Path) -> None:

@@ -238,28 +238,21 @@ def test_every_method_takes_a_step_in_both_precisions(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_prompts_start_at_the_size_of_words_as_the_layers_read_them(name: str) -> None:
-    model: Any = AutoModelForCausalLM.from_pretrained(family_folder(name))
-    words = model.get_input_embeddings()(torch.arange(VOCABULARY)).detach()
-    for kind in PROMPTS:
-        one = build_method(family(name), SETTINGS[kind])
-        prompt = one.prompt(weights(one), words[1:17].unsqueeze(0))
-        assert prompt is not None
-        assert 0.8 < float(prompt.square().mean().sqrt() / words.square().mean().sqrt()) < 1.25, kind
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_the_identity_start_gives_each_word_at_the_size_of_a_word_or_is_refused(name: str) -> None:
+def test_prompts_start_at_the_size_of_words_and_the_identity_start_gives_each_word_or_is_refused(name: str) -> None:
     base = family(name)
+    words = base.embed(torch.arange(1, 17).unsqueeze(0))
+    size = base.words().square().mean().sqrt()  # as the layers read them
+    for kind in PROMPTS:
+        method = build_method(base, SETTINGS[kind])
+        prompt = method.prompt(weights(method), words)
+        assert prompt is not None and 0.8 < float(prompt.square().mean().sqrt() / size) < 1.25, kind
     one = build_method(base, SETTINGS["dynamic-identity"])
     if name in NO_IDENTITY:
         with pytest.raises(StageError, match=r"init: identity, which .* cannot start from; set it to random"):
             weights(one)
         return
-    words = base.embed(torch.arange(1, 17).unsqueeze(0))
     prompt = one.prompt(weights(one), words)
     assert prompt is not None
-    size = base.words().square().mean().sqrt()
     assert torch.allclose(prompt.square().mean(dim=-1).sqrt(), size.expand(1, 16), rtol=0.05)
     before, after = (rows - rows.mean(dim=-1, keepdim=True) for rows in (words, prompt))
     assert bool((F.cosine_similarity(before, after, dim=-1) > 0.99).all())

@@ -1,8 +1,6 @@
 """The memory that a machine, a container or a share of a GPU leaves, and what of it stays with the process."""
 
 import platform
-import subprocess
-import sys
 from pathlib import Path
 
 import psutil
@@ -12,7 +10,6 @@ from safetensors.torch import load_file, save_file
 
 from stages.language_model import memory
 from stages.language_model.memory import free_memory, memory_left
-from tests.tiny import ROOT
 
 NO_LIMIT = 9223372036854771712  # how version 1 says it
 NAMES = {
@@ -127,32 +124,6 @@ def test_a_process_that_may_have_half_of_a_gpu_counts_on_no_more(
     # PyTorch takes nothing but the number of the GPU here, and says so only where there is one.
     monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", {0: fraction}.__getitem__)
     assert free_memory(torch.device("cuda")) == free_memory(torch.device("cuda", 0)) == expected
-
-
-RESIDENT = """
-import sys, psutil, torch
-from stages.language_model.memory import give_back_freed_memory, keep_freed_memory
-keep_freed_memory(sys.argv[1] == "keep")
-def resident():
-    return psutil.Process().memory_info().rss >> 20
-give_back_freed_memory()
-before = resident()
-blocks = [torch.ones(48 << 20, dtype=torch.uint8) for _ in range(8)]
-del blocks[:7]
-print(resident() - before)
-give_back_freed_memory(beyond=512 << 20)
-print(resident() - before)
-give_back_freed_memory(beyond=200 << 20)
-print(resident() - before)
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is changed")
-@pytest.mark.parametrize(("how", "mib"), [("keep", [384, 384, 48]), ("as it is", [48, 48, 48])])
-def test_freed_memory_stays_until_it_is_more_than_may_stay(how: str, mib: list[int]) -> None:
-    words = [sys.executable, "-c", RESIDENT, how]
-    said = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert [int(each) for each in said.split()] == pytest.approx(mib, abs=20)
 
 
 @pytest.mark.skipif(platform.system() != "Linux", reason="only Linux takes this advice")
