@@ -1,7 +1,6 @@
 """Greedy responses to the test queries (App. B: "To generate the model output, we always use only greedy decoding")."""
 
 import argparse
-from functools import partial
 from pathlib import Path
 
 from stages.params.schema import load_params
@@ -21,10 +20,8 @@ def main(arguments: argparse.Namespace) -> None:
     from stages.greedy_generate.on_ray import generate_on_ray
 
     task = read_task(arguments.subset, params)
-    if params.runtime.engine == "ray":
-        made = generate_on_ray(task, arguments.model, arguments.trained)
-    else:
-        made = generate(task, arguments.model, arguments.trained, partial(task.check, arguments.trained))
+    work = generate_on_ray if params.runtime.engine == "ray" else generate
+    made = work(task, arguments.model, arguments.trained)
     with output_folder(arguments.responses, **made.facts) as folder:
         write_records(folder / "responses.jsonl", made.responses)
     write_json(arguments.cost, made.cost)

@@ -1,8 +1,8 @@
 """The responses to the test queries, what is noted about them and what they cost."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,20 +60,11 @@ def read_task(subset: Path, params: Params) -> Task:
     return Task(params, list(read_records(subset / "test.jsonl", Pair)), read_text(params.forgetting))
 
 
-def generate(
-    task: Task, model: Path, folder: Path, check: Callable[[dict[str, Any]], None] = lambda description: None
-) -> Generated:
-    """Answer here.
-
-    Args:
-        task: what to answer.
-        model: folder of the base model.
-        folder: folder of the trained method.
-        check: see `load_trained`.
-    """
+def generate(task: Task, model: Path, folder: Path) -> Generated:
+    """Answer here, with the base model and the trained method of two folders."""
     params, pairs = task.params, task.pairs
     precision = params.chosen_protocol.decoding_dtype
-    trained = load_trained(folder, model, params.runtime, precision, check)
+    trained = load_trained(folder, model, params.runtime, precision, partial(task.check, folder))
     passage = passage_of(params.forgetting, task.text, trained.tokenizer)  # first: what is wrong with it costs nothing
     encoded, cuts = encode_pairs(pairs, trained.tokenizer, trained.prompt_template, trained.lengths)
     with Progress(len(pairs), "greedy-generate", "responses") as progress:
@@ -85,14 +76,7 @@ def generate(
     each = zip(pairs, decoded.ended, trained.texts(answers), losses, counts, strict=True)
     responses = [
         Response(
-            dialogue=pair.dialogue,
-            position=pair.position,
-            query=pair.query,
-            reference=pair.response,
-            response=text,
-            unended=not ended,
-            loss=round(loss, LOSS_DIGITS),
-            tokens=count,
+            pair.dialogue, pair.position, pair.query, pair.response, text, not ended, round(loss, LOSS_DIGITS), count
         )
         for pair, ended, text, loss, count in each
     ]

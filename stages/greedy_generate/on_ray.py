@@ -1,7 +1,7 @@
 """Decoding on a Ray cluster: one task, with the same share of a node as a unit of training, its GPU given by Ray."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,15 +15,7 @@ from stages.plumbing.errors import StageError
 from stages.plumbing.files import check_folder, files_hash
 from stages.plumbing.signals import StopRequest
 
-
-@dataclass(frozen=True)
-class Order:
-    """What the task is told."""
-
-    task: Task
-    model_hash: str
-    versions: dict[str, Any]  # of libraries, where the command was started
-    share: Share
+Order = tuple[Task, str, dict[str, Any], Share]  # with the hash of the model, and the versions of libraries here
 
 
 def generate_on_ray(task: Task, model: Path, trained: Path) -> Generated:
@@ -37,7 +29,7 @@ def generate_on_ray(task: Task, model: Path, trained: Path) -> Generated:
     task.check(trained, read_description(trained, model_hash))
     with cluster(task.params.runtime.address) as ray:
         share = share_of(task.params.runtime, ray.nodes(), 1)
-        order = Order(task, model_hash, library_versions(), share)
+        order = task, model_hash, library_versions(), share
         files = [ray.put(send(folder, ray.put)) for folder in (model, trained)]
         reference = ray.remote(**share.options())(generate_there).remote(order, *files)
         with StopRequest() as stop:
@@ -59,10 +51,10 @@ def generate_there(order: Order, model: Files, trained: Files) -> Generated:
 
 
 def _generate(order: Order, model: Files, trained: Files, node: str, get: Callable[[Any], Any]) -> Generated:
-    check_versions(order.versions)
+    task, model_hash, versions, share = order
+    check_versions(versions)
     print(f"greedy-generate: on node {node}, GPU {gpus_given() or 'none'}", flush=True)
-    params = order.task.params
-    task = replace(order.task, params=params.model_copy(update={"runtime": order.share.taken(params.runtime)}))
+    params = task.params.model_copy(update={"runtime": share.taken(task.params.runtime)})
     with TemporaryDirectory(prefix="trained-", dir=scratch()) as folder:  # used once, and as large as the model perhaps
         unpack(trained, Path(folder), get)
-        return generate(task, receive(model, f"model-{order.model_hash}", get), Path(folder))
+        return generate(replace(task, params=params), receive(model, f"model-{model_hash}", get), Path(folder))
