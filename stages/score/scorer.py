@@ -163,13 +163,10 @@ def write_rows(folder: Path, scores: Scores) -> None:
 def summary(scores: Scores) -> str:
     """What the stage prints: BLEU-4 of the model on all and on the unseen pairs, and of the lookup."""
     rows = {"the model": scores, "the model on unseen pairs": scores["unseen"], "the lookup": scores["retrieval"]}
-    bleu4 = (
-        f"{name} - (no pairs)" if not row
-        else f"{name} {row['bleu4']:.4f}" if row["matches"][-1]
-        else f"{name} - (no matching 4-gram)"
-        for name, row in rows.items()
-    )  # fmt: skip
-    return f"{scores['pairs']} test pairs: BLEU-4 of {', of '.join(bleu4)}"
+    no_match, no_pairs = "- (no matching 4-gram)", "- (no pairs)"
+    found = [row and (f"{row['bleu4']:.4f}" if row["matches"][-1] else no_match) for row in rows.values()]
+    said = (f"{name} {each or no_pairs}" for name, each in zip(rows, found, strict=True))
+    return f"{scores['pairs']} test pairs: BLEU-4 of {', of '.join(said)}"
 
 
 def score_all(

@@ -3,8 +3,6 @@
 import argparse
 import json
 import math
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +11,6 @@ from typing import Any
 import pytest
 
 from stages.plumbing.errors import StageError
-from stages.plumbing.files import output_folder
 from stages.records import Dialogue, Pair, References
 from stages.score.__main__ import main
 from stages.score.scorer import BESIDE, ROW, SIX
@@ -142,16 +139,6 @@ def test_what_went_wrong_with_the_responses_stands_beside_their_scores(place: Pa
     assert scores["retrieval"]["exact"] == 0.25  # the pair that stands in training
 
 
-def test_responses_of_before_the_length_limit_was_recorded_can_be_scored(place: Path) -> None:
-    score(place)
-    path = place / "responses/responses.jsonl"
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    assert all(line.pop("unended", 0) is None for line in lines)
-    with output_folder(place / "responses", cut_queries=3) as folder:
-        (folder / "responses.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    assert run(place)["unended"] is None
-
-
 def test_the_variety_of_words_and_chrf_stand_in_every_row(place: Path) -> None:
     scores = score(place)
     for row in (scores, scores["unseen"], scores["human"], scores["retrieval"]["unlike"]):
@@ -248,13 +235,6 @@ def test_a_part_without_pairs_has_no_scores_and_says_so(place: Path, capsys: pyt
     assert "the model on unseen pairs - (no pairs)" in capsys.readouterr().out
 
 
-def test_the_same_bytes_again(place: Path) -> None:
-    score(place)
-    first = {path: path.read_bytes() for path in place.rglob("*.json")}
-    run(place)
-    assert {path: path.read_bytes() for path in place.rglob("*.json")} == first
-
-
 WRONG = [
     (TEST[:3], "3 responses for 4 test pairs"),
     ([*TEST, replace(TEST[0], position=4)], "5 responses for 4 test pairs"),
@@ -277,26 +257,6 @@ def test_responses_to_other_pairs_are_refused(place: Path, answered: list[Pair],
 def test_a_line_break_in_a_response_is_refused(place: Path) -> None:
     with pytest.raises(StageError, match=r"responses\.jsonl:2: a line break"):
         score(place, responses=[RESPONSES[0], "I am\u2028well .", *RESPONSES[2:]])
-
-
-def test_a_damaged_file_is_named_in_one_line_and_earlier_scores_stay(place: Path) -> None:
-    score(place)
-    before = (place / "scores.json").read_bytes()
-    path = place / "responses/responses.jsonl"
-    path.write_bytes(path.read_bytes().replace(b"fine", b"well"))
-    words = ["--subset", "subset", "--responses", "responses", "--scores", "scores.json", "--rows", "rows"]
-    done = subprocess.run(
-        [sys.executable, "-m", "stages.score", *words],
-        cwd=place,
-        env={"PYTHONPATH": str(ROOT), "PATH": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert done.stderr.startswith("ERROR score: responses/responses.jsonl: ")
-    assert done.stderr.count("\n") == 1
-    assert (place / "scores.json").read_bytes() == before
 
 
 @needs_dailydialog
