@@ -28,7 +28,8 @@ GLOSSARY = (
     "deviation over seeds, each with its own data. A number has no more digits than its uncertainty allows.",
     "**interval**: the middle 95 % of a bootstrap that draws dialogues, and seeds where there are several.",
     "**BLEU-n**: corpus BLEU by sacrebleu, as a fraction. A BLEU-4 from fewer than "
-    f"{frame.LEAST_MATCHES} matching 4-grams is not shown: it would be the constant of a smoothing rule.",
+    f"{frame.LEAST_MATCHES} matching 4-grams is not shown: it would be the constant of a smoothing rule. "
+    "**normalised**: with apostrophes and quotes written in one way, so that copied typesetting gains nothing.",
     "**novelty**: the share of replies that are not, word for word, a turn of the training dialogues; **diversity**: "
     "distinct replies over replies; **empty**: replies without a word, which count as novel.",
     "**unseen** pairs: neither query nor reply stands in the training pairs; **unlike** pairs: neither even resembles "
@@ -55,7 +56,9 @@ LEAK = (
 )  # fmt: skip
 OTHERS = tuple(mean(name, digits=3) for name in ("bleu1", "bleu2", "bleu3", "novelty", "diversity", "empty"))
 WENT_WRONG = tuple(mean(name) for name in ("loops", "echoes", "unended", "exact", "mean_words"))
-VARIETY = tuple(mean(name) for name in ("distinct1", "distinct2", "ead", "chrf"))
+VARIETY = (
+    *(mean(name) for name in ("distinct1", "distinct2", "ead", "chrf")), mean("normalised", "BLEU-4, normalised", 4),
+)  # fmt: skip
 SEARCH = (
     mean("learning_rate", "best learning rate", 6), counted("rates", "rates tried"), counted("epoch", "epoch"),
     mean("validation_loss", "validation loss"), mean("forgetting"),

@@ -115,6 +115,9 @@ def frame_of(setting: Setting) -> pd.DataFrame:
             for run in setting.at(regime)
             if (numbers := numbers_of(run.scores.get(row) or {}))["pairs"]
         ]
+    for each in rows:
+        normalised = dig(each["run"].scores, "bleu_variants", "normalised", each["row"], "bleu4")
+        each["normalised"] = None if each["bleu4"] is None else normalised
     return pd.DataFrame(rows)
 
 

@@ -86,6 +86,16 @@ def test_each_seed_is_a_row_of_the_frame_and_the_baselines_stand_below() -> None
     assert frame["parameters"].tolist()[1:3] == [28_385_280] * 2
 
 
+def test_the_normalised_bleu_stands_in_each_row_that_has_a_bleu() -> None:
+    variants = {"bleu_variants": {"normalised": {"test": {"bleu4": 0.25}, "human": {"bleu4": 1.0}}}}
+    run = run_in_memory("soft")
+    scores = run.scores | variants | {"retrieval": {**run.scores["retrieval"], "matches": [9, 1, 0, 0]}}
+    [setting], _ = settings_of([run_in_memory("soft", files={"metrics/scores.json": scores})])
+    frame = frame_of(setting).set_index("row")
+    assert (frame["normalised"]["test"], frame["normalised"]["human"]) == (0.25, 1.0)
+    assert math.isnan(frame["normalised"]["retrieval"])
+
+
 @pytest.mark.parametrize("count", [0, 3])
 def test_a_bleu_of_a_few_matching_4_grams_or_none_is_no_number(count: int) -> None:
     scores = {**run_in_memory("zero-shot").scores, "matches": [90, 30, 10, count]}
