@@ -14,7 +14,7 @@ from stages.plumbing.errors import StageError
 from stages.records import Dialogue, Pair, References
 from stages.score.__main__ import main
 from stages.score.scorer import BESIDE, ROW, SIX
-from tests.helpers_scores import ROOT, dailydialog, needs_dailydialog, write_responses, write_subset
+from tests.helpers_scores import dailydialog, needs_dailydialog, write_responses, write_subset
 from tests.tiny import shipped_params, write_yaml
 
 TURNS = [
