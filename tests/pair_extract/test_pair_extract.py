@@ -176,15 +176,6 @@ def test_a_split_without_a_pair_is_refused_and_the_earlier_output_stays(tmp_path
     assert check_folder(tmp_path / "pairs") == before
 
 
-def test_a_damaged_input_is_named(tmp_path: Path) -> None:
-    jsonl_project(tmp_path, tiny_dialogues(30))
-    path = tmp_path / "dialogues/all.jsonl"
-    path.write_bytes(path.read_bytes().replace(b"great", b"grEat", 1))
-    done = extract(tmp_path)
-    assert done.returncode == 1
-    assert "dialogues/all.jsonl: its sha256 is not the one in its manifest" in last_line(done)
-
-
 @pytest.mark.skipif(not DAILYDIALOG.is_dir(), reason="no folder with DailyDialog next to this repository")
 def test_dailydialog_gives_its_published_numbers_of_pairs_from_a_local_folder(tmp_path: Path) -> None:
     texts = {split: DAILYDIALOG / f"dialogues_{split}.txt" for split in SPLITS}

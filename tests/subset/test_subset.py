@@ -68,14 +68,6 @@ def test_a_part_of_the_pairs_is_seeded_nested_and_in_the_order_of_the_dialogues(
     assert choose_pairs(pairs, 5, seed=1) != five
 
 
-def test_the_turns_of_dropped_pairs_go_unless_a_kept_pair_has_them() -> None:
-    dialogues = [Dialogue("a", ["1", "2", "3", "4", "5"]), Dialogue("b", ["1", "2"]), Dialogue("c", ["6", "7"])]
-    kept = [Pair("a", 1, "2", "3"), Pair("c", 0, "6", "7")]
-    dropped = [Pair("a", 0, "1", "2"), Pair("b", 0, "1", "2")]
-    expected = [Dialogue("a", ["2", "3", "4", "5"]), Dialogue("c", ["6", "7"])]
-    assert list(remaining_turns(dialogues, kept, dropped)) == expected
-
-
 @pytest.mark.parametrize(
     ("history", "stride", "turns", "dropped", "expected"),
     [
@@ -249,12 +241,3 @@ def test_a_regime_that_keeps_no_pair_is_refused(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "params.yaml: drop_overlap: all 1 training pairs of regime 100.0 overlap" in last_line(done)
     assert not (tmp_path / "subset").exists()
-
-
-def test_a_damaged_input_is_named(project: Path) -> None:
-    path = project / "pairs/test.jsonl"
-    path.write_bytes(path.read_bytes()[:-1])
-    done = choose(project)
-    assert done.returncode == 1
-    assert "pairs/test.jsonl: " in last_line(done)
-    assert "but the manifest has" in last_line(done)
