@@ -143,10 +143,8 @@ def test_the_first_list_is_the_dialogue(format_: Format, row: dict[str, Any], tm
 
 
 def test_each_row_of_a_parquet_file_has_its_own_first_list(tmp_path: Path) -> None:
-    rows: list[dict[str, Any]] = [
-        {"messages": None, "turns": ["a", "b"]},
-        {"messages": [ASKED, ANSWERED], "turns": None},
-    ]
+    rows: list[dict[str, Any]] = [{"messages": None, "turns": ["a", "b"]}]
+    rows.append({"messages": [ASKED, ANSWERED], "turns": None})
     assert read(tmp_path, "parquet", encode_rows("parquet", rows))[0] == [["a", "b"], WARM]
 
 

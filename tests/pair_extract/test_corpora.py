@@ -243,10 +243,10 @@ def test_a_split_may_have_several_files(tmp_path: Path) -> None:
     ("error", "expected"),
     [
         (pa.ArrowMemoryError("malloc of size 8 failed"), "memory: not enough"),
-        (OSError(errno.EIO, "Input/output error"), "train.parquet: the disk or the network"),
-        (PermissionError(errno.EACCES, "Permission denied"), "train.parquet: Permission denied"),
-        (pa.ArrowInvalid("Parquet magic bytes not found"), "train.parquet: not a Parquet file (Parquet magic"),
-        (OSError("Couldn't deserialize thrift"), "train.parquet: not a Parquet file (Couldn't"),
+        (OSError(errno.EIO, "Input/output error"), "test.parquet: the disk or the network"),
+        (PermissionError(errno.EACCES, "Permission denied"), "test.parquet: Permission denied"),
+        (pa.ArrowInvalid("Parquet magic bytes not found"), "test.parquet: not a Parquet file (Parquet magic"),
+        (OSError("Couldn't deserialize thrift"), "test.parquet: not a Parquet file (Couldn't"),
     ],
 )
 def test_what_keeps_parquet_from_being_read_is_called_what_it_is(
