@@ -5,6 +5,7 @@ import os
 import re
 
 DEBUG_VARIABLE = "DIALOG_PROMPTING_DEBUG"
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 NO_MEMORY = re.compile(  # messages of the CPU's allocator, GPU libraries, threads, oneDNN, mapped files
     "not enough memory|out of memory|_ALLOC_FAILED|can't start new thread|could not create a primitive(?! descriptor)"
     "|Cannot allocate memory"
@@ -67,7 +68,7 @@ def describe(error: BaseException) -> str:
         return f"memory: not enough; {remedy}"
     if (number := system_error(error)) is not None:
         subject = getattr(error, "filename", None) or "standard output or a file"  # the stages name all of their files
-        if number in (errno.ENOSPC, errno.EDQUOT):
+        if number in NO_SPACE:
             return f"{subject}: no space left on the device; free some and run the same command again"
         if number == errno.EPIPE:
             return f"{subject}: whoever reads the output has stopped; nothing else is wrong"

@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from stages.plumbing.errors import StageError, system_error
+from stages.plumbing.errors import NO_SPACE, StageError, of_the_machine, system_error
 
 MANIFEST = "manifest.json"
 NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # what file systems answer that cannot flush a directory
@@ -64,6 +64,11 @@ def scratch_folder() -> Iterator[Path]:
     try:
         with user:
             yield folder
+    except Exception as error:
+        full = of_the_machine(error)
+        if isinstance(full, OSError) and full.errno in NO_SPACE and full.filename is None:  # `datasets` names no file
+            raise OSError(full.errno, full.strerror, str(folder)) from error
+        raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
