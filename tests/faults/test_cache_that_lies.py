@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from stages.plumbing.files import MANIFEST
-from tests.faults.pipeline import STAGES, Undisturbed, each_stage, flip, results
-from tests.stage_runs import COMMANDS, fails, finish
+from stages.plumbing.errors import StageError
+from stages.plumbing.files import MANIFEST, check_folder, write_json
+from tests.faults.pipeline import STAGES, Undisturbed, flip, results
+from tests.stage_runs import COMMANDS, fails
 
 
 def inputs(stage: str) -> list[str]:
@@ -30,58 +31,44 @@ def test_every_stage_but_the_first_reads_what_an_earlier_one_wrote() -> None:
 
 
 @pytest.mark.parametrize(("stage", "name"), READS)
-def test_a_flipped_bit_in_any_file_is_found_named_and_nothing_is_touched(
+def test_damage_in_any_folder_that_is_read_is_found_named_and_nothing_is_touched(
     stage: str, name: str, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
     folder = undisturbed.copy(tmp_path / "flipped")
-    for path in sorted((folder / name).iterdir()):
-        content = path.read_bytes()
-        flip(path)
-        before = results(folder)
-        last = fails(folder, stage)
-        assert last.startswith(f"ERROR {stage}: {path.relative_to(folder)}: ")
-        assert f"produce it again: rm -rf {name}; find " in last
-        assert last.endswith("; dvc repro")
-        assert results(folder) == before
-        path.write_bytes(content)
-    finish(folder, stage)
-    assert results(folder) == undisturbed.results
-
-
-@pytest.mark.parametrize(("stage", "name"), READS)
-def test_a_file_that_is_missing_truncated_empty_or_too_many_is_found(
-    stage: str, name: str, undisturbed: Undisturbed, tmp_path: Path
-) -> None:
-    folder = undisturbed.copy(tmp_path / "damaged")
     path = max((folder / name).iterdir(), key=lambda each: each.stat().st_size)
-    content, shown = path.read_bytes(), path.relative_to(folder)
-    path.write_bytes(content[:-1])
-    assert f"{shown}: {len(content) - 1} bytes, but the manifest has {len(content)}; " in fails(folder, stage)
-    path.write_bytes(b"")
-    assert f"{shown}: 0 bytes, but the manifest has " in fails(folder, stage)
-    path.unlink()
-    assert f"{shown}: missing, though the manifest names it; " in fails(folder, stage)
+    content, before = path.read_bytes(), results(folder)
+    flip(path)
+    last = fails(folder, stage)
+    assert last.startswith(f"ERROR {stage}: {path.relative_to(folder)}: its sha256 is not the one in its manifest; ")
+    assert f"produce it again: rm -rf {name}; find " in last and last.endswith("; dvc repro")
     path.write_bytes(content)
-    (folder / name / "adapter_config.json").write_text("{}")
-    assert f"{name}/adapter_config.json: not written by the stage; remove it" in fails(folder, stage)
-    (folder / name / "adapter_config.json").unlink()
-    (folder / name / MANIFEST).unlink()
-    assert f"{name}/{MANIFEST}: missing; run `dvc repro`, which makes it" in fails(folder, stage)
+    assert results(folder) == before
+    (folder / name).rename(folder / "elsewhere")
+    assert fails(folder, stage).startswith(f"ERROR {stage}: {name}/{MANIFEST}: missing; ")
 
 
-@each_stage
-def test_a_folder_that_is_not_there_is_named(stage: str, undisturbed: Undisturbed, tmp_path: Path) -> None:
-    folder = undisturbed.copy(tmp_path / "gone")
-    for name in inputs(stage):
-        (folder / name).rename(folder / "elsewhere")
-        assert fails(folder, stage).startswith(f"ERROR {stage}: {name}/{MANIFEST}: missing; ")
-        (folder / "elsewhere").rename(folder / name)
-
-
-def test_a_changed_fact_in_a_manifest_never_becomes_a_score(undisturbed: Undisturbed, tmp_path: Path) -> None:
-    folder = undisturbed.copy(tmp_path / "changed")
-    path = folder / "data/greedy_generate" / MANIFEST
-    manifest = json.loads(path.read_bytes())
-    path.write_text(json.dumps({**manifest, "unended_responses": manifest["unended_responses"] - 1}))
-    assert "manifest.json: its sha256 differs from the one recorded in it; " in fails(folder, "score")
-    assert results(folder)["metrics/scores.json"] == undisturbed.results["metrics/scores.json"]
+def test_a_file_that_is_truncated_missing_or_too_many_and_another_manifest_are_found(
+    undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    folder = undisturbed.copy(tmp_path / "damaged") / "data/greedy_generate"
+    path = folder / "responses.jsonl"
+    content, manifest = path.read_bytes(), json.loads((folder / MANIFEST).read_bytes())
+    for damage, found in (
+        (lambda: path.write_bytes(b""), f"{path}: 0 bytes, but the manifest has {len(content)}; "),
+        (path.unlink, f"{path}: missing, though the manifest names it; "),
+        ((folder / "adapter_config.json").touch, f"{folder}/adapter_config.json: not written by the stage"),
+        (lambda: (folder / MANIFEST).write_bytes(b"{"), f"{folder}/{MANIFEST}: not JSON ("),
+        (
+            lambda: write_json(folder / MANIFEST, {**manifest, "unended_responses": -1}),
+            f"{folder}/{MANIFEST}: its sha256 differs from the one recorded in it; ",
+        ),
+        ((folder / MANIFEST).unlink, f"{folder}/{MANIFEST}: missing; run `dvc repro`, which makes it"),
+    ):
+        path.write_bytes(content)
+        check_folder(folder)
+        damage()
+        with pytest.raises(StageError) as caught:
+            check_folder(folder)
+        assert str(caught.value).startswith(found)
+        (folder / "adapter_config.json").unlink(missing_ok=True)
+        write_json(folder / MANIFEST, manifest)

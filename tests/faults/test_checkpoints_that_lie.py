@@ -1,6 +1,7 @@
 """Damaged or foreign checkpoints: they are named and skipped, and the run goes on from an earlier one."""
 
 import json
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from stages.plumbing.files import MANIFEST
 from stages.train.state import TENSORS, WEIGHTS, TrialState
-from tests.faults.pipeline import Undisturbed, check_tidy, flip, results, seal
+from tests.faults.pipeline import Harmful, Undisturbed, check_tidy, flip, results, seal
 from tests.stage_runs import contents, finish, stopped
 from tests.stops import Stop
 from tests.tiny import change_params
@@ -39,31 +40,26 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob(".state/train/*/checkpoints/[0-9]*"))
 
 
-def without_tensor(ending: str) -> Damage:
+def load(folder: Path) -> int | None:
+    """The epoch from which the training would go on; None: from the start."""
+    (own,) = folder.glob(".state/train/*")
+    tensors = load_file(folder / "data/train/weights.safetensors")
+    found = TrialState(own.parent, own.name).load({name: each.shape for name, each in tensors.items()})
+    return found and found[0].epoch
+
+
+def with_tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Damage:
     def damage(checkpoint: Path) -> None:
         tensors = load_file(checkpoint / TENSORS)
-        del tensors[next(name for name in sorted(tensors) if name.endswith(ending))]
+        change(tensors)
         save_file(tensors, checkpoint / TENSORS)
         seal(checkpoint)
 
     return damage
 
 
-def another_shape(checkpoint: Path) -> None:
-    tensors = load_file(checkpoint / TENSORS)
-    name = sorted(tensors)[0]
-    save_file({**tensors, name: tensors[name][:-1].contiguous()}, checkpoint / TENSORS)
-    seal(checkpoint)
-
-
-def no_safetensors(checkpoint: Path) -> None:
-    (checkpoint / TENSORS).write_bytes(b"\x80\x04K\x01.")
-    seal(checkpoint)
-
-
-def without_best(checkpoint: Path) -> None:
-    (checkpoint / WEIGHTS).unlink()
-    seal(checkpoint)
+def without_tensor(ending: str) -> Damage:
+    return with_tensors(lambda tensors: tensors.pop(next(name for name in sorted(tensors) if name.endswith(ending))))
 
 
 def with_record(change: Callable[[dict[str, Any]], object]) -> Damage:
@@ -76,6 +72,16 @@ def with_record(change: Callable[[dict[str, Any]], object]) -> Damage:
     return damage
 
 
+def pickled(checkpoint: Path) -> None:
+    (checkpoint / TENSORS).write_bytes(pickle.dumps(Harmful(checkpoint.parents[1] / "proof")))
+    seal(checkpoint)
+
+
+def without_best(checkpoint: Path) -> None:
+    (checkpoint / WEIGHTS).unlink()
+    seal(checkpoint)
+
+
 DAMAGES: dict[str, Damage] = {
     "a flipped bit in the tensors": lambda checkpoint: flip(checkpoint / TENSORS),
     "a flipped bit in the manifest": lambda checkpoint: flip(checkpoint / MANIFEST),
@@ -83,8 +89,8 @@ DAMAGES: dict[str, Damage] = {
     "an empty manifest": lambda checkpoint: (checkpoint / MANIFEST).write_bytes(b""),
     "a weight is missing": without_tensor("weight"),
     "a moment is missing": without_tensor("|exp_avg_sq"),
-    "another shape": another_shape,
-    "no safetensors": no_safetensors,
+    "another shape": with_tensors(lambda tensors: tensors.update({next(iter(tensors)): torch.zeros(1)})),
+    "a pickle": pickled,
     "the weights of the best epoch are missing": without_best,
     "a trial without steps": with_record(lambda trial: trial.pop("steps")),
     "a position that is none": with_record(lambda trial: trial.update(epoch="three")),
@@ -94,76 +100,40 @@ DAMAGES: dict[str, Damage] = {
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
-    damage: Damage, folder: Path, undisturbed: Undisturbed
+    damage: Damage, folder: Path, undisturbed: Undisturbed, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    shutil.copytree(undisturbed.folder / "data/train", folder / "data/train")
     before, newest = checkpoints(folder)
     damage(newest)
-    printed = finish(folder, "train")
-    assert f"{newest.relative_to(folder)}: not usable (" in printed
-    assert f"{before.name}: not usable" not in printed
-    assert "epoch 1 of at most 4, learning rate 0.001:" not in printed
-    assert "epoch 2 of at most 4, learning rate 0.001:" in printed, "the checkpoint before is from the end of epoch 1"
-    assert results(folder) == undisturbed.results
+    assert load(folder) == 2 and not newest.exists() and before.exists()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{newest}: not usable (")
+    assert not list(folder.glob(".state/train/*/proof"))
 
 
-def test_with_every_checkpoint_damaged_it_starts_again(folder: Path, undisturbed: Undisturbed) -> None:
-    for checkpoint in checkpoints(folder):
-        without_tensor("|exp_avg")(checkpoint)
-    printed = finish(folder, "train")
-    assert printed.count("not usable") == 2
-    assert "epoch 1 " in printed
-    assert results(folder) == undisturbed.results
+def test_with_the_newest_or_every_checkpoint_damaged_it_ends_with_the_same_bytes(
+    folder: Path, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    again = Path(shutil.copytree(folder, tmp_path / "again"))
+    flip(checkpoints(folder)[1] / TENSORS)
+    assert "epoch 1 of at most 4, learning rate 0.001:" not in finish(folder, "train")
+    for checkpoint in checkpoints(again):
+        flip(checkpoint / TENSORS)
+    printed = finish(again, "train")
+    assert printed.count("not usable") == 2 and "epoch 1 of at most 4, learning rate 0.001:" in printed
+    for each in (folder, again):
+        assert results(each) == undisturbed.results
+        check_tidy(each)
 
 
-def test_a_damaged_one_behind_the_newest_disturbs_nothing(folder: Path, undisturbed: Undisturbed) -> None:
-    without_best(checkpoints(folder)[0])
-    assert "not usable" not in finish(folder, "train")
-    assert results(folder) == undisturbed.results
-    check_tidy(folder)
-
-
-def test_the_best_weights_of_a_training_that_is_done_are_checked_too(folder: Path, undisturbed: Undisturbed) -> None:
-    finish(folder, "train")
-    (best,) = folder.glob(f".state/train/*/result/{WEIGHTS}")
-    flip(best)
-    shutil.rmtree(folder / "data/train")
-    assert "epoch 1 " in finish(folder, "train")
-    assert results(folder) == undisturbed.results
-
-
-def test_a_checkpoint_of_another_training_is_not_used(folder: Path, undisturbed: Undisturbed, tmp_path: Path) -> None:
-    other = undisturbed.before("train", tmp_path / "other")
-    change_params(other, {"seed": 1})
-    stopped(other, "train", Stop(1, "-000004-00000000", "os.mkdir"))
-    (own,), (foreign,) = folder.glob(".state/train/*"), other.glob(".state/train/*")
-    assert own.name != foreign.name
-    shutil.rmtree(own)
-    shutil.copytree(foreign, own)
-    printed = finish(folder, "train")
-    assert printed.count("not usable (ValueError: it belongs to another trial)") == 2
-    assert "epoch 1 " in printed
-    assert results(folder) == undisturbed.results
-
-
-@pytest.mark.parametrize(
-    ("changes", "stages"),
-    [
-        ({"seed": 1}, []),
-        ({"protocols.tiny.training.batch_size": 5}, []),
-        ({"methods.dynamic.layers": 1}, []),
-        ({"regime": 50}, ["subset"]),
-        ({"model": "tiny-llama"}, ["download"]),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
-)
-def test_other_parameters_data_and_models_start_anew_and_leave_this_state_alone(
-    changes: dict[str, Any], stages: list[str], folder: Path
+@pytest.mark.parametrize(("change", "stage"), [({"regime": 50}, "subset"), ({"model": "tiny-llama"}, "download")])
+def test_other_data_and_models_start_anew_and_leave_this_state_alone(
+    change: dict[str, Any], stage: str, folder: Path
 ) -> None:
     (own,) = folder.glob(".state/train/*")
     state = contents(own)
-    change_params(folder, changes)
-    for stage in stages:
-        finish(folder, stage)
+    change_params(folder, change)
+    finish(folder, stage)
     assert "epoch 1 " in finish(folder, "train")
     assert contents(own) == state
     assert len(list(folder.glob(".state/train/*"))) == 1 + 3

@@ -19,7 +19,6 @@ from tests.tiny import END_OF_TEXT, change_params
 
 Corpus = Callable[..., Path]
 TURNS = "one __eou__ two __eou__\n"
-HALF_A_CHITCHAT = '{"a": {"messages": [[{"text": "one"}], [{"text": "two"}]]}'
 
 
 @pytest.fixture
@@ -29,9 +28,10 @@ def corpus(undisturbed: Undisturbed, project: Path, tmp_path: Path) -> Corpus:
     def make(content: bytes, kind: str = "eou") -> Path:
         sources = tmp_path / "sources"
         shutil.copytree(project.with_name(f"{project.name}-sources") / "dialogues", sources)
-        (sources / "file").write_bytes(content)
+        name = f"file.{'txt' if kind == 'eou' else 'json' if kind == 'chitchat' else kind}"
+        (sources / name).write_bytes(content)
         folder = undisturbed.copy(tmp_path / "workspace")
-        file = {"path": "file", "sha256": hashlib.sha256(content).hexdigest()}
+        file = {"path": name, "sha256": hashlib.sha256(content).hexdigest()}
         changes: dict[str, Any] = {"datasets.tiny.source": f"file:{sources}", "datasets.tiny.files.train": file}
         if kind != "eou":
             split = {"validation": 1, "test": 1, "seed": 0}
@@ -47,33 +47,10 @@ def corpus(undisturbed: Undisturbed, project: Path, tmp_path: Path) -> Corpus:
 @pytest.mark.parametrize(
     ("kind", "content", "found"),
     [
-        ("eou", b"", "train.txt: an empty file; "),
-        ("eou", b" \n\n", "train: no pair among 0 usable dialogues; "),
-        ("eou", b"only __eou__\n", "train: no pair among 0 usable dialogues; "),
+        ("eou", b"only __eou__\n", "train.txt: none of 1 dialogues has two turns with text; "),
         ("eou", f"{TURNS}a\xff __eou__ b __eou__\n".encode("latin-1"), "train.txt:2: not UTF-8 (byte 0xff at column 2"),
-        ("eou", f"{TURNS}one __eou__ tw".encode(), "train.txt:2: an incomplete last line, "),
-        ("eou", f"{TURNS}one".encode(), "train.txt:2: a line without __eou__; "),
-        ("jsonl", b'["one", "two"]\n["one", "tw', "all.jsonl:2: not JSON ("),
-        ("jsonl", b'["one", "two"]\n{"one": "two"}\n', "all.jsonl:2: not a list of texts; "),
-        ("jsonl", b'["one", 2]\n', "all.jsonl:1: not a list of texts; "),
         ("jsonl", b"[" * 100_000, "all.jsonl:1: not JSON (maximum recursion depth"),
-        (
-            "jsonl",
-            b'{"turns": ["one", "two"], "turns": ["three"]}\n',
-            "all.jsonl:1: not JSON (the key 'turns' occurs",
-        ),
-        ("jsonl", b'{"messages": [{"content": "one"}]}\n', "all.jsonl:1: messages[0]: no role; "),
-        (
-            "jsonl",
-            b'{"turns": ["one", "two"]}\n{"conversations": [{"from": "human", "value": ["one"]}]}\n',
-            "all.jsonl:2: conversations[0].value: not a text but a list; ",
-        ),
         ("chitchat", b"[]", "all.json: not a JSON object of conversations; "),
-        (
-            "chitchat",
-            f"{HALF_A_CHITCHAT}, {HALF_A_CHITCHAT[1:]}}}".encode(),
-            "all.json: not JSON (the key 'a' occurs",
-        ),
         ("parquet", b"PAR1", "all.parquet: not a Parquet file ("),
     ],
 )
@@ -98,7 +75,7 @@ def test_whatever_people_write_comes_through_and_what_is_cut_or_skipped_is_count
         "alone __eou__",
         "one __eou__  \u00a0 __eou__ three __eou__ four __eou__",
         "",
-        f"{'word ' * 200_000}__eou__ {'x' * 1_000_000} __eou__",
+        f"{'word ' * 2_000}__eou__ {'x' * 1_000_000} __eou__",
         f"{END_OF_TEXT} hello __eou__ {END_OF_TEXT} __eou__",
     ]
     folder = corpus("".join(f"{line}\n" for line in strange).encode() + plain)
@@ -148,13 +125,6 @@ def test_a_special_token_that_somebody_wrote_is_text(undisturbed: Undisturbed) -
             {"method": "soft", "methods.soft.prompt_tokens": 23},
             "methods.soft.prompt_tokens: 23, below the 24 of protocols.tiny.lengths.max_query_tokens; ",
         ),
-        ("subset", {"methods.soft.prompt_tokens": 10**30}, "methods.soft.prompt_tokens: found 1000000000000000000000"),
-        (
-            "subset",
-            {"protocols.tiny.training.learning_rates.trials": 65},
-            "learning_rates.trials: found 65; it must be",
-        ),
-        ("subset", {"regim": 3}, "regim: unknown key; did you mean 'regime'? "),
     ],
 )
 def test_parameters_that_contradict_each_other_are_refused_and_nothing_is_touched(
@@ -173,9 +143,6 @@ def test_parameters_that_contradict_each_other_are_refused_and_nothing_is_touche
     [
         ("seed: 1\n", "duplicate key"),
         ("x: " + "[" * 5000, "nested too deeply"),
-        (f"x: {'9' * 5000}\n", "an impossible number or date"),
-        ("x: 2020-13-01\n", "an impossible number or date"),
-        ("x: !!python/name:os.system\n", "could not determine a constructor"),
         ("x: \0\n", "unacceptable character"),
     ],
 )
