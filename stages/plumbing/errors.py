@@ -8,7 +8,7 @@ DEBUG_VARIABLE = "DIALOG_PROMPTING_DEBUG"
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 NO_MEMORY = re.compile(  # messages of the CPU's allocator, GPU libraries, threads, oneDNN, mapped files
     "not enough memory|out of memory|_ALLOC_FAILED|can't start new thread|could not create a primitive(?! descriptor)"
-    "|Cannot allocate memory"
+    "|Cannot allocate memory|failed to map segment from shared object"
 )
 
 
@@ -45,7 +45,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     A RuntimeError is recognised by its message, PyTorch's own class by its name, so that PyTorch is not imported here.
     """
-    said = isinstance(error, RuntimeError | OSError) and NO_MEMORY.search(str(error)) is not None
+    said = isinstance(error, RuntimeError | OSError | ImportError) and NO_MEMORY.search(str(error)) is not None
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return said or named or system_error(error) == errno.ENOMEM
 
