@@ -18,7 +18,7 @@ from stages.language_model.prompt_template import PromptTemplate, build_prompt_t
 from stages.methods.decoding import Endings, RowLimit
 from stages.methods.method import Method
 from stages.methods.registry import METHODS, build_method
-from stages.params.methods import Dynamic, FewShot
+from stages.params.methods import Dynamic, FewShot, Prefix
 from stages.params.schema import Params, Training
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import check_folder, files_hash
@@ -94,7 +94,14 @@ def check_fit(folder: Path, params: Params) -> None:
     """
     config, lengths, settings = load_config(folder), params.chosen_protocol.lengths, params.chosen_method
     longest = METHODS[settings.kind].layout([lengths.max_query_tokens], [lengths.max_new_tokens])
-    check_row_length(config, longest.tokens()[0] + getattr(settings, "length", 0))
+    in_front = settings.length if isinstance(settings, Prefix) else 0
+    check_row_length(config, longest.tokens()[0] + in_front)
+    window = getattr(config, "sliding_window", None)
+    if (
+        in_front and window and in_front + longest.tokens()[0] > window
+    ):  # it counts columns, padding and all
+        found = f"{in_front} before rows of up to {longest.tokens()[0]} tokens, the model's window is {window}"
+        raise StageError(f"params.yaml: methods.{params.method}.length", found, "lower it")
     there = config.num_hidden_layers
     if isinstance(settings, Dynamic) and settings.init == "first-layers" and settings.layers > there:
         found = f"{settings.layers} first layers of a model that has {there}"

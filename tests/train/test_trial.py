@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from stages.methods.decoding import Decoded, decode_and_score
+from stages.params.methods import Prefix
 from stages.params.schema import load_params
 from stages.plumbing.errors import StageError
 from stages.plumbing.signals import StopRequest
@@ -21,7 +22,7 @@ from stages.train.state import TrialState
 from stages.train.step import Learner
 from stages.train.training import train_trial, validate
 from stages.train.trial import Trial, best_trial, quality, range_end
-from tests.models import SETTINGS, TRAINING, base_model, loss_of, method, model_folder, pairs_of
+from tests.models import SETTINGS, TRAINING, base_model, loss_of, method, model_folder, pairs_of, weights
 from tests.training_runs import workspace
 
 BY_LOSS = {"protocols.tiny.training.metric_for_best_model": "loss"}
@@ -161,14 +162,14 @@ def test_another_range_trains_only_the_rates_that_it_does_not_share(
     assert rates(0.001, 0.005) == ([], 0.005)
 
 
-@pytest.mark.parametrize("name", list(SETTINGS))
+@pytest.mark.parametrize("name", [name for name in SETTINGS if name != "few-shot"])
 def test_base_model_and_trial_fit_or_are_refused_before_any_weights_are_read(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     params = load_params(workspace(tmp_path / "w") / "params.yaml")
     params = params.model_copy(update={"methods": {"x": SETTINGS[name]}, "method": "x"})
     stored = sum(value.numel() for value in base_model("gpt2").model.parameters()) * 4
-    trained = sum(value.numel() for value in method(name).initial_weights(torch.Generator()).values()) * 16
+    trained = sum(value.numel() for value in weights(method(name)).values()) * 16
     for free in (stored + trained, stored + trained - 1):
         monkeypatch.setattr(jobs, "free_memory", lambda device, free=free: free)
         if free == stored + trained:
@@ -185,6 +186,14 @@ def test_what_the_model_cannot_take_is_refused_before_its_weights_are_read(tmp_p
     with pytest.raises(StageError, match="612 tokens, the model takes 512"):
         check_fit(model, params)
     check_fit(model, params.model_copy(update={"method": "fine-tune"}))  # 312 tokens: it has no prompt
+    long = {"long": Prefix(kind="prefix", length=201, init="random")}
+    with pytest.raises(StageError, match="513 tokens, the model takes 512"):
+        check_fit(model, params.model_copy(update={"method": "long", "methods": long}))
+    config = model / "config.json"
+    config.write_text(config.read_text(encoding="utf-8").replace("{", '{"sliding_window": 400,', 1), encoding="utf-8")
+    narrow = {"long": Prefix(kind="prefix", length=89, init="random")}
+    with pytest.raises(StageError, match="89 before rows of up to 312 tokens, the model's window is 400"):
+        check_fit(model, params.model_copy(update={"method": "long", "methods": narrow}))
     check_fit(model, params.model_copy(update={"method": "zero-shot"}))
 
 
