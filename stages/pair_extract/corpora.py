@@ -101,9 +101,11 @@ def _read_split(paths: Sequence[Path], dataset: Dataset, scratch: Path) -> tuple
     def dialogues() -> Iterator[Found]:
         rows = chain.from_iterable(read_rows(path, dataset.format, joined, counts) for path in paths)
         yield from _named(_dialogues(rows, joined, counts, bad), counts)
-        if counts["bad_rows"] > math.ceil(dataset.max_bad_rows * (counts["dialogues"] + counts["bad_rows"])):
+        usable = counts["dialogues"] - counts["unusable_dialogues"]
+        limit = math.ceil(dataset.max_bad_rows * (counts["dialogues"] + counts["bad_rows"]))
+        if bad and (counts["bad_rows"] > limit or not usable):
             raise bad[0]
-        if counts["unusable_dialogues"] == counts["dialogues"]:
+        if not usable:
             found = f"none of {counts['dialogues']} dialogues has two turns with text"
             raise StageError(paths[0], found, "a pair needs two turns")
 
