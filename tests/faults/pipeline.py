@@ -16,7 +16,7 @@ from tests.tiny import ROOT, change_params, read_yaml
 
 STAGES = list(COMMANDS)
 TRAINING = {
-    "learning_rates": {"low": 0.001, "high": 0.01, "trials": 3},
+    "learning_rates": {"low": 0.001, "high": 0.01, "trials": 2},
     "batch_size": 4,
     "num_train_epochs": 4,
     "warmup_steps": 2,

@@ -136,7 +136,7 @@ def test_other_data_and_models_start_anew_and_leave_this_state_alone(
     finish(folder, stage)
     assert "epoch 1 " in finish(folder, "train")
     assert contents(own) == state
-    assert len(list(folder.glob(".state/train/*"))) == 1 + 3
+    assert len(list(folder.glob(".state/train/*"))) == 1 + 2
 
 
 @pytest.mark.parametrize(

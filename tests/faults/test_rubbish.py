@@ -138,27 +138,6 @@ def test_parameters_that_contradict_each_other_are_refused_and_nothing_is_touche
     assert results(folder) == undisturbed.results
 
 
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("seed: 1\n", "duplicate key"),
-        ("x: " + "[" * 5000, "nested too deeply"),
-        ("x: \0\n", "unacceptable character"),
-    ],
-)
-def test_a_params_yaml_that_cannot_be_read_is_named(
-    text: str, found: str, undisturbed: Undisturbed, tmp_path: Path
-) -> None:
-    folder = undisturbed.copy(tmp_path / "unreadable")
-    with (folder / "params.yaml").open("a", encoding="utf-8") as file:
-        file.write(text)
-    last = fails(folder, "subset")
-    assert last.startswith("ERROR subset: params.yaml")
-    assert found in last
-    assert last.endswith("; fix the YAML")
-    assert results(folder) == undisturbed.results
-
-
 def test_peoples_own_chats_come_in_as_they_are_and_what_is_no_turn_is_counted(corpus: Corpus) -> None:
     start = [{"role": "System", "content": "Be kind."}, {"role": "user", "content": [{"type": "text", "text": "hi"}]}]
     call = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}

@@ -14,12 +14,10 @@ from stages.records import Pair, write_records
 from tests.faults.disks import attempts_on_a_disk, mounts_are_allowed
 from tests.faults.pipeline import Undisturbed, check_tidy, check_whole, each_stage, results
 from tests.stage_runs import fails, finish, start
-from tests.stops import watch_files
 from tests.tiny import tiny_model
 from tests.training_runs import workspace
 
 GROWING = [0, 1 << 12, 1 << 17, 1 << 30]
-TAKEN: list[bytearray] = []  # the memory that Starved takes, in its own process
 
 
 @dataclass(frozen=True)
@@ -36,44 +34,6 @@ class Limit:
         if self.more is not None:
             value = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + self.more
         resource.setrlimit(self.kind, (value, value))
-
-
-@dataclass(frozen=True)
-class Starved:
-    """Take all memory, including the process's own reserves, except about `left` bytes."""
-
-    left: int
-
-    def __call__(self) -> None:
-        """Take the memory."""
-        kept = bytearray(self.left)
-        Limit(resource.RLIMIT_AS, more=0)()
-        size = 1 << 26
-        while size >= 1 << 9:
-            try:
-                TAKEN.append(bytearray(size))
-            except MemoryError:
-                size //= 2
-        del kept
-
-
-@dataclass(frozen=True)
-class StarvedInside:
-    """The same, but only when the stage first looks at its data: Python itself is then past what it needs to start."""
-
-    left: int
-
-    def __call__(self) -> None:
-        """Wait for that moment."""
-        starved = False
-
-        def seen(event: str, path: str) -> None:
-            nonlocal starved
-            if not starved and "/data/" in path:
-                starved = True
-                Starved(self.left)()
-
-        watch_files(seen)
 
 
 @pytest.fixture(scope="session")
@@ -151,7 +111,8 @@ def test_without_memory_training_says_so_until_there_is_enough(undisturbed: Undi
 
 
 def test_in_six_gib_a_model_of_the_default_s_size_trains(tmp_path: Path) -> None:
-    folder = workspace(tmp_path / "laptop", protocol="quick")  # dynamic: the method that needs most
+    one = {"protocols.quick.training.learning_rates": {"low": 1e-3, "high": 1e-3, "trials": 1}}
+    folder = workspace(tmp_path / "laptop", protocol="quick", **one)  # dynamic: the method that needs most
     with output_folder(folder / "data/download/model") as made:
         tiny_model(made, "llama")  # its tokenizer
         shape = {"vocab_size": 49152, "num_hidden_layers": 30, "hidden_size": 576, "intermediate_size": 1536}
@@ -165,22 +126,5 @@ def test_in_six_gib_a_model_of_the_default_s_size_trains(tmp_path: Path) -> None
     code, printed = start(folder, "train", Limit(resource.RLIMIT_DATA, 6 << 30)).wait()
     assert code == 0, printed
     assert "out of memory" not in printed
-    assert len(json.loads((folder / "metrics/learning_rates.json").read_bytes())) == 3
-
-
-@pytest.mark.parametrize("stage", ["pair-extract", "subset"])
-def test_without_memory_the_other_stages_leave_nothing_behind(
-    stage: str, undisturbed: Undisturbed, tmp_path: Path
-) -> None:
-    folder = undisturbed.copy(tmp_path / "small")
-    refused: list[str] = []
-    code, left = 1, 1 << 12
-    while code != 0:
-        code, printed = start(folder, stage, StarvedInside(left)).wait()
-        assert results(folder) == undisturbed.results
-        check_tidy(folder)
-        assert code in (0, 1), printed
-        if code == 1:
-            refused.append(printed.splitlines()[-1].partition("; ")[0])
-        left *= 3
-    assert set(refused) == {f"ERROR {stage}: memory: not enough"}
+    (rate,) = json.loads((folder / "metrics/learning_rates.json").read_bytes())
+    assert rate["status"] == "finished"

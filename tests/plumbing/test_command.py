@@ -90,6 +90,7 @@ def caused_by(error: Exception) -> Exception:
         (PermissionError(errno.EACCES, "", "a"), "a: Permission denied; check that path and its permissions"),
         (caused_by(PermissionError(errno.EACCES, "", "a")), "a: Permission denied; "),
         (caused_by(pa.ArrowMemoryError("malloc of size 99 failed")), "memory: not enough; close other programs"),
+        (ImportError("a.so: failed to map segment from shared object"), "memory: not enough; close other programs"),
         (caused_by(ValueError("x")), "RuntimeError: An error occurred while generating the dataset; set "),
         (StageError("a\x1b[31m", "b\u202ec", "d\n e"), "a\\x1b[31m: b\\u202ec; d e"),
         (StageError("a", "é 好 🙂", "ok"), "a: é 好 🙂; ok"),
