@@ -101,7 +101,7 @@ def score_text(scores: Scores) -> str:
     for part in ("all", "unseen", "unlike"):
         for name, whole in named.items():
             if row := whole if part == "all" else whole[part]:  # there may be no such pairs
-                interval = " to ".join(map(number, row["bleu4_interval"]))
+                interval = " to ".join(map(number, row["bleu4_interval"] or [None]))
                 shares = [number(row[each], 3) for each in ("bleu1", "novelty", "diversity", "empty")]
                 rows.append([f"{name}, {part}", number(row["bleu4"]), interval, *shares, str(row["pairs"])])
     leaked = [

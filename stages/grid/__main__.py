@@ -5,22 +5,19 @@
     python -m stages.grid --status       what runs, is done, failed or waits; with the options above, of what they ask
 
 Experiments start from the last commit and are named after what they change (`gpt2-dynamic-100`, and then the -S);
-`dvc exp show` lists them as they end.
-What is done is skipped, so after a kill, a failure or a power cut the same command goes on: finished stages come from
-DVC's cache, an unfinished training from its last checkpoint. What configurations share (download, pairs, subset) runs
-once, before them. The smallest regimes come first, so that there is soon something to judge the rest by. With
--S runtime.engine=ray several run at a time, and their trials train on the GPUs of this machine or of a cluster
-(stages/grid/README.md). Without Ray --jobs N does that on a CPU, whose cores you divide with -S runtime.threads=M, or
-on the one GPU that CUDA_VISIBLE_DEVICES names.
+`dvc exp show` lists them as they end. What is done is skipped, so after a kill, a failure or a power cut the same
+command goes on. What configurations share (download, pairs, subset) runs once, before them; the smallest regimes come
+first. Several run at a time with -S runtime.engine=ray, on the GPUs of this machine or of a cluster
+(stages/grid/README.md), or with --jobs N, on a CPU whose cores you divide with -S runtime.threads=M, or on the one GPU
+that CUDA_VISIBLE_DEVICES names.
 """
 
 import argparse
 from pathlib import Path
 
 from stages.grid.configurations import METHODS, MODELS, REGIMES, wanted
-from stages.grid.engine import check_jobs, engine
-from stages.grid.experiments import check_committed, check_configurations
-from stages.grid.pool import Pool, pools, summary, table
+from stages.grid.experiments import check_committed, check_configurations, check_jobs
+from stages.grid.pool import Pool, engine, pools, summary, table
 from stages.plumbing.command import run_stage, whole_number
 from stages.plumbing.files import lock, state_folder
 

@@ -69,7 +69,8 @@ class Configuration:
                 raise StageError(f"-S {override}", found, "for example -S protocol=paper")
             # As DVC does: it keeps a line break, which YAML would take for a space, and adds one table to another.
             value = parse_yaml(text.replace("\n", "\\n"), override)
-            table[last] = {**table[last], **value} if isinstance(value, dict) else value
+            both = isinstance(value, dict) and isinstance(table[last], dict)
+            table[last] = {**table[last], **value} if both else value
         return params
 
 

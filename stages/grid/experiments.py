@@ -1,6 +1,8 @@
 """The experiments that DVC keeps in the project's Git repository, and what must be true before new ones start."""
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -94,3 +96,16 @@ def check_configurations(root: Path, baseline: str, configurations: Sequence[Con
                 remedy = f"remove it (dvc exp remove {each.name}) to make it anew"
                 raise StageError(f"experiment {each.name}", f"it was made with another {', '.join(other)}", remedy)
     return chosen.runtime
+
+
+def check_jobs(runtime: Runtime, jobs: int) -> None:
+    """Refuse several experiments at a time if all of them would train on the first of some GPUs.
+
+    CUDA_VISIBLE_DEVICES with a single card says that they are to share it: a small model leaves most of it idle.
+    """
+    gpu = runtime.device in ("cuda", "mps") or (runtime.device == "auto" and shutil.which("nvidia-smi") is not None)
+    cards = [card for card in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if card]
+    if jobs > 1 and runtime.engine == "local" and gpu and len(cards) != 1:
+        found = "with runtime.engine=local all of them would train on the same device"
+        remedy = "name the card that they are to share (CUDA_VISIBLE_DEVICES=0), or add -S runtime.engine=ray or "
+        raise StageError(f"--jobs {jobs}", found, f"{remedy}-S runtime.device=cpu")

@@ -1,8 +1,8 @@
 """A pool of clones in which the configurations of a grid run, several at a time, and where each of them stands.
 
-What is scheduled here is commands of DVC, which run on this machine alone; where trials are trained is the engine's
-business (stages/train). An experiment is done when its Git ref is there, and has failed when its command ended with
-another exit code than 0.
+What is scheduled here is commands of DVC, which run on this machine alone; on Ray the stages that they run submit their
+trials to a cluster. An experiment is done when its Git ref is there, and has failed when its command ended with another
+exit code than 0.
 
 Why not `dvc queue`: measured with DVC 3.67. After a SIGKILL of its workers the tasks that ran say `Running` for ever,
 `dvc queue start` never takes them up again and `dvc queue remove` refuses them; two workers that start together run
@@ -11,17 +11,21 @@ just then (24 times), it left them in the stash and the index locked, and the ne
 two Git worktrees, which share their refs, one failed. So each job here has a clone of its own (clones.py).
 """
 
+import os
 import shutil
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from stages.grid.clones import SECONDS_BETWEEN_LOOKS, at_work, make_clones, start, stop
 from stages.grid.configurations import Configuration
 from stages.grid.experiments import experiment_ref, finished_experiments, git
+from stages.params.schema import Runtime
+from stages.plumbing.cluster import ADDRESS, cluster
 from stages.plumbing.errors import StageError
 
 LAST_LINES = 3  # of a log, for those who ask where an experiment stands
@@ -134,6 +138,23 @@ def summary(found: Sequence[Standing]) -> str:
     """How many experiments there are, and how many of them are done, failed and so on."""
     counts = Counter(each.state.split()[0] for each in found)
     return f"{len(found)} experiments: {', '.join(f'{count} {state}' for state, count in sorted(counts.items()))}"
+
+
+@contextmanager
+def engine(runtime: Runtime) -> Iterator[int]:
+    """How many experiments can be at work at once: 1 here; on Ray as many as it has GPUs (or nodes, without GPUs).
+
+    For the length of the block RAY_ADDRESS leads the stages to the cluster, which ends with the grid if the grid has
+    started it: so several experiments on one machine ask one Ray for its GPUs, and no two get the same.
+    """
+    if runtime.engine == "local":
+        yield 1
+        return
+    with cluster(runtime.address) as ray:
+        os.environ[ADDRESS] = ray.get_runtime_context().gcs_address
+        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        gpus = sum(each.get("GPU", 0) for each in alive) if runtime.device in ("auto", "cuda") else 0
+        yield max(1, int(gpus / runtime.gpus_per_trial) or len(alive))
 
 
 def pools(root: Path, state: Path) -> list[Pool]:

@@ -14,8 +14,7 @@ import pytest
 
 from stages.grid.clones import at_work
 from stages.grid.configurations import Configuration, wanted
-from stages.grid.engine import check_jobs
-from stages.grid.experiments import check_configurations, experiment_ref, finished_experiments, git
+from stages.grid.experiments import check_configurations, check_jobs, experiment_ref, finished_experiments, git
 from stages.params.schema import load_params
 from stages.plumbing.errors import StageError
 from tests.tiny import command, commit_all, read_yaml, tiny_project, write_yaml
@@ -335,13 +334,13 @@ def test_seeds_are_an_axis() -> None:
 def test_several_at_a_time_are_left_to_ray_where_there_are_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     auto = load_params().runtime
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr("stages.grid.engine.shutil.which", lambda name: name)  # a driver that lists GPUs
+    monkeypatch.setattr("stages.grid.experiments.shutil.which", lambda name: name)  # a driver that lists GPUs
     with pytest.raises(StageError, match=r"--jobs 2: with runtime\.engine=local all of them"):
         check_jobs(auto, 2)
     check_jobs(auto, 1)
     check_jobs(auto.model_copy(update={"engine": "ray"}), 2)
     check_jobs(auto.model_copy(update={"device": "cpu"}), 2)
-    monkeypatch.setattr("stages.grid.engine.shutil.which", lambda name: None)
+    monkeypatch.setattr("stages.grid.experiments.shutil.which", lambda name: None)
     check_jobs(auto, 2)
     cuda = auto.model_copy(update={"device": "cuda"})
     for several in ("", "0,1"):
