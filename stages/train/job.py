@@ -97,9 +97,7 @@ def check_fit(folder: Path, params: Params) -> None:
     in_front = settings.length if isinstance(settings, Prefix) else 0
     check_row_length(config, longest.tokens()[0] + in_front)
     window = getattr(config, "sliding_window", None)
-    if (
-        in_front and window and in_front + longest.tokens()[0] > window
-    ):  # it counts columns, padding and all
+    if in_front and window and in_front + longest.tokens()[0] > window:  # it counts columns, padding and all
         found = f"{in_front} before rows of up to {longest.tokens()[0]} tokens, the model's window is {window}"
         raise StageError(f"params.yaml: methods.{params.method}.length", found, "lower it")
     there = config.num_hidden_layers
