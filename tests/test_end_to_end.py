@@ -171,13 +171,13 @@ def test_plots_of_two_revisions_are_drawn_with_the_templates_of_the_project(soft
     html = page.read_text(encoding="utf-8")
     specs = [json.JSONDecoder().raw_decode(html, found.end())[0] for found in re.finditer(r"var spec = ", html)]
     by_title = {spec["title"]["text"]: spec for spec in specs}
-    assert set(by_title) == {"validation BLEU-4", "validation loss", "training loss", "learning rates"}
+    assert set(by_title) == {"validation", "validation loss", "training loss", "learning rates"}
     for spec in specs:
         assert "DVC_METRIC" not in json.dumps(spec), "an anchor of the template was not filled"
         drawn = {(row["rev"], row["trial"]) for row in spec["data"]["values"]}
         assert drawn == {("HEAD", 0), ("HEAD", 1), ("softly", 0), ("softly", 1)}
-    curves = by_title["validation BLEU-4"]["spec"]["encoding"]
-    assert (curves["detail"]["field"], curves["x"]["field"], curves["y"]["field"]) == ("trial", "epoch", "bleu4")
+    curves = by_title["validation"]["spec"]["encoding"]
+    assert (curves["detail"]["field"], curves["x"]["field"], curves["y"]["field"]) == ("trial", "epoch", "selection")
     rates = by_title["learning rates"]
     assert rates["encoding"]["x"]["scale"]["type"] == "log"
     assert rates["transform"][0] == {"filter": "datum['learning_rate'] > 0"}, "zero-shot's 0 has no place there"

@@ -79,9 +79,9 @@ def killed(project: Path, undisturbed: Undisturbed, tmp_path_factory: pytest.Tem
 def test_if_only_dvc_dies_the_next_one_goes_on_and_ends_with_the_same_bytes(
     killed: Killed, undisturbed: Undisturbed
 ) -> None:
-    assert "epoch 3 " in killed.first
+    assert "epoch 3 of at most 4, learning rate 0.001" in killed.first
     assert "Running stage 'train'" in killed.second
-    assert "epoch 1 " not in killed.second
+    assert "epoch 1 of at most 4, learning rate 0.001" not in killed.second
     assert results(killed.project) == undisturbed.results
     check_tidy(killed.project)
 
