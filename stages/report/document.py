@@ -255,7 +255,7 @@ def section(document: Document, setting: Setting, rows: pd.DataFrame) -> None:
     document.add(f"### Cost (on {frame.devices(run for runs in setting.runs.values() for run in runs)})")
     document.add(show(lines(rows, baselines=False), COST))
     document.add("### The search for a learning rate", show(lines(rows, baselines=False), SEARCH))
-    document.add(items(range_ends(setting)))
+    document.add(items([*range_ends(setting), *examples_tried(setting)]))
     if (tested["rates"] > 1).any():
         name = f"rates-{ending}"
         document.add(
@@ -277,6 +277,22 @@ def range_ends(setting: Setting) -> list[str]:
         f"{plain(method)}: the {end} rate tried is the best one ({'; '.join(sorted(where))}): move its `learning_rate`"
         for (method, end), where in ((key.rsplit(", ", 1), where) for key, where in found.items())
     ]
+
+
+def examples_tried(setting: Setting) -> list[str]:
+    """A line a run of few-shot: the validation loss by the number of examples in the context."""
+    found = []
+    for cell, runs in setting.runs.items():
+        for run in runs:
+            tried = [
+                (each["examples"], each["validation_loss"]) for each in frame.trials_of(run) if each.get("examples")
+            ]
+            if tried:
+                told = ", ".join(f"{loss:.3f} with {count}" for count, loss in tried)
+                found.append(
+                    f"{plain(cell.method)}, {percent(cell.regime)}, seed {run.seed}: validation loss {told} examples"
+                )
+    return found
 
 
 def appendix(setting: Setting, rows: pd.DataFrame) -> Iterator[Fold]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from stages.report.document import examples_tried
 from stages.report.frame import best_of, frame_of, range_end, trials_of
 from stages.report.markdown import anchor, count, digits_for, plain, spread, value
 from stages.report.runs import Run
@@ -116,6 +117,16 @@ def test_a_best_rate_at_an_end_of_those_tried_is_noticed(losses: tuple[float, ..
     expected = {"lowest": "highest", "highest": "lowest"}.get(end or "", end)  # the rates above fall
     assert range_end(run) == expected
     assert best_of(run, trials_of(run))["validation_loss"] == min(losses), "quick selects by the loss"
+
+
+def test_few_shot_shows_its_curve_by_the_number_of_examples() -> None:
+    trials = [
+        {"learning_rate": 0.0, "examples": count, "validation_loss": loss, "bleu4": None, "epoch": 0}
+        for count, loss in ((16, 3.88), (1, 4.05), (4, 3.98))
+    ]
+    [setting], _ = settings_of([run_in_memory("zero-shot", files={"metrics/learning_rates.json": trials})])
+    (line,) = examples_tried(setting)
+    assert line.endswith("validation loss 4.050 with 1, 3.980 with 4, 3.880 with 16 examples")
 
 
 def test_the_papers_tables_are_whole() -> None:
