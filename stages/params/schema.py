@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from stages.params.methods import MethodSettings, Soft
+from stages.params.methods import MethodSettings, Soft, Trained
 from stages.params.sources import Dataset, Model, Sha256
 from stages.params.validation import (
     LARGEST,
@@ -204,7 +204,7 @@ class Params(Strict):
                 "raise prompt_tokens or lower max_query_tokens",
             )
         rates, rate = self.protocols[self.protocol].training.learning_rates, getattr(method, "learning_rate", None)
-        if rates.spread is not None and rate is None and method.kind != "zero-shot":
+        if rates.spread is not None and rate is None and isinstance(method, Trained):
             found = f"missing, and protocols.{self.protocol}.training.learning_rates.spread needs it"
             raise Refused(f"methods.{self.method}.learning_rate", found, "add it, or give low and high there")
         return self

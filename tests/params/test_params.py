@@ -13,6 +13,7 @@ from stages.params.schema import LearningRates, load_params, parse_params
 from stages.params.validation import RENAMED, redact, show
 from stages.plumbing.errors import StageError
 from tests.helpers_data import ROOT, shipped
+from tests.tiny import shipped_params
 
 Change = Callable[[dict[str, Any]], object]
 
@@ -53,6 +54,12 @@ def test_the_shipped_file_is_accepted_and_its_switches_choose() -> None:
     assert params.chosen_model is params.models[params.model]
     assert params.chosen_method.kind == params.methods[params.method].kind
     assert params.chosen_protocol.data is params.protocols[params.protocol].data
+
+
+@pytest.mark.parametrize("method", list(shipped_params()["methods"]))
+@pytest.mark.parametrize("protocol", list(shipped_params()["protocols"]))
+def test_every_shipped_method_goes_with_every_shipped_protocol(method: str, protocol: str) -> None:
+    assert parse_params(shipped_params() | {"method": method, "protocol": protocol}).method == method
 
 
 PAPER = "protocols/paper/training"
