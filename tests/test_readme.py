@@ -14,7 +14,7 @@ from tests.test_dvc_yaml import ROOT, STAGES, paths_of, read_yaml, rooms
 
 DOCUMENTS = ("README.md", "stages/README.md", "stages/grid/README.md", ".github/CONTRIBUTING.md")
 TOUR = "stages/README.md"
-LONGEST_README = 190  # lines; details belong where they are used
+LONGEST_README = 160  # lines; details belong where they are used
 FILE_NAMES = (".md", ".py", ".yaml", ".yml", ".toml", ".txt", ".json", ".jsonl", ".html", ".csv", ".lock")
 MADE_BY_TOOLS = (".venv", ".state", "dvc.lock", "exported")
 documents = pytest.mark.parametrize("document", DOCUMENTS)

@@ -13,7 +13,7 @@ from stages.report.settings import Cell, Setting
 
 REFERENCE = "fine-tune"  # what differences are to, if it was run
 UNTRAINED = ("zero-shot", "few-shot")
-LOOKUP = {"retrieval": "a lookup of the most similar training query", "human": "people"}
+LOOKUP = "a lookup of the most similar training query"
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def quality(gap: Gap) -> str:
     lookup = [dig(run.scores, "retrieval", "bleu4") for run in gap.runs]
     told = f"The BLEU-4 of {name} is {ours:.3f}"
     if None not in lookup:
-        told += f"; {LOOKUP['retrieval']} has {fmean(lookup):.3f} without learning anything"
+        told += f"; {LOOKUP} has {fmean(lookup):.3f} without learning anything"
     return f"{told} ({seeds(len(gap.runs))})."
 
 

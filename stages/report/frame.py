@@ -12,14 +12,13 @@ from typing import Any
 import pandas as pd
 
 from stages.report.markdown import NONE, SPACE, count, percent, plain, spread, table
-from stages.report.runs import Run, Runs
+from stages.report.runs import Run
 from stages.report.settings import RATES_PREFIX, Setting, flatten
 
 BASELINES = {"human": "people", "retrieval": "lookup", "shuffled": "shuffled"}
 PARTS = ("all", "unseen", "unlike")
 SCORES = ("loss", "bleu1", "bleu2", "bleu3", "bleu4", "novelty", "diversity", "empty")
 FURTHER = ("loops", "echoes", "unended", "exact", "distinct1", "distinct2", "ead", "chrf", "mean_words", "pairs")
-FORGOTTEN = ("difference", "interval")
 MIB, GIB = 2**20, 2**30
 LEAST_MATCHES = 10  # matching 4-grams; with fewer BLEU-4 says more about its smoothing than about the answers
 
@@ -192,8 +191,3 @@ def parameters(setting: Setting) -> list[str]:
         {key: each for key, each in flatten(entry, name).items() if RATES_PREFIX not in key} for name, entry in entries
     ]
     return [", ".join(f"`{key}={each}`" for key, each in table.items()) for table in kept]
-
-
-def seeds_of(runs: Runs) -> str:
-    """The seeds of some runs: `0, 1, 2`."""
-    return ", ".join(str(run.seed) for run in runs)
