@@ -54,6 +54,16 @@ class Response:
 
 
 @dataclass(frozen=True)
+class Fit:
+    """How well an answer fits its query, as the untouched model sees it (stages/greedy_generate/relevance.py)."""
+
+    row: str  # whose answer: test, human, shuffled
+    dialogue: str
+    relevance: float  # how much likelier it is with its query, in nats
+    hit: bool | None  # it is likelier after its query than after others; None: there are no others
+
+
+@dataclass(frozen=True)
 class References:
     """What further people answered to the query of a pair, beside the pair's own response: none equal, sorted."""
 
@@ -62,7 +72,7 @@ class References:
     references: list[str]
 
 
-Record = TypeVar("Record", Dialogue, Pair, Response, References)
+Record = TypeVar("Record", Dialogue, Pair, Response, References, Fit)
 
 
 def single_line(text: str) -> str:
@@ -78,7 +88,7 @@ def composed(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def write_records(path: Path, records: Iterable[Dialogue | Pair | Response | References]) -> int:
+def write_records(path: Path, records: Iterable[Dialogue | Pair | Response | References | Fit]) -> int:
     """Write one JSON object per line, in UTF-8; return how many."""
     count = 0
     with path.open("w", encoding="utf-8", newline="\n") as file:

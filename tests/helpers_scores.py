@@ -9,7 +9,7 @@ import pytest
 from datasets import Dataset
 
 from stages.plumbing.files import output_folder
-from stages.records import Dialogue, Pair, References, Response, single_line, write_records
+from stages.records import Dialogue, Fit, Pair, References, Response, single_line, write_records
 from stages.score.lookup import Lookup
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,6 +65,7 @@ def write_responses(
     responses: Sequence[str],
     unended: Sequence[bool] | None = None,
     losses: Sequence[tuple[float, int] | tuple[None, None]] | None = None,
+    fits: Iterable[Fit] = (),
     **facts: int,
 ) -> Path:
     flags = unended if unended is not None else [None] * len(responses)
@@ -74,4 +75,5 @@ def write_responses(
     ]
     with output_folder(folder, **facts) as temporary:
         write_records(temporary / "responses.jsonl", answers)
+        write_records(temporary / "fits.jsonl", fits)
     return folder

@@ -145,7 +145,7 @@ def test_an_edit_of_what_stages_share_is_seen_in_each_of_them(first_run: Path, t
 
 def test_metrics_and_experiments_can_be_shown_and_compared(softly: Path) -> None:
     shown = json.loads(command(softly, "dvc", "metrics", "show", "--json").stdout)[""]["data"]
-    assert set(shown["metrics/scores/test.json"]["data"]) == {*SIX, "empty", "loss", "pairs"}
+    assert set(shown["metrics/scores/test.json"]["data"]) == {*SIX, "relevance", "loss", "pairs"}
     widest = max(map(len, command(softly, "dvc", "metrics", "show").stdout.splitlines()))
     assert widest <= 120, "dvc metrics show does not fit a terminal"
 
@@ -162,7 +162,7 @@ def test_the_readme_has_a_command_that_shows_the_switches_and_the_scores_that_co
     shell = next(line.partition("  #")[0].strip() for line in lines if line.startswith("    dvc exp show "))
     shown = command(softly, "sh", "-c", f"{shell} --csv").stdout
     columns = csv.DictReader(shown.splitlines()).fieldnames or []
-    scores = [f"metrics/scores/test.json:{key}" for key in ("bleu4", "novelty", "diversity", "loss")]
+    scores = [f"metrics/scores/test.json:{key}" for key in ("bleu4", "novelty", "diversity", "relevance", "loss")]
     assert columns == ["Experiment", "rev", "typ", "Created", "parent", *scores, *SWITCHES]
 
 

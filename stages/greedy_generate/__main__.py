@@ -24,6 +24,7 @@ def main(arguments: argparse.Namespace) -> None:
     made = work(task, arguments.model, arguments.trained)
     with output_folder(arguments.responses, **made.facts) as folder:
         write_records(folder / "responses.jsonl", made.responses)
+        write_records(folder / "fits.jsonl", made.fits)
     write_json(arguments.cost, made.cost)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.greedy_generate.forgetting import forgetting, passage_of, read_text
+from stages.greedy_generate.relevance import fits_of
 from stages.language_model.device import versions
 from stages.language_model.encoding import encode_pairs, side_lengths
 from stages.methods.trained_method import check_lengths, check_prompt_template, load_trained
@@ -15,7 +16,7 @@ from stages.params.methods import ZeroShot
 from stages.params.schema import Params
 from stages.plumbing.files import check_folder
 from stages.plumbing.progress import Progress, peak_gpu_memory, peak_memory
-from stages.records import Pair, Response, read_records
+from stages.records import Fit, Pair, Response, read_records
 
 LOSS_DIGITS = 4
 
@@ -43,9 +44,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Generated:
-    """What the stage writes: the responses, facts for their manifest, times and memory."""
+    """What the stage writes: the responses, how they fit, facts for their manifest, times and memory."""
 
     responses: list[Response]
+    fits: list[Fit]
     facts: dict[str, Any]
     cost: dict[str, Any]
 
@@ -86,6 +88,7 @@ def generate(task: Task, model: Path, folder: Path) -> Generated:
     base = trained.method.base
     untouched = ZeroShotMethod(base, ZeroShot(kind="zero-shot"))
     facts["forgetting"] = forgetting(trained, untouched, passage)
+    fits = fits_of(trained, untouched, pairs, [each.response for each in responses], params.relevance, params.seed)
     facts |= {"cut_queries": cut, "unended_responses": unended, **versions(base.device, base.dtype)}
     cost = {
         "seconds": round(seconds, 3),
@@ -94,4 +97,4 @@ def generate(task: Task, model: Path, folder: Path) -> Generated:
         "peak_memory_bytes": peak_memory(),
         "peak_gpu_bytes": peak_gpu_memory(),
     }
-    return Generated(responses, facts, cost)
+    return Generated(responses, fits, facts, cost)

@@ -87,6 +87,13 @@ class Forgetting(Strict):
             raise StageError(f"{PARAMS_FILE}: forgetting.text", f"no file {self.text}", remedy)
 
 
+class Relevance(Strict):
+    """On how much of the test set to measure whether answers fit their queries."""
+
+    queries: Positive
+    others: Positive
+
+
 class Data(Strict):
     """How much of a corpus a protocol uses; null: all of it."""
 
@@ -183,6 +190,7 @@ class Params(Strict):
     drop_overlap: bool
     pairs: Pairs
     forgetting: Forgetting
+    relevance: Relevance
     runtime: Runtime
     datasets: dict[Name, Dataset]
     models: dict[Name, Model]

@@ -6,7 +6,7 @@ from pathlib import Path
 from stages.params.schema import load_params
 from stages.plumbing.command import run_stage
 from stages.plumbing.files import check_folder, scratch_folder, write_json
-from stages.records import Dialogue, Pair, Response, load_records, read_records, read_references, records_of
+from stages.records import Dialogue, Fit, Pair, Response, load_records, read_records, read_references, records_of
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -29,7 +29,8 @@ def main(arguments: argparse.Namespace) -> None:
         train = load_records(arguments.subset / "train.jsonl", Pair, scratch)
         dialogues = records_of(load_records(arguments.subset / "turns.jsonl", Dialogue, scratch), Dialogue)
         turns = (turn for each in dialogues for turn in each.turns)
-        found = score_all(train, test, turns, responses, read_references(arguments.subset), params.seed)
+        fits = read_records(arguments.responses / "fits.jsonl", Fit)
+        found = score_all(train, test, turns, responses, read_references(arguments.subset), fits, params.seed)
     scores = {
         **found,
         "protocol": params.protocol,

@@ -6,6 +6,8 @@ novelty, diversity. Then come
 - empty, loops, echoes, unended, exact: shares of the responses that went wrong in one of these ways (diagnostics.py;
   unended is null where it is not known),
 - loss: of the references, mean over their tokens, in nats; null for people and the lookup, and where it is not known,
+- relevance and hits: how well the responses fit their queries (stages/greedy_generate/relevance.py), of some of the
+  test pairs, with intervals; not for the lookup and the parts below,
 - distinct1, distinct2, ead: the variety of their words (variety.py); chrf (variants.py),
 - pairs, bleu4_interval and loss_interval (middle 95 % of the bootstrap over dialogues), mean_words (per response),
 - matches: the n-grams of orders 1 to 4 that stand in the references; without one of order 4, BLEU-4 is nothing but its
@@ -24,7 +26,8 @@ novelty, diversity. Then come
   the corpus, queries cut, ...); signature, chrf_signature and ead_vocabulary: what others need to repeat the scores.
 
 A set without pairs has null instead of scores. `--rows` is a folder for `dvc metrics show` with one file per row:
-test.json has the six scores, empty, loss (of a model) and pairs; unseen.json, human.json and retrieval.json have fewer.
+test.json has the six scores, relevance, loss (of a model) and pairs; unseen.json, human.json and retrieval.json have
+fewer.
 """
 
 from collections.abc import Iterable, Sequence, Set
@@ -41,7 +44,7 @@ from stages.bootstrap import MATCHES, Table, interval, loss_of_sums, losses_of, 
 from stages.overlap import Flags
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import write_json
-from stages.records import Pair, References, Response, records_of
+from stages.records import Fit, Pair, References, Response, records_of
 from stages.score.diagnostics import echoes, empty, exact, loops, unended
 from stages.score.leakage import exact_leakage, near_leakage
 from stages.score.lookup import Lookup
@@ -50,8 +53,9 @@ from stages.score.variants import bleu4_interval, bleu_variants, bleus, chrf
 from stages.score.variety import DIGITS, distinct, diversity, expectation_adjusted_distinct, known_among, novelty
 
 SIX = (*(f"bleu{order}" for order in range(1, MAX_ORDER + 1)), "novelty", "diversity")
-ROW = (*SIX, "empty", "loss", "pairs")  # what a terminal has room for
-BESIDE = ("bleu4", "novelty", "diversity", "loss", "pairs")  # of the other rows: `dvc exp show` has a column for each
+ROW = (*SIX, "relevance", "loss", "pairs")  # what a terminal has room for
+# Of the other rows: `dvc exp show` has a column for each.
+BESIDE = ("bleu4", "novelty", "diversity", "relevance", "loss", "pairs")
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,18 @@ class Scorer:
         return scores | {name: self.score(row, chosen) for name, chosen in self.parts.items()}
 
 
+def fit_scores(fits: Sequence[Fit], row: str, seed: int) -> Scores:
+    """Mean relevance and the share of hits of a row's responses, with their intervals; None where it is not known."""
+    own, scores = [fit for fit in fits if fit.row == row], Scores()
+    for name, field in (("relevance", "relevance"), ("hits", "hit")):
+        table = np.array([[getattr(fit, field), 1] for fit in own], dtype=np.float64)  # None is NaN
+        known = len(own) > 0 and bool(np.isfinite(table).all())
+        ends = interval(table, [fit.dialogue for fit in own], loss_of_sums, seed) if known else None
+        scores[name] = round(float(table[:, 0].mean()), DIGITS) if known else None
+        scores[f"{name}_interval"] = ends and [round(end, DIGITS) for end in ends]
+    return scores
+
+
 def check_answers(path: Path, responses: Sequence[Response], test: Sequence[Pair]) -> None:
     """Refuse responses unless there is one for each test pair, in the same order.
 
@@ -156,7 +172,7 @@ def write_rows(folder: Path, scores: Scores) -> None:
     rows = {"test": scores, "unseen": scores["unseen"], "human": scores["human"], "retrieval": scores["retrieval"]}
     for name, row in rows.items():
         keys = ROW if name == "test" else BESIDE
-        known = {key: row[key] for key in keys if row[key] is not None} if row else {"pairs": 0}
+        known = {key: row[key] for key in keys if row.get(key) is not None} if row else {"pairs": 0}
         write_json(folder / f"{name}.json", known)
 
 
@@ -175,6 +191,7 @@ def score_all(
     turns: Iterable[str],
     responses: Sequence[Response],
     references: Sequence[References],
+    fits: Sequence[Fit],
     seed: int,
 ) -> Scores:
     """The scores of the responses, of the references and of the lookup, and how much of the test set leaks.
@@ -197,9 +214,10 @@ def score_all(
     shares = {"exact": exact.shares(), "near": near.shares()}
     return {
         **scorer.row(rows["test"], [each.unended for each in responses], losses_of(responses)),
-        "human": scorer.row(own, human=True),
+        **fit_scores(fits, "test", seed),
+        "human": {**scorer.row(own, human=True), **fit_scores(fits, "human", seed)},
         "retrieval": scorer.row(rows["retrieval"]),
-        "shuffled": scorer.row(rows["shuffled"]),
+        "shuffled": {**scorer.row(rows["shuffled"]), **fit_scores(fits, "shuffled", seed)},
         "parts": {name: "".join(map(str, flags.astype(int))) for name, flags in parts.items()},
         "bleu_variants": bleu_variants(rows, own),
         **({"references": several.facts()} if several else {}),

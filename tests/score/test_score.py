@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from stages.plumbing.errors import StageError
-from stages.records import Dialogue, Pair, References
+from stages.records import Dialogue, Fit, Pair, References
 from stages.score.__main__ import main
 from stages.score.scorer import BESIDE, ROW, SIX
 from tests.helpers_scores import dailydialog, needs_dailydialog, write_responses, write_subset
@@ -58,10 +58,11 @@ def score(
     references: Sequence[References] = (),
     unended: Sequence[bool] | None = None,
     losses: Sequence[tuple[float, int] | tuple[None, None]] | None = None,
+    fits: Sequence[Fit] = (),
 ) -> dict[str, Any]:
     facts: dict[str, Any] = {"regime": 50.0, "test": {"pairs": 4, "pairs_of_corpus": 9}}
     write_subset(place / "subset", TRAIN, test, TURNS, references, **facts)
-    write_responses(place / "responses", test, responses, unended, losses, cut_queries=3)
+    write_responses(place / "responses", test, responses, unended, losses, fits, cut_queries=3)
     return run(place)
 
 
@@ -105,6 +106,22 @@ def test_without_the_loss_of_every_reference_there_is_none(place: Path) -> None:
     assert "loss" not in scores["rows"]["test"]
 
 
+def test_relevance_and_hits_are_means_over_the_answers_of_a_row(place: Path) -> None:
+    values: dict[str, list[tuple[float, bool | None]]]
+    values = {"test": [(1.0, True), (2.0, False), (-6.0, False)], "human": [(4.0, True)], "shuffled": [(0.5, None)]}
+    fits = [Fit(row, f"d{at}", *own) for row, each in values.items() for at, own in enumerate(each)]
+    scores = score(place, fits=fits)
+    assert (scores["relevance"], scores["hits"]) == (-1.0, pytest.approx(1 / 3, abs=1e-6))
+    low, high = scores["relevance_interval"]
+    assert -6.0 <= low < -1.0 < high <= 2.0
+    assert scores["hits_interval"][0] < 1 / 3 < scores["hits_interval"][1]
+    assert (scores["human"]["relevance"], scores["human"]["hits_interval"]) == (4.0, [1.0, 1.0])
+    assert (scores["shuffled"]["relevance"], scores["shuffled"]["hits"]) == (0.5, None)
+    assert (scores["rows"]["test"]["relevance"], scores["rows"]["human"]["relevance"]) == (-1.0, 4.0)
+    assert "relevance" not in scores["retrieval"]
+    assert score(place)["hits"] is None
+
+
 def test_people_and_the_lookup_stand_beside_the_model(place: Path) -> None:
     scores = score(place)
     human, lookup = scores["human"], scores["retrieval"]
@@ -120,7 +137,7 @@ def test_what_the_scores_depend_on_stands_beside_them(place: Path) -> None:
     assert scores["signature"].startswith("nrefs:1|case:mixed")
     assert (scores["protocol"], scores["training_pairs"]) == ("quick", len(TRAIN))
     assert scores["generation"] == {"cut_queries": 3}
-    assert scores["empty"] == scores["rows"]["test"]["empty"] == 0.25
+    assert scores["empty"] == 0.25
     assert scores["subset"] == {"regime": 50.0, "test": {"pairs": 4, "pairs_of_corpus": 9}}
     assert scores["mean_words"] == (0 + 5 + 5 + 7) / 4
 
@@ -223,8 +240,8 @@ def test_a_row_a_file_with_the_same_numbers_and_few_of_them_beside_the_test_pair
     for name, row in rows.items():
         source = scores if name == "test" else scores[name]
         keys = ROW if name == "test" else BESIDE
-        assert row == {key: source[key] for key in keys if source[key] is not None}
-    assert sum(map(len, rows.values())) <= 22
+        assert row == {key: source[key] for key in keys if source.get(key) is not None}
+    assert sum(map(len, rows.values())) <= 23
 
 
 def test_a_part_without_pairs_has_no_scores_and_says_so(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

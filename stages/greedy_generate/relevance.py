@@ -1,0 +1,95 @@
+"""Whether answers fit their queries, as the untouched model sees it.
+
+The paper's Appendix A: an agent that does not respond to the query "is simply saying whatever is the most probable
+response". Such an answer is no likelier after its own query than without it, and no likelier than after others.
+
+- relevance: log p(answer | query) - log p(answer), in nats, the latter after the prompt template without a query.
+- hit: the answer is likelier after its own query than after each of the others. hits@1/20 is the share of hits with
+  19 of them (ConvAI2; Dinan et al. 2019, arXiv 1902.00098).
+
+Asked of the method's answers (test), of people's (human) and, as a control, of people's answers to another query
+(shuffled). An empty answer is its end alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stages.language_model.encoding import encode_pairs
+from stages.methods.method import Method
+from stages.methods.reading import Chunk, ReadRows, chunk_size, reference_losses
+from stages.methods.trained_method import TrainedMethod
+from stages.params.schema import Relevance
+from stages.records import Fit, Pair
+
+DIGITS = 4
+Answers = Sequence[Sequence[int]]  # token ids
+
+
+class Likelihoods:
+    """Log-probabilities of answers after N queries, each of which is read once."""
+
+    def __init__(self, untouched: Method, queries: Sequence[Sequence[int]]) -> None:
+        order = sorted(range(len(queries)), key=lambda number: -len(queries[number]))
+        ordered, size = [queries[number] for number in order], chunk_size(untouched)
+        self.read = ReadRows.with_room_for(untouched, untouched.prepared({}), ordered, 0)
+        self.size, self.columns, self.row = size, len(ordered[0]), torch.tensor(order).argsort()
+        for start in range(0, len(ordered), size):
+            self.read.read(start, ordered[start : start + size])
+
+    def after(self, numbers: Sequence[int], answers: Answers) -> Tensor:
+        """Of M answers, each after the query of its number: [M], summed over tokens, in nats."""
+        rows, found = self.row[list(numbers)].to(self.read.row.device), []
+        for start in range(0, len(rows), self.size):
+            part = slice(start, start + self.size)
+            found.append(-reference_losses(self.read, Chunk(rows[part], self.columns), answers[part]))
+        return torch.cat(found)
+
+
+def fits_of(
+    trained: TrainedMethod,
+    untouched: Method,
+    pairs: Sequence[Pair],
+    responses: Sequence[str],
+    settings: Relevance,
+    seed: int,
+) -> list[Fit]:
+    """How well responses to N pairs, and people's, fit `settings.queries` different queries that the seed draws.
+
+    untouched: a method that trains nothing, on the same base model. Where there are few queries there are fewer others.
+    """
+    order = np.random.default_rng(seed).permutation(len(pairs)).tolist()
+    places = list({pairs[at].query: at for at in order}.values())[: settings.queries]
+    chosen = [pairs[at] for at in places]
+    made = [replace(pair, response=responses[at]) for pair, at in zip(chosen, places, strict=True)]
+    around = trained.tokenizer, trained.prompt_template, trained.lengths
+    (tokens, _), (ours, _) = encode_pairs(chosen, *around), encode_pairs(made, *around)
+    human = list(tokens["response"])
+    rows = {"test": list(ours["response"]), "human": human, "shuffled": [human[-1], *human[:-1]]}
+    with torch.inference_mode():
+        known = Likelihoods(untouched, [*tokens["query"], *trained.encode([""])[0]])
+        return [
+            Fit(row, pair.dialogue, round(gain, DIGITS), hit)
+            for row, answers in rows.items()
+            for pair, gain, hit in zip(chosen, *_fits(known, answers, settings.others), strict=True)
+        ]
+
+
+def _fits(known: Likelihoods, answers: Answers, others: int) -> tuple[list[float], list[bool | None]]:
+    """Relevance and hit of an answer to each of N queries; the last one that `known` has is without words.
+
+    The others of a query are those that follow it. The one in front of it, whose answer it has in `shuffled`, is never
+    among them. An answer that has lost against one of them is not tried with the rest.
+    """
+    count = len(answers)
+    own, others = known.after(range(count), answers), min(others, count - 2)
+    standing = list(range(count))
+    for step in range(1, others + 1):
+        if standing:
+            rivals = known.after([(at + step) % count for at in standing], [answers[at] for at in standing])
+            standing = [at for at, rival in zip(standing, rivals.tolist(), strict=True) if own[at] > rival]
+    hits = [at in standing if others > 0 else None for at in range(count)]
+    return (own - known.after([count] * count, answers)).tolist(), hits
