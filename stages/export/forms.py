@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModel
 
-from stages.language_model.text_tokens import needs_copy, spelled_out
+from stages.language_model.text_tokens import for_people, spelled_out
 from stages.methods.dynamic import CONTROLLER, DynamicMethod
 from stages.methods.few_shot import CONTEXT
 from stages.methods.lora import ADAPTER, LoraMethod
@@ -198,7 +198,8 @@ def transformers_lines(trained: TrainedMethod, form: Form) -> str:
     """A program that answers a query as the stage greedy-generate does, with transformers alone."""
     template, tokenizer = trained.prompt_template, trained.tokenizer
     parts = [repr(str(tokenizer.decode(tokens))) for tokens in (template.prefix, template.separator, [template.end])]
-    front, copied, letters = template.query_front, needs_copy(tokenizer), spelled_out(tokenizer)
+    front, letters = template.query_front, spelled_out(tokenizer)
+    copied = for_people(tokenizer) is not tokenizer
     return LINES.format(
         classes=", ".join(sorted([*form.classes, "AutoModelForCausalLM", "AutoTokenizer"])),
         prefix=template.prefix,

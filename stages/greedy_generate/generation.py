@@ -82,7 +82,7 @@ def generate(task: Task, model: Path, folder: Path) -> Generated:
         )
         for pair, ended, text, loss, count in each
     ]
-    cut, unended = cuts.queries, sum(response.unended is True for response in responses)
+    cut, unended = cuts["queries"], sum(response.unended is True for response in responses)
     print(f"{len(pairs)} responses; {cut} queries were cut, {unended} responses met the limit of {limit} tokens")
     facts = {name: trained.description[name] for name in ("learning_rate", "epoch", "best_at_range_end")}
     base = trained.method.base

@@ -8,14 +8,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from stages.greedy_generate.generation import Generated, Task, generate
-from stages.language_model.device import Share, check_versions, gpus_given, library_versions, share_of
+from stages.language_model.device import Share, share_of
 from stages.methods.trained_method import read_description
 from stages.plumbing.cluster import Files, cluster, failure_of, on_this_node, receive, scratch, send, unpack
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import check_folder, files_hash
 from stages.plumbing.signals import StopRequest
 
-Order = tuple[Task, str, dict[str, Any], Share]  # with the hash of the model, and the versions of libraries here
+Order = tuple[Task, str, Share]  # with the hash of the model
 
 
 def generate_on_ray(task: Task, model: Path, trained: Path) -> Generated:
@@ -29,7 +29,7 @@ def generate_on_ray(task: Task, model: Path, trained: Path) -> Generated:
     task.check(trained, read_description(trained, model_hash))
     with cluster(task.params.runtime.address) as ray:
         share = share_of(task.params.runtime, ray.nodes(), 1)
-        order = task, model_hash, library_versions(), share
+        order = task, model_hash, share
         files = [ray.put(send(folder, ray.put)) for folder in (model, trained)]
         reference = ray.remote(**share.options())(generate_there).remote(order, *files)
         with StopRequest() as stop:
@@ -51,10 +51,9 @@ def generate_there(order: Order, model: Files, trained: Files) -> Generated:
 
 
 def _generate(order: Order, model: Files, trained: Files, node: str, get: Callable[[Any], Any]) -> Generated:
-    task, model_hash, versions, share = order
-    check_versions(versions)
-    print(f"greedy-generate: on node {node}, GPU {gpus_given() or 'none'}", flush=True)
-    params = task.params.model_copy(update={"runtime": share.taken(task.params.runtime)})
+    task, model_hash, share = order
+    runtime = share.taken(task.params.runtime, f"greedy-generate: on node {node}")
+    params = task.params.model_copy(update={"runtime": runtime})
     with TemporaryDirectory(prefix="trained-", dir=scratch()) as folder:  # used once, and as large as the model perhaps
         unpack(trained, Path(folder), get)
         return generate(replace(task, params=params), receive(model, f"model-{model_hash}", get), Path(folder))

@@ -5,7 +5,7 @@ import platform
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,8 @@ UNUSED = ("sklearn", "scipy")  # transformers has them for assisted decoding and
 def load_transformers() -> None:
     """Import the part of transformers that all models need, without two libraries: 1.2 s and 140 MB less.
 
-    It looks whether a library is there before it imports it. None in `sys.modules` is Python's way to say that one is
-    not, and transformers remembers that. A library that is loaded already stays, and others can load it afterwards.
+    None in `sys.modules` says that a library is not there, and transformers remembers that. One that is loaded already
+    stays, and others can load it afterwards.
     """
     absent = [name for name in UNUSED if name not in sys.modules]
     sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]
@@ -40,11 +40,11 @@ def load_transformers() -> None:
             del sys.modules[name]
 
 
-def choose_device(runtime: Runtime, asked_in: str = f"{KEY}.device") -> torch.device:
+def choose_device(runtime: Runtime) -> torch.device:
     """The device that `runtime.device` names; auto is the first of cuda, mps and cpu that there is.
 
     Also sets the number of CPU threads and asks for deterministic algorithms, so that the same machine gives the same
-    bytes. asked_in: where the user named the device, for the message.
+    bytes.
 
     Raises:
         StageError: the device that was asked for is not there.
@@ -59,16 +59,14 @@ def choose_device(runtime: Runtime, asked_in: str = f"{KEY}.device") -> torch.de
     if runtime.device == "auto":
         return torch.device(next(name for name, available in there.items() if available))
     if not there[runtime.device]:
-        raise StageError(asked_in, f"{runtime.device}, which this machine does not have", "use auto")
+        raise StageError(f"{KEY}.device", f"{runtime.device}, which this machine does not have", "use auto")
     return torch.device(runtime.device)
 
 
 def wait_for(device: torch.device) -> None:
     """Wait until a device has finished its work, so that a time can be taken."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
+    if device.type != "cpu":
+        torch.accelerator.synchronize()
 
 
 def arithmetic(precision: Precision, device: torch.device) -> torch.dtype:
@@ -76,20 +74,12 @@ def arithmetic(precision: Precision, device: torch.device) -> torch.dtype:
     if precision != "auto":
         return DTYPES[precision]
     if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        native = device.type == "cpu" and _multiplies_bfloat16()
-    return torch.bfloat16 if native else torch.float32
-
-
-def _multiplies_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 faster than float32.
-
-    With AMX it does. AVX512_BF16 alone doubles the speed on AMD's processors and not on Intel's: a step of three trials
-    of the dynamic prompt on SmolLM2 took 6.8 s in bfloat16 and 4.4 s in float32 on a Xeon without AMX.
-    """
-    supported = {name: getattr(torch.cpu, f"_is_{name}_supported", bool)() for name in ("amx_tile", "avx512_bf16")}
-    return supported["amx_tile"] or (supported["avx512_bf16"] and "AuthenticAMD" in _processor())
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    # With AMX a CPU does. AVX512_BF16 alone doubles the speed on AMD's processors and not on Intel's: a step of three
+    # trials of the dynamic prompt on SmolLM2 took 6.8 s in bfloat16 and 4.4 s in float32 on a Xeon without AMX.
+    amx, avx512 = (getattr(torch.cpu, f"_is_{name}_supported", bool)() for name in ("amx_tile", "avx512_bf16"))
+    faster = device.type == "cpu" and (amx or (avx512 and "AuthenticAMD" in _processor()))
+    return torch.bfloat16 if faster else torch.float32
 
 
 def _processor() -> str:
@@ -111,26 +101,14 @@ def versions(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     }
 
 
-def library_versions() -> dict[str, Any]:
+def library_versions() -> dict[str, str]:
     """What must be the same on every node of a cluster: another version would give other bytes without a word."""
     return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
 
 
-def check_versions(there: dict[str, Any]) -> None:
-    """Refuse to work for a process that has other versions, `there`.
-
-    Raises:
-        StageError: one is another; the message names the first.
-    """
-    for name, here in library_versions().items():
-        if there.get(name) != here:
-            found = f"{name} {here}, where the command was started {there.get(name)}"
-            raise StageError("software", found, "install the same versions on every node (constraints.txt)")
-
-
 @dataclass(frozen=True)
 class Share:
-    """What Ray is to keep of one node for a task, and how many threads the task then uses.
+    """What Ray is to keep of one node for a task, how many threads the task then uses, and the versions that it needs.
 
     `cpus` is 0 where a GPU computes, unless `runtime.threads` asks for some.
     """
@@ -138,6 +116,7 @@ class Share:
     gpus: float  # at most one
     cpus: int
     threads: int
+    versions: dict[str, str] = field(default_factory=dict, compare=False)
 
     def options(self) -> dict[str, Any]:
         """For `ray.remote`."""
@@ -147,8 +126,17 @@ class Share:
             "max_calls": 1 if self.gpus else 0,
         }  # fmt: skip
 
-    def taken(self, runtime: Runtime) -> Runtime:
-        """How a task that has this share runs, in the process that Ray has given it."""
+    def taken(self, runtime: Runtime, what: str) -> Runtime:
+        """How the task `what` runs with this share, in the process that Ray has given it.
+
+        Raises:
+            StageError: a library is of another version here; the message names the first.
+        """
+        for name, here in library_versions().items():
+            if self.versions[name] != here:
+                found = f"{name} {here}, where the command was started {self.versions[name]}"
+                raise StageError("software", found, "install the same versions on every node (constraints.txt)")
+        print(f"{what}, GPU {os.environ.get('CUDA_VISIBLE_DEVICES') or 'none'}", flush=True)
         if 0 < self.gpus < 1 and torch.cuda.is_available():
             torch.cuda.set_per_process_memory_fraction(self.gpus)
         return runtime.model_copy(update={"threads": self.threads})
@@ -165,27 +153,16 @@ def share_of(runtime: Runtime, nodes: Sequence[dict[str, Any]], tasks: int) -> S
     """
     alive = [node["Resources"] for node in nodes if node["Alive"]]
     with_gpus = [each for each in alive if each.get("GPU", 0) >= runtime.gpus_per_trial]
-    if runtime.device == "cuda" and not with_gpus:
-        found = f"cuda, and none of {len(alive)} nodes has {runtime.gpus_per_trial:g} GPU"
-        raise StageError(f"{KEY}.device", found, "add a node that has one (ray start --num-gpus), or use auto")
-    on_gpus = bool(with_gpus) and runtime.device in ("auto", "cuda")
-    usable = with_gpus if on_gpus else alive
-    largest = int(max((each.get("CPU", 0) for each in usable), default=0))
-    if runtime.threads > largest:
-        kind = "nodes with a GPU" if on_gpus else "nodes"
-        found = f"{runtime.threads}, and the largest of {len(usable)} {kind} has {largest}"
-        raise StageError(f"{KEY}.threads", found, "lower it")
+    on_gpus = runtime.device == "cuda" or (runtime.device == "auto" and bool(with_gpus))
+    needed = runtime.threads if on_gpus else max(runtime.threads, 1)
+    cpus = [int(each.get("CPU", 0)) for each in (with_gpus if on_gpus else alive)]
+    if max(cpus, default=-1) < needed:
+        gpus = f"{runtime.gpus_per_trial:g} GPU and " if on_gpus else ""
+        found = f"a task needs {gpus}{needed} CPUs, and none of {len(alive)} nodes has them"
+        raise StageError(KEY, found, "lower threads or gpus_per_trial, or start nodes with --num-cpus, --num-gpus")
     if on_gpus:  # which computes; Python needs no more than a part of a CPU
-        return Share(runtime.gpus_per_trial, runtime.threads, runtime.threads or 1)
-    if not largest:
-        found = f"none of the cluster's {len(alive)} nodes has a CPU or a GPU for tasks"
-        raise StageError(f"{KEY}.address", found, "add a node that has some (ray start --num-cpus)")
+        return Share(runtime.gpus_per_trial, runtime.threads, runtime.threads or 1, library_versions())
     # The most threads with which all run at once, on whatever nodes; 1 if there are more tasks than CPUs.
-    fitting = (n for n in range(largest, 0, -1) if sum(int(each.get("CPU", 0) // n) for each in alive) >= tasks)
+    fitting = (n for n in range(max(cpus), 0, -1) if sum(each // n for each in cpus) >= tasks)
     threads = runtime.threads or next(fitting, 1)
-    return Share(0.0, threads, threads)
-
-
-def gpus_given() -> str:
-    """The numbers of the GPUs that Ray has given to this process; empty if none."""
-    return os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return Share(0.0, threads, threads, library_versions())

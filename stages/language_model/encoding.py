@@ -19,7 +19,6 @@ PAIRS_AT_A_TIME = 4096  # as lists of Python's numbers, which take ten times the
 TOKENS = Features({"query": List(Value("int32")), "response": List(Value("int32"))})
 
 Counts = np.ndarray[tuple[int], np.dtype[Any]]
-Texts = dict[str, list[str]]
 
 disable_progress_bars()
 
@@ -39,22 +38,10 @@ def side_lengths(tokens: Dataset) -> tuple[Counts, Counts]:
     return queries, responses
 
 
-@dataclass(frozen=True)
-class Cuts:
-    """How many texts were longer than the protocol's lengths, and in how many responses its end stands too early."""
-
-    queries: int
-    responses: int
-    early_ends: int  # a token of the text is the one that ends a response
-
-
 def encode_queries(
     queries: Sequence[str], tokenizer: PreTrainedTokenizerBase, prompt_template: PromptTemplate, lengths: Lengths
 ) -> tuple[list[list[int]], int]:
-    """Tokens of each query with what the format puts around it, and how many queries were cut.
-
-    A long one loses its beginning, never the format.
-    """
+    """Tokens of each query with what the template puts around it, and how many queries lost their beginning."""
     around = len(prompt_template.prefix) + len(prompt_template.separator)
     texts = text_tokens(tokenizer, queries, prompt_template.query_front)
     cut = sum(len(tokens) + around > lengths.max_query_tokens for tokens in texts)
@@ -66,7 +53,7 @@ def encode_pairs(
     tokenizer: PreTrainedTokenizerBase,
     prompt_template: PromptTemplate,
     lengths: Lengths,
-) -> tuple[Dataset, Cuts]:
+) -> tuple[Dataset, Counter[str]]:
     """Tokenise pairs: a long query loses its beginning, a long response its end and the token that ends it.
 
     Args:
@@ -77,11 +64,12 @@ def encode_pairs(
 
     Returns:
         The token ids in columns `query` (prefix, query, separator) and `response` (response, end), on disk beside the
-        file of the pairs if they have one; `tokens[[3, 5, 7]]` has the lists of these three. And what was cut.
+        file of the pairs if they have one; `tokens[[3, 5, 7]]` has the lists of these three. And how many `queries` and
+        `responses` were cut, and how many responses have `early_ends`: their end among the tokens of the text.
     """
     counts: Counter[str] = Counter()
 
-    def encode(texts: Texts) -> dict[str, list[list[int]]]:
+    def encode(texts: dict[str, list[str]]) -> dict[str, list[list[int]]]:
         queries, cut = encode_queries(texts["query"], tokenizer, prompt_template, lengths)
         answers = text_tokens(tokenizer, texts["response"], prompt_template.response_front)
         counts["queries"] += cut
@@ -91,19 +79,14 @@ def encode_pairs(
         return {"query": queries, "response": responses}
 
     if not isinstance(pairs, Dataset):
-        pairs = Dataset.from_dict(
-            {"query": [pair.query for pair in pairs], "response": [pair.response for pair in pairs]}
-        )
+        sides = {"query": [pair.query for pair in pairs], "response": [pair.response for pair in pairs]}
+        pairs = Dataset.from_dict(sides)
     tokens = pairs.map(
-        encode,
-        batched=True,
-        batch_size=PAIRS_AT_A_TIME,
-        remove_columns=pairs.column_names,
-        features=TOKENS,
+        encode, batched=True, batch_size=PAIRS_AT_A_TIME, remove_columns=pairs.column_names, features=TOKENS,
         load_from_cache_file=False,
         new_fingerprint="tokens",  # given, or the library would hash the tokenizer for one
-    )
-    return tokens, Cuts(counts["queries"], counts["responses"], counts["early_ends"])
+    )  # fmt: skip
+    return tokens, counts
 
 
 def to_text(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:

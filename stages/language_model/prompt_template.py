@@ -17,13 +17,14 @@ from transformers import PreTrainedTokenizerBase
 
 from stages.language_model.base_model import BaseModel
 from stages.language_model.text_tokens import (
+    START,
     Front,
     control_tokens,
     format_tokens,
     front_behind,
     inside_a_row,
     text_tokens,
-)
+)  # fmt: skip
 from stages.params.schema import Lengths
 from stages.params.sources import PromptTemplateText
 from stages.plumbing.errors import StageError, one_line
@@ -78,44 +79,30 @@ def build_prompt_template(
     """
     parts = template_parts(tokenizer, key) if isinstance(text, str) else text
     inside = inside_a_row(tokenizer)
-    before, query_space = _without_space(parts.prefix)
-    between, response_space = _without_space(parts.separator)
+    before, between = parts.prefix.removesuffix(" "), parts.separator.removesuffix(" ")
     prefix, separator = format_tokens(tokenizer, before), format_tokens(tokenizer, between, inside)
     end = format_tokens(tokenizer, parts.end, inside)
     if len(end) != 1:
         remedy = "end a response with one token: a line break, or <end-of-text>"
         raise StageError(f"{key}.end", f"{parts.end!r} is {len(end)} tokens", remedy)
-    query_front = front_behind(tokenizer, prefix[-1]) if prefix else Front()
+    query_front = front_behind(tokenizer, prefix[-1]) if prefix else START
+    response_front = front_behind(tokenizer, separator[-1]) if separator else inside
     first = tokenizer("x")["input_ids"][:1]  # a model that has always read a beginning-of-text token needs it
     if first == [tokenizer.bos_token_id] and prefix[:1] != first:
         prefix = first + prefix
-    response_front = front_behind(tokenizer, separator[-1]) if separator else inside
-    template = PromptTemplate(
-        prefix, replace(query_front, text=query_front.text + query_space),
-        separator, replace(response_front, text=response_front.text + response_space),
-        end[0], parts.model_dump(),
-    )  # fmt: skip
     taken, most = len(prefix) + len(separator), lengths.max_query_tokens
     if taken > most // 2:
         found = f"the template takes {taken} of {most} tokens (protocols.*.lengths.max_query_tokens)"
         raise StageError(key, found, "shorten the template or raise max_query_tokens")
-    _check_text_survives(tokenizer, template, key)
-    return template
-
-
-def _without_space(part: str) -> tuple[str, str]:
-    """A part of the template without its last space, and that space."""
-    return part.removesuffix(" "), " " if part.endswith(" ") else ""
-
-
-def _check_text_survives(tokenizer: PreTrainedTokenizerBase, template: PromptTemplate, key: str) -> None:
-    """Refuse a template with which a text is not the same after encoding and decoding."""
-    for text, front in ((QUERY, template.query_front), (RESPONSE, template.response_front)):
-        (tokens,) = text_tokens(tokenizer, [text], front)
+    query_front = replace(query_front, text=query_front.text + parts.prefix[len(before) :])
+    response_front = replace(response_front, text=response_front.text + parts.separator[len(between) :])
+    for said, front in ((QUERY, query_front), (RESPONSE, response_front)):
+        (tokens,) = text_tokens(tokenizer, [said], front)
         decoded = str(tokenizer.decode(tokens, clean_up_tokenization_spaces=False)).strip()
-        if decoded != text or template.end in tokens:
-            found = f"{text!r} comes back as {decoded!r}" if decoded != text else "the end is a token of ordinary text"
+        if decoded != said or end[0] in tokens:
+            found = f"{said!r} comes back as {decoded!r}" if decoded != said else "the end is a token of ordinary text"
             raise StageError(key, found, "use another template")
+    return PromptTemplate(prefix, query_front, separator, response_front, end[0], parts.model_dump())
 
 
 def endings(tokenizer: PreTrainedTokenizerBase, template: PromptTemplate, base: BaseModel) -> dict[int, list[int]]:
@@ -155,15 +142,10 @@ def template_parts(tokenizer: PreTrainedTokenizerBase, key: str) -> PromptTempla
     separator, answer, behind = rest.partition(RESPONSE)
     if not (found and answer):
         raise StageError(key, "the chat template leaves the text out", WRITE)
-    return PromptTemplateText(prefix=prefix, separator=separator, end=_end(tokenizer, behind, key))
-
-
-def _end(tokenizer: PreTrainedTokenizerBase, behind: str, key: str) -> str:
-    """The first control token behind an answer: some templates put a space between. Without one, the first token."""
+    # The end is the first control token behind the answer: some templates put a space between. Or else the first token.
     ids = format_tokens(tokenizer, behind.lstrip(" ") or behind, inside_a_row(tokenizer))
-    control = control_tokens(tokenizer)
-    first = [number for number in ids if number in control][:1] or ids[:1]
+    first = [number for number in ids if number in control_tokens(tokenizer)][:1] or ids[:1]
     end = str(tokenizer.decode(first, clean_up_tokenization_spaces=False))
     if not end:
         raise StageError(key, "the chat template has nothing behind an answer", WRITE)
-    return end
+    return PromptTemplateText(prefix=prefix, separator=separator, end=end)

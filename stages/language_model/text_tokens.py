@@ -29,6 +29,9 @@ class Front:
     tokens: int = 0
 
 
+START = Front()  # a text begins a row
+
+
 @lru_cache(TOKENIZERS)
 def control_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
     """The added tokens that stand for more than their letters: all but runs of white space."""
@@ -36,24 +39,22 @@ def control_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
     return {number: text for number, text in added.items() if text.replace(SPACE, " ").strip()}
 
 
-def needs_copy(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether some control tokens are not marked as special: these the tokenizer finds in any text."""
-    added = tokenizer.added_tokens_decoder
-    return any(not added[number].special for number in control_tokens(tokenizer))
-
-
 @lru_cache(TOKENIZERS)
-def _for_people(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """A tokenizer in which every control token is marked as special. stages/export/forms.py has the same lines."""
-    if not needs_copy(tokenizer):
+def for_people(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """The tokenizer, or a copy if it would find control tokens in any text, because they are not marked as special.
+
+    stages/export/forms.py writes the same lines.
+    """
+    control = control_tokens(tokenizer)
+    if all(tokenizer.added_tokens_decoder[number].special for number in control):
         return tokenizer
     marked = copy.deepcopy(tokenizer)
-    marked.add_tokens(list(control_tokens(tokenizer).values()), special_tokens=True)
+    marked.add_tokens(list(control.values()), special_tokens=True)
     return marked
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], front: Front) -> list[list[int]]:
-    ids: list[list[int]] = _for_people(tokenizer)(
+    ids: list[list[int]] = for_people(tokenizer)(
         [front.text + text for text in texts],
         add_special_tokens=False, split_special_tokens=True, return_attention_mask=False,
     )["input_ids"]  # fmt: skip
@@ -66,39 +67,33 @@ def spelled_out(tokenizer: PreTrainedTokenizerBase) -> dict[int, list[int]]:
 
     Unigram tokenizers have them among the pieces of words. A piece that is cut in two is no longer found.
     """
-    control, inside = control_tokens(tokenizer), inside_a_row(tokenizer)
-    found = _ids(tokenizer, list(control.values()), Front()) if control else []
     letters = {}
-    for (number, text), ids in zip(control.items(), found, strict=True):
-        if number in ids and number != tokenizer.unk_token_id:  # that one is also what any unknown letter becomes
-            first, rest = _ids(tokenizer, [text[:1], text[1:]], inside)
+    for number, text in control_tokens(tokenizer).items():
+        # The unknown token is also what any unknown letter becomes.
+        if number in _ids(tokenizer, [text], START)[0] and number != tokenizer.unk_token_id:
+            first, rest = _ids(tokenizer, [text[:1], text[1:]], inside_a_row(tokenizer))
             letters[number] = first + rest
     return letters
 
 
-def text_tokens(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], front: Front | None = None
-) -> list[list[int]]:
-    """Tokens of what people wrote: `<|endoftext|>` in it is text like any other.
-
-    front: what stands in front of each text; None: it begins a row.
-    """
+def text_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], front: Front = START) -> list[list[int]]:
+    """Tokens of what people wrote, with `front` in front of each text: `<|endoftext|>` in it is text like any other."""
     if not texts:
         return []
-    ids, letters = _ids(tokenizer, texts, front or Front()), spelled_out(tokenizer)
+    ids, letters = _ids(tokenizer, texts, front), spelled_out(tokenizer)
     if letters:
         return [[part for token in each for part in letters.get(token, [token])] for each in ids]
     return ids
 
 
-def format_tokens(tokenizer: PreTrainedTokenizerBase, text: str, front: Front | None = None) -> list[int]:
+def format_tokens(tokenizer: PreTrainedTokenizerBase, text: str, front: Front = START) -> list[int]:
     """Tokens of a part of a format, in which control tokens are meant.
 
     END_OF_TEXT is the name of the end-of-text token that is the same for all models.
     """
     text = text.replace(END_OF_TEXT, str(tokenizer.eos_token))
-    if front is None or text.startswith(tuple(control_tokens(tokenizer).values())):
-        front = Front()  # nothing is put in front of a control token, and some of them swallow what is there
+    if text.startswith(tuple(control_tokens(tokenizer).values())):
+        front = START  # nothing is put in front of a control token, and some of them swallow what is there
     ids: list[int] = tokenizer(front.text + text, add_special_tokens=False, return_attention_mask=False)["input_ids"]
     return ids[front.tokens :]
 
@@ -107,19 +102,18 @@ def format_tokens(tokenizer: PreTrainedTokenizerBase, text: str, front: Front | 
 def inside_a_row(tokenizer: PreTrainedTokenizerBase) -> Front:
     """What to tokenise a text behind that stands behind another text. Nothing for tokenizers that add no space."""
     if not str(tokenizer.convert_ids_to_tokens(format_tokens(tokenizer, "x"))[0]).startswith(SPACE):
-        return Front()
+        return START
     pieces = list(tokenizer.get_vocab())
     for text in IN_FRONT:
         ids = format_tokens(tokenizer, text)
-        known = str(tokenizer.decode(ids)).endswith(text)
-        if known and not any(text in piece[:-1] for piece in pieces):
+        if str(tokenizer.decode(ids)).endswith(text) and not any(text in piece[:-1] for piece in pieces):
             return Front(text, len(ids))
-    return Front()
+    return START
 
 
 def front_behind(tokenizer: PreTrainedTokenizerBase, last: int) -> Front:
     """The same for a text behind the token `last`: behind a control token some tokenizers add their space again."""
     control = control_tokens(tokenizer).get(last)
     if control is not None and format_tokens(tokenizer, f"{control}x")[1:] == format_tokens(tokenizer, "x"):
-        return Front()
+        return START
     return inside_a_row(tokenizer)

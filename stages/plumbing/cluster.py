@@ -9,13 +9,11 @@ import fcntl
 import os
 import secrets
 import shutil
-import socket
 import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -29,13 +27,12 @@ Files = dict[str, Any]  # name in the folder -> reference to its bytes
 
 ADDRESS = "RAY_ADDRESS"
 KEY = "params.yaml: runtime.address"
-SECONDS = 5.0  # to answer a connection
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # Ray then takes 127.0.0.1 for this machine's own address
 # How often Ray repeats a task that it has killed for want of memory. It counts these apart; its default is no limit.
 MEMORY_RETRIES = ("RAY_task_oom_retries", "2")
 LONGEST_FOLDER = 30  # for Ray's: a session's name and a socket's have 77 characters more
-NODE = "raylet"  # the process that each node has
 CODE = Path(__file__).resolve().parents[1]  # `stages`, which travels to every node
+TOKEN = secrets.token_hex(32)  # anew for each process, and no oftener: Ray reads it once
 
 
 @contextmanager
@@ -45,20 +42,21 @@ def cluster(address: str | None, **resources: int) -> Iterator[Any]:
     resources: of a new one, as `ray.init` calls them; what is not named is what this machine has.
 
     Raises:
-        StageError: Ray is not installed, nothing answers at the address, what answers is another version, or this
-            machine is none of its nodes.
+        StageError: Ray is not installed, this machine is no node of a cluster at the address, or Ray does not start.
     """
     where = address or os.environ.get(ADDRESS)
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_COLOR_PREFIX="0", RAY_DEDUP_LOGS="0")
     os.environ.setdefault(*MEMORY_RETRIES)  # as all of them before `import ray`, which reads them
-    with TemporaryDirectory(prefix="ray-", dir=_short_folder(), ignore_cleanup_errors=True) as folder:
+    place = tempfile.gettempdir()
+    place = place if len(place) <= LONGEST_FOLDER else "/tmp"
+    with TemporaryDirectory(prefix="ray-", dir=place, ignore_cleanup_errors=True) as folder:
         settings: dict[str, Any] = {"address": where}
         if where is None:
-            os.environ.update(LOOPBACK, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=_token())
+            os.environ.update(LOOPBACK, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN)
             settings = {"include_dashboard": False, "_temp_dir": folder, **resources}
         ray = _ray()
-        if where is not None:
-            _check_answer(where)
+        if where not in (None, "auto"):  # with "auto" Ray looks for one on this machine
+            _check_node(str(where))
         try:
             code = {"py_modules": [str(CODE)], "excludes": ["__pycache__"]}
             ray.init(runtime_env=code, logging_level="ERROR", **settings)
@@ -75,18 +73,6 @@ def cluster(address: str | None, **resources: int) -> Iterator[Any]:
             ray.shutdown()
 
 
-def _short_folder() -> str:
-    """Where Ray may put its sockets, whose names have at most 107 characters."""
-    folder = tempfile.gettempdir()
-    return folder if len(folder) <= LONGEST_FOLDER else "/tmp"
-
-
-@cache
-def _token() -> str:
-    """Anew for each process, and no oftener: Ray reads it once."""
-    return secrets.token_hex(32)
-
-
 def _ray() -> Any:
     try:
         import ray
@@ -97,35 +83,23 @@ def _ray() -> Any:
     return ray
 
 
-def _check_answer(address: str) -> None:
-    """Refuse an address at which nothing answers, or whose cluster has no node here. Ray would try for minutes."""
-    host, _, port = address.rpartition(":")
-    if address == "auto":  # Ray looks for one on this machine
-        return
-    if not host or not port.isdigit():
-        raise StageError(KEY, f"{address!r} is no address", "write HOST:PORT, as `ray start --head` shows it")
-    try:
-        socket.create_connection((host, int(port)), timeout=SECONDS).close()
-    except OSError as error:
-        found = f"no cluster answers at {address} ({error.strerror or error})"
-        raise StageError(KEY, found, "start one (ray start --head), or correct the address") from None
-    if not _has_node_here(port):
-        found = f"no node of the cluster at {address} runs on this machine"
-        raise StageError(KEY, found, f"type it on one of its nodes, or make this one: ray start --address={address}")
-
-
-def _has_node_here(port: str) -> bool:
-    """Whether this machine has a node of a cluster whose head listens on that port: Ray ends a process without one.
+def _check_node(address: str) -> None:
+    """Refuse an address whose cluster has no node on this machine: Ray would try for minutes, then end the process.
 
     By the port alone, since the head has several names; a node whose command line we may not read is believed.
     """
     import psutil  # not on the way to Ray itself
 
-    nodes = [each.info["cmdline"] for each in psutil.process_iter(["name", "cmdline"]) if each.info["name"] == NODE]
-    return any(
+    port = address.rpartition(":")[2]
+    processes = [each.info for each in psutil.process_iter(["name", "cmdline"])]
+    nodes = [each["cmdline"] for each in processes if each["name"] == "raylet"]
+    if any(
         words is None or any(word.startswith("--gcs-address=") and word.endswith(f":{port}") for word in words)
         for words in nodes
-    )
+    ):
+        return
+    found = f"no node of a cluster at {address} runs on this machine"
+    raise StageError(KEY, found, f"start one (ray start --address={address}), or write the HOST:PORT of its head")
 
 
 def explained(address: str | None, error: Exception) -> tuple[str, str, str]:
@@ -177,11 +151,8 @@ def send(folder: Path, put: Callable[[Any], Any]) -> Files:
     """Put every file of a folder into the object store, from where each node fetches it once."""
     import numpy as np  # an array travels without a copy
 
-    return {
-        path.relative_to(folder).as_posix(): put(np.fromfile(path, dtype=np.uint8))
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): put(np.fromfile(path, dtype=np.uint8)) for path in paths}
 
 
 def receive(files: Mapping[str, Any], name: str, get: Callable[[Any], Any]) -> Path:
@@ -190,7 +161,9 @@ def receive(files: Mapping[str, Any], name: str, get: Callable[[Any], Any]) -> P
     One that is damaged, or that a kill cut short, is fetched again.
     """
     folder = scratch() / "inputs" / name
-    with _alone(folder):
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # as long as it takes: another task here may be writing hundreds of megabytes
         if (folder / MANIFEST).exists():
             try:
                 check_folder(folder)
@@ -209,15 +182,6 @@ def unpack(files: Mapping[str, Any], folder: Path, get: Callable[[Any], Any]) ->
         get(files[path]).tofile(folder / path)
         fsync_path(folder / path)
     check_folder(folder)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """As long as it takes: another task on this node may be writing hundreds of megabytes."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f"{folder.name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def scratch() -> Path:

@@ -29,44 +29,21 @@ def whole_number(low: int, high: int = 2**31 - 1) -> Callable[[str], int]:
     return parse
 
 
-def _parse(name: str, parser: argparse.ArgumentParser) -> argparse.Namespace:
-    def refuse(message: str) -> NoReturn:
-        print(f"ERROR {name}: command line: {one_line(message)}; see --help", file=sys.stderr)
-        sys.exit(2)
-
-    parser.prog = f"python -m stages.{name.replace('-', '_')}"  # argparse's own default is __main__.py
-    parser.error = refuse  # type: ignore[method-assign]
-    parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
-    return parser.parse_args()
-
-
-def _run(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespace, lock_name: str | None) -> None:
-    raise_on_signals()
-    stop_with_dvc()
-    if lock_name:
-        _check_data()
-        private_folder(STATE)
-    with lock(LOCKS / lock_name) if lock_name else nullcontext():
-        main(arguments)
-    sys.stdout.flush()
-    ignore_signals()
-
-
 def _check_data() -> None:
     """At once: DVC itself says it when the stage has run."""
     if DATA.is_symlink():
-        remedy = (
-            "make it a folder; for another disk: dvc cache dir --local PLACE; dvc config --local cache.type symlink"
-        )
-        raise StageError(DATA, f"a link to {DATA.readlink()}, and DVC keeps nothing that is behind a link", remedy)
+        found = f"a link to {DATA.readlink()}, and DVC keeps nothing that is behind a link"
+        disk = "for another disk: dvc cache dir --local PLACE; dvc config --local cache.type symlink"
+        raise StageError(DATA, found, f"make it a folder; {disk}")
 
 
-def _fail(name: str, text: str) -> None:
+def _fail(name: str, text: str, code: int) -> NoReturn:
     try:
         sys.stdout.flush()  # first, so that the error is the last line if both go to one log
     except OSError:  # give up on stdout, or Python tries to flush it again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     print(f"ERROR {name}: {one_line(text)}", file=sys.stderr, flush=True)
+    sys.exit(code)
 
 
 def run_stage(
@@ -83,17 +60,25 @@ def run_stage(
     name in the same folder is refused, so that a process left over from an earlier run shares no file with this one.
     `after_stop`: what a signal leaves, and what to do then.
     """
-    arguments = _parse(name, parser)
-    debug = arguments.debug or os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
+    parser.prog = f"python -m stages.{name.replace('-', '_')}"  # argparse's own default is __main__.py
+    parser.error = lambda message: _fail(name, f"command line: {message}; see --help", 2)  # type: ignore[method-assign]
+    parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
+    arguments = parser.parse_args()
     try:
-        _run(main, arguments, name if alone else None)
+        raise_on_signals()
+        stop_with_dvc()
+        if alone:
+            _check_data()
+            private_folder(STATE)
+        with lock(LOCKS / name) if alone else nullcontext():
+            main(arguments)
+        sys.stdout.flush()
+        ignore_signals()
     except (KeyboardInterrupt, Terminated) as stop:
-        _fail(name, f"stopped by a signal: {after_stop}")
-        sys.exit(130 if isinstance(stop, KeyboardInterrupt) else 143)
+        _fail(name, f"stopped by a signal: {after_stop}", 130 if isinstance(stop, KeyboardInterrupt) else 143)
     except Exception as error:  # here every error becomes one line
         ignore_signals()
-        if debug:
+        if arguments.debug or os.environ.get(DEBUG_VARIABLE, "") not in ("", "0"):
             traceback.print_exc()
-        _fail(name, describe(error))
-        sys.exit(1)
+        _fail(name, describe(error), 1)
     sys.exit(0)

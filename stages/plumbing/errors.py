@@ -6,6 +6,12 @@ import re
 
 DEBUG_VARIABLE = "DIALOG_PROMPTING_DEBUG"
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+SYSTEM = {
+    **dict.fromkeys(NO_SPACE, "no space left on the device; free some and run the same command again"),
+    errno.EPIPE: "whoever reads the output has stopped; nothing else is wrong",
+    errno.EFBIG: "larger than the limit on file size; raise the limit (ulimit -f) and run it again",
+    errno.EIO: "the disk or the network behind it failed; see the system's log, then run it again",
+}
 NO_MEMORY = re.compile(  # messages of the CPU's allocator, GPU libraries, threads, oneDNN, mapped files
     "not enough memory|out of memory|_ALLOC_FAILED|can't start new thread|could not create a primitive(?! descriptor)"
     "|Cannot allocate memory|failed to map segment from shared object"
@@ -68,16 +74,7 @@ def describe(error: BaseException) -> str:
         return f"memory: not enough; {remedy}"
     if (number := system_error(error)) is not None:
         subject = getattr(error, "filename", None) or "standard output or a file"  # the stages name all of their files
-        if number in NO_SPACE:
-            return f"{subject}: no space left on the device; free some and run the same command again"
-        if number == errno.EPIPE:
-            return f"{subject}: whoever reads the output has stopped; nothing else is wrong"
-        if number == errno.EFBIG:
-            return f"{subject}: larger than the limit on file size; raise the limit (ulimit -f) and run it again"
-        if number == errno.EIO:
-            return f"{subject}: the disk or the network behind it failed; see the system's log, then run it again"
-        return f"{subject}: {one_line(os.strerror(number))}; check that path and its permissions"
-    return (
-        f"{type(error).__name__}: {one_line(str(error)) or 'no message'}; "
-        f"set {DEBUG_VARIABLE}=1 for the traceback and report it"
-    )
+        said = SYSTEM.get(number, f"{one_line(os.strerror(number))}; check that path and its permissions")
+        return f"{subject}: {said}"
+    said = one_line(str(error)) or "no message"
+    return f"{type(error).__name__}: {said}; set {DEBUG_VARIABLE}=1 for the traceback and report it"

@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 from stages.plumbing.errors import NO_SPACE, StageError, of_the_machine, system_error
@@ -51,23 +50,18 @@ def state_folder() -> Path:
 def scratch_folder() -> Iterator[Path]:
     """A new folder under `state_folder` for what is too large for memory; removed at the end, or at the next start.
 
-    Its user holds a lock in it, which ends with the process: what can be locked was left by a killed one.
+    A process has one at a time.
     """
-    with lock(state_folder() / "scratch.lock"):
-        for held in state_folder().glob("scratch-*/.held"):
-            with held.open("ab") as left, suppress(BlockingIOError):
-                fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(held.parent, ignore_errors=True)
-        folder = Path(mkdtemp(prefix="scratch-", dir=state_folder()))
-        user = (folder / ".held").open("wb")
-        fcntl.flock(user, fcntl.LOCK_EX)
+    place = state_folder() / "scratch"
+    remove_leftovers(place)
+    folder = place.with_name(f".tmp-{os.getpid()}-{place.name}")
+    folder.mkdir(mode=0o700)
     try:
-        with user:
-            yield folder
+        yield folder
     except Exception as error:
         full = of_the_machine(error)
-        if isinstance(full, OSError) and full.errno in NO_SPACE and full.filename is None:  # `datasets` names no file
-            raise OSError(full.errno, full.strerror, str(folder)) from error
+        if isinstance(full, OSError) and full.errno in NO_SPACE:  # `datasets` names no file
+            raise OSError(full.errno, full.strerror, str(place)) from error
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -132,8 +126,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def _own_hash(manifest: dict[str, Any]) -> str:
-    content = {name: value for name, value in manifest.items() if name != "sha256"}
-    return hashlib.sha256(to_json(content).encode()).hexdigest()
+    return hashlib.sha256(to_json(manifest).encode()).hexdigest()
 
 
 def write_manifest(folder: Path, **facts: Any) -> None:
@@ -203,16 +196,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_bytes())
-        intact = isinstance(manifest, dict) and manifest.pop("sha256", None) == _own_hash(manifest)
+        manifest: dict[str, Any] = json.loads(path.read_bytes())
+        if manifest.pop("sha256") != _own_hash(manifest):
+            raise StageError(path, "its sha256 differs from the one recorded in it", REPAIR.format(folder=folder))
     except FileNotFoundError:
         raise StageError(path, "missing", "run `dvc repro`, which makes it") from None
-    except (ValueError, RecursionError) as error:
-        raise StageError(path, f"not JSON ({error})", REPAIR.format(folder=folder)) from None
-    if not intact:
-        raise StageError(path, "its sha256 differs from the one recorded in it", REPAIR.format(folder=folder))
-    checked: dict[str, Any] = manifest
-    return checked
+    except (ValueError, RecursionError, LookupError, AttributeError, TypeError) as error:
+        raise StageError(path, f"no manifest ({error})", REPAIR.format(folder=folder)) from None
+    return manifest
 
 
 def check_folder(folder: Path) -> dict[str, Any]:
@@ -254,21 +245,17 @@ def lock(path: Path) -> Iterator[None]:
         OSError: the lock cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + float(os.environ.get(LOCK_VARIABLE, LOCK_SECONDS))
     with path.open("ab+", buffering=0) as file:
         with naming(path):
-            _take(path, file.fileno())
+            while True:
+                with suppress(BlockingIOError):
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                if time.monotonic() >= deadline:
+                    holder = path.read_text(errors="replace").strip() or "unknown"
+                    raise StageError(path, f"held by process {holder}", "wait for it to end, or stop it")
+                time.sleep(0.2)
             file.truncate(0)
             file.write(f"{os.getpid()} on {socket.gethostname()}\n".encode())
         yield
-
-
-def _take(path: Path, descriptor: int) -> None:
-    deadline = time.monotonic() + float(os.environ.get(LOCK_VARIABLE, LOCK_SECONDS))
-    while True:
-        try:
-            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                holder = path.read_text(errors="replace").strip() or "unknown"
-                raise StageError(path, f"held by process {holder}", "wait for it to end, or stop it") from None
-            time.sleep(0.2)

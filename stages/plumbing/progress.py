@@ -6,9 +6,7 @@ import sys
 
 from tqdm import tqdm
 
-SECONDS_BETWEEN_LINES = 15.0
 LINE = "{desc}: {n_fmt}/{total_fmt}{unit}, {rate_fmt}, {elapsed}, {remaining} left{postfix}"
-duration = tqdm.format_interval  # seconds as mm:ss or h:mm:ss
 
 
 class Progress(tqdm):  # type: ignore[misc]
@@ -21,15 +19,16 @@ class Progress(tqdm):  # type: ignore[misc]
 
     def __init__(self, total: int, title: str, unit: str, done: int = 0) -> None:
         self.terminal, self.shown = sys.stderr.isatty(), done
-        how = {"dynamic_ncols": True} if self.terminal else {"mininterval": SECONDS_BETWEEN_LINES, "miniters": 1}
+        seconds, line = (0.1, None) if self.terminal else (15.0, LINE)
         file = sys.stderr if self.terminal else io.StringIO()  # for the line breaks that tqdm writes itself
-        line = None if self.terminal else LINE
-        super().__init__(total=total, initial=done, desc=title, unit=f" {unit}", file=file, bar_format=line, **how)
+        super().__init__(
+            total=total, initial=done, desc=title, unit=f" {unit}", file=file, bar_format=line, mininterval=seconds,
+            miniters=1, dynamic_ncols=self.terminal,
+        )  # fmt: skip
 
     def advance(self, count: int, note: str = "") -> None:
         """Count `count` units as done; `note` (a loss, a score) is shown at the end of the line."""
-        if note:
-            self.set_postfix_str(note, refresh=False)
+        self.set_postfix_str(note, refresh=False)
         self.update(count)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:

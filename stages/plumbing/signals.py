@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from contextlib import suppress
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import NoReturn
 
 SECONDS_BETWEEN_LOOKS = 0.25  # how often to look at the parent processes
@@ -27,13 +27,9 @@ def _heeded() -> list[signal.Signals]:
     return [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]
 
 
-def _raise(number: int) -> NoReturn:
-    raise KeyboardInterrupt if number == signal.SIGINT else Terminated
-
-
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
     ignore_signals()
-    _raise(number)
+    raise KeyboardInterrupt if number == signal.SIGINT else Terminated
 
 
 def raise_on_signals() -> None:
@@ -42,46 +38,39 @@ def raise_on_signals() -> None:
         signal.signal(number, _stop)
 
 
-def _is_dvc(name: str) -> bool:
-    return name.lower().startswith(("dvc", "python"))
+def _up_to_dvc() -> list[int]:
+    """The processes above this one, from its parent, perhaps a shell, up to DVC.
 
-
-def _up_to_dvc() -> list[tuple[int, str]]:
-    """Number and name of the processes above this one, from its parent (a shell, or DVC) up to DVC, if it is there."""
+    Without DVC another program uses the stages as a library, and it is the parent alone; none if DVC has died, and
+    process 1 or one of another session has adopted this one.
+    """
     import psutil  # used only under DVC, which needs it too
 
-    chain: list[tuple[int, str]] = []
-    number = os.getppid()
-    with suppress(psutil.Error):
-        while number > 0 and not (chain and _is_dvc(chain[-1][1])):
-            process = psutil.Process(number)
-            chain.append((number, process.name()))
-            number = process.ppid()
-    return chain
-
-
-def _is_orphan() -> bool:
-    """Whether the process that started this one is gone: the parent is process 1 or belongs to another session."""
-    with suppress(OSError):
-        return os.getppid() == 1 or os.getsid(os.getppid()) != os.getsid(0)
-    return True
+    chain: list[int] = []
+    with suppress(psutil.Error, OSError):
+        process = psutil.Process().parent()
+        while process is not None:
+            chain.append(process.pid)
+            if process.name().lower().startswith(("dvc", "python")):
+                return chain
+            process = process.parent()
+        if os.getppid() != 1 and os.getsid(os.getppid()) == os.getsid(0):
+            return chain[:1]
+    return []
 
 
 def stop_with_dvc() -> None:
     """If DVC runs this process, stop when DVC dies: it leaves its children running, and the next one starts another.
 
     A thread sends SIGTERM to this process, which then saves and ends as usual. DVC runs a command in a shell, which
-    either replaces itself by the command or is the parent in between. DVC may even have died before this call, while
-    libraries were loaded.
+    either replaces itself by the command or is the parent in between. DVC may even have died before this call.
     """
     if "DVC_STAGE" not in os.environ:
         return
     chain = _up_to_dvc()
-    if not (chain and _is_dvc(chain[-1][1])):  # no DVC: another program uses it as a library, or it died
-        chain = [] if _is_orphan() else chain[:1]
 
     def watch() -> None:
-        while chain and _up_to_dvc()[: len(chain)] == chain:
+        while chain and _up_to_dvc() == chain:
             time.sleep(SECONDS_BETWEEN_LOOKS)
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -108,11 +97,9 @@ class StopRequest:
     def check(self) -> None:
         """Raise Terminated or KeyboardInterrupt if the signal for it was received."""
         if self.received:
-            _raise(self.received)
+            _stop(self.received, None)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self.received:
             ignore_signals()
         else:

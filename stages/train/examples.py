@@ -51,7 +51,7 @@ def load_examples(
         pairs = load_records(subset / PAIRS[0], Pair, scratch)
         trained, cuts = encode_pairs(pairs, tokenizer, prompt_template, lengths)
     validated, others = encode_pairs(validation, tokenizer, prompt_template, lengths)
-    early = cuts.early_ends + others.early_ends
+    early = cuts["early_ends"] + others["early_ends"]
     if early:
         found = (
             f"its end, {prompt_template.text['end']!r}, is inside {early} of {len(trained) + len(validated)} responses"
@@ -59,12 +59,12 @@ def load_examples(
         raise StageError(key, found, "choose another end")
     print(
         f"{len(trained)} training pairs, {len(validation)} validation pairs; cut to the protocol's lengths in "
-        f"training: {cuts.queries} queries, {cuts.responses} responses"
+        f"training: {cuts['queries']} queries, {cuts['responses']} responses"
     )
     examples = Examples(trained, validated, [pair.response for pair in validation])
     counted = {"train": cuts, "validation": others}
     sides = ("queries", "responses")
-    return examples, {f"cut_{split}_{side}": getattr(counted[split], side) for split in counted for side in sides}
+    return examples, {f"cut_{split}_{side}": counted[split][side] for split in counted for side in sides}
 
 
 def drawn_examples(pairs: Dataset, seed: int) -> list[list[int]]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.language_model.device import Share, check_versions, gpus_given, library_versions, share_of
+from stages.language_model.device import Share, share_of
 from stages.plumbing.cluster import Files, cluster, failure_of, on_this_node, receive, scratch, send, unpack
 from stages.plumbing.errors import StageError
 from stages.plumbing.signals import StopRequest
@@ -36,7 +36,6 @@ class Order:
     is_best: bool
     fingerprint: str
     result: Files | None  # of a trial that lacks nothing but its answers
-    versions: dict[str, Any]  # of libraries: another one would give other bytes without a word
     share: Share
 
     def __str__(self) -> str:
@@ -59,7 +58,7 @@ class TrialsOnRay:
         Raises:
             StageError: no cluster, none that has what a trial needs, or a trial that cannot be trained there.
         """
-        job, runtime, versions = self.job, self.job.params.runtime, library_versions()
+        job, runtime = self.job, self.job.params.runtime
         at_work: dict[Any, tuple[Order, TrialState]] = {}
         with cluster(runtime.address) as ray, StopRequest() as stop:
             share = share_of(runtime, ray.nodes(), len(states))
@@ -68,7 +67,7 @@ class TrialsOnRay:
             try:
                 for rate, state in states.items():
                     result = send(state.result, ray.put) if is_best and state.result.exists() else None
-                    order = Order(job, rate, is_best, state.fingerprint, result, versions, share)
+                    order = Order(job, rate, is_best, state.fingerprint, result, share)
                     at_work[task.remote(order, *inputs)] = order, state
                 while at_work:
                     ready, _ = ray.wait([*at_work], num_returns=1, timeout=0.5)
@@ -105,9 +104,7 @@ def train_there(order: Order, subset: Files, model: Files) -> Given:
 
 
 def _train(order: Order, subset: Files, model: Files, node: str, get: Callable[[Any], Any]) -> Given:
-    check_versions(order.versions)
-    print(f"{order}: on node {node}, GPU {gpus_given() or 'none'}", flush=True)
-    job, runtime = order.job, order.share.taken(order.job.params.runtime)
+    job, runtime = order.job, order.share.taken(order.job.params.runtime, f"{order}: on node {node}")
     params = job.params.model_copy(update={"runtime": runtime})
     places = receive(subset, f"subset-{job.data_hash}", get), receive(model, f"model-{job.base_hash}", get)
     loaded = load(replace(job, params=params, subset=places[0], model=places[1]))

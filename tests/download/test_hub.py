@@ -49,7 +49,7 @@ def failure(folder: Path, *words: str, **entry: str) -> str:
         get(folder, *words, **entry)
     assert time.monotonic() - began < 60
     assert not (folder / "fetched").exists()
-    assert not list(folder.glob("state/scratch-*"))
+    assert not list(folder.glob("state/.tmp-*"))
     assert str(caught.value).startswith("models.x.files.it: cannot ")
     return str(caught.value)
 

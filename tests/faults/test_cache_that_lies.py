@@ -57,7 +57,7 @@ def test_a_file_that_is_truncated_missing_or_too_many_and_another_manifest_are_f
         (lambda: path.write_bytes(b""), f"{path}: 0 bytes, but the manifest has {len(content)}; "),
         (path.unlink, f"{path}: missing, though the manifest names it; "),
         ((folder / "adapter_config.json").touch, f"{folder}/adapter_config.json: not written by the stage"),
-        (lambda: (folder / MANIFEST).write_bytes(b"{"), f"{folder}/{MANIFEST}: not JSON ("),
+        (lambda: (folder / MANIFEST).write_bytes(b"{"), f"{folder}/{MANIFEST}: no manifest ("),
         (
             lambda: write_json(folder / MANIFEST, {**manifest, "unended_responses": -1}),
             f"{folder}/{MANIFEST}: its sha256 differs from the one recorded in it; ",

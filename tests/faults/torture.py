@@ -18,8 +18,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from tqdm import tqdm
+
 import tests.conftest  # noqa: F401 - sets environment variables before libraries read them
-from stages.plumbing.progress import duration
 from tests.faults.pipeline import (
     STAGES,
     Undisturbed,
@@ -111,7 +112,8 @@ def main(arguments: argparse.Namespace) -> None:
                 raise
             left = (time.monotonic() - began) / (done + 1) * (arguments.rounds - done - 1)
             print(
-                f"round {done + 1} of {arguments.rounds}: {stops} stops, same bytes; {duration(left)} left", flush=True
+                f"round {done + 1} of {arguments.rounds}: {stops} stops, same bytes; {tqdm.format_interval(left)} left",
+                flush=True,
             )
 
 

@@ -53,7 +53,7 @@ def test_a_device_that_only_nodes_have_is_no_error_and_one_that_none_has_is(
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     fake_ray.install(monkeypatch, tmp_path / "one", {"CPU": 8.0})
-    with pytest.raises(StageError, match=r"^params.yaml: runtime\.device: cuda, and none of 1 nodes has 1 GPU"):
+    with pytest.raises(StageError, match=r"^params.yaml: runtime: a task needs 1 GPU and 1 CPUs, and none of 1 nodes"):
         generate_on_ray(with_device(task, "cuda"), MODEL, TRAINED)
     fake_ray.install(monkeypatch, tmp_path / "other", {"CPU": 8.0, "GPU": 1.0})
     with pytest.raises(StageError, match=r"^node 127\.0\.0\.9: "):  # it looks for it there, not here
@@ -64,9 +64,8 @@ def test_another_version_of_a_library_on_the_node_is_refused(
     task: Task, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     fake_ray.install(monkeypatch, tmp_path / "node")
-    monkeypatch.setattr(
-        "stages.greedy_generate.on_ray.library_versions", lambda: {**device.library_versions(), "peft": "0"}
-    )
+    share = device.Share(0.0, 1, 1, {**device.library_versions(), "peft": "0"})
+    monkeypatch.setattr("stages.greedy_generate.on_ray.share_of", lambda *_: share)
     with pytest.raises(StageError, match=r"^node 127\.0\.0\.9: software: peft .*, where the command was started 0; "):
         generate_on_ray(task, MODEL, TRAINED)
 

@@ -30,7 +30,7 @@ def test_both_sides_end_with_end_of_text_and_long_ones_are_cut_and_counted(folde
     texts = [Pair("a", 0, "hello", "you"), Pair("a", 2, "a b c d e f g h", "h g f e d c b a")]
     encoded, cuts = encode_pairs(texts, tokenizer, prompt_template, Lengths(max_query_tokens=8, max_new_tokens=8))
     assert encoded[0]["query"][-1] == encoded[0]["response"][-1] == end
-    assert (cuts.queries, cuts.responses) == (1, 1)
+    assert (cuts["queries"], cuts["responses"]) == (1, 1)
     whole = tokenizer("a b c d e f g h", add_special_tokens=False)["input_ids"]
     assert encoded[1]["query"] == [*whole, end][-8:]  # a long query is cut at the start
     assert encoded[1]["response"] == tokenizer("h g f e d c b a", add_special_tokens=False)["input_ids"][:8]
@@ -93,7 +93,7 @@ def test_tokens_of_pairs_on_disk_are_those_of_pairs_in_memory(
         loaded = load_records(tmp_path / "pairs.jsonl", Pair, Path(cache))
         stored, others = encode_pairs(loaded, tokenizer, form, lengths)
         assert all(Path(file["filename"]).is_relative_to(cache) for file in stored.cache_files) and stored.cache_files
-    assert list(stored) == list(whole) and others == cuts and cuts.queries > 0  # though their files are gone
+    assert list(stored) == list(whole) and others == cuts and cuts["queries"] > 0  # though their files are gone
     assert stored[[3, 49, 7]] == {side: [whole[at][side] for at in (3, 49, 7)] for side in ("query", "response")}
     for lengths_, side in zip(side_lengths(stored), ("query", "response"), strict=True):
         assert lengths_.tolist() == [len(tokens) for tokens in whole[side]]

@@ -1,6 +1,6 @@
 """Prompt templates: the text around query and response, where an answer ends, and what is refused in one line."""
 
-from types import SimpleNamespace
+import copy
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from stages.params.schema import Lengths
 from stages.params.sources import CHAT_TEMPLATE, END_OF_TEXT, PromptTemplateText
 from stages.plumbing.errors import StageError
 from stages.records import Pair
-from tests.models import LONG
+from tests.models import LONG, base_model
 from tests.tiny import tiny_sentencepiece, tiny_tokenizer
 
 TURNS = PromptTemplateText(prefix="A: ", separator="\nB: ", end="\n")
@@ -75,11 +75,11 @@ def test_a_long_query_loses_its_beginning_and_never_the_template(
     pair = Pair("a", 0, "one two three four five six seven eight nine ten", "one two three four five")
     encoded, cuts = encode_pairs([pair], tokenizer, template, lengths)
     query, response = encoded[0]["query"], encoded[0]["response"]
-    assert (cuts.queries, len(query)) == (1, 20)
+    assert (cuts["queries"], len(query)) == (1, 20)
     whole = written(tokenizer, template, pair, lengths)
     assert whole.startswith(text.prefix.rstrip()) and "nine ten" in whole and "one two three four five six" not in whole
     assert query[len(query) - len(template.separator) :] == template.separator
-    assert cuts.responses == 1 and len(response) == 8 and template.end not in response  # it does not end there
+    assert cuts["responses"] == 1 and len(response) == 8 and template.end not in response  # it does not end there
 
 
 @pytest.mark.parametrize("text", TEMPLATES)
@@ -128,8 +128,9 @@ def test_a_model_that_reads_a_beginning_of_text_token_gets_it_once(own: Any, bos
 
 
 def ends_of(tokenizer: PreTrainedTokenizerFast, text: PromptTemplateText, *own: int) -> dict[int, list[int]]:
-    model = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=list(own) or None))
-    return endings(tokenizer, built(tokenizer, text), BaseModel(model))  # type: ignore[arg-type]
+    model = copy.deepcopy(base_model().model)
+    model.generation_config.eos_token_id = list(own) or None
+    return endings(tokenizer, built(tokenizer, text), BaseModel(model))
 
 
 @pytest.mark.parametrize("kind", ["byte-level", "prepend", "always"])

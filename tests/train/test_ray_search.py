@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from stages.language_model.device import library_versions, share_of
+from stages.language_model.device import Share, library_versions, share_of
 from stages.plumbing.errors import StageError
 from stages.train import ray_search
 from stages.train.job import Job
@@ -105,8 +105,9 @@ def test_what_was_begun_with_another_library_is_another_training(
 @pytest.mark.parametrize("name", ["python", "torch", "numpy"])
 def test_another_version_on_a_node_is_refused(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fake_ray.install(monkeypatch, tmp_path / "node")
-    job, here = job_in(tmp_path / "work", monkeypatch, **SHORT), library_versions()
-    monkeypatch.setattr("stages.train.ray_search.library_versions", lambda: {**here, name: "0.1"})
+    job = job_in(tmp_path / "work", monkeypatch, **SHORT)
+    share = Share(0.0, 1, 1, {**library_versions(), name: "0.1"})
+    monkeypatch.setattr("stages.train.ray_search.share_of", lambda *_: share)
     message = rf"^node 127\.0\.0\.9: software: {name} \d\S*, where the command was started 0\.1; install the same"
     with pytest.raises(StageError, match=message):
         search(job)
