@@ -1,9 +1,8 @@
-"""Helpers for the tests of the data stages: the repository's params.yaml, a stage as a process, archives, sha256."""
+"""Helpers for the tests of the data stages: the repository's params.yaml, entries of it, archives, sha256."""
 
 import hashlib
 import io
 import os
-import subprocess
 import sys
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -14,8 +13,6 @@ from typing import Any
 
 from stages.plumbing.files import sha256_of
 from tests.tiny import shipped_params, tiny_dialogues, write_jsonl, write_yaml
-
-Done = subprocess.CompletedProcess[str]
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -63,30 +60,10 @@ def local_model(folder: Path) -> dict[str, Any]:
     return {"format": "safetensors", "source": f"file:{folder}", "files": files, "prompt_template": prompt_template}
 
 
-def run_module(module: str, folder: Path, arguments: Sequence[str], **variables: str) -> Done:
-    """Run `python -m <module> <arguments>` in a folder, with the given environment variables added."""
-    return subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        cwd=folder,
-        env=environment(**variables),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=250,  # long, for slow machines; shorter than pytest's limit, so that the error names the command
-        check=False,
-    )
-
-
 def environment(**variables: str) -> dict[str, str]:
     """The tests' environment, with the project importable and no proxy for loopback."""
     here = {"PYTHONPATH": str(ROOT), "NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
     return {**os.environ, **here, **variables}
 
 
-DOWNLOAD = ("--dialogues", "data/dialogues", "--model", "data/model")
-
-
-def last_line(done: Done) -> str:
-    """The error line; checks that there is no traceback above it."""
-    assert "Traceback" not in done.stderr, done.stderr
-    return done.stderr.rstrip().splitlines()[-1]
+DOWNLOAD = (sys.executable, "-m", "stages.download", "--dialogues", "data/dialogues", "--model", "data/model")

@@ -8,7 +8,7 @@ address for `url:` too.
 import hashlib
 import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -35,17 +35,17 @@ class Hub:
     address: str = ""  # the value of HF_ENDPOINT
     files: dict[str, dict[str, bytes]] = field(default_factory=dict)  # by repository
     commits: dict[str, str] = field(default_factory=dict)
-    branches: dict[str, str] = field(default_factory=dict)
+    branches: set[str] = field(default_factory=set)
     faults: dict[str, Fault] = field(default_factory=dict)
     requests: list[tuple[str, str]] = field(default_factory=list)  # method and path
     tokens: set[str] = field(default_factory=set)  # which host was shown a token, and which was not
     ranges: bool = True
     stop: threading.Event = field(default_factory=threading.Event)
 
-    def add(self, name: str, commit: str, files: dict[str, bytes], branches: Iterable[str] = ("main",)) -> None:
+    def add(self, name: str, commit: str, files: dict[str, bytes]) -> None:
         """Serve a repository that has one commit."""
         self.files[name], self.commits[name] = files, commit
-        self.branches |= {f"{name}@{branch}": commit for branch in (commit, *branches)}
+        self.branches |= {f"{name}@{branch}" for branch in (commit, "main", "refs/convert/parquet")}
 
     def fault(self, path: str, method: str) -> str | None:
         """The kind of fault for this request, if any."""

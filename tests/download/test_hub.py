@@ -2,10 +2,8 @@
 
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -29,7 +27,7 @@ TOKEN = "hf_abcdefghijklmnop"
 
 @pytest.fixture
 def served(hub: Hub) -> Hub:
-    hub.add("me/it", COMMIT, {FILE: LARGE, "config.json": SMALL}, branches=["main", "refs/convert/parquet"])
+    hub.add("me/it", COMMIT, {FILE: LARGE, "config.json": SMALL})
     return hub
 
 
@@ -44,10 +42,8 @@ def url_of(hub: Hub) -> str:
 
 
 def failure(folder: Path, *words: str, **entry: str) -> str:
-    began = time.monotonic()
     with pytest.raises(StageError) as caught:
         get(folder, *words, **entry)
-    assert time.monotonic() - began < 60
     assert not (folder / "fetched").exists()
     assert not list(folder.glob("state/.tmp-*"))
     assert str(caught.value).startswith("models.x.files.it: cannot ")
@@ -73,8 +69,7 @@ def project(hub: Hub, gpt2: Path, tmp_path: Path) -> dict[str, str]:
 
 
 def start(folder: Path, variables: dict[str, str]) -> "subprocess.Popen[str]":
-    words = [sys.executable, "-m", "stages.download", *DOWNLOAD]
-    return subprocess.Popen(words, cwd=folder, env=variables, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(DOWNLOAD, cwd=folder, env=variables, stderr=subprocess.PIPE, text=True)
 
 
 def test_gpt2_comes_as_shipped_after_a_cut_without_xet_and_without_bars_and_secrets_in_the_log(
@@ -90,7 +85,7 @@ def test_gpt2_comes_as_shipped_after_a_cut_without_xet_and_without_bars_and_secr
     assert all(commit in path for _, path in hub.requests)
     folder = tmp_path / "data/model"
     for name in shipped()["models"]["gpt2"]["files"]:
-        assert (folder / name).read_bytes() == (gpt2 / name).read_bytes(), name
+        assert (folder / name).read_bytes() == (gpt2 / name).read_bytes()
     model = AutoModelForCausalLM.from_pretrained(folder)
     for name, tensor in load_file(gpt2 / FILE).items():
         assert name.endswith(".attn.bias") or torch.equal(model.get_parameter(f"transformer.{name}"), tensor)
@@ -120,20 +115,17 @@ def test_dialogpt_stays_in_half_precision_and_its_tokenizer_is_made_of_its_vocab
 
 def test_dailydialog_comes_out_of_its_archives(hub: Hub, tmp_path: Path) -> None:
     texts = {split: eou(tiny_dialogues(60, seed)) for seed, split in enumerate(("train", "validation", "test"))}
-    archives = {
-        f"{split}.zip": zip_of({f"{split}/dialogues_{split}.txt": text, f"{split}/dialogues_act_{split}.txt": b"1 2\n"})
-        for split, text in texts.items()
-    }
+    archives = {f"{split}.zip": zip_of({f"{split}/dialogues_{split}.txt": text}) for split, text in texts.items()}
     hub.add("datasets/roskoN/dailydialog", "c" * 40, archives)
-    params: dict[str, Any] = shipped() | {"dataset": "dailydialog"}
+    params = shipped() | {"dataset": "dailydialog"}
     files = params["datasets"]["dailydialog"]["files"]
     files["train"]["sha256"] = sha256(archives["train.zip"])
     for split in ("validation", "test"):
         files[split]["member_sha256"] = sha256(texts[split])
     (tmp_path / "made").mkdir()
     fetch_dialogues(parse_params(params), tmp_path / "made")
-    made = {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()}
-    assert made == {f"{split}.txt": text for split, text in texts.items()}
+    made = {path.stem: path.read_bytes() for path in (tmp_path / "made").iterdir()}
+    assert made == texts
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
@@ -157,8 +149,9 @@ def test_a_signal_in_a_download_leaves_nothing_half_done(
 # --- what heals ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [FILE, "config.json"])
-@pytest.mark.parametrize("revision", [COMMIT, "main", "refs/convert/parquet"])
+@pytest.mark.parametrize(
+    ("name", "revision"), [(FILE, COMMIT), ("config.json", "main"), (FILE, "refs/convert/parquet")]
+)
 def test_a_file_comes_from_the_hub_once_and_is_there_without_it(
     served: Hub, name: str, revision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,25 +169,9 @@ def test_a_cut_a_silent_and_a_busy_hub_is_asked_again(served: Hub, fault: Fault,
     assert fault.times == 0
 
 
-@pytest.mark.parametrize("kind", ["500", "429"])
-def test_a_busy_address_is_asked_again_though_it_wants_us_to_wait_for_a_day(
-    served: Hub, kind: str, tmp_path: Path
-) -> None:
-    served.faults[FILE] = Fault(kind, times=2)
+def test_a_busy_address_is_asked_again_though_it_wants_us_to_wait_for_a_day(served: Hub, tmp_path: Path) -> None:
+    served.faults[FILE] = Fault("429", times=2)
     assert get(tmp_path, FILE, url_of(served), sha256=sha256(LARGE)) == LARGE
-
-
-def test_a_new_entry_for_a_pinned_file_needs_no_network(hub: Hub, tmp_path: Path) -> None:
-    text = b'["hi", "hello"]\n'
-    hub.add("me/it", COMMIT, {"x.jsonl": text})
-    params = shipped()
-    entry = {"format": "jsonl", "source": url_of(hub), "split": {"validation": 1, "test": 1, "seed": 0}}
-    entry["files"] = {"all": {"path": "x.jsonl", "sha256": sha256(text)}}
-    for name, source in (("first", url_of(hub)), ("second", "url:http://127.0.0.1:9")):
-        params["datasets"][name], params["dataset"] = {**entry, "source": source}, name
-        (tmp_path / name).mkdir()
-        fetch_dialogues(parse_params(params), tmp_path / name)
-        assert (tmp_path / name / "all.jsonl").read_bytes() == text
 
 
 def test_what_an_address_has_is_fetched_once_even_for_two_members_and_again_if_it_was_damaged(
@@ -229,17 +206,16 @@ def test_a_damaged_file_in_the_cache_of_the_hub_is_replaced(
 @pytest.mark.parametrize(
     ("source", "name", "found"),
     [
-        (f"hub:me/it@{'b' * 40}", FILE, "Revision Not Found"),
-        (f"hub:me/other@{COMMIT}", FILE, "Repository Not Found"),
-        (f"hub:me/it@{COMMIT}", "vocab.json", "Entry Not Found"),
+        (f"hub:me/it@{'b' * 40}", FILE, "Revision"),
+        (f"hub:me/other@{COMMIT}", FILE, "Repository"),
+        (f"hub:me/it@{COMMIT}", "vocab.json", "Entry"),
     ],
 )
 def test_what_the_hub_does_not_have_is_named_and_asked_for_once(
     served: Hub, source: str, name: str, found: str, tmp_path: Path
 ) -> None:
     message = failure(tmp_path, name, source)
-    assert found in message and f"cannot get {name} of me/" in message
-    assert "fix the source or files (no pickle is ever loaded), log in with `hf auth login`" in message
+    assert f"{found} Not Found" in message and f"cannot get {name} of me/" in message
     assert len(served.requests) == 1
 
 
@@ -247,9 +223,7 @@ def test_what_the_hub_does_not_have_is_named_and_asked_for_once(
     ("fault", "piece"),
     [
         (Fault("500", "HEAD"), 10_000_000),
-        (Fault("500"), 10_000_000),
         (Fault("stall"), 10_000_000),
-        (Fault("truncate"), 10_000_000),
         (Fault("truncate"), 1000),  # a cut behind the first piece, after which huggingface_hub starts over for ever
     ],
 )
@@ -261,24 +235,21 @@ def test_a_hub_that_never_sends_a_whole_file_is_given_up_on(
     served.ranges = False
     served.faults[FILE] = fault
     message = failure(tmp_path)
-    assert "use a local copy (source: file:FOLDER), or the default (dataset: chitchat" in message
-    assert SIGNATURE not in message
+    assert "use a local copy (source: file:FOLDER)" in message and SIGNATURE not in message
 
 
 @pytest.mark.parametrize("kind", ["500", "truncate", "stall"])
 def test_an_address_that_never_sends_a_whole_file_is_given_up_on(served: Hub, kind: str, tmp_path: Path) -> None:
     served.faults[FILE] = Fault(kind)
-    message = failure(
-        tmp_path, "", f"{url_of(served)}/{FILE}?{SIGNATURE}".replace("url", "url-with-query", 1), sha256=sha256(LARGE)
-    )
-    assert "use a local copy (source: file:FOLDER)" in message
-    assert SIGNATURE not in message
+    source = f"url-with-query{url_of(served).removeprefix('url')}/{FILE}?{SIGNATURE}"
+    message = failure(tmp_path, "", source, sha256=sha256(LARGE))
+    assert "use a local copy (source: file:FOLDER)" in message and SIGNATURE not in message
     assert len(served.requests) == (4 if kind == "500" else 1)
 
 
 def test_no_server_and_a_wrong_address_say_how_to_go_on(served: Hub, tmp_path: Path) -> None:
     nowhere = failure(tmp_path, "", f"url-with-query:http://127.0.0.1:9/x?{SIGNATURE}", sha256=sha256(LARGE))
-    assert "or the default (dataset: chitchat, model: smollm2)" in nowhere and SIGNATURE not in nowhere
+    assert "use a local copy" in nowhere and SIGNATURE not in nowhere
     wrong = failure(tmp_path, "wrong", f"url:{served.address}", sha256=sha256(LARGE))
     assert "404" in wrong and "fix the source" in wrong
     assert len(served.requests) == 1

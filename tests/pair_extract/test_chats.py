@@ -1,73 +1,33 @@
 """Rows as people have them: chats of all kinds, in JSON lines and in Parquet, and everything that is no dialogue."""
 
-import json
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet
 import pytest
 
 from stages.pair_extract.chats import KEYS
-from stages.pair_extract.corpora import Found, read_corpus
 from stages.pair_extract.pairs import pairs_of
 from stages.params.schema import Pairs
-from stages.params.sources import Dataset
-from stages.plumbing.errors import StageError
-from stages.records import Dialogue, records_of
+from tests.pair_extract.corpus import read, refusal, rows, turns_in
 
-Format = Literal["jsonl", "parquet"]
 Messages = list[tuple[str, str]]
-FORMATS: tuple[Format, ...] = ("jsonl", "parquet")
-CHAT_KEYS = {"messages": ("role", "content"), "conversations": ("from", "value"), "dialogue": ("speaker", "text")}
+FORMATS = ("jsonl", "parquet")
 TALK: Messages = [("user", "hi"), ("assistant", "hello"), ("user", "how are you"), ("assistant", "fine")]
 PLAIN = [text for _, text in TALK]
+each_format = pytest.mark.parametrize("format_", FORMATS)
 
 
-def chat(key: str, messages: Messages) -> list[dict[str, str]]:
-    speaker, text = CHAT_KEYS[key]
-    return [{speaker: who, text: what} for who, what in messages]
+def said(messages: Messages, who: str = "role", what: str = "content") -> list[dict[str, str]]:
+    return [{who: speaker, what: text} for speaker, text in messages]
 
 
-def encode_rows(format_: Format, rows: Sequence[dict[str, Any]]) -> bytes:
-    if format_ == "jsonl":
-        return "".join(json.dumps(row) + "\n" for row in rows).encode()
-    buffer = pa.BufferOutputStream()
-    pyarrow.parquet.write_table(pa.table({name: [row[name] for row in rows] for name in rows[0]}), buffer)
-    return bytes(buffer.getvalue().to_pybytes())
+def chats(format_: str, *given: Any, key: str = "messages") -> bytes:
+    return rows(format_, [{"id": 7, key: each} for each in given])
 
 
-def encode(format_: Format, key: str, dialogues: Sequence[Any]) -> bytes:
-    return encode_rows(format_, [{"id": 7, key: each} for each in dialogues])
-
-
-def read(
-    folder: Path, format_: Format, content: bytes, messages: str | None = None, bad: float = 0.0
-) -> tuple[list[list[str]], Counter[str]]:
-    """The turns of each training dialogue, sorted, and the counts; all three files have this content."""
-    found, counts = corpus(folder, format_, content, messages, bad)
-    return sorted(each.turns for each in found), counts
-
-
-def corpus(
-    folder: Path, format_: Format, content: bytes, messages: str | None = None, bad: float = 0.0
-) -> tuple[list[Dialogue], Counter[str]]:
-    files = {split: {"path": f"x.{format_}", "sha256": "0" * 64} for split in ("train", "validation", "test")}
-    value = {"format": format_, "source": "file:x", "files": files, "messages": messages, "max_bad_rows": bad}
-    dataset = Dataset.model_validate(value)
-    for split in files:
-        (folder / dataset.file_name(split)).write_bytes(content)
-    with TemporaryDirectory(dir=folder) as scratch:
-        dialogues, report = read_corpus("datasets.x", dataset, folder, Path(scratch))
-        counts = Counter({name: count for name, count in report["train"].items() if name != "first_bad_rows"})
-        return list(records_of(dialogues["train"], Found)), counts
-
-
-def text(said: str, **more: Any) -> dict[str, Any]:
-    return {"type": "text", "text": said, **more}
+def text(words: str) -> dict[str, Any]:
+    return {"type": "text", "text": words}
 
 
 CALL = [{"id": "1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}]
@@ -80,11 +40,11 @@ CALLS: tuple[dict[str, Any], ...] = (
     {"content": None, "function_call": {"name": "weather", "arguments": "{}"}},
 )  # fmt: skip
 ROWS: list[tuple[Any, list[str], dict[str, int]]] = [  # a chat, its turns and what is counted beside these
-    *(([{"role": who, "content": "Be kind."}, *chat("messages", TALK)], PLAIN, {"system_turns": 1})
-      for who in ("system", "developer", "SYSTEM ")),
+    *(([{"role": who, "content": "Be kind."}, *said(TALK)], PLAIN, {"system_turns": 1})
+      for who in ("developer", "SYSTEM ")),
     # A call of a tool and its answer are no turns.
-    *(([ASKED, {"role": "assistant", **call}, tool, ANSWERED], WARM, {"tool_calls": 1, "tool_turns": 1})
-      for call in CALLS for tool in ({"role": "tool", "content": "23"}, {"role": "Function", "content": None})),
+    *(([ASKED, {"role": "assistant", **call}, {"role": tool, "content": None}, ANSWERED], WARM,
+       {"tool_calls": 1, "tool_turns": 1}) for call, tool in zip(CALLS, ("tool", "Function") * 2, strict=True)),
     ([{"role": who, "content": each} for who, each in zip(("user", "assistant") * 2,
       ([text(WARM[0])], [{"type": "tool_use"}], [{"type": "tool_result"}], [text(WARM[1])]), strict=True)],
      WARM, {"tool_calls": 2, "other_parts": 2}),
@@ -108,26 +68,24 @@ ROWS: list[tuple[Any, list[str], dict[str, int]]] = [  # a chat, its turns and w
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("format_", FORMATS)
+@each_format
 @pytest.mark.parametrize("row", range(len(ROWS)))
-def test_a_chat_has_its_turns_and_what_is_no_turn_is_counted(format_: Format, row: int, tmp_path: Path) -> None:
+def test_a_chat_has_its_turns_and_what_is_no_turn_is_counted(format_: str, row: int, tmp_path: Path) -> None:
     messages, turns, others = ROWS[row]
-    found, counts = read(tmp_path, format_, encode(format_, "messages", [messages]))
-    assert found == [turns]
+    (found,), counts = read(tmp_path, format_, chats(format_, messages))
+    assert found.turns == turns
     assert +counts == Counter(dialogues=1, turns=len(turns), **others)
 
 
 @pytest.mark.parametrize(("messages", "expected"), [(None, "hi you there"), ("joined", "hi you there"), ("one", "")])
-@pytest.mark.parametrize("format_", FORMATS)
-def test_messages_of_one_speaker_in_a_row_are_one_turn(
-    format_: Format, messages: str | None, expected: str, tmp_path: Path
-) -> None:
+def test_messages_of_one_speaker_in_a_row_are_one_turn(messages: str | None, expected: str, tmp_path: Path) -> None:
     talk = [("user", "hi"), ("system", "Be kind."), ("user", " "), ("user", "you there"), *TALK[1:]]
-    turns, counts = read(tmp_path, format_, encode(format_, "messages", [chat("messages", talk)]), messages)
-    assert turns == [[expected, *PLAIN[1:]]]
+    (found,), counts = read(tmp_path, "jsonl", chats("jsonl", said(talk)), messages)
+    assert found.turns == [expected, *PLAIN[1:]]
     assert counts["turns_of_several_messages"] == 1
 
 
+@each_format
 @pytest.mark.parametrize(
     "row",
     [
@@ -137,101 +95,77 @@ def test_messages_of_one_speaker_in_a_row_are_one_turn(
         {"dialog": "is it warm?", "utterances": WARM},
     ],
 )
-@pytest.mark.parametrize("format_", FORMATS)
-def test_the_first_list_is_the_dialogue(format_: Format, row: dict[str, Any], tmp_path: Path) -> None:
-    assert read(tmp_path, format_, encode_rows(format_, [row]))[0] == [WARM]
+def test_the_first_list_is_the_dialogue(format_: str, row: dict[str, Any], tmp_path: Path) -> None:
+    assert turns_in(tmp_path, format_, rows(format_, [row])) == [WARM]
 
 
 def test_each_row_of_a_parquet_file_has_its_own_first_list(tmp_path: Path) -> None:
-    rows: list[dict[str, Any]] = [{"messages": None, "turns": ["a", "b"]}]
-    rows.append({"messages": [ASKED, ANSWERED], "turns": None})
-    assert read(tmp_path, "parquet", encode_rows("parquet", rows))[0] == [["a", "b"], WARM]
+    given = [{"messages": None, "turns": ["a", "b"]}, {"messages": [ASKED, ANSWERED], "turns": None}]
+    assert turns_in(tmp_path, "parquet", rows("parquet", given)) == [["a", "b"], WARM]
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize(("user", "assistant"), [("user", "assistant"), ("human", "gpt"), ("User", "model")])
+@pytest.mark.parametrize(("user", "assistant", "stride"), [("user", "assistant", 1), ("human", "gpt", 2)])
 def test_the_assistant_is_the_one_who_answers_whoever_begins(
     user: str, assistant: str, stride: Any, tmp_path: Path
 ) -> None:
     talk = [(assistant, "welcome"), (user, "hi"), (assistant, "hello"), (user, "bye"), (assistant, "see you")]
-    (tmp_path / "a").mkdir()
-    content = encode("jsonl", "messages", [chat("messages", talk), chat("messages", talk[1:])])
     settings = Pairs(stride=stride, history=1, joined_by=" ")
-    found, counts = corpus(tmp_path / "a", "jsonl", content)
+    found, counts = read(tmp_path, "jsonl", chats("jsonl", said(talk), said(talk[1:])))
     pairs = [(pair.query, pair.response) for each in found for pair in pairs_of(each, settings)[0]]
     assert pairs == [("hi", "hello"), ("bye", "see you")] * 2
     assert counts["turns_before_the_user"] == 1
-    content = encode("jsonl", "messages", [chat("messages", [("Ann", "hi"), ("Bo", "hello"), ("Ann", "bye")])])
-    (others,), counts = corpus(tmp_path, "jsonl", content)
+    (others,), counts = read(tmp_path, "jsonl", chats("jsonl", said([("Ann", "hi"), ("Bo", "hello"), ("Ann", "bye")])))
     assert len(pairs_of(others, settings)[0]) == 3 - stride and counts["turns_before_the_user"] == 0
 
 
 @pytest.mark.parametrize("key", KEYS)
 def test_turns_are_texts_or_messages_of_any_kind_under_any_key(key: str, tmp_path: Path) -> None:
     turns = ["hi", {"role": "user", "content": "a"}, {"from": "gpt", "value": "b"}, {"speaker": "user", "text": "c"}]
-    assert read(tmp_path, "jsonl", json.dumps({key: turns}).encode())[0] == [["hi", "a", "b", "c"]]
-    assert read(tmp_path, "jsonl", json.dumps({key: [*turns[:2], "hi", "hi"]}).encode())[0] == [["hi", "a", "hi", "hi"]]
+    content = chats("jsonl", turns, [*turns[:2], "hi", "hi"], key=key)
+    assert turns_in(tmp_path, "jsonl", content) == [["hi", "a", "b", "c"], ["hi", "a", "hi", "hi"]]
 
 
-@pytest.mark.parametrize("bad", [None, [ASKED, {"role": "assistant", "content": None}], "hi", [3]])
-@pytest.mark.parametrize("format_", FORMATS)
-def test_a_bad_row_is_left_out_counted_and_named_up_to_the_limit(format_: Format, bad: Any, tmp_path: Path) -> None:
-    if (format_ == "parquet" and not isinstance(bad, list | None)) or bad == [3]:
-        format_ = "jsonl"  # a column has one type
-    rows = [chat("messages", [*TALK, ("user", str(number))]) for number in range(99)]
-    content = encode(format_, "messages", [*rows[:7], bad, *rows[7:]])
-    turns, counts = read(tmp_path, format_, content, bad=0.01)
-    assert (len(turns), counts["bad_rows"], counts["dialogues"]) == (99, 1, 99)
-    for limit, rows_ in ((0.0, [*rows, bad]), (0.01, [*rows, bad, bad, bad])):
-        with pytest.raises(StageError, match=r"(row |jsonl:)100: messages"):
-            read(tmp_path, format_, encode(format_, "messages", rows_), bad=limit)
+@pytest.mark.parametrize(
+    ("format_", "bad"),
+    [("jsonl", "hi"), ("jsonl", [3]), ("parquet", None), ("parquet", [ASKED, {"role": "assistant", "content": None}])],
+)
+def test_a_bad_row_is_left_out_counted_and_named_up_to_the_limit(format_: str, bad: Any, tmp_path: Path) -> None:
+    good = [said([*TALK, ("user", str(number))]) for number in range(99)]
+    found, counts = read(tmp_path, format_, chats(format_, *good[:7], bad, *good[7:]), bad=0.01)
+    assert (len(found), counts["bad_rows"], counts["dialogues"]) == (99, 1, 99)
+    for limit, given in ((0.0, [*good, bad]), (0.01, [*good, bad, bad, bad])):
+        assert "100: messages" in refusal(tmp_path, format_, chats(format_, *given), bad=limit)
 
 
 GOOD = {"role": "user", "content": "hi"}
 
 
-def said(content: Any, **more: Any) -> list[dict[str, Any]]:
+def one(content: Any, **more: Any) -> list[dict[str, Any]]:
     return [{"role": "user", "content": content, **more}]
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "expected"),
+    ("format_", "key", "value", "expected"),
     [
-        ("messages", [GOOD, {"content": "hello"}], "messages[1]: no role; a message has role and content"),
-        ("messages", [GOOD, {"role": "assistant"}], "messages[1]: no content; a message has role and content"),
-        ("messages", said(None), "messages[0].content: not a text but null; write it"),
-        ("messages", said(["hi"]), "messages[0].content: not a text but a list; write it"),
-        ("messages", said({"text": "hi"}), "messages[0].content: not a text but an object"),
-        ("messages", said([text("a"), {"type": "text"}]), "messages[0].content[1].text: not a text but null; write it"),
-        ("messages", said([{"x": 1}]), "messages[0].content[0].text: not a text but null"),
-        ("messages", said(1, tool_calls=[1]), "messages[0].content: not a text but a number"),
-        ("messages", said(None, tool_calls=[]), "messages[0].content: not a text but null"),
-        ("messages", [{"role": None, "content": "hi"}], "messages[0].role: not a text but null"),
-        ("messages", None, "messages: not a list of turns but null; write one dialogue per row"),
-        ("messages", "hi", "messages: not a list of turns but a text; write one dialogue per row"),
-        ("conversations", [{"value": "hi"}], "conversations[0]: no from; a message has from and value"),
-        ("conversations", [{"from": "human"}], "conversations[0]: no value; a message has from and value"),
-        ("utterances", ["hi", 3], "utterances[1]: not a turn but a number"),
+        ("jsonl", "messages", [GOOD, {"content": "hello"}], "messages[1]: no role; "),
+        ("jsonl", "messages", [GOOD, {"role": "assistant"}], "messages[1]: no content; "),
+        ("jsonl", "messages", one(["hi"]), "messages[0].content: not a text but a list"),
+        ("jsonl", "messages", one({"text": "hi"}), "messages[0].content: not a text but an object"),
+        ("jsonl", "messages", one([text("a"), {"type": "text"}]), "messages[0].content[1].text: not a text but null"),
+        ("jsonl", "messages", one(1, tool_calls=[1]), "messages[0].content: not a text but a number"),
+        ("jsonl", "messages", one(None, tool_calls=[]), "messages[0].content: not a text but null"),
+        ("jsonl", "messages", [{"role": None, "content": "hi"}], "messages[0].role: not a text but null"),
+        ("jsonl", "messages", "hi", "messages: not a list of turns but a text"),
+        ("jsonl", "conversations", [{"value": "hi"}], "conversations[0]: no from; "),
+        ("jsonl", "utterances", ["hi", 3], "utterances[1]: not a turn but a number"),
+        ("jsonl", "turn", ["hi", "you"], "not a list of turns but an object"),
+        ("parquet", "messages", one(None), "messages[0].content: not a text but null"),
+        ("parquet", "messages", None, "messages: not a list of turns but null"),
+        ("parquet", "utterances", ["hi", None], "utterances[1]: not a turn but null"),
     ],
 )
-def test_what_is_no_dialogue_is_refused_with_its_place(key: str, value: Any, expected: str, tmp_path: Path) -> None:
-    rows: list[dict[str, Any]] = [{key: chat("messages", TALK)}, {key: value}]
-    assert refusal(tmp_path, "jsonl", encode_rows("jsonl", rows)).startswith(f"test.jsonl:2: {expected}")
-
-
-@pytest.mark.parametrize(
-    ("key", "rows", "expected"),
-    [
-        ("messages", [[GOOD], [*said(None)]], "row 2: messages[0].content: not a text but null"),
-        ("messages", [[GOOD], None], "row 2: messages: not a list of turns but null; "),
-        ("utterances", [["hi", None]], "row 1: utterances[1]: not a turn but null"),
-    ],
-)
-def test_in_parquet_too(key: str, rows: list[Any], expected: str, tmp_path: Path) -> None:
-    assert refusal(tmp_path, "parquet", encode("parquet", key, rows)).startswith(f"test.parquet: {expected}")
-
-
-def refusal(folder: Path, format_: Format, content: bytes) -> str:
-    with pytest.raises(StageError) as caught:
-        read(folder, format_, content)
-    return str(caught.value).removeprefix(f"{folder}/")
+def test_what_is_no_dialogue_is_refused_with_its_place(
+    format_: str, key: str, value: Any, expected: str, tmp_path: Path
+) -> None:
+    found = refusal(tmp_path, format_, chats(format_, value, key=key))
+    assert found.startswith(f"{'1' if format_ == 'jsonl' else ' row 1'}: {expected}")

@@ -1,7 +1,8 @@
 """Pairs: both strides, no pair across an empty turn, and DailyDialog's published numbers."""
 
+import argparse
 import json
-import random
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,15 @@ from typing import Any
 import pytest
 
 from stages.download.fetch import fetch_dialogues
+from stages.pair_extract.__main__ import main
 from stages.pair_extract.pairs import facts_of, pairs_of, turns_to_write
 from stages.params.schema import Pairs, parse_params
+from stages.plumbing.errors import StageError
 from stages.plumbing.files import check_folder, output_folder, sha256_of
-from stages.records import Dialogue, Pair, References, read_records
-from tests.helpers_data import ROOT, Done, last_line, run_module, shipped, write_params
+from stages.records import SPLITS, Dialogue, Pair, References, read_records
+from tests.helpers_data import shipped, write_params
+from tests.helpers_scores import DAILYDIALOG, needs_dailydialog
 from tests.tiny import tiny_dialogues, write_jsonl
-
-DAILYDIALOG = ROOT.parent / "shared/dailydialog"
-SPLITS = ("train", "validation", "test")
-ARGUMENTS = ("--dialogues", "dialogues", "--pairs", "pairs", "--report", "metrics/pairs.json")
 
 
 @pytest.mark.parametrize(
@@ -26,12 +26,9 @@ ARGUMENTS = ("--dialogues", "dialogues", "--pairs", "pairs", "--report", "metric
     [
         (2, "abcde", ["ab", "cd"], 0),
         (1, "abcde", ["ab", "bc", "cd", "de"], 0),
-        (2, "ab", ["ab"], 0),
         (1, "ab", ["ab"], 0),
         (2, "a", [], 0),
-        (2, "", [], 0),
         (2, "a cdef", ["cd", "ef"], 1),  # turn 1 is empty: (c, d) keeps position 2, and (a, c) is no pair
-        (2, "ab def", ["ab", "ef"], 1),
         (1, "ab def", ["ab", "de", "ef"], 2),
         (1, " bc", ["bc"], 1),
     ],
@@ -79,117 +76,97 @@ def test_with_a_history_empty_turns_keep_their_places_and_the_manifest_says_how_
     assert list(turns_to_write([Dialogue("x", ["a", "", "c", "d"])], settings)) == [Dialogue("x", turns)]
 
 
-def pinned(files: dict[str, Path]) -> dict[str, Any]:
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def pinned(**files: Path) -> dict[str, Any]:
     return {name: {"path": path.name, "sha256": sha256_of(path)} for name, path in files.items()}
 
 
-def prepare(folder: Path, dataset: dict[str, Any], stride: int = 2) -> None:
-    """Make a project with a `dialogues/` folder as the download stage writes it."""
+def extract(folder: Path, dataset: dict[str, Any], stride: int = 2) -> dict[str, Any]:
+    """Run the stage on the `dialogues/` of a folder; return its report."""
     params = shipped()
     params["datasets"]["x"] = dataset
     write_params(folder, params | {"dataset": "x", "pairs": {"stride": stride, "history": 1, "joined_by": " "}})
+    main(argparse.Namespace(dialogues=Path("dialogues"), pairs=Path("pairs"), report=Path("metrics/pairs.json")))
+    check_folder(folder / "pairs")
+    report: dict[str, Any] = json.loads((folder / "metrics/pairs.json").read_bytes())
+    return report
 
 
-def extract(folder: Path, **variables: str) -> Done:
-    return run_module("stages.pair_extract", folder, ARGUMENTS, **variables)
-
-
-def jsonl_project(folder: Path, corpus: list[list[str]], stride: int = 2, references: str | None = None) -> None:
-    folder.mkdir(exist_ok=True)
-    split = {"validation": 5, "test": 5, "seed": 0}
-    dataset: dict[str, Any] = {"format": "jsonl", "source": "file:x", "split": split}
+def of_jsonl(folder: Path, corpus: Sequence[Any], stride: int = 2, references: str | None = None) -> dict[str, Any]:
+    """The same, with a corpus as the download stage leaves it."""
+    dataset: dict[str, Any] = {"format": "jsonl", "source": "file:x", "split": {"validation": 5, "test": 5, "seed": 0}}
     with output_folder(folder / "dialogues") as dialogues:
-        path = write_jsonl(dialogues / "all.jsonl", corpus)
-        dataset["files"] = pinned({"all": path})
+        dataset["files"] = pinned(all=write_jsonl(dialogues / "all.jsonl", corpus))
         if references is not None:
             (dialogues / "references.jsonl").write_text(references, encoding="utf-8")
-            dataset["files"]["references"] = pinned({"r": dialogues / "references.jsonl"})["r"]
-    prepare(folder, dataset, stride)
+            dataset["files"] |= pinned(references=dialogues / "references.jsonl")
+    return extract(folder, dataset, stride)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_the_stage_writes_pairs_the_training_turns_and_a_report(stride: int, tmp_path: Path) -> None:
+def test_the_stage_writes_pairs_the_training_turns_and_a_report(
+    stride: int, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chat = ["x", {"role": "system", "content": "Be kind."}, "y", "z\nz"]
     corpus = [*tiny_dialogues(30), ["only"], ["a", "", "c", "d"]]
-    jsonl_project(tmp_path, corpus, stride)
-    done = extract(tmp_path)
-    assert done.returncode == 0, done.stderr
-    check_folder(tmp_path / "pairs")
-    report = json.loads((tmp_path / "metrics/pairs.json").read_bytes())
+    report = of_jsonl(project, [*corpus, chat], stride)
     assert report["stride"] == stride
-    assert report["files"]["all"]["dialogues"] == 32
-    assert report["files"]["all"]["unusable_dialogues"] == 1
-    neighbours = {pair for turns in corpus for pair in enumerate(pairwise(turns))}
+    counted = {name: report["files"]["all"][name] for name in ("dialogues", "unusable_dialogues", "system_turns")}
+    assert counted == {"dialogues": 33, "unusable_dialogues": 1, "system_turns": 1}
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[1:3] == ["1 system turns left out", "1 turns of several lines are one line now"]
+    neighbours = {pair for turns in [*corpus, ["x", "y", "z z"]] for pair in enumerate(pairwise(turns))}
     for split in SPLITS:
-        pairs = read_records(tmp_path / f"pairs/{split}.jsonl", Pair)
+        pairs = read_records(project / f"pairs/{split}.jsonl", Pair)
         assert len(pairs) == report[split]["pairs"]
         assert {(pair.position, (pair.query, pair.response)) for pair in pairs} <= neighbours
-    turns = read_records(tmp_path / "pairs/turns.jsonl", Dialogue)
-    assert {pair.dialogue for pair in read_records(tmp_path / "pairs/train.jsonl", Pair)} == {t.dialogue for t in turns}
+    turns = read_records(project / "pairs/turns.jsonl", Dialogue)
+    assert {pair.dialogue for pair in read_records(project / "pairs/train.jsonl", Pair)} == {t.dialogue for t in turns}
     assert all(turn for each in turns for turn in each.turns)
     assert sum(report[split]["pairs_skipped_for_empty_turn"] for split in SPLITS) == (1 if stride == 2 else 2)
 
 
-def test_further_references_of_test_pairs_are_written_and_reported(tmp_path: Path) -> None:
-    jsonl_project(tmp_path, tiny_dialogues(30))
-    assert extract(tmp_path).returncode == 0
-    assert not (tmp_path / "pairs/references.jsonl").exists()
-    assert "references" not in json.loads((tmp_path / "metrics/pairs.json").read_bytes())
-    pair = read_records(tmp_path / "pairs/test.jsonl", Pair)[-1]
+def test_further_references_of_test_pairs_are_written_and_reported(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "references" not in of_jsonl(project, tiny_dialogues(30))
+    assert not (project / "pairs/references.jsonl").exists()
+    pair = read_records(project / "pairs/test.jsonl", Pair)[-1]
     lines = [
         {"dialogue": pair.dialogue, "position": pair.position, "references": ["So it is .", pair.response]},
         {"query": "nobody asked this", "references": ["no"]},
     ]
-    jsonl_project(tmp_path, tiny_dialogues(30), references="".join(json.dumps(line) + "\n" for line in lines))
-    done = extract(tmp_path)
-    assert done.returncode == 0, done.stderr
-    found = read_records(tmp_path / "pairs/references.jsonl", References)
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    report = of_jsonl(project, tiny_dialogues(30), references=text)["references"]
+    found = read_records(project / "pairs/references.jsonl", References)
     assert found == [References(pair.dialogue, pair.position, ["So it is ."])]
-    report = json.loads((tmp_path / "metrics/pairs.json").read_bytes())["references"]
     assert (report["lines"], report["pairs"], report["references"]) == (2, 1, 1)
     assert (report["unmatched"]["first"], report["duplicate"]["references"]) == (["line 2"], 1)
-    assert "1 further references for 1 test pairs; not used: 1 unmatched" in done.stdout
+    assert "1 further references for 1 test pairs; not used: 1 unmatched" in capsys.readouterr().out
 
 
-def test_a_shuffled_corpus_and_another_hash_seed_give_the_same_bytes(tmp_path: Path) -> None:
-    corpus = [*tiny_dialogues(40), *tiny_dialogues(3)]
-    outputs = []
-    for seed in ("1", "2"):
-        folder = tmp_path / seed
-        jsonl_project(folder, random.Random(seed).sample(corpus, len(corpus)))
-        done = extract(folder, PYTHONHASHSEED=seed)
-        assert done.returncode == 0, done.stderr
-        outputs.append({path.name: path.read_bytes() for path in (folder / "pairs").iterdir()})
-        outputs[-1]["report"] = (folder / "metrics/pairs.json").read_bytes()
-    assert outputs[0] == outputs[1]
+def test_a_split_without_a_pair_is_refused_and_the_earlier_output_stays(project: Path) -> None:
+    of_jsonl(project, tiny_dialogues(30))
+    before = check_folder(project / "pairs")
+    with pytest.raises(StageError, match=r"^dialogues: train: no pair among 20 usable "):
+        of_jsonl(project, [[f"{number}", "", "x"] for number in range(30)])
+    assert check_folder(project / "pairs") == before
 
 
-def test_a_split_without_a_pair_is_refused_and_the_earlier_output_stays(tmp_path: Path) -> None:
-    jsonl_project(tmp_path, tiny_dialogues(30))
-    assert extract(tmp_path).returncode == 0
-    before = check_folder(tmp_path / "pairs")
-    jsonl_project(tmp_path, [[f"{number}", "", "x"] for number in range(30)])
-    done = extract(tmp_path)
-    assert done.returncode == 1
-    assert last_line(done) == (
-        "ERROR pair-extract: dialogues: train: no pair among 20 usable dialogues; a pair needs two neighbouring turns"
-    )
-    assert check_folder(tmp_path / "pairs") == before
-
-
-@pytest.mark.skipif(not DAILYDIALOG.is_dir(), reason="no folder with DailyDialog next to this repository")
-def test_dailydialog_gives_its_published_numbers_of_pairs_from_a_local_folder(tmp_path: Path) -> None:
+@needs_dailydialog
+def test_dailydialog_gives_its_published_numbers_of_pairs_from_a_local_folder(project: Path) -> None:
     texts = {split: DAILYDIALOG / f"dialogues_{split}.txt" for split in SPLITS}
+    dataset = {"format": "eou", "source": f"file:{DAILYDIALOG}", "files": pinned(**texts)}
     params = shipped()
-    params["datasets"]["x"] = {"format": "eou", "source": f"file:{DAILYDIALOG}", "files": pinned(texts)}
-    params["dataset"] = "x"
-    with output_folder(tmp_path / "dialogues") as folder:
-        fetch_dialogues(parse_params(params), folder)
-    found = {}
-    for stride in (2, 1):
-        write_params(tmp_path, params | {"pairs": {"stride": stride, "history": 1, "joined_by": " "}})
-        assert extract(tmp_path).returncode == 0
-        found[stride] = json.loads((tmp_path / "metrics/pairs.json").read_bytes())
+    params["datasets"]["x"] = dataset
+    with output_folder(project / "dialogues") as folder:
+        fetch_dialogues(parse_params(params | {"dataset": "x"}), folder)
+    found = {stride: extract(project, dataset, stride) for stride in (2, 1)}
     assert [found[2][split]["pairs"] for split in SPLITS] == [41_637, 3_851, 3_700]
     assert [found[1][split]["pairs"] for split in SPLITS] == [76_052, 7_069, 6_740]
-    assert found[2]["train"]["dialogues"] == 11_118
-    assert found[2]["train"]["turns"] == 87_170
+    assert (found[2]["train"]["dialogues"], found[2]["train"]["turns"]) == (11_118, 87_170)

@@ -1,4 +1,4 @@
-"""The lookup on cases worked out by hand and against scikit-learn's; test_score.py has its scores on DailyDialog."""
+"""The lookup against scikit-learn's own definition; test_score.py has its scores on DailyDialog."""
 
 import random
 from collections.abc import Sequence
@@ -11,25 +11,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from stages.records import Pair
 from stages.score import lookup
 from stages.score.lookup import DIGITS, Lookup, Match
-from tests.helpers_scores import dailydialog, look_up, needs_dailydialog, pair
-
-TRAIN = [
-    pair("Where is the bank ?", "Over there ."),
-    pair("How much is it ?", "Ten pounds ."),
-    pair("Do you like dogs ?", "I do ."),
-    pair("Do you like cats ?", "Not much ."),
-]
-
-
-def test_a_query_gets_the_response_to_the_most_similar_one() -> None:
-    assert look_up(TRAIN, [each.query for each in TRAIN]) == [each.response for each in TRAIN]
-    asked = ["do you like big cats ?", "is the station near the bank ?", "how much ?"]
-    assert look_up(TRAIN, asked) == ["Not much .", "Over there .", "Ten pounds ."]
-
-
-def test_pairs_of_words_count() -> None:
-    train = [pair("c b z", "no"), pair("z b c", "yes")]  # by single words they are equal, and it would take the first
-    assert look_up(train, ["b c"]) == ["yes"]
+from tests.helpers_scores import look_up, pair
 
 
 def test_of_equals_the_alphabetically_first_is_taken_whatever_the_order() -> None:
@@ -76,9 +58,3 @@ def test_the_best_pairs_are_those_of_the_definition_in_blocks_of_any_size(
         assert [[each[:2] for each in matches] for matches in found] == [[each[:2] for each in own] for own in expected]
         similar = [each.similarity for matches in found for each in matches]
         assert similar == pytest.approx([each.similarity for own in expected for each in own], abs=1e-8)
-
-
-@needs_dailydialog
-def test_the_answers_on_dailydialog_are_those_of_the_definition() -> None:
-    train, asked = dailydialog("train")[1], [each.query for each in dailydialog("test")[1]]
-    assert look_up(train, asked) == [best.response for (best,) in by_definition(train, asked, 1)]

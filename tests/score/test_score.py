@@ -5,16 +5,22 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from stages.bleu import bleu
 from stages.plumbing.errors import StageError
 from stages.records import Dialogue, Fit, Pair, References
 from stages.score.__main__ import main
+from stages.score.diagnostics import echoes, exact, loops
+from stages.score.leakage import exact_leakage, near_leakage
 from stages.score.scorer import BESIDE, ROW, SIX
-from tests.helpers_scores import dailydialog, needs_dailydialog, write_responses, write_subset
+from stages.score.variety import novelty
+from tests.helpers_scores import dailydialog, look_up, needs_dailydialog, write_responses, write_subset
 from tests.tiny import shipped_params, write_yaml
 
 TURNS = [
@@ -76,6 +82,7 @@ def test_the_papers_six_come_first_and_are_right(place: Path) -> None:
     assert scores["bleu1"] == pytest.approx(19 / 24 * math.exp(1 - 30 / 24), abs=1e-6)
     low, high = scores["bleu4_interval"]
     assert low <= scores["bleu4"] <= high
+    assert scores["distinct1"] == round(13 / 24, 6)  # 24 words, of which 13 differ
 
 
 def test_each_part_of_the_test_set_has_its_own_scores(place: Path) -> None:
@@ -87,21 +94,19 @@ def test_each_part_of_the_test_set_has_its_own_scores(place: Path) -> None:
     assert scores["unlike"]["novelty"] == 0.0
     assert scores["leakage"]["exact"] == {"queries": 0.5, "responses": 0.25, "pairs": 0.25}
     assert scores["leakage"]["near"] == {"queries": 0.5, "responses": 0.5, "pairs": 0.25}
+    assert scores["parts"] == {"unseen": "0011", "unlike": "0001"}
 
 
-def test_the_loss_is_a_mean_over_the_tokens_of_the_references(place: Path) -> None:
-    scores = score(place, losses=[(10.0, 5), (6.0, 3), (20.0, 4), (8.0, 8)])
-    assert scores["loss"] == 2.2
+def test_the_loss_is_a_mean_over_the_tokens_of_the_references_if_that_of_each_is_known(place: Path) -> None:
+    losses: list[Any] = [(10.0, 5), (6.0, 3), (20.0, 4), (8.0, 8)]
+    scores = score(place, losses=losses)
+    assert scores["loss"] == scores["rows"]["test"]["loss"] == 2.2
     assert scores["unseen"]["loss"] == pytest.approx(28 / 12, abs=1e-6)
     assert scores["unlike"]["loss"] == 1.0
     low, high = scores["loss_interval"]
     assert 1.0 <= low < 2.2 < high <= 5.0
-    assert scores["rows"]["test"]["loss"] == 2.2
     assert scores["human"]["loss"] is scores["retrieval"]["loss_interval"] is None
-
-
-def test_without_the_loss_of_every_reference_there_is_none(place: Path) -> None:
-    scores = score(place, losses=[(10.0, 5), (6.0, 3), (20.0, 4), (None, None)])
+    scores = score(place, losses=[*losses[:3], (None, None)])
     assert (scores["loss"], scores["loss_interval"]) == (None, None)
     assert "loss" not in scores["rows"]["test"]
 
@@ -122,22 +127,27 @@ def test_relevance_and_hits_are_means_over_the_answers_of_a_row(place: Path) -> 
     assert score(place)["hits"] is None
 
 
-def test_people_and_the_lookup_stand_beside_the_model(place: Path) -> None:
+def test_people_the_lookup_and_a_control_stand_beside_the_model(place: Path) -> None:
     scores = score(place)
-    human, lookup = scores["human"], scores["retrieval"]
+    human, lookup, control = scores["human"], scores["retrieval"], scores["shuffled"]
     assert [human[f"bleu{order}"] for order in (1, 2, 3, 4)] == [1.0] * 4
     assert human["bleu4_interval"] == [1.0, 1.0]
-    assert (human["novelty"], human["unseen"]["novelty"]) == (0.75, 1.0)
-    assert (lookup["novelty"], lookup["diversity"]) == (0.0, 0.75)
+    assert (human["novelty"], human["unseen"]["novelty"], human["chrf"]) == (0.75, 1.0, 1.0)
+    assert (lookup["novelty"], lookup["diversity"], lookup["exact"]) == (0.0, 0.75, 0.25)
     assert lookup["unseen"]["pairs"] == human["unseen"]["pairs"] == 2
+    assert [control[name] for name in ("diversity", "mean_words")] == [human["diversity"], human["mean_words"]]
+    assert control["bleu1"] < human["bleu1"]
+    variants = scores["bleu_variants"]
+    assert [list(each) for each in variants.values()] == [["label", "test", "human", "retrieval", "shuffled"]] * 2
 
 
 def test_what_the_scores_depend_on_stands_beside_them(place: Path) -> None:
     scores = score(place, responses=["", *RESPONSES[1:]])
     assert scores["signature"].startswith("nrefs:1|case:mixed")
+    assert scores["chrf_signature"].startswith("nrefs:1|case:mixed|eff:yes|nc:6|nw:0|")
+    assert scores["ead_vocabulary"] == 50_257  # GPT-2's
     assert (scores["protocol"], scores["training_pairs"]) == ("quick", len(TRAIN))
     assert scores["generation"] == {"cut_queries": 3}
-    assert scores["empty"] == 0.25
     assert scores["subset"] == {"regime": 50.0, "test": {"pairs": 4, "pairs_of_corpus": 9}}
     assert scores["mean_words"] == (0 + 5 + 5 + 7) / 4
 
@@ -145,41 +155,18 @@ def test_what_the_scores_depend_on_stands_beside_them(place: Path) -> None:
 def test_what_went_wrong_with_the_responses_stands_beside_their_scores(place: Path) -> None:
     wrong = ["How are you today ?", "I am . I am . I am .", "", "No , I have two cats ."]
     scores = score(place, responses=wrong, unended=[False, True, False, False])
-    shares = {"empty": 0.25, "loops": 0.25, "echoes": 0.25, "unended": 0.25, "exact": 0.25}
+    shares = dict.fromkeys(("empty", "loops", "echoes", "unended", "exact"), 0.25)
     assert {name: scores[name] for name in shares} == shares
-    assert {name: scores["unseen"][name] for name in shares} == shares | {"loops": 0.0, "echoes": 0.0} | {
-        "empty": 0.5,
-        "exact": 0.5,
-        "unended": 0.0,
-    }
+    unseen = {"empty": 0.5, "loops": 0.0, "echoes": 0.0, "unended": 0.0, "exact": 0.5}
+    assert {name: scores["unseen"][name] for name in shares} == unseen
     assert (scores["human"]["exact"], scores["human"]["unended"]) == (1.0, None)
-    assert scores["retrieval"]["exact"] == 0.25  # the pair that stands in training
-
-
-def test_the_variety_of_words_and_chrf_stand_in_every_row(place: Path) -> None:
-    scores = score(place)
-    for row in (scores, scores["unseen"], scores["human"], scores["retrieval"]["unlike"]):
-        assert all(0 < row[name] < 1.001 for name in ("distinct1", "distinct2", "ead", "chrf"))
-    assert scores["distinct1"] == round(13 / 24, 6)  # 24 words, of which 13 differ
-    assert scores["human"]["chrf"] == 1.0
-    assert scores["chrf_signature"].startswith("nrefs:1|case:mixed|eff:yes|nc:6")
-    assert scores["ead_vocabulary"] == 50_257
-
-
-def test_bleu_of_changed_texts_stands_beside_for_each_row(place: Path) -> None:
-    variants = score(place)["bleu_variants"]
-    assert [list(each) for each in variants.values()] == [["label", "test", "human", "retrieval", "shuffled"]] * 2
-    assert variants["lower-case"]["human"] == variants["normalised"]["human"] == dict.fromkeys(SIX[:4], 1.0)
 
 
 def test_further_references_give_every_row_a_second_bleu(place: Path) -> None:
     plain = score(place)
-    assert "references" not in plain
-    assert "several_references" not in plain["human"]
     references = [References("e1", 2, ["I am very well ."]), References("e2", 2, ["No .", "I am fine , thank you !"])]
     scores = score(place, references=references)
-    assert scores["references"]["pairs"] == 2
-    assert scores["references"]["further"] == 3
+    assert (scores["references"]["pairs"], scores["references"]["further"]) == (2, 3)
     for row in (scores, scores["human"], scores["retrieval"]):
         assert row["several_references"]["pairs"] == (2 if row is scores["human"] else 4)
         assert row["unseen"]["several_references"]["pairs"] == (1 if row is scores["human"] else 2)
@@ -222,17 +209,6 @@ def test_the_interval_draws_dialogues(place: Path) -> None:
     assert high - low > 1.2 * (narrower[1] - narrower[0])
 
 
-def test_the_control_is_the_references_in_another_order_and_the_parts_are_named(place: Path) -> None:
-    scores = score(place)
-    control = scores["shuffled"]
-    assert (control["diversity"], control["mean_words"]) == (
-        scores["human"]["diversity"],
-        scores["human"]["mean_words"],
-    )
-    assert control["bleu1"] < scores["human"]["bleu1"]
-    assert scores["parts"] == {"unseen": "0011", "unlike": "0001"}
-
-
 def test_a_row_a_file_with_the_same_numbers_and_few_of_them_beside_the_test_pairs(place: Path) -> None:
     scores = score(place)
     rows = scores["rows"]
@@ -246,23 +222,20 @@ def test_a_row_a_file_with_the_same_numbers_and_few_of_them_beside_the_test_pair
 
 def test_a_part_without_pairs_has_no_scores_and_says_so(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scores = score(place, TEST[:2], RESPONSES[:2])
-    assert scores["unseen"] is None
-    assert scores["human"]["unlike"] is None
+    assert scores["unseen"] is scores["human"]["unlike"] is None
     assert scores["rows"]["unseen"] == {"pairs": 0}
     assert "the model on unseen pairs - (no pairs)" in capsys.readouterr().out
 
 
-WRONG = [
-    (TEST[:3], "3 responses for 4 test pairs"),
-    ([*TEST, replace(TEST[0], position=4)], "5 responses for 4 test pairs"),
-    ([TEST[1], TEST[0], *TEST[2:]], "responses.jsonl:1: its dialogue, position"),
-    ([*TEST[:3], replace(TEST[3], query="What ?")], "responses.jsonl:4: its dialogue, position, query or reference"),
-    ([*TEST[:3], replace(TEST[3], response="What ?")], "responses.jsonl:4: its dialogue, position, query or reference"),
-    ([*TEST[:3], replace(TEST[3], dialogue="e3")], "responses.jsonl:4: its dialogue, position, query or reference"),
-]
-
-
-@pytest.mark.parametrize(("answered", "message"), WRONG)
+@pytest.mark.parametrize(
+    ("answered", "message"),
+    [
+        (TEST[:3], "3 responses for 4 test pairs"),
+        ([TEST[1], TEST[0], *TEST[2:]], "responses.jsonl:1: its dialogue, position"),
+        ([*TEST[:3], replace(TEST[3], query="What ?")], "responses.jsonl:4: its dialogue"),
+        ([*TEST[:3], replace(TEST[3], response="What ?")], "responses.jsonl:4: its dialogue"),
+    ],
+)
 def test_responses_to_other_pairs_are_refused(place: Path, answered: list[Pair], message: str) -> None:
     write_subset(place / "subset", TRAIN, TEST, TURNS)
     write_responses(place / "responses", answered, [each.response for each in answered])
@@ -277,18 +250,23 @@ def test_a_line_break_in_a_response_is_refused(place: Path) -> None:
 
 
 @needs_dailydialog
-def test_the_figures_of_dailydialog(place: Path) -> None:
+def test_the_figures_of_dailydialog() -> None:
+    """By the parts of the stage alone: the whole of it takes half a minute."""
     (turns, train), test = dailydialog("train"), dailydialog("test")[1]
-    write_subset(place / "subset", train, test, turns)
-    write_responses(place / "responses", test, [each.response for each in test])
-    scores = run(place)
-    assert (scores["training_pairs"], scores["pairs"], scores["unseen"]["pairs"]) == (41637, 3700, 2458)
-    assert scores["retrieval"]["exact"] == pytest.approx(0.1822, abs=5e-5)  # most of its BLEU-4
-    assert (scores["human"]["loops"], scores["human"]["echoes"]) == pytest.approx((0.0, 0.0014), abs=5e-5)
-    assert scores["novelty"] == scores["human"]["novelty"] == 0.73
-    assert scores["leakage"]["exact"] == pytest.approx({"queries": 0.241, "responses": 0.259, "pairs": 0.158}, abs=5e-4)
-    assert scores["leakage"]["near"] == pytest.approx({"queries": 0.380, "responses": 0.380, "pairs": 0.279}, abs=5e-4)
-    assert scores["unlike"]["pairs"] == 1981
-    assert scores["retrieval"]["bleu4"] == pytest.approx(0.3257, abs=1e-4)
-    assert scores["retrieval"]["unseen"]["bleu4"] == pytest.approx(0.1242, abs=1e-4)
-    assert scores["retrieval"]["unlike"]["bleu4"] == pytest.approx(0.0213, abs=1e-4)
+    queries, own = [each.query for each in test], [each.response for each in test]
+    assert (len(train), len(test)) == (41637, 3700)
+    leakages = exact_leakage(train, test), near_leakage(train, test)
+    published = (
+        {"queries": 0.241, "responses": 0.259, "pairs": 0.158},
+        {"queries": 0.38, "responses": 0.38, "pairs": 0.279},
+    )
+    for leakage, shares in zip(leakages, published, strict=True):
+        assert leakage.shares() == pytest.approx(shares, abs=5e-4)
+    assert novelty(own, (turn for each in turns for turn in each.turns)) == pytest.approx(0.73, abs=1e-6)
+    assert (loops(own), echoes(queries, own)) == pytest.approx((0.0, 0.0014), abs=5e-5)
+    found = look_up(train, queries)
+    assert exact(own, found) == pytest.approx(0.1822, abs=5e-5)  # most of its BLEU-4
+    parts = np.ones(len(test), dtype=np.bool_), *(each.unseen for each in leakages)
+    assert [int(part.sum()) for part in parts] == [3700, 2458, 1981]
+    bleus = [bleu([*compress(found, part)], [*compress(own, part)]) for part in parts]
+    assert bleus == pytest.approx([0.3257, 0.1242, 0.0213], abs=1e-4)

@@ -1,0 +1,119 @@
+"""What is measured of responses beside BLEU, on cases worked out by hand: faults, variety, BLEU's variants, chrF."""
+
+import pytest
+
+from stages.bleu import bleu
+from stages.score.diagnostics import echoes, empty, exact, is_echo, is_loop, loops, unended
+from stages.score.variants import bleu_variants, chrf, normalised
+from stages.score.variety import distinct, diversity, expectation_adjusted_distinct, ngrams, novelty
+
+LOOPS = {
+    "Well , I'm sorry . I'm sorry . I'm so": True,  # the last one cut inside a word
+    "I'm sorry . I'm sorry . I'm sorry . Why ?": False,  # not up to the end
+    "one two three four one two three four": True,  # an n-gram of 4, twice
+    "one two three four one two three": False,  # once and a cut second
+    "so one two three one two three one two three": True,  # of 3, three times
+    "one two three one two three": False,  # twice
+    "I am . . . . . .": True,  # one mark, six times
+    "Well ...": False,  # fewer than six marks
+    "Wait!!!!!!": True,
+    "no no no no no": False,
+    "A B c d a b C D": True,  # case is overlooked
+    "No , no , no !": False,  # the end is another mark
+    "": False,
+}
+ECHOES = {
+    ("That's a good point.", "that 's a good point !"): True,
+    ("Is it far ?", "It is far ."): False,  # the same few words in another order
+    ("I work for a bank in the old town now .", "I work for a bank in the old station ."): True,  # 7 of 8 words
+    ("I work for a bank in the town .", "I work for my sister in the city today ."): False,  # 5 of 8 words
+    ("Well . Have you ever been to the lake with us ?", "Have you ever been to the lake ?"): True,  # copied in part
+    ("Have you ever been to the lake ?", "Have you ever been to the lake ? I have , it is really great ."): True,
+    ("", ""): False,
+    ("...", "?!"): False,  # a text without words is a word of its own
+    ("Do you know the way ?", "Yes , I do ."): False,
+}
+
+
+@pytest.mark.parametrize(("response", "expected"), LOOPS.items())
+def test_a_response_that_ends_in_an_n_gram_repeated_often_enough_loops(response: str, expected: bool) -> None:
+    assert is_loop(response) == expected
+
+
+@pytest.mark.parametrize(("pair", "expected"), ECHOES.items())
+def test_a_response_that_repeats_its_query_or_a_long_part_of_it_is_an_echo(
+    pair: tuple[str, str], expected: bool
+) -> None:
+    assert is_echo(*pair) == expected
+
+
+def test_the_shares_are_of_all_responses() -> None:
+    assert loops([*LOOPS]) == pytest.approx(6 / 13)
+    queries, responses = zip(*ECHOES, strict=True)
+    assert echoes(queries, responses) == pytest.approx(4 / 9)
+    assert empty(["", " \t", "Yes .", "Fine"]) == pytest.approx(2 / 4)
+    assert exact(["Yes .", "a b", "No .", "Fine"], ["Yes  .", "a b c", "no .", "Fine"]) == pytest.approx(2 / 4)
+    assert unended([True, False, False, False]) == pytest.approx(1 / 4)
+    assert unended([True, None, False]) is None  # not known of all
+
+
+def test_novelty_is_the_share_that_is_no_training_turn_word_for_word_whatever_the_white_space() -> None:
+    turns = ["How are you ?", "Fine ,\tthanks .", "And you ?"]
+    assert novelty([" Fine ,  thanks .", "fine , thanks .", "Fine, thanks.", "And you ?", ""], turns) == 3 / 5
+
+
+def test_diversity_is_the_number_of_distinct_responses_over_all() -> None:
+    assert diversity(["a b", "a  b", "A b", "c"]) == 3 / 4
+
+
+def test_distinct_n_is_of_the_n_grams_of_all_responses_together() -> None:
+    responses = ["the cat sat .", "the cat ran .", "", "the"]
+    assert distinct(responses, 1) == pytest.approx(5 / 9)  # the cat sat . ran
+    assert distinct(responses, 2) == pytest.approx(5 / 6)  # "the cat" is there twice; "the" has none
+    assert distinct(["", "a"], 2) == 0.0
+    assert ngrams(["Fine, thanks.", "fine"], 2) == [("Fine", ","), (",", "thanks"), ("thanks", ".")]  # BLEU's words
+
+
+def test_ead_is_the_number_of_words_over_that_of_even_draws() -> None:
+    # two different words of three; of three draws from four words (3/4)^3 of them are expected to be missed
+    assert expectation_adjusted_distinct(["a b", "a"], vocabulary=4) == pytest.approx(2 / (4 * (1 - 27 / 64)))
+    assert expectation_adjusted_distinct([""]) == 0.0
+
+
+DAILYDIALOG = "I don \u2019 t think so . It \u2019 s too late ."
+USUAL = "I don't think so. It's too late."
+
+
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        (DAILYDIALOG, USUAL),
+        ("I do n't know , he 'll come", "I don't know, he'll come"),
+        ("\u201c Yes \u201d , he said .", '"Yes", he said.'),
+        ("\u2018 Yes \u2019 , he said .", "'Yes', he said."),
+        ("we meet at six o \u2019 clock", "we meet at six o'clock"),
+        ("the boys ' dog ' s here", "the boys' dog's here"),
+    ],
+)
+def test_normalised_bleu_is_one_for_the_same_words_in_another_typesetting(text: str, other: str) -> None:
+    for one, two in ((text, other), (other, text)):
+        assert bleu([normalised(one)], [normalised(two)]) == pytest.approx(1.0)
+
+
+def test_normalising_changes_neither_case_nor_words() -> None:
+    assert normalised("The Boys' dog 's , it is") == "The Boys\" dog's , it is"
+    assert bleu([normalised("its late")], [normalised("it's late")], 1) == pytest.approx(0.5)
+
+
+def test_each_variant_changes_responses_and_references_and_has_its_own_signature() -> None:
+    lower, plain = bleu_variants({"test": [USUAL.upper()], "human": [DAILYDIALOG]}, [DAILYDIALOG]).values()
+    expected = [bleu([USUAL.lower()], [DAILYDIALOG.lower()], order) for order in (1, 2, 3, 4)]
+    assert [lower["test"][f"bleu{order}"] for order in (1, 2, 3, 4)] == pytest.approx(expected, abs=1e-6)
+    assert lower["human"]["bleu4"] == plain["human"]["bleu4"] == 1.0 > plain["test"]["bleu4"]
+    assert "case:lc" in lower["label"] and "case:mixed" in plain["label"]
+
+
+def test_chrf_is_the_f_score_of_the_mean_precision_and_recall_of_characters() -> None:
+    # "ab" against "abc", white space left out: 1-grams 2/2 and 2/3, 2-grams 1/1 and 1/2; it has no longer ones
+    recall = (2 / 3 + 1 / 2) / 2
+    assert chrf(["a b"], ["a bc"]) == pytest.approx(5 * recall / (4 + recall), abs=1e-9)  # recall counts twice
