@@ -1,17 +1,13 @@
 """Corpus BLEU (Papineni et al., 2002) with one response per reference, by sacrebleu, as a fraction like in the paper.
 
 BLEU-n is the brevity penalty times the geometric mean of the precisions of 1-grams to n-grams, so BLEU-1 is a score of
-its own, not a part of BLEU-4 (`max_ngram_order`). All else is sacrebleu's default, as `signature` says: mixed case, 13a
-tokenisation, and "exp" smoothing: if no n-gram of some length matches, 1/2, 1/4, ... of a match is used instead.
-That is common: on 200 test pairs of ChitChat the responses of two methods had no matching 4-gram. Their BLEU-4 is the
-smoothing's and no measurement; scores.json has the matches of each order (`matches`), and the report prints "-".
-If all responses are shorter than n words, the score is 0.
+its own, not a part of BLEU-4. All else is sacrebleu's default, as `signature` says: mixed case, 13a tokenisation, and
+"exp" smoothing: if no n-gram of some length matches, 1/2, 1/4, ... of a match is used instead. On few test pairs that
+is common. Such a BLEU-4 measures nothing: the report prints "-". If all responses are shorter than n words, it is 0.
 
-The paper names no implementation. Measured on DailyDialog (by tests/score/paper_ratios.py of commit c6c83f5), this BLEU
-fits the ratios BLEU-1 : BLEU-2 : BLEU-3 : BLEU-4 of the paper's 36 rows at least as well as means of NLTK's sentence
-BLEU, with and without smoothing, and as lower-cased BLEU: the root mean square of differences in the logarithm is 0.143
-where theirs is 0.216 and 0.198 (0.123, 0.123 and 0.186 on the 29 rows that the lookup's responses reach); with
-smoothing, poor responses already score more than the paper's best. That is no proof that the paper's is this one.
+The paper names no implementation. On DailyDialog this BLEU fits the ratios BLEU-1 : BLEU-2 : BLEU-3 : BLEU-4 of the
+paper's 36 rows at least as well as means of NLTK's sentence BLEU, with and without smoothing, and as lower-cased BLEU
+(measured by tests/score/paper_ratios.py of commit c6c83f5). That is no proof that the paper's is this one.
 """
 
 from collections.abc import Sequence
@@ -47,8 +43,7 @@ def bleu(responses: Sequence[str], references: Sequence[str], order: int = MAX_O
     >>> round(bleu(["the cat sat down"], ["the cat sat up"], order=2), 4)  # sqrt(3/4 * 2/3)
     0.7071
 
-    Raises:
-        StageError: the lists differ in length or are empty, or a text contains a line break.
+    Raises as `check_texts`.
     """
     check_texts(responses, references)
     # force: DailyDialog's files are already tokenised, and sacrebleu would warn about that at every epoch.

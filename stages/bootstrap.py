@@ -5,9 +5,9 @@ models, and other test dialogues other scores. So every draw here draws both:
 
 - D of the D test dialogues with replacement, the same ones for all seeds and both systems (Koehn, EMNLP 2004, draws
   sentences; pairs of one dialogue depend on each other, so that it is dialogues here).
-- n seeds. To draw n of n seeds with replacement is far too sure of itself when n is 2 to 5: the variance is too small
-  by (n - 1) / n, and a handful of values has no tails. So the draw adds to the difference what is known of a mean of n
-  values: its standard error s / sqrt(n), with n - 1 in s, times a draw from Student's t with n - 1 degrees of freedom.
+- n seeds. To draw n of n seeds with replacement is far too sure of itself when n is 2 to 5. So the draw adds to the
+  difference what is known of a mean of n values: its standard error s / sqrt(n), with n - 1 in s, times a draw from
+  Student's t with n - 1 degrees of freedom.
 
 The interval is the middle 95 % of the draws; p is twice the share of draws on the other side of zero. Such a sum of two
 parts is Fisher's solution of the Behrens-Fisher problem, which errs on the safe side (G. K. Robinson, Annals of
@@ -58,8 +58,7 @@ def sentence_counts(
         [N, 10]: words of the response, words of the reference (of several the one nearest in length), matching n-grams
         of orders 1 to 4, n-grams of the response of orders 1 to 4.
 
-    Raises:
-        StageError: the lists differ in length or are empty, or a text has a line break in it.
+    Raises as `check_texts`.
     """
     check_texts(responses, references)
     metric = BLEU(force=True, effective_order=True)  # effective_order only silences advice; the counts are the same

@@ -8,19 +8,16 @@ Two texts overlap when
   copies.
 
 Queries are compared with queries, responses with responses. `score` uses this rule to count what leaks into the test
-set (stages/score/leakage.py). `subset` uses it for the switch `drop_overlap`, which removes each training pair that
-gives a validation or test pair away. A training pair does so if both its sides overlap those of one held-out pair, or
-if one side overlaps a held-out text of at least six different words. A short text that recurs ("Yes , please .") gives
-nothing away. The turns of removed pairs leave the training regime too; validation and test stay as they are. On
-DailyDialog this removes 4,243 of 41,637 training pairs, and BLEU-4 of the lookup (stages/score/lookup.py) falls from
-0.3257 to 0.0197: that much of its score came from copies (tests/test_overlap.py, with DailyDialog's text files).
+set. `subset` uses it for the switch `drop_overlap`, which removes each training pair that gives a validation or test
+pair away. A training pair does so if both its sides overlap those of one held-out pair, or if one side overlaps a
+held-out text of at least six different words. A short text that recurs ("Yes , please .") gives nothing away. On
+DailyDialog this removes 4,243 of 41,637 training pairs, and BLEU-4 of the lookup falls from 0.3257 to 0.0197: that much
+of its score came from copies (tests/test_overlap.py, with DailyDialog's text files).
 
 The ratio of shared words is the one in the code that Wen, Luo and Mou published with "An Empirical Study on the
 Overlapping Problem of Open-Domain Dialogue Datasets" (LREC 2022; github.com/yq-wen/overlapping-datasets,
-preprocessing/preprocess_utils.py): it compares sets of lower-case words without punctuation, and takes the smaller
-ratio of a pair's two sides. The limits of 0.8 and six words are ours. They split the dialogues anew and put those least
-similar to others into validation and test. We keep the corpus's split and remove pairs from training, so our counts
-cannot be compared with theirs.
+preprocessing/preprocess_utils.py). The limits of 0.8 and six words are ours. They split the dialogues anew; we keep the
+corpus's split and remove pairs from training, so our counts cannot be compared with theirs.
 """
 
 import re
@@ -149,11 +146,7 @@ class HeldOut:
 
 
 def overlapping(train: Iterable[Pair], held_out: Sequence[Pair]) -> Iterator[bool]:
-    """True for each training pair that gives a held-out pair away.
-
-    It does so if its query and its response overlap those of one held-out pair, or if one of the two overlaps a long
-    (six words) held-out query or response. A short text that recurs ("Yes , please .") gives nothing away.
-    """
+    """True for each training pair that gives a held-out pair away, by the rule at the top of this file."""
     known = HeldOut(held_out)
     for found in known.compare(train):
         yield (

@@ -11,6 +11,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pydantic import TypeAdapter, ValidationError
+
 from stages.plumbing.errors import StageError, of_the_machine
 
 if TYPE_CHECKING:  # it takes a second to load, for which those that need it not do not wait
@@ -81,14 +83,11 @@ def single_line(text: str) -> str:
 
 
 def composed(text: str) -> str:
-    """Accents as part of their letters (Unicode's NFC): apart, they would make another text of the same words.
-
-    Some tokenizers compose them anyway, so that answers would never equal their references.
-    """
+    """Accents as part of their letters (NFC), as some tokenizers have them: apart, the same words were another text."""
     return unicodedata.normalize("NFC", text)
 
 
-def write_records(path: Path, records: Iterable[Dialogue | Pair | Response | References | Fit]) -> int:
+def write_records(path: Path, records: Iterable[Record]) -> int:
     """Write one JSON object per line, in UTF-8; return how many."""
     count = 0
     with path.open("w", encoding="utf-8", newline="\n") as file:
@@ -98,33 +97,17 @@ def write_records(path: Path, records: Iterable[Dialogue | Pair | Response | Ref
     return count
 
 
-def _parse(kind: type[Record], value: Any) -> Record:
-    if not isinstance(value, dict):
-        raise TypeError("not a JSON object")
-    record = kind(**value)
-    for name, expected in kind.__annotations__.items():
-        if not isinstance(getattr(record, name), list if expected == list[str] else expected):
-            raise TypeError(f"{name} is not {expected}")
-    return record
-
-
 def _features(kind: type[Record]) -> "Features":
     from datasets import Features, List, Value, disable_progress_bars
 
     disable_progress_bars()  # of this library, in every log
-    types: dict[Any, Any] = {
-        str: Value("string"),
-        int: Value("int64"),
-        bool: Value("bool"),
-        list[str]: List(Value("string")),
-    }
+    text = Value("string")
+    types: dict[Any, Any] = {str: text, int: Value("int64"), bool: Value("bool"), list[str]: List(text)}
     return Features({field.name: types[field.type] for field in fields(kind)})
 
 
 def load_records(path: Path, kind: type[Record], cache: Path) -> "Dataset":
-    """The records of a file with their fields as columns, memory-mapped from Arrow's format in the folder `cache`.
-
-    The folder may be removed while the records are in use.
+    """The records of a file with their fields as columns, memory-mapped from files in the folder `cache`.
 
     Raises:
         StageError: a line is no such record.
@@ -168,13 +151,14 @@ def read_records(path: Path, kind: type[Record]) -> list[Record]:
     Raises:
         StageError: a line is not such a record; the message names file and line.
     """
-    records = []
+    parse, records = TypeAdapter(kind).validate_json, []
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
-                records.append(_parse(kind, json.loads(line)))
-            except (ValueError, TypeError) as error:
-                raise StageError(f"{path}:{number}", f"not a {kind.__name__} ({error})", REMEDY) from None
+                records.append(parse(line, strict=True))
+            except ValidationError as error:
+                found = f"not a {kind.__name__} ({error.errors()[0]['msg']})"
+                raise StageError(f"{path}:{number}", found, REMEDY) from None
     return records
 
 
