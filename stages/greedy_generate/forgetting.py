@@ -7,6 +7,7 @@ nothing.
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import distribution
 from pathlib import Path
@@ -63,15 +64,9 @@ def passage_of(settings: Forgetting, text: str, tokenizer: PreTrainedTokenizerBa
     return Passage(name, digest, *(part[: count * BLOCK].view(count, BLOCK) for part in (ids, numbers)))
 
 
-def prose_of(text: str) -> list[str]:
-    """The paragraphs that are prose, each on one line: nearly all that stands between spaces is a word."""
-    paragraphs = [paragraph.split() for paragraph in BLANK_LINE.split(text)]
-    plain = [sum(WORD.fullmatch(word) is not None for word in words) for words in paragraphs]
-    return [
-        " ".join(words)
-        for words, count in zip(paragraphs, plain, strict=True)
-        if len(words) >= FEWEST_WORDS and count >= SHARE_OF_WORDS * len(words)
-    ]
+def _is_prose(words: Sequence[str]) -> bool:
+    """Whether nearly all that stands between spaces is a word."""
+    return len(words) >= FEWEST_WORDS and sum(map(bool, map(WORD.fullmatch, words))) >= SHARE_OF_WORDS * len(words)
 
 
 def read_text(settings: Forgetting) -> str:
@@ -83,7 +78,8 @@ def read_text(settings: Forgetting) -> str:
     if settings.text == OF_SCIKIT_LEARN:
         folder = Path(str(distribution(OF_SCIKIT_LEARN).locate_file("sklearn/datasets/descr")))  # to import it is slow
         texts = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.rst"))]
-        return "\n\n".join(paragraph for text in sorted(texts, key=len, reverse=True) for paragraph in prose_of(text))
+        parts = (part.split() for text in sorted(texts, key=len, reverse=True) for part in BLANK_LINE.split(text))
+        return "\n\n".join(" ".join(words) for words in parts if _is_prose(words))
     content = Path(settings.text).expanduser().read_bytes()
     if (found := hashlib.sha256(content).hexdigest()) != settings.sha256:
         raise StageError(f"{KEY}.sha256", f"{settings.text} has {found}", "correct it, or restore the file")

@@ -18,23 +18,17 @@ from stages.plumbing.files import check_folder
 from stages.plumbing.progress import Progress, peak_gpu_memory, peak_memory
 from stages.records import Fit, Pair, Response, read_records
 
-LOSS_DIGITS = 4
-
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be answered and how. With the folders of model and trained method it is all that the answers need."""
+    """What is to be answered and how."""
 
     params: Params
     pairs: list[Pair]
     text: str  # on which to measure how much the model has forgotten
 
     def check(self, trained: Path, description: dict[str, Any]) -> None:
-        """Refuse a trained method, as the stage train described it, that belongs to other parameters.
-
-        Raises:
-            StageError: its lengths or its prompt template are others.
-        """
+        """Raise StageError for a trained method, as the stage train described it, that belongs to other parameters."""
         params = self.params
         lengths = params.chosen_protocol.lengths
         check_lengths(trained, description, f"protocols.{params.protocol}.lengths", lengths)
@@ -53,20 +47,16 @@ class Generated:
 
 
 def read_task(subset: Path, params: Params) -> Task:
-    """Check and read what the stage answers.
-
-    Raises:
-        StageError: the subset is damaged, or the text of `forgetting` cannot be read.
-    """
+    """What the stage answers; raises StageError if the subset is damaged, or `forgetting.text` cannot be read."""
     check_folder(subset)
-    return Task(params, list(read_records(subset / "test.jsonl", Pair)), read_text(params.forgetting))
+    return Task(params, read_records(subset / "test.jsonl", Pair), read_text(params.forgetting))
 
 
 def generate(task: Task, model: Path, folder: Path) -> Generated:
     """Answer here, with the base model and the trained method of two folders."""
     params, pairs = task.params, task.pairs
-    precision = params.chosen_protocol.decoding_dtype
-    trained = load_trained(folder, model, params.runtime, precision, partial(task.check, folder))
+    dtype = params.chosen_protocol.decoding_dtype
+    trained = load_trained(folder, model, params.runtime, dtype, partial(task.check, folder))
     passage = passage_of(params.forgetting, task.text, trained.tokenizer)  # first: what is wrong with it costs nothing
     encoded, cuts = encode_pairs(pairs, trained.tokenizer, trained.prompt_template, trained.lengths)
     with Progress(len(pairs), "greedy-generate", "responses") as progress:
@@ -74,15 +64,12 @@ def generate(task: Task, model: Path, folder: Path) -> Generated:
         decoded = trained.decode_and_score(encoded, progress.advance)
         seconds = time.monotonic() - began - decoded.scoring_seconds
     limit, counts = trained.lengths.max_new_tokens, side_lengths(encoded)[1].tolist()
-    answers, losses = decoded.answers, decoded.losses.tolist()
-    each = zip(pairs, decoded.ended, trained.texts(answers), losses, counts, strict=True)
+    texts, losses = trained.texts(decoded.answers), decoded.losses.tolist()
     responses = [
-        Response(
-            pair.dialogue, pair.position, pair.query, pair.response, text, not ended, round(loss, LOSS_DIGITS), count
-        )
-        for pair, ended, text, loss, count in each
+        Response(pair.dialogue, pair.position, pair.query, pair.response, text, not ended, round(loss, 4), count)
+        for pair, text, ended, loss, count in zip(pairs, texts, decoded.ended, losses, counts, strict=True)
     ]
-    cut, unended = cuts["queries"], sum(response.unended is True for response in responses)
+    cut, unended = cuts["queries"], sum(not ended for ended in decoded.ended)
     print(f"{len(pairs)} responses; {cut} queries were cut, {unended} responses met the limit of {limit} tokens")
     facts = {name: trained.description[name] for name in ("learning_rate", "epoch", "best_at_range_end")}
     base = trained.method.base
