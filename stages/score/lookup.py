@@ -48,10 +48,8 @@ class Lookup:
         texts = pairs.with_format("arrow", columns=["query", "response"])[:]
         order = pc.sort_indices(texts, sort_keys=[("query", "ascending"), ("response", "ascending")])
         self.pairs = pairs.select(order.to_numpy().astype(np.int64))
-        blocks = [np.unique(terms.indices, return_counts=True) for _, terms in self._blocks()]
-        terms, counts = (np.concatenate(each) for each in zip(*blocks, strict=True))
-        self.terms, places = np.unique(terms, return_inverse=True)  # in order
-        frequency = np.bincount(places, counts)  # the number of queries that have a term
+        terms = np.concatenate([counts.indices for _, counts in self._blocks()])
+        self.terms, frequency = np.unique(terms, return_counts=True)  # in order; the number of queries that have each
         self.idf = np.log((len(pairs) + 1) / (frequency + 1)) + 1
 
     def _blocks(self) -> Iterator[tuple[int, csr_matrix]]:
