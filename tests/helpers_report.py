@@ -12,7 +12,7 @@ from typing import Any
 from stages.bootstrap import bleu_of_sums, loss_of_sums, losses_of, sentence_counts
 from stages.plumbing.files import output_folder, write_json
 from stages.records import Dialogue, Pair, References, Response
-from stages.report.revision import Revision
+from stages.report.results import Revision
 from stages.report.runs import Run
 from stages.score import __main__ as score
 from stages.score.variety import DIGITS
@@ -214,7 +214,7 @@ def run_in_memory(
         "metrics/learning_rates.json": rates,
         "metrics/scores.json": scores | {"forgetting": forgotten if measured and parameters else None},
         **({f"metrics/cost/{stage}.json": each for stage, each in cost.items()} if measured else {}),
+        **(files or {}),
     }
     name = f"{params['model']}-{method}-{params['regime']}-seed-{seed}"
-    rows = {"test": row, "unseen": row, "human": row, "retrieval": row}
-    return Run(name, "experiment", "0" * 40, "0" * 40, params, rows, MemoryFiles(content | (files or {})))
+    return Run(name, "0" * 40, params, content["metrics/scores.json"], MemoryFiles(content))

@@ -7,8 +7,8 @@ from pathlib import Path
 from stages.methods.trained_method import TrainedMethod, load_trained
 from stages.params.schema import Pairs, Params
 from stages.records import composed, single_line
-from stages.report.results import WORKSPACE, open_results
-from stages.report.revision import Revision
+from stages.report.markdown import marks
+from stages.report.results import WORKSPACE, Revision, open_results
 
 HALF = "\ufffd"  # what decoding makes of a character of which only some bytes are there
 
@@ -53,6 +53,10 @@ class Speaker:
 
     def answer(self, query: str, show: Callable[[str], None] = lambda piece: None) -> str:
         """The response to one query; `show` gets it piece by piece as it comes, whole characters only."""
+        return self.reply(query, show)[0]
+
+    def reply(self, query: str, show: Callable[[str], None] = lambda piece: None) -> tuple[str, list[str]]:
+        """The same, and what is wrong with it: that it was cut, that it repeats itself."""
         tokens: list[int] = []
         shown = ""
 
@@ -69,7 +73,7 @@ class Speaker:
         queries, _ = self.trained.encode([query])
         (answer,) = self.trained.texts(self.trained.decode(queries, heard=heard))
         show_rest(answer)
-        return answer
+        return answer, marks(answer, len(tokens) == self.trained.lengths.max_new_tokens)
 
 
 def load_speakers(root: Path, experiments: Sequence[str | None], known: Sequence[Speaker] = ()) -> list[Speaker]:

@@ -121,9 +121,10 @@ class WebChat:
         answers = []
         for speaker, data in chosen:
             yield "", talk, {**columns}
-            answer = speaker.answer(speaker.query(talk, said))
-            mark = "new" if is_novel(answer, data.turns) else "in the training data, word for word"
-            add(speaker.name, "assistant", answer or "(empty, which counts as new)", *([f"({mark})"] if answer else []))
+            answer, wrong = speaker.reply(speaker.query(talk, said))
+            novel = is_novel(answer, data.turns)
+            mark = (" ".join(wrong) or "(new)") if novel else "(in the training data, word for word)"
+            add(speaker.name, "assistant", answer or "(empty, which counts as new)", *([mark] if answer else []))
             answers.append(answer)
         yield "", Conversation([*talk.turns, said, answers[0]]), columns
 

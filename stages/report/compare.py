@@ -1,47 +1,33 @@
 """How sure a difference between two methods is, from the answers to the same test pairs."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import compress
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from stages.bootstrap import Difference, bleu_of_sums, compare, loss_of_sums, losses_of, sentence_counts
 from stages.records import Response
-from stages.report.frame import LEAST_MATCHES
-from stages.report.runs import Run, Runs, same_seeds
+from stages.report.markdown import digits_for, ends
+from stages.report.runs import RESPONSES, Run, Runs, same_seeds
+from stages.report.settings import LEAST_MATCHES, Cell, Setting
 
 MIN_PAIRS = 10  # with a single pair, all draws of the bootstrap are equal, and any difference looks certain
-RESPONSES = "data/greedy_generate/responses.jsonl"
 MATCHING_4GRAMS = 5  # column of `sentence_counts`
 SCORES = {"loss": loss_of_sums, "bleu4": bleu_of_sums}
-
-Table = np.ndarray[tuple[int, int], np.dtype[Any]]
+REFERENCE = "fine-tune"  # what differences are to, if it was run
 
 
 class NotMeasured(Exception):
     """A comparison cannot be made; the message says why."""
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """The means over seeds of two systems on the same pairs, their difference, its 95 % interval and its p-value."""
-
-    found: Difference
-    seeds: int
-
-    @property
-    def gap(self) -> float:
-        """First minus second."""
-        return self.found.first - self.found.second
-
-
 @dataclass
 class Answers:
-    """The responses of runs; reads each file only once."""
+    """The responses of runs, and what scores sum over them, which is counted once."""
 
-    responses: dict[str, list[Response]] = field(default_factory=dict)
-    tables: dict[tuple[str, str], Table] = field(default_factory=dict)
+    tables: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict)
 
     def of(self, run: Run) -> list[Response]:
         """The responses of a run.
@@ -49,13 +35,30 @@ class Answers:
         Raises:
             NotMeasured: they are not in the cache.
         """
-        if run.name not in self.responses:
-            self.responses[run.name] = run.files.records(RESPONSES, Response) or []
-        if not self.responses[run.name]:
+        found = run.files.records(RESPONSES, Response)
+        if not found:
             raise NotMeasured("responses not in the cache")
-        return self.responses[run.name]
+        return found
 
-    def compare(self, first: Runs, second: Runs, score: str, part: str = "all") -> Comparison:
+    def table(self, run: Run, score: str) -> pd.DataFrame:
+        """What the score sums over the responses of a run, a row a test pair, by what the pair is.
+
+        Raises:
+            NotMeasured: the responses or their losses are missing.
+        """
+        if (run.name, score) not in self.tables:
+            found = self.of(run)
+            pairs = [(each.dialogue, each.position, each.query, each.reference) for each in found]
+            if score == "loss":
+                sums = losses_of(found)
+            else:
+                sums = sentence_counts([each.response for each in found], [each.reference for each in found])
+            if sums is None:
+                raise NotMeasured(f"{run.name} has no losses")
+            self.tables[run.name, score] = pd.DataFrame(sums, index=pd.MultiIndex.from_tuples(pairs))
+        return self.tables[run.name, score]
+
+    def compare(self, first: Runs, second: Runs, score: str, part: str = "all") -> Difference:
         """Compare two configurations by `loss` or `bleu4` on a part of the test pairs, over the seeds that both have.
 
         Raises:
@@ -64,41 +67,28 @@ class Answers:
         matched = same_seeds(first, second)
         if not matched:
             raise NotMeasured("no seed that both were run with")
-        places: dict[tuple[str, int], int] = {}  # of each pair of any seed in the tables
-        rows = [self._chosen(runs, part, places) for runs in matched]
-        tables = [[self._table(run, score) for run in runs] for runs in matched]
-        whole = np.zeros((2, len(matched), len(places), tables[0][0].shape[1]))
-        for seed, (flags, at) in enumerate(rows):
-            for system in (0, 1):
-                whole[system, seed, at] = tables[seed][system][flags]
-        if score == "bleu4" and whole[..., MATCHING_4GRAMS].sum(-1).min() < LEAST_MATCHES:
+        tables = [self._chosen(*runs, score, part) for runs in matched]
+        pairs = pd.concat([own for own, _ in tables]).index.unique()  # of any seed
+        sums = np.array(
+            [
+                [each.reindex(pairs, fill_value=0).to_numpy(np.float64) for each in system]
+                for system in zip(*tables, strict=True)
+            ]
+        )  # [2, seeds, N, k]
+        if score == "bleu4" and sums[..., MATCHING_4GRAMS].sum(-1).min() < LEAST_MATCHES:
             raise NotMeasured("too few matching 4-grams")
-        dialogues = [dialogue for dialogue, _ in places]
-        return Comparison(compare(whole[0], whole[1], dialogues, SCORES[score]), len(matched))
+        dialogues = pairs.get_level_values(0).tolist()
+        return compare(sums[0], sums[1], dialogues, SCORES[score])
 
-    def _chosen(self, runs: tuple[Run, Run], part: str, places: dict[tuple[str, int], int]) -> Any:
-        """Which test pairs of two runs count, as flags [N], and their rows in the tables of all seeds."""
-        asked = [[(each.dialogue, each.position, each.query, each.reference) for each in self.of(run)] for run in runs]
-        if asked[0] != asked[1]:
+    def _chosen(self, first: Run, second: Run, score: str, part: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The rows of two runs that belong to the part in both."""
+        own, other = self.table(first, score), self.table(second, score)
+        if not own.index.equals(other.index):
             raise NotMeasured("their test pairs differ")
-        flags = np.logical_and(*(part_of(run, part, len(asked[0])) for run in runs))
+        flags = part_of(first, part, len(own)) & part_of(second, part, len(own))
         if flags.sum() < MIN_PAIRS:
             raise NotMeasured(f"only {flags.sum()} such pairs")
-        keys = compress((each[:2] for each in asked[0]), flags)
-        return flags, [places.setdefault(key, len(places)) for key in keys]
-
-    def _table(self, run: Run, score: str) -> Table:
-        """What the score sums over the responses of a run, [N, k]."""
-        if (run.name, score) not in self.tables:
-            found = self.of(run)
-            if score == "loss":
-                table = losses_of(found)
-            else:
-                table = sentence_counts([each.response for each in found], [each.reference for each in found])
-            if table is None:
-                raise NotMeasured(f"{run.name} has no losses")
-            self.tables[run.name, score] = table
-        return self.tables[run.name, score]
+        return own[flags], other[flags]
 
 
 def part_of(run: Run, part: str, pairs: int) -> Any:
@@ -107,9 +97,54 @@ def part_of(run: Run, part: str, pairs: int) -> Any:
     Raises:
         NotMeasured: the run was scored before its parts were written down.
     """
-    if part == "all":
-        return np.ones(pairs, dtype=np.bool_)
-    found = (run.scores.get("parts") or {}).get(part)
+    found = "1" * pairs if part == "all" else run.score(f"parts.{part}")
     if found is None or len(found) != pairs:
         raise NotMeasured(f"{run.name} does not say which pairs are {part}")
     return np.array([letter == "1" for letter in found])
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How far the test loss of a configuration is above the reference's; nothing is found of the reference itself."""
+
+    cell: Cell
+    runs: Runs
+    found: Difference | None
+    why: str = ""  # it could not be compared
+
+    @property
+    def value(self) -> float:
+        """In nats a token."""
+        return self.found.first - self.found.second if self.found else 0.0
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Of the difference, 95 %."""
+        return (self.found.low, self.found.high) if self.found else (0.0, 0.0)
+
+    @property
+    def told(self) -> str:
+        """`0.11 above (0.07 to 0.16)`."""
+        if not self.found:
+            return self.why or "the reference"
+        low, high = self.interval
+        digits = max(2, digits_for((high - low) / 2))
+        return f"{abs(self.value):.{digits}f} {'above' if self.value > 0 else 'below'} ({ends(low, high)})"
+
+
+def gaps_of(setting: Setting, cells: Sequence[Cell], answers: Answers) -> Iterator[Gap]:
+    """The difference of each configuration's test loss to the reference's, over the seeds that both have."""
+    reference = reference_of(cells)
+    for cell in cells:
+        runs, found, why = setting.runs[cell], None, ""
+        if cell != reference:
+            try:
+                found = answers.compare(runs, setting.runs[reference], "loss")
+            except NotMeasured as reason:
+                why = str(reason)
+        yield Gap(cell, runs, found, why)
+
+
+def reference_of(cells: Sequence[Cell]) -> Cell:
+    """What the others are compared with: fine-tune, else the first in the order of methods."""
+    return next((cell for cell in cells if cell.method.split(" ")[0] == REFERENCE), cells[0])

@@ -2,33 +2,58 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from stages.records import Response
-from stages.report import figures, frame
-from stages.report.answer import Gap, caveats, gaps_of, reference_of, short_answers
+from stages.report import figures
+from stages.report.answer import caveats, short_answers
 from stages.report.claims import JUDGED, Judge
-from stages.report.compare import Answers, NotMeasured
-from stages.report.figures import Picture
-from stages.report.frame import Column, bleu, counted, lines, mean, show
-from stages.report.markdown import NONE, items, number, percent, plain, slug, table
-from stages.report.runs import Absent, Collection
-from stages.report.settings import Cell, Setting, rates_of_run, settings_of
+from stages.report.compare import Answers, NotMeasured, gaps_of, reference_of
+from stages.report.markdown import (
+    NONE,
+    SEEDS,
+    Column,
+    bleu,
+    counted,
+    items,
+    marks,
+    mean,
+    number,
+    percent,
+    plain,
+    show,
+    slug,
+    table,
+)
+from stages.report.page import TITLE, Document, Fold
+from stages.report.runs import Absent, Collection, keep
+from stages.report.settings import (
+    LEAST_MATCHES,
+    RATES_PREFIX,
+    Cell,
+    Setting,
+    flatten,
+    frame_of,
+    range_end,
+    rates_of_run,
+    selects_by,
+    settings_of,
+    trials_of,
+)
 
-TITLE = "Prompt it or fine-tune it?"
 INTRODUCTION = """What the experiments of this project say, written by `python -m stages.report`. The question and the
 methods are those of "Prompting for a conversation: How to control a dialog model?" (Valvoda, Fang and Vandyke 2022,
 arXiv 2209.11068); this is an independent implementation, since no code of the paper is public."""
 QUERIES = 8
-CUT, LOOPS = "(cut)", "(repeats itself)"
 GLOSSARY = (
     "**test loss**: the cross-entropy of the reference replies, in nats a token; lower is better. ±: the standard "
     "deviation over seeds, each with its own data. A number has no more digits than its uncertainty allows.",
     "**interval**: the middle 95 % of a bootstrap that draws dialogues, and seeds where there are several.",
     "**BLEU-n**: corpus BLEU by sacrebleu, as a fraction. A BLEU-4 from fewer than "
-    f"{frame.LEAST_MATCHES} matching 4-grams is not shown: it would be the constant of a smoothing rule. "
+    f"{LEAST_MATCHES} matching 4-grams is not shown: it would be the constant of a smoothing rule. "
     "**normalised**: with apostrophes and quotes written in one way, so that copied typesetting gains nothing.",
     "**novelty**: the share of replies that are not, word for word, a turn of the training dialogues; **diversity**: "
     "distinct replies over replies; **empty**: replies without a word, which count as novel.",
@@ -38,166 +63,139 @@ GLOSSARY = (
     "without the prompt but with what was trained.",
     "**lookup**: the reply to the most similar training query, by TF-IDF: what copying scores. **people**: the "
     "references themselves. **shuffled**: these in another order; a score that does not put them last is blind.",
+    "**relevance**: how much likelier a reply is after its query than without one, by the untouched model, in nats; "
+    "**hits**: the share of replies that are likelier after their own query than after 19 others.",
     "**data**: the fraction of the training dialogues, drawn by the seed.",
 )
+MIB, GIB = 2**20, 2**30
 DECISION = (
-    Column("trained numbers", counted("parameters", "").cell),
-    mean("mib", "MiB on disk", 1),
+    counted("train.trained_parameters", "trained numbers"), mean("train.bytes", "MiB on disk", 1, MIB),
     mean("loss", "test loss"),
-)
+)  # fmt: skip
+FURTHER = (mean("forgetting.difference", "forgets"), bleu(), mean("novelty"), SEEDS)
 COST = (
-    counted("parameters", "trained numbers"), mean("seconds", "training, s", 0),
-    mean("validation_seconds", "validation, s", 0), mean("pairs_per_second", "pairs/s", 1),
-    mean("gib", "peak memory, GiB", 1), mean("answers_per_second", "answers/s", 1),
+    counted("train.trained_parameters", "trained numbers"), mean("train.seconds", "training, s", 0),
+    mean("train.validation_seconds", "validation, s", 0), mean("train.pairs_per_second", "pairs/s", 1),
+    mean("train.peak_memory_bytes", "peak memory, GiB", 1, GIB), mean("decode.responses_per_second", "answers/s", 1),
 )  # fmt: skip
 LEAK = (
-    bleu(), bleu("unseen", "BLEU-4 of unseen"), bleu("unlike", "BLEU-4 of unlike"),
-    mean("loss_unseen", "loss of unseen"), mean("loss_unlike", "loss of unlike"),
+    bleu(), bleu("unseen.", "BLEU-4 of unseen"), bleu("unlike.", "BLEU-4 of unlike"),
+    mean("unseen.loss", "loss of unseen"), mean("unlike.loss", "loss of unlike"),
 )  # fmt: skip
-OTHERS = tuple(mean(name, digits=3) for name in ("bleu1", "bleu2", "bleu3", "novelty", "diversity", "empty"))
+PAPERS = ("bleu1", "bleu2", "bleu3", "novelty", "diversity")
+FURTHER_SCORES = ("distinct1", "distinct2", "ead", "chrf", "relevance", "hits")
+OTHERS = tuple(mean(name) for name in (*PAPERS, "empty"))
 WENT_WRONG = tuple(mean(name) for name in ("loops", "echoes", "unended", "exact", "mean_words"))
-VARIETY = (
-    *(mean(name) for name in ("distinct1", "distinct2", "ead", "chrf")), mean("normalised", "BLEU-4, normalised", 4),
-)  # fmt: skip
+VARIETY = (*(mean(name) for name in FURTHER_SCORES), mean("normalised", "BLEU-4, normalised", 4))
 SEARCH = (
-    mean("learning_rate", "best learning rate", 6), counted("rates", "rates tried"), counted("epoch", "epoch"),
-    mean("validation_loss", "validation loss"), mean("forgetting"),
+    mean("search.learning_rate", "best learning rate", 6), counted("search.rates", "rates tried"),
+    counted("search.epoch", "epoch"), mean("search.validation_loss", "validation loss"),
+    mean("forgetting.difference", "forgetting"),
 )  # fmt: skip
 
-
-@dataclass(frozen=True)
-class Fold:
-    """Blocks that are shown once a reader opens them."""
-
-    title: str
-    blocks: list[str]
-
-
-@dataclass
-class Document:
-    """Blocks of Markdown, figures and folds, in their order."""
-
-    blocks: list[str | Picture | Fold] = field(default_factory=list)
-
-    def add(self, *blocks: str | Picture | Fold) -> None:
-        """Add blocks at the end, without empty ones."""
-        self.blocks += [block for block in blocks if block]
-
-    @property
-    def pictures(self) -> list[Picture]:
-        """Its figures."""
-        return [block for block in self.blocks if isinstance(block, Picture)]
-
-    def markdown(self, folder: str) -> str:
-        """The whole text; `folder` is where it finds the figures."""
-        return "\n\n".join(_as_markdown(block, folder) for block in self.blocks) + "\n"
-
-
-def _as_markdown(block: str | Picture | Fold, folder: str) -> str:
-    if isinstance(block, Picture):
-        return f"![{plain(block.caption)}]({folder}/{block.name}.svg)"
-    if isinstance(block, Fold):
-        inner = "\n\n".join(block.blocks)
-        return f"<details>\n<summary>{block.title}</summary>\n\n{inner}\n\n</details>"
-    return block
+Blocks = Iterator[str | figures.Picture | Fold]
 
 
 def build(collection: Collection) -> Document:
     """The report of all experiments."""
     settings, repeated = settings_of(collection.runs)
-    document, answers = Document(), Answers()
-    frames = {each.title: frame.frame_of(each) for each in settings}
-    document.add(f"# {TITLE}", INTRODUCTION)
-    page_one(document, settings, frames, answers)
-    document.add("## Answers to the same queries")
-    document.add(*(block for each in settings for block in side_by_side(each, answers)))
-    document.add("## Does the paper replicate?", *replication(settings, answers))
-    for each in settings:
-        print(f"{each.title}: {len(each.runs)} configurations", flush=True)
-        section(document, each, frames[each.title])
-    document.add("## Glossary", items(GLOSSARY), "## Appendix")
-    document.add(*(fold for each in settings for fold in appendix(each, frames[each.title])))
+    frames, answers = {each.title: frame_of(each) for each in settings}, Answers()
     absent = [*collection.absent, *repeated]
-    document.add(Fold(f"Not in the tables: {len(absent)}", [absent_table(absent)]) if absent else "")
-    return document
+
+    def blocks() -> Blocks:
+        yield from (f"# {TITLE}", INTRODUCTION)
+        yield from page_one(settings, frames, answers)
+        yield "## Answers to the same queries"
+        for each in settings:
+            yield from side_by_side(each, answers)
+        yield "## Does the paper replicate?"
+        yield from replication(settings, answers)
+        for each in settings:
+            print(f"{each.title}: {len(each.runs)} configurations", flush=True)
+            yield from section(each, frames[each.title])
+        yield from ("## Glossary", items(GLOSSARY), "## Appendix")
+        for each in settings:
+            yield from appendix(each, frames[each.title])
+        if absent:
+            yield Fold(f"Not in the tables: {len(absent)}", [absent_table(absent)])
+
+    return Document([block for block in blocks() if block])
+
+
+def keep_shown(collection: Collection, folder: Path) -> None:
+    """Write into a folder what `build` needs of the runs that it shows."""
+    settings, repeated = settings_of(collection.runs)
+    groups = {slug(each.title): [run for runs in each.runs.values() for run in runs] for each in settings}
+    size = keep(groups, [*collection.absent, *repeated], folder)
+    print(f"{folder}: {sum(map(len, groups.values()))} runs, {size / 1e6:.2f} MB")
 
 
 def readme(collection: Collection) -> str:
     """The README's short answer and its table, a setting after another."""
     answers, blocks = Answers(), list[str]()
     for each in settings_of(collection.runs)[0]:
-        blocks += [*short_answers(each, answers), decision_table(each, frame.frame_of(each), answers)]
+        blocks += [*short_answers(each, answers), decision_table(each, frame_of(each), answers)]
     return "\n\n".join(blocks)
 
 
-def page_one(
-    document: Document, settings: Sequence[Setting], frames: dict[str, pd.DataFrame], answers: Answers
-) -> None:
+def page_one(settings: Sequence[Setting], frames: dict[str, pd.DataFrame], answers: Answers) -> Blocks:
     """The short answer, the forest plot, the decision tables, what to know before using them."""
-    document.add("## The short answer")
+    yield "## The short answer"
     if not settings:
-        document.add("No experiment has results yet; run `dvc repro` or `python -m stages.grid`.")
+        yield "No experiment has results yet; run `dvc repro` or `python -m stages.grid`."
         return
-    document.add(*(text for each in settings for text in short_answers(each, answers)))
-    groups = []
+    groups: dict[str, Any] = {}
     for each in settings:
+        yield from short_answers(each, answers)
         for model, regime, cells in each.groups():
-            if len(gaps := gaps_of(each, cells, answers)) > 1:
-                title = f"{each.title}: {model}, {percent(regime)}"
-                groups.append((title, reference_of(cells).method, [gap for gap in gaps if not gap.why]))
+            gaps = [gap for gap in gaps_of(each, cells, answers) if not gap.why]
+            if len(gaps) > 1:
+                groups[f"{each.title}: {model}, {percent(regime)}"] = reference_of(cells).method, gaps
     if groups:
-        caption = "How far the test loss of each method is above the reference's, with its 95 % interval"
-        document.add(Picture("forest", caption, figures.forest(groups, "forest")))
+        yield figures.forest(groups)
     for each in settings:
-        document.add(f"### {plain(each.title)}", decision_table(each, frames[each.title], answers))
+        yield from (f"### {plain(each.title)}", decision_table(each, frames[each.title], answers))
     if known := list(caveats(settings)):
-        document.add("### Before you use these numbers", items(known))
+        yield from ("### Before you use these numbers", items(known))
 
 
 def decision_table(setting: Setting, rows: pd.DataFrame, answers: Answers) -> str:
     """A row a method: what it costs, its loss, how far that is from the reference, what it forgot, its BLEU-4."""
-    gaps: dict[Cell, Gap] = {}
-    references = []
-    for _, _, cells in setting.groups():
-        gaps |= {gap.cell: gap for gap in gaps_of(setting, cells, answers)}
-        references.append(reference_of(cells).method)
+    groups = [cells for _, _, cells in setting.groups()]
+    told = {gap.cell: gap.told for cells in groups for gap in gaps_of(setting, cells, answers)}
+    references = dict.fromkeys(reference_of(cells).method for cells in groups)
 
-    def told(group: pd.DataFrame) -> str:
+    def against(group: pd.DataFrame) -> str:
         first = group.iloc[0]
-        gap = gaps.get(Cell(first["model"], first["method"], first["regime"])) if first["row"] == "test" else None
-        return NONE if gap is None else "the reference" if not (gap.found or gap.why) else gap.why or gap.told
+        return told.get(Cell(first["model"], first["method"], first["regime"]), NONE)
 
-    against = f"against {' or '.join(dict.fromkeys(references))} (95 %)"
-    columns = (*DECISION, Column(against, told), mean("forgetting", "forgets", 3), bleu(), mean("novelty"), frame.SEEDS)
-    return show(lines(rows), columns)
+    column = Column(f"against {' or '.join(references)} (95 %)", against)
+    return show(rows, (*DECISION, column, *FURTHER))
 
 
-def side_by_side(setting: Setting, answers: Answers) -> Iterator[str]:
+def side_by_side(setting: Setting, answers: Answers) -> Blocks:
     """The same queries answered by every method, in the fraction and with the seed that have the most methods."""
+    corpus = str(setting.any_run.switch("dataset"))
     for model in setting.models:
         places: dict[tuple[float, int], dict[str, list[Response]]] = {}
-        for cell in setting.cells(model=model):
-            for run in setting.runs[cell]:
-                if not run.entry("dataset").get("quote"):
-                    continue
-                try:
+        for cell, run in ((cell, run) for cell, runs in setting.runs.items() for run in runs if cell.model == model):
+            try:
+                if run.entry("dataset").get("quote"):
                     places.setdefault((cell.regime, -run.seed), {})[cell.method] = answers.of(run)
-                except NotMeasured:
-                    continue
+            except NotMeasured:
+                continue
         if not places:
-            corpus = plain(str(setting.any_run.switch("dataset")))
-            yield f"The replies to {corpus} are not quoted, or not in DVC's cache."
+            yield f"The replies to {plain(corpus)} are not quoted, or not in DVC's cache."
             continue
-        print(f"quoted: {QUERIES} pairs of {setting.any_run.switch('dataset')}, since its entry has `quote: true`")
+        print(f"quoted: {QUERIES} pairs of {corpus}, since its entry has `quote: true`")
         place = max(places, key=lambda each: (len(places[each]), each))
-        by_method = places[place]
-        chosen = drawn(next(iter(by_method.values())), -place[1])
-        yield f"### {plain(setting.title)}: {plain(model)}, {percent(place[0])}, seed {-place[1]}"
-        for at in chosen:
-            first = next(iter(by_method.values()))[at]
-            said = [[f"**{plain(first.query)}**", ""], ["people", plain(first.reference)]]
-            said += [[plain(method), marked(replies[at])] for method, replies in by_method.items()]
-            yield table(said[0], said[1:], left=2)
+        by_method, seed = places[place], -place[1]
+        yield f"### {plain(setting.title)}: {plain(model)}, {percent(place[0])}, seed {seed}"
+        asked = next(iter(by_method.values()))
+        for at in drawn(asked, seed):
+            rows = [[plain(method), marked(replies[at])] for method, replies in by_method.items()]
+            header = [f"**{plain(asked[at].query)}**", ""]
+            yield table(header, [["people", plain(asked[at].reference)], *rows], left=2)
 
 
 def drawn(responses: Sequence[Response], seed: int) -> list[int]:
@@ -212,13 +210,11 @@ def drawn(responses: Sequence[Response], seed: int) -> list[int]:
 
 def marked(response: Response) -> str:
     """A reply; one that was cut or ends in a loop says so."""
-    words = response.response.split()
-    loops = len(words) > 5 and any(words[-size:] == words[-2 * size : -size] for size in range(1, len(words) // 2 + 1))
-    marks = [CUT] * bool(response.unended) + [LOOPS] * loops
-    return " ".join([plain(response.response) or "(empty)", *(f"*{mark}*" for mark in marks)])
+    found = marks(response.response, response.unended)
+    return " ".join([plain(response.response) or "(empty)", *(f"*{mark}*" for mark in found)])
 
 
-def replication(settings: Sequence[Setting], answers: Answers) -> Iterator[str]:
+def replication(settings: Sequence[Setting], answers: Answers) -> Blocks:
     """The claims of the paper, a table a setting."""
     yield (
         "BLEU-4 of the paper and of this project are comparable between methods, not with each other: the paper names "
@@ -233,37 +229,27 @@ def replication(settings: Sequence[Setting], answers: Answers) -> Iterator[str]:
         yield table(["claim", "model", "the paper", "here, all pairs", "here, pairs unlike training"], rows, left=5)
 
 
-def section(document: Document, setting: Setting, rows: pd.DataFrame) -> None:
+def section(setting: Setting, rows: pd.DataFrame) -> Blocks:
     """The section of a setting: by fraction of the data, forgetting against gain, the leak, cost, search."""
     ending, tested = slug(setting.title), rows[rows["row"] == "test"]
-    document.add(f"## {plain(setting.title)}")
-    document.add("" if setting.as_in_paper else "This is not the paper's experiment: corpus, pairs or protocol differ.")
-    if len(setting.regimes) > 1:
-        name = f"regimes-{ending}"
-        document.add("### Test loss by fraction of the data")
-        document.add(Picture(name, "Test loss by fraction of the training dialogues", figures.by_regime(rows, name)))
-    if tested["forgetting"].notna().any():
-        name, words = f"forgetting-{ending}", ("test loss", "forgetting: loss on other prose, rise in nats")
-        document.add("### What tuning gives and what it takes")
-        svg = figures.scatter(rows, "loss", "forgetting", words, name)
-        document.add(Picture(name, "Forgetting against test loss: the lower left corner is best", svg))
-    document.add("### The leak: scores of pairs that training does not give away", show(lines(rows), LEAK))
+    yield f"## {plain(setting.title)}"
+    yield "" if setting.as_in_paper else "This is not the paper's experiment: corpus, pairs or protocol differ."
+    if tested["regime"].nunique() > 1:
+        yield from ("### Test loss by fraction of the data", figures.by_regime(tested, ending))
+    if "forgetting.difference" in tested:
+        yield from ("### What tuning gives and what it takes", figures.trade_off(tested, ending))
+    yield from ("### The leak: scores of pairs that training does not give away", show(rows, LEAK))
     if rows["bleu4"].notna().any():
-        name = f"leak-{ending}"
-        svg = figures.leak(rows, name, setting.on_papers_data)
-        document.add(Picture(name, "BLEU-4 of all test pairs and of those unlike training", svg))
-    document.add(f"### Cost (on {frame.devices(run for runs in setting.runs.values() for run in runs)})")
-    document.add(show(lines(rows, baselines=False), COST))
-    document.add("### The search for a learning rate", show(lines(rows, baselines=False), SEARCH))
-    document.add(items([*range_ends(setting), *examples_tried(setting)]))
-    if (tested["rates"] > 1).any():
-        name = f"rates-{ending}"
-        document.add(
-            Picture(name, "What selected, by learning rate; rings mark the best", figures.rates(setting, name))
-        )
-    if (tested["epoch"].fillna(0) > 1).any():
-        name = f"curves-{ending}"
-        document.add(Picture(name, "Validation loss by epoch, of the chosen rate", figures.curves(setting, name)))
+        yield figures.leak(rows, ending, setting.on_papers_data)
+    devices = {run.score("generation.device") or "not recorded" for run in tested["run"]}
+    yield from (f"### Cost (on {', '.join(sorted(devices))})", show(tested, COST))
+    yield from ("### The search for a learning rate", show(tested, SEARCH))
+    yield items([*range_ends(setting), *examples_tried(setting)])
+    if len(tried := figures.searched(setting)):
+        score = selects_by(setting.any_run).replace("_", " ").removeprefix("validation ").replace("bleu4", "BLEU-4")
+        yield figures.rates(tried, ending, score)
+    if len(curve := figures.epochs(setting)) and curve["epoch"].max() > 1:
+        yield figures.by_epoch(curve, ending)
 
 
 def range_ends(setting: Setting) -> list[str]:
@@ -271,7 +257,7 @@ def range_ends(setting: Setting) -> list[str]:
     found: dict[str, set[str]] = {}
     for cell, runs in setting.runs.items():
         for run in runs:
-            if end := frame.range_end(run):
+            if end := range_end(run):
                 found.setdefault(f"{cell.method}, {end}", set()).add(f"{percent(cell.regime)}, seed {run.seed}")
     return [
         f"{plain(method)}: the {end} rate tried is the best one ({'; '.join(sorted(where))}): move its `learning_rate`"
@@ -284,9 +270,7 @@ def examples_tried(setting: Setting) -> list[str]:
     found = []
     for cell, runs in setting.runs.items():
         for run in runs:
-            tried = [
-                (each["examples"], each["validation_loss"]) for each in frame.trials_of(run) if each.get("examples")
-            ]
+            tried = [(each["examples"], each["validation_loss"]) for each in trials_of(run) if each.get("examples")]
             if tried:
                 told = ", ".join(f"{loss:.3f} with {count}" for count, loss in tried)
                 found.append(
@@ -298,20 +282,19 @@ def examples_tried(setting: Setting) -> list[str]:
 def appendix(setting: Setting, rows: pd.DataFrame) -> Iterator[Fold]:
     """The other scores, each seed, parameters and runs of a setting."""
     title = plain(setting.title)
-    tables = [show(lines(rows), columns) for columns in (OTHERS, WENT_WRONG, VARIETY)]
-    yield Fold(f"{title}: other scores", tables)
-    seeds = lines(rows[rows["row"] == "test"])
-    each = [group.iloc[[place]] for group in seeds for place in range(len(group))]
-    yield Fold(f"{title}: each seed", [show(each, (frame.SEEDS, mean("loss", digits=4), bleu(), *OTHERS))])
-    yield Fold(f"{title}: parameters", [items(frame.parameters(setting))])
+    tables = [show(rows, columns) for columns in (OTHERS, WENT_WRONG, VARIETY)]
+    yield Fold(f"{title}: other scores", [*tables, items(blind_scores(rows))])
+    columns = (SEEDS, mean("loss", digits=4), bleu(), *OTHERS)
+    yield Fold(f"{title}: each seed", [show(rows[rows["row"] == "test"], columns, by=["seed"])])
+    yield Fold(f"{title}: parameters", [items(parameters(setting))])
     runs = [
         [
             plain(run.name), f"`{run.commit or 'workspace'}`",
             ", ".join(f"{key.split('.')[-1]}={value}" for key, value in rates_of_run(run).items()),
             number(run.scores.get("loss")), number(run.scores.get("bleu4"), 6),
         ]
-        for cell in setting.cells()
-        for run in setting.runs[cell]
+        for each in setting.runs.values()
+        for run in each
     ]  # fmt: skip
     yield Fold(
         f"{title}: runs", [table(["experiment", "commit", "learning rates", "test loss", "BLEU-4"], runs, left=3)]
@@ -325,3 +308,23 @@ def absent_table(absent: Sequence[Absent]) -> str:
         ([plain(each.name), plain(each.state), plain(each.reason)] for each in absent),
         left=3,
     )
+
+
+def blind_scores(rows: pd.DataFrame) -> Iterator[str]:
+    """Which scores do not put shuffled replies last, a line a model and fraction of the data."""
+    for title, group in figures.panels_of(rows).items():
+        known = [name for name in (*PAPERS, "bleu4", *FURTHER_SCORES) if name in group]
+        means = group.groupby("method")[known].mean().astype(float)
+        if "shuffled" in means.index:
+            worse = means.drop("shuffled") <= means.loc["shuffled"]
+            if blind := [str(name) for name in worse.columns[worse.any()]]:
+                yield f"{title}: blind, since they do not put shuffled replies last: {', '.join(blind)}"
+
+
+def parameters(setting: Setting) -> list[str]:
+    """The content of every entry of params.yaml that the runs of a setting chose, one line an entry, without rates."""
+    chosen: dict[tuple[str, str], Any] = {("dataset", ""): setting.any_run, ("protocol", ""): setting.any_run}
+    for cell, (run, *_) in setting.runs.items():
+        chosen |= {("model", cell.model): run, ("method", cell.method): run}
+    entries = (flatten(run.entry(kind), f"{kind}s.{run.switch(kind)}") for (kind, _), run in chosen.items())
+    return [", ".join(f"`{key}={each}`" for key, each in entry.items() if RATES_PREFIX not in key) for entry in entries]

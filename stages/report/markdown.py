@@ -1,15 +1,25 @@
-"""Small pieces of Markdown (CommonMark and tables); all text from data or models goes through `plain`."""
+"""Small pieces of Markdown (CommonMark), and tables declared as lists of columns.
+
+All text from data or models goes through `plain`.
+"""
 
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from statistics import fmean, stdev
+from typing import TYPE_CHECKING
 
 from stages.params.validation import redact
+from stages.score.diagnostics import is_loop
+
+if TYPE_CHECKING:  # it takes a second to load, for which a model card does not wait
+    from pandas import DataFrame
 
 NONE = "-"
 SPACE = "\u00a0"  # a no-break space
+CUT, LOOPS = "(cut)", "(repeats itself)"
 
 
 def plain(text: str) -> str:
@@ -20,6 +30,11 @@ def plain(text: str) -> str:
     """
     one_line = re.sub(rf"[^\S{SPACE}]+", " ", text).strip()
     return re.sub(r"([\\`*_\[\]<>|~&$])", r"\\\1", one_line)
+
+
+def marks(response: str, cut: bool | None) -> list[str]:
+    """What is wrong with a response: it met the length limit, it ends in a loop."""
+    return [CUT] * bool(cut) + [LOOPS] * is_loop(response)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
@@ -101,3 +116,54 @@ def fence(language: str, text: str) -> str:
     """A block of code, in a fence that is longer than any run of backticks in it."""
     marks = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text) or [""]))
     return f"{marks}{language}\n{text.rstrip()}\n{marks}"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table: its title, and the cell of a configuration, from its rows in the frame (a row a seed)."""
+
+    title: str
+    cell: Callable[["DataFrame"], str]
+
+
+def mean(name: str, title: str = "", digits: int = 3, unit: float = 1) -> Column:
+    """The mean over seeds with its deviation; in a unit of so many."""
+    return Column(title or name, lambda rows: spread((rows[name] / unit).tolist() if name in rows else [], digits))
+
+
+def bleu(part: str = "", title: str = "BLEU-4") -> Column:
+    """BLEU-4, or why there is none: too few 4-grams of the responses stand in their references."""
+
+    def cell(rows: "DataFrame") -> str:
+        scores, matches = rows[f"{part}bleu4"].dropna().tolist(), rows[f"{part}matches"].dropna().tolist()
+        if len(scores) == len(rows):
+            return spread(scores, 4)
+        few = ", ".join(f"{each:.0f}" for each in matches)
+        return f"{NONE} ({few}{SPACE}matching 4-grams)" if few else NONE
+
+    return Column(title, cell)
+
+
+def counted(name: str, title: str) -> Column:
+    """A large number that the seeds share."""
+    return Column(title, lambda rows: count(rows[name].max()) if name in rows else NONE)
+
+
+WHICH = (
+    Column("model", lambda rows: plain(rows["model"].iloc[0])),
+    Column("data", lambda rows: percent(rows["regime"].iloc[0])),
+)
+METHOD = Column("method", lambda rows: plain(rows["method"].iloc[0]))
+SEEDS = Column("seeds", lambda rows: ", ".join(map(str, rows["seed"])))
+
+
+def show(frame: "DataFrame", columns: Sequence[Column], by: Sequence[str] = ()) -> str:
+    """A table: a row a configuration, or each of its parts `by`.
+
+    Model and fraction of the data are columns only where they differ.
+    """
+    groups = [rows for _, rows in frame.groupby(["model", "regime", "row", "method", *by], sort=False)]
+    differing = [each for each in WHICH if len({each.cell(rows) for rows in groups}) > 1]
+    head = [*differing, METHOD]
+    cells = ([column.cell(rows) for column in (*head, *columns)] for rows in groups)
+    return table([column.title for column in (*head, *columns)], cells, left=len(head))

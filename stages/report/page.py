@@ -2,14 +2,16 @@
 
 import html
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from markdown_it import MarkdownIt
 
 from stages.plumbing.files import write_bytes
-from stages.report.document import TITLE, Document, Fold
 from stages.report.figures import Picture
-from stages.report.markdown import anchor
+from stages.report.markdown import anchor, plain
+
+TITLE = "Prompt it or fine-tune it?"
 
 # The content policy ensures that the page loads nothing, whatever a model's response contains.
 PAGE = """<!doctype html>
@@ -41,6 +43,39 @@ figcaption, nav {{ font-size: .9em; }}
 </body>
 </html>
 """
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Blocks that are shown once a reader opens them."""
+
+    title: str
+    blocks: list[str]
+
+
+@dataclass(frozen=True)
+class Document:
+    """Blocks of Markdown, figures and folds, in their order."""
+
+    blocks: list[str | Picture | Fold]
+
+    @property
+    def pictures(self) -> list[Picture]:
+        """Its figures."""
+        return [block for block in self.blocks if isinstance(block, Picture)]
+
+    def markdown(self, folder: str) -> str:
+        """The whole text; `folder` is where it finds the figures."""
+        return "\n\n".join(_as_markdown(block, folder) for block in self.blocks) + "\n"
+
+
+def _as_markdown(block: str | Picture | Fold, folder: str) -> str:
+    if isinstance(block, Picture):
+        return f"![{plain(block.caption)}]({folder}/{block.name}.svg)"
+    if isinstance(block, Fold):
+        inner = "\n\n".join(block.blocks)
+        return f"<details>\n<summary>{block.title}</summary>\n\n{inner}\n\n</details>"
+    return block
 
 
 def write_report(report: Document, folder: Path) -> None:

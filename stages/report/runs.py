@@ -1,21 +1,32 @@
-"""Collect the experiments that `dvc exp show` lists: which have results, and what happened to the others."""
+"""Collect the experiments that `dvc exp show` lists: which have results, and what happened to the others.
 
+`keep` writes what the report shows of them into files that Git can hold, and `kept` reads these.
+"""
+
+import hashlib
 import json
+import lzma
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from stages.grid.experiments import dvc, git
-from stages.report.revision import Revision, problem
+from stages.plumbing.errors import StageError
+from stages.plumbing.files import write_bytes, write_json
+from stages.records import Response
+from stages.report.results import Record, Revision, look_up, problem
 
-ROWS = ("test", "unseen", "human", "retrieval")
+ROWS = ("test", "unseen", "human", "retrieval")  # in metrics/scores/
 SWITCHES = ("dataset", "model", "method", "regime", "protocol", "seed", "drop_overlap")
 COMMIT_DIGITS = 10  # hex digits of a commit that the report shows
 NOTHING = "no results"
 RESULTS = ("dvc.lock", "metrics/scores")  # a commit that changes neither has no new results
+RESPONSES = "data/greedy_generate/responses.jsonl"
+KEPT, ABSENT = ".json.xz", "absent.json"  # files of kept runs, and of those that are not in the tables
+METRICS = ("learning_rates", "curves", "train", "cost/train", "cost/greedy_generate")  # files of metrics/
 
 Scores = dict[str, Any]
 
@@ -25,11 +36,9 @@ class Run:
     """One configuration that was run: an experiment, the results in a commit, or those in the workspace."""
 
     name: str  # unique
-    kind: str  # experiment | commit | workspace
     commit: str  # hex; empty for the workspace
-    baseline: str  # the commit (hex) that it started from
     params: dict[str, Any]  # all of its params.yaml
-    rows: dict[str, Scores]  # metrics/scores/*.json, for each of ROWS
+    scores: Scores  # metrics/scores.json; where DVC's cache lacks it, what Git keeps of it
     files: Revision
 
     def switch(self, name: str) -> Any:
@@ -45,11 +54,9 @@ class Run:
         """Its seed."""
         return int(self.params["seed"])
 
-    @property
-    def scores(self) -> Scores:
-        """metrics/scores.json; where DVC's cache lacks it, what Git keeps of it."""
-        others = {row: self.rows[row] for row in ROWS[1:]}
-        return self.files.json("metrics/scores.json") or {**self.rows["test"], **others}
+    def score(self, key: str) -> Any:
+        """The value of a dotted key of its scores; None if there is none."""
+        return look_up(self.scores, key)
 
     def metrics(self, name: str) -> Any:
         """The content of another file of metrics/; {} if it is not available."""
@@ -110,28 +117,28 @@ def collect(root: Path) -> Collection:
     brought = origins(root, started)
     shown = exp_show(root, list(dict.fromkeys([*started, *brought])))
     found = [
-        _experiment(root, experiment, baseline)
+        _experiment(root, experiment)
         for baseline in started
         for experiment in sorted(shown[baseline]["experiments"] or [], key=lambda each: each["name"] or "")
     ]
-    others = [_read(root, f"commit {each[:COMMIT_DIGITS]}", "commit", each, each, shown[each]) for each in brought]
-    others.append(_read(root, "workspace", "workspace", "", started[0], shown["workspace"]))
+    others = [_read(root, f"commit {each[:COMMIT_DIGITS]}", each, shown[each]) for each in brought]
+    others.append(_read(root, "workspace", "", shown["workspace"]))
     # A commit or workspace without results is not a failed experiment, so it is not listed.
     found = _with_unique_names([*found, *(each for each in others if isinstance(each, Run) or each.state != NOTHING)])
     runs = tuple(each for each in found if isinstance(each, Run))
     return Collection(runs, tuple(each for each in found if isinstance(each, Absent)))
 
 
-def _experiment(root: Path, experiment: dict[str, Any], baseline: str) -> Run | Absent:
+def _experiment(root: Path, experiment: dict[str, Any]) -> Run | Absent:
     """A run, or an absent experiment with what DVC says about it."""
     tip = experiment["revs"][0]
     name, state = experiment["name"] or tip["rev"][:COMMIT_DIGITS], (experiment["executor"] or {}).get("state")
     if state in ("queued", "running", "failed"):
         return Absent(name, "", state, "see dvc queue status and dvc queue logs")
-    return _read(root, name, "experiment", tip["rev"], baseline, tip)
+    return _read(root, name, tip["rev"], tip)
 
 
-def _read(root: Path, name: str, kind: str, commit: str, baseline: str, shown: dict[str, Any]) -> Run | Absent:
+def _read(root: Path, name: str, commit: str, shown: dict[str, Any]) -> Run | Absent:
     """The results of one revision in `dvc exp show`, if they can be trusted."""
     data = shown["data"] or {}
     params = data.get("params", {}).get("params.yaml", {}).get("data", {})
@@ -145,7 +152,8 @@ def _read(root: Path, name: str, kind: str, commit: str, baseline: str, shown: d
         return Absent(name, commit, NOTHING, "it has no scores")
     if reason := problem(revision, params):
         return Absent(name, commit, "stale", reason)
-    return Run(name, kind, commit, baseline, params, rows, revision)
+    scores = revision.json("metrics/scores.json") or {**rows.pop("test"), **rows}
+    return Run(name, commit, params, scores, revision)
 
 
 def _with_unique_names(found: list[Run | Absent]) -> list[Run | Absent]:
@@ -155,3 +163,59 @@ def _with_unique_names(found: list[Run | Absent]) -> list[Run | Absent]:
         replace(each, name=f"{each.name} {each.commit[:COMMIT_DIGITS]}") if each.name in often else each
         for each in found
     ]
+
+
+class KeptFiles(Revision):
+    """The files of a run that was kept: the content of JSON files, and the columns of records."""
+
+    def __init__(self, commit: str, files: dict[str, Any]) -> None:
+        super().__init__(Path(), commit)
+        self._parsed = files
+
+    def read(self, path: str) -> bytes | None:
+        """No other file was kept."""
+        return None
+
+    def records(self, path: str, kind: type[Record]) -> list[Record] | None:
+        """The records of a file; None if they were not kept."""
+        columns = self._parsed.get(path)
+        return columns and [kind(*each) for each in zip(*columns.values(), strict=True)]
+
+
+def keep(groups: Mapping[str, Iterable[Run]], absent: Iterable[Absent], folder: Path) -> int:
+    """Write runs for `kept`, those of a group into one file of its name; return how many bytes they take.
+
+    Equal texts within a file take no room. Where the corpus may not be quoted, of the responses only a hash is written.
+    """
+    write_json(folder / ABSENT, [asdict(each) for each in absent])
+    paths = {folder / f"{name}{KEPT}": runs for name, runs in groups.items()}
+    for path, runs in paths.items():
+        write_bytes(path, lzma.compress(json.dumps([_as_kept(run) for run in runs]).encode(), preset=9))
+    for path in set(folder.glob(f"*{KEPT}")) - paths.keys():
+        path.unlink()
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def _as_kept(run: Run) -> dict[str, Any]:
+    files = {f"metrics/{name}.json": run.files.json(f"metrics/{name}.json") for name in METRICS}
+    facts = {name: getattr(run, name) for name in ("name", "commit", "params", "scores")}
+    if run.entry("dataset").get("quote") and (responses := run.files.records(RESPONSES, Response)):
+        names = [field.name for field in fields(Response)]
+        files[RESPONSES] = {name: [getattr(each, name) for each in responses] for name in names}
+    sha256 = hashlib.sha256(run.files.read(RESPONSES) or b"").hexdigest()
+    return {"facts": facts, "responses_sha256": sha256, "files": files}
+
+
+def kept(folder: Path) -> Collection:
+    """The runs that `keep` wrote into a folder.
+
+    Raises:
+        StageError: there are none.
+    """
+    if not (folder / ABSENT).exists():
+        raise StageError(folder, "no runs that --keep wrote", "name the folder that it wrote")
+    found = [
+        each for path in sorted(folder.glob(f"*{KEPT}")) for each in json.loads(lzma.decompress(path.read_bytes()))
+    ]
+    runs = tuple(Run(**each["facts"], files=KeptFiles(each["facts"]["commit"], each["files"])) for each in found)
+    return Collection(runs, tuple(Absent(**each) for each in json.loads((folder / ABSENT).read_bytes())))

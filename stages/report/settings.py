@@ -3,15 +3,19 @@
 Which learning rates were tried is not part of that: each run has its best one. The content of the entries in
 params.yaml counts, not their names: `-S protocols.paper.training.dropout=0` makes another protocol. If one name has
 several contents, the values that differ are added to the name.
+
+All numbers of such runs stand in one frame: a row is a run, or what people, the lookup or shuffled responses score
+beside it; a column is one number.
 """
 
-import csv
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import pandas as pd
 
 from stages.grid.configurations import MODELS
 from stages.report.markdown import value
@@ -32,7 +36,6 @@ STYLES = {  # colour (Okabe and Ito's, for the colour-blind) and marker of each 
 }
 OTHER_STYLES = (("#666666", "p"), ("#AA4499", ">"), ("#44AA99", "8"))
 RATES_PREFIX = "training.learning_rates."
-KINDS = ("experiment", "commit", "workspace")
 # DailyDialog: the sha256 of its text files, and of the archive of the training set that params.yaml pins.
 PAPERS_CORPUS = {
     "3db42eef11758c62908fe3183ae93e7ac5c6da5f27771f340543d184973cee9e",
@@ -49,18 +52,11 @@ PAPERS_PROTOCOL = {  # App. B; keys as in an entry of `protocols` in params.yaml
     "training.num_train_epochs": 300,
     "training.early_stopping_patience": 100,
 }
+BASELINES = {"human": "people", "retrieval": "lookup", "shuffled": "shuffled"}
+LEAST_MATCHES = 10  # matching 4-grams; with fewer BLEU-4 says more about its smoothing than about the answers
 
 
-def paper_scores() -> dict[tuple[str, str, float], dict[str, float]]:
-    """The paper's Tables 1 and 2: six scores by model, method and regime (percent), from paper.csv in this folder."""
-    with Path(__file__).with_name("paper.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    keys = [(row.pop("model"), row.pop("method"), float(row.pop("regime"))) for row in rows]
-    return {key: {name: float(each) for name, each in row.items()} for key, row in zip(keys, rows, strict=True)}
-
-
-@dataclass(frozen=True)
-class Cell:
+class Cell(NamedTuple):
     """A configuration within a setting; the names of model and method include what is needed to tell them apart."""
 
     model: str
@@ -68,12 +64,18 @@ class Cell:
     regime: float
 
 
+def paper_scores() -> dict[Any, dict[str, float]]:
+    """The paper's Tables 1 and 2, from paper.csv in this folder: for each (model, method, regime) its six scores."""
+    table = pd.read_csv(Path(__file__).with_name("paper.csv"), index_col=["model", "method", "regime"])
+    return dict(table.to_dict("index"))
+
+
 @dataclass(frozen=True)
 class Setting:
     """Runs that differ only in model, method, regime, seed and learning rates: one of each configuration and seed."""
 
     title: str
-    runs: dict[Cell, Runs]
+    runs: dict[Cell, Runs]  # by model, regime and method, in the order of the tables
 
     @property
     def any_run(self) -> Run:
@@ -83,37 +85,12 @@ class Setting:
     @property
     def models(self) -> list[str]:
         """The models, the paper's first."""
-        return in_order({cell.model for cell in self.runs}, MODELS)
+        return list(dict.fromkeys(cell.model for cell in self.runs))
 
-    @property
-    def methods(self) -> list[str]:
-        """The methods, in the order of STYLES."""
-        return in_order({cell.method for cell in self.runs}, tuple(STYLES))
-
-    @property
-    def regimes(self) -> list[float]:
-        """The regimes, in ascending order."""
-        return sorted({cell.regime for cell in self.runs})
-
-    def cells(self, regime: float | None = None, model: str | None = None) -> list[Cell]:
-        """The configurations by model, regime and method, all of them or those of a regime or a model."""
-        models, regimes = [model] if model else self.models, [regime] if regime else self.regimes
-        cells = (Cell(name, method, at) for name, at, method in product(models, regimes, self.methods))
-        return [cell for cell in cells if cell in self.runs]
-
-    def groups(self) -> list[tuple[str, float, list[Cell]]]:
-        """The cells of each model in each regime: what a difference between methods is about."""
-        return [
-            (model, regime, cells)
-            for model in self.models
-            for regime in self.regimes
-            if (cells := self.cells(regime, model))
-        ]
-
-    def at(self, regime: float) -> Runs:
-        """A run of each seed in a regime, of any method: what people and the lookup score is the same in all."""
-        found = {run.seed: run for cell in self.cells(regime) for run in self.runs[cell]}
-        return tuple(found[seed] for seed in sorted(found))
+    def groups(self, model: str | None = None) -> list[tuple[str, float, list[Cell]]]:
+        """The cells of each model (or of one) in each regime: what a difference between methods is about."""
+        found = groupby(self.runs, key=lambda cell: (cell.model, cell.regime))
+        return [(name, regime, list(cells)) for (name, regime), cells in found if model in (None, name)]
 
     @property
     def on_papers_data(self) -> bool:
@@ -129,6 +106,12 @@ class Setting:
         return self.on_papers_data and whole and PAPERS_PROTOCOL.items() <= flatten(run.entry("protocol")).items()
 
 
+def place(name: str, known: Sequence[str]) -> tuple[int, str]:
+    """Where a name stands in a table: in the order of the known ones (or those that begin with them), then others."""
+    word = name.split(" ")[0]
+    return known.index(word) if word in known else len(known), name
+
+
 def method_styles(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Colour and marker of each method."""
     others, styles = iter(OTHER_STYLES * len(methods)), dict[str, tuple[str, str]]()
@@ -136,12 +119,6 @@ def method_styles(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
         known = STYLES.get(method.split(" ")[0])
         styles[method] = known if known and known not in styles.values() else next(others)
     return styles
-
-
-def in_order(names: Iterable[str], known: Sequence[str]) -> list[str]:
-    """Names in the order of the known ones (or those that begin with them), then the others in alphabetical order."""
-    places = {name: known.index(word) if (word := name.split(" ")[0]) in known else len(known) for name in names}
-    return sorted(places, key=lambda name: (places[name], name))
 
 
 def flatten(table: Any, prefix: str = "") -> dict[str, Any]:
@@ -162,7 +139,7 @@ def labels(entries: Sequence[tuple[str, Any]]) -> list[str]:
     made = []
     for name, values in flat:
         peers = [other for other_name, other in flat if other_name == name]
-        keys = dict.fromkeys(key for peer in peers for key in peer)
+        keys = sorted({key for peer in peers for key in peer})
         differing = [key for key in keys if len({repr(peer.get(key)) for peer in peers}) > 1]
         told = ", ".join(f"{key}={value(values.get(key))}" for key in differing)
         made.append(f"{name} ({told})" if told else name)
@@ -189,33 +166,39 @@ def setting_of(run: Run) -> tuple[str, Any]:
     }
 
 
+def method_of(run: Run) -> tuple[str, Any]:
+    """A method and its settings but for the place where its learning rates are searched."""
+    return run.switch("method"), {key: each for key, each in run.entry("method").items() if key != "learning_rate"}
+
+
 def settings_of(runs: Sequence[Run]) -> tuple[list[Setting], list[Absent]]:
     """The settings, the paper's first, and the runs that repeat another one.
 
-    Of several runs of a configuration with one seed, that with the most learning rates counts, and of these the first:
-    experiments come before commits and those before the workspace; runs that started from HEAD come before others.
+    Of several runs of a configuration with one seed, that with the most learning rates counts, and of these the first.
     """
     titles = labels([setting_of(run) for run in runs])
     models = labels([(run.switch("model"), run.entry("model")) for run in runs])
-    methods = labels([(run.switch("method"), _without_rate(run.entry("method"))) for run in runs])
-    tables: dict[str, dict[Cell, dict[int, list[Run]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    methods = labels([method_of(run) for run in runs])
+    found: dict[str, dict[Cell, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run, title, model, method in zip(runs, titles, models, methods, strict=True):
-        tables[title][Cell(model, method, float(run.switch("regime")))][run.seed].append(run)
-    settings, repeated = [], []
-    for title, cells in tables.items():
+        found[title][Cell(model, method, float(run.switch("regime")))].append(run)
+    settings, repeated = [], list[Absent]()
+    for title, cells in found.items():
         chosen: dict[Cell, Runs] = {}
-        for cell, seeds in cells.items():
-            ordered = [sorted(seeds[seed], key=_rank) for seed in sorted(seeds)]
-            chosen[cell] = tuple(first for first, *_ in ordered)
-            repeated += [_repeat(first, other) for first, *others in ordered for other in others]
+        for cell in sorted(cells, key=lambda each: (place(each.model, MODELS), each.regime, _method_place(each))):
+            first: dict[int, Run] = {}
+            for run in sorted(cells[cell], key=lambda run: (run.seed, -_rates_tried(run))):
+                if run.seed in first:
+                    repeated.append(_repeat(first[run.seed], run))
+                first.setdefault(run.seed, run)
+            chosen[cell] = tuple(first.values())
         settings.append(Setting(title, chosen))
     settings.sort(key=lambda each: (not each.as_in_paper, not each.on_papers_data, each.title))
     return settings, repeated
 
 
-def _without_rate(method: dict[str, Any]) -> dict[str, Any]:
-    """A method's settings but for the place where its learning rates are searched."""
-    return {key: each for key, each in method.items() if key != "learning_rate"}
+def _method_place(cell: Cell) -> tuple[int, str]:
+    return place(cell.method, tuple(STYLES))
 
 
 def rates_of_run(run: Run) -> dict[str, Any]:
@@ -225,14 +208,78 @@ def rates_of_run(run: Run) -> dict[str, Any]:
     return rates | ({"learning_rate": own} if rates.get(f"{RATES_PREFIX}spread") is not None else {})
 
 
-def _rank(run: Run) -> tuple[int, int]:
-    return -rates_of_run(run).get(f"{RATES_PREFIX}trials", 0), KINDS.index(run.kind)
+def _rates_tried(run: Run) -> int:
+    return int(rates_of_run(run).get(f"{RATES_PREFIX}trials", 0))
 
 
 def _repeat(first: Run, other: Run) -> Absent:
     if rates_of_run(other) != rates_of_run(first):
         tried = ", ".join(f"{key}={each}" for key, each in rates_of_run(other).items())
         return Absent(other.name, other.commit, "other learning rates", f"{first.name} counts; this one tried {tried}")
-    same = all(other.rows[row] == first.rows[row] for row in other.rows)
+    same = all(other.scores.get(name) == each for name, each in first.scores.items() if name != "generation")
     state = "the same" if same else "other scores"
     return Absent(other.name, other.commit, state, f"the parameters of {first.name}, which counts")
+
+
+def trials_of(run: Run) -> list[dict[str, Any]]:
+    """The trials of a run in ascending order of learning rate, or of examples; none if they are not available."""
+    trials = run.metrics("learning_rates") or []
+    return sorted(trials, key=lambda each: each["learning_rate"] or each.get("examples", 0))
+
+
+def selects_by(run: Run) -> str:
+    """The score that chose the epoch and the trial: `validation_loss` or `bleu4`, as trials name it."""
+    by_loss = flatten(run.entry("protocol")).get("training.metric_for_best_model") == "loss"
+    return "validation_loss" if by_loss else "bleu4"
+
+
+def best_of(run: Run) -> dict[str, Any]:
+    """The trial that training kept, the first of equal ones; {} if no trial has the score."""
+    name = selects_by(run)
+    best = min if name == "validation_loss" else max
+    return best(
+        (each for each in trials_of(run) if each.get(name) is not None), key=lambda each: each[name], default={}
+    )
+
+
+def range_end(run: Run) -> str | None:
+    """The end of the range of rates at which the best trial is: `lowest`, `highest` or None."""
+    trials = trials_of(run)
+    if len(trials) < 2 or not (best := best_of(run)):
+        return None
+    return {0: "lowest", len(trials) - 1: "highest"}.get(trials.index(best))
+
+
+def numbers_of(scores: dict[str, Any]) -> dict[str, Any]:
+    """The scores of a row of responses by dotted keys: `bleu4`, `unseen.bleu4`, ..."""
+    found: dict[str, Any] = {"loss": None, **flatten(scores)}
+    for part in ("", "unseen.", "unlike."):
+        known = found.get(f"{part}matches")
+        found[f"{part}matches"] = matches = None if known is None else int(known[-1])
+        few = matches is not None and matches < LEAST_MATCHES
+        found[f"{part}bleu4"] = None if few else found.get(f"{part}bleu4")
+    return found
+
+
+def run_numbers(run: Run) -> dict[str, Any]:
+    """What is known of a run beside its scores: cost, search."""
+    train = {**run.metrics("train"), **run.metrics("cost/train")}
+    best = best_of(run)
+    search = {**best, "learning_rate": best.get("learning_rate") or None, "rates": len(trials_of(run))}
+    return flatten({"train": train, "decode": run.metrics("cost/greedy_generate"), "search": search})
+
+
+def frame_of(setting: Setting) -> pd.DataFrame:
+    """The runs of a setting; below each regime what people, the lookup and shuffled responses score."""
+    rows: list[dict[str, Any]] = []
+    for model, regime, cells in setting.groups():
+        runs = [(cell.method, run) for cell in cells for run in setting.runs[cell]]
+        seeds = sorted({run.seed: run for _, run in runs}.items())  # what people score is the same for all methods
+        beside = [(row, name, run, run.scores.get(row) or {}) for row, name in BASELINES.items() for _, run in seeds]
+        for row, method, run, scores in [*(("test", method, run, run.scores) for method, run in runs), *beside]:
+            if scores.get("pairs"):
+                where = {"model": model, "regime": regime, "method": method, "row": row, "seed": run.seed, "run": run}
+                rows.append({**numbers_of(scores), **(run_numbers(run) if row == "test" else {}), **where})
+                if rows[-1].get("bleu4") is not None:
+                    rows[-1]["normalised"] = run.score(f"bleu_variants.normalised.{row}.bleu4")
+    return pd.DataFrame(rows)

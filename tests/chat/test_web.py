@@ -107,7 +107,8 @@ def test_a_phone_asks_chooses_an_experiment_reads_and_begins_anew_and_nothing_le
         columns = ask(browser, SAID[1], 2, 1, 2, 1)
         assert [column.split()[0] for column in columns] == ["workspace:", "softly:", "lookup", "lookup"]
         for column, speaker in zip(columns, speakers, strict=False):
-            assert speaker.answer(speaker.query(conversation, SAID[1])) in column and column.endswith("(new)")
+            answer, wrong = speaker.reply(speaker.query(conversation, SAID[1]))
+            assert answer in column and column.endswith(" ".join(wrong) or "(new)")
             assert SAID[1] in column  # its tags can be read, so they are text
         assert browser.evaluate("document.documentElement.scrollWidth") <= 400
 
@@ -131,7 +132,11 @@ def test_novelty_and_lookup_are_those_of_the_stage_score(chat: WebChat, project:
     assert columns["lookup"] == [train[3].query, train[3].response, f"to “{train[3].query}”, similarity 1.00"]
     _, columns = asked(chat, SAID[0], ["workspace", "softly"])
     marks = [texts[2] for heading, texts in columns.items() if not heading.startswith("lookup")]
-    assert marks == ["(in the training data, word for word)", "(new)"]
+    speaker, _ = chat.loaded["softly"]
+    (tokens,) = speaker.trained.decode(speaker.trained.encode([SAID[0]])[0])
+    cut = len(tokens) == speaker.trained.lengths.max_new_tokens
+    assert marks[0] == "(in the training data, word for word)"
+    assert marks[1].startswith("(cut)" if cut else "(new)")
     assert {"lookup for workspace", "lookup for softly"} < columns.keys()  # their training data differs
 
 

@@ -12,11 +12,11 @@ import pytest
 from stages.records import Response
 from stages.report.answer import short_answers
 from stages.report.claims import CONTRADICTED, INCONCLUSIVE, NOT_TESTED, SUPPORTED, Judge, by_order
-from stages.report.compare import RESPONSES, Answers, NotMeasured
-from stages.report.document import CUT, LOOPS, Document, build, marked, readme
-from stages.report.markdown import plain
-from stages.report.page import to_html, write_report
-from stages.report.runs import Absent, Collection, Run
+from stages.report.compare import Answers, NotMeasured
+from stages.report.document import build, marked, readme
+from stages.report.markdown import CUT, LOOPS, plain
+from stages.report.page import Document, to_html, write_report
+from stages.report.runs import RESPONSES, Absent, Collection, Run
 from stages.report.settings import settings_of
 from tests.browser import LOOK, Browser, needs_browser
 from tests.helpers_report import METHODS, ODD, run_in_memory
@@ -68,9 +68,9 @@ def test_a_further_seed_of_a_poor_method_does_not_make_it_the_best(runs: tuple[R
 def test_the_difference_of_losses_is_that_of_the_same_pairs(runs: tuple[Run, ...]) -> None:
     found = Answers().compare(of(runs, "soft"), of(runs, "fine-tune"), "loss")
     losses = [[run.scores["loss"] for run in of(runs, method)] for method in ("soft", "fine-tune")]
-    assert found.seeds == 3
-    assert found.gap == pytest.approx(sum(a - b for a, b in zip(*losses, strict=True)) / 3, abs=1e-6)
-    assert found.found.low < found.gap < found.found.high
+    gap = found.first - found.second
+    assert gap == pytest.approx(sum(a - b for a, b in zip(*losses, strict=True)) / 3, abs=1e-6)
+    assert found.low < gap < found.high
 
 
 def with_parts(run: Run, parts: dict[str, str]) -> dict[str, Any]:
@@ -208,3 +208,15 @@ def test_a_browser_shows_the_page_without_a_complaint_or_a_request(
         assert (browser.requests()[1:], browser.complaints()) == ([], [])
     assert seen["figures"] == len(document.pictures)
     assert (seen["clipped"], seen["overlapping"]) == ([], [])
+
+
+def test_a_score_that_does_not_put_shuffled_replies_last_is_said_to_be_blind() -> None:
+    scores = run_in_memory("soft").scores
+    shuffled = {"shuffled": {**scores["shuffled"], "bleu1": 0.01, "relevance": 0.5, "hits": 0.05}}
+    rest = {name: {**scores[name], "relevance": 0.4, "hits": 0.3} for name in ("human", "retrieval")}
+    told = {**scores, "relevance": 0.6, "hits": 0.2, **rest, **shuffled}
+    text = build(Collection((replace(run_in_memory("soft"), scores=told),), ())).markdown("report")
+    [line] = [line for line in text.splitlines() if "blind, since" in line]
+    names = line.split(": ")[-1].split(", ")
+    assert {"relevance", "novelty"} <= set(names), "people and lookup have less than shuffled; the same as shuffled"
+    assert not {"bleu1", "hits"} & set(names)

@@ -9,7 +9,7 @@ import pytest
 
 from stages.plumbing.files import write_json
 from stages.report.document import build
-from stages.report.revision import Revision, problem
+from stages.report.results import Revision, problem
 from stages.report.runs import Collection, collect
 from tests.helpers_report import project_with_results, save, switch, write_results
 from tests.tiny import ROOT, command, read_yaml, tiny_project, write_yaml
@@ -63,7 +63,7 @@ def test_without_the_cache_the_scores_stay_and_comparisons_are_not_tested(projec
     collection = collect(project)
     text = build(collection).markdown("report")
     run = next(run for run in collection.runs if run.name == "gpt2-soft-30")
-    assert f"{run.rows['test']['bleu4']:.6f}" in text
+    assert f"{run.scores['bleu4']:.6f}" in text
     assert "**not tested**: responses not in the cache" in text
 
 
@@ -107,7 +107,7 @@ def test_whatever_a_stage_was_run_with_is_compared_with_what_there_is(project: P
 
 def test_experiments_that_wait_are_listed_and_after_the_next_commit_all_are_there(project: Path) -> None:
     def names() -> list[tuple[str, str]]:
-        return [(run.name, run.commit) for run in collect(project).runs if run.kind != "workspace"]
+        return [(run.name, run.commit) for run in collect(project).runs if run.commit]
 
     before = names()
     assert len(before) == 5

@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 
 from stages.report.document import examples_tried
-from stages.report.frame import best_of, frame_of, range_end, trials_of
 from stages.report.markdown import anchor, count, digits_for, plain, spread, value
 from stages.report.runs import Run
-from stages.report.settings import STYLES, Cell, paper_scores, settings_of
+from stages.report.settings import STYLES, Cell, best_of, frame_of, paper_scores, range_end, settings_of
 from tests.helpers_report import run_in_memory
 from tests.tiny import shipped_params
 
@@ -65,7 +64,7 @@ def test_what_is_the_papers_experiment_is_told_by_its_values_not_by_the_name(cha
 def test_two_contents_of_one_method_are_two_methods() -> None:
     other = {**PARAMS["methods"], "soft": {**PARAMS["methods"]["soft"], "prompt_tokens": 64}}
     [setting], _ = settings_of([run_in_memory("soft"), run_in_memory("soft", methods=other)])
-    assert setting.methods == ["soft (prompt_tokens=128)", "soft (prompt_tokens=64)"]
+    assert [cell.method for cell in setting.runs] == ["soft (prompt_tokens=128)", "soft (prompt_tokens=64)"]
 
 
 def test_of_runs_of_one_configuration_that_with_most_rates_counts_and_the_other_is_named() -> None:
@@ -84,7 +83,7 @@ def test_each_seed_is_a_row_of_the_frame_and_the_baselines_stand_below() -> None
     assert frame["method"].tolist() == ["lora", "soft", "soft"] + ["people"] * 2 + ["lookup"] * 2 + ["shuffled"] * 2
     soft = setting.runs[Cell("smollm2", "soft", 100.0)]
     assert frame["loss"].tolist()[1:3] == [run.scores["loss"] for run in soft]
-    assert frame["parameters"].tolist()[1:3] == [28_385_280] * 2
+    assert frame["train.trained_parameters"].tolist()[1:3] == [28_385_280] * 2
 
 
 def test_the_normalised_bleu_stands_in_each_row_that_has_a_bleu() -> None:
@@ -116,7 +115,7 @@ def test_a_best_rate_at_an_end_of_those_tried_is_noticed(losses: tuple[float, ..
     run = run_in_memory("soft", files={"metrics/learning_rates.json": trials})
     expected = {"lowest": "highest", "highest": "lowest"}.get(end or "", end)  # the rates above fall
     assert range_end(run) == expected
-    assert best_of(run, trials_of(run))["validation_loss"] == min(losses), "quick selects by the loss"
+    assert best_of(run)["validation_loss"] == min(losses), "quick selects by the loss"
 
 
 def test_few_shot_shows_its_curve_by_the_number_of_examples() -> None:

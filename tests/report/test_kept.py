@@ -1,0 +1,104 @@
+"""Runs that were kept give the same report, and the blind sheet is read back as it was filled in."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scipy.stats import binom
+
+from stages.plumbing.errors import StageError
+from stages.records import Response
+from stages.report.blind import KEY, SHEET, tally, write_sheet
+from stages.report.document import build, keep_shown
+from stages.report.page import to_html
+from stages.report.runs import RESPONSES, Absent, Collection, Run, kept
+from tests.helpers_report import METHODS, run_in_memory
+from tests.tiny import shipped_params
+
+PAPERS: dict[str, Any] = {"dataset": "dailydialog", "protocol": "paper"}
+
+
+def test_kept_runs_give_the_same_bytes(tmp_path: Path) -> None:
+    runs = [run_in_memory(method, seed) for method in METHODS for seed in (0, 1)]
+    runs += [run_in_memory("soft", regime=regime, **PAPERS) for regime in (10, 100)]
+    collection = Collection((*runs, runs[0]), (Absent("a|b", "", "failed", "every trial *diverged*"),))
+    (tmp_path / "of-an-earlier-run.json.xz").write_bytes(b"")
+    keep_shown(collection, tmp_path)
+    again = kept(tmp_path)
+    assert len(again.runs) == len(runs)
+    assert to_html(build(again)) == to_html(build(collection))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "absent.json", "chitchat-protocol-quick.json.xz", "dailydialog-protocol-paper.json.xz",
+    ]  # fmt: skip
+
+
+def test_of_a_corpus_that_may_not_be_quoted_no_text_is_kept(tmp_path: Path) -> None:
+    datasets = shipped_params()["datasets"]
+    private = {**datasets, "chitchat": {**datasets["chitchat"], "quote": False}}
+    keep_shown(Collection((run_in_memory("soft", datasets=private),), ()), tmp_path)
+    [run] = kept(tmp_path).runs
+    assert run.files.records(RESPONSES, Response) is None
+    assert run.scores == run_in_memory("soft", datasets=private).scores
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def filled(folder: Path, name: str, verdicts: list[str]) -> Path:
+    """The sheet with a verdict for each row: + for the answer of fine-tune, - for the other's; the rest as it is."""
+    rows, key = rows_of(folder / SHEET), rows_of(folder / KEY)
+    with (folder / name).open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        for row, names, verdict in zip(rows, key, verdicts, strict=True):
+            left = "fine-tune" in names["1"]
+            sides = {"+": "1" if left else "2", "-": "2" if left else "1"}
+            writer.writerow({**row, "better": sides.get(verdict, verdict)})
+    return folder / name
+
+
+@pytest.fixture
+def sheet(tmp_path: Path) -> tuple[Path, list[Run]]:
+    """A folder with a sheet of 10 pairs, and the two runs."""
+    runs = [run_in_memory("fine-tune"), run_in_memory("soft")]
+    write_sheet(runs, [run.name for run in runs], 10, tmp_path)
+    return tmp_path, runs
+
+
+def test_a_sheet_has_the_answers_in_an_order_that_only_the_key_tells(sheet: tuple[Path, list[Run]]) -> None:
+    folder, runs = sheet
+    said = {
+        (run.name, each.query): each.response for run in runs for each in run.files.records(RESPONSES, Response) or []
+    }
+    rows, key = rows_of(folder / SHEET), rows_of(folder / KEY)
+    assert len({row["query"] for row in rows}) == 10
+    for row, names in zip(rows, key, strict=True):
+        for side in "12":
+            assert row[side] == f"“{said[names[side], row['query'].strip('“”')]}”"
+    assert {names["1"] for names in key} == {run.name for run in runs}, "both stand on the left now and then"
+
+
+def test_what_people_wrote_is_read_back(sheet: tuple[Path, list[Run]]) -> None:
+    folder, runs = sheet
+    one = filled(folder, "one.csv", [*"++++++--=", ""])
+    other = filled(folder, "other.csv", [*"+++++-++=", "-"])
+    said = tally([one], folder)
+    assert f"{runs[0].name}: better for 6 queries; {runs[1].name}: better for 2; as good for 1" in said
+    assert f"p = {2 * binom.cdf(2, 8, 0.5):.4f}" in said
+    both = tally([one, other], folder)
+    # Where the two contradict each other, at three queries, nobody has won; the last was rated by one of them.
+    assert f"{runs[0].name}: better for 5 queries; {runs[1].name}: better for 1; as good for 4" in both
+    # They agree on 6 of 9; by chance on (6 * 7 + 2 * 1 + 1 * 1) / 81 of them.
+    kappa = (6 / 9 - 45 / 81) / (1 - 45 / 81)
+    assert f"agree on 67 % of 9 queries, Cohen's kappa {kappa:.2f}" in both
+
+
+def test_another_verdict_and_another_number_of_experiments_are_refused(sheet: tuple[Path, list[Run]]) -> None:
+    folder, runs = sheet
+    with pytest.raises(StageError, match=r"number 10: found better"):
+        tally([filled(folder, "odd.csv", [*"+++++++++", "better"])], folder)
+    with pytest.raises(StageError, match=r"1 experiments named"):
+        write_sheet(runs, [runs[0].name], 10, folder)
