@@ -4,8 +4,8 @@
 `better` to be filled in with 1, 2 or = (as good). `exported/blind-key.csv` says which experiment each answer is from.
 """
 
-import hashlib
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +14,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import write_bytes
-from stages.report.compare import Answers
+from stages.report.compare import Answers, lot
 from stages.report.runs import Run
 
 SHEET, KEY = "blind.csv", "blind-key.csv"
@@ -34,18 +34,17 @@ def write_sheet(runs: Sequence[Run], names: Sequence[str], count: int, folder: P
     both = list(zip(*(answers.of(run) for run in chosen), strict=True))
     if any(one.query != other.query for one, other in both):
         raise StageError("--blind", "they answered other queries", "name two experiments with the same test pairs")
-    lots = {hashlib.sha256(f"{one.dialogue}:{one.position}".encode()).hexdigest(): (one, other) for one, other in both}
-    drawn = [(lot, pair) for lot, pair in sorted(lots.items()) if pair[0].response != pair[1].response][:count]
+    differ = [(lot(one, 0), one, other) for one, other in both if one.response != other.response]
     rows, key = [], []
-    for number, (lot, pair) in enumerate(drawn, start=1):
-        order = (0, 1) if int(lot[-1], 16) % 2 else (1, 0)
+    for number, (drawn, *pair) in enumerate(sorted(differ, key=itemgetter(0))[:count], start=1):
+        order = (0, 1) if int(drawn[-1], 16) % 2 else (1, 0)
         # In quotation marks a spreadsheet takes no answer for a formula.
         rows.append([number, *(f"“{text}”" for text in (pair[0].query, *(pair[at].response for at in order))), ""])
         key.append([number, *(chosen[at].name for at in order)])
     for name, table, columns in ((SHEET, rows, ["query", "1", "2", "better"]), (KEY, key, ["1", "2"])):
         text = pd.DataFrame(table, columns=["number", *columns]).to_csv(index=False, lineterminator="\n")
         write_bytes(folder / name, text.encode("utf-8-sig"))
-    same = sum(one.response == other.response for one, other in both)
+    same = len(both) - len(differ)
     print(f"{folder / SHEET}: {len(rows)} pairs; the answers to {same} of {len(both)} queries are the same")
 
 

@@ -132,11 +132,11 @@ class Judge:
         """Dynamic prompts keep their novelty in every regime."""
 
         def judge(part: str) -> Verdict:
-            cells = [cell for cell in self.setting.runs if cell[:2] == (model, "dynamic")]
-            found = [value_of(run, "novelty", part) for cell in cells for run in self.setting.runs[cell]]
-            if not found:
+            runs = [(cell.regime, run) for cell, run in self.setting.each if cell[:2] == (model, "dynamic")]
+            if not runs:
                 raise NotMeasured("no run of dynamic")
-            at = ", ".join(percent(cell.regime) for cell in cells)
+            found = [value_of(run, "novelty", part) for _, run in runs]
+            at = ", ".join(dict.fromkeys(percent(regime) for regime, _ in runs))
             return (SUPPORTED if min(found) > HIGH else CONTRADICTED), f"lowest {min(found):.3f}, at {at}"
 
         known = [PAPER[key]["novelty"] for key in PAPER if key[:2] == (model, "dynamic")]

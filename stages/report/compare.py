@@ -1,5 +1,6 @@
 """How sure a difference between two methods is, from the answers to the same test pairs."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -89,6 +90,11 @@ class Answers:
         if flags.sum() < MIN_PAIRS:
             raise NotMeasured(f"only {flags.sum()} such pairs")
         return own[flags], other[flags]
+
+
+def lot(response: Response, seed: int) -> str:
+    """A hash that decides which test pairs are shown, so that nobody picks them."""
+    return hashlib.sha256(f"{seed}:{response.dialogue}:{response.position}".encode()).hexdigest()
 
 
 def part_of(run: Run, part: str, pairs: int) -> Any:

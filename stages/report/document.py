@@ -1,6 +1,5 @@
 """The report: the answer on page one, replies side by side, the paper's claims, a section a setting, an appendix."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from stages.records import Response
 from stages.report import figures
 from stages.report.answer import caveats, short_answers
 from stages.report.claims import JUDGED, Judge
-from stages.report.compare import Answers, NotMeasured, gaps_of, reference_of
+from stages.report.compare import Answers, NotMeasured, gaps_of, lot, reference_of
 from stages.report.markdown import (
     NONE,
     SEEDS,
@@ -22,6 +21,7 @@ from stages.report.markdown import (
     marks,
     mean,
     number,
+    of_run,
     percent,
     plain,
     show,
@@ -29,17 +29,16 @@ from stages.report.markdown import (
     table,
 )
 from stages.report.page import TITLE, Document, Fold
-from stages.report.runs import Absent, Collection, keep
+from stages.report.runs import Collection, keep
 from stages.report.settings import (
     LEAST_MATCHES,
     RATES_PREFIX,
     Cell,
     Setting,
+    best_of,
     flatten,
-    frame_of,
     range_end,
-    rates_of_run,
-    selects_by,
+    rates_told,
     settings_of,
     trials_of,
 )
@@ -87,6 +86,12 @@ FURTHER_SCORES = ("distinct1", "distinct2", "ead", "chrf", "relevance", "hits")
 OTHERS = tuple(mean(name) for name in (*PAPERS, "empty"))
 WENT_WRONG = tuple(mean(name) for name in ("loops", "echoes", "unended", "exact", "mean_words"))
 VARIETY = (*(mean(name) for name in FURTHER_SCORES), mean("normalised", "BLEU-4, normalised", 4))
+EACH_SEED = (SEEDS, mean("loss", "test loss", 4), bleu(), *OTHERS)
+RUNS = (
+    SEEDS, of_run("experiment", lambda run: plain(run.name)),
+    of_run("commit", lambda run: f"`{run.commit or 'workspace'}`"),
+    of_run("learning rates", rates_told), of_run("BLEU-4", lambda run: number(run.scores.get("bleu4"), 6)),
+)  # fmt: skip
 SEARCH = (
     mean("search.learning_rate", "best learning rate", 6), counted("search.rates", "rates tried"),
     counted("search.epoch", "epoch"), mean("search.validation_loss", "validation loss"),
@@ -99,12 +104,11 @@ Blocks = Iterator[str | figures.Picture | Fold]
 def build(collection: Collection) -> Document:
     """The report of all experiments."""
     settings, repeated = settings_of(collection.runs)
-    frames, answers = {each.title: frame_of(each) for each in settings}, Answers()
-    absent = [*collection.absent, *repeated]
+    answers, absent = Answers(), [*collection.absent, *repeated]
 
     def blocks() -> Blocks:
         yield from (f"# {TITLE}", INTRODUCTION)
-        yield from page_one(settings, frames, answers)
+        yield from page_one(settings, answers)
         yield "## Answers to the same queries"
         for each in settings:
             yield from side_by_side(each, answers)
@@ -112,12 +116,13 @@ def build(collection: Collection) -> Document:
         yield from replication(settings, answers)
         for each in settings:
             print(f"{each.title}: {len(each.runs)} configurations", flush=True)
-            yield from section(each, frames[each.title])
+            yield from section(each, each.frame)
         yield from ("## Glossary", items(GLOSSARY), "## Appendix")
         for each in settings:
-            yield from appendix(each, frames[each.title])
+            yield from appendix(each, each.frame)
         if absent:
-            yield Fold(f"Not in the tables: {len(absent)}", [absent_table(absent)])
+            rows = [[plain(each.name), plain(each.state), plain(each.reason)] for each in absent]
+            yield Fold(f"Not in the tables: {len(absent)}", [table(["experiment", "state", "why"], rows, left=3)])
 
     return Document([block for block in blocks() if block])
 
@@ -125,7 +130,7 @@ def build(collection: Collection) -> Document:
 def keep_shown(collection: Collection, folder: Path) -> None:
     """Write into a folder what `build` needs of the runs that it shows."""
     settings, repeated = settings_of(collection.runs)
-    groups = {slug(each.title): [run for runs in each.runs.values() for run in runs] for each in settings}
+    groups = {slug(each.title): [run for _, run in each.each] for each in settings}
     size = keep(groups, [*collection.absent, *repeated], folder)
     print(f"{folder}: {sum(map(len, groups.values()))} runs, {size / 1e6:.2f} MB")
 
@@ -134,11 +139,11 @@ def readme(collection: Collection) -> str:
     """The README's short answer and its table, a setting after another."""
     answers, blocks = Answers(), list[str]()
     for each in settings_of(collection.runs)[0]:
-        blocks += [*short_answers(each, answers), decision_table(each, frame_of(each), answers)]
+        blocks += [*short_answers(each, answers), decision_table(each, answers)]
     return "\n\n".join(blocks)
 
 
-def page_one(settings: Sequence[Setting], frames: dict[str, pd.DataFrame], answers: Answers) -> Blocks:
+def page_one(settings: Sequence[Setting], answers: Answers) -> Blocks:
     """The short answer, the forest plot, the decision tables, what to know before using them."""
     yield "## The short answer"
     if not settings:
@@ -154,12 +159,12 @@ def page_one(settings: Sequence[Setting], frames: dict[str, pd.DataFrame], answe
     if groups:
         yield figures.forest(groups)
     for each in settings:
-        yield from (f"### {plain(each.title)}", decision_table(each, frames[each.title], answers))
+        yield from (f"### {plain(each.title)}", decision_table(each, answers))
     if known := list(caveats(settings)):
         yield from ("### Before you use these numbers", items(known))
 
 
-def decision_table(setting: Setting, rows: pd.DataFrame, answers: Answers) -> str:
+def decision_table(setting: Setting, answers: Answers) -> str:
     """A row a method: what it costs, its loss, how far that is from the reference, what it forgot, its BLEU-4."""
     groups = [cells for _, _, cells in setting.groups()]
     told = {gap.cell: gap.told for cells in groups for gap in gaps_of(setting, cells, answers)}
@@ -170,7 +175,7 @@ def decision_table(setting: Setting, rows: pd.DataFrame, answers: Answers) -> st
         return told.get(Cell(first["model"], first["method"], first["regime"]), NONE)
 
     column = Column(f"against {' or '.join(references)} (95 %)", against)
-    return show(rows, (*DECISION, column, *FURTHER))
+    return show(setting.frame, (*DECISION, column, *FURTHER))
 
 
 def side_by_side(setting: Setting, answers: Answers) -> Blocks:
@@ -178,9 +183,9 @@ def side_by_side(setting: Setting, answers: Answers) -> Blocks:
     corpus = str(setting.any_run.switch("dataset"))
     for model in setting.models:
         places: dict[tuple[float, int], dict[str, list[Response]]] = {}
-        for cell, run in ((cell, run) for cell, runs in setting.runs.items() for run in runs if cell.model == model):
+        for cell, run in setting.each:
             try:
-                if run.entry("dataset").get("quote"):
+                if cell.model == model and run.entry("dataset").get("quote"):
                     places.setdefault((cell.regime, -run.seed), {})[cell.method] = answers.of(run)
             except NotMeasured:
                 continue
@@ -192,20 +197,11 @@ def side_by_side(setting: Setting, answers: Answers) -> Blocks:
         by_method, seed = places[place], -place[1]
         yield f"### {plain(setting.title)}: {plain(model)}, {percent(place[0])}, seed {seed}"
         asked = next(iter(by_method.values()))
-        for at in drawn(asked, seed):
+        drawn = sorted(range(len(asked)), key=lambda at: lot(asked[at], seed))[:QUERIES]
+        for at in sorted(drawn):
             rows = [[plain(method), marked(replies[at])] for method, replies in by_method.items()]
             header = [f"**{plain(asked[at].query)}**", ""]
             yield table(header, [["people", plain(asked[at].reference)], *rows], left=2)
-
-
-def drawn(responses: Sequence[Response], seed: int) -> list[int]:
-    """The numbers of the responses to show, drawn by the seed: nobody picks them."""
-
-    def lot(number: int) -> str:
-        each = responses[number]
-        return hashlib.sha256(f"{seed}:{each.dialogue}:{each.position}".encode()).hexdigest()
-
-    return sorted(sorted(range(len(responses)), key=lot)[:QUERIES])
 
 
 def marked(response: Response) -> str:
@@ -244,39 +240,28 @@ def section(setting: Setting, rows: pd.DataFrame) -> Blocks:
     devices = {run.score("generation.device") or "not recorded" for run in tested["run"]}
     yield from (f"### Cost (on {', '.join(sorted(devices))})", show(tested, COST))
     yield from ("### The search for a learning rate", show(tested, SEARCH))
-    yield items([*range_ends(setting), *examples_tried(setting)])
-    if len(tried := figures.searched(setting)):
-        score = selects_by(setting.any_run).replace("_", " ").removeprefix("validation ").replace("bleu4", "BLEU-4")
-        yield figures.rates(tried, ending, score)
-    if len(curve := figures.epochs(setting)) and curve["epoch"].max() > 1:
-        yield figures.by_epoch(curve, ending)
+    yield items(search_notes(setting))
+    if tested["search.rates"].max() > 1:
+        yield figures.rates(setting, ending)
+    chosen = [best_of(run) for _, run in setting.each]
+    if any(each.get("validation_loss") and each["epoch"] > 1 for each in chosen):
+        yield figures.by_epoch(setting, ending)
 
 
-def range_ends(setting: Setting) -> list[str]:
-    """A line a method whose best rate is at an end of those that were tried."""
-    found: dict[str, set[str]] = {}
-    for cell, runs in setting.runs.items():
-        for run in runs:
-            if end := range_end(run):
-                found.setdefault(f"{cell.method}, {end}", set()).add(f"{percent(cell.regime)}, seed {run.seed}")
-    return [
-        f"{plain(method)}: the {end} rate tried is the best one ({'; '.join(sorted(where))}): move its `learning_rate`"
-        for (method, end), where in ((key.rsplit(", ", 1), where) for key, where in found.items())
-    ]
-
-
-def examples_tried(setting: Setting) -> list[str]:
-    """A line a run of few-shot: the validation loss by the number of examples in the context."""
-    found = []
-    for cell, runs in setting.runs.items():
-        for run in runs:
-            tried = [(each["examples"], each["validation_loss"]) for each in trials_of(run) if each.get("examples")]
-            if tried:
-                told = ", ".join(f"{loss:.3f} with {count}" for count, loss in tried)
-                found.append(
-                    f"{plain(cell.method)}, {percent(cell.regime)}, seed {run.seed}: validation loss {told} examples"
-                )
-    return found
+def search_notes(setting: Setting) -> Iterator[str]:
+    """A line a method whose best rate is at an end; of few-shot, the validation loss by the number of examples."""
+    ends: dict[str, list[str]] = {}
+    for cell, run in setting.each:
+        where = f"{percent(cell.regime)}, seed {run.seed}"
+        if end := range_end(run):
+            ends.setdefault(f"{plain(cell.method)}: the {end} rate tried is the best one", []).append(where)
+        tried = [
+            f"{each['validation_loss']:.3f} with {each['examples']}" for each in trials_of(run) if "examples" in each
+        ]
+        if tried:
+            yield f"{plain(cell.method)}, {where}: validation loss {', '.join(tried)} examples"
+    for what, places in ends.items():
+        yield f"{what} ({'; '.join(dict.fromkeys(places))}): move its `learning_rate`"
 
 
 def appendix(setting: Setting, rows: pd.DataFrame) -> Iterator[Fold]:
@@ -284,30 +269,9 @@ def appendix(setting: Setting, rows: pd.DataFrame) -> Iterator[Fold]:
     title = plain(setting.title)
     tables = [show(rows, columns) for columns in (OTHERS, WENT_WRONG, VARIETY)]
     yield Fold(f"{title}: other scores", [*tables, items(blind_scores(rows))])
-    columns = (SEEDS, mean("loss", digits=4), bleu(), *OTHERS)
-    yield Fold(f"{title}: each seed", [show(rows[rows["row"] == "test"], columns, by=["seed"])])
+    tested = rows[rows["row"] == "test"]
+    yield Fold(f"{title}: each seed", [show(tested, EACH_SEED, by=["seed"]), show(tested, RUNS, by=["seed"])])
     yield Fold(f"{title}: parameters", [items(parameters(setting))])
-    runs = [
-        [
-            plain(run.name), f"`{run.commit or 'workspace'}`",
-            ", ".join(f"{key.split('.')[-1]}={value}" for key, value in rates_of_run(run).items()),
-            number(run.scores.get("loss")), number(run.scores.get("bleu4"), 6),
-        ]
-        for each in setting.runs.values()
-        for run in each
-    ]  # fmt: skip
-    yield Fold(
-        f"{title}: runs", [table(["experiment", "commit", "learning rates", "test loss", "BLEU-4"], runs, left=3)]
-    )
-
-
-def absent_table(absent: Sequence[Absent]) -> str:
-    """The experiments that are not in the tables, and why."""
-    return table(
-        ["experiment", "state", "why"],
-        ([plain(each.name), plain(each.state), plain(each.reason)] for each in absent),
-        left=3,
-    )
 
 
 def blind_scores(rows: pd.DataFrame) -> Iterator[str]:

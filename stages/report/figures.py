@@ -181,20 +181,16 @@ def leak(frame: pd.DataFrame, ending: str, papers: bool) -> Picture:
     return drawn(picture, panels_of(frame[frame["row"] != "human"]), draw, ("BLEU-4", ""), 2.9)
 
 
-def searched(setting: Setting) -> pd.DataFrame:
-    """What was tried: a row a learning rate of each run, its score, and whether it was the best."""
-    return pd.DataFrame([
-        {**cell._asdict(), "rate": trial["learning_rate"], "score": trial.get(selects_by(run)), "best": trial == best}
-        for cell, runs in setting.runs.items()
-        for run in runs
-        for best in [best_of(run)]
+def rates(setting: Setting, ending: str) -> Picture:
+    """What selected, against the learning rate: a line a method; rings mark the best of each seed."""
+    score = selects_by(setting.any_run)
+    tried = [
+        {**cell._asdict(), "rate": trial["learning_rate"], "score": trial.get(score), "best": trial == best_of(run)}
+        for cell, run in setting.each
         for trial in trials_of(run)
         if trial["learning_rate"]
-    ]).dropna()  # fmt: skip
-
-
-def rates(frame: pd.DataFrame, ending: str, score: str) -> Picture:
-    """What selected, against the learning rate: a line a method; rings mark the best of each seed."""
+    ]
+    frame = pd.DataFrame(tried).dropna()
     lines = curves(frame, "rate", "score")
 
     def draw(panel: Axes, rows: pd.DataFrame) -> None:
@@ -203,21 +199,17 @@ def rates(frame: pd.DataFrame, ending: str, score: str) -> Picture:
         panel.set_xscale("log")
 
     picture = f"rates-{ending}", "What selected, by learning rate; rings mark the best"
-    return drawn(picture, panels_of(frame), draw, ("learning rate", f"validation {score}"), 3.0)
+    return drawn(picture, panels_of(frame), draw, ("learning rate", score.replace("_", " ")), 3.0)
 
 
-def epochs(setting: Setting) -> pd.DataFrame:
-    """The validation loss after each epoch of the chosen trials."""
-    return pd.DataFrame([
-        {**cell._asdict(), "epoch": each["epoch"], "loss": each["validation_loss"]}
-        for cell, runs in setting.runs.items()
-        for run in runs
-        for each in run.metrics("curves") or []
-        if each.get("validation_loss") is not None and each["learning_rate"] == best_of(run).get("learning_rate")
-    ])  # fmt: skip
-
-
-def by_epoch(frame: pd.DataFrame, ending: str) -> Picture:
+def by_epoch(setting: Setting, ending: str) -> Picture:
     """Validation loss by epoch of the chosen trial, the mean over seeds, a line a method."""
+    after = [
+        {**cell._asdict(), "epoch": each["epoch"], "loss": each.get("validation_loss")}
+        for cell, run in setting.each
+        for each in run.metrics("curves") or []
+        if each["learning_rate"] == best_of(run).get("learning_rate")
+    ]
+    frame = pd.DataFrame(after).dropna()
     picture = f"curves-{ending}", "Validation loss by epoch, of the chosen rate"
     return drawn(picture, panels_of(frame), curves(frame, "epoch", "loss"), ("epoch", "validation loss"), 3.0)

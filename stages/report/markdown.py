@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stages.params.validation import redact
 from stages.score.diagnostics import is_loop
@@ -147,6 +147,11 @@ def bleu(part: str = "", title: str = "BLEU-4") -> Column:
 def counted(name: str, title: str) -> Column:
     """A large number that the seeds share."""
     return Column(title, lambda rows: count(rows[name].max()) if name in rows else NONE)
+
+
+def of_run(title: str, tell: Callable[[Any], str]) -> Column:
+    """What `tell` says of a run."""
+    return Column(title, lambda rows: tell(rows["run"].iloc[0]))
 
 
 WHICH = (

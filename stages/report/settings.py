@@ -11,6 +11,7 @@ beside it; a column is one number.
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,9 +79,19 @@ class Setting:
     runs: dict[Cell, Runs]  # by model, regime and method, in the order of the tables
 
     @property
+    def each(self) -> list[tuple[Cell, Run]]:
+        """Every run with its configuration."""
+        return [(cell, run) for cell, runs in self.runs.items() for run in runs]
+
+    @property
     def any_run(self) -> Run:
         """One of the runs: they agree in everything that defines the setting."""
-        return next(iter(self.runs.values()))[0]
+        return self.each[0][1]
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """All numbers of its runs."""
+        return frame_of(self)
 
     @property
     def models(self) -> list[str]:
@@ -208,14 +219,19 @@ def rates_of_run(run: Run) -> dict[str, Any]:
     return rates | ({"learning_rate": own} if rates.get(f"{RATES_PREFIX}spread") is not None else {})
 
 
+def rates_told(run: Run) -> str:
+    """The same in words: `low=3e-06, high=0.009, trials=12`."""
+    return ", ".join(f"{key.removeprefix(RATES_PREFIX)}={each}" for key, each in rates_of_run(run).items())
+
+
 def _rates_tried(run: Run) -> int:
     return int(rates_of_run(run).get(f"{RATES_PREFIX}trials", 0))
 
 
 def _repeat(first: Run, other: Run) -> Absent:
     if rates_of_run(other) != rates_of_run(first):
-        tried = ", ".join(f"{key}={each}" for key, each in rates_of_run(other).items())
-        return Absent(other.name, other.commit, "other learning rates", f"{first.name} counts; this one tried {tried}")
+        reason = f"{first.name} counts; this one tried {rates_told(other)}"
+        return Absent(other.name, other.commit, "other learning rates", reason)
     same = all(other.scores.get(name) == each for name, each in first.scores.items() if name != "generation")
     state = "the same" if same else "other scores"
     return Absent(other.name, other.commit, state, f"the parameters of {first.name}, which counts")
@@ -244,7 +260,7 @@ def best_of(run: Run) -> dict[str, Any]:
 
 def range_end(run: Run) -> str | None:
     """The end of the range of rates at which the best trial is: `lowest`, `highest` or None."""
-    trials = trials_of(run)
+    trials = [each for each in trials_of(run) if each["learning_rate"]]
     if len(trials) < 2 or not (best := best_of(run)):
         return None
     return {0: "lowest", len(trials) - 1: "highest"}.get(trials.index(best))
@@ -264,8 +280,8 @@ def numbers_of(scores: dict[str, Any]) -> dict[str, Any]:
 def run_numbers(run: Run) -> dict[str, Any]:
     """What is known of a run beside its scores: cost, search."""
     train = {**run.metrics("train"), **run.metrics("cost/train")}
-    best = best_of(run)
-    search = {**best, "learning_rate": best.get("learning_rate") or None, "rates": len(trials_of(run))}
+    best, tried = best_of(run), [each for each in trials_of(run) if each["learning_rate"]]
+    search = {**best, "learning_rate": best.get("learning_rate") or None, "rates": len(tried)}
     return flatten({"train": train, "decode": run.metrics("cost/greedy_generate"), "search": search})
 
 

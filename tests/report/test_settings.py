@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from stages.report.document import examples_tried
+from stages.report.document import search_notes
 from stages.report.markdown import anchor, count, digits_for, plain, spread, value
 from stages.report.runs import Run
 from stages.report.settings import STYLES, Cell, best_of, frame_of, paper_scores, range_end, settings_of
@@ -124,7 +124,7 @@ def test_few_shot_shows_its_curve_by_the_number_of_examples() -> None:
         for count, loss in ((16, 3.88), (1, 4.05), (4, 3.98))
     ]
     [setting], _ = settings_of([run_in_memory("zero-shot", files={"metrics/learning_rates.json": trials})])
-    (line,) = examples_tried(setting)
+    (line,) = search_notes(setting)
     assert line.endswith("validation loss 4.050 with 1, 3.980 with 4, 3.880 with 16 examples")
 
 
