@@ -27,6 +27,7 @@ from stages.report.markdown import (
     show,
     slug,
     table,
+    value,
 )
 from stages.report.page import TITLE, Document, Fold
 from stages.report.runs import Collection, keep
@@ -233,12 +234,18 @@ def section(setting: Setting, rows: pd.DataFrame) -> Blocks:
     if tested["regime"].nunique() > 1:
         yield from ("### Test loss by fraction of the data", figures.by_regime(tested, ending))
     if "forgetting.difference" in tested:
-        yield from ("### What tuning gives and what it takes", figures.trade_off(tested, ending))
+        yield "### What tuning gives and what it takes"
+        picture = f"forgetting-{ending}", "Forgetting against test loss: the lower left corner is best"
+        axes = "test loss", "forgetting: loss on other prose, rise in nats"
+        yield figures.against(tested, picture, "loss", "forgetting.difference", axes)
     yield from ("### The leak: scores of pairs that training does not give away", show(rows, LEAK))
     if rows["bleu4"].notna().any():
         yield figures.leak(rows, ending, setting.on_papers_data)
     devices = {run.score("generation.device") or "not recorded" for run in tested["run"]}
     yield from (f"### Cost (on {', '.join(sorted(devices))})", show(tested, COST))
+    if "train.seconds" in tested and tested["loss"].notna().any():
+        picture = f"cost-{ending}", "Test loss against the time of training: the lower left corner is best"
+        yield figures.against(tested, picture, "train.seconds", "loss", ("training, s", "test loss"))
     yield from ("### The search for a learning rate", show(tested, SEARCH))
     yield items(search_notes(setting))
     if tested["search.rates"].max() > 1:
@@ -291,4 +298,7 @@ def parameters(setting: Setting) -> list[str]:
     for cell, (run, *_) in setting.runs.items():
         chosen |= {("model", cell.model): run, ("method", cell.method): run}
     entries = (flatten(run.entry(kind), f"{kind}s.{run.switch(kind)}") for (kind, _), run in chosen.items())
-    return [", ".join(f"`{key}={each}`" for key, each in entry.items() if RATES_PREFIX not in key) for entry in entries]
+    return [
+        ", ".join(f"`{key}={value(each)}`" for key, each in entry.items() if RATES_PREFIX not in key)
+        for entry in entries
+    ]

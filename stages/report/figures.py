@@ -108,6 +108,7 @@ def curves(frame: pd.DataFrame, x: str, y: str) -> Draw:
             colour, marker = styles[str(method)]
             means = some.groupby(x)[y].agg(["mean", "std"]).fillna(0)
             panel.errorbar(means.index, means["mean"], means["std"], color=colour, marker=marker, label=str(method))
+        panel.locator_params(axis="x", integer=True)  # no half epochs
 
     return draw
 
@@ -144,9 +145,8 @@ def by_regime(frame: pd.DataFrame, ending: str) -> Picture:
     return drawn(picture, panels, curves(frame, "regime", "loss"), ("training dialogues, %", "test loss"), 3.0)
 
 
-def trade_off(frame: pd.DataFrame, ending: str) -> Picture:
-    """Forgetting against test loss, a mark a configuration: the mean over its seeds, with their spread."""
-    x, y = "loss", "forgetting.difference"
+def against(frame: pd.DataFrame, picture: tuple[str, str], x: str, y: str, axes: tuple[str, str]) -> Picture:
+    """One number against another, a mark a configuration: the mean over its seeds, with their spread."""
     frame = frame.dropna(subset=[x, y])
     styles = method_styles(list(frame["method"].unique()))
 
@@ -157,8 +157,6 @@ def trade_off(frame: pd.DataFrame, ending: str) -> Picture:
             panel.errorbar(across, up, high, wide, color=colour, marker=marker, linestyle="", label=str(method))
         panel.margins(0.12)
 
-    picture = f"forgetting-{ending}", "Forgetting against test loss: the lower left corner is best"
-    axes = "test loss", "forgetting: loss on other prose, rise in nats"
     return drawn(picture, panels_of(frame), draw, axes, 3.2)
 
 

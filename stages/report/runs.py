@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.grid.experiments import dvc, git
+from stages.params.validation import redact
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import write_bytes, write_json
 from stages.records import Response
@@ -21,6 +22,7 @@ from stages.report.results import Record, Revision, look_up, problem
 
 ROWS = ("test", "unseen", "human", "retrieval")  # in metrics/scores/
 SWITCHES = ("dataset", "model", "method", "regime", "protocol", "seed", "drop_overlap")
+CHOICES = ("dataset", "model", "method", "protocol")  # each names an entry of a table
 COMMIT_DIGITS = 10  # hex digits of a commit that the report shows
 NOTHING = "no results"
 RESULTS = ("dvc.lock", "metrics/scores")  # a commit that changes neither has no new results
@@ -185,7 +187,8 @@ class KeptFiles(Revision):
 def keep(groups: Mapping[str, Iterable[Run]], absent: Iterable[Absent], folder: Path) -> int:
     """Write runs for `kept`, those of a group into one file of its name; return how many bytes they take.
 
-    Equal texts within a file take no room. Where the corpus may not be quoted, of the responses only a hash is written.
+    Equal texts within a file take no room. Where the corpus may not be quoted, of the responses only a hash is written;
+    of parameters no folder and no secret.
     """
     write_json(folder / ABSENT, [asdict(each) for each in absent])
     paths = {folder / f"{name}{KEPT}": runs for name, runs in groups.items()}
@@ -197,13 +200,22 @@ def keep(groups: Mapping[str, Iterable[Run]], absent: Iterable[Absent], folder: 
 
 
 def _as_kept(run: Run) -> dict[str, Any]:
+    chosen = {f"{switch}s": {run.params[switch]: run.entry(switch)} for switch in CHOICES}
+    params = {name: run.params[name] for name in (*SWITCHES, "pairs")} | chosen
     files = {f"metrics/{name}.json": run.files.json(f"metrics/{name}.json") for name in METRICS}
-    facts = {name: getattr(run, name) for name in ("name", "commit", "params", "scores")}
     if run.entry("dataset").get("quote") and (responses := run.files.records(RESPONSES, Response)):
         names = [field.name for field in fields(Response)]
         files[RESPONSES] = {name: [getattr(each, name) for each in responses] for name in names}
     sha256 = hashlib.sha256(run.files.read(RESPONSES) or b"").hexdigest()
+    facts = {"name": run.name, "commit": run.commit, "params": _public(params), "scores": run.scores}
     return {"facts": facts, "responses_sha256": sha256, "files": files}
+
+
+def _public(value: Any) -> Any:
+    """Parameters without what nobody else should see."""
+    if isinstance(value, dict):
+        return {key: _public(each) for key, each in value.items()}
+    return redact(value) if isinstance(value, str) else value
 
 
 def kept(folder: Path) -> Collection:

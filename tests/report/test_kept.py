@@ -35,9 +35,10 @@ def test_kept_runs_give_the_same_bytes(tmp_path: Path) -> None:
 
 def test_of_a_corpus_that_may_not_be_quoted_no_text_is_kept(tmp_path: Path) -> None:
     datasets = shipped_params()["datasets"]
-    private = {**datasets, "chitchat": {**datasets["chitchat"], "quote": False}}
+    private = {**datasets, "chitchat": {**datasets["chitchat"], "quote": False, "source": "file:~/clients/talks"}}
     keep_shown(Collection((run_in_memory("soft", datasets=private),), ()), tmp_path)
     [run] = kept(tmp_path).runs
+    assert "clients" not in str(run.params) and "dailydialog" not in str(run.params)
     assert run.files.records(RESPONSES, Response) is None
     assert run.scores == run_in_memory("soft", datasets=private).scores
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from stages.report.document import search_notes
+from stages.report.document import build, search_notes
 from stages.report.markdown import anchor, count, digits_for, plain, spread, value
-from stages.report.runs import Run
+from stages.report.runs import Collection, Run
 from stages.report.settings import STYLES, Cell, best_of, frame_of, paper_scores, range_end, settings_of
 from tests.helpers_report import run_in_memory
 from tests.tiny import shipped_params
@@ -123,8 +123,10 @@ def test_few_shot_shows_its_curve_by_the_number_of_examples() -> None:
         {"learning_rate": 0.0, "examples": count, "validation_loss": loss, "bleu4": None, "epoch": 0}
         for count, loss in ((16, 3.88), (1, 4.05), (4, 3.98))
     ]
-    [setting], _ = settings_of([run_in_memory("zero-shot", files={"metrics/learning_rates.json": trials})])
+    run = run_in_memory("zero-shot", files={"metrics/learning_rates.json": trials})
+    [setting], _ = settings_of([run])
     (line,) = search_notes(setting)
+    assert "rates" not in str([picture.name for picture in build(Collection((run,), ())).pictures]), "none were tried"
     assert line.endswith("validation loss 4.050 with 1, 3.980 with 4, 3.880 with 16 examples")
 
 
