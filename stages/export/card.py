@@ -14,15 +14,11 @@ from stages.params.validation import redact
 from stages.plumbing.errors import StageError
 from stages.report.markdown import fence, items, number, plain, table
 from stages.report.results import Results
+from stages.report.runs import SWITCHES
 
 Scores = dict[str, Any]
 PAPER = "https://arxiv.org/abs/2209.11068"
-METRICS = {
-    **{f"bleu{order}": f"BLEU-{order}" for order in (1, 2, 3, 4)},
-    "novelty": "novelty",
-    "diversity": "diversity",
-}
-SWITCHES = ("dataset", "model", "method", "regime", "protocol", "seed", "drop_overlap", "pairs")
+METRICS = ("bleu1", "bleu2", "bleu3", "bleu4", "novelty", "diversity")
 FREE = ("cc0-1.0", "unlicense")  # licenses that ask for nothing
 PERMISSIVE = (*FREE, "mit", "bsd-2-clause", "bsd-3-clause", "apache-2.0", "cc-by-4.0")  # that ask to be named
 
@@ -63,9 +59,10 @@ def metadata(params: Params, scores: Scores) -> ModelCardData:
     measured = [
         EvalResult(
             task_type="text-generation", dataset_type=dataset or params.dataset, dataset_name=params.dataset,
-            dataset_split="test", metric_type=name.rstrip("1234"), metric_name=shown, metric_value=scores[name],
+            dataset_split="test", metric_type=name.rstrip("1234"), metric_name=name.replace("bleu", "BLEU-"),
+            metric_value=scores[name],
         )
-        for name, shown in METRICS.items()
+        for name in METRICS
     ]  # fmt: skip
     return ModelCardData(
         license=license_of(params),
@@ -159,7 +156,7 @@ def license_text(params: Params) -> str:
 def making(results: Results) -> str:
     """The parameters, and what made it."""
     raw = results.raw_params
-    used = {name: raw[name] for name in SWITCHES}
+    used = {name: raw[name] for name in (*SWITCHES, "pairs")}
     for switch in ("method", "protocol"):
         used[f"{switch}s"] = {raw[switch]: raw[f"{switch}s"][raw[switch]]}
     used["prompt_template"] = as_json(results.params.chosen_model.prompt_template)

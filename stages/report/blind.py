@@ -14,7 +14,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import write_bytes
-from stages.report.compare import Answers, lot
+from stages.report.compare import Answers, NotMeasured, lot
 from stages.report.runs import Run
 
 SHEET, KEY = "blind.csv", "blind-key.csv"
@@ -30,10 +30,13 @@ def write_sheet(runs: Sequence[Run], names: Sequence[str], count: int, folder: P
     chosen = [run for name in names for run in runs if run.name == name]
     if len(chosen) != 2:
         raise StageError("--blind", f"{len(chosen)} experiments named {' '.join(names)}", "name two of the report's")
-    answers = Answers()
-    both = list(zip(*(answers.of(run) for run in chosen), strict=True))
-    if any(one.query != other.query for one, other in both):
+    try:
+        said = [Answers().of(run) for run in chosen]
+    except NotMeasured as reason:
+        raise StageError("--blind", str(reason), "run them again") from None
+    if [each.query for each in said[0]] != [each.query for each in said[1]]:
         raise StageError("--blind", "they answered other queries", "name two experiments with the same test pairs")
+    both = list(zip(*said, strict=True))
     differ = [(lot(one, 0), one, other) for one, other in both if one.response != other.response]
     rows, key = [], []
     for number, (drawn, *pair) in enumerate(sorted(differ, key=itemgetter(0))[:count], start=1):

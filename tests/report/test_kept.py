@@ -101,5 +101,7 @@ def test_another_verdict_and_another_number_of_experiments_are_refused(sheet: tu
     folder, runs = sheet
     with pytest.raises(StageError, match=r"number 10: found better"):
         tally([filled(folder, "odd.csv", [*"+++++++++", "better"])], folder)
-    with pytest.raises(StageError, match=r"1 experiments named"):
-        write_sheet(runs, [runs[0].name], 10, folder)
+    other = run_in_memory("soft", seed=1, part=slice(40))
+    for names, reason in (([runs[0].name], "1 experiments named"), ([runs[0].name, other.name], "other queries")):
+        with pytest.raises(StageError, match=reason):
+            write_sheet([*runs, other], names, 10, folder)

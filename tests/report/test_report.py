@@ -12,7 +12,7 @@ from stages.report.document import build
 from stages.report.results import Revision, problem
 from stages.report.runs import Collection, collect
 from tests.helpers_report import project_with_results, save, switch, write_results
-from tests.tiny import ROOT, command, read_yaml, tiny_project, write_yaml
+from tests.tiny import ROOT, command, commit_all, read_yaml, tiny_project, write_yaml
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +56,17 @@ def test_the_same_experiments_give_the_same_bytes_and_the_published_report_stays
 def test_publishing_replaces_the_published_report(project: Path) -> None:
     command(project, "python", "-m", "stages.report", "--publish")
     assert (project / "metrics/report.md").read_bytes() == (project / "exported/report.md").read_bytes()
+
+
+def test_kept_runs_make_the_same_report_in_a_clone_without_experiments(project: Path, tmp_path: Path) -> None:
+    said = command(project, "python", "-m", "stages.report", "--keep").stdout
+    assert said.startswith("metrics/runs: 5 runs, 0.0")
+    command(project, "git", "checkout", "-q", "params.yaml")
+    commit_all(project)
+    command(tmp_path, "git", "clone", "-q", "project", "clone")
+    command(tmp_path / "clone", "python", "-m", "stages.report", "--from", "metrics/runs")
+    for name in ("report.md", "report.html"):
+        assert (tmp_path / "clone/exported" / name).read_bytes() == (project / "exported" / name).read_bytes()
 
 
 def test_without_the_cache_the_scores_stay_and_comparisons_are_not_tested(project: Path) -> None:
