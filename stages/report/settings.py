@@ -280,7 +280,8 @@ def numbers_of(scores: dict[str, Any]) -> dict[str, Any]:
 def run_numbers(run: Run) -> dict[str, Any]:
     """What is known of a run beside its scores: cost, search."""
     train = {**run.metrics("train"), **run.metrics("cost/train")}
-    best, tried = best_of(run), [each for each in trials_of(run) if each["learning_rate"]]
+    best, name = best_of(run), selects_by(run)
+    tried = [each for each in trials_of(run) if each["learning_rate"] and each.get(name) is not None]
     search = {**best, "learning_rate": best.get("learning_rate") or None, "rates": len(tried)}
     return flatten({"train": train, "decode": run.metrics("cost/greedy_generate"), "search": search})
 

@@ -164,9 +164,15 @@ def test_an_experiment_that_is_not_there_is_not_chosen_and_nothing_said_asks_nob
         assert list(chat.ask(said, names, Conversation(), {})) == [(said.strip(), Conversation(), {})]
 
 
-def test_an_empty_answer_is_told_from_one_that_is_new(chat: WebChat, monkeypatch: pytest.MonkeyPatch) -> None:
-    for answer, shown in (("", ["(empty, which counts as new)"]), (".", [".", "(new)"])):
-        monkeypatch.setattr(Speaker, "answer", lambda self, query, answer=answer: answer)
+def test_an_answer_that_is_empty_cut_or_repeats_itself_is_told_from_one_that_is_new(
+    chat: WebChat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for answer, wrong, shown in (
+        ("", [], ["(empty, which counts as new)"]),
+        (".", [], [".", "(new)"]),
+        (".", ["(cut)", "(repeats itself)"], [".", "(cut) (repeats itself)"]),
+    ):
+        monkeypatch.setattr(Speaker, "reply", lambda self, query, reply=(answer, wrong): reply)
         _, columns = asked(chat, "hello", ["softly"])
         assert next(iter(columns.values()))[1:] == shown
 
