@@ -1,7 +1,6 @@
 """The pre-trained language model: its frozen layers, its word embeddings E and its output layer, ready for trials."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,58 +13,35 @@ from transformers.cache_utils import Cache
 Weights = Mapping[str, Tensor]
 
 
-@dataclass(frozen=True)
 class BaseModel:
     """A causal language model of the hub, taken apart where the methods take hold of it.
 
     Its parameters are frozen and held once, in the precision of the arithmetic. Symbols as in
     stages/README.md: B batch, T tokens, H width, V vocabulary, E the word embeddings [V, H].
+
+    Attributes:
+        folder: where it was loaded from, for messages.
+        device: where the layers are.
+        dtype: the precision of the layers' arithmetic.
+        embeddings: E [V, H], as pre-trained, in the precision of the arithmetic.
+        width: H.
+        tied: whether E is the output layer too.
+        ends: its own end-of-text tokens: models that answer in turns have one for a turn and one for a text.
     """
 
-    model: PreTrainedModel
-
-    @property
-    def folder(self) -> str:
-        """Where it was loaded from, for messages."""
-        return str(self.model.name_or_path)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the layers are."""
-        return self.model.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The precision of the layers' arithmetic."""
-        return self.model.dtype
-
-    @property
-    def width(self) -> int:
-        """H."""
-        return self.embeddings.shape[1]
-
-    @property
-    def embeddings(self) -> Tensor:
-        """E [V, H], as pre-trained, in the precision of the arithmetic."""
-        weight: Tensor = self.model.get_input_embeddings().weight  # type: ignore[assignment]
-        return weight
-
-    @property
-    def tied(self) -> bool:
-        """Whether E is the output layer too."""
-        return self.model.get_output_embeddings().weight is self.embeddings
-
-    @property
-    def ends(self) -> list[int]:
-        """Its own end-of-text tokens: models that answer in turns have one for a turn and one for a text."""
-        own = self.model.generation_config.eos_token_id
-        return own if isinstance(own, list) else [] if own is None else [own]
+    def __init__(self, model: PreTrainedModel) -> None:
+        own, head = model.generation_config.eos_token_id, model.get_output_embeddings()
+        self.model, self.folder = model, str(model.name_or_path)
+        self.device, self.dtype = model.device, model.dtype
+        self.embeddings: Tensor = model.get_input_embeddings().weight  # type: ignore[assignment]
+        self.width = self.embeddings.shape[1]
+        self.tied = head is not None and head.weight is self.embeddings
+        self.ends: list[int] = own if isinstance(own, list) else [] if own is None else [own]
 
     def embed(self, tokens: Tensor, embeddings: Tensor | None = None) -> Tensor:
         """E[tokens]: [...] -> [..., H], by the pre-trained E or by another [V, H]."""
-        module = self.model.get_input_embeddings()
         weights = {} if embeddings is None else {"weight": embeddings}
-        embedded: Tensor = functional_call(module, weights, (tokens,))
+        embedded: Tensor = functional_call(self.model.get_input_embeddings(), weights, (tokens,))
         return embedded.to(self.dtype)
 
     def words(self) -> Tensor:
@@ -107,10 +83,8 @@ class BaseModel:
         module = self.model.get_output_embeddings()
         own = output or dict(module.named_parameters())
         if hidden.dtype is torch.float32:
-            result: Tensor = functional_call(module, dict(own), (hidden,))
-        else:
-            result = _WideProduct.apply(hidden, own["weight"], own.get("bias"))  # type: ignore[no-untyped-call]
-        return result
+            return functional_call(module, dict(own), (hidden,))  # type: ignore[no-any-return]
+        return _WideProduct.apply(hidden, own["weight"], own.get("bias"))  # type: ignore[no-any-return,no-untyped-call]
 
     def embeddings_name(self) -> str:
         """The name of E in the model's parameters."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -54,14 +55,14 @@ def refused(folder: Path | str, found: str, remedy: str = OTHER) -> Iterator[Non
         raise StageError(folder, f"{found} ({one_line(str(error))})", remedy) from None
 
 
-def load_config(folder: Path) -> PretrainedConfig:
-    """The model's configuration alone, for what can be refused before its weights are read.
+def empty_model(folder: Path) -> PreTrainedModel:
+    """The model as its configuration has it, shapes without values: to refuse what can be before weights are read.
 
     Which attention and which experts compute is the library's own choice, whatever the file says: some of those that it
     could name are code that would be fetched from the hub.
 
     Raises:
-        StageError: there is none, or of no known architecture.
+        StageError: there is no configuration, or one of no model that can be trained here.
     """
     with refused(folder / CONFIG, NO_MODEL, SEE_MODELS):
         config: PretrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
@@ -70,16 +71,6 @@ def load_config(folder: Path) -> PretrainedConfig:
         raise StageError(folder, f"{config.model_type} is no model of text alone", "use a model of text alone")
     if getattr(config, "quantization_config", None):  # some are unpacked by code from the hub, and none can be trained
         raise StageError(folder / CONFIG, "the weights are quantized", "use the model in full or half precision")
-    return config
-
-
-def empty_model(folder: Path) -> PreTrainedModel:
-    """The model as its configuration has it: shapes without values.
-
-    Raises:
-        StageError: the configuration is of no model.
-    """
-    config = load_config(folder)
     with refused(folder / CONFIG, NO_MODEL, SEE_MODELS), torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
     return model
@@ -97,11 +88,11 @@ def load_base_model(folder: Path, device: torch.device, dtype: torch.dtype, drop
     for name in DROPOUTS:
         if isinstance(getattr(config, name, None), float):
             setattr(config, name, dropout)
-    options = {"trust_remote_code": False, "local_files_only": True, "use_safetensors": True}
     with refused(folder, NO_MODEL, SEE_MODELS):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, config=config, dtype=dtype, output_loading_info=True, **options
-        )
+            folder, config=config, dtype=dtype, output_loading_info=True,
+            trust_remote_code=False, local_files_only=True, use_safetensors=True,
+        )  # fmt: skip
     model, info = loaded
     if info["missing_keys"]:  # the library would make them up and only warn
         names = ", ".join(sorted(info["missing_keys"])[:3])
@@ -110,7 +101,7 @@ def load_base_model(folder: Path, device: torch.device, dtype: torch.dtype, drop
         model.set_attn_implementation(SHORT)
     model.get_input_embeddings().padding_idx = None  # it would keep that row of E, often end-of-text, from training
     base = BaseModel(model.to(device).eval().requires_grad_(False))
-    check_abilities(base, folder)
+    check_abilities(base)
     use_onednn(model)
     return base
 
@@ -140,7 +131,7 @@ def check_row_length(config: PretrainedConfig, tokens: int) -> None:
         raise StageError("params.yaml: protocols.<protocol>.lengths", found, "lower max_query_tokens or max_new_tokens")
 
 
-def check_abilities(base: BaseModel, folder: Path) -> None:
+def check_abilities(base: BaseModel) -> None:
     """Try what the methods need on a few tokens; a model may fail there, or compute something else.
 
     Raises:
@@ -150,56 +141,49 @@ def check_abilities(base: BaseModel, folder: Path) -> None:
     """
     kind = type(base.model).__name__
     if base.model.get_output_embeddings() is None or base.model.base_model is base.model:
-        raise StageError(folder, f"{kind} has no output layer of its own", OTHER)
+        raise _other(base, "has no output layer of its own")
     # The library leaves an output layer untied whose weights differ from E, whatever the configuration says.
     head = f"{base.output_name()}.weight"
     if not base.tied and head in base.model.get_expanded_tied_weights_keys(all_submodels=True):
         found = f"its {head} differs from the word embeddings, though its configuration ties them"
-        raise StageError(folder, found, "use the complete model, or set tie_word_embeddings to false in config.json")
+        remedy = "use the complete model, or set tie_word_embeddings to false in config.json"
+        raise StageError(base.folder, found, remedy)
     tokens = torch.arange(2 * ALL, device=base.device).view(2, ALL) % len(base.embeddings)
-    with refused(folder, f"{kind} cannot read word embeddings that are not its own"):
-        _check_parts(base, folder, tokens[:1])
-    with refused(folder, f"{kind} cannot decode with a cache of keys and values"):
-        _check_cache(base, folder, tokens)
+    with refused(base.folder, f"{kind} cannot read word embeddings that are not its own"):
+        _check_parts(base, tokens[:1])
+    with refused(base.folder, f"{kind} cannot decode with a cache of keys and values"):
+        _check_cache(base, tokens)
 
 
-def _check_parts(base: BaseModel, folder: Path, tokens: Tensor) -> None:
+def _other(base: BaseModel, found: str) -> StageError:
+    return StageError(base.folder, f"{type(base.model).__name__} {found}", OTHER)
+
+
+def _check_parts(base: BaseModel, tokens: Tensor) -> None:
     """A trial's E around the frozen layers must give what the whole model gives that holds this E.
 
     So there is nothing else between and behind them: no soft-capping, no scale, no second use of E or of the tokens.
     """
-    with torch.no_grad(), _other_rows(base.embeddings, tokens):
-        embedded = base.embed(tokens)
-        whole = base.model(input_ids=tokens).logits.float()
+    rows, others = tokens.unique(), base.embeddings.clone()
+    others[rows] = others[rows].roll(1, dims=-1)  # as large, and something else
+    with torch.no_grad():
+        whole = functional_call(base.model, {base.embeddings_name(): others}, (tokens,)).logits.float()
     if not bool(torch.isfinite(whole).all()):
-        raise StageError(folder, "its weights give logits that are not finite", "download the model again")
-    embedded.requires_grad_()
+        raise StageError(base.folder, "its weights give logits that are not finite", "download the model again")
+    embedded = base.embed(tokens, others).requires_grad_()
     hidden = base.hidden(embedded)
     (gradient,) = torch.autograd.grad(hidden.float().abs().sum(), embedded)
-    with torch.no_grad(), _other_rows(base.embeddings, tokens):
-        ours = base.logits(hidden.detach()).float()
-    kind = type(base.model).__name__
+    output = dict(base.model.get_output_embeddings().named_parameters()) | ({"weight": others} if base.tied else {})
+    with torch.no_grad():
+        ours = base.logits(hidden.detach(), output).float()
     if not torch.allclose(ours, whole, rtol=1e-2, atol=1e-2 * float(whole.abs().max())):
-        raise StageError(folder, f"{kind} does more to its embeddings or logits than its outer layers do", OTHER)
+        raise _other(base, "does more to its embeddings or logits than its outer layers do")
     if not bool(torch.isfinite(gradient).all() and gradient.abs().amax(dim=-1).all()):
-        raise StageError(folder, f"{kind} passes no gradient on to its word embeddings", OTHER)
+        raise _other(base, "passes no gradient on to its word embeddings")
 
 
-@contextmanager
-def _other_rows(embeddings: Tensor, tokens: Tensor) -> Iterator[None]:
-    """For a while the rows of these tokens hold their own numbers in another order: as large, and something else."""
-    rows = tokens.unique()
-    kept = embeddings[rows].clone()
-    embeddings[rows] = kept.roll(1, dims=-1)
-    try:
-        yield
-    finally:
-        embeddings[rows] = kept
-
-
-def _check_cache(base: BaseModel, folder: Path, tokens: Tensor) -> None:
+def _check_cache(base: BaseModel, tokens: Tensor) -> None:
     """Two rows, one with padding on the left, read, scored and decoded as `stages/methods` does it."""
-    kind = type(base.model).__name__
     layers = [PreallocatedLayer(2, READ, ALL) for _ in range(base.model.config.num_hidden_layers)]
     cache = Cache(layers=list(layers))
     with torch.no_grad():
@@ -213,16 +197,14 @@ def _check_cache(base: BaseModel, folder: Path, tokens: Tensor) -> None:
             layer.read(first.flatten())
         read = base.hidden(rows[:, :READ], positions[:, :READ], mask[:, :READ], cache)
         if not all(layer.is_initialized for layer in layers):
-            raise StageError(folder, f"{kind} has layers that keep no keys and values", OTHER)
+            raise _other(base, "has layers that keep no keys and values")
         for layer in layers:
             layer.look_ahead(first.flatten(), READ)
         ahead = base.hidden(rows[:, READ:], positions[:, READ:], mask, cache)
         for layer in layers:
             layer.decode()
-        decoded = [
-            base.hidden(rows[:, end - 1 : end], positions[:, end - 1 : end], mask[:, :end], cache)
-            for end in range(READ + 1, ALL + 1)
-        ]
+        steps = [(slice(end - 1, end), mask[:, :end]) for end in range(READ + 1, ALL + 1)]
+        decoded = [base.hidden(rows[:, at], positions[:, at], seen, cache) for at, seen in steps]
     theirs = torch.cat([expected[0], expected[1, :-1]]).float()
     # The bound is wide where numbers are coarse: trainings have a base model in float32 in any case.
     bound = 1e-3 if base.dtype is torch.float32 else 0.2
@@ -230,4 +212,4 @@ def _check_cache(base: BaseModel, folder: Path, tokens: Tensor) -> None:
         both = torch.cat([read, *rest], dim=1)
         ours = torch.cat([both[0], both[1, 1:]]).float()
         if not float((ours - theirs).norm()) <= bound * float(theirs.norm()):
-            raise StageError(folder, f"{kind} computes something else with a cache of keys and values", OTHER)
+            raise _other(base, "computes something else with a cache of keys and values")

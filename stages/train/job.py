@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from stages.language_model.base_model import BaseModel
 from stages.language_model.cpu_linear import page_out_frozen
 from stages.language_model.device import arithmetic, choose_device, library_versions, versions
-from stages.language_model.loading import check_row_length, empty_model, load_base_model, load_config, load_tokenizer
+from stages.language_model.loading import check_row_length, empty_model, load_base_model, load_tokenizer
 from stages.language_model.memory import free_memory
 from stages.language_model.prompt_template import PromptTemplate, build_prompt_template, endings
 from stages.methods.decoding import Endings, RowLimit
@@ -92,7 +92,7 @@ def check_fit(folder: Path, params: Params) -> None:
     Raises:
         StageError: rows are longer than its positions, or a controller is to start from more layers than it has.
     """
-    config, lengths, settings = load_config(folder), params.chosen_protocol.lengths, params.chosen_method
+    config, lengths, settings = empty_model(folder).config, params.chosen_protocol.lengths, params.chosen_method
     longest = METHODS[settings.kind].layout([lengths.max_query_tokens], [lengths.max_new_tokens])
     in_front = settings.length if isinstance(settings, Prefix) else 0
     check_row_length(config, longest.tokens()[0] + in_front)

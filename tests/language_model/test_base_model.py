@@ -18,7 +18,6 @@ from stages.language_model.loading import (
     check_row_length,
     empty_model,
     load_base_model,
-    load_config,
     load_tokenizer,
 )  # fmt: skip
 from stages.methods.batch import collate
@@ -194,7 +193,7 @@ def test_the_row_of_end_of_text_is_trained_as_an_input_though_it_is_the_padding_
 def test_a_model_of_more_than_text_is_refused_by_its_configuration(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "gemma3"}')
     with pytest.raises(StageError, match=f"^{tmp_path}: gemma3 is no model of text alone; "):
-        load_config(tmp_path)
+        empty_model(tmp_path)
 
 
 HIDDEN = BaseModel.hidden
