@@ -4,11 +4,10 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -17,10 +16,12 @@ from stages.grid.configurations import Configuration, wanted
 from stages.grid.experiments import check_configurations, check_jobs, experiment_ref, finished_experiments, git
 from stages.params.schema import load_params
 from stages.plumbing.errors import StageError
-from tests.tiny import command, commit_all, read_yaml, tiny_project, write_yaml
+from stages.plumbing.files import lock
+from tests.stage_runs import Run
+from tests.tiny import change_params, commit_all, tiny_project, write_yaml
 
-GRID = ["--models", "tiny-gpt2", "tiny-llama", "--methods", "soft", "--regimes", "100", "50", "--jobs", "2"]
-NAMES = {f"tiny-{family}-soft-{regime}" for family in ("gpt2", "llama") for regime in (50, 100)}
+GRID = ["--models", "tiny-gpt2", "--methods", "soft", "--regimes", "100", "50", "--jobs", "2"]
+NAMES = ["tiny-gpt2-soft-100", "tiny-gpt2-soft-50"]
 STEPS = 8
 
 TOY = '''"""python toy.py STAGE OUTPUT KEY...: writes the values of some parameters, slowly if STAGE is train."""
@@ -48,24 +49,22 @@ pathlib.Path(output).parent.mkdir(parents=True, exist_ok=True)
 pathlib.Path(output).write_text(json.dumps(values))
 '''.replace("STEPS", str(STEPS))
 
-PIPELINE: dict[str, Any] = {
-    "download": {"params": ["model"], "outs": ["data/model"]},
-    "pair_extract": {"params": ["dataset"], "outs": ["data/pairs"]},
-    "subset": {"params": ["regime"], "deps": ["data/pairs"], "outs": ["data/subset"]},
-    "train": {
-        "params": ["method", "model", "regime", "seed"],
-        "deps": ["data/subset", "data/model"],
-        "outs": ["data/train"],
-    },
-    "score": {"params": ["method", "model", "regime"], "deps": ["data/train"], "metrics": ["metrics/score.json"]},
+PIPELINE = {  # stage -> its parameters, deps and output
+    "download": ("model", "", "data/model"),
+    "pair_extract": ("dataset", "", "data/pairs"),
+    "subset": ("regime", "data/pairs", "data/subset"),
+    "train": ("method model regime seed", "data/subset data/model", "data/train"),
+    "score": ("method model regime", "data/train", "metrics/score.json"),
 }
 
 
-def toy_stage(name: str, stage: dict[str, Any]) -> dict[str, Any]:
-    output = (stage.get("outs") or stage["metrics"])[0]
-    made = {**stage, "cmd": " ".join(["python", "toy.py", name, output, *stage["params"]])}
-    made["deps"] = ["toy.py", *stage.get("deps", [])]
-    return {**made, "metrics": [{output: {"cache": False}}]} if "metrics" in stage else made
+def toy_stage(name: str, params: str, deps: str, output: str) -> dict[str, Any]:
+    made = {
+        "cmd": f"python toy.py {name} {output} {params}",
+        "params": params.split(),
+        "deps": ["toy.py", *deps.split()],
+    }
+    return made | ({"metrics": [{output: {"cache": False}}]} if name == "score" else {"outs": [output]})
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +72,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with the toy pipeline, committed; nothing has run yet."""
     project = tiny_project(tmp_path_factory.mktemp("toy") / "project")
     (project / "toy.py").write_text(TOY, encoding="utf-8")
-    pipeline = {"stages": {name: toy_stage(name, stage) for name, stage in PIPELINE.items()}}
-    write_yaml(project / "dvc.yaml", pipeline)
+    write_yaml(project / "dvc.yaml", {"stages": {name: toy_stage(name, *each) for name, each in PIPELINE.items()}})
     commit_all(project)
     return project
 
@@ -85,28 +83,35 @@ def project(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path(shutil.copytree(toy, tmp_path / "project", symlinks=True))
 
 
+class Finished(NamedTuple):
+    """A project after a grid in which one of two experiments failed, and after the same grid again."""
+
+    project: Path
+    printed: list[str]  # by the first
+    status: list[str]  # between the two
+
+    @property
+    def log(self) -> Path:
+        """The stages that ran."""
+        return self.project.with_name("toy.log")
+
+
 @pytest.fixture(scope="module")
-def undisturbed(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project after a complete grid."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    project = Path(shutil.copytree(toy, folder / "project", symlinks=True))
-    command(project, "python", "-m", "stages.grid", *GRID, TOY_LOG=str(folder / "toy.log"))
-    return project
+def finished(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    folder = tmp_path_factory.mktemp("finished")
+    project, log = Path(shutil.copytree(toy, folder / "project", symlinks=True)), str(folder / "toy.log")
+    printed = grid(project, *GRID, code=1, TOY_LOG=log, TOY_FAILS="train-soft-tiny-gpt2-50-0")
+    assert sorted(trees(project)) == NAMES[:1]
+    status = grid(project, *GRID, "--status")
+    grid(project, *GRID, TOY_LOG=log)
+    return Finished(project, printed, status)
 
 
-def start(project: Path, *words: str) -> subprocess.Popen[str]:
-    """Start a grid in its own process group."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return subprocess.Popen(
-        ["python", "-m", "stages.grid", *words],
-        cwd=project,
-        env={**os.environ, "PATH": path},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+def grid(project: Path, *words: str, code: int = 0, **variables: str) -> list[str]:
+    """Run a grid to its end; return the lines that it printed."""
+    found, printed = Run(project, ["stages.grid", *words], variables).wait()
+    assert found == code, printed
+    return printed.splitlines()
 
 
 def trees(project: Path) -> dict[str, str]:
@@ -115,141 +120,106 @@ def trees(project: Path) -> dict[str, str]:
     return {name: git(project, "rev-parse", f"{commit}^{{tree}}") for name, commit in finished.items()}
 
 
-def stages_in(log: Path) -> list[str]:
-    return sorted(log.read_text(encoding="utf-8").split())
-
-
-def wait_for(condition: Any, seconds: float = 150) -> None:
-    deadline = time.monotonic() + seconds
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 150
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
-def test_each_experiment_is_made_and_what_they_share_runs_once(undisturbed: Path) -> None:
-    assert set(trees(undisturbed)) == NAMES
-    ran = stages_in(undisturbed.parent / "toy.log")
-    shared = ["download-tiny-gpt2", "download-tiny-llama", "pair_extract-tiny", "subset-100", "subset-50"]
-    each = [
-        f"{stage}-soft-tiny-{model}-{regime}{seed}"
-        for stage, seed in (("train", "-0"), ("score", ""))
-        for model in ("gpt2", "llama")
-        for regime in (50, 100)
-    ]
-    assert ran == sorted(shared + each)
-    for name in NAMES:
-        score = json.loads(git(undisturbed, "show", f"{trees(undisturbed)[name]}:metrics/score.json"))
+def test_each_experiment_is_made_and_what_they_share_runs_once(finished: Finished) -> None:
+    ran = sorted(finished.log.read_text(encoding="utf-8").split())
+    shared = ["download-tiny-gpt2", "pair_extract-tiny", "subset-100", "subset-50"]
+    each = [f"score-soft-tiny-gpt2-{regime}" for regime in (100, 50)]
+    each += [f"train-soft-tiny-gpt2-{regime}-0" for regime in (100, 50, 50)]  # one failed, and was tried again
+    assert ran == sorted([*shared, *each])
+    assert sorted(trees(finished.project)) == NAMES
+    for name, tree in trees(finished.project).items():
+        score = json.loads(git(finished.project, "show", f"{tree}:metrics/score.json"))
         assert "-".join([score["model"], score["method"], str(score["regime"])]) == name
 
 
-def test_the_workspace_of_the_user_stays_as_it_was(undisturbed: Path) -> None:
-    assert git(undisturbed, "status", "--porcelain") == ""
-    assert git(undisturbed, "for-each-ref", "refs/stash", "refs/exps/exec", "refs/exps/stash") == ""
-    assert [path.name for path in (undisturbed / "data").iterdir()] == [".gitignore"]
-    assert not (undisturbed / ".state/grid/clones").exists()
+def test_one_that_fails_is_named_and_shown_with_the_end_of_its_log(finished: Finished) -> None:
+    assert finished.printed[-1].startswith(f"ERROR grid: 1 experiments: failed: {NAMES[1]}; ")
+    assert f"failed with exit code 255: {NAMES[1]}" in finished.status
+    assert "    ERROR train: every trial diverged; lower the learning rates" in finished.status
+    assert finished.status[-1] == "2 experiments: 1 done, 1 failed"
 
 
-def test_what_is_done_is_skipped_and_shown(undisturbed: Path) -> None:
-    before = (undisturbed.parent / "toy.log").read_bytes()
-    again = command(undisturbed, "python", "-m", "stages.grid", *GRID, TOY_LOG=str(undisturbed.parent / "toy.log"))
-    assert again.stdout.strip() == "4 experiments: 4 done"
-    assert (undisturbed.parent / "toy.log").read_bytes() == before
-    words = [*GRID, "--status", "--methods", "soft", "dynamic"]
-    *lines, last = command(undisturbed, "python", "-m", "stages.grid", *words).stdout.splitlines()
-    others = {f"waiting: {name.replace('soft', 'dynamic')}" for name in NAMES}
-    assert set(lines) == {f"done: {name}" for name in NAMES} | others
-    assert last == "8 experiments: 4 done, 4 waiting"
+def test_the_workspace_of_the_user_stays_as_it_was(finished: Finished) -> None:
+    assert git(finished.project, "status", "--porcelain") == ""
+    assert git(finished.project, "for-each-ref", "refs/stash", "refs/exps/exec", "refs/exps/stash") == ""
+    assert [path.name for path in (finished.project / "data").iterdir()] == [".gitignore"]
+    assert not (finished.project / ".state/grid/clones").exists()
 
 
-def test_the_status_without_a_choice_is_that_of_all_that_was_started(
-    undisturbed: Path, project: Path, tmp_path: Path
-) -> None:
-    assert command(project, "python", "-m", "stages.grid", "--status").stdout == ""
-    project = Path(shutil.copytree(undisturbed, tmp_path / "later", symlinks=True))
+def test_what_is_done_is_skipped_and_shown(finished: Finished) -> None:
+    before = finished.log.read_bytes()
+    assert grid(finished.project, *GRID, TOY_LOG=str(finished.log)) == ["2 experiments: 2 done"]
+    assert finished.log.read_bytes() == before
+    lines = grid(finished.project, *GRID, "--status", "--methods", "soft", "dynamic")
+    others = [f"waiting: {name.replace('soft', 'dynamic')}" for name in NAMES]
+    assert sorted(lines) == sorted([*(f"done: {name}" for name in NAMES), *others, "4 experiments: 2 done, 2 waiting"])
+
+
+def test_the_status_without_a_choice_is_that_of_all_that_was_started(finished: Finished, tmp_path: Path) -> None:
+    project = Path(shutil.copytree(finished.project, tmp_path / "later", symlinks=True))
     first = git(project, "rev-parse", "HEAD")
-    (project / "params.yaml").write_text((project / "params.yaml").read_text("utf-8") + "\n# a comment\n", "utf-8")
+    change_params(project, {"seed": 1})
     commit_all(project)
-    grid = start(project, "--models", "tiny-gpt2", "--methods", "soft", "dynamic", "--regimes", "20")
     second = git(project, "rev-parse", "HEAD")
-    wait_for((project / f".state/grid/logs/{second}/tiny-gpt2-dynamic-20.log").exists)
-    os.killpg(grid.pid, signal.SIGKILL)
-    grid.wait()
-    shown = command(project, "python", "-m", "stages.grid", "--status").stdout
-    for expected in (first[:10], second[:10], "waiting: tiny-gpt2-dynamic-20", *(f"done: {name}" for name in NAMES)):
-        assert expected in shown
-    assert "4 experiments: 4 done" in shown
+    (project / f".state/grid/logs/{second}").mkdir()
+    (project / f".state/grid/logs/{second}/x.log").touch()  # started, and killed at once
+    earlier = [f"from commit {first[:10]}", *(f"done: {name}" for name in NAMES), "2 experiments: 2 done"]
+    later = [f"from commit {second[:10]}", "waiting: x", "1 experiments: 1 waiting"]
+    assert grid(project, "--status") == [*earlier, *later]
 
 
-def test_a_grid_killed_again_and_again_ends_equal_to_an_undisturbed_one(
-    undisturbed: Path, project: Path, tmp_path: Path
+def test_a_grid_killed_again_and_again_stops_what_is_at_work_and_ends_equal_to_another(
+    finished: Finished, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for seconds in (1.5, 3.0, 5.0):
-        grid = start(project, *GRID)
-        time.sleep(seconds)
-        os.killpg(grid.pid, signal.SIGKILL)
-        grid.wait()
-    command(project, "python", "-m", "stages.grid", *GRID)
-    assert trees(project) == trees(undisturbed)
+    name, words = NAMES[1], ["--models", "tiny-gpt2", "--methods", "soft", "--regimes", "50"]
+    log = project / f".state/grid/logs/{git(project, 'rev-parse', 'HEAD')}/{name}.log"
+
+    def printed_by(stage: str) -> list[str]:
+        """What each attempt to run a stage has printed."""
+        return log.read_text(encoding="utf-8").split(f"Running stage '{stage}'")[1:] if log.exists() else []
+
+    def grid_until(condition: Callable[[], object]) -> Run:
+        run = Run(project, ["stages.grid", *words], {})
+        wait_for(condition)
+        return run
+
+    run = grid_until(lambda: printed_by("subset"))  # a stage that experiments share
+    run.signal(signal.SIGKILL)
+    run.wait()
+    monkeypatch.setenv("TOY_SECONDS", "2")  # a step: longer than what comes between
+    run = grid_until(lambda: "step 1" in "".join(printed_by("train")))
+    os.kill(run.pid, signal.SIGKILL)  # it alone
+    run.wait()
+    assert at_work(project / ".state/grid/clones") != []
+    status = grid(project, *words, "--status")
+    assert status[0] == f"running: {name}"
+    assert any(line.startswith("    step ") for line in status)  # the last lines of its log
+    run = grid_until(lambda: len(printed_by("train")) == 2 and "step" in printed_by("train")[1])
+    os.kill(run.pid, signal.SIGTERM)
+    code, printed = run.wait()
+    assert code == 143
+    assert "stopping what an earlier grid left at work" in printed
+    assert ["saved" in each for each in printed_by("train")] == [True, True]
+    assert at_work(project / ".state/grid/clones") == []
+    assert grid(project, *words, "--status")[0].startswith("stopped: tiny")
+    monkeypatch.delenv("TOY_SECONDS")
+    grid(project, *words)
+    assert "".join(printed_by("train")).count("step ") <= STEPS + 2, "finished steps ran again"
+    assert trees(project) == {name: trees(finished.project)[name]}
     assert git(project, "status", "--porcelain") == ""
 
 
-def test_what_is_at_work_is_stopped_by_a_stop_or_by_the_next_grid_and_goes_on(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    words = ["--models", "tiny-gpt2", "--methods", "soft", "--regimes", "50"]
-    log = project / f".state/grid/logs/{git(project, 'rev-parse', 'HEAD')}/tiny-gpt2-soft-50.log"
-
-    def printed_by_train() -> list[str]:
-        """What each attempt to train has printed."""
-        return log.read_text(encoding="utf-8").split("Running stage 'train'")[1:] if log.exists() else []
-
-    monkeypatch.setenv("TOY_SECONDS", "2")  # a step: longer than what comes between
-    grid = start(project, *words)
-    wait_for(lambda: "step 1" in "".join(printed_by_train()))
-    grid.kill()  # it alone
-    grid.wait()
-    assert at_work(project / ".state/grid/clones") != []
-    status = command(project, "python", "-m", "stages.grid", *words, "--status").stdout.splitlines()
-    assert status[0] == "running: tiny-gpt2-soft-50"
-    assert any(line.startswith("    step ") for line in status)  # the last lines of its log
-    grid = start(project, *words)
-    wait_for(lambda: len(printed_by_train()) == 2 and "step" in printed_by_train()[1])
-    os.kill(grid.pid, signal.SIGTERM)
-    printed, _ = grid.communicate(timeout=150)
-    assert grid.returncode == 143
-    assert "stopping what an earlier grid left at work" in printed
-    assert ["saved" in each for each in printed_by_train()] == [True, True]
-    assert at_work(project / ".state/grid/clones") == []
-    assert command(project, "python", "-m", "stages.grid", *words, "--status").stdout.startswith("stopped: tiny")
-    monkeypatch.delenv("TOY_SECONDS")
-    command(project, "python", "-m", "stages.grid", *words)
-    steps = [line for line in log.read_text(encoding="utf-8").splitlines() if line.startswith("step ")]
-    assert len(steps) <= STEPS + 2, "finished steps ran again"
-    assert set(trees(project)) == {"tiny-gpt2-soft-50"}
-
-
-def test_one_that_fails_is_named_and_tried_again_and_the_others_are_run(project: Path) -> None:
-    """Here the others are another seed, which is an experiment of its own."""
-    words = ["--models", "tiny-gpt2", "--methods", "soft", "--regimes", "50", "--seeds", "0", "7"]
-    failed = command(project, "python", "-m", "stages.grid", *words, fails=True, TOY_FAILS="train-soft-tiny-gpt2-50-0")
-    assert failed.stderr.splitlines()[-1].startswith("ERROR grid: 1 experiments: failed: tiny-gpt2-soft-50-seed-0; ")
-    assert set(trees(project)) == {"tiny-gpt2-soft-50-seed-7"}
-    status = command(project, "python", "-m", "stages.grid", *words, "--status").stdout
-    assert "failed with exit code 255: tiny-gpt2-soft-50-seed-0\n" in status
-    assert "    ERROR train: every trial diverged; lower the learning rates\n" in status
-    assert "2 experiments: 1 done, 1 failed" in status
-    command(project, "python", "-m", "stages.grid", *words)
-    assert set(trees(project)) == {"tiny-gpt2-soft-50-seed-0", "tiny-gpt2-soft-50-seed-7"}
-    assert len(set(trees(project).values())) == 2
-
-
 def test_two_grids_at_once_are_refused(project: Path) -> None:
-    first = start(project, *GRID)
-    wait_for((project / ".state/grid/lock").exists)
-    second = command(project, "python", "-m", "stages.grid", *GRID, fails=True, DIALOG_PROMPTING_LOCK_SECONDS="0")
-    assert f"held by process {first.pid}" in second.stderr
-    os.killpg(first.pid, signal.SIGKILL)
-    first.wait()
+    with lock(project / ".state/grid/lock"):
+        *_, last = grid(project, *GRID, code=1, DIALOG_PROMPTING_LOCK_SECONDS="0")
+    assert f"held by process {os.getpid()}" in last
 
 
 @pytest.mark.parametrize(
@@ -257,22 +227,19 @@ def test_two_grids_at_once_are_refused(project: Path) -> None:
     [
         (["--methods", "softly"], "'softly' is not an entry of methods"),
         (["--regimes", "0"], "regime"),
-        (["-S", "protocol=papers"], "'papers' is not an entry of protocols"),
         (["-S", "protokoll=paper"], "-S protokoll=paper: params.yaml has no such key"),
         (["-S", "seed"], "-S seed: not of the form key=value"),
         (["-S", "model=gpt2"], "-S model=gpt2: set by the grid itself"),
     ],
 )
 def test_a_grid_that_cannot_run_is_refused_before_it_starts(project: Path, words: list[str], message: str) -> None:
-    refused = command(project, "python", "-m", "stages.grid", "--models", "tiny-gpt2", *words, fails=True)
-    assert message in refused.stderr.splitlines()[-1]
+    assert message in grid(project, "--models", "tiny-gpt2", *words, code=1)[-1]
     assert not (project / ".state/grid").exists()
 
 
 def test_uncommitted_parameters_are_refused(project: Path) -> None:
-    (project / "params.yaml").write_text((project / "params.yaml").read_text("utf-8") + "\n# a comment\n", "utf-8")
-    refused = command(project, "python", "-m", "stages.grid", *GRID, fails=True)
-    assert "ERROR grid: params.yaml: changed since the last commit; " in refused.stderr
+    change_params(project, {"seed": 1})
+    assert "ERROR grid: params.yaml: changed since the last commit; " in grid(project, *GRID, code=1)[-1]
 
 
 def test_an_experiment_of_the_same_name_with_other_parameters_is_no_result(
@@ -287,29 +254,29 @@ def test_an_experiment_of_the_same_name_with_other_parameters_is_no_result(
         check_configurations(project, head, [wanted])
 
 
-@pytest.mark.parametrize("entry", ["source", "references", "checkpoints"])
-def test_a_relative_folder_is_refused(entry: str, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"runtime.checkpoints": "kept"},
+        {"datasets.tiny.source": "file:kept"},
+        {"datasets.tiny.files.references": {"source": "file:kept", "path": "r.jsonl", "sha256": "0" * 64}},
+    ],
+)
+def test_a_relative_folder_is_refused(change: dict[str, Any], project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)
-    params = read_yaml(project / "params.yaml")
-    if entry == "checkpoints":
-        params["runtime"]["checkpoints"] = "kept"
-    elif entry == "references":
-        more = {"source": "file:kept", "path": "r.jsonl", "sha256": "0" * 64}
-        params["datasets"]["tiny"]["files"]["references"] = more
-    else:
-        params["datasets"]["tiny"]["source"] = "file:kept"
-    write_yaml(project / "params.yaml", params)
+    change_params(project, change)
     commit_all(project)
     with pytest.raises(StageError, match=r"params\.yaml: kept: relative, "):
         check_configurations(project, git(project, "rev-parse", "HEAD"), [Configuration("tiny-gpt2", "soft", 100)])
 
 
 def test_names_are_readable_and_tell_settings_apart() -> None:
-    assert Configuration("gpt2", "fine-tune", 100.0).name == "gpt2-fine-tune-100"
-    assert (
-        Configuration("gpt2", "soft", 12.5, ("protocol=paper", "seed=1")).name == "gpt2-soft-12.5-protocol-paper-seed-1"
-    )
-    assert Configuration("gpt2", "soft", 10, ("runtime.threads=1",)).name == "gpt2-soft-10"
+    for regime, settings, name in (
+        (100.0, (), "gpt2-soft-100"),
+        (12.5, ("protocol=paper", "seed=1"), "gpt2-soft-12.5-protocol-paper-seed-1"),
+        (10, ("runtime.threads=1",), "gpt2-soft-10"),
+    ):
+        assert Configuration("gpt2", "soft", regime, settings).name == name
     assert Configuration("gpt2", "soft", 10, ("drop_overlap=true",)).overrides[-1] == "drop_overlap=true"
 
 

@@ -1,17 +1,20 @@
-"""How this project asks for a cluster, with a stand-in for Ray: what is set before it is imported, what is refused."""
+"""How this project asks for a cluster, and what travels to its nodes, with a stand-in for Ray."""
 
 import os
 import pickle
 import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 
-from stages.plumbing import cluster as module
-from stages.plumbing.cluster import ADDRESS, MEMORY_RETRIES, cluster, failure_of
+from stages.plumbing.cluster import ADDRESS, MEMORY_RETRIES, Files, cluster, failure_of, on_this_node, receive, send
 from stages.plumbing.errors import StageError
+from stages.plumbing.files import MANIFEST, output_folder
+from stages.plumbing.signals import Terminated
+from tests import fake_ray
 
 NAME, _ = MEMORY_RETRIES
 
@@ -30,8 +33,8 @@ def imported_with(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         ray.init = ray.settings.update
         return ray
 
-    monkeypatch.setattr(module, "_ray", imported)
-    monkeypatch.setattr(module, "raise_on_signals", lambda: None)  # pytest has handlers of its own
+    monkeypatch.setattr("stages.plumbing.cluster._ray", imported)
+    monkeypatch.setattr("stages.plumbing.cluster.raise_on_signals", lambda: None)  # pytest has handlers of its own
     return found
 
 
@@ -43,25 +46,21 @@ def test_a_task_that_takes_more_memory_than_a_node_has_is_not_tried_for_ever(imp
         assert imported_with[NAME] == "7"
 
 
-def node(name: str, *words: str, readable: bool = True) -> SimpleNamespace:
-    """One of this machine's processes, as psutil has them."""
-    return SimpleNamespace(info={"name": name, "cmdline": [name, *words] if readable else None})
-
-
+@pytest.mark.usefixtures("imported_with")
 @pytest.mark.parametrize(
-    ("here", "accepted"),
+    ("name", "word", "accepted"),
     [
-        ([], False),
-        ([node("python", "--gcs-address=10.0.0.1:6379")], False),
-        ([node("raylet", "--gcs-address=10.0.0.1:16379")], False),
-        ([node("raylet", "--gcs-address=10.0.0.1:6379")], True),  # 127.0.0.1 for the head's other name
-        ([node("raylet", readable=False)], True),
+        ("python", "--gcs-address=10.0.0.1:6379", False),
+        ("raylet", "--gcs-address=10.0.0.1:16379", False),
+        ("raylet", "--gcs-address=10.0.0.1:6379", True),  # 127.0.0.1 for the head's other name
+        ("raylet", None, True),  # its command line may not be read
     ],
 )
 def test_a_machine_that_is_no_node_of_the_cluster_is_told_so(
-    here: list[SimpleNamespace], accepted: bool, imported_with: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    name: str, word: str | None, accepted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(psutil, "process_iter", lambda attributes: here)
+    node = {"name": name, "cmdline": word and [name, word]}
+    monkeypatch.setattr(psutil, "process_iter", lambda attributes: [SimpleNamespace(info=node)])
     if accepted:
         with cluster("127.0.0.1:6379"):
             return
@@ -70,38 +69,114 @@ def test_a_machine_that_is_no_node_of_the_cluster_is_told_so(
         pass
 
 
+@pytest.mark.usefixtures("imported_with")
 @pytest.mark.parametrize("mode", ["token", "disabled", ""])
-def test_a_cluster_that_asks_for_no_token_is_warned_about(
-    mode: str, imported_with: dict[str, str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_cluster_that_asks_for_no_token_is_warned_about(mode: str, capsys: pytest.CaptureFixture[str]) -> None:
     os.environ["RAY_AUTH_MODE"] = mode
     with cluster("auto"):
         warned = "WARNING: the Ray cluster at auto: it asks for no token" in capsys.readouterr().err
     assert warned == (mode != "token")
 
 
-def test_sockets_fit_into_their_limit_below_a_long_tmpdir(
-    imported_with: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("imported_with")
+def test_sockets_fit_into_their_limit_below_a_long_tmpdir(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", f"/tmp/{'x' * 60}")
     with cluster(None) as ray:
         socket_name = f"{ray.settings['_temp_dir']}/session_2026-11-29_20-46-11_556330_1234567/sockets/plasma_store"
     assert len(socket_name) <= 107
 
 
-def test_a_task_that_ray_gave_up_is_told_with_what_helps() -> None:
-    class OutOfMemory(Exception):
-        pass
-
-    ray = SimpleNamespace(exceptions=SimpleNamespace(OutOfMemoryError=OutOfMemory))
-    what, found, remedy = failure_of(ray, OutOfMemory("Task was killed\nby the node"), "decoding")
-    assert (what, found) == ("decoding", "OutOfMemory: Task was killed by the node")
+def test_a_task_that_ray_gave_up_is_told_with_what_helps_and_its_own_error_as_it_is() -> None:
+    ray = SimpleNamespace(exceptions=SimpleNamespace(OutOfMemoryError=MemoryError))
+    what, found, remedy = failure_of(ray, MemoryError("Task was killed\nby the node"), "decoding")
+    assert (what, found) == ("decoding", "MemoryError: Task was killed by the node")
     assert "raise runtime.threads or gpus_per_trial" in remedy
     assert "see the logs" in failure_of(ray, ValueError("x"), "decoding")[2]
-
-
-def test_an_error_of_a_task_arrives_as_the_one_line_that_it_is() -> None:
-    ray = SimpleNamespace(exceptions=SimpleNamespace(OutOfMemoryError=MemoryError))
-    sent = pickle.dumps(StageError("node 10.0.0.2: params.yaml: a", "3; or 4", "write 5"))
-    told = StageError(*failure_of(ray, SimpleNamespace(cause=pickle.loads(sent)), "a unit"))  # type: ignore[arg-type]
+    sent = pickle.loads(pickle.dumps(StageError("node 10.0.0.2: params.yaml: a", "3; or 4", "write 5")))
+    told = StageError(*failure_of(ray, SimpleNamespace(cause=sent), "a unit"))  # type: ignore[arg-type]
     assert str(told) == "node 10.0.0.2: params.yaml: a: 3; or 4; write 5"
+
+
+# --- folders that travel to a node: written once, checked, and fetched again if they are damaged ---------------------
+
+
+@pytest.fixture
+def sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Files:
+    (tmp_path / "node").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "node"))
+    with output_folder(tmp_path / "made") as made:
+        (made / "below").mkdir()
+        (made / "below" / "a").write_bytes(b"12345")
+        (made / "b").write_bytes(b"")
+    return send(tmp_path / "made", lambda value: value)
+
+
+def got(files: Files) -> tuple[Path, int]:
+    """The folder on the node, and how many files were fetched for it."""
+    fetched: list[Any] = []
+
+    def get(value: Any) -> Any:
+        fetched.append(value)
+        return value
+
+    return receive(files, "x", get), len(fetched)
+
+
+def test_a_folder_is_fetched_once(sent: Files) -> None:
+    folder, count = got(sent)
+    assert count == 3
+    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*")} == {"below", "below/a", "b", MANIFEST}
+    assert (folder / "below/a").read_bytes() == b"12345"
+    assert got(sent) == (folder, 0)
+
+
+@pytest.mark.parametrize("damaged", ["below/a", MANIFEST, None])
+def test_what_is_damaged_or_was_cut_short_by_a_kill_is_fetched_again(damaged: str | None, sent: Files) -> None:
+    folder, _ = got(sent)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    if damaged:
+        (folder / damaged).write_bytes(b"x")
+    else:
+        (folder / MANIFEST).unlink()  # it comes last
+    (folder / "stray").touch()
+    assert got(sent) == (folder, 3)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_what_is_damaged_already_where_it_comes_from_is_an_error(sent: Files) -> None:
+    with pytest.raises(StageError, match="missing, though the manifest names it"):
+        got({name: value for name, value in sent.items() if name != "b"})
+
+
+def raises_on_a_node(error: BaseException) -> None:
+    def work(node: str, get: Any) -> str:
+        raise error
+
+    on_this_node(work)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (StageError("params.yaml: a", "3; or 4", "write 5"), "node 127.0.0.9: params.yaml: a: 3; or 4; write 5"),
+        (FileNotFoundError(2, "No such file", "gone"), "node 127.0.0.9: gone"),
+        (RuntimeError("CUDA error: out of memory"), "node 127.0.0.9: memory: not enough"),
+        (RuntimeError("shapes cannot be multiplied"), None),
+        (ValueError("a defect"), None),
+    ],
+)
+def test_what_a_user_can_fix_is_told_with_the_node_and_everything_else_is_raised(
+    error: Exception, told: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_ray.install(monkeypatch, tmp_path / "node")
+    with pytest.raises(StageError if told else type(error)) as raised:
+        raises_on_a_node(error)
+    assert str(raised.value).startswith(told or str(error))
+
+
+def test_a_node_that_is_told_to_go_ends_as_by_sigterm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_ray.install(monkeypatch, tmp_path / "node")
+    codes: list[int] = []
+    monkeypatch.setattr("os._exit", codes.append)
+    raises_on_a_node(Terminated())
+    assert codes == [143]

@@ -100,24 +100,9 @@ def test_the_files_of_the_project_are_what_dvc_makes_of_them() -> None:
 
 def test_what_dvc_writes_is_read_back_and_dvc_reads_what_our_tests_write(tmp_path: Path) -> None:
     """`dvc exp run -S` writes params.yaml with `dumps_yaml`, and every run writes dvc.lock with it."""
-    values: list[Any] = [
-        1e-5,
-        3e-6,
-        1e22,
-        math.inf,
-        math.nan,
-        8,
-        True,
-        None,
-        [],
-        {},
-        [1, [2.0]],
-        "",
-        " a ",
-        "a: b",
-        "a\nb",
-    ]
-    params = {"a": dict(enumerate([*values, "x" * 300, *NUMBERS, *IMPOSSIBLE, *WORDS]))}
+    numbers: list[Any] = [1e-5, 3e-6, 1e22, math.inf, math.nan, 8, True, None]
+    others: list[Any] = [[], {}, [1, [2.0]], "", " a ", "a: b", "a\nb", "x" * 300]
+    params = {"a": dict(enumerate([*numbers, *others, *NUMBERS, *IMPOSSIBLE, *WORDS]))}
     assert with_types(parse_yaml(dumps_yaml(params), "params.yaml")) == with_types(params)
     write_yaml(tmp_path / "params.yaml", params)
     assert with_types(load_path(str(tmp_path / "params.yaml"), localfs)) == with_types(params)
