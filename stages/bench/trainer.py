@@ -22,7 +22,7 @@ from stages.bench.clock import as_users_have_it, now
 from stages.bench.data import TRAINING
 from stages.language_model.base_model import BaseModel, Weights
 from stages.language_model.encoding import EncodedPair
-from stages.language_model.loading import DROPOUTS
+from stages.language_model.loading import set_dropout
 from stages.methods.dynamic import CONTROLLER, DynamicMethod
 from stages.methods.method import EMBEDDINGS, Method
 from stages.methods.soft import PROMPT
@@ -33,9 +33,7 @@ IGNORED = -100  # the label of a token without loss
 def load_plain_model(folder: Path, device: torch.device) -> PreTrainedModel:
     """The model as users load it, in float32, but without dropout, which we do not compare."""
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    for name in DROPOUTS:
-        if isinstance(getattr(config, name, None), float):
-            setattr(config, name, 0.0)
+    set_dropout(config, 0.0)
     model: Any = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=torch.float32, local_files_only=True)
     model.config.use_cache = False
     return model.to(device)  # type: ignore[no-any-return]

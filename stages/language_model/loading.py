@@ -27,11 +27,6 @@ from stages.plumbing.errors import StageError, is_out_of_memory, one_line
 
 disable_progress_bar()  # in a log, each of its steps is a line
 
-# The names under which configurations of the hub's families keep their dropout probabilities.
-DROPOUTS = (
-    "attention_dropout", "attention_probs_dropout_prob", "attn_pdrop", "dropout", "embd_pdrop", "embed_dropout",
-    "hidden_dropout", "hidden_dropout_prob", "resid_dropout", "resid_pdrop",
-)  # fmt: skip
 CONFIG = "config.json"
 NO_MODEL, SEE_MODELS = "no causal language model", "see `models` in params.yaml"
 OTHER = "use a model of another architecture"
@@ -76,6 +71,13 @@ def empty_model(folder: Path) -> PreTrainedModel:
     return model
 
 
+def set_dropout(config: PretrainedConfig, probability: float) -> None:
+    """Set every dropout probability of a configuration, whatever its family calls it; whole layers stay."""
+    for name, value in list(vars(config).items()):
+        if isinstance(value, float) and "drop" in name and "layer" not in name:
+            setattr(config, name, probability)
+
+
 def load_base_model(folder: Path, device: torch.device, dtype: torch.dtype, dropout: float = 0.0) -> BaseModel:
     """Load a model from safetensors, frozen, in evaluation mode; no code from the folder is ever run.
 
@@ -85,9 +87,7 @@ def load_base_model(folder: Path, device: torch.device, dtype: torch.dtype, drop
         StageError: the folder holds no such model, or one whose parts the methods cannot take hold of.
     """
     config = empty_model(folder).config
-    for name in DROPOUTS:
-        if isinstance(getattr(config, name, None), float):
-            setattr(config, name, dropout)
+    set_dropout(config, dropout)
     with refused(folder, NO_MODEL, SEE_MODELS):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, config=config, dtype=dtype, output_loading_info=True,
