@@ -31,7 +31,12 @@ SETTINGS: dict[str, MethodSettings] = {
     "soft": Soft(kind="soft", prompt_tokens=32, init="random", train_embeddings=True),
     "soft-vocabulary": Soft(kind="soft", prompt_tokens=32, init="vocabulary", train_embeddings=True),
     "soft-classic": Soft(kind="soft", prompt_tokens=32, init="random", train_embeddings=False),
+    "prompt-tuning": Soft(kind="soft", length=6, init="vocabulary", train_embeddings=False),
+    "soft-deep": Soft(kind="soft", prompt_tokens=32, init="random", train_embeddings=False, depth="every-layer"),
     "dynamic": Dynamic(kind="dynamic", layers=1, init="random", train_embeddings=True),
+    "dynamic-deep": Dynamic(
+        kind="dynamic", layers=1, init="random", train_embeddings=True, depth="every-layer", rank=3
+    ),
     "dynamic-identity": Dynamic(kind="dynamic", layers=1, init="identity", train_embeddings=True),
     "dynamic-first-layers": Dynamic(kind="dynamic", layers=1, init="first-layers", train_embeddings=True),
     "lora": Lora(kind="lora", rank=4, alpha=8, dropout=0.0, target_modules="all-linear"),
@@ -115,9 +120,10 @@ def pairs_of(tokens: Dataset) -> list[EncodedPair]:
 
 
 def moved_weights(method: Method) -> dict[str, Tensor]:
-    """Weights that are no longer those from which a method starts."""
-    generator = torch.Generator().manual_seed(1)
-    return {key: value + 0.03 * torch.randn(value.shape, generator=generator) for key, value in weights(method).items()}
+    """Weights that are no longer those of a start; what starts at zero in the layers is far from it."""
+    generator, found = torch.Generator().manual_seed(1), weights(method)
+    sizes = {key: 2.0 if key.startswith("depth") else 0.03 for key in found}
+    return {key: value + sizes[key] * torch.randn(value.shape, generator=generator) for key, value in found.items()}
 
 
 def pairs(count: int, seed: int = 0, longest: int = 9, end: int = 0) -> list[EncodedPair]:

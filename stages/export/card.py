@@ -36,7 +36,7 @@ def card_of(results: Results, trained: TrainedMethod, form: Form) -> ModelCard:
         f"# {title(results.params)}",
         opening(results.params, trained, form),
         f"## Ask it\n\nWith transformers alone:\n\n{fence('python', transformers_lines(trained, form))}",
-        *([form.note] if form.note else []),
+        *filter(None, [form.note(trained)]),
         "On the hub, private until you change that: `hf upload OWNER/NAME FOLDER --private`.",
         f"## Scores\n\n{score_text(scores)}",
         f"## Data and licenses\n\n{license_text(results.params)}",

@@ -1,6 +1,6 @@
 """How each method answers in plain transformers: the files of its prompt, and the lines of an exported README.
 
-A method that is added gets an entry in FORMS; all else about the export is the same for every method.
+A method that is added gets a line in `form_of`; all else about the export is the same for every method.
 """
 
 import json
@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 from transformers import AutoModel
 
 from stages.language_model.text_tokens import for_people, spelled_out
@@ -16,12 +17,14 @@ from stages.methods.dynamic import CONTROLLER, DynamicMethod
 from stages.methods.few_shot import CONTEXT
 from stages.methods.lora import ADAPTER, LoraMethod
 from stages.methods.prefix import KEYS, VALUES
-from stages.methods.soft import PROMPT
+from stages.methods.soft import DEPTH, PROMPT
 from stages.methods.trained_method import TrainedMethod
+from stages.params.methods import Dynamic, MethodSettings, Soft
+from stages.report.markdown import fence
 
 ADAPTER_FOLDER = "adapter"
 CONTROLLER_FOLDER = "controller"
-PROMPT_FILE = "prompt.safetensors"
+PROMPT_FILE, DEPTH_FILE = "prompt.safetensors", "depth.safetensors"
 CONTEXT_FILE, CONTEXT_TEXT = "context.safetensors", "context.txt"
 LINES = """\
 import torch
@@ -51,6 +54,20 @@ def respond(text):
 
 print(respond("How was your day ?"))
 """
+LOAD_FILE = "from safetensors.torch import load_file\n\n"
+SERVER_LINES = f"""\
+from openai import OpenAI
+
+client = OpenAI(base_url="http://localhost:8000/v1", api_key="none")
+with open("{CONTEXT_TEXT}", encoding="utf-8") as file:
+    examples = file.read()
+
+
+def respond(text, model="NAME"):
+    prompt = examples + {{before}} + text + {{between}}
+    answer = client.completions.create(model=model, prompt=prompt, stop={{end}}, temperature=0, max_tokens={{longest}})
+    return " ".join(answer.choices[0].text.split())
+"""
 # For a tokenizer that would find control tokens in any text, because they are not marked as special.
 TYPED = """\
 typed = AutoTokenizer.from_pretrained(FOLDER)  # for what people write: control tokens are letters there
@@ -63,6 +80,38 @@ LETTERS = """\
 """
 
 
+# What layers behind the first one read more where slots are.
+DEEPER = """\
+depth = {{name: value.to(model.dtype) for name, value in load_file(f"{{FOLDER}}/{file}").items()}}
+{low}lists = [each for each in model.base_model.modules() if isinstance(each, torch.nn.ModuleList)]
+layers = next(each for each in lists if len(each) == model.config.num_hidden_layers)
+for number, layer in enumerate(layers[1:]):
+
+    def deeper(layer, given, number=number):
+        hidden = given[0]
+        slots = {slots} if hidden.shape[1] > 1 else 0  # a token of the answer is read alone
+        more = {more}
+        return (torch.cat([hidden[:, :slots] + more, hidden[:, slots:]], dim=1), *given[1:])
+
+    layer.register_forward_pre_hook(deeper)
+"""
+SHARED = {"low": "", "more": 'depth["depth"][number, :slots]'}
+LOW_RANK = {
+    "low": """\
+low = []
+
+
+def note(controller, given, output):
+    prompt = torch.nn.functional.layer_norm(output.last_hidden_state, output.last_hidden_state.shape[-1:])
+    low.append(torch.tanh(prompt @ depth["depth.down"].T))
+
+
+controller.register_forward_hook(note)
+""",
+    "more": '(low[-1] @ depth["depth.up"][number].T)[:, :slots]',
+}
+
+
 class Form:
     """A method without a prompt: what it trained is all in the language model."""
 
@@ -71,10 +120,13 @@ class Form:
     load: str = ""  # lines that load what the prompt is made of, once
     rows: str = "query"  # what the language model reads, [1, T, H], made of the embedded query, [1, S, H]
     by_tokens: bool = False  # PEFT's `generate` takes no embeddings: the model reads the tokens of the query
-    note: str = ""  # what else a reader of the README should know
 
     def __init__(self, what: str) -> None:
         self.what = what  # was trained, in words
+
+    def note(self, trained: TrainedMethod) -> str:
+        """What else a reader of the README should know."""
+        return ""
 
     def write(self, trained: TrainedMethod, folder: Path) -> None:
         """Write what the prompt is made of into `folder`, in float32."""
@@ -85,10 +137,7 @@ class SoftPrompt(Form):
     """Z [P, H] as one tensor; a query of S tokens gets its first S rows."""
 
     files = f"`{PROMPT_FILE}`: the soft prompt, one tensor `prompt` [P, H]"
-    load = (
-        "from safetensors.torch import load_file\n\n"
-        f'prompt = load_file(f"{{FOLDER}}/{PROMPT_FILE}")["prompt"].to(model.dtype)\n'
-    )
+    load = LOAD_FILE + f'prompt = load_file(f"{{FOLDER}}/{PROMPT_FILE}")["prompt"].to(model.dtype)\n'
     rows = "torch.cat([prompt[: query.shape[1]].unsqueeze(0), query], dim=1)"
 
     def write(self, trained: TrainedMethod, folder: Path) -> None:
@@ -117,14 +166,34 @@ class Controller(Form):
         model.save_pretrained(folder / CONTROLLER_FOLDER)
 
 
+class Deep(Form):
+    """A prompt that acts at every layer: its form at the input, and what is added to the hidden states of its slots."""
+
+    def __init__(self, what: str, form: Form, settings: Soft | Dynamic) -> None:
+        super().__init__(what)
+        self.form, self.classes, self.rows, slots = form, form.classes, form.rows, "hidden.shape[1] // 2"
+        if isinstance(settings, Soft) and settings.length != "query":
+            self.rows, slots = "torch.cat([prompt.unsqueeze(0), query], dim=1)", str(settings.length)
+        more = LOW_RANK if isinstance(settings, Dynamic) else SHARED
+        self.files = f"{form.files}; `{DEPTH_FILE}`: what is added to the hidden states of its slots"
+        self.load = LOAD_FILE + form.load.removeprefix(LOAD_FILE) + DEEPER.format(file=DEPTH_FILE, slots=slots, **more)
+
+    def write(self, trained: TrainedMethod, folder: Path) -> None:
+        """The prompt, and what is added."""
+        self.form.write(trained, folder)
+        own = {name: value.float().cpu() for name, value in trained.weights.items() if name.startswith(DEPTH)}
+        save_file(own, folder / DEPTH_FILE)
+
+
 class Adapter(Form):
     """A and B as PEFT's own adapter, for who has the base model; in the language model they are added already."""
 
     files = f"`{ADAPTER_FOLDER}/`: the same updates as an adapter of PEFT, for the untouched base model"
-    note = (
-        f"Who has the base model needs `{ADAPTER_FOLDER}/` alone: `PeftModel.from_pretrained(base, "
-        f'f"{{FOLDER}}/{ADAPTER_FOLDER}")`.'
-    )
+
+    def note(self, trained: TrainedMethod) -> str:
+        """That PEFT's users need less."""
+        load = f'PeftModel.from_pretrained(base, f"{{FOLDER}}/{ADAPTER_FOLDER}")'
+        return f"Who has the base model needs `{ADAPTER_FOLDER}/` alone: `{load}`."
 
     def write(self, trained: TrainedMethod, folder: Path) -> None:
         """A and B by the names that PEFT gives them, and its configuration."""
@@ -136,13 +205,38 @@ class Adapter(Form):
         save_file(tensors, folder / ADAPTER_FOLDER / "adapter_model.safetensors", metadata={"format": "pt"})
 
 
-class Prefix(Form):
-    """Keys and values as PEFT's own prefix-tuning adapter."""
+class PeftPrompt(Form):
+    """What stands in front of every query alike, as an adapter of PEFT."""
 
-    files = f"`{ADAPTER_FOLDER}/`: the prefix as an adapter of PEFT (prefix tuning), for the untouched base model"
+    files = f"`{ADAPTER_FOLDER}/`: what was trained as an adapter of PEFT, which needs no other code"
     load = f'from peft import PeftModel\n\nmodel = PeftModel.from_pretrained(model, f"{{FOLDER}}/{ADAPTER_FOLDER}")\n'
-
     by_tokens = True
+
+    def save(self, config: Any, table: Tensor, folder: Path) -> None:
+        """The adapter: its configuration, and a row for each of P tokens."""
+        config.save_pretrained(str(folder / ADAPTER_FOLDER))
+        rows = {"prompt_embeddings": table.float().cpu().contiguous()}
+        save_file(rows, folder / ADAPTER_FOLDER / "adapter_model.safetensors")
+
+
+class FixedPrompt(PeftPrompt):
+    """Z [P, H] of a fixed length: prompt tuning."""
+
+    def write(self, trained: TrainedMethod, folder: Path) -> None:
+        """Z, as it was trained."""
+        from peft import PromptTuningConfig  # takes seconds to import
+
+        table, config = trained.weights[PROMPT], trained.method.base.model.config
+        own = PromptTuningConfig(
+            task_type="CAUSAL_LM", num_virtual_tokens=len(table), token_dim=table.shape[1],
+            num_layers=config.num_hidden_layers, num_attention_heads=config.num_attention_heads,
+            num_transformer_submodules=1, inference_mode=True,
+        )  # fmt: skip
+        self.save(own, table, folder)
+
+
+class Prefix(PeftPrompt):
+    """Keys and values: prefix tuning."""
 
     def write(self, trained: TrainedMethod, folder: Path) -> None:
         """One row for each of P tokens: for every layer its keys, then its values."""
@@ -154,9 +248,7 @@ class Prefix(Form):
             task_type="CAUSAL_LM", num_virtual_tokens=length, num_layers=layers, num_attention_heads=heads,
             token_dim=heads * size, num_transformer_submodules=1, inference_mode=True,
         )  # fmt: skip
-        config.save_pretrained(str(folder / ADAPTER_FOLDER))
-        table = both.permute(3, 0, 1, 2, 4).reshape(length, -1).float().cpu().contiguous()
-        save_file({"prompt_embeddings": table}, folder / ADAPTER_FOLDER / "adapter_model.safetensors")
+        self.save(config, both.permute(3, 0, 1, 2, 4).reshape(length, -1), folder)
 
 
 class Context(Form):
@@ -164,15 +256,14 @@ class Context(Form):
 
     files = f"`{CONTEXT_TEXT}`: the examples as text; `{CONTEXT_FILE}`: their token ids"
     load = (
-        "from safetensors.torch import load_file\n\n"
-        f'examples = load_file(f"{{FOLDER}}/{CONTEXT_FILE}")["context"].unsqueeze(0)\n'
+        f'{LOAD_FILE}examples = load_file(f"{{FOLDER}}/{CONTEXT_FILE}")["context"].unsqueeze(0)\n'
         "examples = model.get_input_embeddings()(examples)\n"
     )
     rows = "torch.cat([examples, query], dim=1)"
-    note = (
-        f"For a server with an API like OpenAI's: send the content of `{CONTEXT_TEXT}`, the texts of PREFIX, the query "
-        "and SEPARATOR as `prompt` to `/v1/completions`, with the text of END as `stop` and `temperature` 0."
-    )
+
+    def note(self, trained: TrainedMethod) -> str:
+        """How to ask a server."""
+        return f"A server with an API like OpenAI's, for the base model:\n\n{fence('python', server_lines(trained))}"
 
     def write(self, trained: TrainedMethod, folder: Path) -> None:
         """The context."""
@@ -192,6 +283,16 @@ FORMS: dict[str, Form] = {  # by the kind of the method, as in stages/methods/re
     "soft": SoftPrompt("one prompt for all queries was trained; the first rows of it stand in front of each"),
     "dynamic": Controller("a small Transformer was trained that generates a prompt from each query"),
 }
+
+
+def form_of(settings: MethodSettings) -> Form:
+    """The form of a method with these settings."""
+    form = FORMS[settings.kind]
+    if isinstance(settings, Soft | Dynamic) and settings.depth == "every-layer":
+        return Deep(f"{form.what}, and acts at every layer", form, settings)
+    if isinstance(settings, Soft) and settings.length != "query":
+        return FixedPrompt("one prompt was trained that stands in front of every query")
+    return form
 
 
 def transformers_lines(trained: TrainedMethod, form: Form) -> str:
@@ -220,4 +321,16 @@ def transformers_lines(trained: TrainedMethod, form: Form) -> str:
         shape=", as tokens [1, T]" if form.by_tokens else ", [1, T, H]",
         given="input_ids" if form.by_tokens else "inputs_embeds",
         after="[rows.shape[1] :]" if form.by_tokens else "",
+    )
+
+
+def server_lines(trained: TrainedMethod) -> str:
+    """A program that asks a server for the answer that follows the examples in the folder."""
+    template, tokenizer = trained.prompt_template, trained.tokenizer
+    before, between = (str(tokenizer.decode(tokens)) for tokens in (template.prefix, template.separator))
+    return SERVER_LINES.format(
+        before=json.dumps(before + template.query_front.text),
+        between=json.dumps(between),
+        end=json.dumps(str(tokenizer.decode([template.end]))),
+        longest=trained.lengths.max_new_tokens,
     )

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from stages.export.card import card_of
-from stages.export.forms import FORMS
+from stages.export.forms import form_of
 from stages.methods.trained_method import TrainedMethod, load_trained
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import MANIFEST, output_folder, read_manifest
@@ -25,7 +25,7 @@ def write_export(results: Results, target: Path) -> None:
     check_target(target)
     params = results.params
     trained = load_trained(results.trained, results.model, params.runtime, params.chosen_protocol.decoding_dtype)
-    form = FORMS[trained.method.settings.kind]
+    form = form_of(trained.method.settings)
     with output_folder(target) as folder:
         write_language_model(trained, results.model, folder)
         form.write(trained, folder)

@@ -1,16 +1,19 @@
 """The pre-trained language model: its frozen layers, its word embeddings E and its output layer, ready for trials."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 Weights = Mapping[str, Tensor]
+Added = Callable[[int], Tensor]  # number of a layer, counted from the second one -> [B, T, H], for its hidden states
 
 
 class BaseModel:
@@ -55,25 +58,49 @@ class BaseModel:
         mask: Tensor | None = None,
         cache: Cache | None = None,
         weights: Weights | None = None,
+        added: Added | None = None,
     ) -> Tensor:
         """The Transformer: embedded [B, T, H] -> last hidden states [B, T, H], after the final normalisation.
 
         positions and mask [B, T (with what the cache holds)]: None stands for rows that begin at position 0 and have
         no padding on the left. weights: parameters of the whole model (their names there) in place of its own.
+        added: to what each layer but the first one reads.
         """
         body = self.model.base_model
         arguments = {
             "inputs_embeds": embedded, "position_ids": positions, "attention_mask": mask,
             "past_key_values": cache, "use_cache": cache is not None,
         }  # fmt: skip
-        if weights is None:
-            output = body(**arguments)
-        else:
-            prefix = f"{self.model.base_model_prefix}."
-            own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
-            output = functional_call(body, own, (), arguments)
+        with self._adding(added):
+            if weights is None:
+                output = body(**arguments)
+            else:
+                prefix = f"{self.model.base_model_prefix}."
+                own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+                output = functional_call(body, own, (), arguments)
         hidden: Tensor = output.last_hidden_state
         return hidden
+
+    @contextmanager
+    def _adding(self, added: Added | None) -> Iterator[None]:
+        """For one pass: the layers are shared with methods that add nothing."""
+
+        def add(number: int, layer: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+            assert added is not None
+            return (given[0] + added(number), *given[1:])
+
+        layers = [] if added is None else list(self.layers())[1:]
+        hooks = [layer.register_forward_pre_hook(partial(add, number)) for number, layer in enumerate(layers)]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def layers(self) -> nn.ModuleList:
+        """The layers of the Transformer, in their order."""
+        lists = (each for each in self.model.base_model.modules() if isinstance(each, nn.ModuleList))
+        return next(each for each in lists if len(each) == self.model.config.num_hidden_layers)
 
     def logits(self, hidden: Tensor, output: Weights | None = None) -> Tensor:
         """The output layer: [..., H] -> [..., V], in float32; output: its parameters, `weight` and perhaps `bias`.

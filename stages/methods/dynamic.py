@@ -10,15 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
-from stages.language_model.base_model import BaseModel, Weights
+from stages.language_model.base_model import Added, BaseModel, Weights
 from stages.language_model.cpu_linear import use_onednn
 from stages.language_model.loading import refused
 from stages.methods.method import EMBEDDINGS, Examples, Method, initial_embeddings
 from stages.methods.prompt_size import last_weight, run, size_of, weight_for_size
+from stages.methods.row_layout import place
 from stages.params.methods import Dynamic
 from stages.plumbing.errors import StageError
 
 CONTROLLER = "controller."  # prefix of the parameters of C
+DOWN, UP = "depth.down", "depth.up"  # [rank, H], [L - 1, H, rank]: see `DynamicMethod.added`
 # The linear layers whose results are added to the residual stream, by their names in transformers' architectures.
 WRITES_TO_RESIDUAL = ("o_proj", "down_proj", "c_proj", "out_proj", "fc2", "fc_out", "dense", "dense_4h_to_h")
 WORDS = 8  # on which its size is measured
@@ -75,17 +77,35 @@ class DynamicMethod(Method):
         with self._refused():
             weights[self.last_weight] = weight_for_size(fresh, weights, self.last_weight, words, size)
         controller = {CONTROLLER + name: value.clone() for name, value in weights.items()}
-        return {**controller, **initial_embeddings(self.base, self.settings.train_embeddings)}
+        shapes = self.shapes()
+        deep = {name: torch.zeros(shapes[name]) for name in (DOWN, UP) if name in shapes}
+        if deep:
+            nn.init.normal_(deep[DOWN], std=self.base.width**-0.5, generator=generator)
+        return {**controller, **deep, **initial_embeddings(self.base, self.settings.train_embeddings)}
 
     def shapes(self) -> dict[str, torch.Size]:
         """The same as of initial_weights, which takes a second to make them: C is there already."""
-        controller = {CONTROLLER + name: value.shape for name, value in self.controller.named_parameters()}
-        return controller | ({EMBEDDINGS: self.base.embeddings.shape} if self.settings.train_embeddings else {})
+        found = {CONTROLLER + name: value.shape for name, value in self.controller.named_parameters()}
+        if self.settings.depth == "every-layer":
+            config, rank = self.base.model.config, self.settings.rank
+            found[DOWN] = torch.Size((rank, self.base.width))
+            found[UP] = torch.Size((config.num_hidden_layers - 1, config.hidden_size, rank))
+        if self.settings.train_embeddings:
+            found[EMBEDDINGS] = self.base.embeddings.shape
+        return found
 
     def prompt(self, weights: Weights, queries: Tensor) -> Tensor:
         """h_1..h_S = C(E[query]): causal, so that padding on the right of a query changes nothing."""
         own = {name.removeprefix(CONTROLLER): value for name, value in weights.items() if name.startswith(CONTROLLER)}
         return run(self.controller, own, queries)
+
+    def added(self, weights: Weights, prompt: Tensor, source: Tensor) -> Added | None:
+        """up[layer] tanh(down normalised(prompt)) for each slot: zero at first, as `up` is."""
+        if UP not in weights:
+            return None
+        low = torch.tanh(F.linear(F.layer_norm(prompt, prompt.shape[-1:]), weights[DOWN]))  # [B, P, rank]
+        slots = place([F.pad(low, (0, 0, 0, 1))], source.clamp(max=prompt.shape[1]))  # zeros where no slot is
+        return lambda layer: F.linear(slots, weights[UP][layer])
 
     def dropout(self, on: bool) -> None:
         """In C, which has it where the base model's architecture does."""

@@ -9,8 +9,6 @@ from stages.methods.method import EMBEDDINGS, Examples, Method, initial_embeddin
 class EmbeddingsMethod(Method):
     """E[query], E[response]; only E is trained. What soft and dynamic score above it is what their prompt adds."""
 
-    has_prompt = False
-
     def initial_weights(self, generator: torch.Generator, examples: Examples = ()) -> dict[str, Tensor]:
         """E as pre-trained [V, H]."""
         return initial_embeddings(self.base, train_embeddings=True)

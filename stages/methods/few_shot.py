@@ -13,7 +13,6 @@ CONTEXT = "context"  # token ids of the examples, one after another
 class FewShotMethod(Method):
     """E[examples], E[query], E[response]: the context is the same for all queries, and is read once for all of them."""
 
-    has_prompt = False
     trains = False
     _read: tuple[list[int], Weights] | None = None
 

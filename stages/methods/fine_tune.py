@@ -10,8 +10,6 @@ from stages.methods.method import Examples, Method
 class FineTuneMethod(Method):
     """The baseline: E[query], E[response]; every parameter of the model is trained (Sec. 3, "Fine-tuning")."""
 
-    has_prompt = False
-
     def initial_weights(self, generator: torch.Generator, examples: Examples = ()) -> dict[str, Tensor]:
         """Every parameter of the base model by its name there; tied ones once."""
         return {name: value.detach().float().cpu() for name, value in self.base.model.named_parameters()}

@@ -25,7 +25,6 @@ class LoraMethod(Method):
     """E[query], E[response]; each target layer W [out, in] computes W x + alpha / rank * B A x; A, B are trained."""
 
     settings: Lora
-    has_prompt = False
 
     def __init__(self, base: BaseModel, settings: Lora) -> None:
         super().__init__(base, settings)

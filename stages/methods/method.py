@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from stages.language_model.base_model import BaseModel, Weights
+from stages.language_model.base_model import Added, BaseModel, Weights
 from stages.language_model.cache import Beginning, hidden_after
 from stages.methods.row_layout import RowLayout
 
@@ -23,7 +23,6 @@ class Method(ABC):
     """One way to make a language model answer. Stateless: all that is trained is in the trial's weights."""
 
     trains: ClassVar[bool] = True  # False: what it starts with is all that it keeps
-    has_prompt: ClassVar[bool] = True  # one prompt slot for each token of the query, in front of it
 
     def __init__(self, base: BaseModel, settings: Any) -> None:
         self.base, self.settings = base, settings
@@ -49,30 +48,35 @@ class Method(ABC):
         return {name: value.shape for name, value in self.initial_weights(torch.Generator()).items()}
 
     def prompt(self, weights: Weights, queries: Tensor) -> Tensor | None:
-        """Embedded queries [B, S, H] -> prompts [B, S, H], one slot a query token; None for no prompt."""
+        """Embedded queries [B, S, H] -> prompts [B, P, H], as many slots as the settings say; None for no prompt."""
         return None
 
-    @classmethod
-    def layout(cls, queries: Sequence[int], responses: Sequence[int] | None = None) -> RowLayout:
+    def layout(self, queries: Sequence[int], responses: Sequence[int] | None = None) -> RowLayout:
         """The rows of B pairs, from the tokens of their queries and responses, [B] each (None: no response yet)."""
-        prompts = list(queries) if cls.has_prompt else [0] * len(queries)
+        prompts = [self.settings.slots(tokens) for tokens in queries]
         return RowLayout(prompts, list(queries), list(responses) if responses is not None else [0] * len(queries))
 
-    @classmethod
-    def widths(cls, queries: Tensor, responses: Tensor) -> list[int]:
+    def widths(self, queries: Tensor, responses: Tensor) -> list[int]:
         """Columns of each part of a batch, padding and all, for queries [B, S] and responses [B, R]."""
-        both = [queries.shape[1], responses.shape[1]]
-        return [queries.shape[1], *both] if cls.has_prompt else both
+        both, slots = [queries.shape[1], responses.shape[1]], self.settings.slots(queries.shape[1])
+        return [slots, *both] if slots else both
 
     def beginning(self, weights: Weights) -> list[Beginning] | None:
         """Keys and values of each layer that every row begins with, before its first token; None for none."""
         return None
 
-    def hidden(self, weights: Weights, rows: Tensor) -> Tensor:
+    def hidden(self, weights: Weights, rows: Tensor, added: Added | None = None) -> Tensor:
         """Embedded rows [B, T, H] of one pass, padded on the right -> last hidden states [B, T, H]."""
         if beginning := self.beginning(weights):
             return hidden_after(self.transformer, beginning, rows)
-        return self.transformer.hidden(rows, weights=self.layers(weights))
+        return self.transformer.hidden(rows, weights=self.layers(weights), added=added)
+
+    def added(self, weights: Weights, prompt: Tensor, source: Tensor) -> Added | None:
+        """What rows add to their hidden states where slots of a prompt [B, P, H] stand; None for nothing.
+
+        source: the slot in each column, [B, T]; what is not below P is none. What padding adds, nobody sees.
+        """
+        return None
 
     def before_response(self, weights: Weights, queries: Tensor) -> list[Tensor]:
         """Embedded queries [B, S, H] -> what a row has in front of its response: [prompt, query] or [query]."""

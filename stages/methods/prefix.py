@@ -1,13 +1,12 @@
 """A prefix: trained keys and values at every layer (Li and Liang 2021, arXiv 2101.00190), without reparametrisation."""
 
-from itertools import accumulate, cycle
-
 import torch
 from torch import Tensor
 
 from stages.language_model.base_model import Weights
 from stages.language_model.cache import Beginning, read_beginning
 from stages.methods.method import Examples, Method
+from stages.methods.start import start_tokens
 from stages.params.methods import Prefix
 from stages.plumbing.errors import StageError
 
@@ -18,7 +17,6 @@ class PrefixMethod(Method):
     """P keys and values at every layer, E[query], E[response]; these alone are trained."""
 
     settings: Prefix
-    has_prompt = False
 
     def initial_weights(self, generator: torch.Generator, examples: Examples = ()) -> dict[str, Tensor]:
         """Keys and values [L, heads, P, size] that P tokens have: of training pairs, or of words from the vocabulary.
@@ -29,11 +27,7 @@ class PrefixMethod(Method):
         Raises:
             StageError: a layer keeps other keys than the first one.
         """
-        length, vocabulary = self.settings.length, len(self.base.embeddings)
-        if self.settings.init == "examples":
-            tokens = context_of(examples, length)
-        else:
-            tokens = torch.randint(vocabulary, (length,), generator=generator).tolist()
+        tokens = start_tokens(self.base, self.settings.init, self.settings.length, generator, examples)
         found = read_beginning(self.base, tokens)
         if len({keys.shape for keys, _ in found}) > 1:
             kind = type(self.base.model).__name__
@@ -54,19 +48,3 @@ class PrefixMethod(Method):
     def beginning(self, weights: Weights) -> list[Beginning]:
         """The keys and values of each layer."""
         return list(zip(weights[KEYS], weights[VALUES], strict=True))
-
-
-def context_of(examples: Examples, tokens: int) -> list[int]:
-    """The last so many tokens of as many examples, one after another, as they take; from the first again if need be.
-
-    Raises:
-        StageError: there are no examples.
-    """
-    if not examples:
-        raise StageError(
-            "params.yaml: methods.<name>.init", "examples, but there are no training pairs", "set vocabulary"
-        )
-    counts = accumulate(map(len, cycle(examples)))
-    needed = next(number for number, total in enumerate(counts, start=1) if total >= tokens)
-    some = cycle(examples)
-    return [token for _ in range(needed) for token in next(some)][-tokens:]

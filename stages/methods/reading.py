@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from stages.language_model.base_model import Weights
+from stages.language_model.base_model import Added, Weights
 from stages.language_model.cache import Beginning, PreallocatedLayer
 from stages.methods.batch import padded
 from stages.methods.method import Method
@@ -84,13 +84,15 @@ class ReadRows:
             layer.read(rows)
         embedded = self.method.embed(self.weights, padded(queries).to(self.row.device))
         lengths = self.method.layout([len(query) for query in queries]).lengths()
-        laid = join(self.method.before_response(self.weights, embedded), lengths, left=True)
+        parts = self.method.before_response(self.weights, embedded)
+        laid = join(parts, lengths, left=True)
         columns, positions, seen = laid.embedded.shape[1], laid.positions, laid.mask
         mask = self.mask.new_ones(len(rows), columns) if seen is None else seen
         if self.before:
             positions = torch.arange(columns, device=mask.device).expand(mask.shape) if positions is None else positions
             positions, seen = positions + self.before, torch.cat([self.mask[rows][:, : self.before], mask], dim=1)
-        self.hidden[rows] = self._pass(laid.embedded, positions, seen)[:, -1]
+        added = self.method.added(self.weights, parts[0], laid.source)
+        self.hidden[rows] = self._pass(laid.embedded, positions, seen, added)[:, -1]
         self.position[rows] = self.before + mask.sum(dim=1)
         self.mask[rows, self.mask.shape[1] - columns :] = mask
         return Chunk(rows, columns)
@@ -129,9 +131,11 @@ class ReadRows:
         """The output layer: [..., H] -> [..., V]."""
         return self.method.base.logits(hidden, self.method.output(self.weights))
 
-    def _pass(self, embedded: Tensor, positions: Tensor | None, mask: Tensor | None) -> Tensor:
+    def _pass(
+        self, embedded: Tensor, positions: Tensor | None, mask: Tensor | None, added: Added | None = None
+    ) -> Tensor:
         cache, layers = Cache(layers=list(self.cached)), self.method.layers(self.weights)
-        return self.method.transformer.hidden(embedded, positions, mask, cache, layers)
+        return self.method.transformer.hidden(embedded, positions, mask, cache, layers, added)
 
 
 def reference_losses(read: ReadRows, chunk: Chunk, references: Sequence[Sequence[int]]) -> Tensor:

@@ -44,9 +44,13 @@ class RowLayout:
 
 @dataclass(frozen=True)
 class Rows:
-    """What the language model reads: embedded [B, T, H]; mask and positions [B, T], None if nothing is on the left."""
+    """What the language model reads: embedded [B, T, H]; mask and positions [B, T], None if nothing is on the left.
+
+    source [B, T]: which column of the parts stands there, as `sources` says.
+    """
 
     embedded: Tensor
+    source: Tensor
     mask: Tensor | None
     positions: Tensor | None
 
@@ -58,15 +62,15 @@ def join(parts: Sequence[Tensor], lengths: Sequence[Sequence[int]], left: bool =
     padding is on the right, where causal attention never looks, so there is no mask to build; in decoding it is on
     the left (`left`), so that all rows end together; mask and positions then say where each row begins.
     """
-    source = sources(lengths, [part.shape[1] for part in parts], left)
-    embedded = place(parts, source.to(parts[0].device))
+    source = sources(lengths, [part.shape[1] for part in parts], left).to(parts[0].device)
+    embedded = place(parts, source)
     totals = torch.tensor(lengths).sum(dim=0)
     longest = source.shape[1]
     if not left or bool((totals == longest).all()):
-        return Rows(embedded, None, None)
+        return Rows(embedded, source, None, None)
     columns = torch.arange(longest, device=embedded.device)
     offset = (longest - totals).to(embedded.device).unsqueeze(1)
-    return Rows(embedded, columns >= offset, (columns - offset).clamp(min=0))
+    return Rows(embedded, source, columns >= offset, (columns - offset).clamp(min=0))
 
 
 def sources(lengths: Sequence[Sequence[int]], widths: Sequence[int], left: bool = False) -> Tensor:

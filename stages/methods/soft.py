@@ -1,39 +1,59 @@
 """The soft prompt: one trained prompt for all queries (Sec. 3, Eq. 2)."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from stages.language_model.base_model import BaseModel, Weights
+from stages.language_model.base_model import Added, BaseModel, Weights
 from stages.methods.method import EMBEDDINGS, Examples, Method, initial_embeddings
+from stages.methods.start import start_tokens
 from stages.params.methods import Soft
 
 PROMPT = "prompt"  # Z [P, H]
+DEPTH = "depth"  # [L - 1, P, H]: added to the hidden states of the slots in front of each layer but the first one
 
 
 class SoftMethod(Method):
-    """One prompt for all queries: Z[0:S], E[query], E[response]; Z and E are trained (Sec. 3, Eq. 2)."""
+    """One prompt for all queries: Z[0:S], E[query], E[response]; Z and E are trained (Sec. 3, Eq. 2).
+
+    With a fixed length and E frozen it is prompt tuning (Lester et al. 2021, arXiv 2104.08691).
+    """
 
     settings: Soft
 
     def initial_weights(self, generator: torch.Generator, examples: Examples = ()) -> dict[str, Tensor]:
-        """Z [P, H], random or the embeddings of words drawn from the vocabulary; E as pre-trained."""
-        count = self.settings.prompt_tokens
-        if self.settings.init == "vocabulary":
-            words = torch.randint(len(self.base.embeddings), (count,), generator=generator)
-            table = self.base.embed(words.to(self.base.device)).detach().float().cpu()
+        """Z [P, H], random or the embeddings of drawn words or training pairs; E as pre-trained."""
+        shapes, start = self.shapes(), self.settings.init
+        if start == "random":
+            table = _random_like_embeddings(self.base, *shapes[PROMPT], generator=generator)
         else:
-            table = _random_like_embeddings(self.base, count, self.base.width, generator=generator)
-        return {PROMPT: table, **initial_embeddings(self.base, self.settings.train_embeddings)}
+            tokens = torch.tensor(start_tokens(self.base, start, shapes[PROMPT][0], generator, examples))
+            table = self.base.embed(tokens.to(self.base.device)).detach().float().cpu()
+        deep = {DEPTH: torch.zeros(shapes[DEPTH])} if DEPTH in shapes else {}
+        return {PROMPT: table, **deep, **initial_embeddings(self.base, self.settings.train_embeddings)}
 
     def shapes(self) -> dict[str, torch.Size]:
         """The same."""
-        own = {PROMPT: torch.Size((self.settings.prompt_tokens, self.base.width))}
-        return own | ({EMBEDDINGS: self.base.embeddings.shape} if self.settings.train_embeddings else {})
+        config, rows = self.base.model.config, self.settings.slots(self.settings.prompt_tokens)
+        found = {PROMPT: torch.Size((rows, self.base.width))}
+        if self.settings.depth == "every-layer":
+            found[DEPTH] = torch.Size((config.num_hidden_layers - 1, rows, config.hidden_size))
+        if self.settings.train_embeddings:
+            found[EMBEDDINGS] = self.base.embeddings.shape
+        return found
 
     def prompt(self, weights: Weights, queries: Tensor) -> Tensor:
-        """Z[0:S] for every query: "we set the length of the soft prompt to the length of S"."""
-        batch, tokens, _ = queries.shape
-        return weights[PROMPT][:tokens].to(queries.dtype).expand(batch, tokens, -1)
+        """Z[0:S] for every query: "we set the length of the soft prompt to the length of S"; or all of a fixed Z."""
+        table = weights[PROMPT][: self.settings.slots(queries.shape[1])].to(queries.dtype)
+        return table.expand(len(queries), -1, -1)
+
+    def added(self, weights: Weights, prompt: Tensor, source: Tensor) -> Added | None:
+        """The rows of `depth`, and zeros where no slot is."""
+        if DEPTH not in weights:
+            return None
+        tables = F.pad(weights[DEPTH], (0, 0, 0, 1))  # the last row is for what is no slot
+        own = source.masked_fill(source >= prompt.shape[1], tables.shape[1] - 1)
+        return lambda layer: F.embedding(own, tables[layer])
 
 
 def _random_like_embeddings(base: BaseModel, *shape: int, generator: torch.Generator) -> Tensor:

@@ -9,7 +9,6 @@ from stages.methods.method import Examples, Method
 class ZeroShotMethod(Method):
     """The base model as it is: E[query], E[response]; nothing is trained."""
 
-    has_prompt = False
     trains = False
 
     def initial_weights(self, generator: torch.Generator, examples: Examples = ()) -> dict[str, Tensor]:

@@ -9,8 +9,19 @@ from pydantic import Discriminator, Field, Tag
 
 from stages.params.validation import Positive, Share, Strict, text_or_other
 
+Start = Literal["examples", "vocabulary", "random"]  # of a prompt: training pairs, drawn words, random numbers
+Depth = Literal["input", "every-layer"]  # where a prompt acts
 
-class Trained(Strict):
+
+class Settings(Strict):
+    """Of any method."""
+
+    def slots(self, query: int) -> int:
+        """How many prompt slots stand in front of a query of so many tokens."""
+        return 0
+
+
+class Trained(Settings):
     """What trains something: `learning_rate` is the middle of the search, in protocols with a spread of rates."""
 
     learning_rate: Share | None = None
@@ -26,9 +37,17 @@ class Soft(Trained):
     """One shared prompt."""
 
     kind: Literal["soft"]
-    prompt_tokens: Positive
-    init: Literal["random", "vocabulary"]
+    length: Annotated[
+        Annotated[Literal["query"], Tag("text")] | Annotated[Positive, Tag("other")], Discriminator(text_or_other)
+    ] = "query"  # slots in front of a query: as many as it has tokens, or always so many
+    prompt_tokens: Positive = 128  # rows of Z, where the length is the query's
+    init: Start
     train_embeddings: bool
+    depth: Depth = "input"
+
+    def slots(self, query: int) -> int:
+        """As `length` says."""
+        return self.length if isinstance(self.length, int) else query
 
 
 class Dynamic(Trained):
@@ -38,6 +57,12 @@ class Dynamic(Trained):
     layers: Positive
     init: Literal["identity", "random", "first-layers"]
     train_embeddings: bool
+    depth: Depth = "input"
+    rank: Positive = 32  # of what is added at every layer
+
+    def slots(self, query: int) -> int:
+        """One for each token."""
+        return query
 
 
 class Lora(Trained):
@@ -58,17 +83,17 @@ class Prefix(Trained):
 
     kind: Literal["prefix"]
     length: Positive  # P, in tokens
-    init: Literal["examples", "vocabulary", "random"]
+    init: Start
 
 
-class FewShot(Strict):
+class FewShot(Settings):
     """Training pairs in the context; `examples` are the counts that are tried, and validation chooses."""
 
     kind: Literal["few-shot"]
     examples: Annotated[list[Positive], Field(min_length=1)]
 
 
-class ZeroShot(Strict):
+class ZeroShot(Settings):
     """Nothing is trained."""
 
     kind: Literal["zero-shot"]

@@ -205,7 +205,7 @@ class Params(Strict):
                 chosen = getattr(self, switch)
                 raise Refused(switch, f"{show(chosen)} is not an entry of {switch}s", allowed(chosen, table))
         method, longest = self.chosen_method, self.chosen_protocol.lengths.max_query_tokens
-        if isinstance(method, Soft) and method.prompt_tokens < longest:
+        if isinstance(method, Soft) and method.length == "query" and method.prompt_tokens < longest:
             raise Refused(
                 f"methods.{self.method}.prompt_tokens",
                 f"{method.prompt_tokens}, below the {longest} of protocols.{self.protocol}.lengths.max_query_tokens",

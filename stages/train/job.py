@@ -17,7 +17,7 @@ from stages.language_model.memory import free_memory
 from stages.language_model.prompt_template import PromptTemplate, build_prompt_template, endings
 from stages.methods.decoding import Endings, RowLimit
 from stages.methods.method import Method
-from stages.methods.registry import METHODS, build_method
+from stages.methods.registry import build_method
 from stages.params.methods import Dynamic, FewShot, Prefix
 from stages.params.schema import Params, Training
 from stages.plumbing.errors import StageError
@@ -93,12 +93,12 @@ def check_fit(folder: Path, params: Params) -> None:
         StageError: rows are longer than its positions, or a controller is to start from more layers than it has.
     """
     config, lengths, settings = empty_model(folder).config, params.chosen_protocol.lengths, params.chosen_method
-    longest = METHODS[settings.kind].layout([lengths.max_query_tokens], [lengths.max_new_tokens])
+    longest = settings.slots(lengths.max_query_tokens) + lengths.max_query_tokens + lengths.max_new_tokens
     in_front = settings.length if isinstance(settings, Prefix) else 0
-    check_row_length(config, longest.tokens()[0] + in_front)
+    check_row_length(config, longest + in_front)
     window = getattr(config, "sliding_window", None)
-    if in_front and window and in_front + longest.tokens()[0] > window:  # it counts columns, padding and all
-        found = f"{in_front} before rows of up to {longest.tokens()[0]} tokens, the model's window is {window}"
+    if in_front and window and in_front + longest > window:  # it counts columns, padding and all
+        found = f"{in_front} before rows of up to {longest} tokens, the model's window is {window}"
         raise StageError(f"params.yaml: methods.{params.method}.length", found, "lower it")
     there = config.num_hidden_layers
     if isinstance(settings, Dynamic) and settings.init == "first-layers" and settings.layers > there:

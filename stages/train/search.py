@@ -138,7 +138,7 @@ def describe(job: Job, best: Trial, trials: Sequence[Trial]) -> dict[str, Any]:
     # What a chat template gave on the day of the training: some write the date, and the weights know these rows.
     resolved = {TEMPLATE_TEXT: job.prompt_template.text} if isinstance(text, str) else {}
     return {
-        "method": params.chosen_method.model_dump(),
+        "method": params.chosen_method.model_dump(exclude_unset=True),
         "base_model": job.base_hash,
         **choice(best, trials),
         "seed": params.seed,

@@ -67,8 +67,8 @@ def summed_loss(method: Method, weights: Weights, laid: LaidOut) -> Tensor:
     own = method.prepared(weights)
     sides = [laid.queries.shape[1], laid.responses.shape[1]]
     query, response = method.embed(own, torch.cat([laid.queries, laid.responses], dim=1)).split(sides, dim=1)
-    rows = place([*method.before_response(own, query), response], laid.source)
-    hidden = method.hidden(own, rows)
+    parts = [*method.before_response(own, query), response]
+    hidden = method.hidden(own, place(parts, laid.source), method.added(own, parts[0], laid.source))
     logits = method.base.logits(hidden[laid.row, laid.column], method.output(own))
     return F.cross_entropy(logits.float(), laid.targets, reduction="none", ignore_index=NO_TARGET).sum()
 

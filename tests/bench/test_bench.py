@@ -47,7 +47,7 @@ def test_the_module_for_trainer_has_the_parameters_and_the_loss_of_ours(name: st
     one = method(name, family, tied)
     own, some = moved(one), pairs(9)
     module = baseline(one, own, family, tied)
-    theirs = module(**trainer.lay_out(some, one.has_prompt)).loss
+    theirs = module(**trainer.lay_out(some, bool(one.settings.slots(1)))).loss
     ours = loss_of(one, own, some) / sum(len(pair.response) for pair in some)
     assert theirs.item() == pytest.approx(ours.item(), rel=1e-5)
     # Neither side counts the controller's unused word embeddings.

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from peft import PeftModel
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
-from stages.export.forms import FORMS, transformers_lines
+from stages.export.forms import FORMS, form_of, server_lines, transformers_lines
 from stages.export.write import write_language_model
 from stages.methods.registry import METHODS
 from stages.methods.trained_method import load_trained
@@ -25,7 +26,7 @@ from tests.trained import FORMATS, QUERIES, write_method, write_model
 MODELS = list(itertools.product(("gpt2", "llama"), (True, False)))
 # Runs the code of each folder as a user would, in that folder, and records the tokens of `generate`.
 READER = """
-import io, contextlib, json, os, sys
+import io, contextlib, itertools, json, os, sys
 folders, queries = json.load(sys.stdin)
 found = {}
 for folder in folders:
@@ -42,9 +43,9 @@ for folder in folders:
 
     space["model"].generate = recorded
     texts = [space["respond"](query) for query in queries]
-    end = space["END"]
+    ends = space["END"], space["tokenizer"].eos_token_id
     tokens = [answer[0].tolist() for answer in given]
-    found[folder] = [texts, [each[: each.index(end)] if end in each else each for each in tokens]]
+    found[folder] = [texts, [list(itertools.takewhile(lambda token: token not in ends, each)) for each in tokens]]
 assert not [name for name in sys.modules if name.split(".")[0] == "stages"]
 json.dump(found, sys.stdout)
 """
@@ -64,7 +65,7 @@ def read_alone(folders: list[Path], queries: list[str] = QUERIES) -> dict[str, A
 def export(place: Path, model: Path, name: str, text: dict[str, str], moved: float = 0.02) -> tuple[Any, Path]:
     """A trained method of a kind, and the folder of its export, with the lines of its README as lines.py."""
     trained = load_trained(write_method(place / "trained", model, name, text, moved), model)
-    form, folder = FORMS[trained.method.settings.kind], place / "export"
+    form, folder = form_of(trained.method.settings), place / "export"
     folder.mkdir()
     write_language_model(trained, model, folder)
     form.write(trained, folder)
@@ -115,6 +116,31 @@ def test_peft_loads_the_adapter_of_lora_on_the_untouched_base_model(shape: Any, 
     base.generation_config = space["model"].generation_config
     space["model"] = PeftModel.from_pretrained(base, str(folder / "adapter"))
     assert [space["respond"](query) for query in QUERIES] == ours[0]
+
+
+def test_a_server_that_is_sent_the_examples_as_text_answers_as_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = write_model(tmp_path / "model")
+    trained, folder = export(tmp_path, model, "few-shot", FORMATS["text"])
+    lines = "".join(f"A: {query}\nB: {answer}\n" for query, answer in (("Are you sure ?", "No way !"), ("yes", "no")))
+    trained.weights["context"] = torch.tensor(trained.tokenizer(lines)["input_ids"])
+    FORMS["few-shot"].write(trained, folder)
+
+    def complete(model: str, prompt: str, stop: str, temperature: float, max_tokens: int) -> Any:
+        tokens = torch.tensor([trained.tokenizer(prompt)["input_ids"]])
+        whole: Any = trained.method.base.model
+        said = whole.generate(tokens, max_new_tokens=max_tokens, do_sample=temperature > 0, eos_token_id=None)
+        text = trained.tokenizer.decode(said[0, tokens.shape[1] :]).partition(stop)[0]
+        return SimpleNamespace(choices=[SimpleNamespace(text=text)])
+
+    client = SimpleNamespace(completions=SimpleNamespace(create=complete))
+    monkeypatch.setitem(sys.modules, "openai", SimpleNamespace(OpenAI=lambda **where: client))
+    monkeypatch.chdir(folder)
+    space: dict[str, Any] = {}
+    exec(compile(server_lines(trained), "server.py", "exec"), space)
+    queries = ["my sister is really great", "that book was a surprise", "No way !"]
+    assert [space["respond"](query) for query in queries] == trained.respond(queries)
 
 
 def test_other_kinds_of_tokenizers_read_a_query_as_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

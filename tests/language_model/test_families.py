@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -188,15 +188,36 @@ def eager_model(name: str, one: Method, own: dict[str, Tensor]) -> Any:
     return model.requires_grad_(False)
 
 
+def deeper(model: Any, own: dict[str, Tensor], prompt: Tensor) -> list[Any]:
+    """Hooks that change what each layer but the last one writes where the slots are."""
+    body = getattr(model.base_model, "decoder", model.base_model)
+    layers, slots = body.h if hasattr(body, "h") else body.layers, prompt.shape[1]
+    centred = prompt - prompt.mean(dim=-1, keepdim=True)
+    normal = centred / (centred.square().mean(dim=-1, keepdim=True) + 1e-5).sqrt()
+
+    def after(number: int, layer: Any, given: Any, output: Any) -> Any:
+        hidden = (output[0] if isinstance(output, tuple) else output).clone()
+        if "depth" in own:
+            hidden[:, :slots] += own["depth"][number, :slots]
+        else:
+            hidden[:, :slots] += torch.tanh(normal @ own["depth.down"].T) @ own["depth.up"][number].T
+        return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+    return [layer.register_forward_hook(partial(after, number)) for number, layer in enumerate(layers[:-1])]
+
+
 def eager_logits(model: Any, one: Method, own: dict[str, Tensor], query: list[int], answer: list[int]) -> Tensor:
     """The logits that predict each token of the answer, and one more, from one full forward pass without a cache."""
     words = model.get_input_embeddings()(torch.tensor([[*query, *answer]]))
-    if not one.has_prompt:
+    if not one.settings.slots(1):
         logits = model(input_ids=torch.tensor([[*query, *answer]])).logits
     else:
         prompt = one.prompt(own, words[:, : len(query)])
         assert prompt is not None
+        hooks = deeper(model, own, prompt) if any(name.startswith("depth") for name in own) else []
         logits = model(inputs_embeds=torch.cat([prompt, words], dim=1)).logits
+        for hook in hooks:
+            hook.remove()
     return logits[0, -1 - len(answer) :]  # type: ignore[no-any-return]
 
 
@@ -204,7 +225,7 @@ def eager_logits(model: Any, one: Method, own: dict[str, Tensor], query: list[in
 def test_loss_and_greedy_tokens_equal_an_eager_computation(name: str) -> None:
     said = set()
     queries, references = [pair.query for pair in PAIRS], [pair.response for pair in PAIRS]
-    for kind in ("zero-shot", "fine-tune", "lora", "soft", "dynamic"):
+    for kind in ("zero-shot", "fine-tune", "lora", "soft", "prompt-tuning", "soft-deep", "dynamic", "dynamic-deep"):
         one = build_method(family(name), SETTINGS[kind])
         own = moved_weights(one)
         model = eager_model(name, one, own)
@@ -226,13 +247,14 @@ def test_loss_and_greedy_tokens_equal_an_eager_computation(name: str) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_method_takes_a_step_in_both_precisions(name: str) -> None:
     coarse = load_base_model(family_folder(name), CPU, torch.bfloat16)
-    for kind in ("fine-tune", "lora", "soft", "dynamic"):
+    for kind in ("fine-tune", "lora", "soft-deep", "dynamic-deep"):
         initial = weights(build_method(family(name), SETTINGS[kind]))
         for base in (family(name), coarse):
             trial = learner(build_method(base, SETTINGS[kind]), initial)
             assert math.isfinite(trial.step(collate(PAIRS), 0, 1e-2)), kind
-            # LoRA's A has no gradient while B is zero: it moves from the second step on.
-            moving = {key: value for key, value in trial.weights.items() if "lora_A" not in key}
+            # LoRA's A has no gradient while B is zero: it moves from the second step on. So does `down`.
+            still = ("lora_A", "depth.down")
+            moving = {key: value for key, value in trial.weights.items() if not any(name in key for name in still)}
             unchanged = [key for key, value in moving.items() if torch.equal(value, initial[key])]
             assert not unchanged, kind
 

@@ -9,9 +9,10 @@ from peft import PrefixTuningConfig, get_peft_model
 from torch import Tensor
 
 from stages.methods.decoding import greedy
-from stages.methods.prefix import KEYS, VALUES, context_of
+from stages.methods.prefix import KEYS, VALUES
 from stages.methods.registry import build_method
-from stages.params.methods import Prefix
+from stages.methods.start import context_of
+from stages.params.methods import MethodSettings, Prefix, Soft
 from stages.plumbing.errors import StageError
 from tests.models import base_model, loss_of, method, moved_weights, pairs
 
@@ -49,13 +50,22 @@ def test_losses_and_answers_are_those_of_peft_with_the_same_tensors(family: str)
         assert generated[0, len(pair.query) :].tolist() == answer
 
 
+CONTEXT = ROWS[0] + ROWS[1]
+FROM_EXAMPLES: tuple[MethodSettings, ...] = (
+    Prefix(kind="prefix", length=len(CONTEXT), init="examples"),
+    Soft(kind="soft", length=len(CONTEXT), init="examples", train_embeddings=False),
+)
+
+
+@pytest.mark.parametrize("settings", FROM_EXAMPLES, ids=lambda settings: settings.kind)
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
-def test_it_starts_as_the_model_that_has_the_examples_in_its_context(family: str) -> None:
-    context = ROWS[0] + ROWS[1]
-    one = build_method(base_model(family), Prefix(kind="prefix", length=len(context), init="examples"))
+def test_prefixes_and_prompts_start_as_the_model_that_has_the_examples_in_its_context(
+    family: str, settings: MethodSettings
+) -> None:
+    one = build_method(base_model(family), settings)
     own = one.initial_weights(torch.Generator(), ROWS)
     for pair in PAIRS:
-        row = torch.tensor([context + pair.query + pair.response])
+        row = torch.tensor([CONTEXT + pair.query + pair.response])
         with torch.inference_mode():
             logits = one.base.model(input_ids=row).logits[0, -len(pair.response) - 1 : -1]
             expected = F.cross_entropy(logits, torch.tensor(pair.response), reduction="sum")

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
 import pytest
 from dvc.utils.hydra import apply_overrides
 
+from stages.params.methods import Dynamic, Soft
 from stages.params.schema import LearningRates, load_params, parse_params
 from stages.params.validation import RENAMED, redact, show
 from stages.plumbing.errors import StageError
@@ -215,6 +216,14 @@ def test_a_prompt_shorter_than_the_query_is_refused_where_it_is_used() -> None:
     params = shipped()
     short(params)
     parse_params(params)  # the method is not chosen
+    parse_params(params | {"method": "prompt-tuning"})  # a prompt of a length of its own
+
+
+def test_prompts_have_an_entry_for_each_kind_depth_and_choice_of_what_is_trained() -> None:
+    entries = [each for each in parse_params(shipped()).methods.values() if isinstance(each, Soft | Dynamic)]
+    found = [(each.kind, each.depth, each.train_embeddings) for each in entries if each.slots(7) == 7]
+    kinds, depths = ("soft", "dynamic"), ("input", "every-layer")
+    assert sorted(found) == sorted(product(kinds, depths, (True, False)))
 
 
 @pytest.mark.parametrize("value", [None, [], "text", 3])

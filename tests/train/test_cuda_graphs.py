@@ -12,7 +12,7 @@ from stages.train.cuda_graphs import CudaGraphs, padded_widths
 from stages.train.step import Learner, lay_out, summed_loss
 from tests.models import FAMILIES, learner, method, pairs
 
-KINDS = ("fine-tune", "lora", "embeddings", "soft", "soft-classic", "dynamic")
+KINDS = ("fine-tune", "lora", "embeddings", "soft", "prompt-tuning", "soft-deep", "dynamic", "dynamic-deep")
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
 
