@@ -12,7 +12,9 @@ from stages.params.sources import FORMS, Format
 from stages.plumbing.yaml import parse_yaml
 from tests.test_dvc_yaml import ROOT, STAGES, paths_of, read_yaml, rooms
 
-DOCUMENTS = ("README.md", "stages/README.md", "stages/grid/README.md", ".github/CONTRIBUTING.md")
+DOCUMENTS = (
+    "README.md", "stages/README.md", "stages/methods/README.md", "stages/grid/README.md", ".github/CONTRIBUTING.md",
+)  # fmt: skip
 TOUR = "stages/README.md"
 LONGEST_README = 160  # lines; details belong where they are used
 FILE_NAMES = (".md", ".py", ".yaml", ".yml", ".toml", ".txt", ".json", ".jsonl", ".html", ".csv", ".lock")
