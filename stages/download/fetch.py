@@ -66,7 +66,7 @@ def fetch(subject: str, source: Source, entry: SourceFile, path: str | None, tar
     Args:
         subject: its key in params.yaml: `datasets.NAME.files.NAME`.
         source: where it is.
-        entry: what stands there.
+        entry: what params.yaml says of it.
         path: its path in the source; None: the source itself is the file (a wheel, a URL).
         target: the file to write.
 
@@ -91,22 +91,10 @@ def fetch(subject: str, source: Source, entry: SourceFile, path: str | None, tar
 
 
 def check_sha256(subject: str, path: Path, expected: str) -> None:
-    """Compare a file's sha256 with the one that was expected.
-
-    Raises:
-        StageError: they differ; the message has the sha256 found and says whether the file looks like a web page.
-    """
-    found = sha256_of(path)
-    if found == expected:
-        return
-    with path.open("rb") as file:
-        start = file.read(512).lstrip().lower()
-    page = " (they look like a web page, not data)" if start.startswith((b"<!doctype html", b"<html")) else ""
-    raise StageError(
-        subject,
-        f"{path.stat().st_size} bytes with sha256 {found}{page}, not {expected}",
-        "try again; if you trust the new content, put its sha256 into params.yaml",
-    )
+    """Raise StageError with the file's sha256 if it is not the one that was expected."""
+    if (found := sha256_of(path)) != expected:
+        said = f"{path.stat().st_size} bytes with sha256 {found}, not {expected}"
+        raise StageError(subject, said, "try again; if you trust the new content, put its sha256 into params.yaml")
 
 
 def _original(subject: str, source: Source, file: SourceFile, path: str, again: bool) -> Path:
@@ -163,9 +151,7 @@ def _announced(cached: Path) -> str | None:
 def _local(subject: str, source: Source, path: str) -> Path:
     found = Path(source.place).expanduser() / path
     if not found.is_file():
-        remedy = (
-            "fix the source, or files; queued and temporary experiments need the whole path, as folders of their own"
-        )
+        remedy = "fix the source, or files; queued and temporary experiments need the whole path"
         raise StageError(subject, f"no file {found} (seen from {Path.cwd()})", remedy)
     return found
 
@@ -185,8 +171,6 @@ def _wheel(subject: str, source: Source, path: str, folder: Path) -> Path:
     if done.returncode == 0:
         (wheel,) = folder.glob("*.whl")
         return wheel
-    if "No module named pip" in done.stderr:
-        raise StageError(subject, "this Python has no pip", f"run `{sys.executable} -m ensurepip`")
     silent = re.search(r"connection broken by '(\w+)", done.stderr)
     reason = f"the index does not answer: {silent[1]}" if silent else redact(one_line(done.stderr))[-300:]
     raise StageError(subject, f"pip cannot get {requirement} ({reason})", LOCAL_COPY)

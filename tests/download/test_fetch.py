@@ -3,8 +3,6 @@
 import io
 import shutil
 import stat
-import subprocess
-import sys
 import tarfile
 import tracemalloc
 import zipfile
@@ -254,10 +252,3 @@ def test_an_index_that_does_not_answer_is_named_without_its_password(
         get("pypi:tiny-corpus==1.0", tmp_path, sha256="0" * 64, member="data.txt")
     assert "the index does not answer: NewConnectionError); check the network, use a local copy" in str(caught.value)
     assert "secret" not in str(caught.value)
-
-
-def test_a_python_without_pip_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    done = subprocess.CompletedProcess([], 1, stderr=f"{sys.executable}: No module named pip\n")
-    monkeypatch.setattr(subprocess, "run", lambda *words, **options: done)
-    with pytest.raises(StageError, match=r"this Python has no pip; run `.* -m ensurepip`"):
-        get("pypi:tiny-corpus==1.0", tmp_path, sha256="0" * 64, member="data.txt")

@@ -265,9 +265,3 @@ def test_other_bytes_than_those_that_are_pinned_or_announced_are_refused(
     with pytest.raises(StageError, match=rf"^models\.x\.files\.it\.sha256: .* sha256 {found}, not {pinned}; try again"):
         get(tmp_path, FILE, source, **entry)
     assert not (tmp_path / "state/downloads").exists()
-
-
-def test_an_error_page_in_place_of_data_is_recognised(hub: Hub, tmp_path: Path) -> None:
-    hub.add("me/it", COMMIT, {FILE: b"\n <!DOCTYPE html><html>Please log in</html>"})
-    with pytest.raises(StageError, match=r"\(they look like a web page, not data\), not"):
-        get(tmp_path, FILE, url_of(hub), sha256=sha256(LARGE))
