@@ -2,19 +2,19 @@
 
 Writes {train,validation,test}.jsonl (one Pair per line), turns.jsonl (all turns of the training dialogues) and
 references.jsonl (one References for each test pair that has further ones; no such file if none has). If pairs.history
-is more than one, turns.jsonl has the empty turns too, and the manifest says how long the history is.
+is more than one, turns.jsonl has the empty turns too.
 """
 
 import argparse
 from pathlib import Path
 from typing import Any
 
-from stages.pair_extract.pairs import each_pair, facts_of, turns_to_write
+from stages.pair_extract.pairs import each_pair, turns_to_write
 from stages.params.schema import load_params
 from stages.plumbing.command import run_stage
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import check_folder, output_folder, scratch_folder, write_json
-from stages.records import REFERENCES, SPLITS, Pair, References, read_records, records_of, write_records
+from stages.records import REFERENCES, SPLITS, Pair, read_records, records_of, write_records
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -22,11 +22,10 @@ def main(arguments: argparse.Namespace) -> None:
     params = load_params()
     check_folder(arguments.dialogues)
     # Only now: Arrow takes a second to load, for which neither --help nor a wrong parameter waits.
-    from stages.pair_extract.corpora import NOTED, Found, read_corpus
-    from stages.pair_extract.references import match_references, summary
+    from stages.pair_extract.corpora import COUNTED, Found, read_corpus
+    from stages.pair_extract.references import match_references
 
-    further: list[References] = []
-    with scratch_folder() as scratch, output_folder(arguments.pairs, **facts_of(params.pairs)) as folder:
+    with scratch_folder() as scratch, output_folder(arguments.pairs) as folder:
         key, dataset = f"datasets.{params.dataset}", params.chosen_dataset
         corpus, read = read_corpus(key, dataset, arguments.dialogues, scratch)
         report: dict[str, Any] = {**params.pairs.model_dump(), "files": read}
@@ -41,19 +40,20 @@ def main(arguments: argparse.Namespace) -> None:
             test = read_records(folder / "test.jsonl", Pair)
             dialogues = records_of(corpus["test"], Found)
             further, report["references"] = match_references(path, dialogues, test)
+            write_records(folder / REFERENCES, further)
         turns = turns_to_write(records_of(corpus["train"], Found), params.pairs)
         write_records(folder / "turns.jsonl", turns)
-        if further:
-            write_records(folder / REFERENCES, further)
     write_json(arguments.report, report)
     print(", ".join(f"{report[split]['pairs']} {split} pairs" for split in SPLITS))
-    for name, said in NOTED.items():
-        if count := sum(counts.get(name, 0) for counts in read.values()):
+    for name, said in COUNTED.items():
+        if said and (count := sum(counts[name] for counts in read.values())):
             print(f"{count} {name.replace('_', ' ')} {said}")
     for counts in read.values():
         print("".join(f"{row}\n" for row in counts.get("first_bad_rows", ())), end="")
-    if "references" in dataset.files:
-        print(summary(report["references"]))
+    if matched := report.get("references"):
+        print(
+            "{references} further references for {pairs} test pairs; {unmatched} dialogues unmatched".format(**matched)
+        )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import math
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -19,32 +19,28 @@ from typing import Any
 import datasets
 import pyarrow.compute
 
-from stages.pair_extract.chats import COUNTED_IN_CHATS, turns_of
-from stages.pair_extract.formats import Counts, Row, read_rows
+from stages.pair_extract.chats import turns_of
+from stages.pair_extract.formats import READERS
 from stages.params.sources import Dataset, Split
 from stages.plumbing.errors import StageError
 from stages.records import SPLITS, Dialogue, composed, on_disk, single_line
 
-COUNTED = (
-    "dialogues",
-    "turns",
-    "empty_turns",  # keep their position but are in no pair
-    "unusable_dialogues",  # fewer than two turns with text; dropped
-    "duplicate_dialogues",  # equal to an earlier one of the file; kept
-    "blank_lines",
-    "unmarked_turns",  # text after the last __eou__ of a line; counts as a turn
-    "removed_characters",  # NUL, and halves of surrogate pairs, which UTF-8 cannot encode
-    "byte_order_marks",
-    "turns_of_several_messages",  # in chitchat and chats; with `messages: one` they count as empty turns
-    "system_turns",  # in chats; left out
-    "turns_of_several_lines",  # a line break in them becomes a space
-    "bad_rows",  # not a dialogue; left out
-)
-NOTED = {  # what the stage prints, if there were any
-    **dict.fromkeys(("system_turns", *COUNTED_IN_CHATS, "bad_rows"), "left out"),
+COUNTED = {  # name -> what the stage prints if there were any
+    "dialogues": "",
+    "turns": "",
+    "empty_turns": "",  # keep their position but are in no pair
+    "unusable_dialogues": "",  # fewer than two turns with text; dropped
+    "duplicate_dialogues": "",  # equal to an earlier one of the file; kept
+    "removed_characters": "",  # NUL, and halves of surrogate pairs, which UTF-8 cannot encode
+    "turns_of_several_messages": "",  # with `messages: one` they count as empty turns
+    "system_turns": "left out",
+    "tool_turns": "left out",
+    "tool_calls": "left out",  # messages that only call a tool, or only have parts of one
+    "other_parts": "left out",  # parts of messages that are no text
+    "turns_before_the_user": "left out",  # what the assistant says before it is asked
+    "bad_rows": "left out",  # not a dialogue
     "turns_of_several_lines": "are one line now",
 }
-CHAT_FORMATS = ("jsonl", "parquet")  # what else is counted there: COUNTED_IN_CHATS
 NAMED = 10  # bad rows, in the report
 
 REMOVED = re.compile("[\0\ud800-\udfff]")
@@ -73,34 +69,29 @@ def read_corpus(
         key: the corpus's key in params.yaml, for errors.
         dataset: its entry.
         folder: the output of the download stage.
-        scratch: a folder for what is too large for memory.
+        scratch: a folder for Arrow's files.
 
     Returns:
         The usable dialogues (at least two turns with text) of train, validation and test, as `Found`, sorted by id; and
         of each file the counts, with the first bad rows. The order of dialogues in the files makes no difference.
 
     Raises:
-        StageError: a file is empty, not UTF-8, or not in the format; or it has too many bad rows. The message names
-            the line.
+        StageError: a file is not UTF-8 or not in the format; or it has no dialogue, or too many bad rows. The message
+            names the line.
     """
-    read: dict[str, tuple[Any, Any]] = {}
+    corpus, report = {}, {}
     for split in ("all",) if dataset.split else sorted(SPLITS):
         paths = [folder / dataset.file_name(name) for name in dataset.names_of(split)]
-        read[split] = _read_split(paths, dataset, scratch / split)
-    corpus, report = ({split: both[at] for split, both in read.items()} for at in (0, 1))
-    if dataset.split is not None:
-        corpus = split_dialogues(f"{key}.split", corpus["all"], dataset.split)
-    return corpus, report
+        corpus[split], report[split] = _read_split(paths, dataset, scratch / split)
+    return split_dialogues(f"{key}.split", corpus["all"], dataset.split) if dataset.split else corpus, report
 
 
-def _read_split(paths: Sequence[Path], dataset: Dataset, scratch: Path) -> tuple[Any, Any]:
+def _read_split(paths: Sequence[Path], dataset: Dataset, scratch: Path) -> tuple[datasets.Dataset, dict[str, Any]]:
     """The dialogues of some files, sorted by id, and what was counted."""
-    names = (*COUNTED, *(COUNTED_IN_CHATS if dataset.format in CHAT_FORMATS else ()))
-    counts, bad, joined = Counter(dict.fromkeys(names, 0)), list[StageError](), dataset.messages != "one"
+    counts, bad = Counter(dict.fromkeys(COUNTED, 0)), list[StageError]()
 
     def dialogues() -> Iterator[Found]:
-        rows = chain.from_iterable(read_rows(path, dataset.format, joined, counts) for path in paths)
-        yield from _named(_dialogues(rows, joined, counts, bad), counts)
+        yield from _dialogues(paths, dataset, counts, bad)
         usable = counts["dialogues"] - counts["unusable_dialogues"]
         limit = math.ceil(dataset.max_bad_rows * (counts["dialogues"] + counts["bad_rows"]))
         if bad and (counts["bad_rows"] > limit or not usable):
@@ -115,39 +106,31 @@ def _read_split(paths: Sequence[Path], dataset: Dataset, scratch: Path) -> tuple
     return found.select(order.astype("int64")), report  # without a sign, NumPy would make fractions of them
 
 
-def _dialogues(
-    rows: Iterable[Row], joined: bool, counts: Counts, bad: list[StageError]
-) -> Iterator[tuple[list[str], bool]]:
-    """Clean and count the dialogues; drop those with fewer than two turns with text, and rows that are none."""
-    for place, row in rows:
+def _dialogues(paths: Sequence[Path], dataset: Dataset, counts: Counter[str], bad: list[StageError]) -> Iterator[Found]:
+    """The usable dialogues; equal ones are `id`, `id-2`, `id-3`, ... The first rows that are none go to `bad`."""
+    copies: Counter[str] = Counter()
+    for place, row in chain.from_iterable(map(READERS[dataset.format], paths)):
         try:
-            texts, roles = turns_of(place, row, joined, counts)
+            texts, roles = turns_of(place, row, dataset.messages != "one", counts)
         except StageError as error:
             counts["bad_rows"] += 1
             bad += [error] if len(bad) < NAMED else []
             continue
         turns = [clean(text, counts) for text in texts]
-        with_text = sum(1 for turn in turns if turn)
+        with_text = sum(map(bool, turns))
         counts["dialogues"] += 1
         counts["turns"] += len(turns)
         counts["empty_turns"] += len(turns) - with_text
         if with_text < 2:
             counts["unusable_dialogues"] += 1
-        else:
-            yield turns, roles
-
-
-def _named(dialogues: Iterable[tuple[list[str], bool]], counts: Counts) -> Iterator[Found]:
-    """The dialogues with their ids; equal ones are `id`, `id-2`, `id-3`, ... in the order in which they come."""
-    copies: Counter[str] = Counter()
-    for turns, roles in dialogues:
+            continue
         name = content_id(turns)
         copies[name] += 1
         counts["duplicate_dialogues"] += copies[name] > 1
         yield Found(name if copies[name] == 1 else f"{name}-{copies[name]}", turns, roles)
 
 
-def clean(text: str, counts: Counts) -> str:
+def clean(text: str, counts: Counter[str]) -> str:
     """The text on one line, its accents composed, without NUL and halves of surrogate pairs.
 
     It is empty if it has nothing to read: only white space, control characters and such as the zero-width space.

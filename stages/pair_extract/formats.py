@@ -3,141 +3,93 @@
 import gzip
 import json
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from stages.pair_extract.chats import KEYS, one_turn, turns_key
+from stages.pair_extract.chats import KEYS
 from stages.plumbing.errors import StageError, of_the_machine
 from stages.plumbing.files import naming
 
 END_OF_TURN = "__eou__"
-PARQUET, GZIP = b"PAR1", b"\x1f\x8b"  # how such files begin
+GZIP = b"\x1f\x8b"  # how such a file begins
 PARQUET_ROWS = 1024  # in memory at a time
 
-Counts = Counter[str]
 Row = tuple[str, Any]  # its place in the file, for errors; a list of turns, or an object with one
 
 
-def read_rows(path: Path, file_format: str, joined: bool, counts: Counts) -> Iterator[Row]:
-    """The rows of a file.
-
-    Args:
-        path: the file.
-        file_format: one of those of `READERS`.
-        joined: for chitchat: see `one_turn`.
-        counts: what is counted.
+def lines_of(path: Path) -> Iterator[tuple[int, str]]:
+    """Number and text of each non-blank line; only a line feed ends a line (U+2028 does not). gzip is unpacked.
 
     Raises:
-        StageError: it is empty, not UTF-8 or not in the format; the message names the line.
+        StageError: it is not UTF-8, or damaged gzip.
     """
-    with path.open("rb") as file:
-        begin = file.read(len(PARQUET))
-    if not begin:
-        raise StageError(path, "an empty file", "use a corpus that has dialogues")
-    if (begin == PARQUET) != (file_format == "parquet"):
-        found = "a Parquet file" if begin == PARQUET else f"not a Parquet file: it begins with {begin!r}"
-        raise StageError(path, found, f"the corpus's format is {file_format}: set it to what this file is")
-    return READERS[file_format](path, counts, joined)
-
-
-def lines_of(path: Path, counts: Counts) -> Iterator[tuple[int, str]]:
-    """Number and text of each non-blank line; only a line feed ends a line (U+2028 does not). gzip is unpacked."""
     with path.open("rb") as file:
         packed = file.read(len(GZIP)) == GZIP
     try:
         with gzip.open(path) if packed else path.open("rb") as file:
             for number, line in enumerate(file, start=1):
-                text = _decode(path, number, line)
-                kept = text.lstrip("\ufeff")
-                counts["byte_order_marks"] += len(text) - len(kept)
-                if kept.strip():
-                    yield number, kept
-                else:
-                    counts["blank_lines"] += 1
+                text = line.decode("utf-8").lstrip("\ufeff")
+                if text.strip():
+                    yield number, text
+    except UnicodeDecodeError as error:
+        found = f"not UTF-8 (byte 0x{line[error.start]:02x} at column {error.start + 1})"
+        raise StageError(f"{path}:{number}", found, "save the corpus as UTF-8, or correct its format") from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise StageError(path, f"damaged gzip ({error})", "download it again") from None
 
 
-def _decode(path: Path, number: int, line: bytes) -> str:
-    try:
-        return line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        found = f"not UTF-8 (byte 0x{line[error.start]:02x} at column {error.start + 1})"
-        raise StageError(f"{path}:{number}", found, "save the corpus as UTF-8") from None
-
-
-def parse_json(subject: str, text: str) -> Any:
-    """The value of a JSON text; `subject` is the place that errors name.
-
-    Raises:
-        StageError: it is not JSON.
-    """
+def _parse_json(place: str, text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise StageError(subject, f"not JSON ({error})", "fix that line") from None
+        raise StageError(place, f"not JSON ({error})", "fix it there, or correct the corpus's format") from None
 
 
-def _read_eou(path: Path, counts: Counts, joined: bool) -> Iterator[Row]:
-    """DailyDialog's own format: one dialogue per line, `__eou__` after each turn."""
-    remedy = f"write one dialogue per line, with {END_OF_TURN} after each turn"
-    for number, line in lines_of(path, counts):
+def _read_eou(path: Path) -> Iterator[Row]:
+    """DailyDialog's own format: one dialogue per line, `__eou__` after each turn; a text after the last one counts."""
+    for number, line in lines_of(path):
         *turns, rest = line.split(END_OF_TURN)
         if not turns:
+            remedy = f"write one dialogue per line, with {END_OF_TURN} after each turn"
             raise StageError(f"{path}:{number}", f"a line without {END_OF_TURN}", remedy)
-        if rest.strip():
-            if not line.endswith("\n"):
-                raise StageError(f"{path}:{number}", "an incomplete last line, without __eou__ or line break", remedy)
-            counts["unmarked_turns"] += 1
-            turns.append(rest)
-        yield f"{path}:{number}", turns
+        yield f"{path}:{number}", [*turns, rest] if rest.strip() else turns
 
 
-def _read_jsonl(path: Path, counts: Counts, joined: bool) -> Iterator[Row]:
+def _read_jsonl(path: Path) -> Iterator[Row]:
     """JSON lines, each a row; or one JSON array of rows, on any number of lines."""
-    lines = lines_of(path, counts)
+    lines = lines_of(path)
     for number, line in lines:
         place = f"{path}:{number}"
         try:
-            value = parse_json(place, line)
+            value = _parse_json(place, line)
         except StageError:
-            whole = [line, *(text for _, text in lines)] if number == 1 and line.startswith("[") else []
-            try:
-                value = json.loads("\n".join(whole))
-            except (ValueError, RecursionError):
-                value = None
-            if not _is_array_of_rows(value):
+            if number > 1 or not line.startswith("["):
                 raise
-        if _is_array_of_rows(value):
+            value = _parse_json(place, "".join([line, *(text for _, text in lines)]))
+        if isinstance(value, list) and value and all(map(_is_row, value)):
             yield from ((f"{path}: [{at}]", row) for at, row in enumerate(value))
         else:
             yield place, value
 
 
-def _is_array_of_rows(value: Any) -> bool:
-    """Whether all in it are dialogues; in a dialogue are turns."""
-    return isinstance(value, list) and bool(value) and all(isinstance(row, list) or turns_key(row) for row in value)
+def _is_row(value: Any) -> bool:
+    """Whether it is a dialogue in an array of them, and no turn in an array of turns."""
+    return isinstance(value, list) or (isinstance(value, dict) and not value.keys().isdisjoint(KEYS))
 
 
-def _read_chitchat(path: Path, counts: Counts, joined: bool) -> Iterator[Row]:
+def _read_chitchat(path: Path) -> Iterator[Row]:
     """BYU's format: an object of conversations; a turn is the list of messages that one speaker sends in a row."""
-    text = "\n".join(line.rstrip("\n") for _, line in lines_of(path, counts))
-    counts["blank_lines"] = 0  # inside a JSON document they mean nothing
-    conversations = parse_json(str(path), text)
-    if not isinstance(conversations, dict):
+    try:
+        for name, conversation in _parse_json(str(path), "".join(line for _, line in lines_of(path))).items():
+            turns = enumerate(conversation["messages"])
+            yield f"{path}: {name}", [{"speaker": f"{at}", "text": each["text"]} for at, turn in turns for each in turn]
+    except (AttributeError, KeyError, TypeError):
         remedy = 'it must be {"<id>": {"messages": [[{"text": "..."}, ...], ...]}, ...}'
-        raise StageError(path, "not a JSON object of conversations", remedy)
-    for name, conversation in conversations.items():
-        try:
-            turns = [[message["text"] for message in turn] for turn in conversation["messages"]]
-            yield f"{path}: {name}", [one_turn(turn, joined, counts) for turn in turns]
-        except (TypeError, KeyError, AttributeError):
-            yield f"{path}: {name}", None
+        raise StageError(path, "not a JSON object of conversations", remedy) from None
 
 
-def _read_parquet(path: Path, counts: Counts, joined: bool) -> Iterator[Row]:
+def _read_parquet(path: Path) -> Iterator[Row]:
     """Parquet with columns of `KEYS`: lists of texts, or of messages; a part of the file is in memory at a time."""
     import pyarrow
     import pyarrow.parquet
@@ -145,23 +97,18 @@ def _read_parquet(path: Path, counts: Counts, joined: bool) -> Iterator[Row]:
     number = 0
     try:
         with naming(path), pyarrow.parquet.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            if not (columns := [name for name in KEYS if name in names]):
-                found = f"columns {', '.join(names)}"
-                raise StageError(path, found, f"one column must be called {', '.join(KEYS[:-1])} or {KEYS[-1]}")
-            for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=columns):
+            columns = [name for name in KEYS if name in file.schema_arrow.names]
+            for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=columns or None):
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{path}: row {number}", row
     except (pyarrow.ArrowException, OSError) as error:
         if of_the_machine(error):
             raise
-        raise StageError(path, f"not a Parquet file ({error})", "download it again") from None
-    if not number:
-        raise StageError(path, "no rows", "use a corpus that has dialogues")
+        raise StageError(path, f"not a Parquet file ({error})", "correct the corpus's format") from None
 
 
-READERS: dict[str, Callable[[Path, Counts, bool], Iterator[Row]]] = {
+READERS: dict[str, Callable[[Path], Iterator[Row]]] = {  # what they find wrong with a file is a StageError
     "chitchat": _read_chitchat,
     "eou": _read_eou,
     "jsonl": _read_jsonl,

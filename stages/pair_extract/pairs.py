@@ -1,11 +1,9 @@
 """Pairs of a query and its response: "every two steps in a conversation" (Sec. 4)."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from stages.params.schema import Pairs
 from stages.records import Dialogue, Pair, single_line
-
-Counts = dict[str, int]
 
 
 def pairs_of(dialogue: Dialogue, settings: Pairs) -> tuple[list[Pair], int]:
@@ -16,23 +14,14 @@ def pairs_of(dialogue: Dialogue, settings: Pairs) -> tuple[list[Pair], int]:
     positions of the others. With a history of h, the query is the last h turns before the response, joined; empty turns
     are left out.
     """
-    turns, before = dialogue.turns, settings.history - 1
+    turns, pairs = dialogue.turns, []
     positions = range(0, len(turns) - 1, 2 if getattr(dialogue, "roles", False) else settings.stride)
-    pairs = [
-        Pair(dialogue.dialogue, at, _joined(turns[max(0, at - before) : at + 1], settings.joined_by), turns[at + 1])
-        for at in positions
-        if turns[at] and turns[at + 1]
-    ]
+    for at in positions:
+        if turns[at] and turns[at + 1]:
+            before = filter(None, turns[max(0, at + 1 - settings.history) : at + 1])
+            query = single_line(settings.joined_by.join(before))
+            pairs.append(Pair(dialogue.dialogue, at, query, turns[at + 1]))
     return pairs, len(positions) - len(pairs)
-
-
-def _joined(turns: Sequence[str], joined_by: str) -> str:
-    return single_line(joined_by.join(turn for turn in turns if turn))
-
-
-def facts_of(settings: Pairs) -> dict[str, int]:
-    """What the manifest says of the pairs, for the stage subset; nothing if a query is always one turn."""
-    return {"history": settings.history} if settings.history > 1 else {}
 
 
 def turns_to_write(dialogues: Iterable[Dialogue], settings: Pairs) -> Iterator[Dialogue]:
@@ -44,7 +33,7 @@ def turns_to_write(dialogues: Iterable[Dialogue], settings: Pairs) -> Iterator[D
         yield Dialogue(each.dialogue, [turn for turn in each.turns if turn or settings.history > 1])
 
 
-def each_pair(dialogues: Iterable[Dialogue], settings: Pairs, counts: Counts) -> Iterator[Pair]:
+def each_pair(dialogues: Iterable[Dialogue], settings: Pairs, counts: dict[str, int]) -> Iterator[Pair]:
     """The pairs of one split, one after another; what is counted for the report is added to `counts`."""
     names = ("dialogues", "turns", "pairs", "dialogues_without_pair", "pairs_skipped_for_empty_turn")
     counts |= dict.fromkeys(names, 0)

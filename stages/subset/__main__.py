@@ -17,12 +17,12 @@ from stages.records import SPLITS, write_records
 def main(arguments: argparse.Namespace) -> None:
     """Read the pairs, choose, write."""
     params = load_params()
-    history = int(check_folder(arguments.pairs).get("history", 1))  # nothing is said of it if it is one
+    check_folder(arguments.pairs)
     # Only now: Arrow takes a second to load, for which neither --help nor a wrong parameter waits.
     from stages.subset.regime import choose
 
     with scratch_folder() as scratch:
-        chosen, report = choose(arguments.pairs, params, history, scratch)
+        chosen, report = choose(arguments.pairs, params, scratch)
         with output_folder(arguments.subset, **report) as folder:
             for name, records in chosen.items():
                 write_records(folder / f"{name}.jsonl", records)

@@ -10,14 +10,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow.compute
-from datasets import Dataset
 
 from stages.overlap import overlapping
 from stages.params.schema import Params
 from stages.plumbing.errors import StageError
 from stages.records import SPLITS, Dialogue, Pair, load_records, read_records, read_references, records_of
-
-Chosen = dict[str, Iterable[Any]]  # name of a file to write -> its records
 
 
 def rank(seed: int, name: str) -> bytes:
@@ -47,55 +44,35 @@ def choose_pairs(pairs: Sequence[Pair], count: int | None, seed: int) -> list[Pa
 
 
 def remaining_turns(
-    dialogues: Iterable[Dialogue], kept: Iterable[Pair], dropped: Iterable[Pair], history: int = 1
+    dialogues: Iterable[Dialogue], pairs: Iterable[tuple[Pair, bool]], history: int
 ) -> Iterator[Dialogue]:
     """The dialogues that keep a pair, without their empty turns and without the turns that are only in dropped pairs.
 
-    A turn that a kept pair of its dialogue has too stays wherever it is said. Turns that are in no pair stay. All three
-    are in the same order, so that one dialogue is in memory at a time.
+    A turn that a kept pair of its dialogue has too stays wherever it is said. Turns that are in no pair stay. One
+    dialogue is in memory at a time.
 
     Args:
         dialogues: those of turns.jsonl; with a history of more than one, their turns are at their positions.
-        kept: the pairs to train on.
-        dropped: those left out.
+        pairs: those of the regime, in the order of the dialogues, and whether each is dropped.
         history: how many turns a query can have.
     """
-    sides = [groupby(pairs, key=lambda pair: pair.dialogue) for pairs in (kept, dropped)]
-    following = [next(side, None) for side in sides]
-    for each in dialogues:
-        own: list[set[str]] = [set(), set()]
-        for number, group in enumerate(following):
-            if group is not None and group[0] == each.dialogue:
-                own[number] = {turn for pair in group[1] for turn in _turns_of(pair, each, history)}
-                following[number] = next(sides[number], None)
-        trained, gone = own
-        if trained:
-            yield Dialogue(each.dialogue, [turn for turn in each.turns if turn and turn not in gone - trained])
+    rest = iter(dialogues)
+    for name, group in groupby(pairs, key=lambda each: each[0].dialogue):
+        own = next(each for each in rest if each.dialogue == name)
+        kept, gone = set[str](), set[str]()
+        for pair, dropped in group:
+            several = own.turns[max(0, pair.position + 1 - history) : pair.position + 2]
+            (gone if dropped else kept).update([pair.query, pair.response] if history == 1 else several)
+        if kept:
+            yield Dialogue(name, [turn for turn in own.turns if turn and turn not in gone - kept])
 
 
-def _turns_of(pair: Pair, dialogue: Dialogue, history: int) -> Sequence[str]:
-    """The turns that make a pair; with a history of more than one, its query can be several."""
-    if history == 1:
-        return (pair.query, pair.response)
-    return dialogue.turns[max(0, pair.position + 1 - history) : pair.position + 2]
-
-
-def _without_overlap(chosen: Dataset, held_out: Sequence[Pair], regime: float) -> tuple[Dataset, Dataset]:
-    """The pairs that overlap no held-out pair, and the others."""
-    overlap = np.fromiter(overlapping(records_of(chosen, Pair), held_out), bool, count=len(chosen))
-    if overlap.all():
-        found = f"all {len(chosen)} training pairs of regime {regime} overlap validation or test"
-        raise StageError("params.yaml: drop_overlap", found, "raise regime or set drop_overlap to false")
-    return chosen.select(np.flatnonzero(~overlap)), chosen.select(np.flatnonzero(overlap))
-
-
-def choose(folder: Path, params: Params, history: int, scratch: Path) -> tuple[Chosen, dict[str, Any]]:
-    """The records of each file to write, and the report, which is complete when they have been written.
+def choose(folder: Path, params: Params, scratch: Path) -> tuple[dict[str, Iterable[Any]], dict[str, Any]]:
+    """Name of each file to write -> its records, and the report, which is complete when they have been written.
 
     Args:
         folder: of the stage pair-extract.
         params: the parameters.
-        history: how many turns a query can have.
         scratch: a folder for what is too large for memory.
 
     Raises:
@@ -107,30 +84,36 @@ def choose(folder: Path, params: Params, history: int, scratch: Path) -> tuple[C
     with_pair = train.unique("dialogue")
     regime, whole = choose_dialogues(with_pair, data.train_dialogues, params.regime, seed)
     names = train.with_format("arrow")[:]["dialogue"]
-    kept = chosen = train.select(np.flatnonzero(pyarrow.compute.is_in(names, pyarrow.array(regime))))
-    dropped = chosen.select([])
+    chosen = train.select(np.flatnonzero(pyarrow.compute.is_in(names, pyarrow.array(regime))))
+    drop = np.zeros(len(chosen), dtype=np.bool_)
     if params.drop_overlap:  # with all validation and test pairs, even if the protocol uses only some of them
-        kept, dropped = _without_overlap(chosen, [*held_out["validation"], *held_out["test"]], params.regime)
+        held = [*held_out["validation"], *held_out["test"]]
+        drop = np.fromiter(overlapping(records_of(chosen, Pair), held), np.bool_, count=len(chosen))
+    if drop.all():
+        found = f"all {len(chosen)} training pairs of regime {params.regime} overlap validation or test"
+        raise StageError("params.yaml: drop_overlap", found, "raise regime or set drop_overlap to false")
     counts = {
-        "pairs": len(kept),
+        "pairs": int((~drop).sum()),
         "pairs_of_corpus": len(train),
         "dialogues": 0,
         "turns": 0,
         "dialogues_of_100_percent": whole,
         "dialogues_of_corpus": len(with_pair),
-        "pairs_dropped_for_overlap": len(dropped),
+        "pairs_dropped_for_overlap": int(drop.sum()),
         "dialogues_dropped_for_overlap": len(regime),
     }
 
     def turns() -> Iterator[Dialogue]:
         dialogues = records_of(load_records(folder / "turns.jsonl", Dialogue, scratch), Dialogue)
-        for each in remaining_turns(dialogues, records_of(kept, Pair), records_of(dropped, Pair), history):
+        flagged = zip(records_of(chosen, Pair), drop.tolist(), strict=True)
+        for each in remaining_turns(dialogues, flagged, params.pairs.history):
             counts["dialogues"] += 1
             counts["turns"] += len(each.turns)
             counts["dialogues_dropped_for_overlap"] -= 1
             yield each
 
-    written: Chosen = {"train": records_of(kept, Pair), "turns": turns()}
+    kept = records_of(chosen.select(np.flatnonzero(~drop)), Pair)
+    written: dict[str, Iterable[Any]] = {"train": kept, "turns": turns()}
     report: dict[str, Any] = {"regime": params.regime, "drop_overlap": params.drop_overlap, "train": counts}
     for split, limit in (("validation", data.validation_pairs), ("test", data.test_pairs)):
         written[split] = few = choose_pairs(held_out[split], limit, seed)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from stages.pair_extract.pairs import facts_of, pairs_of, turns_to_write
+from stages.pair_extract.pairs import pairs_of, turns_to_write
 from stages.params.schema import Pairs
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import check_folder, output_folder
@@ -87,9 +87,8 @@ def test_with_any_history_and_stride_the_turns_that_only_dropped_pairs_have_go(
     settings = Pairs.model_validate({"stride": stride, "history": history, "joined_by": " "})
     whole = Dialogue("x", [turn.strip() for turn in turns])
     pairs, _ = pairs_of(whole, settings)
-    gone = [pair for pair in pairs if pair.position in dropped]
-    kept = [pair for pair in pairs if pair not in gone]
-    (found,) = remaining_turns(turns_to_write([whole], settings), kept, gone, history)
+    flagged = [(pair, pair.position in dropped) for pair in pairs]
+    (found,) = remaining_turns(turns_to_write([whole], settings), flagged, history)
     assert found == Dialogue("x", list(expected))
 
 
@@ -102,10 +101,14 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def pairs_with(history: int) -> dict[str, Any]:
+    return {"stride": 2 if history == 1 else 1, "history": history, "joined_by": " "}
+
+
 def prepare(folder: Path, corpus: Corpus, history: int = 1, references: Sequence[References] = ()) -> None:
     """Make a `pairs/` folder with the parts of the pair-extract stage."""
-    settings = Pairs(stride=2 if history == 1 else 1, history=history, joined_by=" ")
-    with output_folder(folder / "pairs", **facts_of(settings)) as made:
+    settings = Pairs.model_validate(pairs_with(history))
+    with output_folder(folder / "pairs") as made:
         for split, turns in corpus.items():
             own = [Dialogue(f"{split}{number:03}", list(each)) for number, each in enumerate(turns)]
             write_records(made / f"{split}.jsonl", [pair for each in own for pair in pairs_of(each, settings)[0]])
@@ -183,11 +186,11 @@ def test_overlap_leaves_training_with_its_turns_and_is_counted(project: Path) ->
 
 
 def test_with_a_history_the_turns_of_kept_pairs_stay_and_empty_ones_go(project: Path) -> None:
-    """Pair-extract tells subset of the history, and where empty turns are."""
+    """Pair-extract tells subset where empty turns are."""
     leaked = ["shall we go to the harbour tonight", "yes let us take the late ferry"]
     train = [[*leaked, "is it far", "", "no", "good"], ["one", "two"]]
     prepare(project, {"train": train, "validation": [["x", "y"]], "test": [leaked]}, history=2)
-    choose(project, drop_overlap=True)
+    choose(project, drop_overlap=True, pairs=pairs_with(2))
     queries = {pair.query for pair in read_records(project / "subset/train.jsonl", Pair)}
     assert queries == {" ".join(leaked), "no", "one"}  # the first pair overlaps and is dropped
     turns = {tuple(each.turns) for each in read_records(project / "subset/turns.jsonl", Dialogue)}
