@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from stages.language_model.device import wait_for
+from stages.language_model.memory import keep_freed_memory
 
 Contender = Callable[[int], float]  # number of the repeat -> things per second
 
@@ -30,13 +31,15 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
 
 @contextmanager
 def as_users_have_it() -> Iterator[None]:
-    """Undo the settings of `choose_device`, so that other tools do not pay for determinism."""
+    """Undo the settings of `choose_device`, so that other tools neither pay for determinism nor keep freed memory."""
     asked = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(False)
+    keep_freed_memory(False)
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(asked, warn_only=True)
+        keep_freed_memory(True)
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

@@ -42,7 +42,7 @@ class FrozenWeight:
 
     def __init__(self, parameter: nn.Parameter, transposed: bool, keep: bool) -> None:
         self.parameter, self.transposed, self.keep = parameter, transposed, keep
-        self._kept: dict[tuple[bool, int, torch.dtype], Tensor] = {}
+        self.kept: dict[tuple[bool, int, torch.dtype], Tensor] = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "FrozenWeight":
         return FrozenWeight(copy.deepcopy(self.parameter, memo), self.transposed, self.keep)
@@ -58,13 +58,13 @@ class FrozenWeight:
     def _packed(self, turned: bool) -> Tensor:
         # A weight that somebody writes to has another version from then on.
         key = turned, self.parameter._version, self.parameter.dtype
-        if key in self._kept:
-            return self._kept[key]
+        if key in self.kept:
+            return self.kept[key]
         with torch.inference_mode(False), torch.no_grad():  # what is packed while decoding may train later
             weight = (self.parameter.t() if turned else self.parameter).contiguous()
             packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS)
         if self.keep:
-            self._kept = {other: value for other, value in self._kept.items() if other[1:] == key[1:]} | {key: packed}
+            self.kept = {other: value for other, value in self.kept.items() if other[1:] == key[1:]} | {key: packed}
             page_out(self.parameter)  # read again for the other order; word embeddings also where they are looked up
         return packed
 
@@ -127,8 +127,9 @@ def use_onednn(model: nn.Module) -> None:
             layer.frozen = FrozenWeight(layer.weight, transposed, keep)
 
 
-def page_out_frozen(model: nn.Module) -> None:
-    """Let a model's frozen weights leave memory until they are needed, where they are as their file has them."""
+def put_aside(model: nn.Module) -> None:
+    """Let a model's frozen weights leave memory until they are needed: packed ones, and others as their file has them."""
     for module in model.modules():
         if isinstance(module, (OneDnnLinear, OneDnnConv1D)):
+            module.frozen.kept.clear()
             page_out(module.frozen.parameter)

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from stages.language_model.base_model import BaseModel
-from stages.language_model.cpu_linear import page_out_frozen
+from stages.language_model.cpu_linear import put_aside
 from stages.language_model.device import arithmetic, choose_device, library_versions, versions
 from stages.language_model.loading import check_row_length, empty_model, load_base_model, load_tokenizer
 from stages.language_model.memory import free_memory
@@ -191,7 +191,7 @@ def load(job: Job) -> Loaded:
     initial = first.initial_weights(generator, drawn) if first.trains else {}
     for dtype, method in methods.items():
         if dtype is not wanted[0]:  # until decoding
-            page_out_frozen(method.base.model)
+            put_aside(method.base.model)
     loaded = Loaded(
         job, tokenizer, examples, drawn, cuts, methods[wanted[0]], methods[wanted[1]],
         endings(tokenizer, job.prompt_template, methods[wanted[1]].base), initial,

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from stages.language_model.base_model import Weights
+from stages.language_model.memory import give_back_freed_memory, keep_freed_memory
 from stages.methods.batch import Batch
 from stages.methods.method import EMBEDDINGS, Method
 from stages.methods.row_layout import place, sources
@@ -24,6 +25,8 @@ from stages.train.state import MOMENTS
 NO_TARGET = -100  # a target that cross-entropy leaves out
 # Tokens of a pass on a CPU, at most. Until its gradients are there, a token of SmolLM2 takes 2.4 MB in float32.
 TOKENS_OF_A_PASS = {torch.float32: 768, torch.bfloat16: 1152}
+
+KEPT_BETWEEN_STEPS = 7 << 28  # bytes of freed memory, 1.75 GiB: a pass of SmolLM2 takes no more
 
 
 class LaidOut(NamedTuple):
@@ -92,6 +95,7 @@ class Learner:
         device = method.base.device
         self.method, self.training, self.longest = method, training, longest
         self.weights = {name: value.to(device, copy=True).requires_grad_(True) for name, value in initial.items()}
+        keep_freed_memory(True)
         self.rows = sys.maxsize  # of a part of a batch at most, once memory has run out
         # E beside a prompt or a controller learns more slowly: a prompt starts far from where it ends, E as
         # pre-trained, so that one rate is too low for the one or too high for the other (metrics/recipe-cpu.md).
@@ -140,6 +144,7 @@ class Learner:
                 group["lr"] = rate * group["factor"]
             self.optimizer.step()
         self._drop_gradients()
+        give_back_freed_memory(beyond=KEPT_BETWEEN_STEPS)
         return float(summed) if math.isfinite(size) else math.nan
 
     def gradients(self, batch: Batch, dropout_seed: int) -> Tensor:

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from stages.bleu import bleu
 from stages.language_model.base_model import Weights
+from stages.language_model.cpu_linear import put_aside
 from stages.language_model.encoding import EncodedPair, side_lengths, to_text
+from stages.language_model.memory import give_back_freed_memory
 from stages.methods.batch import Batch, collate
 from stages.methods.decoding import decode_and_score
 from stages.plumbing.progress import Progress
@@ -159,6 +161,7 @@ def validate(
     pairs, device = loaded.examples.validation, loaded.method.base.device
     limit = loaded.job.params.chosen_protocol.lengths.max_new_tokens if answers else 0
     references = list(pairs["response"]) if losses else None
+    give_back_freed_memory()
     with Progress(len(pairs), f"{title}: validation", "responses") as progress:
 
         def tick(ended: int) -> None:
@@ -169,6 +172,8 @@ def validate(
         found = decode_and_score(loaded.decoding_method, weights, queries, references, limit, ends, rows, tick)
     if device.type == "cuda":
         torch.cuda.empty_cache()  # what decoding took is for whoever else uses the card
+    if loaded.decoding_method is not loaded.method:
+        put_aside(loaded.decoding_method.base.model)
     scores: Row = {"validation_loss": float(found.losses.sum()) / int(side_lengths(pairs)[1].sum())} if losses else {}
     if not answers:
         return scores

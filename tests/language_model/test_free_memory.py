@@ -1,6 +1,8 @@
 """The memory that a machine, a container or a share of a GPU leaves, and what of it stays with the process."""
 
 import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -10,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from stages.language_model import memory
 from stages.language_model.memory import free_memory, memory_left
+from tests.tiny import ROOT
 
 NO_LIMIT = 9223372036854771712  # how version 1 says it
 NAMES = {
@@ -143,3 +146,25 @@ def test_a_tensor_that_came_from_a_file_leaves_memory_and_comes_back(tmp_path: P
     assert before > 4000 and resident() < before // 2
     memory.page_out(values[:3])  # came from no file
     assert torch.equal(tensor, values)
+
+
+RESIDENT = """
+import psutil, torch
+from stages.language_model.memory import give_back_freed_memory, keep_freed_memory
+keep_freed_memory(True)
+def resident():
+    return psutil.Process().memory_info().rss >> 20
+give_back_freed_memory()
+before = resident()
+blocks = [torch.ones(48 << 20, dtype=torch.uint8) for _ in range(8)]
+del blocks[:7]
+for beyond in (512 << 20, 200 << 20):
+    give_back_freed_memory(beyond)
+    print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is changed")
+def test_freed_memory_stays_until_it_is_more_than_may_stay() -> None:
+    said = subprocess.run([sys.executable, "-c", RESIDENT], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert [int(each) for each in said.split()] == pytest.approx([384, 48], abs=20)
