@@ -128,7 +128,7 @@ def use_onednn(model: nn.Module) -> None:
 
 
 def put_aside(model: nn.Module) -> None:
-    """Let a model's frozen weights leave memory until they are needed: packed ones, and others as their file has them."""
+    """Let a model's frozen weights leave memory until needed: packed ones, and others as their file has them."""
     for module in model.modules():
         if isinstance(module, (OneDnnLinear, OneDnnConv1D)):
             module.frozen.kept.clear()

@@ -101,7 +101,7 @@ def keep_freed_memory(keep: bool) -> None:
 def give_back_freed_memory(beyond: int = 0) -> None:
     """Give the kernel what was freed and kept, once this process has grown by so many bytes since the last time.
 
-    The pieces that a step leaves do not fit the rows of the next: with all of them kept, a second trial took a GiB more.
+    The pieces that a step leaves do not fit the rows of the next: with all kept, a second trial took a GiB more.
     """
     if (library := _glibc()) and psutil.Process().memory_info().rss > _resident[0] + beyond:
         library.malloc_trim(0)

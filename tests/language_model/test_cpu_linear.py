@@ -93,8 +93,8 @@ def test_a_weight_that_is_packed_leaves_memory_if_that_stays(monkeypatch: pytest
         rows_and_gradient(fast)
         assert len(gone) == times
         assert all(weight is fast.weight for weight in gone)
-        cpu_linear.page_out_frozen(nn.Sequential(nn.Linear(2, 2), fast))
-        assert len(gone) == times + 1  # that of the frozen layer alone
+        cpu_linear.put_aside(nn.Sequential(nn.Linear(2, 2), fast))
+        assert len(gone) == times + 1 and not fast.frozen.kept  # that of the frozen layer alone
 
 
 @pytest.mark.parametrize("name", LAYERS)
