@@ -3,6 +3,8 @@
 import copy
 from collections.abc import Callable
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -94,7 +96,8 @@ def test_a_weight_that_is_packed_leaves_memory_if_that_stays(monkeypatch: pytest
         assert len(gone) == times
         assert all(weight is fast.weight for weight in gone)
         cpu_linear.put_aside(nn.Sequential(nn.Linear(2, 2), fast))
-        assert len(gone) == times + 1 and not fast.frozen.kept  # that of the frozen layer alone
+        frozen: Any = fast.frozen
+        assert len(gone) == times + 1 and not frozen.kept  # that of the frozen layer alone
 
 
 @pytest.mark.parametrize("name", LAYERS)
