@@ -48,13 +48,8 @@ def items(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def anchor(heading: str) -> str:
-    """The anchor of a heading, by the rule of GitHub and others."""
-    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
-
-
 def slug(text: str) -> str:
-    """Its letters and digits, for the name of a file."""
+    """Its letters and digits, for the name of a file or the id of a heading."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 

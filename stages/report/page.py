@@ -9,7 +9,7 @@ from markdown_it import MarkdownIt
 
 from stages.plumbing.files import write_bytes
 from stages.report.figures import Picture
-from stages.report.markdown import anchor, plain
+from stages.report.markdown import plain, slug
 
 TITLE = "Prompt it or fine-tune it?"
 
@@ -101,7 +101,7 @@ def to_html(document: Document) -> str:
 
 
 def _id(heading: str) -> str:
-    return anchor(html.unescape(re.sub(r"<.*?>", "", heading)))
+    return slug(html.unescape(re.sub(r"<.*?>", "", heading)))
 
 
 def _block(parser: MarkdownIt, block: str | Picture | Fold) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from stages.report.document import build, search_notes
-from stages.report.markdown import anchor, count, digits_for, plain, spread, value
+from stages.report.markdown import count, digits_for, plain, slug, spread, value
 from stages.report.runs import Collection, Run
 from stages.report.settings import STYLES, Cell, best_of, frame_of, paper_scores, range_end, settings_of
 from tests.helpers_report import run_in_memory
@@ -149,5 +149,5 @@ def test_numbers_have_no_digit_that_their_uncertainty_blurs() -> None:
 
 def test_text_is_shown_as_it_is_and_headings_can_be_linked() -> None:
     assert plain("a|b\n*c* <d> [e](f)") == r"a\|b \*c\* \<d\> \[e\](f)"
-    assert anchor("The search: 1e-3, *all*") == "the-search-1e-3-all"
+    assert slug("The search: 1e-3, *all*") == "the-search-1e-3-all"
     assert value("\nB: ") == '"\\nB: "'
