@@ -16,9 +16,13 @@ def short_answers(setting: Setting, answers: Answers) -> Iterator[str]:
     """A paragraph for each model, of its largest regime."""
     for model in setting.models:
         *_, cells = setting.groups(model)[-1]
-        gaps = [gap for gap in gaps_of(setting, cells, answers) if not gap.why]
-        if len(gaps) > 1:
-            yield " ".join(sentences(setting, gaps, reference_of(cells)))
+        gaps = list(gaps_of(setting, cells, answers))
+        known = [gap for gap in gaps if not gap.why]
+        if len(known) > 1:
+            yield " ".join(sentences(setting, known, reference_of(cells)))
+        else:
+            why = gaps[-1].why or "one method was run"
+            yield f"{setting.title}, {model}: nothing to compare yet ({why}). {quality(known[0])}"
 
 
 def sentences(setting: Setting, gaps: list[Gap], reference: Cell) -> Iterator[str]:

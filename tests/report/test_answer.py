@@ -59,6 +59,13 @@ def test_one_method_that_is_better_by_more_than_chance_is_named_alone(runs: tupl
     )
 
 
+def test_with_one_method_or_without_losses_there_is_nothing_to_compare(runs: tuple[Run, ...]) -> None:
+    assert "nothing to compare yet (one method was run). The BLEU-4 of soft is" in answer(*of(runs, "soft"))
+    assert "(other has no losses)" in answer(
+        *of(runs, "soft"), replace(run_in_memory("lora", measured=False), name="other")
+    )
+
+
 def test_a_further_seed_of_a_poor_method_does_not_make_it_the_best(runs: tuple[Run, ...]) -> None:
     """Differences are to a named reference, over the seeds that both have."""
     more = run_in_memory("zero-shot", 3)
