@@ -26,6 +26,7 @@ from stages.report.markdown import (
     plain,
     show,
     slug,
+    spread,
     table,
     value,
 )
@@ -73,6 +74,12 @@ DECISION = (
     mean("loss", "test loss"),
 )  # fmt: skip
 FURTHER = (mean("forgetting.difference", "forgets"), bleu(), mean("novelty"), SEEDS)
+TWINS = {  # names of methods end so
+    "": "at the input, E trained",
+    "-frozen": "at the input, E frozen",
+    "-deep": "at every layer, E trained",
+    "-deep-frozen": "at every layer, E frozen",
+}
 COST = (
     counted("train.trained_parameters", "trained numbers"), mean("train.seconds", "training, s", 0),
     mean("train.validation_seconds", "validation, s", 0), mean("train.pairs_per_second", "pairs/s", 1),
@@ -117,10 +124,10 @@ def build(collection: Collection) -> Document:
         yield from replication(settings, answers)
         for each in settings:
             print(f"{each.title}: {len(each.runs)} configurations", flush=True)
-            yield from section(each, each.frame)
+            yield from section(each, answers)
         yield from ("## Glossary", items(GLOSSARY), "## Appendix")
         for each in settings:
-            yield from appendix(each, each.frame)
+            yield from appendix(each)
         if absent:
             rows = [[plain(each.name), plain(each.state), plain(each.reason)] for each in absent]
             yield Fold(f"Not in the tables: {len(absent)}", [table(["experiment", "state", "why"], rows, left=3)])
@@ -226,9 +233,10 @@ def replication(settings: Sequence[Setting], answers: Answers) -> Blocks:
         yield table(["claim", "model", "the paper", "here, all pairs", "here, pairs unlike training"], rows, left=5)
 
 
-def section(setting: Setting, rows: pd.DataFrame) -> Blocks:
+def section(setting: Setting, answers: Answers) -> Blocks:
     """The section of a setting: by fraction of the data, forgetting against gain, the leak, cost, search."""
-    ending, tested = slug(setting.title), rows[rows["row"] == "test"]
+    ending, rows = slug(setting.title), setting.frame
+    tested = rows[rows["row"] == "test"]
     yield f"## {plain(setting.title)}"
     yield "" if setting.as_in_paper else "This is not the paper's experiment: corpus, pairs or protocol differ."
     if tested["regime"].nunique() > 1:
@@ -241,6 +249,7 @@ def section(setting: Setting, rows: pd.DataFrame) -> Blocks:
     yield from ("### The leak: scores of pairs that training does not give away", show(rows, LEAK))
     if rows["bleu4"].notna().any():
         yield figures.leak(rows, ending, setting.on_papers_data)
+    yield from conditioning(setting, answers)
     devices = {run.score("generation.device") or "not recorded" for run in tested["run"]}
     yield from (f"### Cost (on {', '.join(sorted(devices))})", show(tested, COST))
     if "train.seconds" in tested and tested["loss"].notna().any():
@@ -253,6 +262,22 @@ def section(setting: Setting, rows: pd.DataFrame) -> Blocks:
     chosen = [best_of(run) for _, run in setting.each]
     if any(each.get("validation_loss") and each["epoch"] > 1 for each in chosen):
         yield figures.by_epoch(setting, ending)
+
+
+def conditioning(setting: Setting, answers: Answers) -> Blocks:
+    """What a prompt gains by being made from the query, at the input or every layer, with E trained or frozen."""
+    rows = []
+    for model, regime, cells in setting.groups():
+        named = {cell.method: cell for cell in cells}
+        for ending, what in TWINS.items():
+            twins = [named[method] for name in ("soft", "dynamic") if (method := f"{name}{ending}") in named]
+            if len(twins) == 2:
+                *_, gap = gaps_of(setting, twins, answers)
+                losses = (spread(run.scores.get("loss") for run in setting.runs[cell]) for cell in twins)
+                rows.append([f"{plain(model)}, {percent(regime)}", what, *losses, gap.told])
+    if rows:
+        yield "### What a prompt gains by depending on the query"
+        yield table(["", "prompt", "test loss of soft", "of dynamic", "dynamic against soft (95 %)"], rows, left=2)
 
 
 def search_notes(setting: Setting) -> Iterator[str]:
@@ -271,9 +296,9 @@ def search_notes(setting: Setting) -> Iterator[str]:
         yield f"{what} ({'; '.join(dict.fromkeys(places))}): move its `learning_rate`"
 
 
-def appendix(setting: Setting, rows: pd.DataFrame) -> Iterator[Fold]:
+def appendix(setting: Setting) -> Iterator[Fold]:
     """The other scores, each seed, parameters and runs of a setting."""
-    title = plain(setting.title)
+    title, rows = plain(setting.title), setting.frame
     tables = [show(rows, columns) for columns in (OTHERS, WENT_WRONG, VARIETY)]
     yield Fold(f"{title}: other scores", [*tables, items(blind_scores(rows))])
     tested = rows[rows["row"] == "test"]

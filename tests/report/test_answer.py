@@ -131,6 +131,13 @@ def test_without_an_interval_every_seed_must_agree(pairs: list[tuple[float, floa
     assert by_order(pairs)[0] == verdict
 
 
+def test_what_conditioning_gives_is_told_for_each_pair_of_twins(runs: tuple[Run, ...], document: Document) -> None:
+    lines = [line.split(" | ") for line in document.markdown("report").splitlines() if "at the input, E" in line]
+    assert [line[1] for line in lines] == ["at the input, E trained", "at the input, E frozen"]
+    found = Answers().compare(of(runs, "dynamic-frozen"), of(runs, "soft-frozen"), "loss")
+    assert lines[1][-1].startswith(f"{found.second - found.first:.2f} below ({found.low:.2f} to {found.high:.2f})")
+
+
 def test_a_reply_that_was_cut_or_repeats_itself_says_so() -> None:
     reply = Response("d", 0, "q", "r", "a b c a b c a b c", unended=True)
     assert marked(reply).endswith(f"*{CUT}* *{LOOPS}*")
