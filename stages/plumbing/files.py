@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 from stages.plumbing.errors import NO_SPACE, StageError, of_the_machine, system_error
@@ -50,18 +51,24 @@ def state_folder() -> Path:
 def scratch_folder() -> Iterator[Path]:
     """A new folder under `state_folder` for what is too large for memory; removed at the end, or at the next start.
 
-    A process has one at a time.
+    Its user holds a lock in it, which ends with the process: what can be locked was left by a killed one. That holds
+    between containers too, where numbers of processes are the same.
     """
-    place = state_folder() / "scratch"
-    remove_leftovers(place)
-    folder = place.with_name(f".tmp-{os.getpid()}-{place.name}")
-    folder.mkdir(mode=0o700)
+    with lock(state_folder() / "scratch.lock"):
+        for held in state_folder().glob("scratch-*/.held"):
+            with held.open("ab") as left, suppress(BlockingIOError):
+                fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(held.parent, ignore_errors=True)
+        folder = Path(mkdtemp(prefix="scratch-", dir=state_folder()))
+        user = (folder / ".held").open("wb")
+        fcntl.flock(user, fcntl.LOCK_EX)
     try:
-        yield folder
+        with user:
+            yield folder
     except Exception as error:
         full = of_the_machine(error)
-        if isinstance(full, OSError) and full.errno in NO_SPACE:  # `datasets` names no file
-            raise OSError(full.errno, full.strerror, str(place)) from error
+        if isinstance(full, OSError) and full.errno in NO_SPACE and full.filename is None:  # `datasets` names no file
+            raise OSError(full.errno, full.strerror, str(folder)) from error
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)

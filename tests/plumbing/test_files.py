@@ -49,17 +49,17 @@ def test_what_cannot_be_written_is_an_error(
         write_bytes(tmp_path / "a", b"b")
 
 
-def test_the_scratch_of_a_killed_process_goes_at_the_next_start_and_that_of_a_living_one_stays(
+def test_the_scratch_of_a_killed_process_goes_at_the_next_start_and_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(STATE_VARIABLE, str(tmp_path / "state"))
     script = "import os; from stages.plumbing.files import scratch_folder; made = scratch_folder(); made.__enter__(); "
     subprocess.run([sys.executable, "-c", script + "os.kill(os.getpid(), 9)"], cwd=ROOT, check=False)
-    (left,) = (tmp_path / "state").iterdir()
-    (living := left.with_name(f".tmp-{os.getppid()}-scratch")).mkdir()
-    with scratch_folder() as own:
-        assert own.is_dir() and living.is_dir() and not left.exists()
-    assert list((tmp_path / "state").iterdir()) == [living]
+    (left,) = (tmp_path / "state").glob("scratch-*/")
+    with scratch_folder() as one, scratch_folder() as two:
+        assert one.is_dir() and two.is_dir()
+        assert not left.exists()
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["scratch.lock"]
 
 
 def test_the_state_is_for_its_owner_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
