@@ -75,7 +75,7 @@ def quality(gap: Gap) -> str:
 
 def caveats(settings: Sequence[Setting]) -> Iterator[str]:
     """What a reader should know before using the numbers: at most four."""
-    runs = [run for setting in settings for _, run in setting.each]
+    runs = [run for setting in settings for _, run in setting.all_runs]
     if {flatten(run.entry("protocol")).get("training.num_train_epochs") for run in runs} == {1}:
         yield "Every run trained for one epoch: methods that need longer may be undertrained."
     if not any(setting.as_in_paper for setting in settings):

@@ -132,7 +132,7 @@ class Judge:
         """Dynamic prompts keep their novelty in every regime."""
 
         def judge(part: str) -> Verdict:
-            runs = [(cell.regime, run) for cell, run in self.setting.each if cell[:2] == (model, "dynamic")]
+            runs = [(cell.regime, run) for cell, run in self.setting.all_runs if cell[:2] == (model, "dynamic")]
             if not runs:
                 raise NotMeasured("no run of dynamic")
             found = [value_of(run, "novelty", part) for _, run in runs]

@@ -138,7 +138,7 @@ def build(collection: Collection) -> Document:
 def keep_shown(collection: Collection, folder: Path) -> None:
     """Write into a folder what `build` needs of the runs that it shows."""
     settings, repeated = settings_of(collection.runs)
-    groups = {slug(each.title): [run for _, run in each.each] for each in settings}
+    groups = {slug(each.title): [run for _, run in each.all_runs] for each in settings}
     size = keep(groups, [*collection.absent, *repeated], folder)
     print(f"{folder}: {sum(map(len, groups.values()))} runs, {size / 1e6:.2f} MB")
 
@@ -191,7 +191,7 @@ def side_by_side(setting: Setting, answers: Answers) -> Blocks:
     corpus = str(setting.any_run.switch("dataset"))
     for model in setting.models:
         places: dict[tuple[float, int], dict[str, list[Response]]] = {}
-        for cell, run in setting.each:
+        for cell, run in setting.all_runs:
             try:
                 if cell.model == model and run.entry("dataset").get("quote"):
                     places.setdefault((cell.regime, -run.seed), {})[cell.method] = answers.of(run)
@@ -239,29 +239,34 @@ def section(setting: Setting, answers: Answers) -> Blocks:
     tested = rows[rows["row"] == "test"]
     yield f"## {plain(setting.title)}"
     yield "" if setting.as_in_paper else "This is not the paper's experiment: corpus, pairs or protocol differ."
-    if tested["regime"].nunique() > 1:
+    if tested["regime"].nunique() > 1 and measured(tested, "loss"):
         yield from ("### Test loss by fraction of the data", figures.by_regime(tested, ending))
-    if "forgetting.difference" in tested:
+    if measured(tested, "loss", "forgetting.difference"):
         yield "### What tuning gives and what it takes"
         picture = f"forgetting-{ending}", "Forgetting against test loss: the lower left corner is best"
         axes = "test loss", "forgetting: loss on other prose, rise in nats"
         yield figures.against(tested, picture, "loss", "forgetting.difference", axes)
     yield from ("### The leak: scores of pairs that training does not give away", show(rows, LEAK))
-    if rows["bleu4"].notna().any():
+    if measured(rows, "bleu4"):
         yield figures.leak(rows, ending, setting.on_papers_data)
     yield from conditioning(setting, answers)
     devices = {run.score("generation.device") or "not recorded" for run in tested["run"]}
     yield from (f"### Cost (on {', '.join(sorted(devices))})", show(tested, COST))
-    if "train.seconds" in tested and tested["loss"].notna().any():
+    if measured(tested, "loss", "train.seconds"):
         picture = f"cost-{ending}", "Test loss against the time of training: the lower left corner is best"
         yield figures.against(tested, picture, "train.seconds", "loss", ("training, s", "test loss"))
     yield from ("### The search for a learning rate", show(tested, SEARCH))
     yield items(search_notes(setting))
     if tested["search.rates"].max() > 1:
         yield figures.rates(setting, ending)
-    chosen = [best_of(run) for _, run in setting.each]
+    chosen = [best_of(run) for _, run in setting.all_runs]
     if any(each.get("validation_loss") and each["epoch"] > 1 for each in chosen):
         yield figures.by_epoch(setting, ending)
+
+
+def measured(frame: pd.DataFrame, *names: str) -> bool:
+    """Whether some run has all of these numbers."""
+    return {*names} <= {*frame.columns} and len(frame.dropna(subset=[*names])) > 0
 
 
 def conditioning(setting: Setting, answers: Answers) -> Blocks:
@@ -283,7 +288,7 @@ def conditioning(setting: Setting, answers: Answers) -> Blocks:
 def search_notes(setting: Setting) -> Iterator[str]:
     """A line a method whose best rate is at an end; of few-shot, the validation loss by the number of examples."""
     ends: dict[str, list[str]] = {}
-    for cell, run in setting.each:
+    for cell, run in setting.all_runs:
         where = f"{percent(cell.regime)}, seed {run.seed}"
         if end := range_end(run):
             ends.setdefault(f"{plain(cell.method)}: the {end} rate tried is the best one", []).append(where)

@@ -184,7 +184,7 @@ def rates(setting: Setting, ending: str) -> Picture:
     score = selects_by(setting.any_run)
     tried = [
         {**cell._asdict(), "rate": trial["learning_rate"], "score": trial.get(score), "best": trial == best_of(run)}
-        for cell, run in setting.each
+        for cell, run in setting.all_runs
         for trial in trials_of(run)
         if trial["learning_rate"]
     ]
@@ -204,7 +204,7 @@ def by_epoch(setting: Setting, ending: str) -> Picture:
     """Validation loss by epoch of the chosen trial, the mean over seeds, a line a method."""
     after = [
         {**cell._asdict(), "epoch": each["epoch"], "loss": each.get("validation_loss")}
-        for cell, run in setting.each
+        for cell, run in setting.all_runs
         for each in run.metrics("curves") or []
         if each["learning_rate"] == best_of(run).get("learning_rate")
     ]

@@ -84,14 +84,14 @@ class Setting:
     runs: dict[Cell, Runs]  # by model, regime and method, in the order of the tables
 
     @property
-    def each(self) -> list[tuple[Cell, Run]]:
+    def all_runs(self) -> list[tuple[Cell, Run]]:
         """Every run with its configuration."""
         return [(cell, run) for cell, runs in self.runs.items() for run in runs]
 
     @property
     def any_run(self) -> Run:
         """One of the runs: they agree in everything that defines the setting."""
-        return self.each[0][1]
+        return self.all_runs[0][1]
 
     @cached_property
     def frame(self) -> pd.DataFrame:

@@ -66,6 +66,13 @@ def test_with_one_method_or_without_losses_there_is_nothing_to_compare(runs: tup
     )
 
 
+def test_figures_of_what_was_not_measured_are_left_out() -> None:
+    scores = replace(run_in_memory("soft"), name="without costs", files=run_in_memory("soft", measured=False).files)
+    costs = replace(run_in_memory("lora"), scores=run_in_memory("lora", measured=False).scores)
+    found = {picture.name.split("-")[0] for picture in build(Collection((scores, costs), ())).pictures}
+    assert found == {"leak", "rates", "forgetting"}, "nobody has both a loss and a time of training"
+
+
 def test_a_further_seed_of_a_poor_method_does_not_make_it_the_best(runs: tuple[Run, ...]) -> None:
     """Differences are to a named reference, over the seeds that both have."""
     more = run_in_memory("zero-shot", 3)
