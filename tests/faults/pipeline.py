@@ -1,8 +1,10 @@
 """A workspace for the six stages on tiny sources: an undisturbed run, checks that must always hold, and damage."""
 
+import hashlib
 import json
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,18 @@ def new_workspace(folder: Path, project: Path, **changes: Any) -> Path:
     training = {f"protocols.tiny.training.{name}": value for name, value in TRAINING.items()}
     change_params(folder, training | changes)
     return folder
+
+
+def sources_of(project: Path) -> Path:
+    """The folder with the corpus of a tiny project."""
+    return project.with_name(f"{project.name}-sources") / "dialogues"
+
+
+def with_training_file(sources: Path, content: bytes) -> dict[str, Any]:
+    """Put another training file into a copy of the corpus; return the changes to params.yaml."""
+    (sources / "train.txt").write_bytes(content)
+    changes = {"source": f"file:{sources}", "files.train.sha256": hashlib.sha256(content).hexdigest()}
+    return {f"datasets.tiny.{name}": value for name, value in changes.items()}
 
 
 @dataclass(frozen=True)
@@ -99,6 +113,14 @@ def check_whole(folder: Path) -> None:
 def check_tidy(folder: Path) -> None:
     """Check that no temporary file is left."""
     assert not [path for path in folder.rglob("*") if ".tmp" in path.name]
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 240) -> None:
+    """Look again and again until it is so."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def flip(path: Path) -> None:

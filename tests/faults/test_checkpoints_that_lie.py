@@ -53,7 +53,6 @@ def with_tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Damage:
         tensors = load_file(checkpoint / TENSORS)
         change(tensors)
         save_file(tensors, checkpoint / TENSORS)
-        seal(checkpoint)
 
     return damage
 
@@ -62,49 +61,44 @@ def without_tensor(ending: str) -> Damage:
     return with_tensors(lambda tensors: tensors.pop(next(name for name in sorted(tensors) if name.endswith(ending))))
 
 
-def with_record(change: Callable[[dict[str, Any]], object]) -> Damage:
+def with_record(**change: Any) -> Damage:
     def damage(checkpoint: Path) -> None:
         manifest = json.loads((checkpoint / MANIFEST).read_bytes())
-        change(manifest["trial"])
+        manifest["trial"] = {name: each for name, each in (manifest["trial"] | change).items() if each is not None}
         (checkpoint / MANIFEST).write_text(json.dumps(manifest))
-        seal(checkpoint)
 
     return damage
 
 
 def pickled(checkpoint: Path) -> None:
     (checkpoint / TENSORS).write_bytes(pickle.dumps(Harmful(checkpoint.parents[1] / "proof")))
-    seal(checkpoint)
 
 
-def without_best(checkpoint: Path) -> None:
-    (checkpoint / WEIGHTS).unlink()
-    seal(checkpoint)
-
-
-DAMAGES: dict[str, Damage] = {
+UNSEALED: dict[str, Damage] = {
     "a flipped bit in the tensors": lambda checkpoint: flip(checkpoint / TENSORS),
-    "a flipped bit in the manifest": lambda checkpoint: flip(checkpoint / MANIFEST),
     "no manifest": lambda checkpoint: (checkpoint / MANIFEST).unlink(),
     "an empty manifest": lambda checkpoint: (checkpoint / MANIFEST).write_bytes(b""),
+}
+SEALED: dict[str, Damage] = {  # with a manifest that agrees
     "a weight is missing": without_tensor("weight"),
     "a moment is missing": without_tensor("|exp_avg_sq"),
     "another shape": with_tensors(lambda tensors: tensors.update({next(iter(tensors)): torch.zeros(1)})),
     "a pickle": pickled,
-    "the weights of the best epoch are missing": without_best,
-    "a trial without steps": with_record(lambda trial: trial.pop("steps")),
-    "a position that is none": with_record(lambda trial: trial.update(epoch="three")),
-    "a record of something else": with_record(lambda trial: trial.clear()),
+    "the weights of the best epoch are missing": lambda checkpoint: (checkpoint / WEIGHTS).unlink(),
+    "a trial without steps": with_record(steps=None),
+    "a position that is none": with_record(epoch="three"),
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.parametrize("damage", [*UNSEALED, *SEALED])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
-    damage: Damage, folder: Path, undisturbed: Undisturbed, capsys: pytest.CaptureFixture[str]
+    damage: str, folder: Path, undisturbed: Undisturbed, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(undisturbed.folder / "data/train", folder / "data/train")
     before, newest = checkpoints(folder)
-    damage(newest)
+    (UNSEALED | SEALED)[damage](newest)
+    if damage in SEALED:
+        seal(newest)
     assert load(folder) == 2 and not newest.exists() and before.exists()
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"{newest}: not usable (")
@@ -141,13 +135,8 @@ def test_other_data_and_models_start_anew_and_leave_this_state_alone(
 
 @pytest.mark.parametrize(
     "error",
-    [
-        torch.OutOfMemoryError("CUDA out of memory"),
-        MemoryError(),
-        PermissionError(13, "Permission denied"),
-        SafetensorError("Error while deserializing: I/O error: Cannot allocate memory (os error 12)"),
-    ],
-    ids=lambda error: type(error).__name__,
+    [MemoryError(), PermissionError(13, "Permission denied"), SafetensorError("Cannot allocate memory (os error 12)")],
+    ids=repr,
 )
 def test_a_checkpoint_that_cannot_be_read_for_now_is_not_thrown_away(
     error: Exception, halfway: Path, monkeypatch: pytest.MonkeyPatch

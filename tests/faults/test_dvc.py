@@ -7,19 +7,18 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import pytest
 
-from tests.faults.pipeline import TRAINING, Undisturbed, check_tidy, flip, results
-from tests.tiny import ROOT, change_params, command, commit_all
+from tests.faults.pipeline import STAGES, Undisturbed, check_tidy, flip, results, wait_for
+from tests.tiny import ROOT, command, commit_all, write_yaml
 
-pytestmark = pytest.mark.timeout(600)  # the first test waits for `undisturbed` and for `dvc repro`, twice
-SECONDS_TO_PAUSE = 240
+pytestmark = pytest.mark.timeout(600)  # the first test waits for `undisturbed` and for DVC, three times
+WITH_DVC = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 PAUSE_IN_THE_THIRD_SAVE = f"""
 import os, signal, sys
 if os.environ.get("DVC_STAGE") == "train":
@@ -29,8 +28,7 @@ if os.environ.get("DVC_STAGE") == "train":
 """
 
 
-@dataclass(frozen=True)
-class Killed:
+class Killed(NamedTuple):
     """A project in which only `dvc` was killed, in the middle of `dvc repro`; then `dvc repro` ran again."""
 
     project: Path
@@ -41,15 +39,16 @@ class Killed:
 def kill_when_its_stage_pauses(dvc: subprocess.Popen[bytes]) -> list[psutil.Process]:
     """Kill only DVC and let the stage go on; return the processes below DVC."""
     below: list[psutil.Process] = []
-    paused, deadline = False, time.monotonic() + SECONDS_TO_PAUSE
+
+    def paused() -> bool:
+        assert dvc.poll() is None, "it ended before the third save"
+        with suppress(psutil.NoSuchProcess):  # a child that has just ended
+            below[:] = [each for each in psutil.Process(dvc.pid).children(recursive=True) if each.is_running()]
+            return any(each.status() == psutil.STATUS_STOPPED for each in below)
+        return False
+
     try:
-        while not paused:
-            assert dvc.poll() is None, "it ended before the third save"
-            assert time.monotonic() < deadline, f"no third save within {SECONDS_TO_PAUSE} seconds"
-            time.sleep(0.1)
-            with suppress(psutil.NoSuchProcess):  # a child that has just ended
-                below = [each for each in psutil.Process(dvc.pid).children(recursive=True) if each.is_running()]
-                paused = any(each.status() == psutil.STATUS_STOPPED for each in below)
+        wait_for(paused)
     finally:
         dvc.kill()
         dvc.wait()
@@ -61,13 +60,15 @@ def kill_when_its_stage_pauses(dvc: subprocess.Popen[bytes]) -> list[psutil.Proc
 
 @pytest.fixture(scope="module")
 def killed(project: Path, undisturbed: Undisturbed, tmp_path_factory: pytest.TempPathFactory) -> Killed:
+    """All stages but train have run, as in the undisturbed workspace."""
     root = tmp_path_factory.mktemp("dvc")
     folder = Path(shutil.copytree(project, root / "project", symlinks=True))
-    shutil.copy(undisturbed.folder / "params.yaml", folder)
+    for name in ("params.yaml", "data", "metrics"):
+        command(undisturbed.folder, "cp", "-r", name, str(folder))
+    command(folder, "dvc", "commit", "--force", *(stage for stage in STAGES if stage != "train"))
     (root / "injected").mkdir()
     (root / "injected/sitecustomize.py").write_text(PAUSE_IN_THE_THIRD_SAVE)
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    variables = {**os.environ, "PATH": path, "PYTHONPATH": str(root / "injected")}
+    variables = {**WITH_DVC, "PYTHONPATH": str(root / "injected")}
     with (root / "log").open("wb") as log:
         dvc = subprocess.Popen(["dvc", "repro"], cwd=folder, env=variables, stdout=log, stderr=log)
     left = kill_when_its_stage_pauses(dvc)
@@ -111,54 +112,43 @@ def test_the_advice_for_a_damaged_cache_followed_word_for_word_brings_the_same_b
     assert results(project) == undisturbed.results
 
 
-@pytest.mark.parametrize(
-    ("wrong", "said"),
-    [
-        (
-            "protocols.tiny.training.batch_size=0",
-            "params.yaml: protocols.tiny.training.batch_size: found 0; it must be ",
-        ),
-        ("method=sfot", "methods.sfot"),  # DVC's own words
-    ],
-)
 def test_after_a_wrong_value_the_readme_s_way_back_brings_the_outputs(
-    wrong: str, said: str, killed: Killed, undisturbed: Undisturbed, tmp_path: Path
+    killed: Killed, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
     project = Path(shutil.copytree(killed.project, tmp_path / "project", symlinks=True))
     commit_all(project)
-    done = command(project, "dvc", "exp", "run", "-S", wrong, fails=True)
-    assert said in done.stdout + done.stderr
     way_back = "git checkout . && dvc checkout"
     assert f"`{way_back}`" in (ROOT / "README.md").read_text(encoding="utf-8")
-    command(project, "sh", "-c", way_back)
-    assert results(project) == undisturbed.results
+    for wrong in ("protocols.tiny.training.batch_size=0", "method=sfot"):  # a stage refuses it, or DVC itself
+        done = command(project, "dvc", "exp", "run", "-S", wrong, fails=True)
+        assert wrong.split("=")[0 if "." in wrong else 1] in done.stdout + done.stderr
+        command(project, "sh", "-c", way_back)
+        assert results(project) == undisturbed.results
     assert "Stage 'train' didn't change" in command(project, "dvc", "repro").stdout
 
 
 @pytest.fixture
 def made(tmp_path: Path) -> Path:
     """A folder in which `make repro` finds an environment, with a stand-in for DVC."""
-    (tmp_path / "made/.venv/bin").mkdir(parents=True)
-    (tmp_path / "made/.dvc/tmp").mkdir(parents=True)
+    folder = tmp_path / "made"
+    (folder / ".dvc/tmp").mkdir(parents=True)
+    (folder / ".venv/bin").mkdir(parents=True)
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
-        shutil.copy(ROOT / name, tmp_path / "made")
-    for name, command_line in (("python", f'{sys.executable} "$@"'), ("dvc", "true")):
-        (tmp_path / "made/.venv/bin" / name).write_text(f"#!/bin/sh\nexec {command_line}\n")
-        (tmp_path / "made/.venv/bin" / name).chmod(0o755)
+        shutil.copy(ROOT / name, folder)
+    (folder / ".venv/bin/python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (folder / ".venv/bin/python").chmod(0o755)
+    (folder / ".venv/bin/dvc").symlink_to("/bin/true")
     for name in (".created", ".installed"):
-        (tmp_path / "made/.venv" / name).touch()
-    return tmp_path / "made"
+        (folder / ".venv" / name).touch()
+    return folder
 
 
-HELD = {"data": {"write": {"pid": os.getpid(), "cmd": "dvc repro"}}}
-
-
-@pytest.mark.parametrize("left", [json.dumps(HELD), json.dumps(HELD)[:9], ""], ids=["number", "cut", "empty"])
-def test_make_repro_removes_the_lock_of_a_killed_dvc_whoever_has_its_number_now(left: str, made: Path) -> None:
+def test_make_repro_removes_the_lock_of_a_killed_dvc_whoever_has_its_number_now(made: Path) -> None:
     lock = made / ".dvc/tmp/rwlock"
-    lock.write_text(left)
-    assert "rwlock: left by a DVC that was killed; removed" in command(made, "make", "repro").stdout
-    assert not lock.exists()
+    for left in (json.dumps({"data": {"write": {"pid": os.getpid(), "cmd": "dvc repro"}}}), ""):
+        lock.write_text(left)
+        assert "rwlock: left by a DVC that was killed; removed" in command(made, "make", "repro").stdout
+        assert not lock.exists()
 
 
 def test_make_repro_leaves_the_lock_of_a_dvc_that_runs_here(made: Path) -> None:
@@ -171,49 +161,43 @@ def test_make_repro_leaves_the_lock_of_a_dvc_that_runs_here(made: Path) -> None:
     assert lock.read_text() == "x"
 
 
-def paused_in(folder: Path) -> psutil.Process:
-    """The training in one of DVC's temporary folders below `folder`: stopped, once it has written a checkpoint."""
-    deadline = time.monotonic() + SECONDS_TO_PAUSE
-    while not [*folder.glob(".state/train/*/checkpoints/*/manifest.json")]:
-        assert time.monotonic() < deadline, "no checkpoint in the workspace"
-        time.sleep(0.05)
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            there = process.cwd().startswith(f"{folder}/.dvc/tmp/exps/")
-            if there and process.cmdline()[1:3] == ["-m", "stages.train"]:
-                process.suspend()
-                return process
-    raise AssertionError("it does not run")
+KEEPS = """
+import signal, time
+from pathlib import Path
+from stages.plumbing.files import state_folder
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in what a script started with &
+(state_folder() / "new").write_text(str(Path.cwd()))
+(state_folder() / "new").rename(state_folder() / "kept")
+time.sleep(600)
+"""
 
 
 @pytest.mark.parametrize("how", ["--temp", "--queue"])
 def test_what_is_finished_in_a_temporary_folder_is_kept_when_dvc_removes_it(
     how: str, project: Path, tmp_path: Path
 ) -> None:
-    """Ctrl-C in `dvc exp run --temp`, and `dvc queue kill`."""
+    """Ctrl-C in `dvc exp run --temp`, and `dvc queue kill`, with a stage that keeps something and goes on."""
     folder = Path(shutil.copytree(project, tmp_path / "project", symlinks=True))
-    epochs = {"num_train_epochs": 12, "early_stopping_patience": 12, "learning_rates.trials": 1}
-    change_params(folder, {f"protocols.tiny.training.{name}": value for name, value in (TRAINING | epochs).items()})
+    (folder / "keeps.py").write_text(KEEPS)
+    write_yaml(folder / "dvc.yaml", {"stages": {"keeps": {"cmd": f"{sys.executable} keeps.py", "deps": ["keeps.py"]}}})
     commit_all(folder)
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    if how == "--temp":
-        words = ["dvc", "exp", "run", "--temp", "-S", "method=soft"]
-        run = subprocess.Popen(words, cwd=folder, env={**os.environ, "PATH": path}, start_new_session=True)
-        stage = paused_in(folder)
-        os.killpg(run.pid, signal.SIGINT)
+    words = ["queue", "start"]
+    if how == "--queue":
+        command(folder, "dvc", "exp", "run", "--queue", "--name", "queued")
     else:
-        command(folder, "dvc", "exp", "run", "--queue", "--name", "queued", "-S", "method=soft")
-        assert command(folder, "git", "status", "--porcelain").stdout == "", "the queue leaves the workspace alone"
-        words = ["dvc", "queue", "start"]  # the worker keeps what it gets as its output, so that is no pipe
-        subprocess.run(words, cwd=folder, env={**os.environ, "PATH": path}, stdout=subprocess.DEVNULL, check=True)
-        stage = paused_in(folder)
+        words = ["exp", "run", "--temp"]
+    # The worker of the queue keeps what it gets as its output, so that is no pipe.
+    quiet = subprocess.DEVNULL
+    run = subprocess.Popen(["dvc", *words], cwd=folder, env=WITH_DVC, stdout=quiet, start_new_session=True)
+    kept = folder / ".state/kept"
+    wait_for(kept.exists)
+    if how == "--queue":
         command(folder, "dvc", "queue", "kill", "queued")
-    temporary = Path(stage.cwd())
-    stage.resume()
-    deadline = time.monotonic() + SECONDS_TO_PAUSE
-    while temporary.exists():
-        assert time.monotonic() < deadline, "DVC did not remove the temporary folder"
-        time.sleep(0.1)
-    again = command(folder, "dvc", "exp", "run", "--temp", "-S", "method=soft")
-    assert "epoch 12 " in again.stdout + again.stderr
-    assert "epoch 1 " not in again.stdout + again.stderr
+    else:
+        os.killpg(run.pid, signal.SIGINT)
+    run.wait()
+    temporary = Path(kept.read_text())
+    assert temporary.is_relative_to(folder / ".dvc/tmp/exps")
+    wait_for(lambda: not temporary.exists())
+    assert kept.exists()

@@ -5,46 +5,42 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.pipeline import STAGES, Undisturbed, each_stage, results
+from tests.faults.pipeline import Undisturbed, each_stage, results
 from tests.stage_runs import COMMANDS, Run, fails
 
 
-@pytest.mark.parametrize(
-    ("stage", "words"), [*[(stage, []) for stage in STAGES], ("subset", ["--unknown", "x"]), ("subset", ["surplus"])]
-)
-def test_a_wrong_command_line_is_one_line(stage: str, words: list[str], tmp_path: Path) -> None:
+@pytest.fixture
+def empty(tmp_path: Path) -> Path:
     (tmp_path / "empty").mkdir()
-    given = COMMANDS[stage][:1] if not words else COMMANDS[stage]
-    code, printed = Run(tmp_path / "empty", [*given, *words], {}).wait()
+    return tmp_path / "empty"
+
+
+@pytest.mark.parametrize("words", [[], ["--unknown", "x"]])
+@each_stage
+def test_a_wrong_command_line_is_one_line(stage: str, words: list[str], empty: Path) -> None:
+    code, printed = Run(empty, [*(COMMANDS[stage] if words else COMMANDS[stage][:1]), *words], {}).wait()
     assert code == 2
     assert printed.startswith(f"ERROR {stage}: command line: ")
-    assert printed.endswith("; see --help\n")
     assert printed.count("\n") == 1
 
 
 @each_stage
-def test_outside_a_project_the_missing_file_is_named(stage: str, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    last = fails(tmp_path / "empty", stage)
-    assert last == f"ERROR {stage}: params.yaml: missing; run this from the top of the project"
+def test_outside_a_project_the_missing_file_is_named(stage: str, empty: Path) -> None:
+    assert fails(empty, stage).startswith(f"ERROR {stage}: params.yaml: missing; ")
 
 
-def test_a_folder_of_data_on_another_disk_is_refused_before_anything_slow(tmp_path: Path) -> None:
-    (tmp_path / "project").mkdir()
-    (tmp_path / "project/data").symlink_to(tmp_path)
-    found = f"data: a link to {tmp_path}, and DVC keeps nothing that is behind a link; make it a folder; "
-    assert fails(tmp_path / "project", "download").startswith(f"ERROR download: {found}")
+def test_a_folder_of_data_on_another_disk_is_refused_before_anything_slow(empty: Path) -> None:
+    (empty / "data").symlink_to(empty.parent)
+    assert fails(empty, "download").startswith(f"ERROR download: data: a link to {empty.parent}, ")
 
 
 @pytest.mark.parametrize(("words", "value"), [(["--debug"], ""), ([], "1")])
-def test_a_traceback_comes_before_the_line_if_asked_for(words: list[str], value: str, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    variables = {"DIALOG_PROMPTING_DEBUG": value}
-    code, printed = Run(tmp_path / "empty", [*COMMANDS["subset"], *words], variables).wait()
+def test_a_traceback_comes_before_the_line_if_asked_for(words: list[str], value: str, empty: Path) -> None:
+    code, printed = Run(empty, [*COMMANDS["subset"], *words], {"DIALOG_PROMPTING_DEBUG": value}).wait()
     assert code == 1
     assert "Traceback (most recent call last):" in printed
     assert printed.splitlines()[-1].startswith("ERROR subset: params.yaml: missing; ")
-    assert "Traceback" not in fails(tmp_path / "empty", "subset", DIALOG_PROMPTING_DEBUG="0")
+    assert "Traceback" not in fails(empty, "subset", DIALOG_PROMPTING_DEBUG="0")
 
 
 def full_output() -> None:
@@ -63,19 +59,16 @@ def test_a_full_disk_below_the_standard_output_is_named(undisturbed: Undisturbed
     [
         ("grid", "git status: fatal: not a git repository"),
         ("grid --jobs 0", "command line: argument --jobs: "),
-        ("grid --regimes x", "command line: argument --regimes: "),
         ("report", "params.yaml: missing; run this from the top of the project"),
-        ("report surplus", "command line: unrecognized arguments: surplus; see --help"),
+        ("report --unknown", "command line: unrecognized arguments: --unknown; "),
         ("bench", "data/pair_extract: missing; run `dvc repro pair-extract`"),
-        ("bench --steps -1", "command line: argument --steps: found -1; it must be from 0 to 2147483647; see --help"),
-        ("bench --queries x", "command line: argument --queries: invalid whole number value: 'x'; see --help"),
-        ("bench --only x", "command line: argument --only: invalid choice: 'x' "),
+        ("bench --steps -1", "command line: argument --steps: found -1; it must be from 0 to "),
+        ("bench --queries x", "command line: argument --queries: invalid whole number value: 'x'"),
     ],
 )
-def test_a_command_run_by_hand_with_bad_input_says_so_in_one_line(words: str, found: str, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
+def test_a_command_run_by_hand_with_bad_input_says_so_in_one_line(words: str, found: str, empty: Path) -> None:
     name, *others = words.split()
-    code, printed = Run(tmp_path / "empty", [f"stages.{name}", *others], {}).wait()
+    code, printed = Run(empty, [f"stages.{name}", *others], {}).wait()
     assert code in (1, 2)
     assert "Traceback" not in printed
     assert printed.splitlines()[-1].startswith(f"ERROR {name}: {found}")

@@ -4,12 +4,12 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.faults.pipeline import stopped_line, wait_for
 from tests.tiny import ROOT
 
 STAGE = """
@@ -37,59 +37,49 @@ BELOW_SH = "{python} stage.py & echo $! > pid; wait $!; true"
 class Orphan:
     """A program that starts a stage as DVC does, and can be killed."""
 
-    def __init__(
-        self, folder: Path, name: str, command: str, wait_for_go: bool = False, under_dvc: bool = True
-    ) -> None:
+    def __init__(self, folder: Path, name: str, command: str, wait_for_go: bool = False, **variables: str) -> None:
         self.folder = folder
         (folder / "stage.py").write_text(STAGE.format(wait_for_go=wait_for_go))
         program = folder / name
         program.write_text(PARENT.format(python=sys.executable, command=command.format(python=sys.executable)))
         program.chmod(0o755)
-        variables = {"PYTHONPATH": str(ROOT), **({"DVC_STAGE": "toy"} if under_dvc else {})}
-        self.parent = subprocess.Popen([program], cwd=folder, env={**os.environ, **variables}, start_new_session=True)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
+        self.parent = subprocess.Popen([program], cwd=folder, env=environment, start_new_session=True)
         wait_for(lambda: (folder / "pid").exists() and (folder / "pid").read_text().endswith("\n"))
         self.stage = psutil.Process(int((folder / "pid").read_text()))
+
+    def ended(self) -> bool:
+        return not self.stage.is_running() or self.stage.status() == psutil.STATUS_ZOMBIE
 
     def kill_parent(self) -> None:
         self.parent.kill()
         self.parent.wait()
 
-    def ended(self) -> bool:
-        return not self.stage.is_running() or self.stage.status() == psutil.STATUS_ZOMBIE
-
     def check_stopped(self) -> None:
         wait_for(self.ended)
-        log = (self.folder / "log").read_text()
-        assert log == "ERROR toy: stopped by a signal: finished work is kept; run it again to go on\n"
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+        assert (self.folder / "log").read_text() == f"{stopped_line('toy')}\n"
 
 
 @pytest.mark.parametrize("command", [STARTED_BY_SH, BELOW_SH], ids=["in place of the shell", "below the shell"])
 def test_a_stage_stops_when_its_dvc_is_killed(command: str, tmp_path: Path) -> None:
-    orphan = Orphan(tmp_path, "dvc", command)
+    orphan = Orphan(tmp_path, "dvc", command, DVC_STAGE="toy")
     wait_for((tmp_path / "main").exists)
     orphan.kill_parent()
     orphan.check_stopped()
 
 
 def test_a_stage_stops_if_its_dvc_was_killed_while_it_loaded_its_libraries(tmp_path: Path) -> None:
-    orphan = Orphan(tmp_path, "dvc", STARTED_BY_SH, wait_for_go=True)
+    orphan = Orphan(tmp_path, "dvc", STARTED_BY_SH, wait_for_go=True, DVC_STAGE="toy")
     orphan.kill_parent()
     (tmp_path / "go").touch()
     orphan.check_stopped()
 
 
-@pytest.mark.parametrize(("name", "under_dvc"), [("dvc", False), ("make", True)], ids=["not DVC's", "a library's"])
-def test_a_stage_that_was_not_left_alone_goes_on(name: str, under_dvc: bool, tmp_path: Path) -> None:
-    orphan = Orphan(tmp_path, name, STARTED_BY_SH, under_dvc=under_dvc)
+@pytest.mark.parametrize(("name", "variables"), [("dvc", {}), ("make", {"DVC_STAGE": "toy"})])
+def test_a_stage_that_was_not_left_alone_goes_on(name: str, variables: dict[str, str], tmp_path: Path) -> None:
+    orphan = Orphan(tmp_path, name, STARTED_BY_SH, False, **variables)
     wait_for((tmp_path / "main").exists)
-    if not under_dvc:  # started by hand, perhaps with nohup: no second one will be started
+    if not variables:  # started by hand, perhaps with nohup: no second one will be started
         orphan.kill_parent()
     time.sleep(1.5)
     assert not orphan.ended()

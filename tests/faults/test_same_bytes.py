@@ -1,16 +1,14 @@
 """The same bytes, whatever the workspace, hash seed, batch size or corpus order; the number of threads is recorded."""
 
-import hashlib
 import json
 import os
-import random
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from stages.methods.reading import CHUNK
-from tests.faults.pipeline import Undisturbed, new_workspace, results
+from tests.faults.pipeline import Undisturbed, new_workspace, results, sources_of, with_training_file
 from tests.stage_runs import finish, stopped
 from tests.stops import Stop
 from tests.tiny import ROOT, change_params
@@ -20,15 +18,9 @@ RUN_ALL = "import sys; from pathlib import Path; from tests.faults import pipeli
 
 def shuffled(project: Path, folder: Path) -> dict[str, object]:
     """Copy the tiny corpus with its training dialogues in another order; return the changes to params.yaml."""
-    shutil.copytree(project.with_name(f"{project.name}-sources") / "dialogues", folder)
+    shutil.copytree(sources_of(project), folder)
     lines = (folder / "train.txt").read_bytes().splitlines(keepends=True)
-    content = b"".join(random.Random(0).sample(lines, len(lines)))
-    assert content != (folder / "train.txt").read_bytes()
-    (folder / "train.txt").write_bytes(content)
-    return {
-        "datasets.tiny.source": f"file:{folder}",
-        "datasets.tiny.files.train.sha256": hashlib.sha256(content).hexdigest(),
-    }
+    return with_training_file(folder, b"".join(lines[::-1]))
 
 
 def test_another_workspace_hash_seed_batch_size_and_order_of_the_corpus_give_the_same_bytes(

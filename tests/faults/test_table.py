@@ -8,7 +8,6 @@ from tests.tiny import ROOT
 
 IN_NO_ROW = {
     ("test_table.py", "test_the_table_of_faults_names_tests_that_exist_and_forgets_none_of_this_folder"),
-    ("test_cache_that_lies.py", "test_every_stage_but_the_first_reads_what_an_earlier_one_wrote"),
     ("test_errors.py", "test_a_traceback_comes_before_the_line_if_asked_for"),
     ("test_killed.py", "test_a_signal_that_nobody_looked_at_raises_at_the_end_of_the_block"),
 }
