@@ -17,7 +17,6 @@ from tests.stage_runs import COMMANDS, SERVER, enter
 
 NEW_MOUNTS, NEW_USER = 0x00020000, 0x10000000
 READ_ONLY, REMOUNT, RECURSIVE, PRIVATE = 1, 32, 16384, 1 << 18
-PAGE = 4096
 
 
 def _call(name: str, *arguments: object) -> None:
@@ -43,22 +42,18 @@ def _own_mounts() -> None:
     _call("mount", b"none", b"/", None, ctypes.c_ulong(RECURSIVE | PRIVATE), None)
 
 
-def _try(folder: str) -> None:
-    _own_mounts()
-    _mount(folder, size=PAGE)
-
-
 def mounts_are_allowed(folder: Path) -> bool:
     """Whether a process can have its own mounts here."""
-    process = SERVER.Process(target=_quietly, args=(str(folder),))
+    process = SERVER.Process(target=_try, args=(str(folder),))
     process.start()
     process.join()
     return process.exitcode == 0
 
 
-def _quietly(folder: str) -> None:
+def _try(folder: str) -> None:
     try:
-        _try(folder)
+        _own_mounts()
+        _mount(folder, size=1 << 20)
     except (OSError, AttributeError):
         os._exit(1)
 
@@ -86,23 +81,18 @@ def _attempt(folder: str, stage: str, log: str) -> dict[str, object]:
 def _on_a_disk(folder: str, stage: str, room: Sequence[int | None], log: str, report: str) -> None:
     content = f"{folder}-content"
     shutil.copytree(folder, content)
-    used = sum(-(-path.stat().st_size // PAGE) * PAGE for path in Path(content).rglob("*"))
     _own_mounts()
-    _mount(folder, size=used + (1 << 30))
+    _mount(folder, size=1 << 30)
     shutil.copytree(content, folder, dirs_exist_ok=True)
     done = []
     for bytes_left in room:
         if bytes_left is None:
             _mount(folder, REMOUNT | READ_ONLY)
         else:
-            _mount(folder, REMOUNT, os.statvfs(folder).f_frsize * _used_blocks(folder) + bytes_left)
+            disk = os.statvfs(folder)
+            _mount(folder, REMOUNT, disk.f_frsize * (disk.f_blocks - disk.f_bfree) + bytes_left)
         done.append(_attempt(folder, stage, log))
     Path(report).write_text(json.dumps(done), encoding="utf-8")
-
-
-def _used_blocks(folder: str) -> int:
-    state = os.statvfs(folder)
-    return state.f_blocks - state.f_bfree
 
 
 def attempts_on_a_disk(folder: Path, stage: str, room: Sequence[int | None]) -> list[dict[str, object]]:

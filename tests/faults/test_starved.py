@@ -3,7 +3,7 @@
 import json
 import re
 import resource
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,20 +20,14 @@ from tests.training_runs import workspace
 GROWING = [0, 1 << 12, 1 << 17, 1 << 30]
 
 
-@dataclass(frozen=True)
-class Limit:
-    """Limit a resource of the process to `value`, or to `more` than the address space that it already has."""
+def limit(kind: int, value: int) -> None:
+    """Limit a resource of this process."""
+    resource.setrlimit(kind, (value, value))
 
-    kind: int
-    value: int = 0
-    more: int | None = None
 
-    def __call__(self) -> None:
-        """Set the limit."""
-        value = self.value
-        if self.more is not None:
-            value = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + self.more
-        resource.setrlimit(self.kind, (value, value))
+def limit_address_space(more: int) -> None:
+    """Leave this process so many bytes more than it has."""
+    limit(resource.RLIMIT_AS, int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + more)
 
 
 @pytest.fixture(scope="session")
@@ -56,8 +50,7 @@ def test_on_a_full_disk_a_stage_fails_cleanly_until_there_is_room(
         assert attempt["code"] == 1, printed
         assert "Traceback" not in printed
         error = printed.splitlines()[-1]
-        assert re.match(rf"ERROR {stage}: ({folder}/)?(data|metrics|\.state)/", error), error
-        assert error.endswith(": no space left on the device; free some and run the same command again")
+        assert re.match(rf"ERROR {stage}: ({folder}/)?(data|metrics|\.state)/.*: no space left on the device; ", error)
         assert ".tmp-" not in error
         assert attempt["results"] == undisturbed.results, "the earlier results stay"
         assert attempt["left"] == []
@@ -68,22 +61,18 @@ def test_on_a_full_disk_a_stage_fails_cleanly_until_there_is_room(
 
 @pytest.mark.usefixtures("disks")
 def test_on_a_read_only_disk_a_stage_says_so(undisturbed: Undisturbed, tmp_path: Path) -> None:
-    refused, then = attempts_on_a_disk(undisturbed.copy(tmp_path / "disk"), "subset", [None, 1 << 30])
-    assert refused["code"] == 1
-    assert "Traceback" not in str(refused["printed"])
-    error = str(refused["printed"]).splitlines()[-1]
-    assert error == "ERROR subset: .state: Read-only file system; check that path and its permissions"
-    assert (then["code"], then["results"]) == (0, undisturbed.results)
+    (refused,) = attempts_on_a_disk(undisturbed.copy(tmp_path / "disk"), "subset", [None])
+    assert (refused["code"], refused["results"]) == (1, undisturbed.results)
+    assert str(refused["printed"]).startswith("ERROR subset: .state: Read-only file system; ")
 
 
 @pytest.mark.parametrize("stage", ["pair-extract", "train"])  # Arrow and JSON lines; safetensors
 def test_a_limit_on_the_size_of_files_is_named(stage: str, undisturbed: Undisturbed, tmp_path: Path) -> None:
     folder = undisturbed.before(stage, tmp_path / "limited")
-    written = {name: value for name, value in undisturbed.results.items() if name not in results(folder)}
-    largest = max((undisturbed.folder / name).stat().st_size for name in written)
     earlier = results(folder)
-    last = fails(folder, stage, Limit(resource.RLIMIT_FSIZE, largest - 1))
-    assert last.endswith(": larger than the limit on file size; raise the limit (ulimit -f) and run it again")
+    largest = max((undisturbed.folder / name).stat().st_size for name in undisturbed.results.keys() - earlier.keys())
+    last = fails(folder, stage, partial(limit, resource.RLIMIT_FSIZE, largest - 1))
+    assert ": larger than the limit on file size; raise the limit (ulimit -f) " in last
     assert ".tmp-" not in last
     assert results(folder).items() >= earlier.items()
     check_whole(folder)
@@ -96,7 +85,7 @@ def test_without_memory_training_says_so_until_there_is_enough(undisturbed: Undi
     folder = undisturbed.before("train", tmp_path / "small")
     refused = []
     for power in range(18, 36, 3):
-        code, printed = start(folder, "train", Limit(resource.RLIMIT_AS, more=1 << power)).wait()
+        code, printed = start(folder, "train", partial(limit_address_space, 1 << power)).wait()
         check_whole(folder)
         if code == 0:
             break
@@ -123,7 +112,7 @@ def test_in_six_gib_a_model_of_the_default_s_size_trains(tmp_path: Path) -> None
     with output_folder(folder / "data/subset") as made:
         write_records(made / "train.jsonl", pairs)
         write_records(made / "validation.jsonl", pairs[:1])
-    code, printed = start(folder, "train", Limit(resource.RLIMIT_DATA, 6 << 30)).wait()
+    code, printed = start(folder, "train", partial(limit, resource.RLIMIT_DATA, 6 << 30)).wait()
     assert code == 0, printed
     assert "out of memory" not in printed
     (rate,) = json.loads((folder / "metrics/learning_rates.json").read_bytes())
