@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from sacrebleu.metrics.bleu import BLEU
 
-from stages.bleu import MAX_ORDER, check_texts
 from stages.records import Response
+from stages.similarity.bleu import MAX_ORDER, check_texts
 
 CONFIDENCE = 0.95
 SAMPLES = 1000
@@ -82,7 +82,7 @@ def loss_of_sums(sums: Table) -> Table:
 
 
 def bleu_of_sums(sums: Table, order: int = MAX_ORDER) -> Table:
-    """BLEU-`order` as `stages.bleu.bleu` computes it, of many corpora at once: [..., 10] to [...], from 0 to 1."""
+    """BLEU-`order` as stages/similarity/bleu.py has it, of many corpora at once: [..., 10] to [...], from 0 to 1."""
     words, reference_words = sums[..., 0], sums[..., 1]
     correct, total = sums[..., MATCHES][..., :order], sums[..., 2 + MAX_ORDER :][..., :order]
     scored = (correct.sum(-1) > 0) & (total.min(-1) > 0)

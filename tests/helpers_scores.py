@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from stages.plumbing.files import output_folder
 from stages.records import Dialogue, Fit, Pair, References, Response, single_line, write_records
-from stages.score.lookup import Lookup
+from stages.similarity.lookup import Lookup
 
 ROOT = Path(__file__).resolve().parents[1]
 DAILYDIALOG = ROOT.parent / "shared/dailydialog"

@@ -43,7 +43,7 @@ SETTINGS: dict[str, MethodSettings] = {
     "prefix": Prefix(kind="prefix", length=7, init="examples"),
     "prefix-vocabulary": Prefix(kind="prefix", length=5, init="vocabulary"),
     "prefix-random": Prefix(kind="prefix", length=5, init="random"),
-    "few-shot": FewShot(kind="few-shot", examples=[1, 4]),
+    "few-shot": FewShot(kind="few-shot", examples=[1, 4], choose="random"),
     "zero-shot": ZeroShot(kind="zero-shot"),
 }
 TRAINING = Training(

@@ -6,7 +6,6 @@ from functools import cache
 import numpy as np
 import pytest
 
-from stages.bleu import bleu
 from stages.bootstrap import (
     SAMPLES,
     Table,
@@ -18,6 +17,7 @@ from stages.bootstrap import (
     sentence_counts,
 )  # fmt: skip
 from stages.plumbing.errors import StageError
+from stages.similarity.bleu import bleu
 
 PAIRS, CASES = 60, 200
 NOISE = 2 * (0.05 * 0.95 / CASES) ** 0.5  # two standard deviations of a share of 5 % in so many cases

@@ -19,7 +19,7 @@ BY_HAND = {  # run by hand, over many runs: what each may import besides the sha
 }
 # From the top down: each of these imports only from those after it.
 SHARED = (
-    "stages/methods", "stages/language_model", "stages/overlap.py", "stages/bootstrap.py", "stages/bleu.py",
+    "stages/methods", "stages/language_model", "stages/overlap.py", "stages/bootstrap.py", "stages/similarity",
     "stages/records.py",
     "stages/params", "stages/plumbing",
 )  # fmt: skip

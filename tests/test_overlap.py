@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from stages.bleu import bleu
 from stages.overlap import overlapping, words
 from stages.records import Pair
 from stages.score.leakage import exact_leakage, near_leakage
+from stages.similarity.bleu import bleu
 from tests.helpers_scores import dailydialog, look_up, needs_dailydialog, pair
 
 SIX = "one two three four five six"

@@ -52,11 +52,20 @@ def write_model(folder: Path, family: str = "llama", tied: bool = True) -> Path:
 
 
 def write_method(
-    folder: Path, model: Path, name: str, text: dict[str, str] | str, moved: float = 0.02, seed: int = 0
+    folder: Path,
+    model: Path,
+    name: str,
+    text: dict[str, str] | str,
+    moved: float = 0.02,
+    seed: int = 0,
+    nearest: Path | None = None,
 ) -> Path:
-    """Write what the stage train writes for `name` of tests/models.py; `moved`: change its initial weights randomly."""
+    """Write what the stage train writes for `name` of tests/models.py; `moved`: change its initial weights randomly.
+
+    nearest: the file of training pairs, of which few-shot looks up three for each query.
+    """
     base = load_base_model(model, torch.device("cpu"), torch.float32)
-    settings = SETTINGS[name]
+    settings = SETTINGS[name].model_copy(update={"choose": "nearest"} if nearest else {})
     generator = torch.Generator().manual_seed(seed)
     weights = build_method(base, settings).initial_weights(generator, EXAMPLES)
     for key, value in weights.items():
@@ -68,11 +77,13 @@ def write_method(
         "method": settings.model_dump(), "base_model": files_hash(check_folder(model)), "learning_rate": 1e-3,
         "epoch": 2, "validation_bleu4": 0.01, "validation_loss": 3.5, "best_at_range_end": None, "seed": seed,
         "training": {}, "lengths": LENGTHS, "prompt_template": text, "environment": {},
+        **({"examples": 3} if nearest else {}),
     }  # fmt: skip
     with output_folder(folder) as made:
         if weights:
             save_file(weights, folder.with_name(f"{folder.name}-weights"))
-        write_trained(made, folder.with_name(f"{folder.name}-weights") if weights else None, description)
+        saved = folder.with_name(f"{folder.name}-weights") if weights else None
+        write_trained(made, saved, description, nearest or Path())
     return folder
 
 

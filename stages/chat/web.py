@@ -26,8 +26,8 @@ from stages.chat.speakers import Conversation, Speaker, load_speakers
 from stages.plumbing.errors import StageError, one_line
 from stages.records import Dialogue, Pair, single_line
 from stages.report.results import WORKSPACE, experiment_names
-from stages.score.lookup import Lookup
 from stages.score.variety import is_novel, known_turns
+from stages.similarity.lookup import Lookup
 
 Columns = dict[str, list[gr.MessageDict]]  # what was said to and by each speaker or lookup, as gr.Chatbot shows it
 HOST, PORT = "127.0.0.1", 7860

@@ -20,6 +20,7 @@ from stages.methods.prefix import KEYS, VALUES
 from stages.methods.soft import DEPTH, PROMPT
 from stages.methods.trained_method import TrainedMethod
 from stages.params.methods import Dynamic, MethodSettings, Soft
+from stages.plumbing.errors import StageError
 from stages.report.markdown import fence
 
 ADAPTER_FOLDER = "adapter"
@@ -266,7 +267,14 @@ class Context(Form):
         return f"A server with an API like OpenAI's, for the base model:\n\n{fence('python', server_lines(trained))}"
 
     def write(self, trained: TrainedMethod, folder: Path) -> None:
-        """The context."""
+        """The context.
+
+        Raises:
+            StageError: each query has its own.
+        """
+        if trained.nearest is not None:
+            remedy = "set choose to random and run `dvc repro`"
+            raise StageError("few-shot", "each query has its own examples, which a text cannot look up", remedy)
         tokens = trained.weights[CONTEXT].cpu()
         save_file({"context": tokens}, folder / CONTEXT_FILE)
         text = str(trained.tokenizer.decode(tokens.tolist(), clean_up_tokenization_spaces=False))

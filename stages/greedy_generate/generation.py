@@ -59,9 +59,10 @@ def generate(task: Task, model: Path, folder: Path) -> Generated:
     trained = load_trained(folder, model, params.runtime, dtype, partial(task.check, folder))
     passage = passage_of(params.forgetting, task.text, trained.tokenizer)  # first: what is wrong with it costs nothing
     encoded, cuts = encode_pairs(pairs, trained.tokenizer, trained.prompt_template, trained.lengths)
+    queries, _ = trained.encode([pair.query for pair in pairs])
     with Progress(len(pairs), "greedy-generate", "responses") as progress:
         began = time.monotonic()
-        decoded = trained.decode_and_score(encoded, progress.advance)
+        decoded = trained.decode_and_score(queries, list(encoded["response"]), progress.advance)
         seconds = time.monotonic() - began - decoded.scoring_seconds
     limit, counts = trained.lengths.max_new_tokens, side_lengths(encoded)[1].tolist()
     texts, losses = trained.texts(decoded.answers), decoded.losses.tolist()

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.language_model.encoding import encode_pairs
+from stages.language_model.encoding import encode_pairs, encode_queries
 from stages.methods.method import Method
 from stages.methods.reading import Chunk, ReadRows, chunk_size, reference_losses
 from stages.methods.trained_method import TrainedMethod
@@ -26,6 +26,7 @@ from stages.params.schema import Relevance
 from stages.records import Fit, Pair
 
 DIGITS = 4
+AT_ONCE = 64  # answers that are read together
 Answers = Sequence[Sequence[int]]  # token ids
 
 
@@ -36,15 +37,15 @@ class Likelihoods:
         order = sorted(range(len(queries)), key=lambda number: -len(queries[number]))
         ordered, size = [queries[number] for number in order], chunk_size(untouched)
         self.read = ReadRows.with_room_for(untouched, untouched.prepared({}), ordered, 0)
-        self.size, self.columns, self.row = size, len(ordered[0]), torch.tensor(order).argsort()
+        self.columns, self.row = len(ordered[0]), torch.tensor(order).argsort()
         for start in range(0, len(ordered), size):
             self.read.read(start, ordered[start : start + size])
 
     def after(self, numbers: Sequence[int], answers: Answers) -> Tensor:
         """Of M answers, each after the query of its number: [M], summed over tokens, in nats."""
         rows, found = self.row[list(numbers)].to(self.read.row.device), []
-        for start in range(0, len(rows), self.size):
-            part = slice(start, start + self.size)
+        for start in range(0, len(rows), AT_ONCE):
+            part = slice(start, start + AT_ONCE)
             found.append(-reference_losses(self.read, Chunk(rows[part], self.columns), answers[part]))
         return torch.cat(found)
 
@@ -70,26 +71,25 @@ def fits_of(
     human = list(tokens["response"])
     rows = {"test": list(ours["response"]), "human": human, "shuffled": [human[-1], *human[:-1]]}
     with torch.inference_mode():
-        known = Likelihoods(untouched, [*tokens["query"], *trained.encode([""])[0]])
-        return [
-            Fit(row, pair.dialogue, round(gain, DIGITS), hit)
-            for row, answers in rows.items()
-            for pair, gain, hit in zip(chosen, *_fits(known, answers, settings.others), strict=True)
-        ]
+        known = Likelihoods(untouched, [*tokens["query"], *encode_queries([""], *around)[0]])
+        gains, hits = _fits(known, [answer for own in rows.values() for answer in own], settings.others)
+    asked = ((row, pair.dialogue) for row in rows for pair in chosen)
+    return [Fit(*each, round(gain, DIGITS), hit) for each, gain, hit in zip(asked, gains, hits, strict=True)]
 
 
 def _fits(known: Likelihoods, answers: Answers, others: int) -> tuple[list[float], list[bool | None]]:
-    """Relevance and hit of an answer to each of N queries; the last one that `known` has is without words.
+    """Relevance and hit of answers to each of N queries in turn; behind these `known` has the one without words.
 
     The others of a query are those that follow it. The one in front of it, whose answer it has in `shuffled`, is never
     among them. An answer that has lost against one of them is not tried with the rest.
     """
-    count = len(answers)
-    own, others = known.after(range(count), answers), min(others, count - 2)
-    standing = list(range(count))
+    count = len(known.row) - 1
+    everyone = range(len(answers))
+    own, others = known.after([at % count for at in everyone], answers), min(others, count - 2)
+    standing = list(everyone)
     for step in range(1, others + 1):
         if standing:
             rivals = known.after([(at + step) % count for at in standing], [answers[at] for at in standing])
             standing = [at for at, rival in zip(standing, rivals.tolist(), strict=True) if own[at] > rival]
-    hits = [at in standing if others > 0 else None for at in range(count)]
-    return (own - known.after([count] * count, answers)).tolist(), hits
+    hits = [at in standing if others > 0 else None for at in everyone]
+    return (own - known.after([count] * len(answers), answers)).tolist(), hits

@@ -1,31 +1,51 @@
-"""Examples in the context: training pairs in the prompt template in front of every query. Nothing is trained."""
+"""Examples in the context: training pairs in the prompt template in front of every query. Nothing is trained.
+
+random: the same for all queries. Their token ids are the method's only tensor, and they are read once for all queries.
+nearest: for each query the pairs with the most similar queries. They become part of its own tokens.
+"""
+
+import sys
+from collections.abc import Iterable, Sequence
+from itertools import islice
 
 import torch
+from datasets import Dataset
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
-from stages.language_model.base_model import Weights
+from stages.language_model.base_model import BaseModel, Weights
 from stages.language_model.cache import Beginning, read_beginning
+from stages.language_model.encoding import encode_pairs
+from stages.language_model.prompt_template import PromptTemplate
 from stages.methods.method import Examples, Method
+from stages.params.methods import FewShot
+from stages.params.schema import Lengths
+from stages.records import Pair
 
 CONTEXT = "context"  # token ids of the examples, one after another
 
 
 class FewShotMethod(Method):
-    """E[examples], E[query], E[response]: the context is the same for all queries, and is read once for all of them."""
+    """E[examples], E[query], E[response]."""
 
+    settings: FewShot
     trains = False
     _read: tuple[list[int], Weights] | None = None
 
     def initial_weights(self, generator: torch.Generator, examples: Examples = ()) -> dict[str, Tensor]:
-        """The context as token ids: all it needs."""
+        """The context as token ids: all it needs; nothing if each query has its own."""
+        if self.settings.choose == "nearest":
+            return {}
         return {CONTEXT: torch.tensor([token for row in examples for token in row], dtype=torch.long)}
 
     def shapes(self) -> dict[str, torch.Size]:
         """Its length is not known before the examples are."""
-        return {CONTEXT: torch.Size((0,))}
+        return {} if self.settings.choose == "nearest" else {CONTEXT: torch.Size((0,))}
 
     def prepared(self, weights: Weights) -> Weights:
         """Keys and values of the context at each layer, [2, heads, C, size]: read once, however often a chat asks."""
+        if self.settings.choose == "nearest":
+            return {}
         tokens = weights[CONTEXT].tolist()
         if self._read is None or self._read[0] != tokens:
             found = read_beginning(self.base, tokens)
@@ -35,3 +55,43 @@ class FewShotMethod(Method):
     def beginning(self, weights: Weights) -> list[Beginning]:
         """What `prepared` read."""
         return [(weights[layer][0], weights[layer][1]) for layer in sorted(weights)]
+
+
+class Nearest:
+    """Training pairs, of which each query gets those with the most similar queries."""
+
+    def __init__(
+        self, pairs: Dataset, tokenizer: PreTrainedTokenizerBase, prompt_template: PromptTemplate, lengths: Lengths
+    ) -> None:
+        """pairs: with the columns `query` and `response`."""
+        from stages.similarity.lookup import Lookup  # scikit-learn takes seconds to load
+
+        self.lookup, self.around = Lookup(pairs), (tokenizer, prompt_template, lengths)
+
+    def in_front(
+        self, base: BaseModel, texts: Sequence[str], queries: Iterable[list[int]], count: int
+    ) -> list[list[int]]:
+        """Token ids of N queries, and `count` examples in front of each, the most similar one last.
+
+        texts: the queries as texts. Where the model's positions are few, the least similar examples are left out.
+        """
+        matches = self.lookup.nearest(texts, count)
+        flat = [Pair("", 0, match.query, match.response) for own in matches for match in reversed(own)]
+        tokens, _ = encode_pairs(flat, *self.around)
+        rows = map(list.__add__, tokens["query"], tokens["response"])
+        found, fewer = [], 0
+        for query, own in zip(queries, matches, strict=True):
+            examples = fitting(list(islice(rows, len(own))), base, self.around[-1])
+            fewer += len(examples) < len(own)
+            found.append([*(token for example in examples for token in example), *query])
+        if fewer:
+            print(f"{fewer} of {len(found)} queries have fewer than {count} examples: the model has too few positions")
+        return found
+
+
+def fitting(examples: Examples, base: BaseModel, lengths: Lengths) -> Examples:
+    """The last ones of some examples, as many as the model's positions leave room for."""
+    positions = getattr(base.model.config, "max_position_embeddings", None) or sys.maxsize
+    while sum(map(len, examples)) > positions - lengths.max_query_tokens - lengths.max_new_tokens:
+        examples = examples[1:]
+    return examples

@@ -15,7 +15,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -28,25 +27,33 @@ from stages.language_model.encoding import encode_queries, to_text
 from stages.language_model.loading import load_base_model, load_tokenizer
 from stages.language_model.prompt_template import PromptTemplate, build_prompt_template, endings
 from stages.methods.decoding import Decoded, Endings, RowLimit, decode_and_score, greedy
+from stages.methods.few_shot import Nearest
 from stages.methods.method import Method
 from stages.methods.registry import build_method
 from stages.params.methods import MethodSettings
 from stages.params.schema import Lengths, Precision, Runtime
 from stages.params.sources import PromptTemplateText, as_json
 from stages.plumbing.errors import StageError
-from stages.plumbing.files import check_folder, files_hash, to_json
+from stages.plumbing.files import check_folder, files_hash, scratch_folder, to_json
+from stages.records import Pair, load_records
 
 WEIGHTS = "weights.safetensors"
 DESCRIPTION = "method.json"
+PAIRS = "pairs.jsonl"  # the training pairs, where each query gets its own examples of them
 TEMPLATE_TEXT = (
     "prompt_template_text"  # in it: what the chat template gave when it was trained, if that is the prompt template
 )
 
 
-def write_trained(folder: Path, weights: Path | None, description: dict[str, Any]) -> None:
-    """Copy trained weights (None for a method that trains nothing) beside their description into `folder`."""
+def write_trained(folder: Path, weights: Path | None, description: dict[str, Any], pairs: Path) -> None:
+    """Copy trained weights (None for a method that trains nothing) beside their description into `folder`.
+
+    pairs: those of training, which are copied too if the method looks examples up.
+    """
     if weights is not None:
         shutil.copyfile(weights, folder / WEIGHTS)
+    if description["method"].get("choose") == "nearest":
+        shutil.copyfile(pairs, folder / PAIRS)
     (folder / DESCRIPTION).write_text(to_json(description), encoding="utf-8")
 
 
@@ -124,6 +131,7 @@ class TrainedMethod:
     lengths: Lengths  # that it was trained with, in tokens
     description: dict[str, Any]  # what the stage train wrote beside the weights
     row_limit: RowLimit
+    nearest: Nearest | None = None  # where each query gets its own examples
 
     @cached_property
     def ends(self) -> Endings:
@@ -135,8 +143,14 @@ class TrainedMethod:
         return self.texts(self.decode(self.encode(queries)[0]))
 
     def encode(self, queries: Sequence[str]) -> tuple[list[list[int]], int]:
-        """Token ids of N queries, [N][at most lengths.max_query_tokens], and how many were cut."""
-        return encode_queries(queries, self.tokenizer, self.prompt_template, self.lengths)
+        """Token ids of N queries, [N][at most lengths.max_query_tokens], and how many were cut.
+
+        With examples of their own in front, if they get some; these are not counted in that length.
+        """
+        found, cut = encode_queries(queries, self.tokenizer, self.prompt_template, self.lengths)
+        if self.nearest is not None:
+            found = self.nearest.in_front(self.method.base, queries, found, self.description["examples"])
+        return found, cut
 
     def decode(
         self,
@@ -151,9 +165,13 @@ class TrainedMethod:
         limit = self.lengths.max_new_tokens
         return greedy(self.method, self.weights, queries, limit, self.ends, self.row_limit, tick, heard)
 
-    def decode_and_score(self, pairs: Dataset, tick: Callable[[int], None] = lambda ended: None) -> Decoded:
-        """What `decode` gives for the queries of N pairs, and the loss of their responses."""
-        queries, references = list(pairs["query"]), list(pairs["response"])
+    def decode_and_score(
+        self,
+        queries: Sequence[list[int]],
+        references: Sequence[list[int]],
+        tick: Callable[[int], None] = lambda ended: None,
+    ) -> Decoded:
+        """What `decode` gives for N encoded queries, and the loss of their encoded references."""
         limit = self.lengths.max_new_tokens
         return decode_and_score(self.method, self.weights, queries, references, limit, self.ends, self.row_limit, tick)
 
@@ -209,6 +227,9 @@ def load_trained(
         raise StageError(trained / DESCRIPTION, f"not a trained method ({error})", "run `dvc repro train`") from None
     prompt_template = build_prompt_template(tokenizer, text, lengths, f"{trained / DESCRIPTION}: prompt_template")
     method, weights = read_trained(trained, base, description)
-    return TrainedMethod(
-        method, weights, tokenizer, prompt_template, lengths, description, RowLimit(runtime.generation_batch_size)
-    )
+    nearest = None
+    if (trained / PAIRS).exists():
+        with scratch_folder() as scratch:
+            nearest = Nearest(load_records(trained / PAIRS, Pair, scratch), tokenizer, prompt_template, lengths)
+    rows = RowLimit(runtime.generation_batch_size)
+    return TrainedMethod(method, weights, tokenizer, prompt_template, lengths, description, rows, nearest)

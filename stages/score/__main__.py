@@ -13,10 +13,10 @@ def main(arguments: argparse.Namespace) -> None:
     """Read, check, score, write."""
     params = load_params()
     # Only now: scikit-learn takes seconds to load, for which neither --help nor a wrong parameter waits.
-    from stages.bleu import signature
     from stages.score.scorer import check_answers, facts, score_all, summary, write_rows
     from stages.score.variants import chrf_signature
     from stages.score.variety import VOCABULARY
+    from stages.similarity.bleu import signature
 
     notes = {"subset": facts(check_folder(arguments.subset)), "generation": facts(check_folder(arguments.responses))}
     test = read_records(arguments.subset / "test.jsonl", Pair)

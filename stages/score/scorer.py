@@ -39,7 +39,6 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from stages.bleu import MAX_ORDER, check_texts
 from stages.bootstrap import MATCHES, Table, interval, loss_of_sums, losses_of, sentence_counts
 from stages.overlap import Flags
 from stages.plumbing.errors import StageError
@@ -47,10 +46,11 @@ from stages.plumbing.files import write_json
 from stages.records import Fit, Pair, References, Response, records_of
 from stages.score.diagnostics import echoes, empty, exact, loops, unended
 from stages.score.leakage import exact_leakage, near_leakage
-from stages.score.lookup import Lookup
 from stages.score.several_references import Scores, SeveralReferences, several_references, several_scores
 from stages.score.variants import bleu4_interval, bleu_variants, bleus, chrf
 from stages.score.variety import DIGITS, distinct, diversity, expectation_adjusted_distinct, known_among, novelty
+from stages.similarity.bleu import MAX_ORDER, check_texts
+from stages.similarity.lookup import Lookup
 
 SIX = (*(f"bleu{order}" for order in range(1, MAX_ORDER + 1)), "novelty", "diversity")
 ROW = (*SIX, "relevance", "loss", "pairs")  # what a terminal has room for

@@ -1,8 +1,8 @@
 """BLEU where a pair has several references: its own response, and what further people answered to its query.
 
-It is sacrebleu's multi-reference BLEU with the settings of stages/bleu.py: an n-gram counts as often as it stands in
-the reference that has it most often, and the brevity penalty compares with the reference nearest in length. A pair
-without further references is scored against its own alone.
+It is sacrebleu's multi-reference BLEU with the settings of stages/similarity/bleu.py: an n-gram counts as often as it
+stands in the reference that has it most often, and the brevity penalty compares with the reference nearest in length. A
+pair without further references is scored against its own alone.
 
 People's own responses (`human`) are scored against the further ones alone, on the pairs that have any. What any other
 row scores against those stands beside its score as `bleu4_further_only`: that is the number to hold against `human`.
@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from sacrebleu.metrics.bleu import BLEU
 
-from stages.bleu import MAX_ORDER
 from stages.bootstrap import Table, sentence_counts
 from stages.records import Pair, References
 from stages.score.variants import bleu4_interval, bleus
+from stages.similarity.bleu import MAX_ORDER
 
 Scores = dict[str, Any]
 

@@ -1,6 +1,7 @@
 """Other measures of how near responses are to their references, by sacrebleu: BLEU of changed texts, and chrF.
 
-lower-case: the corpus BLEU of stages/bleu.py with case overlooked. normalised: with the same typesetting on both sides.
+lower-case: the corpus BLEU of stages/similarity/bleu.py with case overlooked. normalised: with the same typesetting on
+both sides.
 chrF (Popovic, WMT 2015): the F-score of character n-grams, with all of sacrebleu's defaults, which the signature names.
 It sees that "going" is nearly "goes", and depends less on how a text is cut into words than BLEU does.
 """
@@ -11,9 +12,9 @@ from typing import Any
 
 from sacrebleu.metrics.chrf import CHRF
 
-from stages.bleu import MAX_ORDER, signature
 from stages.bootstrap import MATCHES, Table, bleu_of_sums, interval, sentence_counts
 from stages.score.variety import DIGITS
+from stages.similarity.bleu import MAX_ORDER, signature
 
 QUOTES = str.maketrans(
     dict.fromkeys("\u2018\u2019\u201b\u2032`\u00b4", "'") | dict.fromkeys("\u201c\u201d\u201e\u201f", '"')

@@ -22,6 +22,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     load_transformers()
     from stages.methods.trained_method import write_trained
+    from stages.train.examples import PAIRS
     from stages.train.job import read_job
     from stages.train.search import best_by_rate, cost_of, curves, describe, search, summary
     from stages.train.trial import range_end
@@ -31,7 +32,7 @@ def main(arguments: argparse.Namespace) -> None:
     metric = params.chosen_protocol.training.metric_for_best_model
     weights = state.weights if state.weights.exists() else None
     with output_folder(arguments.trained) as folder:
-        write_trained(folder, weights, describe(job, best, trials))
+        write_trained(folder, weights, describe(job, best, trials), arguments.subset / PAIRS[0])
     write_json(arguments.curves, curves(trials, metric))
     write_json(arguments.learning_rates, best_by_rate(trials, metric))
     write_json(arguments.cost, cost_of(trials, weights.stat().st_size if weights else 0))

@@ -26,7 +26,8 @@ class Examples:
 
     train: Dataset
     validation: Dataset
-    references: list[str]  # the validation responses as people wrote them
+    pairs: Dataset  # those of `train` as people wrote them
+    written: list[Pair]  # those of `validation` as people wrote them
 
 
 def hash_of_examples(manifest: dict[str, Any]) -> str:
@@ -61,7 +62,7 @@ def load_examples(
         f"{len(trained)} training pairs, {len(validation)} validation pairs; cut to the protocol's lengths in "
         f"training: {cuts['queries']} queries, {cuts['responses']} responses"
     )
-    examples = Examples(trained, validated, [pair.response for pair in validation])
+    examples = Examples(trained, validated, pairs, validation)
     counted = {"train": cuts, "validation": others}
     sides = ("queries", "responses")
     return examples, {f"cut_{split}_{side}": counted[split][side] for split in counted for side in sides}

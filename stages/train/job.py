@@ -1,7 +1,7 @@
 """A training as a value, and what its trials have in common once it is loaded."""
 
-import sys
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from stages.language_model.loading import check_row_length, empty_model, load_ba
 from stages.language_model.memory import free_memory
 from stages.language_model.prompt_template import PromptTemplate, build_prompt_template, endings
 from stages.methods.decoding import Endings, RowLimit
+from stages.methods.few_shot import Nearest, fitting
 from stages.methods.method import Method
 from stages.methods.registry import build_method
 from stages.params.methods import Dynamic, FewShot, Prefix
@@ -148,15 +149,25 @@ class Loaded:
 
     def untrained(self, count: float) -> dict[str, Tensor]:
         """What a method keeps that trains nothing: with so many examples, or fewer if the model's positions are few."""
-        lengths, method = self.job.params.chosen_protocol.lengths, self.decoding_method
-        positions = getattr(method.base.model.config, "max_position_embeddings", None) or sys.maxsize
-        room = positions - lengths.max_query_tokens - lengths.max_new_tokens
-        chosen = self.drawn[: int(count)]
-        while sum(map(len, chosen)) > room:
-            chosen = chosen[1:]
-        if len(chosen) < min(int(count), len(self.drawn)):
-            print(f"{len(chosen)} of {count:.0f} examples fit into the model's {positions} positions")
+        method, wanted = self.decoding_method, self.drawn[: int(count)]
+        chosen = fitting(wanted, method.base, self.job.params.chosen_protocol.lengths)
+        if len(chosen) < len(wanted):
+            print(f"{len(chosen)} of {count:.0f} examples fit into the model's positions")
         return method.initial_weights(torch.Generator(), chosen)
+
+    @cached_property
+    def nearest(self) -> Nearest:
+        """The training pairs, to be looked up."""
+        lengths = self.job.params.chosen_protocol.lengths
+        return Nearest(self.examples.pairs, self.tokenizer, self.job.prompt_template, lengths)
+
+    def validation_queries(self, examples: int) -> list[list[int]]:
+        """Token ids of the validation queries, with so many examples in front if each has its own."""
+        queries, settings = list(self.examples.validation["query"]), self.job.params.chosen_method
+        if not (isinstance(settings, FewShot) and settings.choose == "nearest"):
+            return queries
+        texts = [pair.query for pair in self.examples.written]
+        return self.nearest.in_front(self.decoding_method.base, texts, queries, examples)
 
     @property
     def decodes(self) -> bool:

@@ -43,8 +43,8 @@ DAMAGED = (StageError, FileNotFoundError, ValueError, KeyError, TypeError, Attri
 def code_hash() -> str:
     """Hex sha256 over the sources of a training and of all that it imports from: an edit makes old state stale."""
     own = Path(__file__).resolve().parents[1]
-    rooms = (own / name for name in ("train", "methods", "language_model", "params", "plumbing"))
-    sources = [*(path for room in rooms for path in sorted(room.glob("*.py"))), own / "bleu.py", own / "records.py"]
+    rooms = (own / name for name in ("train", "methods", "language_model", "similarity", "params", "plumbing"))
+    sources = [*(path for room in rooms for path in sorted(room.glob("*.py"))), own / "records.py"]
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
 
 

@@ -8,7 +8,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from stages.bleu import bleu
 from stages.language_model.base_model import Weights
 from stages.language_model.cpu_linear import put_aside
 from stages.language_model.encoding import EncodedPair, side_lengths, to_text
@@ -17,6 +16,7 @@ from stages.methods.batch import Batch, collate
 from stages.methods.decoding import decode_and_score
 from stages.plumbing.progress import Progress
 from stages.plumbing.signals import StopRequest, Terminated
+from stages.similarity.bleu import bleu
 from stages.train.examples import epoch_batches, row_sizes
 from stages.train.job import Loaded
 from stages.train.state import TrialState
@@ -44,7 +44,8 @@ def train_trial(loaded: Loaded, rate: float, state: TrialState, is_best: bool = 
             with trial.cost.timed("validation_seconds"):
                 weights = load_file(state.weights, str(loaded.method.base.device)) if state.weights.exists() else {}
                 title = f"best epoch ({trial.best_epoch})"
-                trial.best.update(validate(loaded, weights, stop, title, losses=False, answers=True))
+                found = validate(loaded, weights, stop, title, trial.examples, losses=False, answers=True)
+                trial.best.update(found)
             state.write_result(trial, None)
     return trial
 
@@ -54,7 +55,7 @@ def _untrained(loaded: Loaded, examples: float, state: TrialState, stop: StopReq
     trial = Trial(0.0, int(examples), 0, loaded.cuts, [loaded.environment], epoch=0)
     weights, title = loaded.untrained(examples), f"{examples:.0f} examples" if examples else "untrained"
     with trial.cost.timed("validation_seconds"):
-        scores = validate(loaded, _on(weights, loaded), stop, title, answers=loaded.decodes)
+        scores = validate(loaded, _on(weights, loaded), stop, title, trial.examples, answers=loaded.decodes)
         trial.record_epoch(scores, loaded.training)
     state.write_result(trial, weights or None)
     return trial
@@ -155,9 +156,18 @@ class _Training:
 
 
 def validate(
-    loaded: Loaded, weights: Weights, stop: StopRequest, title: str, losses: bool = True, answers: bool = False
+    loaded: Loaded,
+    weights: Weights,
+    stop: StopRequest,
+    title: str,
+    examples: int = 0,
+    losses: bool = True,
+    answers: bool = False,
 ) -> Row:
-    """What the validation pairs say of a trial, in the precision of decoding: its loss, its answers, or both."""
+    """What the validation pairs say of a trial, in the precision of decoding: its loss, its answers, or both.
+
+    examples: in the context, of few-shot.
+    """
     pairs, device = loaded.examples.validation, loaded.method.base.device
     limit = loaded.job.params.chosen_protocol.lengths.max_new_tokens if answers else 0
     references = list(pairs["response"]) if losses else None
@@ -168,7 +178,7 @@ def validate(
             stop.check()
             progress.advance(ended)
 
-        queries, ends, rows = list(pairs["query"]), loaded.ends, loaded.row_limit
+        queries, ends, rows = loaded.validation_queries(examples), loaded.ends, loaded.row_limit
         found = decode_and_score(loaded.decoding_method, weights, queries, references, limit, ends, rows, tick)
     if device.type == "cuda":
         torch.cuda.empty_cache()  # what decoding took is for whoever else uses the card
@@ -179,7 +189,7 @@ def validate(
         return scores
     texts = [to_text(answer, loaded.tokenizer) for answer in found.answers]
     return scores | {
-        "bleu4": bleu(texts, loaded.examples.references),
+        "bleu4": bleu(texts, [pair.response for pair in loaded.examples.written]),
         "empty": round(sum(not text for text in texts) / len(texts), 6),  # share of the answers without a word
         "distinct": round(len(set(texts)) / len(texts), 6),  # different answers over answers
     }

@@ -19,6 +19,8 @@ from stages.export.forms import FORMS, form_of, server_lines, transformers_lines
 from stages.export.write import write_language_model
 from stages.methods.registry import METHODS
 from stages.methods.trained_method import load_trained
+from stages.plumbing.errors import StageError
+from stages.records import Pair, write_records
 from tests import tiny
 from tests.models import SETTINGS
 from tests.trained import FORMATS, QUERIES, write_method, write_model
@@ -160,6 +162,14 @@ def test_other_kinds_of_tokenizers_read_a_query_as_here(tmp_path: Path, monkeypa
     assert read_alone(list(folders.values()), queries) == ours
     lines = {kind: (folder / "lines.py").read_text(encoding="utf-8") for kind, folder in folders.items()}
     assert {kind for kind, text in lines.items() if "as letters" in text} == {"unigram"}
+
+
+def test_examples_that_each_query_has_of_its_own_are_no_text(tmp_path: Path) -> None:
+    write_records(tmp_path / "pairs", [Pair("d", 0, "Hello .", "Hi .")])
+    model = write_model(tmp_path / "model")
+    one = write_method(tmp_path / "trained", model, "few-shot", FORMATS["text"], nearest=tmp_path / "pairs")
+    with pytest.raises(StageError, match=r"^few-shot: each query has its own examples, .*; set choose to random"):
+        FORMS["few-shot"].write(load_trained(one, model), tmp_path)
 
 
 def test_every_method_says_how_it_is_exported() -> None:

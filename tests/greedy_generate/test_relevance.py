@@ -11,7 +11,7 @@ from stages.greedy_generate.relevance import fits_of
 from stages.language_model.encoding import encode_pairs
 from stages.methods.trained_method import TrainedMethod, load_trained
 from stages.params.schema import Relevance
-from stages.records import Fit, Pair
+from stages.records import Fit, Pair, write_records
 from tests.trained import FORMATS, write_method, write_model
 
 QUERIES = ["where are you ?", "do you like tea", "No way !", "my sister is great", "why", "the weather is nice", "Hi"]
@@ -95,3 +95,13 @@ def test_an_agent_that_says_the_same_to_everybody_hits_as_often_as_chance(tmp_pa
     trained = model_of(tmp_path, "gpt2")
     fits = fits_of(trained, trained.method, PAIRS, ["yes"] * 7, Relevance(queries=7, others=5), 0)
     assert sum(bool(fit.hit) for fit in of_row(fits, "test")) in (1, 2)  # the query before it is not among its others
+
+
+def test_the_untouched_model_sees_no_examples(tmp_path: Path) -> None:
+    trained = model_of(tmp_path, "gpt2")
+    write_records(tmp_path / "pairs", PAIRS)
+    place = tmp_path / "nearest", tmp_path / "model", "few-shot", FORMATS["text"]
+    looked_up = load_trained(write_method(*place, nearest=tmp_path / "pairs"), tmp_path / "model")
+    settings = Relevance(queries=9, others=2)
+    found = [fits_of(one, trained.method, PAIRS, RESPONSES, settings, 0) for one in (trained, looked_up)]
+    assert found[0] == found[1]

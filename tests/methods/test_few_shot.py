@@ -1,13 +1,18 @@
 """Examples in the context are what plain transformers makes of the same tokens."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from stages.language_model.encoding import encode_queries
 from stages.methods.decoding import decode_and_score, greedy
+from stages.methods.trained_method import TrainedMethod, load_trained
+from stages.records import Pair, write_records
 from tests.models import method, pairs, weights
+from tests.trained import FORMATS, write_method, write_model
 
 PAIRS = pairs(5, seed=4)
 
@@ -31,3 +36,67 @@ def test_losses_and_answers_are_those_of_the_model_with_the_examples_in_front(fa
         model: Any = one.base.model
         generated = model.generate(row, max_new_tokens=8, do_sample=False, eos_token_id=None)
         assert generated[0, row.shape[1] :].tolist() == answer
+
+
+TRAINING = [
+    Pair("t", 0, "do you like green tea ?", "I like it"),
+    Pair("t", 2, "where is the big dog ?", "there"),
+    Pair("u", 0, "do you like tea ?", "no"),
+    Pair("u", 2, "are you there ?", "yes"),
+]
+NEAREST = {  # the three most similar pairs, the best last
+    "do you like tea ?": [3, 0, 2],
+    "where is the dog ?": [3, 2, 1],
+}
+REFERENCES = ["of course", "no idea"]
+
+
+def looked_up(folder: Path, family: str) -> TrainedMethod:
+    write_records(folder / "pairs", TRAINING)
+    model = write_model(folder / "model", family)
+    return load_trained(
+        write_method(folder / "trained", model, "few-shot", FORMATS["text"], nearest=folder / "pairs"), model
+    )
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_the_nearest_examples_are_those_of_each_query_and_stand_in_front_of_it(family: str, tmp_path: Path) -> None:
+    one, limit = looked_up(tmp_path, family), 10
+    model: Any = one.method.base.model
+
+    def tokens(text: str) -> list[int]:
+        found: list[int] = one.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return found
+
+    def row(query: str, response: str) -> list[int]:
+        return [token for part in ("A:", f" {query}", "\nB:", f" {response}", "\n") for token in tokens(part)]
+
+    queries, _ = one.encode(list(NEAREST))
+    references = [[*tokens(f" {each}"), *tokens("\n")] for each in REFERENCES]
+    decoded = one.decode_and_score(queries, references)
+    for at, (query, near) in enumerate(NEAREST.items()):
+        rows = [row(TRAINING[number].query, TRAINING[number].response) for number in near]
+        asked = [*(token for each in rows for token in each), *tokens("A:"), *tokens(f" {query}"), *tokens("\nB:")]
+        with torch.inference_mode():
+            logits = model(input_ids=torch.tensor([asked + references[at]])).logits[0, len(asked) - 1 : -1]
+        loss = F.cross_entropy(logits, torch.tensor(references[at]), reduction="sum")
+        assert float(decoded.losses[at]) == pytest.approx(float(loss), rel=1e-4)
+        generated = model.generate(torch.tensor([asked]), max_new_tokens=limit, do_sample=False, eos_token_id=None)
+        answer = generated[0, len(asked) :].tolist()
+        assert answer[: len(decoded.answers[at])] == decoded.answers[at]
+        assert one.respond([query]) == one.texts([decoded.answers[at]])
+
+
+def test_where_the_models_positions_are_few_the_least_similar_examples_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = looked_up(tmp_path, "gpt2")
+    whole, _ = one.encode(list(NEAREST))
+    room = one.lengths.max_query_tokens + one.lengths.max_new_tokens
+    plain, _ = encode_queries(list(NEAREST), one.tokenizer, one.prompt_template, one.lengths)
+    examples = [row[: -len(query)] for row, query in zip(whole, plain, strict=True)]
+    one.method.base.model.config.max_position_embeddings = room + len(examples[0]) - 1
+    fewer, _ = one.encode(list(NEAREST))
+    assert "queries have fewer than 3 examples" in capsys.readouterr().out
+    assert 0 < len(fewer[0]) - len(plain[0]) < len(examples[0])
+    assert whole[0][-len(fewer[0]) :] == fewer[0]

@@ -73,7 +73,7 @@ def test_rows_stay_those_of_the_training_when_the_chat_template_writes_another_d
     assert load_trained(old, model).prompt_template.text["prefix"] == "Tu<u>"  # it has the word alone
     with output_folder(tmp_path / "new") as made:
         description = json.loads((old / "method.json").read_bytes())
-        write_trained(made, None, {**description, "prompt_template_text": then})
+        write_trained(made, None, {**description, "prompt_template_text": then}, tmp_path)
     trained = load_trained(tmp_path / "new", model)
     assert trained.prompt_template.text == then
     assert trained.tokenizer.decode(trained.encode(["hi"])[0][0]) == f"{then['prefix']}hi{then['separator']}"

@@ -320,6 +320,31 @@ def test_a_spread_is_a_range_around_the_rate_of_the_chosen_method(method: str) -
     assert parse_params(params).chosen_protocol.training.learning_rates.values()[::11] == [3e-6, 9e-3]
 
 
+@pytest.mark.parametrize(
+    ("method", "best"),
+    [
+        ("fine-tune", (3e-5, 1e-4)),
+        ("soft", (1e-3, 1e-3)),
+        ("dynamic", (1e-4, 3.2e-4)),
+        ("lora", (3.2e-4, 1e-3)),
+        ("prefix", (3e-3, 1e-2)),
+        ("embeddings", (1e-4, 3.2e-4)),
+        ("soft-frozen", (3.2e-3, 3.2e-3)),
+        ("dynamic-frozen", (9.5e-5, 3e-4)),
+    ],
+)
+def test_the_best_rates_that_were_measured_lie_inside_the_three_of_quick(
+    method: str, best: tuple[float, float]
+) -> None:
+    """The lowest and the highest of both corpora and all seeds, of metrics/recipe.md and metrics/report.md."""
+    params = shipped()
+    put("method", method)(params)
+    put("protocol", "quick")(params)
+    rates = parse_params(params).chosen_protocol.training.learning_rates.values()
+    assert len(rates) == 3
+    assert rates[0] < best[0] <= best[1] < rates[-1]
+
+
 def test_no_rate_of_a_spread_is_above_one_and_a_single_one_is_the_method_s_own() -> None:
     around = LearningRates(spread=100, trials=3).around(0.5)
     assert around.values() == pytest.approx([0.05, 0.05**0.5, 1.0])

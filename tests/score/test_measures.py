@@ -2,10 +2,10 @@
 
 import pytest
 
-from stages.bleu import bleu
 from stages.score.diagnostics import echoes, empty, exact, is_echo, is_loop, loops, unended
 from stages.score.variants import bleu_variants, chrf, normalised
 from stages.score.variety import distinct, diversity, expectation_adjusted_distinct, ngrams, novelty
+from stages.similarity.bleu import bleu
 
 LOOPS = {
     "Well , I'm sorry . I'm sorry . I'm so": True,  # the last one cut inside a word

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stages.bleu import bleu
 from stages.plumbing.errors import StageError
 from stages.records import Dialogue, Fit, Pair, References
 from stages.score.__main__ import main
@@ -20,6 +19,7 @@ from stages.score.diagnostics import echoes, exact, loops
 from stages.score.leakage import exact_leakage, near_leakage
 from stages.score.scorer import BESIDE, ROW, SIX
 from stages.score.variety import novelty
+from stages.similarity.bleu import bleu
 from tests.helpers_scores import dailydialog, look_up, needs_dailydialog, write_responses, write_subset
 from tests.tiny import shipped_params, write_yaml
 

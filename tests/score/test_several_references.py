@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from sacrebleu.metrics.bleu import BLEU
 
-from stages.bleu import bleu
 from stages.bootstrap import sentence_counts
 from stages.records import Pair, References
 from stages.score.several_references import SeveralReferences, several_references, several_scores
 from stages.score.variants import bleu4_interval
+from stages.similarity.bleu import bleu
 
 WORDS = ["the", "a", "cat", "Cat", "dog", "sat", "ran", "on", "mat", "down", "."]
 COUNT = 60

@@ -4,23 +4,24 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from stages.bleu import bleu
 from stages.language_model.encoding import encode_pairs, to_text
 from stages.language_model.loading import load_base_model, load_tokenizer
 from stages.language_model.prompt_template import build_prompt_template, endings
 from stages.methods.decoding import greedy
-from stages.methods.trained_method import TEMPLATE_TEXT, read_description, read_trained
+from stages.methods.trained_method import TEMPLATE_TEXT, load_trained, read_description, read_trained
 from stages.params.methods import Dynamic
 from stages.params.schema import load_params
 from stages.params.sources import CHAT_TEMPLATE
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import output_folder
 from stages.records import Pair, read_records
+from stages.similarity.bleu import bleu
 from stages.train.examples import PAIRS
 from tests.stage_runs import contents
 from tests.stops import Stop
@@ -260,3 +261,28 @@ def test_an_end_that_people_write_is_refused_with_the_number_of_responses_that_h
 def test_weights_of_another_base_model_are_refused(undisturbed: Path) -> None:
     with pytest.raises(StageError, match="trained on the base model"):
         read_description(undisturbed / "data/train", "0" * 64)
+
+
+@pytest.mark.parametrize(("choose", "best"), [("random", "loss"), ("nearest", "loss"), ("nearest", "bleu4")])
+def test_validation_chooses_the_number_of_examples_and_what_is_kept_reads_the_same(
+    choose: Literal["random", "nearest"], best: str, tmp_path: Path
+) -> None:
+    settings = {"kind": "few-shot", "examples": [1, 4], "choose": choose}
+    metric = {"protocols.tiny.training.metric_for_best_model": best}
+    folder = workspace(tmp_path / choose, method="few-shot", **{"methods.few-shot": settings}, **metric)
+    finish(folder)
+    rates = json.loads((folder / "metrics/learning_rates.json").read_text())
+    chosen = json.loads((folder / "metrics/train.json").read_text())
+    assert [row["examples"] for row in rates] == [1, 4]
+    assert rates[0]["validation_loss"] != rates[1]["validation_loss"]
+    better = min if best == "loss" else max
+    assert chosen["examples"] == better(rates, key=lambda row: row["selection"])["examples"]
+    trained = load_trained(folder / "data/train", folder / "data/download/model")
+    pairs = read_records(folder / "data/subset/validation.jsonl", Pair)
+    tokens, _ = encode_pairs(pairs, trained.tokenizer, trained.prompt_template, trained.lengths)
+    references = list(tokens["response"])
+    decoded = trained.decode_and_score(trained.encode([pair.query for pair in pairs])[0], references)
+    assert float(decoded.losses.sum()) / sum(map(len, references)) == pytest.approx(chosen["validation_loss"], rel=1e-5)
+    answers = bleu(trained.texts(decoded.answers), [pair.response for pair in pairs])
+    assert answers == pytest.approx(chosen["validation_bleu4"], abs=1e-6)
+    assert (folder / "data/train/pairs.jsonl").exists() == (choose == "nearest")

@@ -9,8 +9,8 @@ from datasets import Dataset
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from stages.records import Pair
-from stages.score import lookup
-from stages.score.lookup import DIGITS, Lookup, Match
+from stages.similarity import lookup
+from stages.similarity.lookup import DIGITS, Lookup, Match
 from tests.helpers_scores import look_up, pair
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from stages.bleu import bleu, signature
 from stages.plumbing.errors import StageError
+from stages.similarity.bleu import bleu, signature
 
 REFERENCES = ["the cat sat up", "I do not know what you mean .", "Yes , of course !"]
 RESPONSES = ["the cat sat down", "I do not know .", "Yes , of course ."]
