@@ -2,7 +2,7 @@
 
     python -m stages.grid -S dataset=dailydialog -S protocol=paper
     python -m stages.grid --models gpt2 --methods soft dynamic --regimes 10 100 -S runtime.engine=ray
-    python -m stages.grid --status       what runs, is done, failed or waits; with the options above, of what they ask
+    python -m stages.grid --status       what runs, is done, failed or waits, of all that was started
 
 Experiments start from the last commit and are named after what they change (`gpt2-dynamic-100`, and then the -S);
 `dvc exp show` lists them as they end. What is done is skipped, so after a kill, a failure or a power cut the same
@@ -25,21 +25,17 @@ from stages.plumbing.files import lock, state_folder
 def main(arguments: argparse.Namespace) -> None:
     """Check, then show or run."""
     root, state = Path.cwd(), state_folder().resolve()
-    axes = (arguments.models, arguments.methods, arguments.regimes)
-    if arguments.status and not any([*axes, arguments.set, arguments.seeds]):
+    if arguments.status:
         for pool in pools(root, state):
             print(f"from commit {pool.baseline[:10]}", table(found := pool.standing()), summary(found), sep="\n")
         return
     baseline = check_committed(root)
+    axes = arguments.models, arguments.methods, arguments.regimes
     configurations = wanted(*axes, arguments.set, arguments.seeds)
     runtime = check_configurations(root, baseline, configurations)
-    pool = Pool(root, state, baseline)
-    if arguments.status:
-        print(table(found := pool.standing(each.name for each in configurations)), summary(found), sep="\n")
-        return
     check_jobs(runtime, arguments.jobs or 1)
     with lock(state / "grid" / "lock"), engine(runtime) as at_once:
-        pool.run(configurations, arguments.jobs or at_once)
+        Pool(root, state, baseline).run(configurations, arguments.jobs or at_once)
 
 
 def arguments_of() -> argparse.ArgumentParser:

@@ -1,14 +1,18 @@
 """The cells of the grid: what each changes in params.yaml, and what its experiment is called."""
 
-import copy
 import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from dvc.exceptions import InvalidArgumentError
+from dvc.utils.hydra import apply_overrides
+
 from stages.params.schema import PARAMS_FILE
-from stages.plumbing.errors import StageError
+from stages.plumbing.errors import StageError, one_line
 from stages.plumbing.yaml import parse_yaml
 
 AXES = ("model", "method", "regime")
@@ -41,37 +45,30 @@ class Configuration:
     def name(self) -> str:
         """`gpt2-dynamic-100`; settings follow, but those of `runtime`: `gpt2-dynamic-100-protocol-paper`.
 
-        A file of that name and a little more must be possible: the end of a long one becomes its hash.
+        It must fit into the name of a file: the end of a long one becomes its hash.
         """
         settings = [each.replace("=", "-") for each in self.settings if not each.startswith("runtime.")]
         words = [self.model, self.method, f"{self.regime:g}", *settings]
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(words)).replace("..", ".").strip("-.")
-        if len(name) <= LONGEST_NAME:
-            return name
         mark = hashlib.sha256(name.encode()).hexdigest()[:8]
-        return f"{name[: LONGEST_NAME - len(mark) - 1].rstrip('-.')}-{mark}"
+        return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 9].rstrip('-.')}-{mark}"
 
-    def applied(self, params: dict[str, Any]) -> dict[str, Any]:
-        """The content of params.yaml with the settings of this configuration.
+    def applied(self, params: str) -> dict[str, Any]:
+        """The content of params.yaml, whose text is given, with the settings of this configuration, as DVC makes it.
 
         Raises:
             StageError: a setting is no `key=value`, or params.yaml has no such key.
         """
-        params = copy.deepcopy(params)
-        for override in self.overrides:
-            key, equals, text = override.partition("=")
-            *tables, last = key.split(".")
-            table: Any = params
-            for name in tables:
-                table = table.get(name) if isinstance(table, dict) else None
-            if not equals or not isinstance(table, dict) or last not in table:
-                found = f"{PARAMS_FILE} has no such key" if equals else "not of the form key=value"
-                raise StageError(f"-S {override}", found, "for example -S protocol=paper")
-            # As DVC does: it keeps a line break, which YAML would take for a space, and adds one table to another.
-            value = parse_yaml(text.replace("\n", "\\n"), override)
-            both = isinstance(value, dict) and isinstance(table[last], dict)
-            table[last] = {**table[last], **value} if both else value
-        return params
+        with TemporaryDirectory() as folder:
+            path = Path(folder, PARAMS_FILE)
+            path.write_text(params, encoding="utf-8")
+            try:
+                apply_overrides(path, self.overrides)
+            except InvalidArgumentError as error:
+                found = f"no such key, or not of the form key=value ({one_line(str(error.__cause__))})"
+                raise StageError(f"-S {' -S '.join(self.settings)}", found, "for example -S protocol=paper") from None
+            content: dict[str, Any] = parse_yaml(path.read_text(encoding="utf-8"), path)
+        return content
 
 
 def wanted(

@@ -50,14 +50,10 @@ def finished_experiments(root: Path, baseline: str) -> dict[str, str]:
 
 
 def params_of(root: Path, commit: str) -> dict[str, Any]:
-    """The content of params.yaml in a commit.
-
-    Raises:
-        StageError: there is none, or it is no YAML.
-    """
+    """The content of params.yaml in a commit; raises StageError if there is none, or if it is no YAML."""
     name = f"{commit}:{PARAMS_FILE}"
-    value = parse_yaml(git(root, "show", name), name)
-    return value if isinstance(value, dict) else {}
+    content: dict[str, Any] = parse_yaml(git(root, "show", name), name)
+    return content
 
 
 def check_committed(root: Path) -> str:
@@ -80,7 +76,7 @@ def check_configurations(root: Path, baseline: str, configurations: Sequence[Con
         StageError: a setting that params.yaml does not allow; an experiment of the same name with other settings.
     """
     load_params()
-    params, finished = params_of(root, baseline), finished_experiments(root, baseline)
+    params, finished = git(root, "show", f"{baseline}:{PARAMS_FILE}"), finished_experiments(root, baseline)
     for each in configurations:
         wanted = each.applied(params)
         chosen = parse_params(wanted)

@@ -1,14 +1,10 @@
 """A pool of clones in which the configurations of a grid run, several at a time, and where each of them stands.
 
-What is scheduled here is commands of DVC, which run on this machine alone; on Ray the stages that they run submit their
-trials to a cluster. An experiment is done when its Git ref is there, and has failed when its command ended with another
-exit code than 0.
+An experiment is done when its Git ref is there, and has failed when its command ended with another exit code than 0.
 
-Why not `dvc queue`: measured with DVC 3.67. After a SIGKILL of its workers the tasks that ran say `Running` for ever,
-`dvc queue start` never takes them up again and `dvc queue remove` refuses them; two workers that start together run
-the stages that their tasks share twice. `dvc exp run --temp` stashes the workspace's changes while it starts: killed
-just then (24 times), it left them in the stash and the index locked, and the next one failed. Of two `dvc exp run` in
-two Git worktrees, which share their refs, one failed. So each job here has a clone of its own (clones.py).
+Why not `dvc queue`: after a SIGKILL of its workers (DVC 3.67) the tasks that ran say `Running` for ever and are never
+taken up again. `dvc exp run --temp`, killed while it starts, leaves the workspace's changes in the stash. Of two `dvc
+exp run` in two Git worktrees, which share their refs, one failed. So each job has a clone of its own (clones.py).
 """
 
 import os
