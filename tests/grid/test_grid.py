@@ -51,7 +51,7 @@ pathlib.Path(output).write_text(json.dumps(values))
 
 PIPELINE = {  # stage -> its parameters, deps and output
     "download": ("model", "", "data/model"),
-    "pair_extract": ("dataset", "", "data/pairs"),
+    "pair_extract": ("dataset", "data/model", "data/pairs"),
     "subset": ("regime", "data/pairs", "data/subset"),
     "train": ("method model regime seed", "data/subset data/model", "data/train"),
     "score": ("method model regime", "data/train", "metrics/score.json"),
