@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import pytest
 import torch
 from datasets import Dataset
 from torch import Tensor
@@ -18,11 +20,11 @@ from stages.methods.batch import collate
 from stages.methods.method import Method
 from stages.methods.registry import build_method
 from stages.params.methods import Dynamic, Embeddings, FewShot, FineTune, Lora, MethodSettings, Prefix, Soft, ZeroShot
-from stages.params.schema import LearningRates, Lengths, Training
+from stages.params.schema import Lengths, Training
 from stages.params.sources import END_OF_TEXT, PromptTemplateText
 from stages.train.step import Learner, lay_out, summed_loss
 from tests.scratch import new_folder
-from tests.tiny import tiny_model
+from tests.tiny import tiny_model, tiny_protocol
 
 FAMILIES = (("gpt2", True), ("llama", True), ("llama", False))
 SETTINGS: dict[str, MethodSettings] = {
@@ -46,44 +48,25 @@ SETTINGS: dict[str, MethodSettings] = {
     "few-shot": FewShot(kind="few-shot", examples=[1, 4], choose="random"),
     "zero-shot": ZeroShot(kind="zero-shot"),
 }
-TRAINING = Training(
-    learning_rates=LearningRates(low=1e-3, high=1e-2, trials=3),
-    batch_size=4,
-    num_train_epochs=2,
-    early_stopping_patience=2,
-    weight_decay=0.0,
-    warmup_steps=0,
-    max_grad_norm=1.0,
-    dropout=0.0,
-    dtype="float32",
-    lr_scheduler_type="constant",
-    embeddings_rate=1.0,
-    metric_for_best_model="bleu4",
+TRAINING = Training.model_validate(
+    tiny_protocol(batch_size=4, early_stopping_patience=2, weight_decay=0.0, warmup_steps=0, dropout=0.0)["training"]
 )
-
-
-class Tokenizer:
-    """Stands in for a tokenizer where only answers become texts: their token ids."""
-
-    eos_token_id = 0
-
-    def decode(self, tokens: list[int], **settings: bool) -> str:
-        return " ".join(map(str, tokens))
-
-
 LONG = Lengths(max_query_tokens=99, max_new_tokens=99)
 
 
-def end_of_text_format(tokenizer: PreTrainedTokenizerBase) -> PromptTemplate:
-    """The prompt template of the tiny models in tests/tiny.py: query, end-of-text, response, end-of-text."""
-    return build_prompt_template(
-        tokenizer, PromptTemplateText(separator=END_OF_TEXT, end=END_OF_TEXT), LONG, "prompt_template"
-    )
+TEXTS = PromptTemplateText(separator=END_OF_TEXT, end=END_OF_TEXT)  # as the tiny models of tests/tiny.py have it
+KEY = "models.x.prompt_template"
+
+
+def built(
+    tokenizer: PreTrainedTokenizerBase, text: PromptTemplateText | str = TEXTS, lengths: Lengths = LONG
+) -> PromptTemplate:
+    return build_prompt_template(tokenizer, text, lengths, KEY)
 
 
 @cache
 def model_folder(family: str, tied: bool) -> Path:
-    return tiny_model(new_folder("tiny-"), family, tied)  # type: ignore[arg-type]
+    return tiny_model(new_folder("tiny-"), family, tied)
 
 
 def base_model(
@@ -135,3 +118,21 @@ def pairs(count: int, seed: int = 0, longest: int = 9, end: int = 0) -> list[Enc
         return [*torch.randint(1, 250, (length,), generator=generator).tolist(), end]
 
     return [EncodedPair(side(), side()) for _ in range(count)]
+
+
+def limit_rows(module: ModuleType, name: str, rows: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Memory for so many rows of a pass, which ends late, when masks have been drawn; what was tried is listed.
+
+    The pass is the function `name`, whose third argument is or has the queries.
+    """
+    compute, tried = getattr(module, name), list[int]()
+
+    def limited(*words: Any) -> Any:
+        tried.append(len(getattr(words[2], "queries", words[2])))
+        found = compute(*words)
+        if tried[-1] > rows:
+            raise torch.OutOfMemoryError("no memory")
+        return found
+
+    monkeypatch.setattr(module, name, limited)
+    return tried

@@ -34,11 +34,9 @@ def test_linux_runs_make_test_and_macos_the_same_without_the_tests_that_need_lin
 
 
 def test_macos_leaves_out_every_test_that_forks_a_process_with_pytorch_in_it() -> None:
-    """Everything in tests/stage_runs.py and tests/training_runs.py forks, except `contents`, which hashes files."""
+    """Everything in tests/stage_runs.py forks, except `contents`, which hashes files."""
     left_out = tuple(jobs()["macos"][1].split(" --ignore ")[1:])
     for path in (ROOT / "tests").rglob("test_*.py"):
-        imported = re.findall(
-            r"^from tests\.(?:stage|training)_runs import (.*)", path.read_text("utf-8"), re.MULTILINE
-        )
+        imported = re.findall(r"^from tests\.stage_runs import (.*)", path.read_text("utf-8"), re.MULTILINE)
         if {name for names in imported for name in names.split(", ")} - {"contents"}:
             assert path.relative_to(ROOT).as_posix().startswith(left_out)

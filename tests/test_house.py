@@ -1,12 +1,10 @@
 """The rules of the folder tree: which folder may import which, and what a `__main__.py` is for."""
 
 import ast
-from collections.abc import Iterator
-from itertools import pairwise
+from graphlib import TopologicalSorter
 
 import pytest
 
-from tests.order import LONGEST
 from tests.test_dvc_yaml import ROOT, STAGES, local_imports, rooms, stage_folder
 
 STAGE_FOLDERS = {stage_folder(name) for name in STAGES}
@@ -46,30 +44,8 @@ def test_imports_go_down_and_never_sideways(path: str) -> None:
         assert others <= set(SHARED) | BY_HAND.get(here, set())
 
 
-def circles(graph: dict[str, set[str]]) -> Iterator[list[str]]:
-    """The chains of imports that lead from a file back to itself, found depth first."""
-    done: set[str] = set()
-
-    def visit(path: list[str]) -> Iterator[list[str]]:
-        for other in sorted(graph[path[-1]]):
-            if other in path:
-                yield [*path[path.index(other) :], other]
-            elif other not in done:
-                yield from visit([*path, other])
-        done.add(path[-1])
-
-    for start in sorted(graph):
-        if start not in done:
-            yield from visit([start])
-
-
 def test_no_file_imports_itself_by_a_detour() -> None:
-    found = list(circles({path: local_imports(path) & set(FILES) for path in FILES}))
-    assert not found, " -> ".join(found[0])
-
-
-def test_a_circle_would_be_found() -> None:
-    assert list(circles({"a": {"b"}, "b": {"c"}, "c": {"b"}})) == [["b", "c", "b"]]
+    TopologicalSorter({path: local_imports(path) & set(FILES) for path in FILES}).prepare()  # names the circle
 
 
 def test_what_one_stage_uses_lies_in_its_folder() -> None:
@@ -95,21 +71,6 @@ def test_a_main_reads_calls_and_writes(path: str) -> None:
     assert (main.end_lineno or 0) - main.lineno < 50
 
 
-def test_the_tests_that_are_put_first_are_there() -> None:
-    assert [name for name in LONGEST if not (ROOT / "tests" / name).is_file()] == []
-
-
 def test_files_are_short_enough_to_read_in_one_go() -> None:
     for path in FILES:
         assert len((ROOT / path).read_text(encoding="utf-8").splitlines()) <= 400, path
-
-
-def test_the_order_of_the_shared_rooms_is_one_of_use() -> None:
-    """Each shared folder is used by one above it; otherwise the order would claim something false."""
-    imported = {here: set[str]() for here in SHARED}
-    for path in FILES:
-        for other in rooms(local_imports(path)):
-            if other in imported:
-                imported[other].add(room(path))
-    assert all(imported.values())
-    assert all(upper != lower for upper, lower in pairwise(SHARED))

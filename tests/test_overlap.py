@@ -58,29 +58,18 @@ def test_texts_that_do_not_overlap(first: str, second: str) -> None:
     assert drops([pair(first, "a")], [pair(second, "a")]) == [False]
 
 
-def test_a_long_text_alone_gives_a_pair_away_and_a_short_one_does_not() -> None:
-    held_out = [pair(SIX, "Yes ."), pair("Really ?", OTHER)]
+def test_a_long_text_alone_gives_a_pair_away_and_short_ones_only_together() -> None:
+    held_out = [pair(SIX, "Yes ."), pair("Really ?", OTHER), pair("why", "no !")]
     train = [
         pair(SIX, "No ."),
         pair("Why ?", OTHER),
-        pair("Really ?", "No ."),
+        pair("Why ?", "No ."),
         pair("Why ?", "Yes ."),
         pair("Really ?", "Yes ."),  # its two sides are in different held-out pairs
+        pair(OTHER, SIX),  # queries are compared with queries alone
     ]
-    assert drops(train, held_out) == [True, True, False, False, False]
-
-
-def test_two_short_texts_give_a_pair_away_together() -> None:
-    assert drops([pair("Really ?", "Yes .")], [pair("really", "Yes !")]) == [True]
-
-
-def test_queries_are_compared_with_queries_alone() -> None:
-    assert drops([pair(SIX, OTHER)], [pair(OTHER, SIX)]) == [False]
-
-
-def test_nothing_held_out_nothing_overlaps() -> None:
-    assert drops([pair(SIX, OTHER)], []) == [False]
-    assert drops([], [pair(SIX, OTHER)]) == []
+    assert drops(train, held_out) == [True, True, True, False, False, False]
+    assert drops(train[:1], []) == [False] and drops([], held_out) == []
 
 
 def by_hand(first: str, second: str) -> bool:
@@ -90,37 +79,15 @@ def by_hand(first: str, second: str) -> bool:
     return min(len(a), len(b)) >= 6 and 10 * len(a & b) >= 4 * (len(a) + len(b))
 
 
-def random_text(chance: random.Random, longest: int) -> str:
-    """Words from a few dozen, the first ones often, some of them in no other text."""
-    count = chance.randint(1, longest)
-    vocabulary = [f"w{number}" for number in range(chance.choice((9, 30, 2 * longest)))]
-    rare = [f"rare{chance.randrange(10**9)}" for _ in range(chance.choice((0, 0, 1, 3)))]
-    usual = chance.choices(vocabulary, [1 / (1 + number) for number in range(len(vocabulary))], k=count)
-    return " ".join(chance.sample(usual + rare, len(usual + rare)))
-
-
-def variant(chance: random.Random, text: str) -> str:
-    """The text with some words lost and others put in."""
-    kept = [word for word in text.split() if chance.random() < 0.9]
-    kept += random_text(chance, 1 + len(kept) // 6).split()
-    return " ".join(chance.sample(kept, len(kept)))
-
-
-def random_pairs(count: int, seed: int, longest: int, like: Sequence[Pair] = ()) -> list[Pair]:
+def random_pairs(count: int, seed: int) -> list[Pair]:
+    """Up to sixteen words on each side, of a dozen: many are alike."""
     chance = random.Random(seed)
-
-    def side(of: str) -> str:
-        if like and chance.random() < 0.7:
-            return variant(chance, getattr(chance.choice(like), of))
-        return random_text(chance, longest)
-
-    return [pair(side("query"), side("response")) for _ in range(count)]
+    sides = [" ".join(f"w{chance.randrange(12)}" for _ in range(chance.randint(1, 16))) for _ in range(2 * count)]
+    return list(map(pair, sides[:count], sides[count:]))
 
 
-@pytest.mark.parametrize(("longest", "seed"), [(12, 0), (12, 1), (30, 2), (100, 3), (200, 4)])
-def test_the_index_finds_what_comparing_one_by_one_finds(longest: int, seed: int) -> None:
-    held_out = random_pairs(40, seed, longest)
-    train = random_pairs(120, seed + 100, longest, like=held_out)
+def test_the_index_finds_what_comparing_one_by_one_finds() -> None:
+    held_out, train = random_pairs(20, 0), random_pairs(200, 1)
 
     def gives_away(mine: Pair, theirs: Pair) -> bool:
         query, response = by_hand(mine.query, theirs.query), by_hand(mine.response, theirs.response)

@@ -26,7 +26,7 @@ def test_a_broken_line_is_named(line: str, tmp_path: Path) -> None:
         read_records(path, Pair)
 
 
-def test_records_are_loaded_with_their_fields_as_columns_and_nothing_is_left_but_in_the_cache(
+def test_records_are_loaded_as_columns_with_files_in_the_cache_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -15,8 +15,7 @@ OTHERS = {
     "dataset": "dailydialog", "model": "gpt2", "method": "soft", "regime": 30, "protocol": "paper", "seed": 7,
     "drop_overlap": True,
 }  # fmt: skip
-# Quick ones, which read the file in each of the ways that there are.
-READ_IT = ("tests/params", "tests/test_readme.py", "tests/test_dvc_yaml.py", "tests/report/test_settings.py")
+READ_IT = ("tests/params", "tests/test_readme.py", "tests/test_dvc_yaml.py")  # themselves, not by shipped_params
 AS_TEXT = {"tests/params/test_params.py", "tests/test_switches.py", "tests/tiny.py"}  # may open the file themselves
 
 

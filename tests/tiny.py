@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 import yaml
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from stages.plumbing.yaml import Loader, parse_yaml
 
@@ -26,7 +26,10 @@ SWITCHES: dict[str, Any] = {
     "dataset": "chitchat", "model": "smollm2", "method": "dynamic", "regime": 100, "protocol": "quick", "seed": 0,
     "drop_overlap": False,
 }  # fmt: skip
-
+# Of the repository, into a tiny project.
+COPIED = (
+    "stages", "dvc.yaml", ".dvcignore", ".gitignore", "data/.gitignore", ".dvc/config", ".dvc/.gitignore", ".dvc/plots",
+)  # fmt: skip
 SUBJECTS = ("my sister", "the weather", "this film", "your new job", "the old dog", "our neighbour", "that book")
 OPINIONS = ("is really great", "makes me tired", "was a surprise", "is not for me", "can wait", "sounds like fun")
 REPLIES = ("I agree", "Are you sure ?", "Tell me more .", "Oh , why ?", "That is good to hear", "No way !")
@@ -46,13 +49,13 @@ def _tiny_turn(chance: random.Random, reply: bool) -> str:
     return chance.choice(REPLIES) + chance.choice(("", f" , {remark}")) if reply else remark
 
 
-def tiny_tokenizer(vocab: int = 300) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of at most `vocab` tokens (256 bytes, end-of-text, merges), trained on `tiny_dialogues`."""
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE of at most 300 tokens (256 bytes, end-of-text, merges), trained on `tiny_dialogues`."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab,
+        vocab_size=300,
         special_tokens=[END_OF_TEXT],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
@@ -100,49 +103,25 @@ def tiny_sentencepiece(kind: Literal["prepend", "always", "first", "unigram"]) -
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 
 
-def tiny_model(
-    folder: Path,
-    family: Literal["gpt2", "llama"] = "gpt2",
-    tied: bool = True,
-    layers: int = 2,
-    width: int = 32,
-    vocab: int = 300,
-    seed: int = 0,
-) -> Path:
-    """Save a random language model as a Hugging Face folder (`MODEL_FILES`, float32) and return the folder.
+def tiny_model(folder: Path, family: str = "gpt2", tied: bool = True) -> Path:
+    """Save a random GPT-2 or Llama as a Hugging Face folder (`MODEL_FILES`, float32) and return the folder.
 
-    Two heads, `POSITIONS` positions, no dropout. The initial weights are larger than usual (0.3), so that the untrained
-    model's answers depend on the query.
+    Two layers of width 32, two heads, `POSITIONS` positions, no dropout. The initial weights are larger than usual
+    (0.3), so that the untrained model's answers depend on the query.
     """
-    tokenizer = tiny_tokenizer(vocab)
+    tokenizer = tiny_tokenizer()
     end = tokenizer.eos_token_id
-    shared: dict[str, Any] = {
-        "vocab_size": len(tokenizer),
-        "bos_token_id": end,
-        "eos_token_id": end,
-        "tie_word_embeddings": tied,
-        "initializer_range": 0.3,
-    }
-    state = torch.random.get_rng_state()
-    torch.manual_seed(seed)
-    model: GPT2LMHeadModel | LlamaForCausalLM
+    settings: dict[str, Any] = {"vocab_size": len(tokenizer), "bos_token_id": end, "eos_token_id": end}
+    settings |= {"tie_word_embeddings": tied, "initializer_range": 0.3}
     if family == "gpt2":
-        dropouts: dict[str, Any] = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-        model = GPT2LMHeadModel(
-            GPT2Config(n_layer=layers, n_embd=width, n_head=2, n_positions=POSITIONS, **dropouts, **shared)
-        )
+        settings |= {"n_layer": 2, "n_embd": 32, "n_head": 2, "n_positions": POSITIONS}
+        settings |= {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
     else:
-        model = LlamaForCausalLM(
-            LlamaConfig(
-                num_hidden_layers=layers,
-                hidden_size=width,
-                intermediate_size=2 * width,
-                num_attention_heads=2,
-                num_key_value_heads=1,
-                max_position_embeddings=POSITIONS,
-                **shared,
-            )
-        )
+        settings |= {"num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 64}
+        settings |= {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": POSITIONS}
+    state = torch.random.get_rng_state()
+    torch.manual_seed(0)
+    model: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **settings))
     torch.random.set_rng_state(state)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -183,6 +162,14 @@ def write_yaml(path: Path, value: object) -> None:
     path.write_text(yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
+def tiny_protocol(**training: Any) -> dict[str, Any]:
+    """The paper's protocol with short texts and two epochs, in float32; `training`: what else differs."""
+    papers = shipped_params()["protocols"]["paper"]
+    few = {"learning_rates": {"low": 0.001, "high": 0.01, "trials": 2}, "num_train_epochs": 2, "dtype": "float32"}
+    own = {"lengths": {"max_query_tokens": 24, "max_new_tokens": 12}, "decoding_dtype": "float32"}
+    return {**papers, **own, "training": {**papers["training"], **few, **training}}
+
+
 def _pinned(path: Path) -> dict[str, str]:
     """An entry of `files` in params.yaml."""
     return {"path": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
@@ -190,7 +177,6 @@ def _pinned(path: Path) -> dict[str, str]:
 
 def _tiny_params(params: dict[str, Any], sources: Path, kept: Sequence[str]) -> dict[str, Any]:
     """params.yaml with tiny sources and a tiny protocol, which the switches choose."""
-    papers = params["protocols"]["paper"]["training"]
     for table in ("datasets", "models", "protocols"):
         params[table] = {name: entry for name, entry in params[table].items() if name in kept}
     texts = {split: _pinned(sources / "dialogues" / f"{split}.txt") for split in ("train", "validation", "test")}
@@ -202,17 +188,7 @@ def _tiny_params(params: dict[str, Any], sources: Path, kept: Sequence[str]) -> 
             "files": {name: _pinned(sources / family / name) for name in MODEL_FILES},
             "prompt_template": {"separator": "<end-of-text>", "end": "<end-of-text>"},
         }
-    params["protocols"]["tiny"] = {
-        "data": {"train_dialogues": None, "validation_pairs": None, "test_pairs": None},
-        "lengths": {"max_query_tokens": 24, "max_new_tokens": 12},
-        "decoding_dtype": "float32",
-        "training": {
-            **papers,
-            "learning_rates": {"low": 0.001, "high": 0.01, "trials": 2},
-            "num_train_epochs": 2,
-            "dtype": "float32",
-        },
-    }
+    params["protocols"]["tiny"] = tiny_protocol()
     switches = {"dataset": "tiny", "model": "tiny-gpt2", "method": "dynamic", "regime": 100, "protocol": "tiny"}
     return {**params, **switches, "runtime": {**params["runtime"], "device": "cpu", "threads": 1}}
 
@@ -245,17 +221,7 @@ def tiny_project(folder: Path, dialogues: int = 12, kept: Sequence[str] = ()) ->
         write_eou(sources / "dialogues" / f"{split}.txt", tiny_dialogues(count, seed))
     tiny_model(sources / "gpt2", "gpt2")
     tiny_model(sources / "llama", "llama")
-    copied = (
-        "stages",
-        "dvc.yaml",
-        ".dvcignore",
-        ".gitignore",
-        "data/.gitignore",
-        ".dvc/config",
-        ".dvc/.gitignore",
-        ".dvc/plots",
-    )
-    for name in copied:
+    for name in COPIED:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))

@@ -1,35 +1,17 @@
-"""The real `python -m stages.train` on a tiny model and a dozen dialogues."""
+"""Workspaces in which a stage can run: a tiny model, a dozen dialogues and params.yaml."""
 
-import copy
 from pathlib import Path
 from typing import Any
 
 from stages.plumbing.files import output_folder
 from stages.records import Dialogue, Pair, write_records
-from tests import stage_runs
-from tests.stage_runs import Run, contents
-from tests.stops import Stop
-from tests.tiny import shipped_params, tiny_dialogues, tiny_model, write_yaml
+from tests.stage_runs import contents
+from tests.tiny import change_params, shipped_params, tiny_dialogues, tiny_model, tiny_protocol, write_yaml
 
-PROTOCOL = {
-    "data": {"train_dialogues": None, "validation_pairs": None, "test_pairs": None},
-    "lengths": {"max_query_tokens": 24, "max_new_tokens": 12},
-    "decoding_dtype": "float32",
-    "training": {
-        "learning_rates": {"low": 0.001, "high": 0.01, "trials": 3},
-        "batch_size": 4,
-        "num_train_epochs": 4,
-        "early_stopping_patience": 2,
-        "weight_decay": 0.01,
-        "warmup_steps": 2,
-        "max_grad_norm": 1.0,
-        "dropout": 0.1,
-        "dtype": "float32",
-        "embeddings_rate": 1.0,
-        "lr_scheduler_type": "constant",
-        "metric_for_best_model": "bleu4",
-    },
-}
+PROTOCOL = tiny_protocol(
+    learning_rates={"low": 0.001, "high": 0.01, "trials": 3}, batch_size=4, num_train_epochs=4,
+    early_stopping_patience=2, weight_decay=0.01, warmup_steps=2, max_grad_norm=1.0, dropout=0.1,
+)  # fmt: skip
 
 
 def write_subset(folder: Path, dialogues: int = 16, test_seed: int = 2) -> None:
@@ -51,38 +33,15 @@ def workspace(folder: Path, **changes: Any) -> Path:
     """Make a folder with params.yaml, data/subset and data/download/model, ready to train; `changes`: dotted keys."""
     folder.mkdir(parents=True, exist_ok=True)
     params = shipped_params()
-    params["protocols"]["tiny"] = copy.deepcopy(PROTOCOL)  # a copy, because it is changed below
+    params["protocols"]["tiny"] = PROTOCOL
     params |= {"protocol": "tiny", "runtime": {**params["runtime"], "device": "cpu", "threads": 1}}
     params["models"][params["model"]]["prompt_template"] = {"separator": "<end-of-text>", "end": "<end-of-text>"}
-    for key, value in changes.items():
-        place = params
-        *parents, last = key.split(".")
-        for parent in parents:
-            place = place[parent]
-        place[last] = value
     write_yaml(folder / "params.yaml", params)
+    change_params(folder, changes)
     write_subset(folder / "data/subset")
     with output_folder(folder / "data/download/model") as model:
         tiny_model(model)
     return folder
-
-
-def start(folder: Path, stop: Stop | None = None, **variables: str) -> Run:
-    return stage_runs.start(folder, "train", stop, **variables)
-
-
-def finish(folder: Path, **variables: str) -> str:
-    """Run to the end; return what it printed."""
-    return stage_runs.finish(folder, "train", **variables)
-
-
-def stopped(folder: Path, stop: Stop) -> tuple[int, str]:
-    """Run until it is stopped; return its exit code and what it printed."""
-    return stage_runs.stopped(folder, "train", stop)
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    return sorted(folder.glob(".state/train/*/checkpoints/[0-9]*"))
 
 
 def result(folder: Path) -> dict[str, str]:

@@ -1,12 +1,10 @@
 """A conversation in a terminal, and answers for scripts."""
 
 import argparse
-import json
 import os
-import pty
-import select
-import subprocess
-import sys
+import re
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,11 +18,9 @@ from stages.methods.trained_method import load_trained
 from stages.pair_extract.pairs import pairs_of
 from stages.params.schema import Pairs
 from stages.plumbing.errors import StageError
-from stages.plumbing.files import write_manifest
 from stages.records import Dialogue
 from stages.report.results import WORKSPACE
-from tests.helpers_report import switch
-from tests.tiny import ROOT, tiny_dialogues
+from tests.tiny import change_params, tiny_dialogues
 from tests.trained import QUERIES, trained_copy, trained_workspace
 
 
@@ -54,7 +50,6 @@ def test_a_conversation_with_turns_an_empty_line_commands_and_a_comparison(
             raise EOFError from None
 
     monkeypatch.setattr("builtins.input", typed)
-    monkeypatch.setattr("signal.signal", lambda *_: None)
     TerminalChat(project, [workspace]).run()
     first = f"workspace> {printable(workspace.answer(hello))}\n"
     after = Conversation([hello, workspace.answer(hello)])
@@ -67,97 +62,88 @@ def test_a_conversation_with_turns_an_empty_line_commands_and_a_comparison(
     assert heard[9] == first  # the same answer as at the start
 
 
-def test_ctrl_c_stops_an_answer_and_where_there_is_none_the_conversation(tmp_path: Path) -> None:
-    """In a real terminal."""
-    folder = trained_workspace(tmp_path / "slow")
-    description = json.loads((folder / "data/train/method.json").read_bytes())
-    description["lengths"]["max_new_tokens"] = 400
-    (folder / "data/train/method.json").write_text(json.dumps(description))
-    (folder / "data/train/manifest.json").unlink()
-    write_manifest(folder / "data/train")
-    trained = load_trained(folder / "data/train", folder / "data/download/model")
-    answers = trained.decode(trained.encode(QUERIES)[0])
-    longest = max(range(len(QUERIES)), key=lambda number: len(answers[number]))
-    assert len(answers[longest]) > 300 and QUERIES[longest].strip()
+def test_ctrl_c_stops_an_answer_and_where_there_is_none_the_conversation(
+    project: Path, speakers: list[Speaker], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = iter(["hello", "again"])
 
-    process, terminal = pty.fork()
-    if process == 0:
-        os.chdir(folder)
-        os.environ.update(TERM="dumb", LANG="C.UTF-8", PYTHONPATH=str(ROOT))
-        os.execv(sys.executable, [sys.executable, "-m", "stages.chat"])
-    seen = ""
+    def typed(prompt: str) -> str:
+        if (line := next(said, None)) is None:
+            signal.raise_signal(signal.SIGINT)
+        return str(line)
 
-    def until(text: str, again: bytes = b"") -> str:
-        """What is printed before a text; a key is pressed again after ten seconds."""
-        nonlocal seen
-        while text not in seen:
-            if again and not select.select([terminal], [], [], 10)[0]:
-                os.write(terminal, again)
-            seen += os.read(terminal, 1 << 16).decode("utf-8", "replace")
-        before, _, seen = seen.partition(text)
-        return before
+    def answer(speaker: Speaker, query: str, heard: Callable[[str], object]) -> str:
+        heard(f"half of it to {query}")
+        signal.raise_signal(signal.SIGINT)
+        return "all of it"
 
-    until("you> ")
-    os.write(terminal, QUERIES[longest].encode() + b"\n")
-    until("workspace> ")
-    os.write(terminal, b"\x03")
-    stopped = until("you> ")
-    assert "(stopped" in stopped and printable(trained.texts([answers[longest]])[0]) not in stopped
-    os.write(terminal, b"\x03")  # Python's input() misses it just after its prompt; a person presses it again
-    last = until("Bye.", b"\x03")
-    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
-    assert "Traceback" not in last and "ERROR" not in last
+    monkeypatch.setattr("builtins.input", typed)
+    monkeypatch.setattr(Speaker, "answer", answer)
+    chat = TerminalChat(project, speakers)
+    chat.run()
+    first, second, bye = re.split(r"\n\(stopped.*\n", capsys.readouterr().out)
+    assert first.endswith("workspace> half of it to hello") and second == "workspace> half of it to again"
+    assert bye == "\nBye.\n" and chat.conversation == Conversation()
 
 
-def chat(project: Path, given: str, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "stages.chat", *words]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        command, cwd=project, input=given, capture_output=True, text=True, check=False, env=environment
-    )
+def given(**changes: Any) -> argparse.Namespace:
+    """What the command line gives, without an option or with some."""
+    options: dict[str, Any] = {
+        "experiment": None,
+        "compare": [],
+        "once": None,
+        "web": False,
+        "host": None,
+        "port": None,
+    }
+    return argparse.Namespace(**options | changes)
 
 
-def test_a_thousand_lines_get_a_thousand_answers(tmp_path: Path) -> None:
-    folder = trained_workspace(tmp_path / "piped")
-    turns = [turn for turns in tiny_dialogues(400) for turn in turns]
-    lines = [*turns[:997], "", "naïve café שלום", "last, no line break"]
-    done = chat(folder, "\n".join(lines))
-    assert done.returncode == 0, done.stderr
-    trained = load_trained(folder / "data/train", folder / "data/download/model")
-    expected = trained.respond(lines)
-    assert done.stdout.splitlines() == [answer if line else "" for line, answer in zip(lines, expected, strict=True)]
-    assert "workspace: dynamic on smollm2" in done.stderr
+def test_each_line_gets_an_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(trained_workspace(tmp_path / "piped"))
+    lines = [*(turn for turns in tiny_dialogues(40) for turn in turns), "", "naïve café שלום", "last, no line break"]
+    Path("lines").write_text("\n".join(lines), encoding="utf-8")
+    with Path("lines").open(encoding="utf-8") as file:
+        monkeypatch.setattr("sys.stdin", file)
+        main(given())
+    expected = load_trained(Path("data/train"), Path("data/download/model")).respond(lines)
+    printed, told = capsys.readouterr()
+    assert printed.splitlines() == [answer if line else "" for line, answer in zip(lines, expected, strict=True)]
+    assert "workspace: dynamic on smollm2" in told
 
 
-def test_one_answer_of_each_speaker_for_a_script(project: Path, speakers: list[Speaker]) -> None:
-    done = chat(project, "", "--once", "Are you sure ?", "--compare", "softly", WORKSPACE)  # nobody answers twice
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [f"{each.name}\t{each.answer('Are you sure ?')}" for each in speakers]
+def test_one_answer_of_each_speaker_for_a_script(
+    project: Path, speakers: list[Speaker], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(project)
+    main(given(once="Are you sure ?", compare=["softly", WORKSPACE]))  # nobody answers twice
+    expected = [f"{each.name}\t{each.answer('Are you sure ?')}" for each in speakers]
+    assert capsys.readouterr().out.splitlines() == expected
 
 
 def test_what_params_yaml_no_longer_describes_does_not_speak(project: Path) -> None:
     before = (project / "params.yaml").read_bytes()
     try:
-        for change, key in (({"method": "soft"}, "method"), ({"pairs__history": 1}, "pairs.history")):
-            switch(project, **change)
+        for change, key in (({"method": "soft"}, "method"), ({"pairs.history": 1}, "pairs.history")):
+            change_params(project, change)
             with pytest.raises(StageError, match=rf"workspace: the stage .* was run with a different {key}"):
                 load_speakers(project, [None])
             (project / "params.yaml").write_bytes(before)
-        switch(project, forgetting__tokens=512)
+        change_params(project, {"forgetting.tokens": 512})
         load_speakers(project, [None])  # what a conversation does not depend on is no reason
     finally:
         (project / "params.yaml").write_bytes(before)
 
 
-def test_options_that_lead_nowhere_and_a_library_that_is_missing_are_one_line_at_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_options_that_lead_nowhere_and_a_missing_library_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     for host, port in ((None, 0), ("::1", None)):
         with pytest.raises(StageError, match="given without --web"):
-            main(argparse.Namespace(web=False, host=host, port=port))
+            main(given(host=host, port=port))
     monkeypatch.setattr("stages.chat.__main__.find_spec", lambda name: None)
     with pytest.raises(StageError, match=r"^gradio: not installed in .*; pip install -c constraints.txt -e '.\[web\]'"):
-        main(argparse.Namespace(web=True, host=None, port=None))
+        main(given(web=True))
 
 
 def test_a_conversation_reads_the_turns_that_training_read() -> None:
@@ -174,29 +160,15 @@ def test_a_conversation_reads_the_turns_that_training_read() -> None:
     assert Conversation().query("cafe\u0301", settings) == "caf\u00e9"  # an accent of its own is no other question
 
 
-@pytest.mark.parametrize(("history", "kept"), [(1, []), (4, ["answer", "again", "answer"])])
-def test_a_pipe_that_does_not_end_keeps_only_the_turns_that_are_read(
-    history: int, kept: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    conversation, settings = Conversation(), Pairs(stride=1, history=history, joined_by=" ")
+def test_a_pipe_keeps_only_the_turns_that_are_read(speakers: list[Speaker], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may never end."""
+    conversation, (out, into) = Conversation(), os.pipe()
     monkeypatch.setattr("stages.chat.terminal.Conversation", lambda: conversation)
-    queries: list[str] = []
-
-    def respond(asked: list[str]) -> list[str]:
-        queries.extend(asked)
-        return ["answer" for _ in asked]
-
-    speaker: Any = SimpleNamespace(
-        name="x", params=SimpleNamespace(pairs=settings), query=lambda talk, text: talk.query(text, settings),
-        trained=SimpleNamespace(respond=respond),
-    )  # fmt: skip
-    out, into = os.pipe()
-    os.write(into, b"again\n" * 50)
+    os.write(into, b"again\n" * 5)
     os.close(into)
-    answer_lines([speaker], out)
+    answer_lines(speakers[:1], out)
     os.close(out)
-    assert conversation.turns == kept
-    assert queries[-1] == " ".join(["again", "answer", "again", "answer", "again"][-history:])
+    assert len(conversation.turns) == speakers[0].params.pairs.history - 1
 
 
 def test_an_answer_is_shown_in_pieces_that_make_it_up(speakers: list[Speaker]) -> None:

@@ -21,11 +21,12 @@ from stages.chat.web import WebChat, application, is_loopback, serve
 from stages.plumbing.errors import StageError
 from stages.records import Dialogue, Pair, read_records, write_records
 from tests.browser import Browser, needs_browser
-from tests.chat.screenshot import COLUMNS, READY, ask
 from tests.helpers_scores import look_up
 from tests.trained import trained_copy
 
 SAID = ["How was your day ?", "word3 word5 <b>word7</b>", "word1"]
+COLUMNS = "[...document.querySelectorAll('.said')]"
+READY = "['#query textarea', '#anew', '#experiments input', '.said'].every(e => document.querySelector(e))"
 # Runs a command and notes whom it connects to or looks up.
 WATCHED = """
 import runpy, sys
@@ -81,6 +82,18 @@ def server(project: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str
     yield started, started.stdout.readline().split(" ")[0], seen
     started.kill()
     started.communicate()
+
+
+def ask(browser: Browser, said: str, *number: int) -> list[str]:
+    """Type a query, ask and wait for all answers; return the text of each column.
+
+    `number`: how many answers each column then has, the last for all further columns.
+    """
+    browser.type("#query textarea", said)
+    browser.evaluate("document.querySelector('#query .submit-button').click()")
+    found = f"column.querySelectorAll('.bot.message').length == ({list(number)}[at] ?? {number[-1]})"
+    browser.until(f"{COLUMNS}.every((column, at) => {found})")
+    return [" ".join(column.split()) for column in browser.evaluate(f"{COLUMNS}.map(column => column.innerText)")]
 
 
 @needs_browser

@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
 from stages.export.card import license_of, license_text, opening
-from stages.export.forms import FORMS
+from stages.export.forms import FORMS, form_of, transformers_lines
 from stages.export.write import write_export
 from stages.methods.trained_method import load_trained
 from stages.params.schema import Params, parse_params
@@ -20,10 +20,9 @@ from stages.plumbing.files import check_folder
 from stages.plumbing.yaml import parse_yaml
 from stages.report.markdown import fence, value
 from stages.report.results import open_results
-from tests.export.test_export import read_alone
 from tests.stage_runs import contents
 from tests.tiny import change_params, command, shipped_params
-from tests.trained import QUERIES, trained_copy
+from tests.trained import trained_copy
 
 SHIPPED = parse_params(shipped_params())
 
@@ -55,24 +54,16 @@ def test_the_folder_holds_the_parts_of_its_method_and_nothing_else(exports: dict
         assert len({path.stat().st_mode for path in folder.rglob("*") if path.is_file()}) == 1  # all or none for others
 
 
-def test_the_lines_in_the_readme_itself_answer_as_the_experiment_does(project: Path, exports: dict[str, Path]) -> None:
-    expected = {}
+def test_the_readme_has_the_lines_that_answer(project: Path, exports: dict[str, Path]) -> None:
+    """That they do: tests/export/test_export.py."""
     for name, folder in exports.items():
-        text = (folder / "README.md").read_text(encoding="utf-8")
-        (folder / "lines.py").write_text(text.split("```python\n")[1].split("```")[0], encoding="utf-8")
-        (folder / "lines.py").chmod(0o644)
         with open_results(project, None if name == "workspace" else name) as results:
-            expected[str(folder)] = load_trained(results.trained, results.model).respond(QUERIES)
-    try:
-        assert {folder: texts for folder, (texts, _) in read_alone(list(exports.values())).items()} == expected
-    finally:
-        for folder in exports.values():
-            (folder / "lines.py").unlink()
+            trained = load_trained(results.trained, results.model)
+        lines = transformers_lines(trained, form_of(trained.method.settings))
+        assert f"```python\n{lines.strip()}\n```" in (folder / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_card_has_the_scores_with_their_baselines_the_leakage_and_the_license(
-    project: Path, exports: dict[str, Path]
-) -> None:
+def test_the_card_has_scores_with_baselines_leakage_and_license(project: Path, exports: dict[str, Path]) -> None:
     card = ModelCard.load(exports["workspace"] / "README.md")
     scores = json.loads((project / "metrics/scores.json").read_bytes())
     measured = {each.metric_name: each.metric_value for each in card.data.eval_results or []}
@@ -94,7 +85,7 @@ def test_the_card_has_the_scores_with_their_baselines_the_leakage_and_the_licens
 
 
 @pytest.mark.parametrize("foreign", ["thesis.txt", "controller/thesis.txt", "data/train/manifest.json"])
-def test_what_no_export_has_written_is_never_replaced(
+def test_what_is_no_export_is_not_replaced(
     project: Path, exports: dict[str, Path], tmp_path: Path, foreign: str
 ) -> None:
     """In an export, in a folder of it, or in the folder of a stage, whose manifest names everything."""
@@ -158,7 +149,7 @@ def test_an_experiment_whose_weights_dvc_has_not_kept_says_so(project: Path, tmp
         ("MIT", "CC0-1.0", "soft", "mit", True),
     ],
 )
-def test_the_license_follows_data_and_model_and_is_no_guess(
+def test_the_license_is_no_guess(
     model: str | None, data: str | None, method: str, license: str, commercial: bool
 ) -> None:
     changed = SHIPPED.model_dump() | {"dataset": "chitchat", "model": "smollm2", "method": method}

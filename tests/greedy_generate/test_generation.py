@@ -1,18 +1,40 @@
-"""What the stage greedy-generate writes of each test pair."""
+"""What greedy-generate writes of each test pair, here and on a stand-in for Ray."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from stages.greedy_generate.generation import generate, read_task
+from stages.greedy_generate.generation import Task, generate, read_task
+from stages.greedy_generate.on_ray import generate_on_ray
+from stages.language_model import device
 from stages.language_model.encoding import EncodedPair, encode_pairs
 from stages.methods.trained_method import load_trained
 from stages.params.schema import load_params
+from stages.plumbing.errors import StageError
+from stages.plumbing.files import write_manifest
+from tests import fake_ray
 from tests.models import loss_of
 from tests.trained import FORMATS, trained_workspace, write_method
 
 MODEL, TRAINED = Path("data/download/model"), Path("data/train")
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained_workspace(tmp_path_factory.mktemp("on-ray") / "workspace")
+
+
+def with_device(task: Task, device: str) -> Task:
+    runtime = task.params.runtime.model_copy(update={"device": device})
+    return replace(task, params=task.params.model_copy(update={"runtime": runtime}))
+
+
+@pytest.fixture
+def task(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Task:
+    monkeypatch.chdir(workspace)
+    return read_task(Path("data/subset"), load_params())
 
 
 @pytest.mark.parametrize("nearest", [False, True])
@@ -35,3 +57,49 @@ def test_each_response_stands_with_the_loss_and_the_tokens_of_its_own_reference(
         with torch.inference_mode():
             loss = loss_of(trained.method, trained.weights, [EncodedPair(query, reference)])
         assert found.loss == pytest.approx(float(loss), abs=1e-3)
+
+
+def test_ray_gives_the_responses_that_local_gives(task: Task, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ray = fake_ray.install(monkeypatch, tmp_path / "node", {"CPU": 8.0, "GPU": 8.0}, {"CPU": 64.0})
+    made = generate_on_ray(with_device(task, "auto"), MODEL, TRAINED)
+    here = generate(with_device(task, "auto"), MODEL, TRAINED)
+    assert made.responses == here.responses
+    assert made.facts == here.facts
+    assert made.cost.keys() == here.cost.keys()
+    (options,) = ray.options
+    assert (options["num_gpus"], options["num_cpus"], options["max_calls"]) == (1.0, 1, 1)
+    inputs = [path.name.partition("-")[0] for path in tmp_path.glob("node/dialog-prompting-*/*/*") if path.is_dir()]
+    assert inputs == ["model"], "the base model stays for the next task, trained weights do not"
+
+
+def test_a_device_must_be_on_a_node_not_here(task: Task, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    fake_ray.install(monkeypatch, tmp_path / "one", {"CPU": 8.0})
+    with pytest.raises(StageError, match=r"^params.yaml: runtime: a task needs 1 GPU and 1 CPUs, and none of 1 nodes"):
+        generate_on_ray(with_device(task, "cuda"), MODEL, TRAINED)
+    fake_ray.install(monkeypatch, tmp_path / "other", {"CPU": 8.0, "GPU": 1.0})
+    with pytest.raises(StageError, match=r"^node 127\.0\.0\.9: "):  # it looks for it there, not here
+        generate_on_ray(with_device(task, "cuda"), MODEL, TRAINED)
+
+
+def test_another_version_on_the_node_is_refused(task: Task, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fake_ray.install(monkeypatch, tmp_path / "node")
+    share = device.Share(0.0, 1, 1, {**device.library_versions(), "peft": "0"})
+    monkeypatch.setattr("stages.greedy_generate.on_ray.share_of", lambda *_: share)
+    with pytest.raises(StageError, match=r"^node 127\.0\.0\.9: software: peft .*, where the command was started 0; "):
+        generate_on_ray(task, MODEL, TRAINED)
+
+
+def test_what_was_trained_for_other_parameters_is_refused(
+    task: Task, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ray = fake_ray.install(monkeypatch, tmp_path / "node")
+    other = tmp_path / "other"
+    other.mkdir()
+    for path in TRAINED.iterdir():
+        text = path.read_bytes()
+        (other / path.name).write_bytes(text.replace(b'"max_query_tokens": ', b'"max_query_tokens": 1'))
+    write_manifest(other)
+    with pytest.raises(StageError, match=r"lengths\.max_query_tokens"):
+        generate_on_ray(task, MODEL, other)
+    assert ray.addresses == []

@@ -39,12 +39,6 @@ def rows_and_gradient(layer: nn.Module, count: int = 15, dtype: torch.dtype = to
     return result.detach(), rows.grad
 
 
-def matrix(layer: nn.Module) -> Tensor:
-    """The weight as [in, out]."""
-    weight: Tensor = layer.weight  # type: ignore[assignment]
-    return weight if isinstance(layer, Conv1D) else weight.t()
-
-
 @pytest.fixture
 def packed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A list that gets an entry for each packed weight."""
@@ -71,7 +65,7 @@ def test_a_frozen_layer_and_its_gradient(name: str, packed: list[int]) -> None:
 
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("count", [1, 15])
-def test_little_memory_changes_nothing_but_what_is_kept(
+def test_little_memory_changes_no_result(
     name: str, count: int, monkeypatch: pytest.MonkeyPatch, packed: list[int]
 ) -> None:
     plain, fast = pair(name)
@@ -137,18 +131,13 @@ def test_a_weight_is_packed_once_for_each_order_and_again_when_it_is_written_to(
     with torch.no_grad():
         other.weight.mul_(2)  # type: ignore[operator]
     torch.testing.assert_close(fast(rows), plain(rows), rtol=1e-5, atol=1e-5)  # a copy is a layer of its own
-    assert torch.allclose(other(rows) - plain(rows), rows @ matrix(plain), atol=1e-4)
+    with torch.no_grad():
+        plain.weight.mul_(2)  # type: ignore[operator]
+    torch.testing.assert_close(other(rows), plain(rows), rtol=1e-5, atol=1e-5)
     assert len(packed) == 3
     other.requires_grad_(True)
     other(rows).sum().backward()
     assert other.weight.grad is not None
-
-
-def test_a_bias_that_is_trained_over_a_frozen_weight_has_its_gradient() -> None:
-    fast = pair("linear")[1]
-    rows, bias = torch.randn(4, 20, requires_grad=True), torch.zeros(7, requires_grad=True)
-    functional_call(fast, {"bias": bias}, (rows,)).sum().backward()
-    assert bias.grad is not None and torch.equal(bias.grad, torch.full((7,), 4.0))
 
 
 def test_what_onednn_is_not_for_is_pytorch_s(monkeypatch: pytest.MonkeyPatch, packed: list[int]) -> None:

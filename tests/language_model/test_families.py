@@ -1,7 +1,6 @@
 """Tiny models of many architectures: they give the same results as transformers, or loading refuses them."""
 
 import math
-from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -10,37 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import (
-    AutoModelForCausalLM,
-    BloomConfig,
-    FalconConfig,
-    Gemma2Config,
-    Gemma3TextConfig,
-    Gemma4TextConfig,
-    GemmaConfig,
-    GPT2Config,
-    GPTBigCodeConfig,
-    GPTJConfig,
-    GPTNeoConfig,
-    GPTNeoXConfig,
-    GptOssConfig,
-    Lfm2Config,
-    LlamaConfig,
-    MambaConfig,
-    MistralConfig,
-    Olmo2Config,
-    OlmoConfig,
-    OpenAIGPTConfig,
-    OPTConfig,
-    Phi3Config,
-    PretrainedConfig,
-    Qwen2Config,
-    Qwen3_5TextConfig,
-    Qwen3Config,
-    SmolLM3Config,
-    StableLmConfig,
-    XGLMConfig,
-)
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from stages.language_model.base_model import BaseModel
 from stages.language_model.encoding import EncodedPair
@@ -62,85 +31,74 @@ LLAMA: dict[str, Any] = {
     "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
     "num_key_value_heads": 1, "max_position_embeddings": 64, "pad_token_id": 0,
 }  # fmt: skip
-WITH_HEAD_SIZE = {**LLAMA, "head_dim": 8}
+HEADS = {**LLAMA, "head_dim": 8}
 GPT: dict[str, Any] = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64}
 OPT: dict[str, Any] = {
     "hidden_size": 16, "ffn_dim": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 64,
     "word_embed_proj_dim": 16,
 }  # fmt: skip
-FAMILIES: dict[str, Callable[..., PretrainedConfig]] = {
-    "gpt2": lambda **ids: GPT2Config(**GPT, **ids),
-    "llama": lambda **ids: LlamaConfig(**LLAMA, **ids),
-    "qwen2": lambda **ids: Qwen2Config(**LLAMA, **ids),
-    "qwen3": lambda **ids: Qwen3Config(**WITH_HEAD_SIZE, **ids),
-    "opt-125m": lambda **ids: OPTConfig(**OPT, **ids),
-    "opt-350m": lambda **ids: OPTConfig(**(OPT | {"hidden_size": 32}), do_layer_norm_before=False, **ids),
-    "mistral": lambda **ids: MistralConfig(**WITH_HEAD_SIZE, sliding_window=64, **ids),
-    "phi-3": lambda **ids: Phi3Config(**LLAMA, **ids),
-    "smollm3": lambda **ids: SmolLM3Config(**LLAMA, no_rope_layers=[1, 0], **ids),
-    "olmo-2": lambda **ids: Olmo2Config(**LLAMA, **ids),
-    "stablelm": lambda **ids: StableLmConfig(**LLAMA, **ids),
-    "gpt-neo": lambda **ids: GPTNeoConfig(
-        hidden_size=16, num_layers=2, num_heads=2, attention_types=[[["global", "local"], 1]],
-        max_position_embeddings=64, **ids,
-    ),
-    "gpt-j": lambda **ids: GPTJConfig(**GPT, rotary_dim=4, **ids),
-    "gpt-bigcode": lambda **ids: GPTBigCodeConfig(**GPT, **ids),
-    "falcon": lambda **ids: FalconConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, **ids),
-    "gpt-neox": lambda **ids: GPTNeoXConfig(
-        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=64,
-        **ids,
-    ),
-    "gpt-oss": lambda **ids: GptOssConfig(**WITH_HEAD_SIZE, num_local_experts=4, num_experts_per_tok=2, **ids),
-    "gemma": lambda **ids: GemmaConfig(**WITH_HEAD_SIZE, **ids),
-    "gemma-3": lambda **ids: Gemma3TextConfig(**WITH_HEAD_SIZE, sliding_window=64, **ids),
-    "mistral, rows longer than its window": lambda **ids: MistralConfig(**WITH_HEAD_SIZE, sliding_window=WINDOW, **ids),
-    "gemma-3, rows longer than its window": lambda **ids: Gemma3TextConfig(
-        **WITH_HEAD_SIZE, sliding_window=WINDOW, layer_types=["sliding_attention", "full_attention"], **ids
-    ),
-    "gpt-neo, rows longer than its window": lambda **ids: GPTNeoConfig(
-        hidden_size=16, num_layers=2, num_heads=2, attention_types=[[["global", "local"], 1]],
-        max_position_embeddings=64, window_size=WINDOW, **ids,
-    ),
-    "xglm": lambda **ids: XGLMConfig(
-        d_model=16, ffn_dim=32, num_layers=2, attention_heads=2, max_position_embeddings=64, **ids
-    ),
-    "bloom": lambda **ids: BloomConfig(hidden_size=16, n_layer=2, n_head=2, **ids),
+NEO: dict[str, Any] = {
+    "hidden_size": 16, "num_layers": 2, "num_heads": 2, "attention_types": [[["global", "local"], 1]],
+    "max_position_embeddings": 64,
 }  # fmt: skip
-REFUSED: dict[str, tuple[Callable[..., PretrainedConfig], str]] = {
+XGLM = {"d_model": 16, "ffn_dim": 32, "num_layers": 2, "attention_heads": 2, "max_position_embeddings": 64}
+Kind = tuple[str, dict[str, Any]]  # what transformers calls it, its configuration
+FAMILIES: dict[str, Kind] = {
+    "gpt2": ("gpt2", GPT),
+    "llama": ("llama", LLAMA),
+    "qwen2": ("qwen2", LLAMA),
+    "qwen3": ("qwen3", HEADS),
+    "opt-125m": ("opt", OPT),
+    "opt-350m": ("opt", {**OPT, "hidden_size": 32, "do_layer_norm_before": False}),
+    "mistral": ("mistral", {**HEADS, "sliding_window": 64}),
+    "phi-3": ("phi3", LLAMA),
+    "smollm3": ("smollm3", {**LLAMA, "no_rope_layers": [1, 0]}),
+    "olmo-2": ("olmo2", LLAMA),
+    "stablelm": ("stablelm", LLAMA),
+    "gpt-neo": ("gpt_neo", NEO),
+    "gpt-j": ("gptj", {**GPT, "rotary_dim": 4}),
+    "gpt-bigcode": ("gpt_bigcode", GPT),
+    "falcon": ("falcon", {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}),
+    "gpt-neox": ("gpt_neox", {key: value for key, value in LLAMA.items() if key != "pad_token_id"}),
+    "gpt-oss": ("gpt_oss", {**HEADS, "num_local_experts": 4, "num_experts_per_tok": 2}),
+    "gemma": ("gemma", HEADS),
+    "gemma-3": ("gemma3_text", {**HEADS, "sliding_window": 64}),
+    "mistral, rows longer than its window": ("mistral", {**HEADS, "sliding_window": WINDOW}),
+    "gemma-3, rows longer than its window": (
+        "gemma3_text", {**HEADS, "sliding_window": WINDOW, "layer_types": ["sliding_attention", "full_attention"]},
+    ),
+    "gpt-neo, rows longer than its window": ("gpt_neo", {**NEO, "window_size": WINDOW}),
+    "xglm": ("xglm", XGLM),
+    "bloom": ("bloom", {"hidden_size": 16, "n_layer": 2, "n_head": 2}),
+}  # fmt: skip
+NO_CACHE, NO_KEYS = "cannot decode with a cache of keys and values", "layers that keep no keys and values"
+LINEAR = dict.fromkeys(("linear_num_key_heads", "linear_num_value_heads"), 2)
+LINEAR |= dict.fromkeys(("linear_key_head_dim", "linear_value_head_dim"), 8)
+PER_LAYER = {"global_head_dim": 8, "hidden_size_per_layer_input": 4, "num_kv_shared_layers": 0}
+REFUSED: dict[str, tuple[Kind, str]] = {
     "qwen-3.5": (
-        lambda **ids: Qwen3_5TextConfig(
-            **WITH_HEAD_SIZE, linear_num_key_heads=2, linear_num_value_heads=2, linear_key_head_dim=8,
-            linear_value_head_dim=8, layer_types=["linear_attention", "full_attention"], **ids,
-        ),
-        "cannot decode with a cache of keys and values",
+        ("qwen3_5_text", {**HEADS, **LINEAR, "layer_types": ["linear_attention", "full_attention"]}), NO_CACHE,
     ),
-    "lfm2": (
-        lambda **ids: Lfm2Config(**LLAMA, layer_types=["conv", "full_attention"], **ids),
-        "cannot decode with a cache of keys and values",
-    ),
-    "mamba": (
-        lambda **ids: MambaConfig(hidden_size=16, num_hidden_layers=2, state_size=4, **ids),
-        "layers that keep no keys and values",
-    ),
-    "openai-gpt": (lambda **ids: OpenAIGPTConfig(**GPT, **ids), "layers that keep no keys and values"),
+    "lfm2": (("lfm2", {**LLAMA, "layer_types": ["conv", "full_attention"]}), NO_CACHE),
+    "mamba": (("mamba", {"hidden_size": 16, "num_hidden_layers": 2, "state_size": 4}), NO_KEYS),
+    "openai-gpt": (("openai-gpt", GPT), NO_KEYS),
+    "gemma-2": (("gemma2", {**HEADS, "final_logit_softcapping": 0.1}), "does more to its embeddings or logits"),
     "gemma-4": (
-        lambda **ids: Gemma4TextConfig(  # type: ignore[call-arg]
-            **WITH_HEAD_SIZE, global_head_dim=8, hidden_size_per_layer_input=4, num_kv_shared_layers=0,
-            vocab_size_per_layer_input=VOCABULARY, **ids,
-        ),
+        ("gemma4_text", {**HEADS, **PER_LAYER, "vocab_size_per_layer_input": VOCABULARY}),
         "cannot read word embeddings that are not its own",
     ),
 }  # fmt: skip
 # OPT-350m has projections around its layers, XGLM adds positions that no weight holds.
 NO_IDENTITY = ("opt-350m", "xglm")
+KINDS = (
+    "zero-shot", "fine-tune", "embeddings", "lora", "soft", "prompt-tuning", "soft-deep", "dynamic", "dynamic-deep",
+)  # fmt: skip
 PROMPTS = ("soft", "dynamic", "dynamic-first-layers")
+SEVERAL = {"use_sliding_window": True, "sliding_window": 64, "max_window_layers": 1}
 # Two more whose layers are of several kinds.
-SEVERAL_KINDS: dict[str, Callable[..., PretrainedConfig]] = {
-    "gemma-2": lambda **ids: Gemma2Config(**WITH_HEAD_SIZE, sliding_window=64, **ids),
-    "qwen2-sliding": lambda **ids: Qwen2Config(
-        **LLAMA, use_sliding_window=True, sliding_window=64, max_window_layers=1, **ids
-    ),
+SEVERAL_KINDS: dict[str, Kind] = {
+    "gemma-2": ("gemma2", {**HEADS, "sliding_window": 64}),
+    "qwen2-sliding": ("qwen2", {**LLAMA, **SEVERAL}),
 }
 
 
@@ -152,8 +110,9 @@ def side(length: int, seed: int) -> list[int]:
 PAIRS = [EncodedPair(side(query, query), side(answer, 9 + answer)) for query, answer in ((5, 2), (1, 4), (3, 1))]
 
 
-def random_model(config: PretrainedConfig) -> Path:
+def random_model(kind: Kind) -> Path:
     """Make a folder with a random model whose answers depend on all its weights."""
+    config = AutoConfig.for_model(kind[0], vocab_size=VOCABULARY, bos_token_id=0, eos_token_id=0, **kind[1])
     state = torch.random.get_rng_state()
     torch.manual_seed(0)
     model: Any = AutoModelForCausalLM.from_config(config)
@@ -169,7 +128,7 @@ def random_model(config: PretrainedConfig) -> Path:
 
 @cache
 def family_folder(name: str) -> Path:
-    return random_model(FAMILIES[name](vocab_size=VOCABULARY, bos_token_id=0, eos_token_id=0))
+    return random_model((FAMILIES | SEVERAL_KINDS)[name])
 
 
 @cache
@@ -225,7 +184,7 @@ def eager_logits(model: Any, one: Method, own: dict[str, Tensor], query: list[in
 def test_loss_and_greedy_tokens_equal_an_eager_computation(name: str) -> None:
     said = set()
     queries, references = [pair.query for pair in PAIRS], [pair.response for pair in PAIRS]
-    for kind in ("zero-shot", "fine-tune", "lora", "soft", "prompt-tuning", "soft-deep", "dynamic", "dynamic-deep"):
+    for kind in KINDS:
         one = build_method(family(name), SETTINGS[kind])
         own = moved_weights(one)
         model = eager_model(name, one, own)
@@ -282,11 +241,7 @@ def test_prompts_start_at_the_size_of_words_and_the_identity_start_gives_each_wo
 
 @pytest.mark.parametrize("name", [*FAMILIES, *SEVERAL_KINDS])
 def test_a_controller_of_more_layers_than_the_model_repeats_the_model_s_kinds_of_layers(name: str) -> None:
-    if name in FAMILIES:
-        base = family(name)
-    else:
-        folder = random_model(SEVERAL_KINDS[name](vocab_size=VOCABULARY, bos_token_id=0, eos_token_id=0))
-        base = load_base_model(folder, CPU, torch.float32)
+    base = family(name)
     one = build_method(base, Dynamic(kind="dynamic", layers=5, init="random", train_embeddings=True))
     prompt = one.prompt(weights(one), base.embed(torch.arange(1, 17).unsqueeze(0)))
     assert prompt is not None and prompt.shape == (1, 16, base.width) and bool(prompt.isfinite().all())
@@ -298,8 +253,8 @@ def test_a_controller_of_more_layers_than_the_model_repeats_the_model_s_kinds_of
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_prompted_or_decoded_is_refused_in_one_line_when_it_is_loaded(name: str) -> None:
-    config, found = REFUSED[name]
-    folder = random_model(config(vocab_size=VOCABULARY, bos_token_id=0, eos_token_id=0))
+    kind, found = REFUSED[name]
+    folder = random_model(kind)
     with pytest.raises(StageError, match=rf"^{folder}: .*{found}.*; use a model of another architecture$") as error:
         load_base_model(folder, CPU, torch.float32)
     assert "\n" not in str(error.value)
@@ -307,7 +262,7 @@ def test_what_cannot_be_prompted_or_decoded_is_refused_in_one_line_when_it_is_lo
 
 def test_a_controller_whose_size_no_weight_decides_is_refused_and_the_other_methods_work() -> None:
     """The first OLMo models have normalisation without weights."""
-    folder = random_model(OlmoConfig(**LLAMA, vocab_size=VOCABULARY, bos_token_id=0, eos_token_id=0))
+    folder = random_model(("olmo", LLAMA))
     base = load_base_model(folder, CPU, torch.float32)
     assert build_method(base, SETTINGS["soft"])
     with pytest.raises(StageError, match=f"^{folder}: OlmoModel cannot generate prompts .*; use another method"):

@@ -22,94 +22,59 @@ NAMES = {
 OF_CHILDREN_LEFT_OUT = "inactive_file 7\nactive_file 70\n"  # version 1 has such lines too, of one group alone
 
 
-class Kernel:
-    """What the kernel would show of a process's groups."""
+Group = tuple[int, str, int | str, int, dict[str, int]]  # version, folder, limit, usage, and more that it shows
 
-    def __init__(self, folder: Path) -> None:
-        self.groups, self.mounted = folder / "cgroup", folder / "sys"
-        self.mounted.mkdir()
+GROUPS: dict[str, tuple[list[Group], list[str], int | None]] = {  # what the kernel shows, the process's groups, left
+    "file pages can go": ([(2, "run", 1000, 400, {"old": 150, "new": 200})], ["0::/run"], 950),
+    "version 1": (
+        [(1, "memory/old", 1000, 400, {"old": 100, "new": 200})],
+        ["9:name=systemd:/", "4:memory:/old", "3:cpuset:/", "0::/"],
+        900,
+    ),
+    "several controllers": ([(1, "cpu,memory/c", 500, 300, {})], ["5:cpu,memory:/c"], 200),
+    "more than the limit": ([(2, "over", 100, 300, {})], ["0::/over"], 0),
+    "where it slows down": ([(2, "run", 1000, 100, {"high": 700})], ["0::/run"], 600),
+    "which is above the limit": ([(2, "run", 1000, 100, {"high": 5000})], ["0::/run"], 900),
+    "which is the only limit": ([(2, "run", "max", 100, {"high": 700})], ["0::/run"], 600),
+    "which is zero": ([(2, "run", 800, 0, {"high": 0})], ["0::/run"], 0),
+    "the lowest": ([(2, "a", 5000, 9, {}), (2, "a/b", 5000, 9, {}), (2, "a/b/c", 300, 100, {})], ["0::/a/b/c"], 200),
+    "one above": ([(2, "a", 300, 100, {}), (2, "a/b", 5000, 9, {})], ["0::/a/b"], 200),
+    "one above of version 1": ([(1, "memory/a", 300, 100, {}), (1, "memory/a/b", 5000, 9, {})], ["4:memory:/a/b"], 200),
+    "a lower one without a limit": ([(2, "a", 800, 100, {}), (2, "a/b", "max", 100, {})], ["0::/a/b"], 700),
+    "no limit": ([(1, "memory/a", NO_LIMIT, 100, {})], ["4:memory:/a"], None),
+    # In a container the path is the host's, and the root is the group.
+    "a container": ([(1, "memory", 1000, 300, {})], ["4:memory:/docker/0123"], 700),
+    "a container of version 2": ([(2, ".", 2000, 300, {})], ["0::/docker/0123"], 1700),
+    "a path out of it": (
+        [(1, "../system.slice/0123", 400, 390, {}), (1, "memory", 1000, 300, {})],
+        ["4:memory:/../../system.slice/0123"],
+        700,
+    ),
+    "no groups": ([], ["0::/a"], None),
+}
 
-    def group(
-        self, version: int, path: str, limit: int | str, usage: int, old: int = 0, new: int = 0, high: int | str = "max"
-    ) -> None:
-        """`old` and `new`: its inactive and active file pages; `high`: its memory.high, in version 2."""
-        folder = self.mounted / path
+
+@pytest.mark.parametrize(("groups", "lines", "left"), GROUPS.values(), ids=GROUPS)
+def test_the_tightest_limit_decides(groups: list[Group], lines: list[str], left: int | None, tmp_path: Path) -> None:
+    (tmp_path / "sys").mkdir()
+    for version, path, limit, usage, more in groups:
+        folder = tmp_path / "sys" / path
         folder.mkdir(parents=True, exist_ok=True)
         limit_name, usage_name, inactive, active = NAMES[version]
         (folder / limit_name).write_text(f"{limit}\n")
         (folder / usage_name).write_text(f"{usage}\n")
         own = OF_CHILDREN_LEFT_OUT if version == 1 else ""
-        (folder / "memory.stat").write_text(f"anon 5\n{own}{inactive} {old}\n{active} {new}\n")
+        pages = f"{inactive} {more.get('old', 0)}\n{active} {more.get('new', 0)}\n"
+        (folder / "memory.stat").write_text(f"anon 5\n{own}{pages}")
         if version == 2:
-            (folder / "memory.high").write_text(f"{high}\n")
-
-    def left(self, *lines: str) -> int | None:
-        self.groups.write_text("".join(f"{line}\n" for line in lines))
-        return memory_left(self.groups, self.mounted)
-
-
-@pytest.fixture
-def kernel(tmp_path: Path) -> Kernel:
-    return Kernel(tmp_path)
-
-
-def test_it_is_the_limit_without_what_is_used_but_file_pages_can_go(kernel: Kernel) -> None:
-    kernel.group(2, "run", limit=1000, usage=400, old=150, new=200)
-    assert kernel.left("0::/run") == 1000 - (400 - 150 - 200)
-    kernel.group(1, "memory/old", limit=1000, usage=400, old=100, new=200)
-    assert kernel.left("9:name=systemd:/", "4:memory:/old", "3:cpuset:/", "0::/") == 1000 - (400 - 100 - 200)
-    kernel.group(1, "cpu,memory/c", limit=500, usage=300)
-    assert kernel.left("5:cpu,memory:/c") == 200
-    kernel.group(2, "over", limit=100, usage=300)
-    assert kernel.left("0::/over") == 0
-
-
-@pytest.mark.parametrize(
-    ("limit", "high", "left"), [(1000, 700, 600), (1000, 5000, 900), ("max", 700, 600), (1000, "max", 900), (800, 0, 0)]
-)
-def test_the_limit_above_which_the_kernel_slows_a_group_down_counts_too(
-    kernel: Kernel, limit: int | str, high: int | str, left: int
-) -> None:
-    kernel.group(2, "run", limit=limit, usage=100, high=high)
-    assert kernel.left("0::/run") == left
-
-
-@pytest.mark.parametrize(("version", "root", "line"), [(1, "memory/", "4:memory:/a/b/c"), (2, "", "0::/a/b/c")])
-@pytest.mark.parametrize("tight", ["a", "a/b", "a/b/c"])
-def test_the_group_that_leaves_least_decides_at_whatever_height(
-    kernel: Kernel, version: int, root: str, line: str, tight: str
-) -> None:
-    for path in ("a", "a/b", "a/b/c"):
-        kernel.group(version, root + path, limit=300 if path == tight else 5000, usage=100)
-    assert kernel.left(line) == 200
-
-
-def test_groups_without_a_limit_leave_the_decision_to_the_others(kernel: Kernel) -> None:
-    kernel.group(2, "a", limit=800, usage=100)
-    kernel.group(2, "a/b", limit="max", usage=100)
-    assert kernel.left("0::/a/b") == 700
-    kernel.group(1, "memory/a", limit=NO_LIMIT, usage=100)
-    assert kernel.left("4:memory:/a") is None
-
-
-@pytest.mark.parametrize("path", ["/docker/0123", "/../../system.slice/0123", "/"])
-def test_inside_a_container_whose_path_is_that_of_the_host_its_root_is_the_group(kernel: Kernel, path: str) -> None:
-    kernel.group(1, "../system.slice/0123", limit=400, usage=390)  # where `..` would lead
-    kernel.group(1, "memory", limit=1000, usage=300)
-    assert kernel.left(f"4:memory:{path}") == 700
-    kernel.group(2, ".", limit=2000, usage=300)
-    assert kernel.left(f"0::{path}") == 1700
-
-
-def test_without_groups_nothing_is_said(kernel: Kernel, tmp_path: Path) -> None:
-    assert memory_left(tmp_path / "nothing", kernel.mounted) is None  # not Linux
-    assert kernel.left("0::/a") is None
+            (folder / "memory.high").write_text(f"{more.get('high', 'max')}\n")
+    (tmp_path / "cgroup").write_text("".join(f"{line}\n" for line in lines))
+    assert memory_left(tmp_path / "cgroup", tmp_path / "sys") == left
+    assert memory_left(tmp_path / "nothing", tmp_path / "sys") is None  # not Linux
 
 
 @pytest.mark.parametrize(("left", "expected"), [(3000, 3000), (8000, 5000), (None, 5000)])
-def test_free_memory_is_the_smaller_of_the_machine_s_and_the_container_s(
-    monkeypatch: pytest.MonkeyPatch, left: int | None, expected: int
-) -> None:
+def test_a_container_can_leave_less_memory(monkeypatch: pytest.MonkeyPatch, left: int | None, expected: int) -> None:
     machine = psutil.virtual_memory()._replace(available=5000)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: machine)
     monkeypatch.setattr(memory, "memory_left", lambda: left)
@@ -117,9 +82,7 @@ def test_free_memory_is_the_smaller_of_the_machine_s_and_the_container_s(
 
 
 @pytest.mark.parametrize(("fraction", "expected"), [(1.0, 60 + 10), (0.5, 50 - 30 + 10)])
-def test_a_process_that_may_have_half_of_a_gpu_counts_on_no_more(
-    fraction: float, expected: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_half_of_a_gpu_has_half_of_its_memory(fraction: float, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 30)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 20)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (60, 100))

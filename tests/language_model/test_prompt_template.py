@@ -1,4 +1,4 @@
-"""Prompt templates: the text around query and response, where an answer ends, and what is refused in one line."""
+"""Rows as tokens: the text around query and response, where an answer ends, and texts that are never control tokens."""
 
 import copy
 from typing import Any
@@ -9,20 +9,26 @@ from transformers import PreTrainedTokenizerFast
 
 from stages.language_model.base_model import BaseModel
 from stages.language_model.encoding import encode_pairs, encode_queries, to_text
-from stages.language_model.prompt_template import PromptTemplate, build_prompt_template, endings, template_parts
+from stages.language_model.prompt_template import endings, template_parts
+from stages.language_model.text_tokens import Front, inside_a_row, text_tokens
 from stages.params.schema import Lengths
 from stages.params.sources import CHAT_TEMPLATE, END_OF_TEXT, PromptTemplateText
 from stages.plumbing.errors import StageError
 from stages.records import Pair
-from tests.models import LONG, base_model
+from tests.models import KEY, LONG, TEXTS, base_model, built
 from tests.tiny import tiny_sentencepiece, tiny_tokenizer
 
 TURNS = PromptTemplateText(prefix="A: ", separator="\nB: ", end="\n")
 LINES = PromptTemplateText(separator="\n", end="\n")
-TEXTS = PromptTemplateText(separator=END_OF_TEXT, end=END_OF_TEXT)
 TEMPLATES = (TURNS, LINES, TEXTS)
-KEY = "models.x.prompt_template"
-
+CONTROLLED = (
+    PromptTemplateText(prefix="<s>A:", separator="</s>B:", end="</s>"),
+    PromptTemplateText(prefix="<s>", separator="</s>\n<s>", end="</s>"),
+    PromptTemplateText(prefix="<s>[ASK] ", separator=" [/ASK] ", end="</s>"),
+    PromptTemplateText(prefix="Q", separator="", end="\n"),
+)
+KINDS = ("prepend", "always", "first")
+CALL = "<tool_call>"
 EACH = "{% for m in messages %}<{{ m.role }}>{{ m.content }}<|endoftext|>{% endfor %}"
 OPENS = "{% if add_generation_prompt %}<assistant>{% endif %}"
 # Thinking models show a turn that has been answered with its thoughts, empty or not, in front of the answer.
@@ -40,52 +46,22 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return tiny_tokenizer()
 
 
-def built(
-    tokenizer: PreTrainedTokenizerFast, text: PromptTemplateText | str, lengths: Lengths = LONG
-) -> PromptTemplate:
-    return build_prompt_template(tokenizer, text, lengths, KEY)
-
-
-def written(tokenizer: PreTrainedTokenizerFast, template: PromptTemplate, pair: Pair, lengths: Lengths = LONG) -> str:
-    """The row of a pair, as text."""
-    encoded, _ = encode_pairs([pair], tokenizer, template, lengths)
-    row = [*encoded[0]["query"], *encoded[0]["response"]]
-    return str(tokenizer.decode(row, clean_up_tokenization_spaces=False))
-
-
-def test_a_row_is_the_template_filled_in(tokenizer: PreTrainedTokenizerFast) -> None:
-    pair = Pair("a", 0, "how are you ?", "fine")
-    assert written(tokenizer, built(tokenizer, TURNS), pair) == "A: how are you ?\nB: fine\n"
-    assert written(tokenizer, built(tokenizer, LINES), pair) == "how are you ?\nfine\n"
-    assert written(tokenizer, built(tokenizer, TEXTS), pair) == "how are you ?<|endoftext|>fine<|endoftext|>"
-
-
-def test_the_tokens_of_a_text_are_those_that_it_has_in_the_whole_row(tokenizer: PreTrainedTokenizerFast) -> None:
-    """A space in the template belongs to the word after it, as in the model's training texts."""
-    (query,), _ = encode_queries(["the weather"], tokenizer, built(tokenizer, TURNS), LONG)
-    assert query == tokenizer("A: the weather\nB:", add_special_tokens=False)["input_ids"]
-
-
 @pytest.mark.parametrize("text", TEMPLATES)
-def test_a_long_query_loses_its_beginning_and_never_the_template(
-    tokenizer: PreTrainedTokenizerFast, text: PromptTemplateText
-) -> None:
+def test_a_long_query_loses_its_beginning(tokenizer: PreTrainedTokenizerFast, text: PromptTemplateText) -> None:
     lengths = Lengths(max_query_tokens=20, max_new_tokens=8)
     template = built(tokenizer, text, lengths)
     pair = Pair("a", 0, "one two three four five six seven eight nine ten", "one two three four five")
     encoded, cuts = encode_pairs([pair], tokenizer, template, lengths)
     query, response = encoded[0]["query"], encoded[0]["response"]
     assert (cuts["queries"], len(query)) == (1, 20)
-    whole = written(tokenizer, template, pair, lengths)
+    whole = str(tokenizer.decode([*query, *response], clean_up_tokenization_spaces=False))
     assert whole.startswith(text.prefix.rstrip()) and "nine ten" in whole and "one two three four five six" not in whole
     assert query[len(query) - len(template.separator) :] == template.separator
     assert cuts["responses"] == 1 and len(response) == 8 and template.end not in response  # it does not end there
 
 
 @pytest.mark.parametrize("text", TEMPLATES)
-def test_what_a_person_wrote_is_never_a_special_token_nor_an_end(
-    tokenizer: PreTrainedTokenizerFast, text: PromptTemplateText
-) -> None:
+def test_what_a_person_wrote_is_no_special_token(tokenizer: PreTrainedTokenizerFast, text: PromptTemplateText) -> None:
     template = built(tokenizer, text)
     pair = Pair("a", 0, "so <|endoftext|> said <end-of-text>", "no <|endoftext|> B: yes")
     encoded, _ = encode_pairs([pair], tokenizer, template, LONG)
@@ -162,7 +138,7 @@ def test_an_answer_ends_where_the_model_ends_a_turn_or_a_text(tokenizer: PreTrai
         (CHAT_TEMPLATE, "the tokenizer has no chat template; write"),
     ],
 )
-def test_a_template_that_cannot_work_is_refused(
+def test_a_useless_template_is_refused(
     tokenizer: PreTrainedTokenizerFast, text: PromptTemplateText | str, said: str
 ) -> None:
     with pytest.raises(StageError, match=said):
@@ -173,13 +149,6 @@ def parts(chat_template: str) -> PromptTemplateText:
     own = tiny_sentencepiece("prepend") if chat_template == LLAMA else tiny_tokenizer()
     own.chat_template = chat_template
     return template_parts(own, KEY)
-
-
-def test_the_tokenizer_s_own_chat_template_is_a_prompt_template() -> None:
-    own = tiny_tokenizer()
-    own.chat_template = EACH + OPENS
-    pair = Pair("a", 0, "hello", "hi")
-    assert written(own, built(own, CHAT_TEMPLATE), pair) == "<user>hello<|endoftext|><assistant>hi<|endoftext|>"
 
 
 @pytest.mark.parametrize(
@@ -217,3 +186,60 @@ def test_a_template_that_writes_the_date_writes_the_same_one_every_day() -> None
 def test_a_chat_template_that_cannot_be_used_is_refused_in_a_line(chat_template: str, said: str) -> None:
     with pytest.raises(StageError, match=f"^{KEY}: {said}$"):
         parts(chat_template)
+
+
+def row(tokenizer: PreTrainedTokenizerFast, text: PromptTemplateText, pair: Pair) -> list[int]:
+    (encoded,), _ = encode_pairs([pair], tokenizer, built(tokenizer, text), LONG)
+    return [*encoded["query"], *encoded["response"]]
+
+
+def with_calls(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """The tokenizer with an added token that is not marked as special, and one for a run of spaces."""
+    tokenizer.add_tokens([CALL, "    "])
+    return tokenizer
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("text", TEMPLATES + CONTROLLED, ids=lambda text: repr(text.separator))
+def test_the_tokens_of_a_row_are_those_of_its_text(kind: Any, text: PromptTemplateText) -> None:
+    tokenizer = tiny_sentencepiece(kind)
+    for query, response in (("my sister is really great", "I agree"), ("é ?", "😀 ok"), ("¶ \\", ", no")):
+        whole = f"{text.prefix}{query}{text.separator}{response}{text.end}".replace(END_OF_TEXT, "</s>")
+        expected = tokenizer(whole, add_special_tokens=False)["input_ids"]
+        assert row(tokenizer, text, Pair("a", 0, query, response)) == expected
+
+
+def test_a_text_inside_a_row_stands_behind_something_that_the_tokenizer_keeps() -> None:
+    assert inside_a_row(tiny_tokenizer()) == Front()
+    assert inside_a_row(tiny_sentencepiece("prepend")) == Front("\n", 2)
+    assert inside_a_row(tiny_sentencepiece("unigram")).text == "¶"
+    joined = tiny_sentencepiece("prepend")
+    joined.add_tokens(["\nB"])
+    assert inside_a_row(joined).text == "¶"
+
+
+@pytest.mark.parametrize("kind", ["byte-level", *KINDS, "unigram"])
+def test_what_people_write_is_no_added_token_whether_marked_as_special_or_not(kind: Any) -> None:
+    tokenizer = with_calls(tiny_tokenizer() if kind == "byte-level" else tiny_sentencepiece(kind))
+    written = f"so {CALL} and {CALL}{tokenizer.eos_token} ok"
+    (tokens,) = text_tokens(tokenizer, [written])
+    assert not set(tokens) & set(tokenizer.added_tokens_decoder)
+    assert str(tokenizer.decode(tokens)).strip() == written
+    assert tokenizer.convert_tokens_to_ids(CALL) in tokenizer(written)["input_ids"]  # the tokenizer itself is as before
+
+
+def test_runs_of_spaces_stay_the_tokens_that_the_model_knows() -> None:
+    tokenizer = with_calls(tiny_tokenizer())
+    (tokens,) = text_tokens(tokenizer, ["a    b"])
+    assert tokenizer.convert_tokens_to_ids("    ") in tokens
+
+
+def test_rows_of_a_byte_level_tokenizer_are_what_they_have_always_been() -> None:
+    pair = Pair("a", 0, "my sister <|endoftext|> é", "  I agree 😀")
+    query = [89, 261, 299, 221, 28, 92, 69, 78, 68, 79, 70, 84, 69, 88, 84, 92, 30, 221, 128, 103]
+    response = [221, 221, 41, 276, 275, 69, 221, 173, 254, 247, 223]
+    tokenizer = tiny_tokenizer()
+    spaced = [33, 26, 263, *query, 199, 34, 26, 221, *response, 199]
+    assert row(tokenizer, TURNS, pair) == spaced
+    assert row(tokenizer, LINES, pair) == [77, *query, 199, *response, 199]
+    assert row(tokenizer, TEXTS, pair) == [77, *query, 0, *response, 0]

@@ -1,13 +1,11 @@
-"""Our greedy decoding compared with `model.generate`, token by token, and the losses of references beside it."""
+"""Greedy decoding of many rows at once, and the losses of references beside it."""
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from stages.language_model.encoding import EncodedPair
 from stages.methods import decoding, reading
@@ -15,32 +13,11 @@ from stages.methods.decoding import Decoded, RowLimit, decode_and_score, greedy
 from stages.methods.method import Method
 from stages.methods.reading import CHUNK
 from stages.methods.registry import build_method
-from tests.models import FAMILIES, SETTINGS, base_model, loss_of, method, moved_weights, pairs, weights
+from tests.models import FAMILIES, SETTINGS, base_model, limit_rows, loss_of, method, moved_weights, pairs, weights
 
 LIMIT = 10
 QUERIES = [pair.query for pair in pairs(17, seed=4, longest=14)]
 PAIRS = [*pairs(19, seed=4, longest=9), EncodedPair([3, 4, 0], [0]), EncodedPair([5, 0], list(range(1, LIMIT + 1)))]
-
-
-def generated(one: Method, own: dict[str, Tensor], end: int) -> list[list[int]]:
-    """The responses of transformers' `generate` to the same rows, one by one."""
-    model: PreTrainedModel = one.base.model
-    answers = []
-    for query in QUERIES:
-        embedded = one.embed(own, torch.tensor([query]))
-        prompt = one.prompt(own, embedded)
-        rows = embedded if prompt is None else torch.cat([prompt, embedded], dim=1)
-        output = model.generate(  # type: ignore[operator]
-            inputs_embeds=rows,
-            attention_mask=torch.ones(rows.shape[:2], dtype=torch.long),
-            max_new_tokens=LIMIT,
-            do_sample=False,
-            eos_token_id=end,
-            pad_token_id=end,
-        )
-        tokens = output[0].tolist()
-        answers.append(tokens[: tokens.index(end)] if end in tokens else tokens)
-    return answers
 
 
 def frequent_token(answers: list[list[int]]) -> int:
@@ -49,24 +26,17 @@ def frequent_token(answers: list[list[int]]) -> int:
     return min(counts, key=lambda token: (abs(counts[token] - len(answers) // 2), token))
 
 
-@pytest.mark.parametrize(("family", "tied"), FAMILIES)
 @pytest.mark.parametrize("name", ["zero-shot", "soft", "dynamic"])
-def test_greedy_decoding_equals_generate(name: str, family: str, tied: bool) -> None:
-    one = method(name, family, tied)
+def test_rows_that_end_at_different_steps_have_the_answers_that_they_have_alone(name: str) -> None:
+    """What those are: tests/language_model/test_families.py."""
+    one = method(name, "llama")
     own = weights(one)
-    end = frequent_token(greedy(one, own, QUERIES, LIMIT, ends={-1: []}))
-    expected = generated(one, own, end)
-    assert len({len(answer) for answer in expected}) > 2  # rows leave the batch at different steps
-    for rows in (1, 5, 256):
+    whole = [greedy(one, own, [query], LIMIT, ends={-1: []})[0] for query in QUERIES]
+    end = frequent_token(whole)
+    expected = [answer[: answer.index(end)] if end in answer else answer for answer in whole]
+    assert len({len(answer) for answer in expected}) > 2
+    for rows in (5, 256):
         assert greedy(one, own, QUERIES, LIMIT, {end: []}, RowLimit(rows)) == expected
-
-
-def test_fine_tuned_weights_decode_as_the_model_that_holds_them() -> None:
-    one = method("fine-tune", "llama")
-    own = moved_weights(one)
-    answers = greedy(one, own, QUERIES, LIMIT, ends={-1: []})
-    one.base.model.load_state_dict(own, strict=False)
-    assert answers == generated(one, own, end=-1)
 
 
 def scored(
@@ -86,7 +56,7 @@ CASES = [(name, *FAMILIES[number % len(FAMILIES)]) for number, name in enumerate
 
 
 @pytest.mark.parametrize(("name", "family", "tied"), CASES)
-def test_each_reference_has_the_loss_of_its_own_row_read_alone(
+def test_each_reference_has_the_loss_of_its_row(
     name: str, family: str, tied: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reading, "LOGITS_AT_ONCE", 7)
@@ -118,37 +88,13 @@ def test_losses_have_the_same_bits_however_many_rows_there_are_and_with_or_witho
     assert first.dtype is torch.float64 and all(torch.equal(first, other) for other in others)
 
 
-@pytest.mark.parametrize("name", ["zero-shot", "dynamic"])
-def test_answers_are_the_same_whether_references_are_scored_or_not(name: str) -> None:
-    one = method(name, "llama")
-    own, queries = weights(one), [pair.query for pair in PAIRS]
-    expected = greedy(one, own, queries, LIMIT, ends={-1: []})
-    assert scored(one, own, PAIRS).answers == expected
-    assert decode_and_score(one, own, queries, None, LIMIT, {-1: []}).losses.isnan().all()
-    assert scored(one, own, PAIRS, limit=0).answers == [[]] * len(PAIRS)
-
-
-def limit_rows(rows: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Memory for so many rows; how many were tried is listed."""
-    decode, tried = decoding._decode_batch, list[int]()
-
-    def limited(method: Method, own: Any, queries: Sequence[Sequence[int]], *words: Any) -> Decoded:
-        tried.append(len(queries))
-        if len(queries) > rows:
-            raise torch.OutOfMemoryError("no memory")
-        return decode(method, own, queries, *words)
-
-    monkeypatch.setattr(decoding, "_decode_batch", limited)
-    return tried
-
-
-def test_out_of_memory_halves_the_batch_for_good_with_the_same_result(
+def test_out_of_memory_halves_the_batch_for_good(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = method("dynamic")
     own, queries, references = weights(one), [pair.query for pair in PAIRS], [pair.response for pair in PAIRS]
     expected = scored(one, own, PAIRS)
-    tried, row_limit = limit_rows(5, monkeypatch), RowLimit()
+    tried, row_limit = limit_rows(decoding, "_decode_batch", 5, monkeypatch), RowLimit()
     for limit in (LIMIT, 0):  # like the next epoch
         found = decode_and_score(one, own, queries, references, limit, {-1: []}, row_limit)
         assert found.losses.tolist() == pytest.approx(expected.losses.tolist(), rel=1e-4)
@@ -158,7 +104,7 @@ def test_out_of_memory_halves_the_batch_for_good_with_the_same_result(
 
 
 def test_one_row_that_does_not_fit_and_another_error_are_raised(monkeypatch: pytest.MonkeyPatch) -> None:
-    limit_rows(0, monkeypatch)
+    limit_rows(decoding, "_decode_batch", 0, monkeypatch)
     with pytest.raises(torch.OutOfMemoryError):
         greedy(method("zero-shot"), {}, QUERIES[:2], LIMIT, ends={-1: []})
 
@@ -166,7 +112,7 @@ def test_one_row_that_does_not_fit_and_another_error_are_raised(monkeypatch: pyt
 def test_a_batch_has_as_many_rows_as_a_cache_of_some_size_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     one = method("dynamic", "llama")
     expected = greedy(one, weights(one), QUERIES, LIMIT, ends={-1: []})
-    tried = limit_rows(100, monkeypatch)
+    tried = limit_rows(decoding, "_decode_batch", 100, monkeypatch)
     of_a_row = 2 * 2 * 16 * (2 * max(map(len, QUERIES)) + LIMIT) * 4  # keys, values; layers; one shared head; float32
     monkeypatch.setattr(decoding, "SMALLER_CACHE", 5 * of_a_row)
     assert greedy(one, weights(one), QUERIES, LIMIT, ends={-1: []}) == expected

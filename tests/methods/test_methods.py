@@ -14,24 +14,6 @@ from tests.models import FAMILIES, SETTINGS, base_model, learner, loss_of, metho
 TRAINED = [name for name in SETTINGS if name not in ("zero-shot", "few-shot")]
 
 
-def layer_parameters(family: str, width: int) -> int:
-    """The number of parameters of one layer of the tiny models, counted by hand."""
-    if family == "gpt2":
-        return (
-            2 * 2 * width + (width * 3 * width + 3 * width) + (width * width + width) + (8 * width * width + 5 * width)
-        )
-    return 2 * width + 2 * width * width + 2 * width * width // 2 + 3 * width * 2 * width
-
-
-def layer_adapters(family: str, width: int, rank: int) -> int:
-    """The numbers in A and B of one layer: rank * (in + out) for each of its linear layers."""
-    if family == "gpt2":
-        sizes = [(width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)]
-    else:  # queries, keys and values (half as wide), output; gate, up, down
-        sizes = [(width, width), *[(width, width // 2)] * 2, (width, width), *[(width, 2 * width)] * 3]
-    return sum(rank * (read + written) for read, written in sizes)
-
-
 @pytest.mark.parametrize(("family", "tied"), FAMILIES)
 @pytest.mark.parametrize("name", [*TRAINED, "zero-shot"])
 def test_the_shapes_are_those_of_the_first_weights(name: str, family: str, tied: bool) -> None:
@@ -41,37 +23,6 @@ def test_the_shapes_are_those_of_the_first_weights(name: str, family: str, tied:
     with torch.device("meta"):  # as it is asked before weights are read
         model = AutoModelForCausalLM.from_config(one.base.model.config)
     assert build_method(BaseModel(model), SETTINGS[name]).shapes() == expected
-
-
-@pytest.mark.parametrize(("family", "tied"), FAMILIES)
-@pytest.mark.parametrize("name", [*TRAINED, "zero-shot"])
-def test_the_number_of_trained_parameters_equals_a_formula(name: str, family: str, tied: bool) -> None:
-    one = method(name, family, tied)
-    vocabulary, width = one.base.embeddings.shape
-    positions = 512 * width if family == "gpt2" else 0
-    norm = 2 * width if family == "gpt2" else width
-    layer = layer_parameters(family, width)
-    embeddings = vocabulary * width
-    beginning = 2 * 2 * (width if family == "gpt2" else width // 2)  # keys and values of two layers, for each token
-    expected = {
-        "fine-tune": embeddings * (1 if tied else 2) + positions + 2 * layer + norm,
-        "embeddings": embeddings,
-        "soft": 32 * width + embeddings,
-        "soft-vocabulary": 32 * width + embeddings,
-        "soft-classic": 32 * width,
-        "prompt-tuning": 6 * width,
-        "soft-deep": 2 * 32 * width,
-        "dynamic": embeddings + positions + layer + norm,
-        "dynamic-deep": embeddings + positions + layer + norm + 2 * 3 * width,
-        "dynamic-identity": embeddings + positions + layer + norm,
-        "dynamic-first-layers": embeddings + positions + layer + norm,
-        "lora": 2 * layer_adapters(family, width, rank=4),
-        "prefix": 7 * beginning,
-        "prefix-vocabulary": 5 * beginning,
-        "prefix-random": 5 * beginning,
-        "zero-shot": 0,
-    }
-    assert sum(value.numel() for value in weights(one).values()) == expected[name]
 
 
 @pytest.mark.parametrize(("family", "tied"), FAMILIES)
@@ -104,22 +55,6 @@ def test_the_saved_names_are_an_exact_set() -> None:
     assert "lm_head.weight" in weights(method("fine-tune", "llama", tied=False))
 
 
-@pytest.mark.parametrize(("family", "tied"), FAMILIES)
-def test_a_tied_output_layer_is_the_trial_s_word_embeddings(family: str, tied: bool) -> None:
-    for name in ("fine-tune", "embeddings", "soft", "dynamic"):
-        one = method(name, family, tied)
-        own = weights(one)
-        embedded = one.embed(own, torch.tensor([7]))
-        output = (one.output(own) or {}).get("weight")
-        if tied:
-            assert output is not None
-            assert torch.equal(output[7], embedded[0])
-            assert any(output is value for value in own.values())
-        elif name != "fine-tune":
-            assert output is None
-    assert base_model(family, tied).tied == tied
-
-
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 @pytest.mark.parametrize("name", ["dynamic", "dynamic-first-layers"])
 def test_dynamic_prompts_differ_between_queries_and_depend_on_earlier_tokens_only(name: str, family: str) -> None:
@@ -133,15 +68,6 @@ def test_dynamic_prompts_differ_between_queries_and_depend_on_earlier_tokens_onl
     assert prompt.shape == (1, 5, one.base.width)
     assert torch.allclose(prompt[:, :3], changed[:, :3], atol=1e-6)
     assert not torch.allclose(prompt[:, 3:], changed[:, 3:], atol=1e-3)
-
-
-def test_a_soft_prompt_is_the_same_rows_for_every_query() -> None:
-    one = method("soft")
-    own = weights(one)
-    short, long = (one.prompt(own, torch.zeros(2, length, one.base.width)) for length in (3, 6))
-    assert short is not None and long is not None
-    assert torch.equal(short[0], own["prompt"][:3])
-    assert torch.equal(long[1, :3], short[0])
 
 
 def test_lora_s_dropout_acts_in_training_steps_and_nowhere_else() -> None:
@@ -161,16 +87,10 @@ def test_lora_s_dropout_acts_in_training_steps_and_nowhere_else() -> None:
     assert loss(0) == loss(1)
 
 
-def test_lora_is_refused_where_the_model_has_no_such_layers() -> None:
-    settings = Lora(kind="lora", rank=4, alpha=8, dropout=0.0, target_modules=["q_proj"])
-    with pytest.raises(StageError, match=r"^params.yaml: methods.<name>.target_modules: \['q_proj'\], which PEFT"):
-        build_method(base_model("gpt2"), settings)
-
-
-@pytest.mark.parametrize("targets", [["q_proj", "v_porj"], ["q_proj", "lm_head"], ["lm_head"], ["embed_tokens"]])
-def test_lora_refuses_a_name_that_it_would_pass_over_and_layers_that_it_would_not_use(targets: list[str]) -> None:
+@pytest.mark.parametrize("targets", [["c_attn"], ["q_proj", "v_porj"], ["q_proj", "lm_head"], ["embed_tokens"]])
+def test_lora_refuses_names_that_the_model_does_not_have_and_layers_that_it_would_not_use(targets: list[str]) -> None:
     settings = Lora(kind="lora", rank=4, alpha=8, dropout=0.0, target_modules=targets)
-    with pytest.raises(StageError, match=rf"target_modules: .*{targets[-1]}.*; name linear layers of the model"):
+    with pytest.raises(StageError, match=rf"target_modules: .*{targets[-1]}.*; name "):
         build_method(base_model("llama", tied=False), settings)
 
 
@@ -192,16 +112,6 @@ def test_a_method_makes_the_prompt_that_its_layout_has_room_for(name: str) -> No
     assert (0 if prompt is None else prompt.shape[1]) == one.layout([5]).prompts[0]
 
 
-def test_prompts_start_at_the_size_of_word_embeddings() -> None:
-    for name in ("soft", "dynamic", "dynamic-first-layers"):
-        one = method(name)
-        own = weights(one)
-        prompt = one.prompt(own, one.embed(own, torch.arange(1, 25).unsqueeze(0)))
-        assert prompt is not None
-        ratio = float(prompt.square().mean().sqrt() / one.base.embeddings.square().mean().sqrt())
-        assert 0.8 < ratio < 1.25
-
-
 def test_the_first_layers_are_the_language_model_s() -> None:
     one = method("dynamic-first-layers")
     own, layers = weights(one), dict(one.base.model.base_model.named_parameters())
@@ -216,24 +126,6 @@ def test_the_same_seed_gives_the_same_start() -> None:
         first, same, other = weights(one, 1), weights(one, 1), weights(one, 2)
         assert all(torch.equal(first[key], same[key]) for key in first)
         assert not all(torch.equal(first[key], other[key]) for key in first)
-
-
-@pytest.mark.parametrize(("family", "tied"), FAMILIES)
-def test_an_identity_start_s_prompt_is_the_query_s_own_embeddings(family: str, tied: bool) -> None:
-    """The embeddings after the controller's last normalisation: for Llama the same direction, at a word's size."""
-    one = method("dynamic-identity", family, tied)
-    own = weights(one)
-    query = one.embed(own, torch.arange(1, 6).unsqueeze(0))
-    prompt = one.prompt(own, query)
-    assert prompt is not None
-    centred = query - query.mean(dim=-1, keepdim=True) if family == "gpt2" else query
-    assert torch.allclose(torch.cosine_similarity(prompt, centred, dim=-1), torch.ones(1, 5), atol=1e-4)
-    other = method("dynamic", family, tied)
-    assert not torch.allclose(
-        torch.cosine_similarity(other.prompt(weights(other), query), centred, dim=-1),  # type: ignore[arg-type]
-        torch.ones(1, 5),
-        atol=0.1,
-    )
 
 
 def test_a_soft_prompt_from_the_vocabulary_is_made_of_word_embeddings() -> None:

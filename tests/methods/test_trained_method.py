@@ -10,9 +10,7 @@ from stages.methods.trained_method import check_prompt_template, load_trained, w
 from stages.params.sources import CHAT_TEMPLATE, PromptTemplateText
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import output_folder, write_manifest
-from stages.records import Pair, Response, read_records
 from tests import tiny
-from tests.stage_runs import finish
 from tests.trained import QUERIES, trained_workspace, write_method, write_model
 
 TOKENIZER = tiny.tiny_tokenizer
@@ -23,32 +21,11 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained_workspace(tmp_path_factory.mktemp("trained") / "workspace")
 
 
-def test_respond_says_what_greedy_generate_writes(workspace: Path) -> None:
-    finish(workspace, "greedy-generate")
-    written = read_records(workspace / "data/greedy_generate/responses.jsonl", Response)
-    trained = load_trained(workspace / "data/train", workspace / "data/download/model")
-    pairs = read_records(workspace / "data/subset/test.jsonl", Pair)
-    said = trained.respond([pair.query for pair in pairs])
-    assert said == [each.response for each in written]
-    assert len(set(said)) > 1
-    assert trained.respond([]) == []
-
-
 def test_every_query_is_answered_on_one_line_however_many_are_asked_at_once(workspace: Path) -> None:
     trained = load_trained(workspace / "data/train", workspace / "data/download/model")
     together = trained.respond(QUERIES)
     assert together == [trained.respond([query])[0] for query in QUERIES]
     assert all(len(text.splitlines()) <= 1 for text in together)
-
-
-def test_the_tokens_of_an_answer_are_heard_as_they_come(workspace: Path) -> None:
-    trained = load_trained(workspace / "data/train", workspace / "data/download/model")
-    queries, cut = trained.encode(QUERIES[:1])
-    heard: list[tuple[int, int]] = []
-    (answer,) = trained.decode(queries, heard=lambda row, token: heard.append((row, token)))
-    assert heard == [(0, token) for token in answer]
-    assert (len(answer) > 2, cut) == (True, 0)
-    assert trained.encode(QUERIES)[1] == 1  # the query of sixty words
 
 
 def test_two_on_one_base_model_share_its_frozen_parameters(workspace: Path) -> None:
@@ -63,11 +40,11 @@ def test_two_on_one_base_model_share_its_frozen_parameters(workspace: Path) -> N
 DATED = "DAY{% for m in messages %}<{{ m.role[0] }}>{{ m.content }}<|endoftext|>{% endfor %}"
 
 
-def test_rows_stay_those_of_the_training_when_the_chat_template_writes_another_date(
+def test_rows_stay_as_trained_when_a_template_writes_another_date(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     then = {"prefix": "Mo<u>", "separator": "<|endoftext|><a>", "end": "<|endoftext|>"}
-    monkeypatch.setattr(tiny, "tiny_tokenizer", lambda vocab: with_template(DATED.replace("DAY", "Tu")))
+    monkeypatch.setattr(tiny, "tiny_tokenizer", lambda: with_template(DATED.replace("DAY", "Tu")))
     model = write_model(tmp_path / "model")
     old = write_method(tmp_path / "old", model, "zero-shot", CHAT_TEMPLATE)
     assert load_trained(old, model).prompt_template.text["prefix"] == "Tu<u>"  # it has the word alone

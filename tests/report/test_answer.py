@@ -1,9 +1,9 @@
 """The answer, the claims and the page, from runs in memory."""
 
+import html
 import re
 from collections import Counter
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +51,6 @@ def test_the_short_answer_names_what_chance_cannot_separate_and_what_a_prompt_co
         r"The best trained prompt is dynamic, 0\.1\d above \(0\.\d+ to 0\.\d+\) fine-tune .* 35\.4M", found
     )
     assert re.search(r"Without training, zero-shot is 0\.\d+ above", found)
-
-
-def test_one_method_that_is_better_by_more_than_chance_is_named_alone(runs: tuple[Run, ...]) -> None:
-    assert "**use fine-tune**: it has the lowest test loss, by more than chance" in answer(
-        *of(runs, "fine-tune"), *of(runs, "embeddings")
-    )
 
 
 def test_with_one_method_or_without_losses_there_is_nothing_to_compare(runs: tuple[Run, ...]) -> None:
@@ -152,7 +146,7 @@ def test_a_reply_that_was_cut_or_repeats_itself_says_so() -> None:
     assert marked(replace(reply, response=" ", unended=False)) == "(empty)"
 
 
-def test_replies_of_a_corpus_are_quoted_only_if_it_says_so_and_that_they_are_is_said(
+def test_replies_are_quoted_only_if_the_corpus_allows_it(
     runs: tuple[Run, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     params = runs[0].params
@@ -165,38 +159,18 @@ def test_replies_of_a_corpus_are_quoted_only_if_it_says_so_and_that_they_are_is_
     assert capsys.readouterr().out.count("quoted: 8 pairs of chitchat") == 1
 
 
-class Elements(HTMLParser):
-    """Every element of a page with its attributes, and the text without markup."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-
 def test_the_page_is_small_refers_to_nothing_outside_it_and_shows_markup_as_text(document: Document) -> None:
-    text = to_html(document)
-    page = Elements(text)
-    ids = Counter(attributes["id"] for _, attributes in page.found if "id" in attributes)
+    page = to_html(document)
+    ids = Counter(re.findall(r'\bid="([^"]*)"', page))
     assert [name for name, count in ids.items() if count > 1] == []
-    for tag, attributes in page.found:
-        assert tag not in ("script", "img", "iframe", "object", "embed", "b")
-        for name in ("src", "href", "xlink:href", "data", "action"):
-            place = attributes.get(name)
-            if place and place != "data:,":
-                assert place.startswith("#") and place[1:] in ids, f"{tag} {name}={place}"
-    assert len(text) < 300_000
-    assert "every trial *diverged*" in "".join(page.words)
-    odd = Elements(to_html(Document([f"| a |\n| --- |\n| {plain(ODD)} |"])))
-    assert ODD in "".join(odd.words)
-    assert {tag for tag, _ in odd.found}.isdisjoint({"b", "script", "img"})
+    places = re.findall(r'\b(?:src|href|data|action)="([^"]*)"', page)
+    assert [place for place in places if place != "data:," and place.removeprefix("#") not in ids] == []
+    assert re.findall(r"<(?:script|img|iframe|object|embed|b)\b", page) == []
+    assert len(page) < 300_000
+    assert "every trial *diverged*" in page
+    odd = to_html(Document([f"| a |\n| --- |\n| {plain(ODD)} |"]))
+    assert html.unescape(re.sub(r"<[^>]*>", "", odd)).count(ODD) == 1
+    assert re.findall(r"<(?:script|img|b)\b", odd) == []
 
 
 def test_every_link_of_the_markdown_leads_to_something_that_is_written(document: Document, tmp_path: Path) -> None:
@@ -219,9 +193,7 @@ def test_the_part_of_the_readme_has_the_answer_and_a_row_for_each_method(runs: t
 
 @needs_browser
 @pytest.mark.parametrize("width", [1280, 400])
-def test_a_browser_shows_the_page_without_a_complaint_or_a_request(
-    document: Document, tmp_path: Path, width: int
-) -> None:
+def test_a_browser_shows_the_page_without_complaint_or_request(document: Document, tmp_path: Path, width: int) -> None:
     write_report(document, tmp_path)
     with Browser(tmp_path / "profile") as browser:
         browser.visit((tmp_path / "report.html").as_uri(), width)

@@ -8,7 +8,7 @@ import pytest
 from stages.report.document import build, search_notes
 from stages.report.markdown import count, digits_for, plain, slug, spread, value
 from stages.report.runs import Collection, Run
-from stages.report.settings import STYLES, Cell, best_of, frame_of, paper_scores, range_end, settings_of
+from stages.report.settings import Cell, best_of, frame_of, paper_scores, range_end, settings_of
 from tests.helpers_report import run_in_memory
 from tests.tiny import shipped_params
 
@@ -134,10 +134,6 @@ def test_the_papers_tables_are_whole() -> None:
     known = paper_scores()
     assert len(known) == 36
     assert known["gpt2", "dynamic", 100.0]["bleu4"] == 0.142
-
-
-def test_in_grey_no_two_methods_look_the_same() -> None:
-    assert len({marker for _, marker in STYLES.values()}) == len(STYLES)
 
 
 def test_numbers_have_no_digit_that_their_uncertainty_blurs() -> None:

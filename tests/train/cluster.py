@@ -71,17 +71,13 @@ class Cluster:
                     found |= {process, *process.children(recursive=True)}
         return list(found)
 
-    def workers(self, number: int | None = None) -> list[psutil.Process]:
-        """The processes in which units are at work, of one node or of all."""
-        numbers = range(len(NODES)) if number is None else (number,)
-        marks = [f"{self.folder}/{each}/" for each in numbers]
+    def workers(self, *numbers: int) -> list[psutil.Process]:
+        """The processes in which trials are at work, of some nodes or of all."""
         found = []
-        for process in psutil.process_iter():  # once: a test calls this until something has happened
+        for process in (each for number in numbers or range(len(NODES)) for each in self.processes(number)):
             with suppress(psutil.Error):
                 if process.cmdline()[:1] == ["ray::train_there"]:
-                    above = [word for parent in process.parents() for word in parent.cmdline()]
-                    if any(mark in word for word in above for mark in marks):
-                        found.append(process)
+                    found.append(process)
         return found
 
     def kill(self, *numbers: int) -> None:

@@ -73,9 +73,7 @@ def test_training_goes_the_same_way_and_each_shape_is_recorded_once(recorded: li
 
 
 @pytest.mark.parametrize("kind", ["fine-tune", "dynamic"])
-def test_with_dropout_a_replay_draws_the_masks_of_its_seed_as_a_step_without_graphs_does(
-    kind: str, recorded: list[Callable[[], None]]
-) -> None:
+def test_a_replay_draws_the_masks_of_its_seed(kind: str, recorded: list[Callable[[], None]]) -> None:
     one, batch = with_graphs(learner(method(kind, dropout=0.3))), collate(pairs(4))
     losses = [float(one.gradients(batch, seed)) for seed in (5, 5, 6)]  # the first one also records
     assert losses[0] == losses[1] != losses[2] and len(recorded) == 1

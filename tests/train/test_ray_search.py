@@ -1,11 +1,13 @@
 """The engine `ray` with a stand-in for Ray: what it asks for, what it hands to trials, what it leaves."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stages.language_model.device import Share, library_versions, share_of
+from stages.plumbing.cluster import explained
 from stages.plumbing.errors import StageError
 from stages.train import ray_search
 from stages.train.job import Job
@@ -92,9 +94,7 @@ def test_twelve_trials_on_four_gpus_run_four_at_a_time(monkeypatch: pytest.Monke
         assert share_of(job.params.runtime, ray.nodes(), 12).gpus == 1
 
 
-def test_what_was_begun_with_another_library_is_another_training(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_what_another_library_began_is_another_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     job: Job = job_in(tmp_path / "work", monkeypatch, **SHORT)
     here = job.fingerprint(1e-3, None)
     assert here != job.fingerprint(2e-3, None) and here != job.fingerprint(1e-3, {"threads": 1})
@@ -111,3 +111,18 @@ def test_another_version_on_a_node_is_refused(name: str, monkeypatch: pytest.Mon
     message = rf"^node 127\.0\.0\.9: software: {name} \d\S*, where the command was started 0\.1; install the same"
     with pytest.raises(StageError, match=message):
         search(job)
+
+
+def test_without_ray_only_the_engine_ray_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fake_ray.install(monkeypatch, tmp_path / "node")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(StageError, match=r"runtime\.engine: Ray is not installed in"):
+        search(job_in(tmp_path / "ray", monkeypatch, **SHORT))
+    search(job_in(tmp_path / "local", monkeypatch, **{**SHORT, "runtime.engine": "local"}))
+
+
+def test_another_version_there_is_told() -> None:
+    error = RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 2.50.0\n    Python: 3.11.7\n")
+    key, found, remedy = explained("head:6379", error)
+    assert (key, "Ray: 2.50.0" in found, "\n" in found) == ("params.yaml: runtime.address", True, False)
+    assert "same versions" in remedy

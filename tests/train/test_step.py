@@ -1,6 +1,5 @@
 """A step of a trial: what the loss covers, what dropout and limits do, and that parts of a batch equal the whole."""
 
-import copy
 import math
 
 import pytest
@@ -11,42 +10,11 @@ from torch import Tensor
 from stages.language_model.encoding import EncodedPair
 from stages.methods.batch import collate
 from stages.methods.decoding import decode_and_score
-from stages.methods.method import Method
 from stages.params.schema import Training
 from stages.train import step
 from stages.train.examples import row_sizes
 from stages.train.step import Learner, scheduled
-from tests.models import FAMILIES, SETTINGS, TRAINING, learner, loss_of, method, pairs, weights
-
-BEGIN = ("prefix", "few-shot")  # with keys and values: tests/methods/test_prefix.py, test_few_shot.py
-
-
-def reference_loss(one: Method, own: dict[str, Tensor], pair: EncodedPair) -> float:
-    """Eq. 1 and 2 literally: one unpadded row through the whole model, the log-probability of each response token."""
-    query, response = torch.tensor([pair.query]), torch.tensor([pair.response])
-    embedded = one.embed(own, query)
-    prompt = one.prompt(own, embedded)
-    row = torch.cat([*([] if prompt is None else [prompt]), embedded, one.embed(own, response)], dim=1)
-    model = copy.deepcopy(one.base.model)
-    if "embeddings" in own and one.base.tied:
-        model.get_input_embeddings().weight.data = own["embeddings"]
-    elif "embeddings" not in own:
-        model.load_state_dict(dict(one.language_model(own)), strict=False)
-    log_probabilities = model(inputs_embeds=row).logits.log_softmax(dim=-1)[0]
-    before = row.shape[1] - len(pair.response)
-    return -sum(float(log_probabilities[before + i - 1, token]) for i, token in enumerate(pair.response))
-
-
-@pytest.mark.parametrize(("family", "tied"), FAMILIES)
-@pytest.mark.parametrize("name", [name for name in SETTINGS if not name.startswith(BEGIN)])
-def test_the_loss_is_the_cross_entropy_of_the_response_tokens_only(name: str, family: str, tied: bool) -> None:
-    one = method(name, family, tied)
-    own, some = weights(one), pairs(5)
-    with torch.no_grad():
-        together = float(loss_of(one, own, some))
-        assert together == pytest.approx(sum(reference_loss(one, own, pair) for pair in some), rel=1e-5)
-        alone = sum(float(loss_of(one, own, [pair])) for pair in some)
-    assert together == pytest.approx(alone, rel=1e-5), "padding changes nothing"
+from tests.models import TRAINING, learner, limit_rows, method, pairs
 
 
 def gradients(one: Learner, some: list[EncodedPair], seed: int = 0) -> tuple[float, dict[str, Tensor]]:
@@ -58,20 +26,7 @@ def gradients(one: Learner, some: list[EncodedPair], seed: int = 0) -> tuple[flo
 
 
 @pytest.mark.parametrize("name", ["soft", "dynamic", "fine-tune"])
-def test_padding_has_no_gradient(name: str) -> None:
-    """Of summed losses: a short pair beside a long one has the gradient that it has alone."""
-    one = learner(method(name))
-    short, long = EncodedPair([5, 6, 0], [7, 0]), EncodedPair([*range(1, 13), 0], [*range(20, 30), 0])
-    (_, both), (_, of_long), (_, of_short) = (gradients(one, batch) for batch in ([short, long], [long], [short]))
-    for key, value in of_short.items():
-        expected = (2 * value + 11 * of_long[key]) / 13
-        assert torch.allclose(both[key], expected, atol=2e-6), key
-
-
-@pytest.mark.parametrize("name", ["soft", "dynamic", "fine-tune"])
-def test_long_rows_go_through_the_layers_in_parts_with_the_same_gradients(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_long_rows_go_in_parts_with_the_same_gradients(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     one, some = learner(method(name)), pairs(8)
     assert [len(part.queries) for part in one._parts(collate(some))] == [8]
     whole, expected = gradients(one, some)
@@ -84,27 +39,12 @@ def test_long_rows_go_through_the_layers_in_parts_with_the_same_gradients(
     assert all(torch.allclose(value, found[key], atol=2e-5) for key, value in expected.items())
 
 
-def limit_rows(rows: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Memory for so many rows of a pass, which ends late, when masks have been drawn; what was tried is listed."""
-    compute, tried = step.summed_loss, list[int]()
-
-    def limited(one: Method, own: dict[str, Tensor], laid: step.LaidOut) -> Tensor:
-        tried.append(len(laid.queries))
-        loss = compute(one, own, laid)
-        if len(laid.queries) > rows:
-            raise torch.OutOfMemoryError("no memory")
-        return loss
-
-    monkeypatch.setattr(step, "summed_loss", limited)
-    return tried
-
-
-def test_out_of_memory_halves_the_batch_for_good_with_the_same_result(
+def test_out_of_memory_halves_the_batch_for_good(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one, other = learner(method("dynamic")), learner(method("dynamic"))
     expected = [other.step(collate(pairs(8, seed=seed)), seed, 1e-3) for seed in range(3)]
-    tried = limit_rows(3, monkeypatch)
+    tried = limit_rows(step, "summed_loss", 3, monkeypatch)
     losses = [one.step(collate(pairs(8, seed=seed)), seed, 1e-3) for seed in range(3)]
     assert tried == [8, 4, *[2] * 12], "with parts of two it goes on to the end"
     assert losses == pytest.approx(expected, rel=1e-4)
@@ -112,7 +52,7 @@ def test_out_of_memory_halves_the_batch_for_good_with_the_same_result(
 
 
 def test_one_pair_that_does_not_fit_and_another_error_are_raised(monkeypatch: pytest.MonkeyPatch) -> None:
-    limit_rows(0, monkeypatch)
+    limit_rows(step, "summed_loss", 0, monkeypatch)
     with pytest.raises(torch.OutOfMemoryError):
         learner(method("soft")).step(collate(pairs(2)), 0, 1e-3)
     monkeypatch.setattr(step, "summed_loss", lambda *words: torch.zeros(2) @ torch.zeros(3))

@@ -49,7 +49,7 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
-def test_where_the_loss_selects_one_epoch_answers_and_where_bleu4_selects_all_of_them_do(
+def test_where_the_loss_selects_one_epoch_answers(
     limits: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     trials, best, state = search(job_in(tmp_path / "loss", monkeypatch, **BY_LOSS))
@@ -65,7 +65,7 @@ def test_where_the_loss_selects_one_epoch_answers_and_where_bleu4_selects_all_of
 
 
 @pytest.mark.parametrize("name", ["dynamic", "fine-tune"])
-def test_the_loss_is_that_of_a_token_with_and_without_answers(
+def test_the_loss_is_a_token_s_with_and_without_answers(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     found = []
@@ -79,9 +79,7 @@ def test_the_loss_is_that_of_a_token_with_and_without_answers(
     assert found[0]["validation_loss"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_trial_that_diverges_is_marked_with_its_step_and_keeps_the_epochs_before(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_trial_that_diverges_keeps_the_epochs_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     loaded, steps = load(job_in(tmp_path, monkeypatch, method="fine-tune", **BY_LOSS)), 0
 
     def broken(*words: Any) -> Tensor:
@@ -136,9 +134,7 @@ def test_a_trial_that_diverged_takes_part_with_the_epochs_that_it_ended() -> Non
         best_trial([never_ended], "bleu4")
 
 
-def test_another_range_trains_only_the_rates_that_it_does_not_share(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_another_range_trains_only_the_rates_that_are_new(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     trained, run = list[float](), training._Training.run
 
     def noted(self: training._Training) -> Trial:
@@ -163,9 +159,7 @@ def test_another_range_trains_only_the_rates_that_it_does_not_share(
 
 
 @pytest.mark.parametrize("name", [name for name in SETTINGS if name != "few-shot"])
-def test_base_model_and_trial_fit_or_are_refused_before_any_weights_are_read(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_does_not_fit_into_memory_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     params = load_params(workspace(tmp_path / "w") / "params.yaml")
     params = params.model_copy(update={"methods": {"x": SETTINGS[name]}, "method": "x"})
     stored = sum(value.numel() for value in base_model("gpt2").model.parameters()) * 4
@@ -198,7 +192,7 @@ def test_what_the_model_cannot_take_is_refused_before_its_weights_are_read(tmp_p
 
 
 @pytest.mark.parametrize("name", ["dynamic", "fine-tune"])
-def test_what_is_trained_starts_from_the_float32_weights_in_any_precision(
+def test_trained_weights_start_from_those_in_float32(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     loaded = load(job_in(tmp_path, monkeypatch, method=name, **{"protocols.tiny.training.dtype": "bfloat16"}))
