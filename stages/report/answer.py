@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean
 
 from stages.report.claims import seeds
-from stages.report.compare import Answers, Gap, gaps_of, reference_of
+from stages.report.compare import Answers, Gap, NotMeasured, gaps_of, reference_of
 from stages.report.markdown import count, percent
 from stages.report.settings import LEAST_MATCHES, Cell, Setting, flatten, numbers_of, range_end, run_numbers
 
@@ -19,18 +19,18 @@ def short_answers(setting: Setting, answers: Answers) -> Iterator[str]:
         gaps = list(gaps_of(setting, cells, answers))
         known = [gap for gap in gaps if not gap.why]
         if len(known) > 1:
-            yield " ".join(sentences(setting, known, reference_of(cells)))
+            yield " ".join(sentences(setting, known, reference_of(cells), answers))
         else:
             why = gaps[-1].why or "one method was run"
             yield f"{setting.title}, {model}: nothing to compare yet ({why}). {quality(known[0])}"
 
 
-def sentences(setting: Setting, gaps: list[Gap], reference: Cell) -> Iterator[str]:
+def sentences(setting: Setting, gaps: list[Gap], reference: Cell, answers: Answers) -> Iterator[str]:
     """What to use, what the best prompt costs, what no training gives, and how good the answers are."""
     best, runs = min(gaps, key=lambda gap: gap.value), setting.runs[reference]
     pairs = sorted({int(run.scores["training_pairs"]) for run in runs if run.scores.get("training_pairs")})
     data = " to ".join(map(str, dict.fromkeys([*pairs[:1], *pairs[-1:]]))) or "the"
-    alike = [gap.cell.method for gap in gaps if gap is not best and not beyond(gap, best)]
+    alike = [gap.cell.method for gap in gaps if gap is not best and not beyond(gap, best, answers)]
     yield (
         f"With {data} training pairs of {setting.any_run.switch('dataset')} ({percent(reference.regime)} of the data) "
         f"and {reference.model}, **use {' or '.join([best.cell.method, *alike])}**: "
@@ -50,11 +50,12 @@ def sentences(setting: Setting, gaps: list[Gap], reference: Cell) -> Iterator[st
     yield quality(best)
 
 
-def beyond(gap: Gap, best: Gap) -> bool:
-    """Whether a configuration is worse than the best one by more than chance, as far as both were compared."""
-    if gap.found is None:  # the reference, whose value is 0
-        return best.interval[1] < 0
-    return gap.interval[0] > best.value
+def beyond(gap: Gap, best: Gap, answers: Answers) -> bool:
+    """Whether a configuration is worse than the best one by more than chance: the two themselves are compared."""
+    try:
+        return answers.compare(gap.runs, best.runs, "loss").low > 0
+    except NotMeasured:  # they share no seed
+        return False
 
 
 def quality(gap: Gap) -> str:

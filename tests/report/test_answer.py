@@ -53,6 +53,17 @@ def test_the_short_answer_names_what_chance_cannot_separate_and_what_a_prompt_co
     assert re.search(r"Without training, zero-shot is 0\.\d+ above", found)
 
 
+def test_the_best_is_compared_with_the_others_and_not_by_way_of_the_reference() -> None:
+    """Two that are always a hundredth of a nat apart, however far from the reference."""
+    reference = run_in_memory("fine-tune")
+    found = Answers().of(reference)
+    runs = [reference]
+    for method, above in (("lora", 0.0), ("soft", 0.01)):
+        own = [replace(each, loss=(each.loss or 0) / 2 + above * (each.tokens or 0)) for each in found]
+        runs.append(run_in_memory(method, files={RESPONSES: own}))
+    assert "**use lora**: it has the lowest test loss, by more than chance" in answer(*runs)
+
+
 def test_with_one_method_or_without_losses_there_is_nothing_to_compare(runs: tuple[Run, ...]) -> None:
     assert "nothing to compare yet (one method was run). The BLEU-4 of soft is" in answer(*of(runs, "soft"))
     assert "(other has no losses)" in answer(
