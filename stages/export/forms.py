@@ -336,8 +336,9 @@ def server_lines(trained: TrainedMethod) -> str:
     """A program that asks a server for the answer that follows the examples in the folder."""
     template, tokenizer = trained.prompt_template, trained.tokenizer
     before, between = (str(tokenizer.decode(tokens)) for tokens in (template.prefix, template.separator))
+    # The last space of the prefix is not among its tokens: it is one with the query's first word.
     return SERVER_LINES.format(
-        before=json.dumps(before + template.query_front.text),
+        before=json.dumps(before + " " * template.text["prefix"].endswith(" ")),
         between=json.dumps(between),
         end=json.dumps(str(tokenizer.decode([template.end]))),
         longest=trained.lengths.max_new_tokens,

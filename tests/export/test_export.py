@@ -157,6 +157,7 @@ def test_other_kinds_of_tokenizers_read_a_query_as_here(tmp_path: Path, monkeypa
         text = FORMATS["text"] | {"end": "</s>"} if kind == "unigram" else FORMATS["text"]  # it knows no line break
         trained, folder = export(tmp_path / kind, write_model(tmp_path / kind / "model"), "zero-shot", text)
         monkeypatch.undo()
+        assert 'prompt = examples + "A: " + text' in server_lines(trained)
         queries = [*QUERIES, "so </s> is text", "<s>"]
         ours[str(folder)] = [trained.respond(queries), trained.decode(trained.encode(queries)[0])]
         folders[kind] = folder
