@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from stages.greedy_generate import relevance
 from stages.greedy_generate.relevance import fits_of
 from stages.language_model.encoding import encode_pairs
+from stages.methods import reading
 from stages.methods.trained_method import TrainedMethod, load_trained
 from stages.params.schema import Relevance
 from stages.records import Fit, Pair, write_records
@@ -44,8 +46,10 @@ def of_row(fits: list[Fit], row: str) -> list[Fit]:
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_it_is_what_plain_transformers_gives_for_the_methods_answers_peoples_and_the_control(
-    family: str, tmp_path: Path
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(reading, "CHUNK", 3)  # queries and answers are read in several parts
+    monkeypatch.setattr(relevance, "AT_ONCE", 5)
     trained, others = model_of(tmp_path, family), 3
     fits = fits_of(trained, trained.method, PAIRS, RESPONSES, Relevance(queries=99, others=others), 0)
     drawn = [int(fit.dialogue[1:]) for fit in of_row(fits, "human")]
