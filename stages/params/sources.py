@@ -174,7 +174,7 @@ class Dataset(Strict):
     files: dict[str, SourceFile]
     split: Split | None = None
     license: License | None = None  # for the model card of an export
-    quote: bool = False  # whether the report may quote dialogues: it is a file that Git tracks
+    quote: bool = False  # whether files that Git tracks may have dialogues: the report a few, kept runs the test pairs
     messages: Literal["one", "joined"] | None = None  # not for eou; must be there for chitchat; see params.yaml
     max_bad_rows: Annotated[float, Field(ge=0, le=1)] = 0.01  # part of the rows that may be no dialogue; left out
 
