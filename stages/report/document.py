@@ -65,7 +65,7 @@ GLOSSARY = (
     "**lookup**: the reply to the most similar training query, by TF-IDF: what copying scores. **people**: the "
     "references themselves. **shuffled**: these in another order; a score that does not put them last is blind.",
     "**relevance**: how much likelier a reply is after its query than without one, by the untouched model, in nats; "
-    "**hits**: the share of replies that are likelier after their own query than after others (19 as shipped).",
+    "**hits**: the share of replies that are likelier after their own query than after others (`relevance.others`).",
     "**data**: the fraction of the training dialogues, drawn by the seed.",
 )
 MIB, GIB = 2**20, 2**30
