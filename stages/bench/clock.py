@@ -38,8 +38,7 @@ def as_users_have_it() -> Iterator[None]:
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(asked, warn_only=True)
-        keep_freed_memory(True)
+        torch.use_deterministic_algorithms(asked, warn_only=True)  # and a Learner keeps freed memory again
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

@@ -12,6 +12,7 @@ from stages.bench.clock import as_users_have_it, comparison, seconds, take_turns
 from stages.bench.data import LENGTHS, SETTINGS, Bench, initial_weights
 from stages.bench.trainer import PromptedModel, lay_out, load_plain_model, same_module
 from stages.language_model.encoding import EncodedPair
+from stages.language_model.memory import keep_freed_memory
 from stages.methods.decoding import greedy
 from stages.methods.registry import build_method
 
@@ -74,4 +75,5 @@ def _lines(bench: Bench, name: str) -> list[dict[str, Any]]:
 
 def decoding_rows(bench: Bench) -> list[dict[str, Any]]:
     """Without a prompt, and with that of an untrained controller."""
+    keep_freed_memory(False)  # as in greedy-generate: only trainings keep it
     return [*_lines(bench, "zero-shot"), *_lines(bench, "dynamic")]

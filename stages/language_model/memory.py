@@ -13,7 +13,7 @@ from torch import Tensor
 
 CGROUPS = Path("/proc/self/cgroup")  # the control groups of this process, one a line: number:controllers:path
 MOUNTED = Path("/sys/fs/cgroup")
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # options of glibc's mallopt
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # options of glibc's mallopt
 MADV_PAGEOUT = 21  # an advice of Linux's madvise
 UNLIMITED = 1 << 62  # version 1 has a number for it too, near 2^63
 Names = tuple[tuple[str, ...], str, tuple[str, ...]]
@@ -92,9 +92,11 @@ def keep_freed_memory(keep: bool) -> None:
 
     Left alone it gives each large block back to the kernel, which clears it page by page when the next tensor of that
     size is made: 55 steps of the dynamic prompt on SmolLM2 in bfloat16 took 74 s, and 59 s with all of it kept.
+    Not to keep it is to have the thresholds at which glibc itself arrives once large blocks were freed.
     """
     if library := _glibc():
         library.mallopt(M_MMAP_MAX, 0 if keep else 65536)
+        library.mallopt(M_MMAP_THRESHOLD, 32 << 20)
         library.mallopt(M_TRIM_THRESHOLD, -1 if keep else 64 << 20)  # -1: never
 
 
