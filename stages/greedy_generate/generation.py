@@ -77,7 +77,8 @@ def generate(task: Task, model: Path, folder: Path) -> Generated:
     untouched = ZeroShotMethod(base, ZeroShot(kind="zero-shot"))
     facts["forgetting"] = forgetting(trained, untouched, passage)
     fits = fits_of(trained, untouched, pairs, [each.response for each in responses], params.relevance, params.seed)
-    facts |= {"cut_queries": cut, "unended_responses": unended, **versions(base.device, base.dtype)}
+    facts |= {"cut_queries": cut, "unended_responses": unended, "relevance": params.relevance.model_dump()}
+    facts |= versions(base.device, base.dtype)
     cost = {
         "seconds": round(seconds, 3),
         "responses": len(pairs),

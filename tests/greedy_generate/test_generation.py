@@ -65,6 +65,7 @@ def test_ray_gives_the_responses_that_local_gives(task: Task, monkeypatch: pytes
     here = generate(with_device(task, "auto"), MODEL, TRAINED)
     assert made.responses == here.responses
     assert made.facts == here.facts
+    assert made.facts["relevance"] == task.params.relevance.model_dump(), "what relevance and hits are of"
     assert made.cost.keys() == here.cost.keys()
     (options,) = ray.options
     assert (options["num_gpus"], options["num_cpus"], options["max_calls"]) == (1.0, 1, 1)
