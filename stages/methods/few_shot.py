@@ -90,8 +90,12 @@ class Nearest:
 
 
 def fitting(examples: Examples, base: BaseModel, lengths: Lengths) -> Examples:
-    """The last ones of some examples, as many as the model's positions leave room for."""
-    positions = getattr(base.model.config, "max_position_embeddings", None) or sys.maxsize
-    while sum(map(len, examples)) > positions - lengths.max_query_tokens - lengths.max_new_tokens:
+    """The last ones of some examples, as many as the model's positions leave room for, or its sliding window.
+
+    Rows that reach beyond a window would count the padding behind the examples too.
+    """
+    limits = (getattr(base.model.config, name, None) for name in ("max_position_embeddings", "sliding_window"))
+    room = min(filter(None, limits), default=sys.maxsize) - lengths.max_query_tokens - lengths.max_new_tokens
+    while examples and sum(map(len, examples)) > room:
         examples = examples[1:]
     return examples

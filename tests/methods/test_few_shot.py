@@ -87,15 +87,16 @@ def test_the_nearest_examples_are_those_of_each_query_and_stand_in_front_of_it(f
         assert one.respond([query]) == one.texts([decoded.answers[at]])
 
 
+@pytest.mark.parametrize("limit", ["max_position_embeddings", "sliding_window"])
 def test_where_the_models_positions_are_few_the_least_similar_examples_are_left_out(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    limit: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = looked_up(tmp_path, "gpt2")
     whole, _ = one.encode(list(NEAREST))
     room = one.lengths.max_query_tokens + one.lengths.max_new_tokens
     plain, _ = encode_queries(list(NEAREST), one.tokenizer, one.prompt_template, one.lengths)
     examples = [row[: -len(query)] for row, query in zip(whole, plain, strict=True)]
-    one.method.base.model.config.max_position_embeddings = room + len(examples[0]) - 1
+    setattr(one.method.base.model.config, limit, room + len(examples[0]) - 1)
     fewer, _ = one.encode(list(NEAREST))
     assert "queries have fewer than 3 examples" in capsys.readouterr().out
     assert 0 < len(fewer[0]) - len(plain[0]) < len(examples[0])
