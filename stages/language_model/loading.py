@@ -1,5 +1,6 @@
 """A folder of the hub becomes a base model, ready for trials, or is refused before anything slow."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,6 +89,7 @@ def load_base_model(folder: Path, device: torch.device, dtype: torch.dtype, drop
     """
     config = empty_model(folder).config
     set_dropout(config, dropout)
+    os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"  # Python waits for ever for a thread that finds no memory to start
     with refused(folder, NO_MODEL, SEE_MODELS):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, config=config, dtype=dtype, output_loading_info=True,

@@ -91,7 +91,7 @@ class FewShot(Settings):
 
     kind: Literal["few-shot"]
     examples: Annotated[list[Positive], Field(min_length=1)]
-    choose: Literal["random", "nearest"]  # the same for every query, or those whose queries are most similar to it
+    choose: Literal["random", "nearest"] = "random"  # the same for all, or each query's own
 
 
 class ZeroShot(Settings):
