@@ -4,6 +4,7 @@
 `better` to be filled in with 1, 2 or = (as good). `exported/blind-key.csv` says which experiment each answer is from.
 """
 
+import io
 from collections.abc import Sequence
 from operator import itemgetter
 from pathlib import Path
@@ -38,6 +39,8 @@ def write_sheet(runs: Sequence[Run], names: Sequence[str], count: int, folder: P
         raise StageError("--blind", "they answered other queries", "name two experiments with the same test pairs")
     both = list(zip(*said, strict=True))
     differ = [(lot(one, 0), one, other) for one, other in both if one.response != other.response]
+    if not differ:
+        raise StageError("--blind", "they gave the same answers", "name two experiments that differ")
     rows, key = [], []
     for number, (drawn, *pair) in enumerate(sorted(differ, key=itemgetter(0))[:count], start=1):
         order = (0, 1) if int(drawn[-1], 16) % 2 else (1, 0)
@@ -80,7 +83,9 @@ def tally(sheets: Sequence[Path], folder: Path) -> str:
 def _read(path: Path) -> pd.DataFrame:
     if not path.exists():
         raise StageError(path, "missing", "write a sheet with --blind, and name it filled in")
-    return pd.read_csv(path, dtype=str, keep_default_na=False, index_col="number", encoding="utf-8-sig")
+    text = path.read_text(encoding="utf-8-sig")
+    separator = ";" if ";" in text.partition("\n")[0] else ","  # some spreadsheets save semicolons
+    return pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, index_col="number", sep=separator)
 
 
 def _verdicts(path: Path) -> pd.Series:

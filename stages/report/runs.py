@@ -206,7 +206,7 @@ def _as_kept(run: Run) -> dict[str, Any]:
     if run.entry("dataset").get("quote") and (responses := run.files.records(RESPONSES, Response)):
         names = [field.name for field in fields(Response)]
         files[RESPONSES] = {name: [getattr(each, name) for each in responses] for name in names}
-    sha256 = hashlib.sha256(run.files.read(RESPONSES) or b"").hexdigest()
+    sha256 = hashlib.sha256(run.files.read(RESPONSES) or b"").hexdigest()  # for whoever has the responses
     facts = {"name": run.name, "commit": run.commit, "params": _public(params), "scores": run.scores}
     return {"facts": facts, "responses_sha256": sha256, "files": files}
 
@@ -222,12 +222,15 @@ def kept(folder: Path) -> Collection:
     """The runs that `keep` wrote into a folder.
 
     Raises:
-        StageError: there are none.
+        StageError: there are none, or a file is damaged.
     """
     if not (folder / ABSENT).exists():
         raise StageError(folder, "no runs that --keep wrote", "name the folder that it wrote")
-    found = [
-        each for path in sorted(folder.glob(f"*{KEPT}")) for each in json.loads(lzma.decompress(path.read_bytes()))
-    ]
+    found = []
+    for path in sorted(folder.glob(f"*{KEPT}")):
+        try:
+            found += json.loads(lzma.decompress(path.read_bytes()))
+        except (lzma.LZMAError, ValueError) as error:
+            raise StageError(path, f"damaged ({error})", "take it from Git again") from None
     runs = tuple(Run(**each["facts"], files=KeptFiles(each["facts"]["commit"], each["files"])) for each in found)
     return Collection(runs, tuple(Absent(**each) for each in json.loads((folder / ABSENT).read_bytes())))

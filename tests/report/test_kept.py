@@ -1,6 +1,7 @@
 """Runs that were kept give the same report, and the blind sheet is read back as it was filled in."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,14 @@ def test_kept_runs_give_the_same_bytes(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_damaged_file_of_kept_runs_is_named(tmp_path: Path) -> None:
+    keep_shown(Collection((run_in_memory("soft"),), ()), tmp_path)
+    [path] = tmp_path.glob("*.xz")
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(StageError, match=f"{path}: damaged"):
+        kept(tmp_path)
+
+
 def test_of_a_corpus_that_may_not_be_quoted_no_text_is_kept(tmp_path: Path) -> None:
     datasets = shipped_params()["datasets"]
     private = {**datasets, "chitchat": {**datasets["chitchat"], "quote": False, "source": "file:~/clients/talks"}}
@@ -48,11 +57,11 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def filled(folder: Path, name: str, verdicts: list[str]) -> Path:
+def filled(folder: Path, name: str, verdicts: list[str], delimiter: str = ",") -> Path:
     """The sheet with a verdict for each row: + for the answer of fine-tune, - for the other's; the rest as it is."""
     rows, key = rows_of(folder / SHEET), rows_of(folder / KEY)
     with (folder / name).open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
+        writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter)
         writer.writeheader()
         for row, names, verdict in zip(rows, key, verdicts, strict=True):
             left = "fine-tune" in names["1"]
@@ -85,7 +94,7 @@ def test_a_sheet_has_the_answers_in_an_order_that_only_the_key_tells(sheet: tupl
 def test_what_people_wrote_is_read_back(sheet: tuple[Path, list[Run]]) -> None:
     folder, runs = sheet
     one = filled(folder, "one.csv", [*"++++++--=", ""])
-    other = filled(folder, "other.csv", [*"+++++-++=", "-"])
+    other = filled(folder, "other.csv", [*"+++++-++=", "-"], delimiter=";")
     said = tally([one], folder)
     assert f"{runs[0].name}: better for 6 queries; {runs[1].name}: better for 2; as good for 1" in said
     assert f"p = {2 * binom.cdf(2, 8, 0.5):.4f}" in said
@@ -102,6 +111,11 @@ def test_another_verdict_and_another_number_of_experiments_are_refused(sheet: tu
     with pytest.raises(StageError, match=r"number 10: found better"):
         tally([filled(folder, "odd.csv", [*"+++++++++", "better"])], folder)
     other = run_in_memory("soft", seed=1, part=slice(40))
-    for names, reason in (([runs[0].name], "1 experiments named"), ([runs[0].name, other.name], "other queries")):
+    twin = replace(runs[1], name="twin")
+    for name, reason in (
+        (other.name, "other queries"),
+        (twin.name, "the same answers"),
+        ("none", "1 experiments named"),
+    ):
         with pytest.raises(StageError, match=reason):
-            write_sheet([*runs, other], names, 10, folder)
+            write_sheet([*runs, other, twin], [runs[1].name, name], 10, folder)
