@@ -317,7 +317,7 @@ def test_a_spread_is_a_range_around_the_rate_of_the_chosen_method(method: str) -
 def test_the_best_rates_that_were_measured_lie_inside_the_three_of_quick(
     method: str, best: tuple[float, float]
 ) -> None:
-    """The lowest and the highest of both corpora and all seeds, of metrics/recipe.md and metrics/report.md."""
+    """The lowest and the highest of both corpora and all seeds, of metrics/recipe.md and metrics/earlier/report.md."""
     params = shipped()
     put("method", method)(params)
     put("protocol", "quick")(params)
