@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import compress
@@ -14,6 +15,7 @@ import pytest
 
 from stages.plumbing.errors import StageError
 from stages.records import Dialogue, Fit, Pair, References
+from stages.score import copies
 from stages.score.__main__ import main
 from stages.score.diagnostics import echoes, exact, loops
 from stages.score.leakage import exact_leakage, near_leakage
@@ -270,3 +272,19 @@ def test_the_figures_of_dailydialog() -> None:
     assert [int(part.sum()) for part in parts] == [3700, 2458, 1981]
     bleus = [bleu([*compress(found, part)], [*compress(own, part)]) for part in parts]
     assert bleus == pytest.approx([0.3257, 0.1242, 0.0213], abs=1e-4)
+
+
+def test_what_copies_alone_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A novelty of one leaves nothing to copies; one of zero lets every pair that stands in training be right."""
+    names = "it", "her", "Paul", "Ann"
+    test = [Pair("e", 0, f"what about {name} ?", f"I have seen {name} in the garden") for name in names]
+    leaked = test[:2]
+    turns = [Dialogue("t", [leaked[0].query, *(each.response for each in leaked)])]
+    write_subset(tmp_path / "pairs", leaked, test, turns)
+    copies.main(argparse.Namespace(pairs=tmp_path / "pairs", novelty=[1.0, 0.75, 0.0]))
+    first, *rows = capsys.readouterr().out.splitlines()
+    assert first.startswith("2 of 4 test pairs stand in training; no copies")
+    found = [re.findall(r"up to (\d) copies, BLEU-4 ([\d.]+) if drawn, ([\d.]+)", row)[0] for row in rows]
+    assert [count for count, *_ in found] == ["0", "1", "2"]
+    none, one, both = (float(drawn) for _, drawn, _ in found)
+    assert none < one < both
