@@ -95,6 +95,7 @@ def run_in_memory(
     part: slice = slice(None),
     device: str | None = "cpu",
     files: dict[str, Any] | None = None,
+    baseline: str = "f" * 40,
     **switches: Any,
 ) -> Run:
     """A run that exists only in memory, with the default data and protocol, and made-up results.
@@ -143,5 +144,5 @@ def run_in_memory(
         **{f"metrics/cost/{stage}.json": each for stage, each in known.items()},
         **(files or {}),
     }
-    name = f"{params['model']}-{method}-{params['regime']}-seed-{seed}"
-    return Run(name, "0" * 40, params, content["metrics/scores.json"], MemoryFiles(content))
+    name = f"{params['dataset']}-{params['model']}-{method}-{params['regime']}-seed-{seed}"
+    return Run(name, "0" * 40, baseline, params, content["metrics/scores.json"], MemoryFiles(content))

@@ -3,7 +3,7 @@
     python -m stages.report              writes exported/report: report.md, report.html and the figures
     python -m stages.report --publish    writes the same into metrics/, where Git keeps the published report
     python -m stages.report --readme     prints the README's short answer and table, and writes nothing
-    python -m stages.report --keep       writes what the report shows of the experiments into metrics/runs
+    python -m stages.report --keep       adds what the report shows of the experiments to metrics/runs
     python -m stages.report --from metrics/runs          the same report without the experiments
     python -m stages.report --blind 50 NAME NAME         a sheet on which people compare two experiments' answers
     python -m stages.report --rated SHEET [SHEET]        what one or two people wrote on it
@@ -18,13 +18,14 @@ from pathlib import Path
 from stages.params.schema import load_params
 from stages.plumbing.command import run_stage, whole_number
 from stages.plumbing.errors import StageError
-from stages.report.runs import collect, kept
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Collect, write."""
     load_params()  # an error if this is not a project, or params.yaml is wrong
     from stages.report.blind import tally, write_sheet  # pandas takes a second to load
+    from stages.report.kept import keep, kept
+    from stages.report.runs import collect
 
     if arguments.rated:
         print(tally(arguments.rated, arguments.out))
@@ -33,14 +34,15 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.blind:
         write_sheet(collection.runs, arguments.names, arguments.blind, arguments.out)
         return
+    if arguments.keep:
+        keep(collection, Path("metrics/runs"))
+        return
     try:
-        from stages.report.document import build, keep_shown, readme
+        from stages.report.document import build, readme
         from stages.report.page import write_report
     except ModuleNotFoundError as error:
         raise StageError(f"{error.name}", "not installed", "pip install -c constraints.txt -e '.[report]'") from None
-    if arguments.keep:
-        keep_shown(collection, Path("metrics/runs"))
-    elif arguments.readme:
+    if arguments.readme:
         print(readme(collection))
     else:
         write_report(build(collection), Path("metrics") if arguments.publish else arguments.out)
@@ -53,9 +55,7 @@ if __name__ == "__main__":
     way = parser.add_mutually_exclusive_group()
     way.add_argument("--publish", action="store_true", help="write into metrics/, where Git keeps the published report")
     way.add_argument("--readme", action="store_true", help="print the README's part and write nothing")
-    way.add_argument(
-        "--keep", action="store_true", help="write the experiments' parameters, scores and answers instead"
-    )
+    way.add_argument("--keep", action="store_true", help="add parameters, scores and answers to metrics/runs instead")
     way.add_argument("--blind", type=whole_number(1), metavar="N", help="write a sheet with N pairs of answers instead")
     way.add_argument("--rated", type=Path, nargs="+", metavar="SHEET", help="print what people wrote on a sheet")
     parser.add_argument("names", metavar="NAME", nargs="*", help="for --blind: the two experiments")

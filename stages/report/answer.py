@@ -5,7 +5,7 @@ from statistics import fmean
 
 from stages.report.claims import seeds
 from stages.report.compare import Answers, Gap, NotMeasured, gaps_of, reference_of
-from stages.report.markdown import count, percent
+from stages.report.markdown import count
 from stages.report.settings import LEAST_MATCHES, Cell, Setting, flatten, numbers_of, range_end, run_numbers
 
 UNTRAINED = ("zero-shot", "few-shot")
@@ -17,34 +17,32 @@ def short_answers(setting: Setting, answers: Answers) -> Iterator[str]:
     for model in setting.models:
         *_, cells = setting.groups(model)[-1]
         gaps = list(gaps_of(setting, cells, answers))
-        known = [gap for gap in gaps if not gap.why]
+        known = [gap for gap in gaps if gap.known]
         if len(known) > 1:
             yield " ".join(sentences(setting, known, reference_of(cells), answers))
         else:
-            why = gaps[-1].why or "one method was run"
+            why = "one method was run" if gaps[-1].known else gaps[-1].told
             yield f"{setting.title}, {model}: nothing to compare yet ({why}). {quality(known[0])}"
 
 
 def sentences(setting: Setting, gaps: list[Gap], reference: Cell, answers: Answers) -> Iterator[str]:
     """What to use, what the best prompt costs, what no training gives, and how good the answers are."""
-    best, runs = min(gaps, key=lambda gap: gap.value), setting.runs[reference]
-    pairs = sorted({int(run.scores["training_pairs"]) for run in runs if run.scores.get("training_pairs")})
-    data = " to ".join(map(str, dict.fromkeys([*pairs[:1], *pairs[-1:]]))) or "the"
+    best = min(gaps, key=lambda gap: gap.value)
+    others = [gap for gap in gaps if gap.cell != reference]
     alike = [gap.cell.method for gap in gaps if gap is not best and not beyond(gap, best, answers)]
     yield (
-        f"With {data} training pairs of {setting.any_run.switch('dataset')} ({percent(reference.regime)} of the data) "
-        f"and {reference.model}, **use {' or '.join([best.cell.method, *alike])}**: "
+        f"With {setting.data(reference.regime)} of {setting.any_run.switch('dataset')} and {reference.model}, "
+        f"**use {' or '.join([best.cell.method, *alike])}**: "
         + ("the test loss cannot separate them." if alike else "it has the lowest test loss, by more than chance.")
     )
     prompts = [gap for gap in gaps if gap.runs[0].entry("method").get("kind") in PROMPTS]
     prompt = min(prompts, key=lambda gap: gap.value, default=best)
-    if prompt is not best and prompt.found:
+    if prompt is not best and prompt in others:
         yield (
             f"The best trained prompt is {prompt.cell.method}, {prompt.told} {reference.method} in nats a token; it "
             f"keeps {count(run_numbers(prompt.runs[0]).get('train.trained_parameters'))} numbers beside the model."
         )
-    free = [gap for gap in gaps if gap.cell.method.split(" ")[0] in UNTRAINED and gap.found]
-    if free:
+    if free := [gap for gap in others if gap.cell.method.split(" ")[0] in UNTRAINED]:
         cheapest = min(free, key=lambda gap: gap.value)
         yield f"Without training, {cheapest.cell.method} is {cheapest.told} {reference.method}."
     yield quality(best)
@@ -60,14 +58,13 @@ def beyond(gap: Gap, best: Gap, answers: Answers) -> bool:
 
 def quality(gap: Gap) -> str:
     """How good the answers of a configuration are."""
-    found, name = [numbers_of(run.scores) for run in gap.runs], gap.cell.method
-    counted = {each["matches"] for each in found} - {None}
-    if counted and max(counted) < LEAST_MATCHES:
+    matches = {numbers_of(run.scores)["matches"] for run in gap.runs} - {None}
+    if matches and max(matches) < LEAST_MATCHES:
         return (
-            f"Its answers are not yet good: of their 4-grams {' or '.join(map(str, sorted(counted)))} stand in "
+            f"Its answers are not yet good: of their 4-grams {' or '.join(map(str, sorted(matches)))} stand in "
             f"what people said, too few for a BLEU-4 ({seeds(len(gap.runs))})."
         )
-    told = f"The BLEU-4 of {name} is {fmean(float(run.scores['bleu4']) for run in gap.runs):.3f}"
+    told = f"The BLEU-4 of {gap.cell.method} is {fmean(float(run.scores['bleu4']) for run in gap.runs):.3f}"
     lookup = [run.score("retrieval.bleu4") for run in gap.runs]
     if None not in lookup:
         told += f"; a lookup of the most similar training query has {fmean(lookup):.3f} without learning anything"

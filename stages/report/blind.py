@@ -15,7 +15,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import write_bytes
-from stages.report.compare import Answers, NotMeasured, lot
+from stages.report.compare import NotMeasured, lot, responses_of
 from stages.report.runs import Run
 
 SHEET, KEY = "blind.csv", "blind-key.csv"
@@ -32,7 +32,7 @@ def write_sheet(runs: Sequence[Run], names: Sequence[str], count: int, folder: P
     if len(chosen) != 2:
         raise StageError("--blind", f"{len(chosen)} experiments named {' '.join(names)}", "name two of the report's")
     try:
-        said = [Answers().of(run) for run in chosen]
+        said = [responses_of(run) for run in chosen]
     except NotMeasured as reason:
         raise StageError("--blind", str(reason), "run them again") from None
     if [each.query for each in said[0]] != [each.query for each in said[1]]:

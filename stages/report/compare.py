@@ -10,7 +10,8 @@ import pandas as pd
 
 from stages.bootstrap import Difference, bleu_of_sums, compare, loss_of_sums, losses_of, sentence_counts
 from stages.records import Response
-from stages.report.markdown import digits_for, ends
+from stages.report.markdown import above
+from stages.report.results import Revision
 from stages.report.runs import RESPONSES, Run, Runs, same_seeds
 from stages.report.settings import LEAST_MATCHES, Cell, Setting
 
@@ -24,22 +25,23 @@ class NotMeasured(Exception):
     """A comparison cannot be made; the message says why."""
 
 
+def responses_of(run: Run) -> list[Response]:
+    """The responses of a run.
+
+    Raises:
+        NotMeasured: they are not in the cache.
+    """
+    found = run.files.records(RESPONSES, Response)
+    if not found:
+        raise NotMeasured("responses not in the cache")
+    return found
+
+
 @dataclass
 class Answers:
-    """The responses of runs, and what scores sum over them, which is counted once."""
+    """What scores sum over the responses of runs, counted once."""
 
-    tables: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict)
-
-    def of(self, run: Run) -> list[Response]:
-        """The responses of a run.
-
-        Raises:
-            NotMeasured: they are not in the cache.
-        """
-        found = run.files.records(RESPONSES, Response)
-        if not found:
-            raise NotMeasured("responses not in the cache")
-        return found
+    tables: dict[tuple[Revision, str], pd.DataFrame] = field(default_factory=dict)
 
     def table(self, run: Run, score: str) -> pd.DataFrame:
         """What the score sums over the responses of a run, a row a test pair, by what the pair is.
@@ -47,17 +49,18 @@ class Answers:
         Raises:
             NotMeasured: the responses or their losses are missing.
         """
-        if (run.name, score) not in self.tables:
-            found = self.of(run)
-            pairs = [(each.dialogue, each.position, each.query, each.reference) for each in found]
+        key = run.files, score
+        if key not in self.tables:
+            found = responses_of(run)
             if score == "loss":
                 sums = losses_of(found)
             else:
                 sums = sentence_counts([each.response for each in found], [each.reference for each in found])
             if sums is None:
                 raise NotMeasured(f"{run.name} has no losses")
-            self.tables[run.name, score] = pd.DataFrame(sums, index=pd.MultiIndex.from_tuples(pairs))
-        return self.tables[run.name, score]
+            pairs = [(each.dialogue, each.position, each.query, each.reference) for each in found]
+            self.tables[key] = pd.DataFrame(sums, index=pd.MultiIndex.from_tuples(pairs))
+        return self.tables[key]
 
     def compare(self, first: Runs, second: Runs, score: str, part: str = "all") -> Difference:
         """Compare two configurations by `loss` or `bleu4` on a part of the test pairs, over the seeds that both have.
@@ -78,8 +81,7 @@ class Answers:
         )  # [2, seeds, N, k]
         if score == "bleu4" and sums[..., MATCHING_4GRAMS].sum(-1).min() < LEAST_MATCHES:
             raise NotMeasured("too few matching 4-grams")
-        dialogues = pairs.get_level_values(0).tolist()
-        return compare(sums[0], sums[1], dialogues, SCORES[score])
+        return compare(sums[0], sums[1], pairs.get_level_values(0).tolist(), SCORES[score])
 
     def _chosen(self, first: Run, second: Run, score: str, part: str) -> tuple[pd.DataFrame, pd.DataFrame]:
         """The rows of two runs that belong to the part in both."""
@@ -111,44 +113,31 @@ def part_of(run: Run, part: str, pairs: int) -> Any:
 
 @dataclass(frozen=True)
 class Gap:
-    """How far the test loss of a configuration is above the reference's; nothing is found of the reference itself."""
+    """How far the test loss of a configuration is above the reference's, in nats a token."""
 
     cell: Cell
     runs: Runs
-    found: Difference | None
-    why: str = ""  # it could not be compared
-
-    @property
-    def value(self) -> float:
-        """In nats a token."""
-        return self.found.first - self.found.second if self.found else 0.0
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Of the difference, 95 %."""
-        return (self.found.low, self.found.high) if self.found else (0.0, 0.0)
-
-    @property
-    def told(self) -> str:
-        """`0.11 above (0.07 to 0.16)`."""
-        if not self.found:
-            return self.why or "the reference"
-        low, high = self.interval
-        digits = max(2, digits_for((high - low) / 2))
-        return f"{abs(self.value):.{digits}f} {'above' if self.value > 0 else 'below'} ({ends(low, high)})"
+    value: float = 0.0
+    interval: tuple[float, float] = (0.0, 0.0)  # 95 %
+    told: str = "the reference"  # or `0.11 above (0.07 to 0.16)`, or why it is not known
+    known: bool = True
 
 
 def gaps_of(setting: Setting, cells: Sequence[Cell], answers: Answers) -> Iterator[Gap]:
     """The difference of each configuration's test loss to the reference's, over the seeds that both have."""
     reference = reference_of(cells)
     for cell in cells:
-        runs, found, why = setting.runs[cell], None, ""
-        if cell != reference:
-            try:
-                found = answers.compare(runs, setting.runs[reference], "loss")
-            except NotMeasured as reason:
-                why = str(reason)
-        yield Gap(cell, runs, found, why)
+        runs = setting.runs[cell]
+        if cell == reference:
+            yield Gap(cell, runs)
+            continue
+        try:
+            found = answers.compare(runs, setting.runs[reference], "loss")
+        except NotMeasured as reason:
+            yield Gap(cell, runs, told=str(reason), known=False)
+        else:
+            interval, value = (found.low, found.high), found.first - found.second
+            yield Gap(cell, runs, value, interval, above(value, *interval))
 
 
 def reference_of(cells: Sequence[Cell]) -> Cell:

@@ -1,37 +1,18 @@
 """The report: the answer on page one, replies side by side, the paper's claims, a section a setting, an appendix."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from stages.records import Response
-from stages.report import figures
+from stages.report import figures, tables
 from stages.report.answer import caveats, short_answers
-from stages.report.claims import JUDGED, Judge
-from stages.report.compare import Answers, NotMeasured, gaps_of, lot, reference_of
-from stages.report.markdown import (
-    NONE,
-    SEEDS,
-    Column,
-    bleu,
-    counted,
-    items,
-    marks,
-    mean,
-    number,
-    of_run,
-    percent,
-    plain,
-    show,
-    slug,
-    spread,
-    table,
-    value,
-)
+from stages.report.claims import PARTS, claims_of, judge, of_paper, seeds
+from stages.report.compare import Answers, NotMeasured, gaps_of, lot, reference_of, responses_of
+from stages.report.markdown import NONE, items, marks, plain, slug, spread, table, value
 from stages.report.page import TITLE, Document, Fold
-from stages.report.runs import Collection, keep
+from stages.report.runs import COMMIT_DIGITS, Collection
 from stages.report.settings import (
     LEAST_MATCHES,
     RATES_PREFIX,
@@ -40,10 +21,10 @@ from stages.report.settings import (
     best_of,
     flatten,
     range_end,
-    rates_told,
     settings_of,
     trials_of,
 )
+from stages.report.tables import Column, show
 
 INTRODUCTION = """What the experiments of this project say, written by `python -m stages.report`. The question and the
 methods are those of "Prompting for a conversation: How to control a dialog model?" (Valvoda, Fang and Vandyke 2022,
@@ -54,8 +35,7 @@ GLOSSARY = (
     "deviation over seeds, each with its own data. A number has no more digits than its uncertainty allows.",
     "**interval**: the middle 95 % of a bootstrap that draws dialogues, and seeds where there are several.",
     "**BLEU-n**: corpus BLEU by sacrebleu, as a fraction. A BLEU-4 from fewer than "
-    f"{LEAST_MATCHES} matching 4-grams is not shown: it would be the constant of a smoothing rule. "
-    "**normalised**: with apostrophes and quotes written in one way, so that copied typesetting gains nothing.",
+    f"{LEAST_MATCHES} matching 4-grams is not shown: it would be the constant of a smoothing rule.",
     "**novelty**: the share of replies that are not, word for word, a turn of the training dialogues; **diversity**: "
     "distinct replies over replies; **empty**: replies without a word, which count as novel.",
     "**unseen** pairs: neither query nor reply stands in the training pairs; **unlike** pairs: neither even resembles "
@@ -66,45 +46,15 @@ GLOSSARY = (
     "references themselves. **shuffled**: these in another order; a score that does not put them last is blind.",
     "**relevance**: how much likelier a reply is after its query than without one, by the untouched model, in nats; "
     "**hits**: the share of replies that are likelier after their own query than after others (`relevance.others`).",
-    "**data**: the fraction of the training dialogues, drawn by the seed.",
+    "**data**: the fraction of the training dialogues, or how many dialogues, drawn by the seed.",
 )
-MIB, GIB = 2**20, 2**30
-DECISION = (
-    counted("train.trained_parameters", "trained numbers"), mean("train.bytes", "MiB on disk", 1, MIB),
-    mean("loss", "test loss"),
-)  # fmt: skip
-FURTHER = (mean("forgetting.difference", "forgets"), bleu(), mean("novelty"), SEEDS)
 TWINS = {  # names of methods end so
     "": "at the input, E trained",
     "-frozen": "at the input, E frozen",
     "-deep": "at every layer, E trained",
     "-deep-frozen": "at every layer, E frozen",
 }
-COST = (
-    counted("train.trained_parameters", "trained numbers"), mean("train.seconds", "training, s", 0),
-    mean("train.validation_seconds", "validation, s", 0), mean("train.pairs_per_second", "pairs/s", 1),
-    mean("train.peak_memory_bytes", "peak memory, GiB", 1, GIB), mean("decode.responses_per_second", "answers/s", 1),
-)  # fmt: skip
-LEAK = (
-    bleu(), bleu("unseen.", "BLEU-4 of unseen"), bleu("unlike.", "BLEU-4 of unlike"),
-    mean("unseen.loss", "loss of unseen"), mean("unlike.loss", "loss of unlike"),
-)  # fmt: skip
-PAPERS = ("bleu1", "bleu2", "bleu3", "novelty", "diversity")
-FURTHER_SCORES = ("distinct1", "distinct2", "ead", "chrf", "relevance", "hits")
-OTHERS = tuple(mean(name) for name in (*PAPERS, "empty"))
-WENT_WRONG = tuple(mean(name) for name in ("loops", "echoes", "unended", "exact", "mean_words"))
-VARIETY = (*(mean(name) for name in FURTHER_SCORES), mean("normalised", "BLEU-4, normalised", 4))
-EACH_SEED = (SEEDS, mean("loss", "test loss", 4), bleu(), *OTHERS)
-RUNS = (
-    SEEDS, of_run("experiment", lambda run: plain(run.name)),
-    of_run("commit", lambda run: f"`{run.commit or 'workspace'}`"),
-    of_run("learning rates", rates_told), of_run("BLEU-4", lambda run: number(run.scores.get("bleu4"), 6)),
-)  # fmt: skip
-SEARCH = (
-    mean("search.learning_rate", "best learning rate", 6), counted("search.rates", "rates tried"),
-    counted("search.epoch", "epoch"), mean("search.validation_loss", "validation loss"),
-    mean("forgetting.difference", "forgetting"),
-)  # fmt: skip
+NOT_RUN = "not run"
 
 Blocks = Iterator[str | figures.Picture | Fold]
 
@@ -112,35 +62,27 @@ Blocks = Iterator[str | figures.Picture | Fold]
 def build(collection: Collection) -> Document:
     """The report of all experiments."""
     settings, repeated = settings_of(collection.runs)
-    answers, absent = Answers(), [*collection.absent, *repeated]
+    answers = Answers()
 
     def blocks() -> Blocks:
         yield from (f"# {TITLE}", INTRODUCTION)
         yield from page_one(settings, answers)
         yield "## Answers to the same queries"
         for each in settings:
-            yield from side_by_side(each, answers)
+            yield from side_by_side(each)
         yield "## Does the paper replicate?"
         yield from replication(settings, answers)
         for each in settings:
             print(f"{each.title}: {len(each.runs)} configurations", flush=True)
             yield from section(each, answers)
-        yield from ("## Glossary", items(GLOSSARY), "## Appendix")
+        yield from ("## Glossary", items(GLOSSARY), "## Appendix", commits(settings))
         for each in settings:
             yield from appendix(each)
-        if absent:
+        if absent := [*collection.absent, *repeated]:
             rows = [[plain(each.name), plain(each.state), plain(each.reason)] for each in absent]
             yield Fold(f"Not in the tables: {len(absent)}", [table(["experiment", "state", "why"], rows, left=3)])
 
     return Document([block for block in blocks() if block])
-
-
-def keep_shown(collection: Collection, folder: Path) -> None:
-    """Write into a folder what `build` needs of the runs that it shows."""
-    settings, repeated = settings_of(collection.runs)
-    groups = {slug(each.title): [run for _, run in each.all_runs] for each in settings}
-    size = keep(groups, [*collection.absent, *repeated], folder)
-    print(f"{folder}: {sum(map(len, groups.values()))} runs, {size / 1e6:.2f} MB")
 
 
 def readme(collection: Collection) -> str:
@@ -161,9 +103,9 @@ def page_one(settings: Sequence[Setting], answers: Answers) -> Blocks:
     for each in settings:
         yield from short_answers(each, answers)
         for model, regime, cells in each.groups():
-            gaps = [gap for gap in gaps_of(each, cells, answers) if not gap.why]
+            gaps = [gap for gap in gaps_of(each, cells, answers) if gap.known]
             if len(gaps) > 1:
-                groups[f"{each.title}: {model}, {percent(regime)}"] = reference_of(cells).method, gaps
+                groups[f"{each.title}: {model}, {each.data(regime)}"] = reference_of(cells).method, gaps
     if groups:
         yield figures.forest(groups)
     for each in settings:
@@ -178,41 +120,45 @@ def decision_table(setting: Setting, answers: Answers) -> str:
     told = {gap.cell: gap.told for cells in groups for gap in gaps_of(setting, cells, answers)}
     references = dict.fromkeys(reference_of(cells).method for cells in groups)
 
-    def against(group: pd.DataFrame) -> str:
-        first = group.iloc[0]
+    def against(rows: pd.DataFrame) -> str:
+        first = rows.iloc[0]
         return told.get(Cell(first["model"], first["method"], first["regime"]), NONE)
 
     column = Column(f"against {' or '.join(references)} (95 %)", against)
-    return show(setting.frame, (*DECISION, column, *FURTHER))
+    return show(setting.frame, (*tables.DECISION, column, *tables.FURTHER))
 
 
-def side_by_side(setting: Setting, answers: Answers) -> Blocks:
+def side_by_side(setting: Setting) -> Blocks:
     """The same queries answered by every method, in the fraction and with the seed that have the most methods."""
     corpus = str(setting.any_run.switch("dataset"))
     for model in setting.models:
-        places: dict[tuple[float, int], dict[str, list[Response]]] = {}
+        places: dict[tuple[float, int], dict[str, Any]] = {}
         for cell, run in setting.all_runs:
             try:
                 if cell.model == model and run.entry("dataset").get("quote"):
-                    places.setdefault((cell.regime, -run.seed), {})[cell.method] = answers.of(run)
+                    places.setdefault((cell.regime, -run.seed), {})[cell.method] = responses_of(run)
             except NotMeasured:
                 continue
         if not places:
             yield f"The replies to {plain(corpus)} are not quoted, or not in DVC's cache."
             continue
         print(f"quoted: {QUERIES} pairs of {corpus}, since its entry has `quote: true`")
-        place = max(places, key=lambda each: (len(places[each]), each))
-        by_method, seed = places[place], -place[1]
-        yield f"### {plain(setting.title)}: {plain(model)}, {percent(place[0])}, seed {seed}"
-        asked = next(iter(by_method.values()))
-        drawn = sorted(range(len(asked)), key=lambda at: lot(asked[at], seed))[:QUERIES]
-        for at in sorted(drawn):
-            rows = [[plain(method), marked(replies[at])] for method, replies in by_method.items()]
-            header = [f"**{plain(asked[at].query)}**", ""]
-            yield table(header, [["people", plain(asked[at].reference)], *rows], left=2)
+        regime, seed = place = max(places, key=lambda each: (len(places[each]), each))
+        yield f"### {plain(setting.title)}: {plain(model)}, {setting.data(regime)}, seed {-seed}"
+        yield quoted(places[place], -seed)
 
 
-def marked(response: Response) -> str:
+def quoted(by_method: dict[str, Any], seed: int) -> str:
+    """One table, so that all columns are equally wide: a drawn query, what people said, what each method said."""
+    asked, rows = next(iter(by_method.values())), []
+    drawn = sorted(range(len(asked)), key=lambda at: lot(asked[at], seed))[:QUERIES]
+    for at in sorted(drawn):
+        rows += [["**query**", f"**{plain(asked[at].query)}**"], ["people", plain(asked[at].reference)]]
+        rows += [[plain(method), marked(replies[at])] for method, replies in by_method.items()]
+    return table(["method", "reply"], rows, left=2)
+
+
+def marked(response: Any) -> str:
     """A reply; one that was cut or ends in a loop says so."""
     found = marks(response.response, response.unended)
     return " ".join([plain(response.response) or "(empty)", *(f"*{mark}*" for mark in found)])
@@ -226,9 +172,10 @@ def replication(settings: Sequence[Setting], answers: Answers) -> Blocks:
     )
     for setting in settings:
         rows = []
-        for claim in Judge(setting, answers).claims():
-            found = [f"**{verdict}**: {plain(why)}" for verdict, why in (claim.verdicts[part] for part in JUDGED)]
-            rows.append([plain(claim.text), plain(claim.model), claim.paper, *found])
+        for claim in claims_of(setting):
+            found = (judge(claim, setting, answers, part) for part in PARTS)
+            told = [f"**{verdict}**: {plain(why)}" for verdict, why in found]
+            rows.append([plain(claim.text), plain(claim.model), of_paper(claim, setting), *told])
         yield f"### {plain(setting.title)}: the claims"
         yield table(["claim", "model", "the paper", "here, all pairs", "here, pairs unlike training"], rows, left=5)
 
@@ -242,21 +189,14 @@ def section(setting: Setting, answers: Answers) -> Blocks:
     if tested["regime"].nunique() > 1 and measured(tested, "loss"):
         yield from ("### Test loss by fraction of the data", figures.by_regime(tested, ending))
     if measured(tested, "loss", "forgetting.difference"):
-        yield "### What tuning gives and what it takes"
-        picture = f"forgetting-{ending}", "Forgetting against test loss: the lower left corner is best"
-        axes = "test loss", "forgetting: loss on other prose, rise in nats"
-        yield figures.against(tested, picture, "loss", "forgetting.difference", axes)
-    yield from ("### The leak: scores of pairs that training does not give away", show(rows, LEAK))
+        yield from ("### What tuning gives and what it takes", figures.forgetting(tested, ending))
+    yield from ("### The leak: scores of pairs that training does not give away", show(rows, tables.LEAK))
     if measured(rows, "bleu4"):
         yield figures.leak(rows, ending, setting.on_papers_data)
     yield from conditioning(setting, answers)
     devices = {run.score("generation.device") or "not recorded" for run in tested["run"]}
-    yield from (f"### Cost (on {', '.join(sorted(devices))})", show(tested, COST))
-    if measured(tested, "loss", "train.seconds"):
-        picture = f"cost-{ending}", "Test loss against the time of training: the lower left corner is best"
-        yield figures.against(tested, picture, "train.seconds", "loss", ("training, s", "test loss"))
-    yield from ("### The search for a learning rate", show(tested, SEARCH))
-    yield items(search_notes(setting))
+    yield from (f"### Cost (on {', '.join(sorted(devices))})", show(tested, tables.COST))
+    yield from ("### The search for a learning rate", show(tested, tables.SEARCH), items(search_notes(setting)))
     if tested["search.rates"].max() > 1:
         yield figures.rates(setting, ending)
     chosen = [best_of(run) for _, run in setting.all_runs]
@@ -273,48 +213,62 @@ def conditioning(setting: Setting, answers: Answers) -> Blocks:
     """What a prompt gains by being made from the query, at the input or every layer, with E trained or frozen."""
     rows = []
     for model, regime, cells in setting.groups():
-        named = {cell.method: cell for cell in cells}
-        for ending, what in TWINS.items():
-            twins = [named[method] for name in ("soft", "dynamic") if (method := f"{name}{ending}") in named]
-            if len(twins) == 2:
-                *_, gap = gaps_of(setting, twins, answers)
-                losses = (spread(run.scores.get("loss") for run in setting.runs[cell]) for cell in twins)
-                rows.append([f"{plain(model)}, {percent(regime)}", what, *losses, gap.told])
+        named = {cell.method.split(" ")[0]: cell for cell in reversed(cells)}
+        found = {what: [named.get(f"{name}{ending}") for name in ("soft", "dynamic")] for ending, what in TWINS.items()}
+        if any(cell for twins in found.values() for cell in twins):
+            place = f"{plain(model)}, {setting.data(regime)}"
+            rows += [[place, what, *twins_told(setting, twins, answers)] for what, twins in found.items()]
     if rows:
         yield "### What a prompt gains by depending on the query"
         yield table(["", "prompt", "test loss of soft", "of dynamic", "dynamic against soft (95 %)"], rows, left=2)
 
 
+def twins_told(setting: Setting, twins: Sequence[Cell | None], answers: Answers) -> list[str]:
+    """The test losses of a prompt and its twin that depends on the query, and their difference, if both were run."""
+    losses = [spread(run.scores.get("loss") for run in setting.runs[cell]) if cell else NOT_RUN for cell in twins]
+    known = [cell for cell in twins if cell]
+    told = [gap.told for gap in gaps_of(setting, known, answers)][-1] if len(known) == len(twins) else NONE
+    return [*losses, told]
+
+
 def search_notes(setting: Setting) -> Iterator[str]:
-    """A line a method whose best rate is at an end; of few-shot, the validation loss by the number of examples."""
-    ends: dict[str, list[str]] = {}
-    for cell, run in setting.all_runs:
-        where = f"{percent(cell.regime)}, seed {run.seed}"
-        if end := range_end(run):
-            ends.setdefault(f"{plain(cell.method)}: the {end} rate tried is the best one", []).append(where)
-        tried = [
-            f"{each['validation_loss']:.3f} with {each['examples']}" for each in trials_of(run) if "examples" in each
-        ]
-        if tried:
-            yield f"{plain(cell.method)}, {where}: validation loss {', '.join(tried)} examples"
-    for what, places in ends.items():
-        yield f"{what} ({'; '.join(dict.fromkeys(places))}): move its `learning_rate`"
+    """The validation loss of few-shot by the number of examples; a line a method whose best rate is at an end."""
+    ends = Counter[str]()
+    for cell, runs in setting.runs.items():
+        where = f"{plain(cell.method)}, {plain(cell.model)}, {setting.data(cell.regime)}"
+        losses: dict[int, list[float | None]] = {}
+        for trial in (trial for run in runs for trial in trials_of(run) if "examples" in trial):
+            losses.setdefault(trial["examples"], []).append(trial.get("validation_loss"))
+        if losses:
+            told = ", ".join(f"{spread(each)} with {examples}" for examples, each in losses.items())
+            yield f"{where}: validation loss {told} examples"
+        ends.update(f"{where}: the {end} rate tried is the best one" for run in runs if (end := range_end(run)))
+    for what, count in ends.items():
+        yield f"{what} ({seeds(count)}): move its `learning_rate`"
+
+
+def commits(settings: Sequence[Setting]) -> str:
+    """Which commits' code made the runs, if several did."""
+    made = Counter(run.baseline[:COMMIT_DIGITS] for each in settings for _, run in each.all_runs)
+    told = ", ".join(f"`{commit}` {count}" for commit, count in sorted(made.items()))
+    return f"The runs were made by the code of {len(made)} commits: {told}." if len(made) > 1 else ""
 
 
 def appendix(setting: Setting) -> Iterator[Fold]:
     """The other scores, each seed, parameters and runs of a setting."""
     title, rows = plain(setting.title), setting.frame
-    tables = [show(rows, columns) for columns in (OTHERS, WENT_WRONG, VARIETY)]
-    yield Fold(f"{title}: other scores", [*tables, items(blind_scores(rows))])
+    shown = [show(rows, columns) for columns in (tables.OTHERS, tables.WENT_WRONG, tables.VARIETY)]
+    yield Fold(f"{title}: other scores", [*shown, items(blind_scores(rows))])
     tested = rows[rows["row"] == "test"]
-    yield Fold(f"{title}: each seed", [show(tested, EACH_SEED, by=["seed"]), show(tested, RUNS, by=["seed"])])
+    each_seed = [show(tested, columns, by=["seed"]) for columns in (tables.EACH_SEED, tables.RUNS)]
+    yield Fold(f"{title}: each seed", each_seed)
     yield Fold(f"{title}: parameters", [items(parameters(setting))])
 
 
 def blind_scores(rows: pd.DataFrame) -> Iterator[str]:
     """Which scores do not put shuffled replies last, a line a model and fraction of the data."""
     for title, group in figures.panels_of(rows).items():
-        known = [name for name in (*PAPERS, "bleu4", *FURTHER_SCORES) if name in group]
+        known = [name for name in (*tables.PAPERS, "bleu4", *tables.FURTHER_SCORES) if name in group]
         means = group.groupby("method")[known].mean().astype(float)
         if "shuffled" in means.index:
             worse = means.drop("shuffled") <= means.loc["shuffled"]

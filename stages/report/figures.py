@@ -5,7 +5,7 @@ Colour and marker show the method, so that a grey print works and so do the eyes
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from stages.report.compare import Gap
-from stages.report.markdown import count, percent
+from stages.report.markdown import count
+from stages.report.runs import Run
 from stages.report.settings import Setting, best_of, method_styles, paper_scores, run_numbers, selects_by, trials_of
 
 LOOK: Any = {
@@ -35,7 +36,6 @@ LOOK: Any = {
 }
 WIDTH = 7.2  # inches
 RING: dict[str, Any] = {"marker": "o", "markersize": 11, "markerfacecolor": "none", "markeredgecolor": "black"}
-PANELS = ("model", "regime")
 
 Draw = Callable[[Axes, Any], None]
 
@@ -95,8 +95,8 @@ def drawn(
 
 
 def panels_of(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The rows of each model and fraction of the data, by the title of their panel."""
-    return {f"{model}, {percent(regime)}": rows for (model, regime), rows in frame.groupby([*PANELS], sort=False)}
+    """The rows of each model and amount of data, by the title of their panel."""
+    return {f"{model}, {data}": rows for (model, data), rows in frame.groupby(["model", "data"], sort=False)}
 
 
 def curves(frame: pd.DataFrame, x: str, y: str) -> Draw:
@@ -145,8 +145,9 @@ def by_regime(frame: pd.DataFrame, ending: str) -> Picture:
     return drawn(picture, panels, curves(frame, "regime", "loss"), ("training dialogues, %", "test loss"), 3.0)
 
 
-def against(frame: pd.DataFrame, picture: tuple[str, str], x: str, y: str, axes: tuple[str, str]) -> Picture:
-    """One number against another, a mark a configuration: the mean over its seeds, with their spread."""
+def forgetting(frame: pd.DataFrame, ending: str) -> Picture:
+    """What was forgotten against the test loss, a mark a configuration: the mean over its seeds, with their spread."""
+    x, y = "loss", "forgetting.difference"
     frame = frame.dropna(subset=[x, y])
     styles = method_styles(list(frame["method"].unique()))
 
@@ -157,7 +158,8 @@ def against(frame: pd.DataFrame, picture: tuple[str, str], x: str, y: str, axes:
             panel.errorbar(across, up, high, wide, color=colour, marker=marker, linestyle="", label=str(method))
         panel.margins(0.12)
 
-    return drawn(picture, panels_of(frame), draw, axes, 3.2)
+    picture = f"forgetting-{ending}", "Forgetting against test loss: the lower left corner is best"
+    return drawn(picture, panels_of(frame), draw, ("test loss", "forgetting: loss on other prose, rise in nats"), 3.2)
 
 
 def leak(frame: pd.DataFrame, ending: str, papers: bool) -> Picture:
@@ -183,8 +185,8 @@ def rates(setting: Setting, ending: str) -> Picture:
     """What selected, against the learning rate: a line a method; rings mark the best of each seed."""
     score = selects_by(setting.any_run)
     tried = [
-        {**cell._asdict(), "rate": trial["learning_rate"], "score": trial.get(score), "best": trial == best_of(run)}
-        for cell, run in setting.all_runs
+        {**where, "rate": trial["learning_rate"], "score": trial.get(score), "best": trial == best_of(run)}
+        for where, run in _placed(setting)
         for trial in trials_of(run)
         if trial["learning_rate"]
     ]
@@ -203,11 +205,17 @@ def rates(setting: Setting, ending: str) -> Picture:
 def by_epoch(setting: Setting, ending: str) -> Picture:
     """Validation loss by epoch of the chosen trial, the mean over seeds, a line a method."""
     after = [
-        {**cell._asdict(), "epoch": each["epoch"], "loss": each.get("validation_loss")}
-        for cell, run in setting.all_runs
+        {**where, "epoch": each["epoch"], "loss": each.get("validation_loss")}
+        for where, run in _placed(setting)
         for each in run.metrics("curves") or []
         if each["learning_rate"] == best_of(run).get("learning_rate")
     ]
     frame = pd.DataFrame(after).dropna()
     picture = f"curves-{ending}", "Validation loss by epoch, of the chosen rate"
     return drawn(picture, panels_of(frame), curves(frame, "epoch", "loss"), ("epoch", "validation loss"), 3.0)
+
+
+def _placed(setting: Setting) -> Iterator[tuple[dict[str, Any], Run]]:
+    """Each run, with what its line and its panel are named after."""
+    for cell, run in setting.all_runs:
+        yield {"model": cell.model, "method": cell.method, "data": setting.data(cell.regime)}, run

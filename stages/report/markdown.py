@@ -1,4 +1,4 @@
-"""Small pieces of Markdown (CommonMark), and tables declared as lists of columns.
+"""Small pieces of Markdown (CommonMark), and how numbers are written.
 
 All text from data or models goes through `plain`.
 """
@@ -6,16 +6,11 @@ All text from data or models goes through `plain`.
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any
 
 from stages.params.validation import redact
 from stages.score.diagnostics import is_loop
-
-if TYPE_CHECKING:  # it takes a second to load, for which a model card does not wait
-    from pandas import DataFrame
 
 NONE = "-"
 SPACE = "\u00a0"  # a no-break space
@@ -39,7 +34,7 @@ def marks(response: str, cut: bool | None) -> list[str]:
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
     """A table; its first `left` columns are aligned left, the others right."""
-    lines = [list(header), ["---" if column < left else "---:" for column in range(len(header))], *map(list, rows)]
+    lines = [header, ["---" if column < left else "---:" for column in range(len(header))], *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
@@ -54,8 +49,8 @@ def slug(text: str) -> str:
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """A score, or a dash if there is none."""
-    return NONE if value is None or math.isnan(value) else f"{value:.{digits}f}"
+    """A score, or a dash if there is none; zero has no sign."""
+    return NONE if value is None or math.isnan(value) else f"{value:z.{digits}f}"
 
 
 def percent(share: float) -> str:
@@ -88,13 +83,19 @@ def spread(values: Iterable[float | None], digits: int = 3) -> str:
     if around < 10**-digits / 2:
         return number(known[0] if known else None, digits)
     digits = digits_for(around, digits)
-    return f"{fmean(known):.{digits}f}{SPACE}±{SPACE}{around:.{digits}f}"
+    return f"{number(fmean(known), digits)}{SPACE}±{SPACE}{number(around, digits)}"
 
 
 def ends(low: float, high: float) -> str:
     """An interval: `0.07 to 0.16`, as precise as it is narrow."""
     digits = max(2, digits_for((high - low) / 2))
-    return f"{low:.{digits}f} to {high:.{digits}f}"
+    return f"{number(low, digits)} to {number(high, digits)}"
+
+
+def above(difference: float, low: float, high: float) -> str:
+    """A difference with its interval: `0.11 above (0.07 to 0.16)`."""
+    digits = max(2, digits_for((high - low) / 2))
+    return f"{number(abs(difference), digits)} {'above' if difference > 0 else 'below'} ({ends(low, high)})"
 
 
 def count(value: float | None) -> str:
@@ -111,59 +112,3 @@ def fence(language: str, text: str) -> str:
     """A block of code, in a fence that is longer than any run of backticks in it."""
     marks = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text) or [""]))
     return f"{marks}{language}\n{text.rstrip()}\n{marks}"
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a table: its title, and the cell of a configuration, from its rows in the frame (a row a seed)."""
-
-    title: str
-    cell: Callable[["DataFrame"], str]
-
-
-def mean(name: str, title: str = "", digits: int = 3, unit: float = 1) -> Column:
-    """The mean over seeds with its deviation; in a unit of so many."""
-    return Column(title or name, lambda rows: spread((rows[name] / unit).tolist() if name in rows else [], digits))
-
-
-def bleu(part: str = "", title: str = "BLEU-4") -> Column:
-    """BLEU-4, or why there is none: too few 4-grams of the responses stand in their references."""
-
-    def cell(rows: "DataFrame") -> str:
-        scores, matches = rows[f"{part}bleu4"].dropna().tolist(), rows[f"{part}matches"].dropna().tolist()
-        if len(scores) == len(rows):
-            return spread(scores, 4)
-        few = ", ".join(f"{each:.0f}" for each in matches)
-        return f"{NONE} ({few}{SPACE}matching 4-grams)" if few else NONE
-
-    return Column(title, cell)
-
-
-def counted(name: str, title: str) -> Column:
-    """A large number that the seeds share."""
-    return Column(title, lambda rows: count(rows[name].max()) if name in rows else NONE)
-
-
-def of_run(title: str, tell: Callable[[Any], str]) -> Column:
-    """What `tell` says of a run."""
-    return Column(title, lambda rows: tell(rows["run"].iloc[0]))
-
-
-WHICH = (
-    Column("model", lambda rows: plain(rows["model"].iloc[0])),
-    Column("data", lambda rows: percent(rows["regime"].iloc[0])),
-)
-METHOD = Column("method", lambda rows: plain(rows["method"].iloc[0]))
-SEEDS = Column("seeds", lambda rows: ", ".join(map(str, rows["seed"])))
-
-
-def show(frame: "DataFrame", columns: Sequence[Column], by: Sequence[str] = ()) -> str:
-    """A table: a row a configuration, or each of its parts `by`.
-
-    Model and fraction of the data are columns only where they differ.
-    """
-    groups = [rows for _, rows in frame.groupby(["model", "regime", "row", "method", *by], sort=False)]
-    differing = [each for each in WHICH if len({each.cell(rows) for rows in groups}) > 1]
-    head = [*differing, METHOD]
-    cells = ([column.cell(rows) for column in (*head, *columns)] for rows in groups)
-    return table([column.title for column in (*head, *columns)], cells, left=len(head))

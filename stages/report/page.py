@@ -28,7 +28,7 @@ body {{ font: 16px/1.55 system-ui, sans-serif; max-width: 60rem; margin: 2rem au
 h2 {{ border-top: 1px solid; padding-top: .6em; margin-top: 2em; }}
 code {{ font-size: .9em; overflow-wrap: anywhere; }}
 .wide {{ overflow-x: auto; }}
-table {{ border-collapse: collapse; font-size: .85em; font-variant-numeric: tabular-nums; }}
+table {{ border-collapse: collapse; width: 100%; font-size: .85em; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: .25em .6em; vertical-align: top; border-bottom: 1px solid #8884; text-align: left; }}
 figure {{ margin: 1.5em 0; }}
 figure svg {{ width: 100%; height: auto; background: #fff; }}

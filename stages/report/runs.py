@@ -1,34 +1,23 @@
-"""Collect the experiments that `dvc exp show` lists: which have results, and what happened to the others.
+"""Collect what was run: the experiments, the results in commits, and those in the workspace."""
 
-`keep` writes what the report shows of them into files that Git can hold, and `kept` reads these.
-"""
-
-import hashlib
-import json
-import lzma
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stages.grid.experiments import dvc, git
-from stages.params.validation import redact
+from stages.grid.experiments import git, params_of
+from stages.params.schema import PARAMS_FILE
 from stages.plumbing.errors import StageError
-from stages.plumbing.files import write_bytes, write_json
-from stages.records import Response
-from stages.report.results import Record, Revision, look_up, problem
+from stages.plumbing.yaml import parse_yaml
+from stages.report.results import WORKSPACE, Revision, look_up, problem
 
 ROWS = ("test", "unseen", "human", "retrieval")  # in metrics/scores/
 SWITCHES = ("dataset", "model", "method", "regime", "protocol", "seed", "drop_overlap")
-CHOICES = ("dataset", "model", "method", "protocol")  # each names an entry of a table
 COMMIT_DIGITS = 10  # hex digits of a commit that the report shows
-NOTHING = "no results"
 RESULTS = ("dvc.lock", "metrics/scores")  # a commit that changes neither has no new results
 RESPONSES = "data/greedy_generate/responses.jsonl"
-KEPT, ABSENT = ".json.xz", "absent.json"  # files of kept runs, and of those that are not in the tables
-METRICS = ("learning_rates", "curves", "train", "cost/train", "cost/greedy_generate")  # files of metrics/
 
 Scores = dict[str, Any]
 
@@ -39,6 +28,7 @@ class Run:
 
     name: str  # unique
     commit: str  # hex; empty for the workspace
+    baseline: str  # the commit (hex) whose code made it; it ends in `-dirty` if that had changed
     params: dict[str, Any]  # all of its params.yaml
     scores: Scores  # metrics/scores.json; where DVC's cache lacks it, what Git keeps of it
     files: Revision
@@ -80,157 +70,62 @@ class Absent:
 
     name: str
     commit: str
-    state: str  # failed | running | queued | stale | ...
+    state: str  # stale | not readable | ...
     reason: str
 
 
 @dataclass(frozen=True)
 class Collection:
-    """Everything in `dvc exp show`: experiments first, then commits, then the workspace."""
+    """Everything that was run: experiments first, the newest first of all, then commits, then the workspace."""
 
     runs: tuple[Run, ...]
     absent: tuple[Absent, ...]
 
 
-def baselines(root: Path) -> list[str]:
-    """HEAD, then every other commit (hex) from which experiments started, newest first."""
-    head = git(root, "rev-parse", "HEAD")
-    refs = git(root, "for-each-ref", "--format=%(refname)", "refs/exps").splitlines()
-    found = {"".join(match.groups()) for ref in refs if (match := re.match(r"refs/exps/(\w{2})/(\w{38})/", ref))}
-    others = sorted(found - {head})
-    return [head, *git(root, "rev-list", "--no-walk=sorted", *others).splitlines()] if others else [head]
-
-
-def origins(root: Path, commits: Iterable[str]) -> list[str]:
-    """The commits (hex) that introduced the results in `commits`."""
-    found = (git(root, "log", "-1", "--format=%H", commit, "--", *RESULTS) for commit in commits)
-    return list(dict.fromkeys(commit for commit in found if commit))
-
-
-def exp_show(root: Path, commits: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The entries of `dvc exp show --json` for the workspace and `commits`, with their experiments, by revision."""
-    words = [word for commit in commits for word in ("--rev", commit)]
-    return {entry["rev"]: entry for entry in json.loads(dvc(root, "exp", "show", "--json", *words))}
-
-
 def collect(root: Path) -> Collection:
-    """Collect all experiments of the project at `root`."""
-    started = baselines(root)
-    brought = origins(root, started)
-    shown = exp_show(root, list(dict.fromkeys([*started, *brought])))
-    found = [
-        _experiment(root, experiment)
-        for baseline in started
-        for experiment in sorted(shown[baseline]["experiments"] or [], key=lambda each: each["name"] or "")
-    ]
-    others = [_read(root, f"commit {each[:COMMIT_DIGITS]}", each, shown[each]) for each in brought]
-    others.append(_read(root, "workspace", "", shown["workspace"]))
-    # A commit or workspace without results is not a failed experiment, so it is not listed.
-    found = _with_unique_names([*found, *(each for each in others if isinstance(each, Run) or each.state != NOTHING)])
+    """Collect all that was run in the project at `root`."""
+    head, experiments = git(root, "rev-parse", "HEAD"), list(_experiments(root))
+    baselines = dict.fromkeys([head, *(baseline for _, _, baseline in experiments)])
+    brought = (git(root, "log", "-1", "--format=%H", commit, "--", *RESULTS) for commit in baselines)
+    commits = [(f"commit {commit[:COMMIT_DIGITS]}", commit, commit) for commit in dict.fromkeys(brought) if commit]
+    dirty = "-dirty" if git(root, "status", "--porcelain", "--", "stages", "dvc.yaml") else ""
+    read = (_read(root, *each) for each in (*experiments, *commits, (WORKSPACE, "", head + dirty)))
+    found = with_unique_names([each for each in read if each])
     runs = tuple(each for each in found if isinstance(each, Run))
     return Collection(runs, tuple(each for each in found if isinstance(each, Absent)))
 
 
-def _experiment(root: Path, experiment: dict[str, Any]) -> Run | Absent:
-    """A run, or an absent experiment with what DVC says about it."""
-    tip = experiment["revs"][0]
-    name, state = experiment["name"] or tip["rev"][:COMMIT_DIGITS], (experiment["executor"] or {}).get("state")
-    if state in ("queued", "running", "failed"):
-        return Absent(name, "", state, "see dvc queue status and dvc queue logs")
-    return _read(root, name, tip["rev"], tip)
+def _experiments(root: Path) -> Iterator[tuple[str, str, str]]:
+    """The name of each experiment, its commit and the one that it started from, the newest first."""
+    wanted = "--sort=refname", "--sort=-creatordate", "--format=%(objectname) %(refname)", "refs/exps"
+    for line in git(root, "for-each-ref", *wanted).splitlines():
+        if match := re.fullmatch(r"(\w+) refs/exps/(\w{2})/(\w{38})/(.+)", line):
+            commit, first, rest, name = match.groups()
+            yield name, commit, first + rest
 
 
-def _read(root: Path, name: str, commit: str, shown: dict[str, Any]) -> Run | Absent:
-    """The results of one revision in `dvc exp show`, if they can be trusted."""
-    data = shown["data"] or {}
-    params = data.get("params", {}).get("params.yaml", {}).get("data", {})
-    missing = [switch for switch in (*SWITCHES, "pairs") if switch not in params]
-    if shown["error"] or missing:
-        reason = (shown["error"] or {}).get("msg") or f"its params.yaml has no {', '.join(missing)}"
-        return Absent(name, commit, "not readable", reason)
+def _read(root: Path, name: str, commit: str, baseline: str) -> Run | Absent | None:
+    """The results of one revision, if they can be trusted; None if it has none."""
     revision = Revision(root, commit or None)
     rows = {row: revision.json(f"metrics/scores/{row}.json") for row in ROWS}
     if None in rows.values():
-        return Absent(name, commit, NOTHING, "it has no scores")
+        return None
+    try:
+        params = params_of(root, commit) if commit else parse_yaml((root / PARAMS_FILE).read_bytes(), PARAMS_FILE)
+    except StageError as error:
+        return Absent(name, commit, "not readable", str(error))
+    if missing := [switch for switch in (*SWITCHES, "pairs") if switch not in params]:
+        return Absent(name, commit, "not readable", f"its params.yaml has no {', '.join(missing)}")
     if reason := problem(revision, params):
         return Absent(name, commit, "stale", reason)
     scores = revision.json("metrics/scores.json") or {**rows.pop("test"), **rows}
-    return Run(name, commit, params, scores, revision)
+    return Run(name, commit, baseline, params, scores, revision)
 
 
-def _with_unique_names(found: list[Run | Absent]) -> list[Run | Absent]:
+def with_unique_names(found: Sequence[Any]) -> list[Any]:
     """Add the commit to names that occur twice: two baselines may have experiments of the same name."""
     often = {name for name, times in Counter(each.name for each in found).items() if times > 1}
     return [
         replace(each, name=f"{each.name} {each.commit[:COMMIT_DIGITS]}") if each.name in often else each
         for each in found
     ]
-
-
-class KeptFiles(Revision):
-    """The files of a run that was kept: the content of JSON files, and the columns of records."""
-
-    def __init__(self, commit: str, files: dict[str, Any]) -> None:
-        super().__init__(Path(), commit)
-        self._parsed = files
-
-    def read(self, path: str) -> bytes | None:
-        """No other file was kept."""
-        return None
-
-    def records(self, path: str, kind: type[Record]) -> list[Record] | None:
-        """The records of a file; None if they were not kept."""
-        columns = self._parsed.get(path)
-        return columns and [kind(*each) for each in zip(*columns.values(), strict=True)]
-
-
-def keep(groups: Mapping[str, Iterable[Run]], absent: Iterable[Absent], folder: Path) -> int:
-    """Write runs for `kept`, those of a group into one file of its name; return how many bytes they take.
-
-    Equal texts within a file take no room. Where the corpus may not be quoted, of the responses only a hash is written;
-    of parameters no folder and no secret.
-    """
-    write_json(folder / ABSENT, [asdict(each) for each in absent])
-    paths = {folder / f"{name}{KEPT}": runs for name, runs in groups.items()}
-    for path, runs in paths.items():
-        write_bytes(path, lzma.compress(json.dumps([_as_kept(run) for run in runs]).encode(), preset=9))
-    for path in set(folder.glob(f"*{KEPT}")) - paths.keys():
-        path.unlink()
-    return sum(path.stat().st_size for path in folder.iterdir())
-
-
-def _as_kept(run: Run) -> dict[str, Any]:
-    chosen = {f"{switch}s": {run.params[switch]: run.entry(switch)} for switch in CHOICES}
-    params = {name: run.params[name] for name in (*SWITCHES, "pairs")} | chosen
-    files = {f"metrics/{name}.json": run.files.json(f"metrics/{name}.json") for name in METRICS}
-    if run.entry("dataset").get("quote") and (responses := run.files.records(RESPONSES, Response)):
-        names = [field.name for field in fields(Response)]
-        files[RESPONSES] = {name: [getattr(each, name) for each in responses] for name in names}
-    sha256 = hashlib.sha256(run.files.read(RESPONSES) or b"").hexdigest()  # for whoever has the responses
-    facts = {"name": run.name, "commit": run.commit, "params": _public(params), "scores": run.scores}
-    return {"facts": facts, "responses_sha256": sha256, "files": files}
-
-
-def _public(value: Any) -> Any:
-    """Parameters without what nobody else should see."""
-    if isinstance(value, dict):
-        return {key: _public(each) for key, each in value.items()}
-    return redact(value) if isinstance(value, str) else value
-
-
-def kept(folder: Path) -> Collection:
-    """The runs that `keep` wrote into a folder.
-
-    Raises:
-        StageError: there are none, or a file is damaged.
-    """
-    if not (folder / ABSENT).exists():
-        raise StageError(folder, "no runs that --keep wrote", "name the folder that it wrote")
-    found = []
-    for path in sorted(folder.glob(f"*{KEPT}")):
-        try:
-            found += json.loads(lzma.decompress(path.read_bytes()))
-        except (lzma.LZMAError, ValueError) as error:
-            raise StageError(path, f"damaged ({error})", "take it from Git again") from None
-    runs = tuple(Run(**each["facts"], files=KeptFiles(each["facts"]["commit"], each["files"])) for each in found)
-    return Collection(runs, tuple(Absent(**each) for each in json.loads((folder / ABSENT).read_bytes())))

@@ -8,9 +8,10 @@ All numbers of such runs stand in one frame: a row is a run, or what people, the
 beside it; a column is one number.
 """
 
-from collections import defaultdict
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from stages.grid.configurations import MODELS
-from stages.report.markdown import value
+from stages.report.markdown import percent, value
 from stages.report.runs import Absent, Run, Runs
 
 STYLES = {  # colour (Okabe and Ito's, for the colour-blind) and marker of each method; also the order in tables
@@ -108,6 +109,19 @@ class Setting:
         found = groupby(self.runs, key=lambda cell: (cell.model, cell.regime))
         return [(name, regime, list(cells)) for (name, regime), cells in found if model in (None, name)]
 
+    def data(self, regime: float) -> str:
+        """How much a regime trains on: `30 %, 12491 pairs`.
+
+        Where the protocol takes a few dialogues, they are what the regime is of: `70 dialogues, 434 pairs`.
+        With several seeds it is `431 to 440 pairs`.
+        """
+        few = self.any_run.entry("protocol")["data"]["train_dialogues"]
+        told = [percent(regime) if few is None else f"{math.ceil(few * Fraction(str(regime)) / 100)} dialogues"]
+        found = [run.scores.get("training_pairs") for cell, run in self.all_runs if cell.regime == regime]
+        if known := [each for each in found if each]:
+            told.append(f"{' to '.join(map(str, sorted({min(known), max(known)})))} pairs")
+        return ", ".join(told)
+
     @property
     def on_papers_data(self) -> bool:
         """Whether the corpus is the paper's, by the sha256 of its training file."""
@@ -182,9 +196,19 @@ def setting_of(run: Run) -> tuple[str, Any]:
     }
 
 
+def model_of(run: Run) -> tuple[str, Any]:
+    """A model and its entry."""
+    return run.switch("model"), run.entry("model")
+
+
 def method_of(run: Run) -> tuple[str, Any]:
     """A method and its settings but for the place where its learning rates are searched."""
     return run.switch("method"), {key: each for key, each in run.entry("method").items() if key != "learning_rate"}
+
+
+def configuration_of(run: Run) -> str:
+    """All that tells a run from others but for its learning rates, as text: a second such run repeats the first."""
+    return repr([setting_of(run), model_of(run), method_of(run), float(run.switch("regime")), run.seed])
 
 
 def settings_of(runs: Sequence[Run]) -> tuple[list[Setting], list[Absent]]:
@@ -192,29 +216,27 @@ def settings_of(runs: Sequence[Run]) -> tuple[list[Setting], list[Absent]]:
 
     Of several runs of a configuration with one seed, that with the most learning rates counts, and of these the first.
     """
-    titles = labels([setting_of(run) for run in runs])
-    models = labels([(run.switch("model"), run.entry("model")) for run in runs])
-    methods = labels([method_of(run) for run in runs])
-    found: dict[str, dict[Cell, list[Run]]] = defaultdict(lambda: defaultdict(list))
-    for run, title, model, method in zip(runs, titles, models, methods, strict=True):
-        found[title][Cell(model, method, float(run.switch("regime")))].append(run)
-    settings, repeated = [], list[Absent]()
-    for title, cells in found.items():
-        chosen: dict[Cell, Runs] = {}
-        for cell in sorted(cells, key=lambda each: (place(each.model, MODELS), each.regime, _method_place(each))):
-            first: dict[int, Run] = {}
-            for run in sorted(cells[cell], key=lambda run: (run.seed, -_rates_tried(run))):
-                if run.seed in first:
-                    repeated.append(_repeat(first[run.seed], run))
-                first.setdefault(run.seed, run)
-            chosen[cell] = tuple(first.values())
-        settings.append(Setting(title, chosen))
+    titles, models, methods = (labels([of(run) for run in runs]) for of in (setting_of, model_of, method_of))
+    regimes = [float(run.switch("regime")) for run in runs]
+    cells = map(Cell, models, methods, regimes)
+
+    def order(each: tuple[str, Cell, Run]) -> tuple[Any, ...]:
+        _, cell, run = each
+        return place(cell.model, MODELS), cell.regime, place(cell.method, [*STYLES]), run.seed, -_rates_tried(run)
+
+    found: dict[str, dict[Cell, dict[int, Run]]] = {}
+    repeated = []
+    for title, cell, run in sorted(zip(titles, cells, runs, strict=True), key=order):
+        first = found.setdefault(title, {}).setdefault(cell, {}).setdefault(run.seed, run)
+        if first is not run:
+            same = rates_of_run(run) == rates_of_run(first)
+            state = "the same parameters" if same else "other learning rates"
+            repeated.append(Absent(run.name, run.commit, state, f"{first.name} counts"))
+    settings = [
+        Setting(title, {cell: tuple(seeds.values()) for cell, seeds in cells.items()}) for title, cells in found.items()
+    ]
     settings.sort(key=lambda each: (not each.as_in_paper, not each.on_papers_data, each.title))
     return settings, repeated
-
-
-def _method_place(cell: Cell) -> tuple[int, str]:
-    return place(cell.method, tuple(STYLES))
 
 
 def rates_of_run(run: Run) -> dict[str, Any]:
@@ -233,15 +255,6 @@ def _rates_tried(run: Run) -> int:
     return int(rates_of_run(run).get(f"{RATES_PREFIX}trials", 0))
 
 
-def _repeat(first: Run, other: Run) -> Absent:
-    if rates_of_run(other) != rates_of_run(first):
-        reason = f"{first.name} counts; this one tried {rates_told(other)}"
-        return Absent(other.name, other.commit, "other learning rates", reason)
-    same = all(other.scores.get(name) == each for name, each in first.scores.items() if name != "generation")
-    state = "the same" if same else "other scores"
-    return Absent(other.name, other.commit, state, f"the parameters of {first.name}, which counts")
-
-
 def trials_of(run: Run) -> list[dict[str, Any]]:
     """The trials of a run in ascending order of learning rate, or of examples; none if they are not available."""
     trials = run.metrics("learning_rates") or []
@@ -250,17 +263,16 @@ def trials_of(run: Run) -> list[dict[str, Any]]:
 
 def selects_by(run: Run) -> str:
     """The score that chose the epoch and the trial: `validation_loss` or `bleu4`, as trials name it."""
-    by_loss = flatten(run.entry("protocol")).get("training.metric_for_best_model") == "loss"
+    by_loss = run.entry("protocol")["training"].get("metric_for_best_model") == "loss"
     return "validation_loss" if by_loss else "bleu4"
 
 
 def best_of(run: Run) -> dict[str, Any]:
     """The trial that training kept, the first of equal ones; {} if no trial has the score."""
     name = selects_by(run)
+    scored = [each for each in trials_of(run) if each.get(name) is not None]
     best = min if name == "validation_loss" else max
-    return best(
-        (each for each in trials_of(run) if each.get(name) is not None), key=lambda each: each[name], default={}
-    )
+    return best(scored, key=lambda each: each[name], default={})
 
 
 def range_end(run: Run) -> str | None:
@@ -295,13 +307,15 @@ def frame_of(setting: Setting) -> pd.DataFrame:
     """The runs of a setting; below each regime what people, the lookup and shuffled responses score."""
     rows: list[dict[str, Any]] = []
     for model, regime, cells in setting.groups():
+        where = {"model": model, "regime": regime, "data": setting.data(regime)}
         runs = [(cell.method, run) for cell in cells for run in setting.runs[cell]]
+        for method, run in runs:
+            here = {**where, "method": method, "row": "test", "seed": run.seed, "run": run}
+            rows.append({**numbers_of(run.scores), **run_numbers(run), **here})
         seeds = sorted({run.seed: run for _, run in runs}.items())  # what people score is the same for all methods
-        beside = [(row, name, run, run.scores.get(row) or {}) for row, name in BASELINES.items() for _, run in seeds]
-        for row, method, run, scores in [*(("test", method, run, run.scores) for method, run in runs), *beside]:
-            if scores.get("pairs"):
-                where = {"model": model, "regime": regime, "method": method, "row": row, "seed": run.seed, "run": run}
-                rows.append({**numbers_of(scores), **(run_numbers(run) if row == "test" else {}), **where})
-                if rows[-1].get("bleu4") is not None:
-                    rows[-1]["normalised"] = run.score(f"bleu_variants.normalised.{row}.bleu4")
+        for row, name in BASELINES.items():
+            for seed, run in seeds:
+                if scores := run.scores.get(row):
+                    here = {**where, "method": name, "row": row, "seed": seed, "run": run}
+                    rows.append({**numbers_of(scores), **here})
     return pd.DataFrame(rows)

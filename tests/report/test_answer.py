@@ -11,8 +11,8 @@ import pytest
 
 from stages.records import Response
 from stages.report.answer import short_answers
-from stages.report.claims import CONTRADICTED, INCONCLUSIVE, NOT_TESTED, SUPPORTED, Judge, by_order
-from stages.report.compare import Answers, NotMeasured
+from stages.report.claims import CONTRADICTED, INCONCLUSIVE, NOT_TESTED, SUPPORTED, by_order, claims_of, judge
+from stages.report.compare import Answers, NotMeasured, responses_of
 from stages.report.document import build, marked, readme
 from stages.report.markdown import CUT, LOOPS, plain
 from stages.report.page import Document, to_html, write_report
@@ -56,7 +56,7 @@ def test_the_short_answer_names_what_chance_cannot_separate_and_what_a_prompt_co
 def test_the_best_is_compared_with_the_others_and_not_by_way_of_the_reference() -> None:
     """Two that are always a hundredth of a nat apart, however far from the reference."""
     reference = run_in_memory("fine-tune")
-    found = Answers().of(reference)
+    found = responses_of(reference)
     runs = [reference]
     for method, above in (("lora", 0.0), ("soft", 0.01)):
         own = [replace(each, loss=(each.loss or 0) / 2 + above * (each.tokens or 0)) for each in found]
@@ -98,7 +98,7 @@ def with_parts(run: Run, parts: dict[str, str]) -> dict[str, Any]:
 
 def test_what_cannot_be_compared_is_not(runs: tuple[Run, ...]) -> None:
     (first, *_), second = of(runs, "soft"), of(runs, "lora")[:1]
-    others = [replace(each, query="another") for each in Answers().of(first)]
+    others = [replace(each, query="another") for each in responses_of(first)]
     for copy, part, reason in (
         (run_in_memory("soft", files={RESPONSES: others}), "all", "their test pairs differ"),
         (run_in_memory("soft", files={RESPONSES: None}), "all", "responses not in the cache"),
@@ -113,7 +113,7 @@ def test_what_cannot_be_compared_is_not(runs: tuple[Run, ...]) -> None:
 
 def verdicts(*runs: Run) -> dict[str, str]:
     [setting], _ = settings_of(runs)
-    return {claim.text: claim.verdicts["all"][0] for claim in Judge(setting, Answers()).claims()}
+    return {claim.text: judge(claim, setting, Answers(), "all")[0] for claim in claims_of(setting)}
 
 
 def test_a_claim_is_judged_by_more_than_chance(runs: tuple[Run, ...]) -> None:

@@ -11,9 +11,10 @@ from scipy.stats import binom
 from stages.plumbing.errors import StageError
 from stages.records import Response
 from stages.report.blind import KEY, SHEET, tally, write_sheet
-from stages.report.document import build, keep_shown
+from stages.report.document import build
+from stages.report.kept import keep, kept
 from stages.report.page import to_html
-from stages.report.runs import RESPONSES, Absent, Collection, Run, kept
+from stages.report.runs import RESPONSES, Absent, Collection, Run
 from tests.helpers_report import METHODS, run_in_memory
 from tests.tiny import shipped_params
 
@@ -24,8 +25,7 @@ def test_kept_runs_give_the_same_bytes(tmp_path: Path) -> None:
     runs = [run_in_memory(method, seed) for method in METHODS for seed in (0, 1)]
     runs += [run_in_memory("soft", regime=regime, **PAPERS) for regime in (10, 100)]
     collection = Collection((*runs, runs[0]), (Absent("a|b", "", "failed", "every trial *diverged*"),))
-    (tmp_path / "of-an-earlier-run.json.xz").write_bytes(b"")
-    keep_shown(collection, tmp_path)
+    keep(collection, tmp_path)
     again = kept(tmp_path)
     assert len(again.runs) == len(runs)
     assert to_html(build(again)) == to_html(build(collection))
@@ -35,17 +35,46 @@ def test_kept_runs_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_a_damaged_file_of_kept_runs_is_named(tmp_path: Path) -> None:
-    keep_shown(Collection((run_in_memory("soft"),), ()), tmp_path)
+    keep(Collection((run_in_memory("soft"),), ()), tmp_path)
     [path] = tmp_path.glob("*.xz")
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(StageError, match=f"{path}: damaged"):
         kept(tmp_path)
 
 
+def test_runs_are_added_to_those_that_were_kept_and_replace_the_same_configuration(tmp_path: Path) -> None:
+    first = [run_in_memory(method) for method in ("soft", "lora")]
+    other = {**shipped_params()["methods"], "soft": {"kind": "soft", "prompt_tokens": 7, "learning_rate": 1.0}}
+    anew = replace(run_in_memory("lora", baseline="e" * 40), scores={**first[1].scores, "loss": 1.0})
+    later = [anew, run_in_memory("lora", 1, baseline="e" * 40), run_in_memory("soft", methods=other)]
+    later.append(run_in_memory("soft", **PAPERS))
+    later = [replace(run, commit=f"{at}" * 40) for at, run in enumerate(later, start=1)]
+    for runs in (first, later, later):
+        keep(Collection(tuple(runs), ()), tmp_path)
+    again = kept(tmp_path)
+    assert {(run.switch("method"), run.seed): run.score("loss") for run in again.runs if run.baseline[0] == "e"} == {
+        ("lora", 0): 1.0,
+        ("lora", 1): later[1].score("loss"),
+    }
+    assert len(again.runs) == len({run.name for run in again.runs}) == 5
+    text = build(again).markdown("report")
+    assert "The runs were made by the code of 2 commits: `eeeeeeeeee` 2, `ffffffffff` 3." in text
+    assert "by the code of" not in build(Collection(tuple(first), ())).markdown("report")
+
+
+def test_more_than_a_repository_should_have_is_refused_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stages.report.kept.MOST", 1000)
+    with pytest.raises(StageError, match=r"more than 0\.001"):
+        keep(Collection((run_in_memory("soft"),), ()), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_of_a_corpus_that_may_not_be_quoted_no_text_is_kept(tmp_path: Path) -> None:
     datasets = shipped_params()["datasets"]
     private = {**datasets, "chitchat": {**datasets["chitchat"], "quote": False, "source": "file:~/clients/talks"}}
-    keep_shown(Collection((run_in_memory("soft", datasets=private),), ()), tmp_path)
+    keep(Collection((run_in_memory("soft", datasets=private),), ()), tmp_path)
     [run] = kept(tmp_path).runs
     assert "clients" not in str(run.params) and "dailydialog" not in str(run.params)
     assert run.files.records(RESPONSES, Response) is None
