@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean
 
 from stages.report.claims import seeds
-from stages.report.compare import Answers, Gap, NotMeasured, gaps_of, reference_of
+from stages.report.compare import Answers, Gap, NotMeasured, gaps_of
 from stages.report.markdown import count
-from stages.report.settings import LEAST_MATCHES, Cell, Setting, flatten, numbers_of, range_end, run_numbers
+from stages.report.settings import LEAST_MATCHES, Setting, flatten, numbers_of, range_end, run_numbers
 
 UNTRAINED = ("zero-shot", "few-shot")
 PROMPTS = ("soft", "dynamic", "prefix", "dynamic-prefix")  # kinds of methods that train what stands before the layers
@@ -19,16 +19,17 @@ def short_answers(setting: Setting, answers: Answers) -> Iterator[str]:
         gaps = list(gaps_of(setting, cells, answers))
         known = [gap for gap in gaps if gap.known]
         if len(known) > 1:
-            yield " ".join(sentences(setting, known, reference_of(cells), answers))
+            yield " ".join(sentences(setting, known, answers))
         else:
             why = "one method was run" if gaps[-1].known else gaps[-1].told
             yield f"{setting.title}, {model}: nothing to compare yet ({why}). {quality(known[0])}"
 
 
-def sentences(setting: Setting, gaps: list[Gap], reference: Cell, answers: Answers) -> Iterator[str]:
+def sentences(setting: Setting, gaps: list[Gap], answers: Answers) -> Iterator[str]:
     """What to use, what the best prompt costs, what no training gives, and how good the answers are."""
     best = min(gaps, key=lambda gap: gap.value)
-    others = [gap for gap in gaps if gap.cell != reference]
+    reference = next(gap.cell for gap in gaps if gap.is_reference)
+    others = [gap for gap in gaps if not gap.is_reference]
     alike = [gap.cell.method for gap in gaps if gap is not best and not beyond(gap, best, answers)]
     yield (
         f"With {setting.data(reference.regime)} of {setting.any_run.switch('dataset')} and {reference.model}, "

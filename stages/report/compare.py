@@ -19,6 +19,7 @@ MIN_PAIRS = 10  # with a single pair, all draws of the bootstrap are equal, and 
 MATCHING_4GRAMS = 5  # column of `sentence_counts`
 SCORES = {"loss": loss_of_sums, "bleu4": bleu_of_sums}
 REFERENCE = "fine-tune"  # what differences are to, if it was run
+THE_REFERENCE = "the reference"
 
 
 class NotMeasured(Exception):
@@ -119,8 +120,13 @@ class Gap:
     runs: Runs
     value: float = 0.0
     interval: tuple[float, float] = (0.0, 0.0)  # 95 %
-    told: str = "the reference"  # or `0.11 above (0.07 to 0.16)`, or why it is not known
+    told: str = THE_REFERENCE  # or `0.11 above (0.07 to 0.16)`, or why it is not known
     known: bool = True
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether it is what the others are compared with."""
+        return self.told == THE_REFERENCE
 
 
 def gaps_of(setting: Setting, cells: Sequence[Cell], answers: Answers) -> Iterator[Gap]:

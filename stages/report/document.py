@@ -9,9 +9,9 @@ import pandas as pd
 from stages.report import figures, tables
 from stages.report.answer import caveats, short_answers
 from stages.report.claims import PARTS, claims_of, judge, of_paper, seeds
-from stages.report.compare import Answers, NotMeasured, gaps_of, lot, reference_of, responses_of
+from stages.report.compare import Answers, NotMeasured, gaps_of, lot, responses_of
 from stages.report.markdown import NONE, items, marks, plain, slug, spread, table, value
-from stages.report.page import TITLE, Document, Fold
+from stages.report.page import TITLE, Document, fold
 from stages.report.runs import COMMIT_DIGITS, Collection
 from stages.report.settings import (
     LEAST_MATCHES,
@@ -56,7 +56,7 @@ TWINS = {  # names of methods end so
 }
 NOT_RUN = "not run"
 
-Blocks = Iterator[str | figures.Picture | Fold]
+Blocks = Iterator[str | figures.Picture]
 
 
 def build(collection: Collection) -> Document:
@@ -80,7 +80,7 @@ def build(collection: Collection) -> Document:
             yield from appendix(each)
         if absent := [*collection.absent, *repeated]:
             rows = [[plain(each.name), plain(each.state), plain(each.reason)] for each in absent]
-            yield Fold(f"Not in the tables: {len(absent)}", [table(["experiment", "state", "why"], rows, left=3)])
+            yield from fold(f"Not in the tables: {len(absent)}", [table(["experiment", "state", "why"], rows, left=3)])
 
     return Document([block for block in blocks() if block])
 
@@ -99,13 +99,13 @@ def page_one(settings: Sequence[Setting], answers: Answers) -> Blocks:
     if not settings:
         yield "No experiment has results yet; run `dvc repro` or `python -m stages.grid`."
         return
-    groups: dict[str, Any] = {}
+    groups = {}
     for each in settings:
         yield from short_answers(each, answers)
         for model, regime, cells in each.groups():
             gaps = [gap for gap in gaps_of(each, cells, answers) if gap.known]
             if len(gaps) > 1:
-                groups[f"{each.title}: {model}, {each.data(regime)}"] = reference_of(cells).method, gaps
+                groups[f"{each.title}: {model}, {each.data(regime)}"] = gaps
     if groups:
         yield figures.forest(groups)
     for each in settings:
@@ -116,13 +116,12 @@ def page_one(settings: Sequence[Setting], answers: Answers) -> Blocks:
 
 def decision_table(setting: Setting, answers: Answers) -> str:
     """A row a method: what it costs, its loss, how far that is from the reference, what it forgot, its BLEU-4."""
-    groups = [cells for _, _, cells in setting.groups()]
-    told = {gap.cell: gap.told for cells in groups for gap in gaps_of(setting, cells, answers)}
-    references = dict.fromkeys(reference_of(cells).method for cells in groups)
+    gaps = [gap for _, _, cells in setting.groups() for gap in gaps_of(setting, cells, answers)]
+    told = {gap.cell: gap.told for gap in gaps}
+    references = dict.fromkeys(gap.cell.method for gap in gaps if gap.is_reference)
 
     def against(rows: pd.DataFrame) -> str:
-        first = rows.iloc[0]
-        return told.get(Cell(first["model"], first["method"], first["regime"]), NONE)
+        return told.get(Cell(*rows[["model", "method", "regime"]].iloc[0]), NONE)
 
     column = Column(f"against {' or '.join(references)} (95 %)", against)
     return show(setting.frame, (*tables.DECISION, column, *tables.FURTHER))
@@ -191,8 +190,6 @@ def section(setting: Setting, answers: Answers) -> Blocks:
     if measured(tested, "loss", "forgetting.difference"):
         yield from ("### What tuning gives and what it takes", figures.forgetting(tested, ending))
     yield from ("### The leak: scores of pairs that training does not give away", show(rows, tables.LEAK))
-    if measured(rows, "bleu4"):
-        yield figures.leak(rows, ending, setting.on_papers_data)
     yield from conditioning(setting, answers)
     devices = {run.score("generation.device") or "not recorded" for run in tested["run"]}
     yield from (f"### Cost (on {', '.join(sorted(devices))})", show(tested, tables.COST))
@@ -254,15 +251,15 @@ def commits(settings: Sequence[Setting]) -> str:
     return f"The runs were made by the code of {len(made)} commits: {told}." if len(made) > 1 else ""
 
 
-def appendix(setting: Setting) -> Iterator[Fold]:
+def appendix(setting: Setting) -> Blocks:
     """The other scores, each seed, parameters and runs of a setting."""
-    title, rows = plain(setting.title), setting.frame
+    title, rows = setting.title, setting.frame
     shown = [show(rows, columns) for columns in (tables.OTHERS, tables.WENT_WRONG, tables.VARIETY)]
-    yield Fold(f"{title}: other scores", [*shown, items(blind_scores(rows))])
+    yield from fold(f"{title}: other scores", [*shown, items(blind_scores(rows))])
     tested = rows[rows["row"] == "test"]
     each_seed = [show(tested, columns, by=["seed"]) for columns in (tables.EACH_SEED, tables.RUNS)]
-    yield Fold(f"{title}: each seed", each_seed)
-    yield Fold(f"{title}: parameters", [items(parameters(setting))])
+    yield from fold(f"{title}: each seed", each_seed)
+    yield from fold(f"{title}: parameters", [items(parameters(setting))])
 
 
 def blind_scores(rows: pd.DataFrame) -> Iterator[str]:

@@ -5,7 +5,7 @@ Colour and marker show the method, so that a grey print works and so do the eyes
 
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from stages.report.compare import Gap
 from stages.report.markdown import count
 from stages.report.runs import Run
-from stages.report.settings import Setting, best_of, method_styles, paper_scores, run_numbers, selects_by, trials_of
+from stages.report.settings import Setting, best_of, method_styles, run_numbers, selects_by, trials_of
 
 LOOK: Any = {
     "svg.fonttype": "none",  # keeps text as text, so that it can be searched, selected and read aloud
@@ -63,20 +63,25 @@ def to_svg(figure: Figure, name: str) -> str:
 
 
 def drawn(
-    picture: tuple[str, str], panels: dict[str, Any], draw: Draw, axes: tuple[str, str], height: float, columns: int = 2
+    panels: dict[str, Any],
+    draw: Draw,
+    axes: tuple[str, str],
+    picture: tuple[str, str],
+    height: float = 3,
+    across: int = 2,
 ) -> Picture:
-    """A figure with panels, in this many columns.
+    """A figure with panels.
 
     Args:
-        picture: its name and caption.
         panels: the title of each panel, and what `draw` draws into it.
         draw: draws one panel.
         axes: what stands at the axes.
+        picture: name and caption of the figure.
         height: of a panel, inches.
-        columns: how many panels stand side by side, at most.
+        across: how many panels stand side by side, at most.
     """
     name, caption = picture
-    columns = min(columns, len(panels))
+    columns = min(across, len(panels))
     rows = -(-len(panels) // columns)
     with matplotlib.rc_context(LOOK):
         figure = Figure(figsize=(WIDTH, rows * height + 0.6), layout="constrained")
@@ -87,7 +92,7 @@ def drawn(
         for panel, (title, content) in zip(every, panels.items(), strict=False):
             draw(panel, content)
             panel.set_title(title, loc="left")
-            panel.set(**{key: text for key, text in zip(("xlabel", "ylabel"), axes, strict=True) if text})
+            panel.set(xlabel=axes[0], ylabel=axes[1])
             handles |= {str(label): handle for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}
         if handles:
             figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize=8)
@@ -113,11 +118,10 @@ def curves(frame: pd.DataFrame, x: str, y: str) -> Draw:
     return draw
 
 
-def forest(groups: dict[str, tuple[str, Sequence[Gap]]]) -> Picture:
-    """A panel for each title with (reference, gaps): a row a method, how far its test loss is above the reference's."""
+def forest(groups: dict[str, list[Gap]]) -> Picture:
+    """A panel for each title: a row a method, how far its test loss is above the reference's."""
 
-    def draw(panel: Axes, group: tuple[str, Sequence[Gap]]) -> None:
-        reference, gaps = group
+    def draw(panel: Axes, gaps: list[Gap]) -> None:
         styles = method_styles([gap.cell.method for gap in gaps])
         ordered = sorted(gaps, key=lambda gap: gap.value, reverse=True)
         beside: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "fontsize": 8}
@@ -131,54 +135,34 @@ def forest(groups: dict[str, tuple[str, Sequence[Gap]]]) -> Picture:
         panel.axvline(0, color="#444444", linewidth=1)
         panel.set_ylim(-0.6, len(ordered) - 0.4)
         panel.set_yticks(range(len(ordered)), [gap.cell.method for gap in ordered])
-        panel.set_xlabel(f"test loss above {reference}, nats a token (lower is better)")
 
-    caption = "How far the test loss of each method is above the reference's, with its 95 % interval"
-    height = 0.8 + 0.27 * max(len(gaps) for _, gaps in groups.values())
-    return drawn(("forest", caption), groups, draw, ("", ""), height, columns=1)
+    picture = "forest", "How far the test loss of each method is above the reference's, with its 95 % interval"
+    references = dict.fromkeys(gap.cell.method for gaps in groups.values() for gap in gaps if gap.is_reference)
+    axes = f"test loss above {' or '.join(references)}, nats a token (lower is better)", ""
+    return drawn(groups, draw, axes, picture, 0.8 + 0.27 * max(map(len, groups.values())), across=1)
 
 
 def by_regime(frame: pd.DataFrame, ending: str) -> Picture:
     """The test loss of each method against the fraction of the data, a panel a model."""
     panels = {str(model): rows for model, rows in frame.groupby("model", sort=False)}
     picture = f"regimes-{ending}", "Test loss by fraction of the training dialogues"
-    return drawn(picture, panels, curves(frame, "regime", "loss"), ("training dialogues, %", "test loss"), 3.0)
+    return drawn(panels, curves(frame, "regime", "loss"), ("training dialogues, %", "test loss"), picture)
 
 
 def forgetting(frame: pd.DataFrame, ending: str) -> Picture:
     """What was forgotten against the test loss, a mark a configuration: the mean over its seeds, with their spread."""
-    x, y = "loss", "forgetting.difference"
-    frame = frame.dropna(subset=[x, y])
+    frame = frame.dropna(subset=["loss", "forgetting.difference"])
     styles = method_styles(list(frame["method"].unique()))
 
     def draw(panel: Axes, rows: pd.DataFrame) -> None:
-        for method, some in rows.groupby("method", sort=False)[[x, y]]:
+        for method, some in rows.groupby("method", sort=False)[["loss", "forgetting.difference"]]:
             colour, marker = styles[str(method)]
-            (across, up), (wide, high) = some.mean(), some.std().fillna(0)
-            panel.errorbar(across, up, high, wide, color=colour, marker=marker, linestyle="", label=str(method))
+            (x, y), (wide, high) = some.mean(), some.std().fillna(0)
+            panel.errorbar(x, y, high, wide, color=colour, marker=marker, linestyle="", label=str(method))
         panel.margins(0.12)
 
     picture = f"forgetting-{ending}", "Forgetting against test loss: the lower left corner is best"
-    return drawn(picture, panels_of(frame), draw, ("test loss", "forgetting: loss on other prose, rise in nats"), 3.2)
-
-
-def leak(frame: pd.DataFrame, ending: str, papers: bool) -> Picture:
-    """BLEU-4 of all test pairs and of those unlike training, a row a method, on a logarithmic axis."""
-    best = max(scores["bleu4"] for scores in paper_scores().values())
-    looks = {"bleu4": ("o", "#0072B2", "all test pairs"), "unlike.bleu4": ("D", "#D55E00", "pairs unlike training")}
-
-    def draw(panel: Axes, rows: pd.DataFrame) -> None:
-        means = rows.groupby("method", sort=False)[[*looks]].mean().astype(float).dropna(how="all")[::-1]
-        panel.hlines(range(len(means)), means.min(axis=1), means.max(axis=1), color="#999999", linewidth=1)
-        for column, (marker, colour, word) in looks.items():
-            panel.plot(means[column], range(len(means)), marker, label=word, color=colour)
-        if papers:
-            panel.axvline(best, color="#444444", linestyle=":", label="the paper's best")
-        panel.set_xscale("log")
-        panel.set_yticks(range(len(means)), [str(each) for each in means.index])
-
-    picture = f"leak-{ending}", "BLEU-4 of all test pairs and of those unlike training"
-    return drawn(picture, panels_of(frame[frame["row"] != "human"]), draw, ("BLEU-4", ""), 2.9)
+    return drawn(panels_of(frame), draw, ("test loss", "forgetting: loss on other prose, rise in nats"), picture, 3.2)
 
 
 def rates(setting: Setting, ending: str) -> Picture:
@@ -199,7 +183,7 @@ def rates(setting: Setting, ending: str) -> Picture:
         panel.set_xscale("log")
 
     picture = f"rates-{ending}", "What selected, by learning rate; rings mark the best"
-    return drawn(picture, panels_of(frame), draw, ("learning rate", score.replace("_", " ")), 3.0)
+    return drawn(panels_of(frame), draw, ("learning rate", score.replace("_", " ")), picture)
 
 
 def by_epoch(setting: Setting, ending: str) -> Picture:
@@ -212,7 +196,7 @@ def by_epoch(setting: Setting, ending: str) -> Picture:
     ]
     frame = pd.DataFrame(after).dropna()
     picture = f"curves-{ending}", "Validation loss by epoch, of the chosen rate"
-    return drawn(picture, panels_of(frame), curves(frame, "epoch", "loss"), ("epoch", "validation loss"), 3.0)
+    return drawn(panels_of(frame), curves(frame, "epoch", "loss"), ("epoch", "validation loss"), picture)
 
 
 def _placed(setting: Setting) -> Iterator[tuple[dict[str, Any], Run]]:

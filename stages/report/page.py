@@ -2,6 +2,7 @@
 
 import html
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from stages.plumbing.files import write_bytes
 from stages.report.figures import Picture
 from stages.report.markdown import plain, slug
 
-TITLE = "Prompt it or fine-tune it?"
+TITLE, UNFOLD = "Prompt it or fine-tune it?", "</details>"
 
 # The content policy ensures that the page loads nothing, whatever a model's response contains.
 PAGE = """<!doctype html>
@@ -46,18 +47,10 @@ figcaption, nav {{ font-size: .9em; }}
 
 
 @dataclass(frozen=True)
-class Fold:
-    """Blocks that are shown once a reader opens them."""
-
-    title: str
-    blocks: list[str]
-
-
-@dataclass(frozen=True)
 class Document:
-    """Blocks of Markdown, figures and folds, in their order."""
+    """Blocks of Markdown and figures, in their order."""
 
-    blocks: list[str | Picture | Fold]
+    blocks: list[str | Picture]
 
     @property
     def pictures(self) -> list[Picture]:
@@ -66,16 +59,16 @@ class Document:
 
     def markdown(self, folder: str) -> str:
         """The whole text; `folder` is where it finds the figures."""
-        return "\n\n".join(_as_markdown(block, folder) for block in self.blocks) + "\n"
+        shown = (
+            f"![{plain(block.caption)}]({folder}/{block.name}.svg)" if isinstance(block, Picture) else block
+            for block in self.blocks
+        )
+        return "\n\n".join(shown) + "\n"
 
 
-def _as_markdown(block: str | Picture | Fold, folder: str) -> str:
-    if isinstance(block, Picture):
-        return f"![{plain(block.caption)}]({folder}/{block.name}.svg)"
-    if isinstance(block, Fold):
-        inner = "\n\n".join(block.blocks)
-        return f"<details>\n<summary>{block.title}</summary>\n\n{inner}\n\n</details>"
-    return block
+def fold(title: str, blocks: Iterable[str]) -> list[str]:
+    """Blocks that are shown once a reader opens them."""
+    return [f"<details>\n<summary>{html.escape(title)}</summary>", *blocks, UNFOLD]
 
 
 def write_report(report: Document, folder: Path) -> None:
@@ -104,13 +97,12 @@ def _id(heading: str) -> str:
     return slug(html.unescape(re.sub(r"<.*?>", "", heading)))
 
 
-def _block(parser: MarkdownIt, block: str | Picture | Fold) -> str:
+def _block(parser: MarkdownIt, block: str | Picture) -> str:
     if isinstance(block, Picture):
         caption = html.escape(block.caption)
         svg = block.svg.replace("<svg ", f'<svg role="img" aria-label="{caption}" ', 1)
         return f"<figure>\n{svg}<figcaption>{caption}</figcaption>\n</figure>"
-    if isinstance(block, Fold):
-        inner = "\n".join(_block(parser, each) for each in block.blocks)
-        return f"<details><summary>{html.escape(html.unescape(block.title))}</summary>\n{inner}\n</details>"
+    if block.startswith("<details>") or block == UNFOLD:
+        return block
     text = str(parser.render(block))
     return text.replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>")

@@ -222,15 +222,14 @@ def settings_of(runs: Sequence[Run]) -> tuple[list[Setting], list[Absent]]:
 
     def order(each: tuple[str, Cell, Run]) -> tuple[Any, ...]:
         _, cell, run = each
-        return place(cell.model, MODELS), cell.regime, place(cell.method, [*STYLES]), run.seed, -_rates_tried(run)
+        return place(cell.model, MODELS), cell.regime, place(cell.method, [*STYLES]), run.seed, -len(rates_of(run))
 
     found: dict[str, dict[Cell, dict[int, Run]]] = {}
     repeated = []
     for title, cell, run in sorted(zip(titles, cells, runs, strict=True), key=order):
         first = found.setdefault(title, {}).setdefault(cell, {}).setdefault(run.seed, run)
         if first is not run:
-            same = rates_of_run(run) == rates_of_run(first)
-            state = "the same parameters" if same else "other learning rates"
+            state = "the same parameters" if rates_of(run) == rates_of(first) else "other learning rates"
             repeated.append(Absent(run.name, run.commit, state, f"{first.name} counts"))
     settings = [
         Setting(title, {cell: tuple(seeds.values()) for cell, seeds in cells.items()}) for title, cells in found.items()
@@ -239,26 +238,15 @@ def settings_of(runs: Sequence[Run]) -> tuple[list[Setting], list[Absent]]:
     return settings, repeated
 
 
-def rates_of_run(run: Run) -> dict[str, Any]:
-    """The learning rates that a run was to try, with the keys of params.yaml."""
-    rates = flatten(run.entry("protocol")["training"]["learning_rates"], RATES_PREFIX.rstrip("."))
-    own = run.entry("method").get("learning_rate")
-    return rates | ({"learning_rate": own} if rates.get(f"{RATES_PREFIX}spread") is not None else {})
-
-
-def rates_told(run: Run) -> str:
-    """The same in words: `low=3e-06, high=0.009, trials=12`."""
-    return ", ".join(f"{key.removeprefix(RATES_PREFIX)}={each}" for key, each in rates_of_run(run).items())
-
-
-def _rates_tried(run: Run) -> int:
-    return int(rates_of_run(run).get(f"{RATES_PREFIX}trials", 0))
-
-
 def trials_of(run: Run) -> list[dict[str, Any]]:
     """The trials of a run in ascending order of learning rate, or of examples; none if they are not available."""
     trials = run.metrics("learning_rates") or []
     return sorted(trials, key=lambda each: each["learning_rate"] or each.get("examples", 0))
+
+
+def rates_of(run: Run) -> list[float]:
+    """The learning rates that a run tried."""
+    return [each["learning_rate"] for each in trials_of(run) if each["learning_rate"]]
 
 
 def selects_by(run: Run) -> str:
@@ -277,10 +265,8 @@ def best_of(run: Run) -> dict[str, Any]:
 
 def range_end(run: Run) -> str | None:
     """The end of the range of rates at which the best trial is: `lowest`, `highest` or None."""
-    trials = [each for each in trials_of(run) if each["learning_rate"]]
-    if len(trials) < 2 or not (best := best_of(run)):
-        return None
-    return {0: "lowest", len(trials) - 1: "highest"}.get(trials.index(best))
+    rates, best = rates_of(run), best_of(run).get("learning_rate")
+    return {rates[0]: "lowest", rates[-1]: "highest"}.get(best) if len(rates) > 1 else None
 
 
 def numbers_of(scores: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from stages.report.markdown import NONE, SPACE, count, plain, spread, table
-from stages.report.settings import rates_told
+from stages.report.settings import rates_of
 
 MIB, GIB = 2**20, 2**30
 
@@ -70,7 +70,7 @@ RUNS = (
     SEEDS,
     Column("experiment", lambda rows: plain(rows["run"].iloc[0].name)),
     Column("commit", lambda rows: f"`{rows['run'].iloc[0].commit or 'workspace'}`"),
-    Column("learning rates", lambda rows: rates_told(rows["run"].iloc[0]) if rows["search.rates"].iloc[0] else NONE),
+    Column("learning rates", lambda rows: ", ".join(f"{rate:.3g}" for rate in rates_of(rows["run"].iloc[0])) or NONE),
 )
 SEARCH = (
     mean("search.learning_rate", "best learning rate", 6), counted("search.rates", "rates tried"),
