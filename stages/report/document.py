@@ -6,13 +6,14 @@ from typing import Any
 
 import pandas as pd
 
+from stages.records import Response
 from stages.report import figures, tables
 from stages.report.answer import caveats, short_answers
 from stages.report.claims import PARTS, claims_of, judge, of_paper, seeds
-from stages.report.compare import Answers, NotMeasured, gaps_of, lot, responses_of
+from stages.report.compare import Answers, gaps_of, lot
 from stages.report.markdown import NONE, items, marks, plain, slug, spread, table, value
 from stages.report.page import TITLE, Document, fold
-from stages.report.runs import COMMIT_DIGITS, Collection
+from stages.report.runs import COMMIT_DIGITS, RESPONSES, Collection
 from stages.report.settings import (
     LEAST_MATCHES,
     RATES_PREFIX,
@@ -128,26 +129,23 @@ def decision_table(setting: Setting, answers: Answers) -> str:
 
 
 def side_by_side(setting: Setting) -> Blocks:
-    """The same queries answered by every method, in the fraction and with the seed that have the most methods."""
+    """The same queries answered by every method, in the largest regime, with the seed that most have."""
     corpus = str(setting.any_run.switch("dataset"))
     for model in setting.models:
-        places: dict[tuple[float, int], dict[str, Any]] = {}
-        for cell, run in setting.all_runs:
-            try:
-                if cell.model == model and run.entry("dataset").get("quote"):
-                    places.setdefault((cell.regime, -run.seed), {})[cell.method] = responses_of(run)
-            except NotMeasured:
-                continue
-        if not places:
+        *_, (_, regime, cells) = setting.groups(model)
+        runs = {(run.seed, cell.method): run for cell in cells for run in setting.runs[cell]}
+        [(seed, _)] = Counter(seed for seed, _ in sorted(runs)).most_common(1)
+        said = {method: run.files.records(RESPONSES, Response) for (own, method), run in runs.items() if own == seed}
+        known = {method: replies for method, replies in said.items() if replies}
+        if known and setting.any_run.entry("dataset").get("quote"):
+            print(f"quoted: {QUERIES} pairs of {corpus}, since its entry has `quote: true`")
+            yield f"### {plain(setting.title)}: {plain(model)}, {setting.data(regime)}, seed {seed}"
+            yield quoted(known, seed)
+        else:
             yield f"The replies to {plain(corpus)} are not quoted, or not in DVC's cache."
-            continue
-        print(f"quoted: {QUERIES} pairs of {corpus}, since its entry has `quote: true`")
-        regime, seed = place = max(places, key=lambda each: (len(places[each]), each))
-        yield f"### {plain(setting.title)}: {plain(model)}, {setting.data(regime)}, seed {-seed}"
-        yield quoted(places[place], -seed)
 
 
-def quoted(by_method: dict[str, Any], seed: int) -> str:
+def quoted(by_method: dict[str, list[Response]], seed: int) -> str:
     """One table, so that all columns are equally wide: a drawn query, what people said, what each method said."""
     asked, rows = next(iter(by_method.values())), []
     drawn = sorted(range(len(asked)), key=lambda at: lot(asked[at], seed))[:QUERIES]
@@ -157,7 +155,7 @@ def quoted(by_method: dict[str, Any], seed: int) -> str:
     return table(["method", "reply"], rows, left=2)
 
 
-def marked(response: Any) -> str:
+def marked(response: Response) -> str:
     """A reply; one that was cut or ends in a loop says so."""
     found = marks(response.response, response.unended)
     return " ".join([plain(response.response) or "(empty)", *(f"*{mark}*" for mark in found)])
@@ -246,7 +244,7 @@ def search_notes(setting: Setting) -> Iterator[str]:
 
 def commits(settings: Sequence[Setting]) -> str:
     """Which commits' code made the runs, if several did."""
-    made = Counter(run.baseline[:COMMIT_DIGITS] for each in settings for _, run in each.all_runs)
+    made = Counter(run.baseline[:COMMIT_DIGITS] + run.baseline[40:] for each in settings for _, run in each.all_runs)
     told = ", ".join(f"`{commit}` {count}" for commit, count in sorted(made.items()))
     return f"The runs were made by the code of {len(made)} commits: {told}." if len(made) > 1 else ""
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scipy.stats import t
 
 from stages.records import Response
 from stages.report.answer import short_answers
 from stages.report.claims import CONTRADICTED, INCONCLUSIVE, NOT_TESTED, SUPPORTED, by_order, claims_of, judge
-from stages.report.compare import Answers, NotMeasured, responses_of
+from stages.report.compare import Answers, NotMeasured, gaps_of, responses_of
 from stages.report.document import build, marked, readme
 from stages.report.markdown import CUT, LOOPS, plain
 from stages.report.page import Document, to_html, write_report
@@ -90,6 +91,36 @@ def test_the_difference_of_losses_is_that_of_the_same_pairs(runs: tuple[Run, ...
     gap = found.first - found.second
     assert gap == pytest.approx(sum(a - b for a, b in zip(*losses, strict=True)) / 3, abs=1e-6)
     assert found.low < gap < found.high
+
+
+def shifted(method: str, seed: int, above: float) -> Run:
+    """A run whose loss is everywhere so much above that of fine-tune with the same seed."""
+    found = responses_of(run_in_memory("fine-tune", seed))
+    own = [replace(each, loss=(each.loss or 0) + above * (each.tokens or 0)) for each in found]
+    run = run_in_memory("soft", seed, files={RESPONSES: own})
+    return replace(run, name=f"{method} {seed}", params={**run.params, "method": method})
+
+
+def test_three_seeds_of_some_methods_and_one_of_others_are_compared_over_the_seeds_that_both_have() -> None:
+    """Differences are equal for all dialogues here, so that an interval over them alone has no width."""
+    reference = [run_in_memory("fine-tune", seed) for seed in SEEDS]
+    soft = [shifted("soft", seed, above) for seed, above in zip(SEEDS, (0.1, 0.3, 0.5), strict=True)]
+    deep = [shifted("dynamic-deep", 1, 0.25), *(shifted("soft-deep", seed, 0.05) for seed in SEEDS)]
+    document = build(Collection((*reference, *soft, *deep, shifted("dynamic", 2, 0.2)), ()))
+    [setting], _ = settings_of([*reference, *soft, *deep])
+    gaps = {gap.cell.method: gap for gap in gaps_of(setting, [*setting.runs], Answers())}
+    assert [gap.cell.method for gap in gaps.values() if gap.is_reference] == ["fine-tune"]
+    assert gaps["soft"].value == pytest.approx(0.3)
+    error = t.ppf(0.975, 2) * 0.2 / 3**0.5  # of the mean of three seeds
+    assert gaps["soft"].interval == pytest.approx((0.3 - error, 0.3 + error), abs=0.05)
+    assert (gaps["dynamic-deep"].value, *gaps["dynamic-deep"].interval) == pytest.approx((0.25, 0.25, 0.25))
+    lines = [line.split(" | ") for line in document.markdown("report").splitlines() if line.startswith("| smollm2, 70")]
+    assert [[line[1], *(cell for cell in line[2:4] if cell == "not run"), line[-1].strip(" |")] for line in lines] == [
+        ["at the input, E trained", "0.3000 below (-0.3000 to -0.3000)"],  # 0.2 and 0.5 above fine-tune, with seed 2
+        ["at the input, E frozen", "not run", "not run", "-"],
+        ["at every layer, E trained", "0.2000 above (0.2000 to 0.2000)"],
+        ["at every layer, E frozen", "not run", "not run", "-"],
+    ]
 
 
 def with_parts(run: Run, parts: dict[str, str]) -> dict[str, Any]:

@@ -32,16 +32,16 @@ def test_every_experiment_has_its_scores_and_its_commit_as_dvc_has_them(reported
     shown = json.loads(command(reported, "dvc", "exp", "show", "--json").stdout)[1:]
     (softly,) = (each for baseline in shown for each in baseline["experiments"])
     (tip, *_) = softly["revs"]
-    bleu4 = tip["data"]["metrics"]["metrics/scores/test.json"]["data"]["bleu4"]
+    bleu1 = tip["data"]["metrics"]["metrics/scores/test.json"]["data"]["bleu1"]
     assert f"| {softly['name']} | `{tip['rev']}` |" in text
-    assert f"| {bleu4:.4f} |" in text
+    assert f"| {bleu1:.3f} |" in text
 
 
 def test_the_same_experiments_give_the_same_bytes_and_only_publishing_touches_what_is_published(project: Path) -> None:
     assert not (project / "metrics/report.md").exists()
     command(project, "python", "-m", "stages.report", "--publish", PYTHONHASHSEED="7")
     files = [path.relative_to(project / "exported") for path in (project / "exported").rglob("*.*")]
-    assert len(files) > 2
+    assert len(files) >= 2
     for file in files:
         assert (project / "metrics" / file).read_bytes() == (project / "exported" / file).read_bytes(), file
 
@@ -61,7 +61,7 @@ def test_without_the_cache_the_scores_stay_and_comparisons_are_not_tested(projec
     collection = collect(project)
     text = build(collection).markdown("report")
     run = next(run for run in collection.runs if run.name == "softly")
-    assert f"| {run.scores['bleu4']:.4f} |" in text
+    assert f"| {run.scores['bleu1']:.3f} |" in text
     assert "**not tested**: responses not in the cache" in text
 
 

@@ -69,8 +69,8 @@ def test_two_contents_of_one_method_are_two_methods() -> None:
 
 
 def test_of_runs_of_one_configuration_that_with_most_rates_counts_and_the_other_is_named() -> None:
-    fewer = with_protocol(learning_rates={"low": 1e-4, "high": 1e-3, "trials": 3})
-    first, second = run_in_memory("soft", **PAPERS, **fewer), run_in_memory("soft", **PAPERS)
+    fewer = {"metrics/learning_rates.json": [{"learning_rate": 1e-4, "validation_loss": 3.0, "bleu4": 0.1}]}
+    first, second = run_in_memory("soft", files=fewer, **PAPERS), run_in_memory("soft", **PAPERS)
     [setting], repeated = settings_of([first, second])
     assert setting.runs[Cell("smollm2", "soft", 100.0)] == (second,)
     assert [(each.state, each.name) for each in repeated] == [("other learning rates", first.name)]
@@ -115,6 +115,12 @@ def test_few_shot_shows_its_curve_by_the_number_of_examples() -> None:
         for count, loss in ((16, 3.88), (1, 4.05), (4, 3.98))
     ]
     run = run_in_memory("zero-shot", files={"metrics/learning_rates.json": trials})
+    other = [{**each, "validation_loss": each["validation_loss"] + each["examples"] / 100} for each in trials]
+    second = run_in_memory("zero-shot", 1, files={"metrics/learning_rates.json": other})
+    [setting], _ = settings_of([run, second])
+    (line,) = search_notes(setting)
+    curve = "4.055 ± 0.007 with 1, 4.00 ± 0.03 with 4, 4.0 ± 0.1 with 16 examples"
+    assert line.replace("\u00a0", " ").endswith(f"validation loss {curve}")
     [setting], _ = settings_of([run])
     (line,) = search_notes(setting)
     assert "rates" not in str([picture.name for picture in build(Collection((run,), ())).pictures]), "none were tried"
