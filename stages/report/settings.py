@@ -266,7 +266,9 @@ def best_of(run: Run) -> dict[str, Any]:
 def range_end(run: Run) -> str | None:
     """The end of the range of rates at which the best trial is: `lowest`, `highest` or None."""
     rates, best = rates_of(run), best_of(run).get("learning_rate")
-    return {rates[0]: "lowest", rates[-1]: "highest"}.get(best) if len(rates) > 1 else None
+    if len(rates) < 2 or best not in (rates[0], rates[-1]):
+        return None
+    return "lowest" if best == rates[0] else "highest"
 
 
 def numbers_of(scores: dict[str, Any]) -> dict[str, Any]:
