@@ -8,6 +8,7 @@ All numbers of such runs stand in one frame: a row is a run, or what people, the
 beside it; a column is one number.
 """
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -208,7 +209,8 @@ def method_of(run: Run) -> tuple[str, Any]:
 
 def configuration_of(run: Run) -> str:
     """All that tells a run from others but for its learning rates, as text: a second such run repeats the first."""
-    return repr([setting_of(run), model_of(run), method_of(run), float(run.switch("regime")), run.seed])
+    told = [setting_of(run), model_of(run), method_of(run), float(run.switch("regime")), run.seed]
+    return json.dumps(told, sort_keys=True)
 
 
 def settings_of(runs: Sequence[Run]) -> tuple[list[Setting], list[Absent]]:
