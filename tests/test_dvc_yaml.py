@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dvc.repo.artifacts import check_name_format
 
 from stages.plumbing.yaml import parse_yaml
 
@@ -158,19 +157,11 @@ def test_a_stage_reads_no_parameter_that_it_does_not_watch(name: str) -> None:
 
 def test_git_keeps_what_dvc_shows_and_nothing_else() -> None:
     """A stage with another out that is not in the cache is left out of DVC's run cache (Stage.run in DVC)."""
+    assert read_yaml("dvc.yaml")["artifacts"]["trained-method"]["path"] in paths_of("train", "outs")
     for stage in STAGES.values():
         entries = [(kind, entry) for kind in ("outs", "metrics", "plots") for entry in stage.get(kind, [])]
         in_git = [isinstance(entry, dict) and entry[entry_name(entry)].get("cache") is False for _, entry in entries]
         assert in_git == [kind != "outs" for kind, _ in entries]
-
-
-def test_the_artifact_is_what_train_makes() -> None:
-    artifacts = read_yaml("dvc.yaml")["artifacts"]
-    assert {name: (entry["path"], entry["type"]) for name, entry in artifacts.items()} == {
-        "trained-method": ("data/train", "model")
-    }
-    assert "data/train" in paths_of("train", "outs")
-    check_name_format("trained-method")  # DVC itself refuses a name only where somebody asks for the artifact
 
 
 def committed(path: str) -> bytes | None:

@@ -2,20 +2,18 @@
 
 import re
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
 from stages.params.schema import parse_params
-from stages.params.sources import FORMS, Format
 from stages.plumbing.yaml import parse_yaml
-from tests.test_dvc_yaml import ROOT, STAGES, paths_of, read_yaml, rooms
+from tests.test_dvc_yaml import ROOT, STAGES, paths_of, read_yaml
 
 DOCUMENTS = (
     "README.md", "stages/README.md", "stages/methods/README.md", "stages/grid/README.md", ".github/CONTRIBUTING.md",
 )  # fmt: skip
 TOUR = "stages/README.md"
-LONGEST_README = 150  # lines; details belong where they are used
 FILE_NAMES = (".md", ".py", ".yaml", ".yml", ".toml", ".txt", ".json", ".jsonl", ".html", ".csv", ".lock")
 MADE_BY_TOOLS = (".venv", ".state", "dvc.lock", "exported", "chats.jsonl", "result.json")  # or a reader's own
 documents = pytest.mark.parametrize("document", DOCUMENTS)
@@ -127,25 +125,6 @@ def test_every_parameter_that_is_named_exists(document: str) -> None:
             place = place[next(iter(place)) if part == "<name>" else part]
 
 
-def test_the_readme_is_short() -> None:
-    assert len(read("README.md").splitlines()) <= LONGEST_README
-
-
-def table_after(document: str, head: str) -> list[list[str]]:
-    """The cells of the table whose first line begins with `head`, without its two header lines."""
-    _, _, rest = read(document).partition(f"\n{head}")
-    lines = rest.split("\n\n")[0].splitlines()[2:]
-    assert lines, f"{document}: no table {head}"
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-
-
-def test_every_method_has_a_section_and_the_readme_names_every_format_and_kind_of_source() -> None:
-    titles = re.findall(r"^## (.+)$", read("stages/methods/README.md"), re.MULTILINE)
-    assert {*read_yaml("params.yaml")["methods"]} <= {name for title in titles for name in title.split(", ")}
-    spans = re.findall(r"`([^`\n]+)`", read("README.md"))
-    assert {*get_args(Format), *(f"{kind}:" for kind in FORMS)} <= set(spans)
-
-
 def tree() -> Iterator[tuple[str, str]]:
     """Every path in the README's tree, as (folder, name)."""
     (block,) = filter(is_tree, blocks("README.md"))
@@ -174,38 +153,3 @@ def test_every_name_of_the_tour_is_in_the_module_that_it_gives() -> None:
     for names, path in found:
         for name in re.findall(r"`(?:\w+\.)?(\w+)`", names):
             assert re.search(rf"^\s*((def|class) {name}\b|{name}\b.* = )", read(path), re.MULTILINE), f"{name}: {path}"
-
-
-def stages_named(cell: str) -> set[str]:
-    """A cell "what reruns"."""
-    if cell == "everything":
-        return set(STAGES)
-    return set() if cell == "nothing" else set(cell.split(", "))
-
-
-def test_what_an_edit_reruns_is_what_dvc_yaml_says() -> None:
-    watched = {name: set(paths_of(name, "deps")) for name in STAGES}
-    edits = [cells for cells in table_after(TOUR, "| I want to change") if cells[2]]
-    assert len(edits) > 25
-    for change, where, reruns in edits:
-        edited = rooms(set(re.findall(r"`(stages/[\w/]+\.py)`", where)))
-        expected = {name for name in STAGES if watched[name] & edited}
-        assert stages_named(reruns) == expected, f"{TOUR}: {change}: {', '.join(expected)}"
-
-
-def covers(watched: str, key: str) -> bool:
-    """A stage that watches a table watches every key of it."""
-    return key == watched or key.startswith(f"{watched}.")
-
-
-def test_what_a_parameter_reruns_is_what_dvc_yaml_says_and_none_is_forgotten() -> None:
-    watched = {name: [re.sub(r"\$\{\w+\}", "<name>", key) for key in STAGES[name].get("params", [])] for name in STAGES}
-    lines = [
-        (re.findall(r"`([^`]+)`", keys), reruns) for keys, reruns in table_after(TOUR, "| parameter | what reruns")
-    ]
-    for key, reruns in [(key, reruns) for keys, reruns in lines for key in keys]:
-        expected = {name for name in STAGES if any(covers(each, key) for each in watched[name])}
-        assert stages_named(reruns) == expected, f"{TOUR}: {key}: {', '.join(expected)}"
-    named = [key for keys, _ in lines for key in keys]
-    forgotten = {each for keys in watched.values() for each in keys if not any(covers(each, key) for key in named)}
-    assert not forgotten

@@ -16,7 +16,6 @@ OTHERS = {
     "drop_overlap": True,
 }  # fmt: skip
 READ_IT = ("tests/params", "tests/test_readme.py", "tests/test_dvc_yaml.py")  # themselves, not by shipped_params
-AS_TEXT = {"tests/params/test_params.py", "tests/test_switches.py", "tests/tiny.py"}  # may open the file themselves
 
 
 def test_the_shipped_switches_are_those_of_the_file_or_the_user_s() -> None:
@@ -24,11 +23,6 @@ def test_the_shipped_switches_are_those_of_the_file_or_the_user_s() -> None:
     params = read_yaml(ROOT / "params.yaml")
     assert {key for key, value in params.items() if not isinstance(value, dict)} == SWITCHES.keys() == OTHERS.keys()
     assert all(OTHERS[key] != value for key, value in SWITCHES.items())
-
-
-def test_tests_read_the_file_through_shipped_params() -> None:
-    files = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in (ROOT / "tests").rglob("*.py")}
-    assert {name for name, text in files.items() if 'ROOT / "params.yaml"' in text} <= AS_TEXT
 
 
 def test_with_every_switch_set_to_another_value_the_tests_that_read_it_pass(tmp_path: Path) -> None:
