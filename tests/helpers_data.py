@@ -5,7 +5,7 @@ import io
 import os
 import sys
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -39,10 +39,6 @@ def zip_of(files: Mapping[str, bytes], compression: int = zipfile.ZIP_DEFLATED) 
         for name, content in files.items():
             archive.writestr(zipfile.ZipInfo(name), content, compression)
     return buffer.getvalue()
-
-
-def eou(dialogues: Sequence[Sequence[str]]) -> bytes:
-    return "".join(" __eou__ ".join(turns) + " __eou__\n" for turns in dialogues).encode()
 
 
 def local_dialogues(folder: Path) -> dict[str, Any]:

@@ -35,7 +35,6 @@ class Hub:
     address: str = ""  # the value of HF_ENDPOINT
     files: dict[str, dict[str, bytes]] = field(default_factory=dict)  # by repository
     commits: dict[str, str] = field(default_factory=dict)
-    branches: set[str] = field(default_factory=set)
     faults: dict[str, Fault] = field(default_factory=dict)
     requests: list[tuple[str, str]] = field(default_factory=list)  # method and path
     tokens: set[str] = field(default_factory=set)  # which host was shown a token, and which was not
@@ -45,7 +44,6 @@ class Hub:
     def add(self, name: str, commit: str, files: dict[str, bytes]) -> None:
         """Serve a repository that has one commit."""
         self.files[name], self.commits[name] = files, commit
-        self.branches |= {f"{name}@{branch}" for branch in (commit, "main", "refs/convert/parquet")}
 
     def fault(self, path: str, method: str) -> str | None:
         """The kind of fault for this request, if any."""
@@ -95,21 +93,21 @@ class Handler(BaseHTTPRequestHandler):
         self.hub.tokens.add(f"{host} {'with' if self.headers.get('Authorization') else 'without'} token")
         if match := re.fullmatch(r"/(storage|cache)/(.+?)@\w+/(.+)", path):
             self.send_file(match[2], match[3], self.facts(match[2], match[3]) if match[1] == "cache" else {})
-        elif match := re.fullmatch(r"/((?:datasets/)?[^/]+/[^/]+)/resolve/(.+)", path):
-            self.resolve(match[1], match[2])
+        elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            self.resolve(*match.groups())
         else:
             self.respond(404)
 
-    def resolve(self, name: str, rest: str) -> None:
-        places = [place for place in self.hub.branches if f"{name}@{rest}".startswith(f"{place}/")]
-        file = f"{name}@{rest}".removeprefix(f"{places[0]}/") if places else ""
-        if name not in self.hub.files or not places or file not in self.hub.files[name]:
-            code = "RepoNotFound" if name not in self.hub.files else "EntryNotFound" if places else "RevisionNotFound"
-            facts = {"X-Repo-Commit": self.hub.commits[name]} if places else {}
-            return self.respond(401 if code == "RepoNotFound" else 404, {"X-Error-Code": code, **facts})
+    def resolve(self, name: str, commit: str, file: str) -> None:
+        if name not in self.hub.files:
+            return self.respond(401, {"X-Error-Code": "RepoNotFound"})
+        if commit != self.hub.commits[name]:
+            return self.respond(404, {"X-Error-Code": "RevisionNotFound"})
+        if file not in self.hub.files[name]:
+            return self.respond(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit})
         if self.hub.fault(file, self.command) == "500":
             return self.respond(500)
-        large, commit = len(self.hub.files[name][file]) >= LARGE, self.hub.commits[name]
+        large = len(self.hub.files[name][file]) >= LARGE
         elsewhere = self.hub.address.replace("127.0.0.1", "localhost")
         place = f"{elsewhere}/storage/{name}@{commit}/{file}?{SIGNATURE}" if large else f"/cache/{name}@{commit}/{file}"
         return self.respond(302 if large else 307, {**self.facts(name, file), "Location": place})

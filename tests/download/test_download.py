@@ -1,15 +1,14 @@
 """The download stage: both outputs or none, clean model folders, the same bytes twice."""
 
 import argparse
+import copy
 import json
 import shutil
 import struct
-import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
-import gguf
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -21,19 +20,8 @@ from stages.download.model_folder import check_model_folder, convert_gguf
 from stages.params.schema import parse_params
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import check_folder, sha256_of
-from tests.helpers_data import (
-    DOWNLOAD,
-    environment,
-    local_dialogues,
-    local_model,
-    sha256,
-    shipped,
-    write_params,
-    zip_of,
-)
-from tests.tiny import MODEL_FILES, tiny_model, tiny_tokenizer
-
-Array = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+from tests.helpers_data import local_dialogues, local_model, sha256, shipped, write_params
+from tests.tiny import MODEL_FILES, tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +69,7 @@ def test_both_outputs_are_copies_with_a_manifest_and_if_one_fails_neither_change
     assert contents(tmp_path / "data") == before
 
 
-def test_a_mistake_in_params_is_found_before_anything_is_downloaded(
-    tmp_path: Path, params: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mistake_is_found_at_once(tmp_path: Path, params: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     params["protocols"]["paper"]["training"]["early_stopping_patience"] = 0
     with pytest.raises(
@@ -93,43 +79,29 @@ def test_a_mistake_in_params_is_found_before_anything_is_downloaded(
     assert not (tmp_path / "data").exists()
 
 
-def test_further_references_arrive_beside_the_corpus_from_its_folder_or_from_their_own(
-    tmp_path: Path, params: dict[str, Any]
-) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    for folder, more in (("corpus", {}), ("elsewhere", {"source": f"file:{tmp_path / 'elsewhere'}"})):
-        content = f'{{"query": "{folder}", "references": []}}\n'.encode()
-        (tmp_path / folder / "more.json").write_bytes(content)
-        params["datasets"]["x"]["files"]["references"] = {"path": "more.json", "sha256": sha256(content), **more}
-        made = tmp_path / f"from-{folder}"
-        made.mkdir()
-        fetch_dialogues(parse_params(params), made)
-        assert set(contents(made)) == {"all.jsonl", "references.json"}
-        assert (made / "references.json").read_bytes() == content
-    params["datasets"]["x"]["files"]["references"]["sha256"] = "0" * 64
-    with pytest.raises(StageError, match=r"^datasets\.x\.files\.references\.sha256: "):
-        fetch_dialogues(parse_params(params), made)
+@pytest.mark.parametrize("own", [False, True])
+def test_further_references_arrive_beside_the_corpus(own: bool, tmp_path: Path, params: dict[str, Any]) -> None:
+    folder, made = tmp_path / ("elsewhere" if own else "corpus"), tmp_path / "made"
+    for each in (folder, made):
+        each.mkdir(exist_ok=True)
+    (folder / "more.json").write_bytes(b"{}\n")
+    entry = {"path": "more.json", "sha256": sha256(b"{}\n")} | ({"source": f"file:{folder}"} if own else {})
+    params["datasets"]["x"]["files"]["references"] = entry
+    fetch_dialogues(parse_params(params), made)
+    assert set(contents(made)) == {"all.jsonl", "references.json"}
+    assert (made / "references.json").read_bytes() == b"{}\n"
 
 
-def test_a_corpus_inside_an_archive_and_sharded_half_precision_weights_arrive(
-    tmp_path: Path, params: dict[str, Any], weights: Path
-) -> None:
-    text = (tmp_path / "corpus/all.jsonl").read_bytes()
-    archive = zip_of({"folder/all.jsonl": text})
-    (tmp_path / "corpus/x.zip").write_bytes(archive)
-    params["datasets"]["x"]["files"]["all"] = {"path": "x.zip", "member": "all.jsonl", "sha256": sha256(archive)}
+def test_sharded_half_precision_weights_stay_so(tmp_path: Path, params: dict[str, Any], weights: Path) -> None:
     sharded, made = tmp_path / "sharded", tmp_path / "made"
     made.mkdir()
     model = AutoModelForCausalLM.from_pretrained(weights, dtype=torch.float16)
     model.save_pretrained(sharded, max_shard_size="30KB")
     shutil.copy(weights / "tokenizer.json", sharded)
     params["models"]["x"] = local_model(sharded)
-    fetch_dialogues(parse_params(params), made)
-    assert (made / "all.jsonl").read_bytes() == text
     fetch_model(parse_params(params), made)
     assert len(list(made.glob("*.safetensors"))) > 1
-    for name, content in contents(sharded).items():
-        assert (made / name).read_bytes() == content
+    assert contents(made) == contents(sharded)
 
 
 # --- no foreign code -----------------------------------------------------------------------------------------------
@@ -148,22 +120,10 @@ def a_copy(weights: Path, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("content", [b"\x80\x02crest", b"", struct.pack("<Q", 1 << 60), None])
-def test_weights_that_are_not_safetensors_are_refused_whatever_their_name(
-    content: bytes | None, weights: Path, tmp_path: Path
-) -> None:
+def test_weights_that_are_no_safetensors_are_refused(content: bytes | None, weights: Path, tmp_path: Path) -> None:
     path = a_copy(weights, tmp_path) / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1] if content is None else content)
     assert refusal(tmp_path).startswith("model.safetensors: not safetensors (")
-
-
-@pytest.mark.parametrize("length", [0x80, 0x280])  # 0x80, or 0x80 0x02: how a pickle begins
-def test_weights_whose_header_has_a_length_that_looks_like_a_pickle_are_taken(
-    length: int, weights: Path, tmp_path: Path
-) -> None:
-    header = json.dumps({"x": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode().ljust(length)
-    path = a_copy(weights, tmp_path) / "model.safetensors"
-    path.write_bytes(struct.pack("<Q", length) + header + struct.pack("<f", 1))
-    check_model_folder("key", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -171,10 +131,8 @@ def test_weights_whose_header_has_a_length_that_looks_like_a_pickle_are_taken(
     [
         ("config.json", {"auto_map": {"AutoModelForCausalLM": "modeling.X"}}, "auto_map"),
         ("config.json", {"text_config": {"auto_map": {"AutoConfig": "a--b.C"}}}, "text_config.auto_map"),
-        ("config.json", {"trust_remote_code": True}, "trust_remote_code"),
         ("config.json", {"custom_pipelines": {"x": {"impl": "a.B"}}}, "custom_pipelines"),
         ("config.json", {"quantization_config": {"quant_method": "gptq"}}, "quantization_config"),
-        ("config.json", {"attn_implementation": "someone/kernels"}, "attn_implementation"),
         ("config.json", {"_attn_implementation": {"text": "someone/kernels"}}, "_attn_implementation"),
         ("config.json", {"transformers_weights": "../x.bin"}, "transformers_weights"),
         ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["a.B", None]}}, "auto_map"),
@@ -211,95 +169,46 @@ def test_a_configuration_that_is_no_json_object_is_refused(content: bytes, weigh
 # --- GGUF ----------------------------------------------------------------------------------------------------------
 
 
-def interleaved(rows: Array, heads: int) -> Array:
-    """Queries and keys in GGUF's order for the rotary embedding: the two halves of each head interleaved."""
-    return np.ascontiguousarray(rows.reshape(heads, 2, -1, rows.shape[1]).swapaxes(1, 2).reshape(rows.shape))
+def test_gguf_becomes_a_clean_folder_with_tied_weights_once_and_the_same_bytes_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of what transformers reads in the file: here a tiny Llama, which ends texts at another token than its tokenizer.
 
+    In SmolLM2's GGUF one is <|im_start|> and the other <|im_end|>.
+    """
+    source = tiny_model(tmp_path / "llama", "llama")
+    original: Any = AutoModelForCausalLM.from_pretrained(source)
+    tokenizer = AutoTokenizer.from_pretrained(source)
 
-def write_gguf(folder: Path) -> Path:
-    """Write a tiny Llama as GGUF."""
-    source = tiny_model(folder / "llama", "llama")
-    configuration = json.loads((source / "config.json").read_bytes())
-    tensors = load_file(source / "model.safetensors")
-    path = folder / "tiny.gguf"
-    vocabulary = tiny_tokenizer().get_vocab()
-    end = vocabulary["<|endoftext|>"]
-    merges = json.loads(tiny_tokenizer().backend_tokenizer.to_str())["model"]["merges"]
-    writer = gguf.GGUFWriter(path, "llama")
-    for key, value in {
-        "name": "Tiny", "vocab_size": configuration["vocab_size"], "embedding_length": configuration["hidden_size"],
-        "context_length": configuration["max_position_embeddings"], "rope_freq_base": 10_000.0,
-        "feed_forward_length": configuration["intermediate_size"], "block_count": configuration["num_hidden_layers"],
-        "head_count": configuration["num_attention_heads"], "head_count_kv": configuration["num_key_value_heads"],
-        "layer_norm_rms_eps": configuration["rms_norm_eps"], "tokenizer_model": "gpt2", "bos_token_id": end,
-        "eos_token_id": end, "token_list": sorted(vocabulary, key=lambda token: vocabulary[token]),
-        "token_types": [3 if number == end else 1 for number in range(len(vocabulary))],
-        "token_merges": [" ".join(merge) for merge in merges],
-    }.items():  # fmt: skip
-        getattr(writer, f"add_{key}")(value)
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, configuration["num_hidden_layers"])
-    for name, tensor in tensors.items():
-        stem, _, suffix = name.rpartition(".")
-        found = names.get_name(stem)
-        assert found is not None, name
-        heads = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}.get(stem.rpartition(".")[2])
-        array = tensor.numpy() if heads is None else interleaved(tensor.numpy(), configuration[heads])
-        writer.add_tensor(f"{found}.{suffix}", array)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
-
-
-def test_gguf_becomes_a_clean_folder_with_tied_weights_once_and_the_same_bytes_twice(tmp_path: Path) -> None:
-    path = write_gguf(tmp_path)
-    value = shipped()
-    value["datasets"]["x"] = local_dialogues(tmp_path / "corpus")
-    entry = {"path": path.name, "sha256": sha256_of(path)}
-    gguf_model = {"format": "gguf", "files": {"model.gguf": entry}, "prompt_template": "chat-template"}
-    value["models"]["x"] = {**gguf_model, "source": f"file:{tmp_path}"}
-    write_params(tmp_path, value | {"dataset": "x", "model": "x"})
-    variables = environment(PYTHONHASHSEED="1")
-    done = subprocess.run(DOWNLOAD, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")  # no bars in a log
-    written = contents(tmp_path / "data/model")
-    assert set(written) == {*MODEL_FILES, "manifest.json"}
-    (tmp_path / "again").mkdir()
-    convert_gguf("key", path, tmp_path / "again")  # in this process, which has another hash seed
-    for name, content in contents(tmp_path / "again").items():
-        assert content == written[name], name
-    stored = load_file(tmp_path / "data/model/model.safetensors")
-    assert "lm_head.weight" not in stored
-    assert {tensor.dtype for tensor in stored.values()} == {torch.float32}
-    assert "quantization_config" not in json.loads(written["config.json"])
-    check_model_folder("key", tmp_path / "data/model")
-    model = AutoModelForCausalLM.from_pretrained(tmp_path / "data/model")
-    assert model.lm_head.weight is model.get_input_embeddings().weight
-    original = AutoModelForCausalLM.from_pretrained(tmp_path / "llama")
-    ids = torch.tensor([[5, 6, 7, 8]])
-    torch.testing.assert_close(model(ids).logits, original(ids).logits)
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "data/model")
-    text = "my sister , is really great . Oh , why ?"
-    assert tokenizer.decode(tokenizer(text).input_ids) == text
-    assert tokenizer.clean_up_tokenization_spaces is False
-    assert tokenizer.eos_token_id == model.config.eos_token_id
-
-
-def test_the_tokenizers_end_of_text_is_the_configurations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In SmolLM2's GGUF one is <|im_start|> and the other <|im_end|>."""
-    path = write_gguf(tmp_path)
-    load = AutoModelForCausalLM.from_pretrained
-
-    def disagreeing(*words: Any, **options: Any) -> Any:
-        model = load(*words, **options)
-        model.config.eos_token_id = [7]
+    def read(*words: Any, gguf_file: str, dtype: torch.dtype) -> Any:
+        print("a bar", file=sys.stderr)
+        model = copy.deepcopy(original).to(dtype)
+        model.config.update({"quantization_config": {"quant_method": "gguf"}, "eos_token_id": [7]})
         return model
 
-    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", disagreeing)
-    (tmp_path / "out").mkdir()
-    convert_gguf("key", path, tmp_path / "out")
-    assert AutoTokenizer.from_pretrained(tmp_path / "out").eos_token_id == 7
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    files = {"model.gguf": {"path": "x.gguf", "sha256": sha256(b"GGUF")}}
+    entry = {"format": "gguf", "source": f"file:{tmp_path}", "files": files, "prompt_template": "chat-template"}
+    params = shipped()
+    params["models"]["smollm2"] = entry
+    with monkeypatch.context() as patch:
+        patch.setattr(AutoModelForCausalLM, "from_pretrained", read)
+        patch.setattr(AutoTokenizer, "from_pretrained", lambda *words, gguf_file: copy.deepcopy(tokenizer))
+        made, again = tmp_path / "made", tmp_path / "again"
+        for folder in (made, again):
+            folder.mkdir()
+            fetch_model(parse_params(params), folder)
+    assert set(contents(made)) == {*MODEL_FILES} and contents(made) == contents(again)
+    assert capsys.readouterr() == ("", "")
+    stored = load_file(made / "model.safetensors")
+    assert "lm_head.weight" not in stored
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float32}
+    configuration = json.loads((made / "config.json").read_bytes())
+    assert "quantization_config" not in configuration and list(configuration) == sorted(configuration)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(made), AutoTokenizer.from_pretrained(made)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    torch.testing.assert_close(model(ids).logits, original(ids).logits)
+    assert (tokenizer.eos_token_id, tokenizer.clean_up_tokenization_spaces) == (7, False)
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF\x03\0\0\0" + bytes(100)])

@@ -2,7 +2,6 @@
 
 import io
 import shutil
-import stat
 import tarfile
 import tracemalloc
 import zipfile
@@ -13,22 +12,11 @@ import pytest
 
 from stages.download import archives, fetch
 from stages.download.archives import extract_member
-from stages.params.sources import Source, SourceFile, parse_source
+from stages.params.sources import SourceFile, parse_source
 from stages.plumbing.errors import StageError
 from tests.helpers_data import sha256, zip_of
 
 TEXT = b"hello __eou__ hi __eou__\n" * 50
-
-
-def test_a_source_is_taken_apart() -> None:
-    for text, expected in {
-        "pypi:a-b==1!2.0rc1+local.1": Source("pypi", "a-b", "1!2.0rc1+local.1"),
-        "hub:datasets/a/b_c@refs/convert/parquet": Source("hub", "datasets/a/b_c", "refs/convert/parquet"),
-        "url:https://host:8080/a/b.zip": Source("url", "https://host:8080/a/b.zip", ""),
-        "url-with-query:https://host/a?dl=1": Source("url", "https://host/a?dl=1", ""),
-        "file:../shared/daily dialog": Source("file", "../shared/daily dialog", ""),
-    }.items():
-        assert parse_source(text) == expected
 
 
 # --- archives ------------------------------------------------------------------------------------------------------
@@ -43,14 +31,6 @@ def tar_of(members: dict[str, bytes], mode: Any = "w:gz", last: bytes = tarfile.
             info.type, info.size = kind, len(content)
             info.linkname = "/etc/passwd" if kind in (tarfile.SYMTYPE, tarfile.LNKTYPE) else ""
             archive.addfile(info, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-def zip_with_link() -> bytes:
-    buffer, info = io.BytesIO(zip_of({"data.txt": TEXT})), zipfile.ZipInfo("link")
-    info.external_attr = (stat.S_IFLNK | 0o777) << 16
-    with zipfile.ZipFile(buffer, "a") as archive:
-        archive.writestr(info, "/etc/passwd")
     return buffer.getvalue()
 
 
@@ -85,7 +65,6 @@ def test_one_member_is_read_by_its_whole_name_or_by_its_last_part(kind: str, tmp
     "content",
     [
         zip_of({"data.txt": TEXT, "../x": b"", "/tmp/x": b"", "folder/": b""}),
-        zip_with_link(),
         *(tar_of({"data.txt": TEXT, "../x": b""}, last=kind) for kind in (tarfile.REGTYPE, tarfile.SYMTYPE)),
     ],
 )
@@ -103,9 +82,7 @@ def test_nothing_of_an_archive_but_the_member_is_written(content: bytes, tmp_pat
     ],
     ids=["zip", "tar", "tar, another file", "tar, a header"],
 )
-def test_an_archive_that_unpacks_to_far_more_than_text_would_is_given_up_on(
-    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_archive_bomb_is_given_up_on(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And read no further: an archive of some megabytes can unpack to what no memory holds."""
     monkeypatch.setattr(archives, "SMALL", 2_000_000)
     tracemalloc.start()
@@ -137,9 +114,7 @@ def test_a_damaged_archive_is_an_error_of_one_line(kind: str, tmp_path: Path) ->
         (zip_of({"a/x": TEXT, "b/x": TEXT, "c": TEXT}), "x", r"2 files 'x' in the archive; .*a/x, b/x$"),
     ],
 )
-def test_what_is_no_archive_or_without_that_member_is_named(
-    content: bytes, member: str, found: str, tmp_path: Path
-) -> None:
+def test_what_is_no_archive_or_has_no_such_member(content: bytes, member: str, found: str, tmp_path: Path) -> None:
     with pytest.raises(StageError, match=f"^key: {found}"):
         extract(content, member, tmp_path)
 
@@ -233,16 +208,12 @@ def test_a_member_of_a_wheel_comes_through_pip_and_its_configuration_once_and_qu
     ("version", "found"),
     [("1.0", r"it\.sha256: "), ("2.0", r"it: pip cannot get tiny-corpus==2\.0 \(.*No matching distribution found for")],
 )
-def test_a_wheel_with_another_sha256_and_an_unknown_version_are_refused(
-    version: str, found: str, tmp_path: Path
-) -> None:
+def test_another_wheel_and_an_unknown_version_are_refused(version: str, found: str, tmp_path: Path) -> None:
     with pytest.raises(StageError, match=rf"^models\.x\.files\.{found}"):
         get(f"pypi:tiny-corpus=={version}", tmp_path, sha256="0" * 64, member="data.txt")
 
 
-def test_an_index_that_does_not_answer_is_named_without_its_password(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_silent_index_is_named_without_its_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     for name in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL", "PIP_NO_INDEX"):
         monkeypatch.delenv(name, raising=False)
