@@ -88,15 +88,8 @@ def test_ctrl_c_stops_an_answer_and_where_there_is_none_the_conversation(
 
 def given(**changes: Any) -> argparse.Namespace:
     """What the command line gives, without an option or with some."""
-    options: dict[str, Any] = {
-        "experiment": None,
-        "compare": [],
-        "once": None,
-        "web": False,
-        "host": None,
-        "port": None,
-    }
-    return argparse.Namespace(**options | changes)
+    options: dict[str, Any] = {"experiment": None, "compare": [], "once": None, "web": False}
+    return argparse.Namespace(**options | {"host": None, "port": None} | changes)
 
 
 def test_each_line_gets_an_answer(

@@ -1,6 +1,7 @@
 """The answer, the claims and the page, from runs in memory."""
 
 import html
+import itertools
 import re
 from collections import Counter
 from dataclasses import replace
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.backends.backend_svg import RendererSVG
+from matplotlib.transforms import Bbox
 from scipy.stats import t
 
 from stages.records import Response
@@ -19,7 +22,6 @@ from stages.report.markdown import CUT, LOOPS, plain
 from stages.report.page import Document, to_html, write_report
 from stages.report.runs import RESPONSES, Absent, Collection, Run
 from stages.report.settings import settings_of
-from tests.browser import LOOK, Browser, needs_browser
 from tests.helpers_report import METHODS, ODD, run_in_memory
 
 SEEDS = (0, 1, 2)
@@ -188,9 +190,7 @@ def test_a_reply_that_was_cut_or_repeats_itself_says_so() -> None:
     assert marked(replace(reply, response=" ", unended=False)) == "(empty)"
 
 
-def test_replies_are_quoted_only_if_the_corpus_allows_it(
-    runs: tuple[Run, ...], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_replies_are_quoted_only_where_allowed(runs: tuple[Run, ...], capsys: pytest.CaptureFixture[str]) -> None:
     params = runs[0].params
     private = {**params["datasets"], "chitchat": {**params["datasets"]["chitchat"], "quote": False}}
     both = run_in_memory("soft"), run_in_memory("soft", datasets=private)
@@ -233,16 +233,23 @@ def test_the_part_of_the_readme_has_the_answer_and_a_row_for_each_method(runs: t
     ]  # fmt: skip
 
 
-@needs_browser
-@pytest.mark.parametrize("width", [1280, 400])
-def test_a_browser_shows_the_page_without_complaint_or_request(document: Document, tmp_path: Path, width: int) -> None:
-    write_report(document, tmp_path)
-    with Browser(tmp_path / "profile") as browser:
-        browser.visit((tmp_path / "report.html").as_uri(), width)
-        seen = browser.evaluate(LOOK)
-        assert (browser.requests()[1:], browser.complaints()) == ([], [])
-    assert seen["figures"] == len(document.pictures)
-    assert (seen["clipped"], seen["overlapping"]) == ([], [])
+def test_no_word_of_a_figure_is_cut_or_covered(runs: tuple[Run, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: dict[RendererSVG, list[tuple[str, Bbox]]] = {}
+    draw: Any = RendererSVG.draw_text
+
+    def noted(self: Any, gc: Any, x: float, y: float, text: str, *words: Any, mtext: Any = None, **more: Any) -> None:
+        if mtext is not None and text.strip():
+            drawn.setdefault(self, []).append((text, mtext.get_window_extent(self)))
+        draw(self, gc, x, y, text, *words, mtext=mtext, **more)
+
+    monkeypatch.setattr(RendererSVG, "draw_text", noted)
+    pictures = build(Collection(runs, ())).pictures
+    assert len(drawn) == len(pictures)
+    for figure, boxes in drawn.items():
+        page = Bbox.from_bounds(0, 0, figure.width, figure.height)
+        assert [text for text, box in boxes if not (page.contains(*box.min) and page.contains(*box.max))] == []
+        for (one, first), (other, second) in itertools.combinations(boxes, 2):
+            assert not first.padded(-1).overlaps(second.padded(-1)), (one, other)
 
 
 def test_a_score_that_does_not_put_shuffled_replies_last_is_said_to_be_blind() -> None:
