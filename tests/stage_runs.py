@@ -130,6 +130,14 @@ def stopped(folder: Path, stage: str, stop: Stop, **variables: str) -> tuple[int
     return code, printed
 
 
+def wait_for(condition: Callable[[], object], seconds: float = 240) -> None:
+    """Look again and again until it is so."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.02)
+
+
 def contents(*folders: Path) -> dict[str, str]:
     """sha256 of every file below some folders, by its path there, to compare results byte by byte."""
     return {

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from stages.plumbing.files import output_folder
-from stages.records import Dialogue, Pair, write_records
+from stages.records import Dialogue, write_records
+from tests.helpers_scores import pairs_in
 from tests.stage_runs import contents
 from tests.tiny import change_params, shipped_params, tiny_dialogues, tiny_model, tiny_protocol, write_yaml
 
@@ -18,15 +19,10 @@ def write_subset(folder: Path, dialogues: int = 16, test_seed: int = 2) -> None:
     with output_folder(folder) as made:
         for split, seed in (("train", 0), ("validation", 1), ("test", test_seed)):
             turns = tiny_dialogues(dialogues if split == "train" else 6, seed)
-            pairs = [
-                Pair(f"{split}-{number}", position, own[position], own[position + 1])
-                for number, own in enumerate(turns)
-                for position in range(0, len(own) - 1, 2)
-            ]
-            write_records(made / f"{split}.jsonl", pairs)
-        write_records(
-            made / "turns.jsonl", [Dialogue(f"train-{n}", t) for n, t in enumerate(tiny_dialogues(dialogues))]
-        )
+            own = [Dialogue(f"{split}-{number}", each) for number, each in enumerate(turns)]
+            write_records(made / f"{split}.jsonl", pairs_in(own))
+            if split == "train":
+                write_records(made / "turns.jsonl", own)
 
 
 def workspace(folder: Path, **changes: Any) -> Path:

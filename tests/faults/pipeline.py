@@ -4,7 +4,6 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,14 +112,6 @@ def check_whole(folder: Path) -> None:
 def check_tidy(folder: Path) -> None:
     """Check that no temporary file is left."""
     assert not [path for path in folder.rglob("*") if ".tmp" in path.name]
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 240) -> None:
-    """Look again and again until it is so."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def flip(path: Path) -> None:

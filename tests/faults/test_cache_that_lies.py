@@ -22,9 +22,7 @@ assert len(READS) == 9
 
 
 @pytest.mark.parametrize(("stage", "name"), READS)
-def test_damage_in_any_folder_that_is_read_is_found_named_and_nothing_is_touched(
-    stage: str, name: str, undisturbed: Undisturbed, tmp_path: Path
-) -> None:
+def test_damage_in_what_is_read_is_found(stage: str, name: str, undisturbed: Undisturbed, tmp_path: Path) -> None:
     folder = undisturbed.copy(tmp_path / "flipped")
     path = max((folder / name).iterdir(), key=lambda each: each.stat().st_size)
     content, before = path.read_bytes(), results(folder)
@@ -38,9 +36,7 @@ def test_damage_in_any_folder_that_is_read_is_found_named_and_nothing_is_touched
     assert fails(folder, stage).startswith(f"ERROR {stage}: {name}/{MANIFEST}: missing; ")
 
 
-def test_a_file_that_is_truncated_missing_or_too_many_and_another_manifest_are_found(
-    undisturbed: Undisturbed, tmp_path: Path
-) -> None:
+def test_a_truncated_missing_or_surplus_file_is_found(undisturbed: Undisturbed, tmp_path: Path) -> None:
     folder = undisturbed.copy(tmp_path / "damaged") / "data/greedy_generate"
     path = folder / "responses.jsonl"
     content, manifest = path.read_bytes(), json.loads((folder / MANIFEST).read_bytes())

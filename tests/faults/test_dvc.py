@@ -14,7 +14,8 @@ from typing import NamedTuple
 import psutil
 import pytest
 
-from tests.faults.pipeline import STAGES, Undisturbed, check_tidy, flip, results, wait_for
+from tests.faults.pipeline import STAGES, Undisturbed, check_tidy, flip, results
+from tests.stage_runs import wait_for
 from tests.tiny import ROOT, command, commit_all, write_yaml
 
 pytestmark = pytest.mark.timeout(600)  # the first test waits for `undisturbed` and for DVC, three times
@@ -77,9 +78,7 @@ def killed(project: Path, undisturbed: Undisturbed, tmp_path_factory: pytest.Tem
     return Killed(folder, (root / "log").read_text(encoding="utf-8"), second.stdout + second.stderr)
 
 
-def test_if_only_dvc_dies_the_next_one_goes_on_and_ends_with_the_same_bytes(
-    killed: Killed, undisturbed: Undisturbed
-) -> None:
+def test_if_only_dvc_dies_the_next_one_goes_on(killed: Killed, undisturbed: Undisturbed) -> None:
     assert "epoch 3 of at most 4, learning rate 0.001" in killed.first
     assert "Running stage 'train'" in killed.second
     assert "epoch 1 of at most 4, learning rate 0.001" not in killed.second
@@ -97,9 +96,7 @@ def flip_in_the_cache(project: Path, name: str) -> None:
     cached.chmod(mode)
 
 
-def test_the_advice_for_a_damaged_cache_followed_word_for_word_brings_the_same_bytes(
-    killed: Killed, undisturbed: Undisturbed, tmp_path: Path
-) -> None:
+def test_the_advice_for_a_damaged_cache_helps(killed: Killed, undisturbed: Undisturbed, tmp_path: Path) -> None:
     project = Path(shutil.copytree(killed.project, tmp_path / "project", symlinks=True))
     flip_in_the_cache(project, "data/pair_extract/train.jsonl")
     shutil.rmtree(project / "data/pair_extract")
@@ -112,9 +109,7 @@ def test_the_advice_for_a_damaged_cache_followed_word_for_word_brings_the_same_b
     assert results(project) == undisturbed.results
 
 
-def test_after_a_wrong_value_the_readme_s_way_back_brings_the_outputs(
-    killed: Killed, undisturbed: Undisturbed, tmp_path: Path
-) -> None:
+def test_the_readme_has_a_way_back_from_a_wrong_value(killed: Killed, undisturbed: Undisturbed, tmp_path: Path) -> None:
     project = Path(shutil.copytree(killed.project, tmp_path / "project", symlinks=True))
     commit_all(project)
     way_back = "git checkout . && dvc checkout"
@@ -143,16 +138,12 @@ def made(tmp_path: Path) -> Path:
     return folder
 
 
-def test_make_repro_removes_the_lock_of_a_killed_dvc_whoever_has_its_number_now(made: Path) -> None:
-    lock = made / ".dvc/tmp/rwlock"
+def test_make_repro_removes_the_lock_of_a_killed_dvc_alone_whoever_has_its_number_now(made: Path) -> None:
+    lock, script = made / ".dvc/tmp/rwlock", made.parent / "dvc"
     for left in (json.dumps({"data": {"write": {"pid": os.getpid(), "cmd": "dvc repro"}}}), ""):
         lock.write_text(left)
         assert "rwlock: left by a DVC that was killed; removed" in command(made, "make", "repro").stdout
         assert not lock.exists()
-
-
-def test_make_repro_leaves_the_lock_of_a_dvc_that_runs_here(made: Path) -> None:
-    lock, script = made / ".dvc/tmp/rwlock", made.parent / "dvc"
     lock.write_text("x")
     script.write_text("import time; time.sleep(60)")
     with subprocess.Popen([sys.executable, script, "repro"], cwd=made) as running:
@@ -174,9 +165,7 @@ time.sleep(600)
 
 
 @pytest.mark.parametrize("how", ["--temp", "--queue"])
-def test_what_is_finished_in_a_temporary_folder_is_kept_when_dvc_removes_it(
-    how: str, project: Path, tmp_path: Path
-) -> None:
+def test_what_is_finished_in_a_temporary_folder_is_kept(how: str, project: Path, tmp_path: Path) -> None:
     """Ctrl-C in `dvc exp run --temp`, and `dvc queue kill`, with a stage that keeps something and goes on."""
     folder = Path(shutil.copytree(project, tmp_path / "project", symlinks=True))
     (folder / "keeps.py").write_text(KEEPS)

@@ -27,9 +27,7 @@ def test_a_pickle_in_place_of_weights_is_not_loaded(
     assert not proof.exists()
 
 
-def test_a_configuration_of_a_model_that_brings_its_own_code_is_refused(
-    undisturbed: Undisturbed, tmp_path: Path
-) -> None:
+def test_a_model_that_brings_its_own_code_is_refused(undisturbed: Undisturbed, tmp_path: Path) -> None:
     folder, proof = undisturbed.copy(tmp_path / "coded"), tmp_path / "proof"
     model = folder / "data/download/model"
     configuration = json.loads((model / "config.json").read_bytes())

@@ -9,7 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.faults.pipeline import stopped_line, wait_for
+from tests.faults.pipeline import stopped_line
+from tests.stage_runs import wait_for
 from tests.tiny import ROOT
 
 STAGE = """

@@ -38,9 +38,7 @@ def disks(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.mark.usefixtures("disks")
 @each_stage
-def test_on_a_full_disk_a_stage_fails_cleanly_until_there_is_room(
-    stage: str, undisturbed: Undisturbed, tmp_path: Path
-) -> None:
+def test_on_a_full_disk_a_stage_fails_cleanly(stage: str, undisturbed: Undisturbed, tmp_path: Path) -> None:
     folder = undisturbed.copy(tmp_path / "disk")
     *attempts, last = attempts_on_a_disk(folder, stage, GROWING)
     failed = [attempt for attempt in attempts if attempt["code"]]

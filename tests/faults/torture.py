@@ -18,8 +18,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from tqdm import tqdm
-
 import tests.conftest  # noqa: F401 - sets environment variables before libraries read them
 from tests.faults.pipeline import (
     STAGES,
@@ -97,7 +95,7 @@ def main(arguments: argparse.Namespace) -> None:
         root = Path(name)
         project = tiny_project(root / "project")
         undisturbed: dict[str, Undisturbed] = {}
-        stops, began = 0, time.monotonic()
+        stops = 0
         for done in range(arguments.rounds):
             seed, method = arguments.seed + done, arguments.methods[done % len(arguments.methods)]
             if method not in undisturbed:
@@ -110,11 +108,7 @@ def main(arguments: argparse.Namespace) -> None:
             except BaseException:
                 print(f"failed: repeat it with --rounds 1 --seed {seed} --methods {method}", flush=True)
                 raise
-            left = (time.monotonic() - began) / (done + 1) * (arguments.rounds - done - 1)
-            print(
-                f"round {done + 1} of {arguments.rounds}: {stops} stops, same bytes; {tqdm.format_interval(left)} left",
-                flush=True,
-            )
+            print(f"round {done + 1} of {arguments.rounds}: {stops} stops, same bytes", flush=True)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from stages.methods import reading
 from stages.methods.trained_method import TrainedMethod, load_trained
 from stages.params.schema import Relevance
 from stages.records import Fit, Pair, write_records
+from tests.models import plain_loss
 from tests.trained import FORMATS, write_method, write_model
 
 QUERIES = ["where are you ?", "do you like tea", "No way !", "my sister is great", "why", "the weather is nice", "Hi"]
@@ -26,18 +27,12 @@ def model_of(folder: Path, family: str) -> TrainedMethod:
     return load_trained(write_method(folder / "trained", model, "zero-shot", FORMATS["text"]), model)
 
 
-def log_likelihood(trained: TrainedMethod, query: list[int], answer: list[int]) -> float:
-    with torch.inference_mode():
-        logits = trained.method.base.model(input_ids=torch.tensor([query + answer])).logits[0]
-    told = logits[len(query) - 1 : -1].log_softmax(-1)
-    return float(told.gather(1, torch.tensor(answer)[:, None]).sum())
-
-
 def matrix(trained: TrainedMethod, pairs: list[Pair]) -> Tensor:
     """[answers, queries and behind them none]."""
     tokens, _ = encode_pairs(pairs, trained.tokenizer, trained.prompt_template, trained.lengths)
     asked = [*tokens["query"], trained.encode([""])[0][0]]
-    return torch.tensor([[log_likelihood(trained, query, answer) for query in asked] for answer in tokens["response"]])
+    model = trained.method.base.model
+    return torch.tensor([[-plain_loss(model, query, answer) for query in asked] for answer in tokens["response"]])
 
 
 def of_row(fits: list[Fit], row: str) -> list[Fit]:
@@ -45,9 +40,7 @@ def of_row(fits: list[Fit], row: str) -> list[Fit]:
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
-def test_it_is_what_plain_transformers_gives_for_the_methods_answers_peoples_and_the_control(
-    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_is_what_plain_transformers_gives(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "CHUNK", 3)  # queries and answers are read in several parts
     monkeypatch.setattr(relevance, "AT_ONCE", 5)
     trained, others = model_of(tmp_path, family), len(PAIRS) - 2  # not the query in front, whose answer is in shuffled
@@ -92,13 +85,6 @@ def test_without_other_queries_there_is_a_relevance_and_no_hit(count: int, tmp_p
     fits = fits_of(trained, trained.method, PAIRS[:count], RESPONSES[:count], Relevance(queries=9, others=19), 0)
     assert [fit.hit for fit in fits] == [None] * 3 * count
     assert any(fit.relevance for fit in fits)
-
-
-def test_an_agent_that_says_the_same_to_everybody_hits_as_often_as_chance(tmp_path: Path) -> None:
-    """It is likelier after one query than after all others, and nowhere else."""
-    trained = model_of(tmp_path, "gpt2")
-    fits = fits_of(trained, trained.method, PAIRS, ["yes"] * 7, Relevance(queries=7, others=5), 0)
-    assert sum(bool(fit.hit) for fit in of_row(fits, "test")) in (1, 2)  # the query before it is not among its others
 
 
 def test_the_untouched_model_sees_no_examples(tmp_path: Path) -> None:

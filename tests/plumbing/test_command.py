@@ -92,7 +92,5 @@ def caused_by(error: Exception) -> Exception:
         (StageError("a\x1b[31m", "b\u202ec", "好\n 🙂"), "a\\x1b[31m: b\\u202ec; 好 🙂"),
     ],
 )
-def test_what_the_machine_said_is_called_what_it_is_in_one_line_that_no_terminal_obeys(
-    error: Exception, said: str
-) -> None:
+def test_what_the_machine_said_is_one_plain_line(error: Exception, said: str) -> None:
     assert describe(error).startswith(said)

@@ -49,7 +49,7 @@ def test_what_cannot_be_written_is_an_error(
         write_bytes(tmp_path / "a", b"b")
 
 
-def test_the_scratch_of_a_killed_process_goes_at_the_next_start_and_no_other(
+def test_the_scratch_of_a_killed_process_goes_at_the_next_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(STATE_VARIABLE, str(tmp_path / "state"))

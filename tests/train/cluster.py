@@ -6,12 +6,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+from tests.stage_runs import wait_for
 
 RAY = Path(sys.executable).parent / "ray"
 NODES = ("127.0.0.2", "127.0.0.3", "127.0.0.4")  # 127.0.0.1 would become the machine's own address
@@ -93,10 +94,3 @@ def _runs(process: psutil.Process) -> bool:
     with suppress(psutil.Error):
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     return False
-
-
-def wait_for(condition: object, seconds: float = 100) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.2)

@@ -1,15 +1,15 @@
 """The engine `ray` with a stand-in for Ray: what it asks for, what it hands to trials, what it leaves."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from stages.language_model.device import Share, library_versions, share_of
+from stages.language_model.device import Share, library_versions
 from stages.plumbing.cluster import explained
 from stages.plumbing.errors import StageError
-from stages.train import ray_search
 from stages.train.job import Job
 from stages.train.ray_search import TrialsOnRay
 from stages.train.search import search
@@ -78,37 +78,23 @@ def test_what_is_done_when_a_training_is_stopped_is_kept(monkeypatch: pytest.Mon
     assert [words[0].fingerprint for words in ray.words[2:-1]] == kept[:1], "the trial that was kept is not repeated"
 
 
-def test_twelve_trials_on_four_gpus_run_four_at_a_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Each asks for a whole GPU of its own, and for no more CPUs than let all four run."""
-    twelve = {"protocols.tiny.training.learning_rates": {"low": 0.001, "high": 0.01, "trials": 12}}
-    for nodes in ([{"CPU": 8.0, "GPU": 4.0}], [{"CPU": 2.0, "GPU": 2.0}] * 2):
-        ray = fake_ray.install(monkeypatch, tmp_path / "node", *nodes)
-        job = job_in(tmp_path / "work", monkeypatch, **{**SHORT, **twelve, "runtime.device": "auto"})
-        monkeypatch.setattr(ray_search, "train_there", lambda order, *files: (_ for _ in ()).throw(RuntimeError("x")))
-        with pytest.raises(StageError, match="a trial: RuntimeError: x"):
-            search(job)
-        assert len(job.rates()) == 12
-        (options,) = ray.options[:1]
-        fits = sum(min(node["GPU"] // options["num_gpus"], node["CPU"] // options["num_cpus"]) for node in nodes)
-        assert (options["num_gpus"], fits, options["max_calls"]) == (1, 4, 1)
-        assert share_of(job.params.runtime, ray.nodes(), 12).gpus == 1
-
-
-def test_what_another_library_began_is_another_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_with_other_data_or_code_it_is_another_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     job: Job = job_in(tmp_path / "work", monkeypatch, **SHORT)
     here = job.fingerprint(1e-3, None)
     assert here != job.fingerprint(2e-3, None) and here != job.fingerprint(1e-3, {"threads": 1})
+    changes: list[dict[str, Any]] = [{"data_hash": "x"}, {"base_hash": "x"}, {"code": "x"}]
+    for change in changes:
+        assert replace(job, **change).fingerprint(1e-3, None) != here
     monkeypatch.setattr("stages.train.job.library_versions", lambda: {**library_versions(), "tokenizers": "0.1"})
     assert job.fingerprint(1e-3, None) != here
 
 
-@pytest.mark.parametrize("name", ["python", "torch", "numpy"])
-def test_another_version_on_a_node_is_refused(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_another_version_on_a_node_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fake_ray.install(monkeypatch, tmp_path / "node")
     job = job_in(tmp_path / "work", monkeypatch, **SHORT)
-    share = Share(0.0, 1, 1, {**library_versions(), name: "0.1"})
+    share = Share(0.0, 1, 1, {**library_versions(), "numpy": "0.1"})
     monkeypatch.setattr("stages.train.ray_search.share_of", lambda *_: share)
-    message = rf"^node 127\.0\.0\.9: software: {name} \d\S*, where the command was started 0\.1; install the same"
+    message = r"^node 127\.0\.0\.9: software: numpy \d\S*, where the command was started 0\.1; install the same"
     with pytest.raises(StageError, match=message):
         search(job)
 

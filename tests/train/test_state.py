@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pytest
 
 from stages.plumbing.files import MANIFEST, _own_hash, write_json, write_manifest
 from stages.train.job import Loaded, load
-from stages.train.search import search
 from stages.train.state import TENSORS, WEIGHTS, TrialState
 from stages.train.training import train_trial
 from stages.train.trial import Trial
@@ -75,14 +73,6 @@ def test_a_checkpoint_has_the_best_weights_by_a_link_not_a_copy(loaded: Loaded, 
     assert {path.name for path in newer.iterdir()} == {MANIFEST, TENSORS, WEIGHTS}
 
 
-def renamed(name: str) -> Damage:
-    def damage(folder: Path) -> None:
-        (folder / WEIGHTS).rename(folder / name)
-        seal(folder)
-
-    return damage
-
-
 def seal(folder: Path, **facts: object) -> None:
     """Make a manifest agree with the files that are there now."""
     known = json.loads((folder / MANIFEST).read_bytes())
@@ -99,7 +89,6 @@ def outside(folder: Path) -> None:
 
 
 DAMAGES: dict[str, tuple[Damage, str]] = {
-    "a file of another name": (renamed("weights.bin"), "it has files of another version"),
     "a file outside": (outside, "it has files of another version"),
     "another record": (lambda folder: seal(folder, trial={"steps": 3}), "it has the record of another version"),
     "another trial's": (lambda folder: seal(folder, fingerprint="g"), "it belongs to another trial"),
@@ -119,19 +108,6 @@ def test_a_result_that_is_damaged_or_of_another_version_is_told_in_a_line_and_ma
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"{state.result}: not usable (") and said in line and line.endswith("): passed over")
     assert not state.result.exists()
-
-
-def test_it_goes_on_when_its_disk_is_gone(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shared = {"runtime.checkpoints": str(tmp_path / "shared")}
-    trials, best, state = search(job_in(tmp_path / "one", monkeypatch, **shared))
-    weights = state.weights.read_bytes()
-    shutil.rmtree(tmp_path / "one")
-    capsys.readouterr()
-    again, same, state = search(job_in(tmp_path / "other", monkeypatch, **shared))
-    assert "epoch" not in capsys.readouterr().out
-    assert (again, same, state.weights.read_bytes()) == (trials, best, weights)
 
 
 def test_a_folder_of_checkpoints_that_cannot_be_written_is_named(tmp_path: Path) -> None:

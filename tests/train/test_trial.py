@@ -1,6 +1,7 @@
 """A trial in this process: validation computes what selects, the search keeps the best, memory is checked first."""
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,8 @@ from stages.train import job as jobs
 from stages.train import training
 from stages.train.job import Job, check_fit, check_memory, load, read_job
 from stages.train.search import search
-from stages.train.state import TrialState
 from stages.train.step import Learner
-from stages.train.training import train_trial, validate
+from stages.train.training import validate
 from stages.train.trial import Trial, best_trial, quality, range_end
 from tests.models import SETTINGS, TRAINING, base_model, loss_of, method, model_folder, pairs_of, weights
 from tests.training_runs import workspace
@@ -49,9 +49,7 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
-def test_where_the_loss_selects_one_epoch_answers(
-    limits: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_only_the_best_epoch_answers(limits: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     trials, best, state = search(job_in(tmp_path / "loss", monkeypatch, **BY_LOSS))
     rows = [row for trial in trials for row in trial.curve]
     assert limits == [0] * len(rows) + [12], "the best epoch of the best trial, once, at the end"
@@ -65,9 +63,7 @@ def test_where_the_loss_selects_one_epoch_answers(
 
 
 @pytest.mark.parametrize("name", ["dynamic", "fine-tune"])
-def test_the_loss_is_a_token_s_with_and_without_answers(
-    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_loss_is_a_token_s_answers_or_not(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = []
     for number, changes in enumerate([BY_LOSS, {}]):
         loaded = load(job_in(tmp_path / str(number), monkeypatch, method=name, **changes))
@@ -79,20 +75,23 @@ def test_the_loss_is_a_token_s_with_and_without_answers(
     assert found[0]["validation_loss"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_trial_that_diverges_keeps_the_epochs_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    loaded, steps = load(job_in(tmp_path, monkeypatch, method="fine-tune", **BY_LOSS)), 0
+def test_a_trial_that_diverges_is_marked_and_others_go_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    steps, compute = 0, Learner.gradients
 
     def broken(*words: Any) -> Tensor:
         nonlocal steps
         steps += 1
         return compute(*words) * (math.nan if steps == 10 else 1)
 
-    compute = Learner.gradients
     monkeypatch.setattr(Learner, "gradients", broken)
-    state = TrialState(tmp_path / "state", "f")
-    trial = train_trial(loaded, 1e-3, state)
-    assert (trial.status, trial.diverged_at, len(trial.curve), trial.best_epoch) == ("diverged", "step 10", 1, 1)
-    assert state.weights.exists() and state.read_result() == trial
+    (first, *others), best, _ = search(job_in(tmp_path / "one", monkeypatch, method="fine-tune", **BY_LOSS))
+    assert (first.status, first.diverged_at, len(first.curve), first.best_epoch) == ("diverged", "step 10", 1, 1)
+    assert {each.status for each in others} == {"finished"} and best in others
+    monkeypatch.setattr(Learner, "gradients", lambda *words: torch.tensor(math.nan))
+    job = job_in(tmp_path / "all", monkeypatch, **BY_LOSS)
+    for _ in range(2):  # the second search finds the results of the first
+        with pytest.raises(StageError, match=r"^training: every trial diverged \(0.001 at step 1, "):
+            search(job)
 
 
 def trial_with(rate: float, *scores: float, metric: str = "bleu4", patience: int = 9) -> Trial:
@@ -128,10 +127,7 @@ def test_of_equal_trials_the_lowest_learning_rate_wins_and_the_ends_of_the_range
 def test_a_trial_that_diverged_takes_part_with_the_epochs_that_it_ended() -> None:
     some = [trial_with(0.1, 0.1), trial_with(0.2, 0.2)]
     some[1].diverge("step 9")
-    never_ended = Trial(1.0, status="diverged", diverged_at="step 1")
-    assert best_trial([never_ended, *some], "bleu4") is some[1]
-    with pytest.raises(StageError, match="every trial diverged"):
-        best_trial([never_ended], "bleu4")
+    assert best_trial([Trial(1.0, status="diverged", diverged_at="step 1"), *some], "bleu4") is some[1]
 
 
 def test_another_range_trains_only_the_rates_that_are_new(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -151,11 +147,15 @@ def test_another_range_trains_only_the_rates_that_are_new(monkeypatch: pytest.Mo
         assert state.weights.exists()
         return list(trained), best.learning_rate
 
+    other = tmp_path / ".state/train/other/result"  # of another training, and old
+    other.mkdir(parents=True)
+    os.utime(other, (0, 0))
     assert rates(0.001, 0.005) == ([0.001, 0.005], 0.005)
     # The lower one wins now; its weights went when it had lost, so it alone is trained once more.
     assert rates(0.001, 1.0) == ([1.0, 0.001], 0.001)
     assert rates(0.001, 1.0) == ([], 0.001)
     assert rates(0.001, 0.005) == ([], 0.005)
+    assert other.exists()
 
 
 @pytest.mark.parametrize("name", [name for name in SETTINGS if name != "few-shot"])
@@ -170,6 +170,13 @@ def test_what_does_not_fit_into_memory_is_refused(name: str, tmp_path: Path, mon
             check_memory(model_folder("gpt2", True), params)
     with pytest.raises(StageError, match=r"memory of cpu: the base model and a trial need 0\.00\d+ GB, 0\.00"):
         check_memory(model_folder("gpt2", True), params)
+
+
+def test_a_controller_cannot_start_from_more_layers_than_there_are(tmp_path: Path) -> None:
+    params = load_params(workspace(tmp_path / "w") / "params.yaml")
+    first = SETTINGS["dynamic-first-layers"].model_copy(update={"layers": 3})
+    with pytest.raises(StageError, match=r"methods\.x\.layers: 3 first layers of a model that has 2; "):
+        check_fit(model_folder("gpt2", True), params.model_copy(update={"methods": {"x": first}, "method": "x"}))
 
 
 def test_what_the_model_cannot_take_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:
@@ -192,9 +199,7 @@ def test_what_the_model_cannot_take_is_refused_before_its_weights_are_read(tmp_p
 
 
 @pytest.mark.parametrize("name", ["dynamic", "fine-tune"])
-def test_trained_weights_start_from_those_in_float32(
-    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_trained_weights_start_in_float32(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     loaded = load(job_in(tmp_path, monkeypatch, method=name, **{"protocols.tiny.training.dtype": "bfloat16"}))
     stored = load_file(tmp_path / "data/download/model/model.safetensors")["transformer.wte.weight"]
     assert torch.equal(loaded.initial["embeddings" if name == "dynamic" else "transformer.wte.weight"], stored)
