@@ -21,6 +21,15 @@ def pair(query: str, response: str) -> Pair:
     return Pair("d", 0, query, response)
 
 
+def pairs_in(dialogues: Iterable[Dialogue]) -> list[Pair]:
+    """Every two turns."""
+    return [
+        Pair(each.dialogue, position, each.turns[position], each.turns[position + 1])
+        for each in dialogues
+        for position in range(0, len(each.turns) - 1, 2)
+    ]
+
+
 def look_up(train: Sequence[Pair], queries: Sequence[str]) -> list[str]:
     """What the lookup answers."""
     known = Dataset.from_list([vars(each) for each in train])
@@ -33,12 +42,7 @@ def dailydialog(split: str) -> tuple[list[Dialogue], list[Pair]]:
     lines = (DAILYDIALOG / f"dialogues_{split}.txt").read_text(encoding="utf-8").splitlines()
     turns = [[single_line(turn) for turn in line.split("__eou__") if turn.strip()] for line in lines]
     dialogues = [Dialogue(f"{split}-{number}", each) for number, each in enumerate(turns)]
-    pairs = [
-        Pair(each.dialogue, position, each.turns[position], each.turns[position + 1])
-        for each in dialogues
-        for position in range(0, len(each.turns) - 1, 2)
-    ]
-    return dialogues, pairs
+    return dialogues, pairs_in(dialogues)
 
 
 def write_subset(

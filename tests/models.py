@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -96,6 +97,20 @@ def learner(method: Method, own: dict[str, Tensor] | None = None, **training: An
 def loss_of(method: Method, own: dict[str, Tensor], some: Sequence[EncodedPair]) -> Tensor:
     """The summed loss of a batch, as in training but without dropout."""
     return summed_loss(method, own, lay_out(method, collate(some)))
+
+
+def plain_loss(model: Any, asked: list[int], response: list[int]) -> float:
+    """The summed loss of a response behind some tokens, from one pass of plain transformers."""
+    with torch.inference_mode():
+        logits = model(input_ids=torch.tensor([asked + response])).logits[0, len(asked) - 1 : -1]
+    return float(F.cross_entropy(logits, torch.tensor(response), reduction="sum"))
+
+
+def plain_answer(model: Any, asked: list[int], count: int) -> list[int]:
+    """So many tokens behind some others, from `generate` of plain transformers."""
+    said = model.generate(input_ids=torch.tensor([asked]), max_new_tokens=count, do_sample=False, eos_token_id=None)
+    found: list[int] = said[0, len(asked) :].tolist()
+    return found
 
 
 def pairs_of(tokens: Dataset) -> list[EncodedPair]:

@@ -9,7 +9,6 @@ from stages.bootstrap import (
     Table,
     bleu_of_sums,
     compare,
-    interval,
     loss_of_sums,
     sentence_counts,
 )  # fmt: skip
@@ -76,24 +75,6 @@ def test_bleu_of_many_corpora_is_sacrebleus(order: int) -> None:
     expected = [bleu(texts[0][start:end], texts[1][start:end], order) for start, end in places]
     assert scores == pytest.approx(expected)
     assert len({round(float(each), 6) for each in scores}) > 10
-
-
-def test_the_seed_decides_the_draws() -> None:
-    many = np.random.default_rng(2).integers(1, 99, size=(PAIRS, 2))
-    one, again, other = (interval(many, ALONE, loss_of_sums, seed) for seed in (1, 1, 2))
-    assert one == again != other
-
-
-def test_pairs_that_share_a_dialogue_are_drawn_together() -> None:
-    """Four pairs of a dialogue with one loss say no more than one: drawn alone, the interval would be half as wide."""
-    generator = np.random.default_rng(0)
-    losses = np.repeat(generator.normal(3, 1, size=100), 4)
-    table = np.stack([losses * 10, np.full(400, 10)], -1)
-    low, high = interval(table, np.repeat(np.arange(100), 4).astype(str).tolist(), loss_of_sums, 0)
-    alone = interval(table, np.arange(400).astype(str).tolist(), loss_of_sums, 0)
-    assert low < losses.mean() < high
-    assert high - low == pytest.approx(2 * 1.96 * losses[::4].std() / 10, rel=0.2)
-    assert alone[1] - alone[0] == pytest.approx((high - low) / 2, rel=0.2)
 
 
 @pytest.mark.parametrize("seeds", [1, 3])

@@ -26,9 +26,7 @@ def test_a_broken_line_is_named(line: str, tmp_path: Path) -> None:
         read_records(path, Pair)
 
 
-def test_records_are_loaded_as_columns_with_files_in_the_cache_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_records_are_loaded_with_files_in_the_cache_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert write_records(tmp_path / "pairs.jsonl", iter(PAIRS)) == 3
     assert read_records(tmp_path / "pairs.jsonl", Pair) == PAIRS

@@ -21,7 +21,7 @@ from stages.plumbing.yaml import parse_yaml
 from stages.report.markdown import fence, value
 from stages.report.results import open_results
 from tests.stage_runs import contents
-from tests.tiny import change_params, command, shipped_params
+from tests.tiny import command, shipped_params
 from tests.trained import trained_copy
 
 SHIPPED = parse_params(shipped_params())
@@ -85,9 +85,7 @@ def test_the_card_has_scores_with_baselines_leakage_and_license(project: Path, e
 
 
 @pytest.mark.parametrize("foreign", ["thesis.txt", "controller/thesis.txt", "data/train/manifest.json"])
-def test_what_is_no_export_is_not_replaced(
-    project: Path, exports: dict[str, Path], tmp_path: Path, foreign: str
-) -> None:
+def test_what_is_no_export_is_kept(project: Path, exports: dict[str, Path], tmp_path: Path, foreign: str) -> None:
     """In an export, in a folder of it, or in the folder of a stage, whose manifest names everything."""
     if foreign.startswith("data"):
         target = Path(shutil.copytree(project / "data/train", tmp_path / "target", symlinks=True))
@@ -117,16 +115,6 @@ def test_a_fence_is_longer_than_any_run_of_backticks_in_it() -> None:
         assert (token.type, token.info, token.content) == ("fence", "yaml", f"{text}\n")
 
 
-def test_results_of_other_parameters_are_not_exported(project: Path) -> None:
-    before = (project / "params.yaml").read_bytes()
-    change_params(project, {"seed": 7})
-    try:
-        with open_results(project) as results, pytest.raises(StageError, match=r"different seed .* run `dvc repro`"):
-            results.check_fresh()
-    finally:
-        (project / "params.yaml").write_bytes(before)
-
-
 def test_an_experiment_whose_weights_dvc_has_not_kept_says_so(project: Path, tmp_path: Path) -> None:
     copied = Path(shutil.copytree(project, tmp_path / "copied", symlinks=True))
     shutil.rmtree(copied / ".dvc/cache")
@@ -144,7 +132,6 @@ def test_an_experiment_whose_weights_dvc_has_not_kept_says_so(project: Path, tmp
         ("MIT", None, "soft", "other", True),
         (None, "CC-BY-NC-SA-4.0", "soft", "other", False),
         ("GPL-3.0", "CC-BY-NC-SA-4.0", "soft", "other", False),
-        ("CC-BY-NC-4.0", "MIT", "soft", "cc-by-nc-4.0", False),
         ("MIT", "CC-BY-4.0", "soft", "cc-by-4.0", True),
         ("MIT", "CC0-1.0", "soft", "mit", True),
     ],

@@ -121,9 +121,7 @@ def test_peft_loads_the_adapter_of_lora_on_the_untouched_base_model(shape: Any, 
     assert [space["respond"](query) for query in QUERIES] == ours[0]
 
 
-def test_a_server_that_is_sent_the_examples_as_text_answers_as_here(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_with_the_examples_as_text_answers_as_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = write_model(tmp_path / "model")
     trained, folder = export(tmp_path, model, "few-shot", FORMATS["text"])
     lines = "".join(f"A: {query}\nB: {answer}\n" for query, answer in (("Are you sure ?", "No way !"), ("yes", "no")))

@@ -50,9 +50,6 @@ def test_a_model_is_loaded_frozen_in_the_precision_and_with_the_dropout_asked_fo
     ("family", "changed"),
     [
         ("gpt2", {"num_attention_heads": 0}),
-        ("llama", {"dtype": "nosuch"}),
-        ("llama", {"rope_parameters": 3}),
-        ("gpt2", {"hidden_size": "a"}),
         ("gpt2", {"model_type": 3}),
         ("llama", {"quantization_config": {"quant_method": "mxfp4"}}),
     ],
@@ -192,9 +189,7 @@ def without_gradient(base: BaseModel, embedded: Tensor, *others: Any) -> Tensor:
         (without_gradient, "passes no gradient on to its word embeddings"),
     ],
 )
-def test_a_model_that_trains_or_decodes_otherwise_is_refused(
-    monkeypatch: pytest.MonkeyPatch, hidden: Any, found: str
-) -> None:
+def test_a_model_that_computes_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch, hidden: Any, found: str) -> None:
     folder = model_folder("gpt2", True)
     for dtype in (torch.float32, torch.bfloat16):
         assert load_base_model(folder, CPU, dtype)

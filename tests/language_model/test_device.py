@@ -67,7 +67,6 @@ BIG = {"CPU": 64.0}
         ({}, [NO_CPUS, LAPTOP], 12, Share(1.0, 0, 1)),
         ({"device": "cpu"}, [SERVER], 4, Share(0.0, 16, 16)),
         ({}, [LAPTOP], 12, Share(0.0, 1, 1)),
-        ({}, [BIG, LAPTOP, LAPTOP, LAPTOP], 4, Share(0.0, 16, 16)),
         ({}, [BIG, LAPTOP, LAPTOP, LAPTOP], 11, Share(0.0, 8, 8)),
     ],
 )
@@ -83,7 +82,6 @@ def test_the_share_of_a_task(
     ("changes", "there", "message"),
     [
         ({"device": "cuda"}, [LAPTOP], "a task needs 1 GPU and 0 CPUs, and none of 1 nodes has them"),
-        ({"threads": 9}, [LAPTOP], "a task needs 9 CPUs, and none of 1 nodes has them"),
         # The threads of one node and the GPU of another are no task's.
         ({"threads": 16}, [NARROW, BIG], "a task needs 1 GPU and 16 CPUs, and none of 2 nodes has them"),
         ({}, [{}], "a task needs 1 CPUs, and none of 1 nodes has them"),

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from stages.language_model.base_model import BaseModel
 from stages.language_model.encoding import encode_pairs, encode_queries, to_text
 from stages.language_model.prompt_template import endings, template_parts
-from stages.language_model.text_tokens import Front, inside_a_row, text_tokens
+from stages.language_model.text_tokens import text_tokens
 from stages.params.schema import Lengths
 from stages.params.sources import CHAT_TEMPLATE, END_OF_TEXT, PromptTemplateText
 from stages.plumbing.errors import StageError
@@ -84,12 +84,8 @@ def beginning_with(tokenizer: PreTrainedTokenizerFast, bos: str) -> PreTrainedTo
     ("own", "bos"),
     [
         (lambda: beginning_with(tiny_sentencepiece("prepend"), "<s>"), "<s>"),  # Llama 2
-        (lambda: beginning_with(tiny_sentencepiece("first"), "<s>"), "<s>"),  # Mistral
-        (lambda: beginning_with(tiny_sentencepiece("always"), "<bos>"), "<bos>"),  # Gemma
-        (lambda: beginning_with(tiny_tokenizer(), "<|begin_of_text|>"), "<|begin_of_text|>"),  # Llama 3
         (lambda: beginning_with(tiny_tokenizer(), "<|endoftext|>"), "<|endoftext|>"),  # OPT: also its end
         (tiny_tokenizer, ""),  # GPT-2: it has such a token, but never read it there
-        (lambda: tiny_sentencepiece("first"), ""),
     ],
 )
 def test_a_model_that_reads_a_beginning_of_text_token_gets_it_once(own: Any, bos: str) -> None:
@@ -129,20 +125,15 @@ def test_an_answer_ends_where_the_model_ends_a_turn_or_a_text(tokenizer: PreTrai
     assert ends_of(tokenizer, LINES, 7)[7] == []
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
+def test_a_useless_template_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
+    for text, said in (
         (PromptTemplateText(separator="\n", end="the end"), r"template\.end: 'the end' is \d+ tokens; end a response"),
         (PromptTemplateText(prefix="a long story : " * 9, separator="\n", end="\n"), "takes .* tokens .*; shorten the"),
         (PromptTemplateText(separator="\n", end="s"), "the end is a token of ordinary text; use another"),
         (CHAT_TEMPLATE, "the tokenizer has no chat template; write"),
-    ],
-)
-def test_a_useless_template_is_refused(
-    tokenizer: PreTrainedTokenizerFast, text: PromptTemplateText | str, said: str
-) -> None:
-    with pytest.raises(StageError, match=said):
-        built(tokenizer, text)
+    ):
+        with pytest.raises(StageError, match=said):
+            built(tokenizer, text)
 
 
 def parts(chat_template: str) -> PromptTemplateText:
@@ -164,39 +155,27 @@ def test_the_separator_has_all_that_stands_in_front_of_an_answer(chat_template: 
     assert parts(chat_template) == PromptTemplateText(prefix="<user>", separator=separator, end="<|endoftext|>")
 
 
-def test_the_end_is_the_first_control_token_behind_an_answer() -> None:
+def test_the_end_is_the_first_control_token_behind_an_answer_and_a_date_is_the_same_every_day() -> None:
+    dated = "{% if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% endif %}"
+    assert parts(dated + EACH).prefix == "26 Jul 2024<user>"
     assert parts(LLAMA) == PromptTemplateText(prefix="<s>[ASK] ", separator=" [/ASK] ", end="</s>")
     assert parts(EACH.replace("<|endoftext|>", " \n <|endoftext|>\n")).end == "<|endoftext|>"
     assert parts(EACH.replace("<|endoftext|>", " \n")).end == "\n"
 
 
-def test_a_template_that_writes_the_date_writes_the_same_one_every_day() -> None:
-    dated = "{% if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% endif %}"
-    assert parts(dated + EACH).prefix == "26 Jul 2024<user>"
-
-
-@pytest.mark.parametrize(
-    ("chat_template", "said"),
-    [
+def test_a_chat_template_that_cannot_be_used_is_refused_in_a_line() -> None:
+    for chat_template, said in (
         ("{{ raise_exception('no') }}", "the chat template fails .*; write the parts"),
         ("hello", "the chat template leaves the text out; write prefix, separator and end"),
         (EACH.replace("<|endoftext|>", ""), "the chat template has nothing behind an answer; write prefix, .* and end"),
-    ],
-)
-def test_a_chat_template_that_cannot_be_used_is_refused_in_a_line(chat_template: str, said: str) -> None:
-    with pytest.raises(StageError, match=f"^{KEY}: {said}$"):
-        parts(chat_template)
+    ):
+        with pytest.raises(StageError, match=f"^{KEY}: {said}$"):
+            parts(chat_template)
 
 
 def row(tokenizer: PreTrainedTokenizerFast, text: PromptTemplateText, pair: Pair) -> list[int]:
     (encoded,), _ = encode_pairs([pair], tokenizer, built(tokenizer, text), LONG)
     return [*encoded["query"], *encoded["response"]]
-
-
-def with_calls(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
-    """The tokenizer with an added token that is not marked as special, and one for a run of spaces."""
-    tokenizer.add_tokens([CALL, "    "])
-    return tokenizer
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -209,37 +188,13 @@ def test_the_tokens_of_a_row_are_those_of_its_text(kind: Any, text: PromptTempla
         assert row(tokenizer, text, Pair("a", 0, query, response)) == expected
 
 
-def test_a_text_inside_a_row_stands_behind_something_that_the_tokenizer_keeps() -> None:
-    assert inside_a_row(tiny_tokenizer()) == Front()
-    assert inside_a_row(tiny_sentencepiece("prepend")) == Front("\n", 2)
-    assert inside_a_row(tiny_sentencepiece("unigram")).text == "¶"
-    joined = tiny_sentencepiece("prepend")
-    joined.add_tokens(["\nB"])
-    assert inside_a_row(joined).text == "¶"
-
-
 @pytest.mark.parametrize("kind", ["byte-level", *KINDS, "unigram"])
 def test_what_people_write_is_no_added_token_whether_marked_as_special_or_not(kind: Any) -> None:
-    tokenizer = with_calls(tiny_tokenizer() if kind == "byte-level" else tiny_sentencepiece(kind))
+    tokenizer = tiny_tokenizer() if kind == "byte-level" else tiny_sentencepiece(kind)
+    tokenizer.add_tokens([CALL, "    "])  # not marked as special; a run of spaces stays a token
     written = f"so {CALL} and {CALL}{tokenizer.eos_token} ok"
-    (tokens,) = text_tokens(tokenizer, [written])
+    tokens, spaced = text_tokens(tokenizer, [written, "a    b"])
     assert not set(tokens) & set(tokenizer.added_tokens_decoder)
     assert str(tokenizer.decode(tokens)).strip() == written
     assert tokenizer.convert_tokens_to_ids(CALL) in tokenizer(written)["input_ids"]  # the tokenizer itself is as before
-
-
-def test_runs_of_spaces_stay_the_tokens_that_the_model_knows() -> None:
-    tokenizer = with_calls(tiny_tokenizer())
-    (tokens,) = text_tokens(tokenizer, ["a    b"])
-    assert tokenizer.convert_tokens_to_ids("    ") in tokens
-
-
-def test_rows_of_a_byte_level_tokenizer_are_what_they_have_always_been() -> None:
-    pair = Pair("a", 0, "my sister <|endoftext|> é", "  I agree 😀")
-    query = [89, 261, 299, 221, 28, 92, 69, 78, 68, 79, 70, 84, 69, 88, 84, 92, 30, 221, 128, 103]
-    response = [221, 221, 41, 276, 275, 69, 221, 173, 254, 247, 223]
-    tokenizer = tiny_tokenizer()
-    spaced = [33, 26, 263, *query, 199, 34, 26, 221, *response, 199]
-    assert row(tokenizer, TURNS, pair) == spaced
-    assert row(tokenizer, LINES, pair) == [77, *query, 199, *response, 199]
-    assert row(tokenizer, TEXTS, pair) == [77, *query, 0, *response, 0]
+    assert kind != "byte-level" or tokenizer.convert_tokens_to_ids("    ") in spaced

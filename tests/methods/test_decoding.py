@@ -56,9 +56,7 @@ CASES = [(name, *FAMILIES[number % len(FAMILIES)]) for number, name in enumerate
 
 
 @pytest.mark.parametrize(("name", "family", "tied"), CASES)
-def test_each_reference_has_the_loss_of_its_row(
-    name: str, family: str, tied: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_reference_has_its_row_s_loss(name: str, family: str, tied: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "LOGITS_AT_ONCE", 7)
     one = method(name, family, tied)
     own = weights(one)

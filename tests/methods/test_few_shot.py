@@ -1,17 +1,14 @@
 """Examples in the context are what plain transformers makes of the same tokens."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
-import torch.nn.functional as F
 
 from stages.language_model.encoding import encode_queries
 from stages.methods.decoding import decode_and_score, greedy
 from stages.methods.trained_method import TrainedMethod, load_trained
 from stages.records import Pair, write_records
-from tests.models import method, pairs, weights
+from tests.models import method, pairs, plain_answer, plain_loss, weights
 from tests.trained import FORMATS, write_method, write_model
 
 PAIRS = pairs(5, seed=4)
@@ -27,15 +24,9 @@ def test_losses_and_answers_are_those_of_the_model_with_the_examples_in_front(fa
     losses = decode_and_score(one, own, queries, [pair.response for pair in PAIRS], 0, {}).losses
     answers = greedy(one, own, queries, 8, ends={})
     for pair, loss, answer in zip(PAIRS, losses.tolist(), answers, strict=True):
-        with torch.inference_mode():
-            row = torch.tensor([context + pair.query + pair.response])
-            logits = one.base.model(input_ids=row).logits[0, -len(pair.response) - 1 : -1]
-        expected = F.cross_entropy(logits, torch.tensor(pair.response), reduction="sum")
-        assert loss == pytest.approx(float(expected), rel=1e-4)
-        row = torch.tensor([context + pair.query])
-        model: Any = one.base.model
-        generated = model.generate(row, max_new_tokens=8, do_sample=False, eos_token_id=None)
-        assert generated[0, row.shape[1] :].tolist() == answer
+        asked = context + pair.query
+        assert loss == pytest.approx(plain_loss(one.base.model, asked, pair.response), rel=1e-4)
+        assert answer == plain_answer(one.base.model, asked, 8)
 
 
 TRAINING = [
@@ -61,8 +52,7 @@ def looked_up(folder: Path, family: str) -> TrainedMethod:
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_the_nearest_examples_are_those_of_each_query_and_stand_in_front_of_it(family: str, tmp_path: Path) -> None:
-    one, limit = looked_up(tmp_path, family), 10
-    model: Any = one.method.base.model
+    one = looked_up(tmp_path, family)
 
     def tokens(text: str) -> list[int]:
         found: list[int] = one.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -77,18 +67,15 @@ def test_the_nearest_examples_are_those_of_each_query_and_stand_in_front_of_it(f
     for at, (query, near) in enumerate(NEAREST.items()):
         rows = [row(TRAINING[number].query, TRAINING[number].response) for number in near]
         asked = [*(token for each in rows for token in each), *tokens("A:"), *tokens(f" {query}"), *tokens("\nB:")]
-        with torch.inference_mode():
-            logits = model(input_ids=torch.tensor([asked + references[at]])).logits[0, len(asked) - 1 : -1]
-        loss = F.cross_entropy(logits, torch.tensor(references[at]), reduction="sum")
-        assert float(decoded.losses[at]) == pytest.approx(float(loss), rel=1e-4)
-        generated = model.generate(torch.tensor([asked]), max_new_tokens=limit, do_sample=False, eos_token_id=None)
-        answer = generated[0, len(asked) :].tolist()
-        assert answer[: len(decoded.answers[at])] == decoded.answers[at]
-        assert one.respond([query]) == one.texts([decoded.answers[at]])
+        loss = plain_loss(one.method.base.model, asked, references[at])
+        assert float(decoded.losses[at]) == pytest.approx(loss, rel=1e-4)
+        answer = decoded.answers[at]
+        assert plain_answer(one.method.base.model, asked, 10)[: len(answer)] == answer
+        assert one.respond([query]) == one.texts([answer])
 
 
 @pytest.mark.parametrize("limit", ["max_position_embeddings", "sliding_window"])
-def test_where_the_models_positions_are_few_the_least_similar_examples_are_left_out(
+def test_where_positions_are_few_so_are_examples(
     limit: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = looked_up(tmp_path, "gpt2")

@@ -20,6 +20,7 @@ def test_the_shapes_are_those_of_the_first_weights(name: str, family: str, tied:
     one = method(name, family, tied)
     expected = {key: value.shape for key, value in weights(one).items()}
     assert one.shapes() == expected
+    assert ("lm_head.weight" in expected) == (name == "fine-tune" and not tied), "tied weights are stored once"
     with torch.device("meta"):  # as it is asked before weights are read
         model = AutoModelForCausalLM.from_config(one.base.model.config)
     assert build_method(BaseModel(model), SETTINGS[name]).shapes() == expected
@@ -37,22 +38,6 @@ def test_two_optimizer_steps_change_exactly_the_method_s_parameters(name: str, f
     assert {key for key, value in trial.weights.items() if not torch.equal(value, before[key])} == set(before)
     for key, value in one.base.model.state_dict().items():
         assert torch.equal(value, frozen[key]), key
-
-
-def test_the_saved_names_are_an_exact_set() -> None:
-    layer = {
-        f"controller.h.0.{part}.{kind}"
-        for part in ("ln_1", "ln_2", "attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
-        for kind in ("weight", "bias")
-    }
-    norm = {"controller.ln_f.weight", "controller.ln_f.bias"}
-    assert set(weights(method("dynamic"))) == {"embeddings", "controller.wpe.weight"} | layer | norm
-    assert set(weights(method("soft"))) == {"embeddings", "prompt"}
-    assert set(weights(method("soft-classic"))) == {"prompt"}
-    assert set(weights(method("embeddings"))) == {"embeddings"}
-    assert set(weights(method("zero-shot"))) == set()
-    assert "lm_head.weight" not in weights(method("fine-tune"))  # tied weights are stored once
-    assert "lm_head.weight" in weights(method("fine-tune", "llama", tied=False))
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
@@ -104,24 +89,14 @@ def test_lora_leaves_the_base_model_to_other_methods_as_it_was() -> None:
     assert len(kept) == len(shared)  # no copy of the frozen weights
 
 
-@pytest.mark.parametrize("name", list(SETTINGS))
-def test_a_method_makes_the_prompt_that_its_layout_has_room_for(name: str) -> None:
-    one = method(name)
-    own = weights(one)
-    prompt = one.prompt(own, one.embed(own, torch.arange(1, 6).unsqueeze(0)))
-    assert (0 if prompt is None else prompt.shape[1]) == one.layout([5]).prompts[0]
-
-
 def test_the_first_layers_are_the_language_model_s() -> None:
     one = method("dynamic-first-layers")
     own, layers = weights(one), dict(one.base.model.base_model.named_parameters())
     assert torch.equal(own["controller.h.0.mlp.c_fc.weight"], layers["h.0.mlp.c_fc.weight"])
-    random = weights(method("dynamic"))
-    assert not torch.equal(random["controller.h.0.mlp.c_fc.weight"], layers["h.0.mlp.c_fc.weight"])
 
 
 def test_the_same_seed_gives_the_same_start() -> None:
-    for name in ("soft", "dynamic"):
+    for name in ("soft", "soft-vocabulary", "dynamic"):
         one = method(name)
         first, same, other = weights(one, 1), weights(one, 1), weights(one, 2)
         assert all(torch.equal(first[key], same[key]) for key in first)
@@ -130,7 +105,5 @@ def test_the_same_seed_gives_the_same_start() -> None:
 
 def test_a_soft_prompt_from_the_vocabulary_is_made_of_word_embeddings() -> None:
     one = method("soft-vocabulary")
-    table = weights(one)["prompt"]
-    is_a_row = (table.unsqueeze(1) == one.base.embeddings.float()).all(dim=-1)  # [P, V]
+    is_a_row = (weights(one)["prompt"].unsqueeze(1) == one.base.embeddings.float()).all(dim=-1)  # [P, V]
     assert bool(is_a_row.any(dim=1).all())
-    assert not torch.equal(table, weights(one, seed=1)["prompt"])

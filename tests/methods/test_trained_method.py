@@ -40,9 +40,7 @@ def test_two_on_one_base_model_share_its_frozen_parameters(workspace: Path) -> N
 DATED = "DAY{% for m in messages %}<{{ m.role[0] }}>{{ m.content }}<|endoftext|>{% endfor %}"
 
 
-def test_rows_stay_as_trained_when_a_template_writes_another_date(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_stay_as_trained_though_a_template_has_a_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     then = {"prefix": "Mo<u>", "separator": "<|endoftext|><a>", "end": "<|endoftext|>"}
     monkeypatch.setattr(tiny, "tiny_tokenizer", lambda: with_template(DATED.replace("DAY", "Tu")))
     model = write_model(tmp_path / "model")

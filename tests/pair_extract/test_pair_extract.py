@@ -1,4 +1,4 @@
-"""Pairs: both strides, no pair across an empty turn, and DailyDialog's published numbers."""
+"""Pairs: both strides, and no pair across an empty turn."""
 
 import argparse
 import json
@@ -9,16 +9,14 @@ from typing import Any
 
 import pytest
 
-from stages.download.fetch import fetch_dialogues
 from stages.pair_extract.__main__ import main
 from stages.pair_extract.corpora import content_id
 from stages.pair_extract.pairs import pairs_of, turns_to_write
-from stages.params.schema import Pairs, parse_params
+from stages.params.schema import Pairs
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import check_folder, output_folder, sha256_of
 from stages.records import SPLITS, Dialogue, Pair, References, read_records
 from tests.helpers_data import shipped, write_params
-from tests.helpers_scores import DAILYDIALOG, needs_dailydialog
 from tests.tiny import tiny_dialogues, write_jsonl
 
 
@@ -27,16 +25,12 @@ from tests.tiny import tiny_dialogues, write_jsonl
     [
         (2, "abcde", ["ab", "cd"], 0),
         (1, "abcde", ["ab", "bc", "cd", "de"], 0),
-        (1, "ab", ["ab"], 0),
         (2, "a", [], 0),
         (2, "a cdef", ["cd", "ef"], 1),  # turn 1 is empty: (c, d) keeps position 2, and (a, c) is no pair
         (1, "ab def", ["ab", "de", "ef"], 2),
-        (1, " bc", ["bc"], 1),
     ],
 )
-def test_pairs_keep_their_positions_and_never_cross_a_hole(
-    stride: int, turns: str, expected: list[str], skipped: int
-) -> None:
+def test_pairs_never_cross_a_hole(stride: int, turns: str, expected: list[str], skipped: int) -> None:
     dialogue = Dialogue("x", [turn.strip() for turn in turns])
     pairs, count = pairs_of(dialogue, Pairs(stride=stride, history=1, joined_by=" "))  # type: ignore[arg-type]
     assert [pair.query + pair.response for pair in pairs] == expected
@@ -51,14 +45,11 @@ def test_pairs_keep_their_positions_and_never_cross_a_hole(
     ("history", "joined_by", "queries"),
     [
         (1, " ", ["a", "c", "e"]),
-        (2, " ", ["a", "b c", "d e"]),
         (3, " / ", ["a", "a / b / c", "c / d / e"]),
         (9, " ", ["a", "a b c", "a b c d e"]),
     ],
 )
-def test_the_query_is_as_many_turns_before_the_response_as_the_history_says(
-    history: int, joined_by: str, queries: list[str]
-) -> None:
+def test_the_query_has_as_many_turns_as_the_history_says(history: int, joined_by: str, queries: list[str]) -> None:
     pairs, _ = pairs_of(Dialogue("x", list("abcdef")), Pairs(stride=2, history=history, joined_by=joined_by))
     assert [pair.query for pair in pairs] == queries
     assert [pair.response for pair in pairs] == ["b", "d", "f"]
@@ -82,8 +73,14 @@ def pinned(**files: Path) -> dict[str, Any]:
     return {name: {"path": path.name, "sha256": sha256_of(path)} for name, path in files.items()}
 
 
-def extract(folder: Path, dataset: dict[str, Any], stride: int = 2) -> dict[str, Any]:
-    """Run the stage on the `dialogues/` of a folder; return its report."""
+def of_jsonl(folder: Path, corpus: Sequence[Any], stride: int = 2, references: str | None = None) -> dict[str, Any]:
+    """Run the stage on a corpus as the download stage leaves it; return its report."""
+    dataset: dict[str, Any] = {"format": "jsonl", "source": "file:x", "split": {"validation": 5, "test": 5, "seed": 0}}
+    with output_folder(folder / "dialogues") as dialogues:
+        dataset["files"] = pinned(all=write_jsonl(dialogues / "all.jsonl", corpus))
+        if references is not None:
+            (dialogues / "references.jsonl").write_text(references, encoding="utf-8")
+            dataset["files"] |= pinned(references=dialogues / "references.jsonl")
     params = shipped()
     params["datasets"]["x"] = dataset
     write_params(folder, params | {"dataset": "x", "pairs": {"stride": stride, "history": 1, "joined_by": " "}})
@@ -93,21 +90,8 @@ def extract(folder: Path, dataset: dict[str, Any], stride: int = 2) -> dict[str,
     return report
 
 
-def of_jsonl(folder: Path, corpus: Sequence[Any], stride: int = 2, references: str | None = None) -> dict[str, Any]:
-    """The same, with a corpus as the download stage leaves it."""
-    dataset: dict[str, Any] = {"format": "jsonl", "source": "file:x", "split": {"validation": 5, "test": 5, "seed": 0}}
-    with output_folder(folder / "dialogues") as dialogues:
-        dataset["files"] = pinned(all=write_jsonl(dialogues / "all.jsonl", corpus))
-        if references is not None:
-            (dialogues / "references.jsonl").write_text(references, encoding="utf-8")
-            dataset["files"] |= pinned(references=dialogues / "references.jsonl")
-    return extract(folder, dataset, stride)
-
-
 @pytest.mark.parametrize("stride", [1, 2])
-def test_the_stage_writes_pairs_the_training_turns_and_a_report(
-    stride: int, project: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_stage_writes_pairs_and_a_report(stride: int, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     chat = ["x", {"role": "system", "content": "Be kind."}, "y", "z\nz"]
     corpus = [*tiny_dialogues(30), ["only"], ["a", "", "c", "d"]]
     report = of_jsonl(project, [*corpus, chat], stride)
@@ -127,9 +111,7 @@ def test_the_stage_writes_pairs_the_training_turns_and_a_report(
     assert sum(report[split]["pairs_skipped_for_empty_turn"] for split in SPLITS) == (1 if stride == 2 else 2)
 
 
-def test_further_references_of_test_pairs_are_written_and_reported(
-    project: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_further_references_are_written_and_reported(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "references" not in of_jsonl(project, tiny_dialogues(30))
     assert not (project / "pairs/references.jsonl").exists()
     pair = read_records(project / "pairs/test.jsonl", Pair)[-1]
@@ -150,17 +132,3 @@ def test_a_split_without_a_pair_is_refused_and_the_earlier_output_stays(project:
     with pytest.raises(StageError, match=r"^dialogues: train: no pair among 20 usable "):
         of_jsonl(project, [[f"{number}", "", "x"] for number in range(30)])
     assert check_folder(project / "pairs") == before
-
-
-@needs_dailydialog
-def test_dailydialog_gives_its_published_numbers_of_pairs_from_a_local_folder(project: Path) -> None:
-    texts = {split: DAILYDIALOG / f"dialogues_{split}.txt" for split in SPLITS}
-    dataset = {"format": "eou", "source": f"file:{DAILYDIALOG}", "files": pinned(**texts)}
-    params = shipped()
-    params["datasets"]["x"] = dataset
-    with output_folder(project / "dialogues") as folder:
-        fetch_dialogues(parse_params(params | {"dataset": "x"}), folder)
-    found = {stride: extract(project, dataset, stride) for stride in (2, 1)}
-    assert [found[2][split]["pairs"] for split in SPLITS] == [41_637, 3_851, 3_700]
-    assert [found[1][split]["pairs"] for split in SPLITS] == [76_052, 7_069, 6_740]
-    assert (found[2]["train"]["dialogues"], found[2]["train"]["turns"]) == (11_118, 87_170)

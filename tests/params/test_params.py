@@ -2,14 +2,13 @@
 
 import json
 from collections.abc import Callable
-from itertools import pairwise, product
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 from dvc.utils.hydra import apply_overrides
 
-from stages.params.methods import Dynamic, Soft
 from stages.params.schema import LearningRates, load_params, parse_params
 from stages.params.validation import RENAMED, redact, show
 from stages.plumbing.errors import StageError
@@ -65,7 +64,6 @@ def test_every_shipped_method_goes_with_every_shipped_protocol(method: str, prot
 
 PAPER = "protocols/paper/training"
 RATES = f"{PAPER}/learning_rates"
-TABLES = ("datasets", "models", "methods", "protocols")
 TEMPLATE = "models/smollm2/prompt_template"
 GPT2 = "models/gpt2"
 CHITCHAT = "datasets/chitchat"
@@ -74,21 +72,18 @@ REFERENCES = "datasets/dailydialog-files/files/references"
 REFUSED: list[tuple[str, Any, str]] = [
     ("modle", "x", ": unknown key; did you mean 'model'? allowed: dataset, model, method, "),
     (f"{PAPER}/bach_size", 8, ": unknown key; did you mean 'batch_size'?"),
-    ("pairs/batch_size", 2, ": unknown key; allowed: stride"),  # no hint from another table
     (f"{PAPER}/patience", 3, ": an old name; write early_stopping_patience"),
     ("seed", absent, ": missing; add it"),
     ("methods/soft/kind", "sfot", ": found 'sfot'; did you mean 'soft'? allowed: fine-tune, "),
     ("methods/soft", 3, ": found 3; it must be a table of keys"),
     ("method", "sof", ": 'sof' is not an entry of methods; did you mean 'soft'? allowed: fine-tune, soft, "),
     ("pairs/stride", "2", ": found '2'; allowed: 1 or 2"),
-    ("regime", "30", ": found '30'; it must be a number"),
     ("regime", 0, ": found 0; it must be greater than 0"),
-    ("regime", 100.5, ": found 100.5; it must be less than or equal to 100"),
     ("regime", float("nan"), ": found nan; it must be a finite number"),
     ("seed", True, ": found True; it must be a whole number"),
     ("dataset", [], ": found an empty list; it must be text"),
     ("drop_overlap", "yes", ": found 'yes'; it must be true or false"),
-    ("runtime/device", "gpu", ": found 'gpu'; did you mean 'cpu'? allowed: auto, cpu, cuda, mps"),
+    ("runtime/device", "x" * 10_000, f": found '{'x' * 58}… (10002 characters); "),
     (f"{RATES}/low", 0.5, ": 0.5 is above high (0.009)"),
     (RATES, {"low": 0.1, "high": 0.1, "trials": 2}, ".trials: 2 of one and the same learning rate; set "),
     (f"{RATES}/spread", 10, "~.low: given beside spread; "),
@@ -101,18 +96,11 @@ REFUSED: list[tuple[str, Any, str]] = [
     (TEMPLATE, "chat-templat", ": found 'chat-templat'; did you mean 'chat-template'?"),
     (TEMPLATE, {"separatr": " ", "end": "x"}, ".separatr: unknown key; did you mean 'separator'? allowed: prefix, sep"),
     (TEMPLATE, {"separator": "\\nB: ", "end": "x"}, ".separator: '\\nB: ' has \\n as two characters, where a line "),
-    ("pairs/joined_by", "\\t", ": '\\t' has \\t as two characters"),
-    *(
-        (f"{table}/x[1.7b]", {}, ": DVC finds no name with a dot or a bracket in it; name it x-1-7b")
-        for table in TABLES
-    ),
-    (TEMPLATE, [], ": found an empty list; it must be a table"),
-    ("methods/lora/target_modules", "all-linea", ": found 'all-linea'; did you mean 'all-linear'?"),
+    ("models/x[1.7b]", {}, ": DVC finds no name with a dot or a bracket in it; name it x-1-7b"),
     ("methods/lora/target_modules", [], ": found an empty list; it must have at least 1 item"),
     # sources
     (f"{GPT2}/source", "gpt2", ": found 'gpt2'; it must be one of pypi:NAME==VERSION"),
     (f"{GPT2}/source", "hub:gpt2@main", ": found 'hub:gpt2@main'; it must be hub:OWNER/NAME@REVISION"),
-    (f"{GPT2}/source", "hub:a/..@main", ": found"),
     (f"{GPT2}/source", "hub:a/b@../../c", ": found"),
     (f"{GPT2}/source", "url:ftp://host/x", ": found 'url:ftp://host/x'; it must be url:https://"),
     (f"{CHITCHAT}/source", "pypi:a==1.*", ": found 'pypi:a==1.*'; it must be pypi:NAME==VERSION"),
@@ -133,15 +121,13 @@ REFUSED: list[tuple[str, Any, str]] = [
     (REFERENCES, {"source": "ftp:x", "sha256": "0" * 64}, ".source: found 'ftp:x'; it must be one of"),
     # paths
     (f"{CHITCHAT}/files/all/member", "../x", ": found '../x'; use a path"),
-    (f"{CHITCHAT}/files/all/member", "/x", ": found '/x'"),
     (f"{CHITCHAT}/files/all/member", "a\\b", ": found"),
     # no foreign code
     (f"{GPT2}/files/pytorch_model.bin", {}, ": 'pytorch_model.bin' can hold a pickle"),
-    (f"{GPT2}/files/model.PT", {}, ": 'model.PT' can hold a pickle"),
-    (f"{GPT2}/files/model.safetensors", {"path": "a/x.pkl"}, ": 'a/x.pkl' can hold a pickle"),
+    (f"{GPT2}/files/model.safetensors", {"path": "a/x.PKL"}, ": 'a/x.PKL' can hold a pickle"),
     (f"{GPT2}/files/modeling.py", {}, ": 'modeling.py' does not fit format safetensors; allowed: .safetensors, "),
     (f"{GPT2}/files/adapter_config.json", {}, ": 'adapter_config.json' is not a name"),
-    (f"{GPT2}/files/manifest.json", {}, ": 'manifest.json' is not a name"),
+    (f"{GPT2}/files", {"../config.json": {}}, ".../config.json: '../config.json' is not a name"),
     (f"{GPT2}/files/config.json", absent, ": missing; a safetensors model needs it"),
     (f"{GPT2}/files", {"config.json": {}, "model.safetensors": {}}, ": no file of the tokenizer; add tokenizer.json"),
     ("models/smollm2/format", "safetensors", "~.files.model.gguf: 'model.gguf' does not fit"),
@@ -185,11 +171,6 @@ def test_further_references_come_from_the_corpuss_source_or_from_one_of_their_ow
         assert dataset.file_name("references") == "references.jsonl"
 
 
-@pytest.mark.parametrize("name", ["../config.json", "a/config.json", "", ".."])
-def test_a_name_of_a_models_file_cannot_leave_its_folder(name: str) -> None:
-    assert refusal(lambda params: params["models"]["gpt2"]["files"].update({name: {}})).startswith("models.gpt2.files.")
-
-
 def test_a_prompt_shorter_than_the_query_is_refused_where_it_is_used() -> None:
     short = put("methods/soft/prompt_tokens", 32)
     expected = "methods.soft.prompt_tokens: 32, below the 64 of protocols.quick.lengths.max_query_tokens; "
@@ -200,17 +181,9 @@ def test_a_prompt_shorter_than_the_query_is_refused_where_it_is_used() -> None:
     parse_params(params | {"method": "prompt-tuning"})  # a prompt of a length of its own
 
 
-def test_prompts_have_an_entry_for_each_kind_depth_and_choice_of_what_is_trained() -> None:
-    entries = [each for each in parse_params(shipped()).methods.values() if isinstance(each, Soft | Dynamic)]
-    found = [(each.kind, each.depth, each.train_embeddings) for each in entries if each.slots(7) == 7]
-    kinds, depths = ("soft", "dynamic"), ("input", "every-layer")
-    assert sorted(found) == sorted(product(kinds, depths, (True, False)))
-
-
-@pytest.mark.parametrize("value", [None, "text"])
-def test_a_file_that_is_no_table_is_refused(value: object) -> None:
+def test_a_file_that_is_no_table_is_refused() -> None:
     with pytest.raises(StageError, match=r"^params\.yaml: found .*; it must be a table of keys"):
-        parse_params(value)
+        parse_params("text")
 
 
 def test_what_may_be_a_secret_is_not_repeated() -> None:
@@ -239,23 +212,10 @@ def test_a_source_is_shown_without_queries_users_and_folders(source: str, shown:
     assert "secret" not in refusal(put("runtime/device", "https://me:secret@host/x"))
 
 
-def test_a_long_value_is_shortened() -> None:
-    message = refusal(put("runtime/device", "x" * 10_000))
-    assert len(message) < 200
-    assert "(10002 characters)" in message
-
-
-@pytest.mark.parametrize(
-    ("right", "misspelt", "table"),
-    [("regime", "regmie", ""), ("max_query_tokens", "query_token", "protocols/quick/lengths/")],
-)
-def test_a_misspelt_key_is_named_as_itself_with_the_right_one(right: str, misspelt: str, table: str) -> None:
-    message = refusal(put(f"{table}{right}", absent), put(f"{table}{misspelt}", 8))
-    assert message.startswith(f"{table}{misspelt}: unknown key; did you mean {right!r}? ".replace("/", "."))
+def test_a_misspelt_key_is_one_mistake_and_further_ones_are_counted() -> None:
+    message = refusal(put("regime", absent), put("regmie", 8))
+    assert message.startswith("regmie: unknown key; did you mean 'regime'? ")
     assert "more)" not in message, "that the right one is missing is the same mistake"
-
-
-def test_more_errors_are_counted() -> None:
     assert refusal(put("seed", -1), put("regime", 0)).endswith("(and 1 more)")
 
 
@@ -282,52 +242,17 @@ def test_a_file_that_is_missing_or_no_utf8_is_named(tmp_path: Path) -> None:
         load_params(tmp_path / "params.yaml")
 
 
-def test_learning_rates_are_log_spaced_with_both_ends() -> None:
+def test_learning_rates_are_log_spaced_with_both_ends_and_none_is_above_one() -> None:
     values = LearningRates(low=3e-6, high=9e-3, trials=12).values()
     assert (values[0], values[-1], len(values)) == (3e-6, 9e-3, 12)
     ratios = [after / before for before, after in pairwise(values)]
     assert max(ratios) == pytest.approx(min(ratios))
     assert LearningRates(low=1e-4, high=1e-2, trials=1).values() == [pytest.approx(1e-3)]
+    assert LearningRates(spread=100, trials=3).around(0.5).values() == pytest.approx([0.05, 0.05**0.5, 1.0])
 
 
-@pytest.mark.parametrize("method", ["soft", "lora"])
-def test_a_spread_is_a_range_around_the_rate_of_the_chosen_method(method: str) -> None:
-    params = shipped()
-    put("method", method)(params)
-    own = params["methods"][method]["learning_rate"]
+def test_a_spread_is_a_range_around_the_rate_of_the_chosen_method() -> None:
+    params = shipped() | {"method": "lora"}
+    own = params["methods"]["lora"]["learning_rate"]
     rates = parse_params(params).chosen_protocol.training.learning_rates.values()
     assert rates == pytest.approx([own / 10**0.5, own, own * 10**0.5])
-    put("protocol", "paper")(params)
-    assert parse_params(params).chosen_protocol.training.learning_rates.values()[::11] == [3e-6, 9e-3]
-
-
-@pytest.mark.parametrize(
-    ("method", "best"),
-    [
-        ("fine-tune", (3e-5, 1e-4)),
-        ("soft", (1e-3, 1e-3)),
-        ("dynamic", (1e-4, 3.2e-4)),
-        ("lora", (3.2e-4, 1e-3)),
-        ("prefix", (3e-3, 1e-2)),
-        ("embeddings", (1e-4, 3.2e-4)),
-        ("soft-frozen", (3.2e-3, 3.2e-3)),
-        ("dynamic-frozen", (9.5e-5, 3e-4)),
-    ],
-)
-def test_the_best_rates_that_were_measured_lie_inside_the_three_of_quick(
-    method: str, best: tuple[float, float]
-) -> None:
-    """The lowest and the highest of both corpora and all seeds, of metrics/recipe.md and metrics/earlier/report.md."""
-    params = shipped()
-    put("method", method)(params)
-    put("protocol", "quick")(params)
-    rates = parse_params(params).chosen_protocol.training.learning_rates.values()
-    assert len(rates) == 3
-    assert rates[0] < best[0] <= best[1] < rates[-1]
-
-
-def test_no_rate_of_a_spread_is_above_one_and_a_single_one_is_the_method_s_own() -> None:
-    around = LearningRates(spread=100, trials=3).around(0.5)
-    assert around.values() == pytest.approx([0.05, 0.05**0.5, 1.0])
-    assert around.high == 1.0
-    assert LearningRates(spread=10, trials=1).around(3e-4).values() == [pytest.approx(3e-4)]

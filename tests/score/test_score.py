@@ -22,18 +22,14 @@ from stages.score.leakage import exact_leakage, near_leakage
 from stages.score.scorer import BESIDE, ROW, SIX
 from stages.score.variety import novelty
 from stages.similarity.bleu import bleu
-from tests.helpers_scores import dailydialog, look_up, needs_dailydialog, write_responses, write_subset
+from tests.helpers_scores import dailydialog, look_up, needs_dailydialog, pairs_in, write_responses, write_subset
 from tests.tiny import shipped_params, write_yaml
 
 TURNS = [
     Dialogue("t1", ["How are you today ?", "I am fine , thank you .", "And you ?", "Not too bad ."]),
     Dialogue("t2", ["Where is the bank ?", "It is just over there , sir .", "Thank you !"]),
 ]
-TRAIN = [
-    Pair(each.dialogue, position, each.turns[position], each.turns[position + 1])
-    for each in TURNS
-    for position in range(0, len(each.turns) - 1, 2)
-]
+TRAIN = pairs_in(TURNS)
 TEST = [
     Pair("e1", 0, "How are you today ?", "I am fine , thank you ."),  # a training pair
     Pair("e1", 2, "And you ?", "I am very well indeed ."),  # a training query
@@ -234,7 +230,6 @@ def test_a_part_without_pairs_has_no_scores_and_says_so(place: Path, capsys: pyt
     [
         (TEST[:3], "3 responses for 4 test pairs"),
         ([TEST[1], TEST[0], *TEST[2:]], "responses.jsonl:1: its dialogue, position"),
-        ([*TEST[:3], replace(TEST[3], query="What ?")], "responses.jsonl:4: its dialogue"),
         ([*TEST[:3], replace(TEST[3], response="What ?")], "responses.jsonl:4: its dialogue"),
     ],
 )
@@ -244,11 +239,6 @@ def test_responses_to_other_pairs_are_refused(place: Path, answered: list[Pair],
     with pytest.raises(StageError, match=message):
         run(place)
     assert not (place / "scores.json").exists()
-
-
-def test_a_line_break_in_a_response_is_refused(place: Path) -> None:
-    with pytest.raises(StageError, match=r"responses\.jsonl:2: a line break"):
-        score(place, responses=[RESPONSES[0], "I am\u2028well .", *RESPONSES[2:]])
 
 
 @needs_dailydialog

@@ -11,13 +11,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from stages.records import Pair
 from stages.similarity import lookup
 from stages.similarity.lookup import DIGITS, Lookup, Match
-from tests.helpers_scores import look_up, pair
-
-
-def test_of_equals_the_alphabetically_first_is_taken_whatever_the_order() -> None:
-    train = [pair("a b", "2"), pair("a b", "1"), pair("b c", "0")]
-    for order in (train, train[::-1]):
-        assert look_up(order, ["a b", "unknown"]) == ["1", "1"]
+from tests.helpers_scores import pair
 
 
 def by_definition(train: Sequence[Pair], queries: Sequence[str], count: int) -> list[list[Match]]:

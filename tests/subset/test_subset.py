@@ -23,16 +23,10 @@ REGIMES = (10, 20, 30, 50, 70, 100)
 Corpus = dict[str, Sequence[Sequence[str]]]
 
 
-@pytest.mark.parametrize(
-    ("whole", "regime", "expected"),
-    [
-        (11_118, 10.0, 1_112),
-        (500, 32.2, 161),  # in floating point, 500 * 32.2 / 100 is above 161
-        (7, 0.001, 1),  # never empty
-    ],
-)
-def test_a_regime_is_a_percentage_rounded_up_exactly(whole: int, regime: float, expected: int) -> None:
-    assert regime_size(whole, regime) == expected
+def test_a_regime_is_a_percentage_rounded_up_exactly() -> None:
+    assert regime_size(11_118, 10.0) == 1_112
+    assert regime_size(500, 32.2) == 161  # in floating point, 500 * 32.2 / 100 is above 161
+    assert regime_size(7, 0.001) == 1  # never empty
 
 
 def dialogues(count: int) -> list[str]:
@@ -72,10 +66,8 @@ def test_a_part_of_the_pairs_is_seeded_nested_and_in_the_order_of_the_dialogues(
         (2, 1, "abcdef", [0], "abcdef"),  # (ab, c) trains on both
         (2, 2, "abcdef", [2], "abdef"),  # (bc, d) goes: (a, b) has b, (de, f) has d
         (2, 2, "abcde", [2], "abe"),  # e is in no pair
-        (3, 1, "abcdef", [3, 4], "abcd"),
         (9, 2, "abcd", [0], "abcd"),
         (1, 1, "abcd", [0], "bcd"),
-        (1, 2, "abcd", [2], "ab"),
         (2, 1, "a bcd", [3], "abc"),  # behind a hole: (b, c) stays, (bc, d) goes
         (3, 1, "a bcd", [2], "bcd"),  # across a hole: (ab, c) goes, (bc, d) stays
         (2, 2, "abcdec", [2], "abcdec"),  # (de, c) has c
@@ -101,13 +93,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def pairs_with(history: int) -> dict[str, Any]:
-    return {"stride": 2 if history == 1 else 1, "history": history, "joined_by": " "}
-
-
-def prepare(folder: Path, corpus: Corpus, history: int = 1, references: Sequence[References] = ()) -> None:
+def prepare(folder: Path, corpus: Corpus, references: Sequence[References] = ()) -> None:
     """Make a `pairs/` folder with the parts of the pair-extract stage."""
-    settings = Pairs.model_validate(pairs_with(history))
+    settings = Pairs(stride=2, history=1, joined_by=" ")
     with output_folder(folder / "pairs") as made:
         for split, turns in corpus.items():
             own = [Dialogue(f"{split}{number:03}", list(each)) for number, each in enumerate(turns)]
@@ -183,18 +171,6 @@ def test_overlap_leaves_training_with_its_turns_and_is_counted(project: Path) ->
         assert report["train"]["dialogues_dropped_for_overlap"] == 1
         assert report["drop_overlap"] is True
     assert choose(project, drop_overlap=False)["train"]["pairs"] == 4
-
-
-def test_with_a_history_the_turns_of_kept_pairs_stay_and_empty_ones_go(project: Path) -> None:
-    """Pair-extract tells subset where empty turns are."""
-    leaked = ["shall we go to the harbour tonight", "yes let us take the late ferry"]
-    train = [[*leaked, "is it far", "", "no", "good"], ["one", "two"]]
-    prepare(project, {"train": train, "validation": [["x", "y"]], "test": [leaked]}, history=2)
-    choose(project, drop_overlap=True, pairs=pairs_with(2))
-    queries = {pair.query for pair in read_records(project / "subset/train.jsonl", Pair)}
-    assert queries == {" ".join(leaked), "no", "one"}  # the first pair overlaps and is dropped
-    turns = {tuple(each.turns) for each in read_records(project / "subset/turns.jsonl", Dialogue)}
-    assert turns == {(*leaked, "is it far", "no", "good"), ("one", "two")}
 
 
 def test_a_regime_that_keeps_no_pair_is_refused(project: Path) -> None:
