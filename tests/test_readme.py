@@ -86,9 +86,9 @@ def test_every_command_that_is_named_exists(document: str) -> None:
 
 
 def examples() -> dict[str, Any]:
-    """The README's entries of `datasets` and `models`, with values in place of placeholders."""
+    """The entries of `datasets` and `models` in the pages, with values in place of placeholders."""
     found: dict[str, Any] = {}
-    for block in filter(is_yaml, blocks("README.md")):
+    for block in (block for document in DOCUMENTS for block in filter(is_yaml, blocks(document))):
         text = re.sub(r"<sha256[^>]*>", "a" * 64, re.sub(r"<40-hex[^>]*>", "a" * 40, block))
         found |= parse_yaml(text.encode(), "README.md")
     return found
@@ -99,7 +99,7 @@ def with_examples() -> dict[str, Any]:
     return params | {table: params[table] | entries for table, entries in examples().items()}
 
 
-def test_the_entries_that_the_readme_shows_are_allowed() -> None:
+def test_the_entries_that_the_pages_show_are_allowed() -> None:
     assert set(examples()) == {"datasets", "models"}
     parse_params(with_examples() | {name.removesuffix("s"): "mine" for name in examples()})
 
