@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean
 
 from stages.report.claims import seeds
-from stages.report.compare import Answers, Gap, NotMeasured, gaps_of
+from stages.report.compare import Gap, NotMeasured, difference, gaps_of
 from stages.report.markdown import count
 from stages.report.settings import LEAST_MATCHES, Setting, flatten, numbers_of, range_end, run_numbers
 
@@ -12,25 +12,25 @@ UNTRAINED = ("zero-shot", "few-shot")
 PROMPTS = ("soft", "dynamic", "prefix", "dynamic-prefix")  # kinds of methods that train what stands before the layers
 
 
-def short_answers(setting: Setting, answers: Answers) -> Iterator[str]:
+def short_answers(setting: Setting) -> Iterator[str]:
     """A paragraph for each model, of its largest regime."""
     for model in setting.models:
         *_, cells = setting.groups(model)[-1]
-        gaps = list(gaps_of(setting, cells, answers))
+        gaps = list(gaps_of(setting, cells))
         known = [gap for gap in gaps if gap.known]
         if len(known) > 1:
-            yield " ".join(sentences(setting, known, answers))
+            yield " ".join(sentences(setting, known))
         else:
             why = "one method was run" if gaps[-1].known else gaps[-1].told
             yield f"{setting.title}, {model}: nothing to compare yet ({why}). {quality(known[0])}"
 
 
-def sentences(setting: Setting, gaps: list[Gap], answers: Answers) -> Iterator[str]:
+def sentences(setting: Setting, gaps: list[Gap]) -> Iterator[str]:
     """What to use, what the best prompt costs, what no training gives, and how good the answers are."""
     best = min(gaps, key=lambda gap: gap.value)
     reference = next(gap.cell for gap in gaps if gap.is_reference)
     others = [gap for gap in gaps if not gap.is_reference]
-    alike = [gap.cell.method for gap in gaps if gap is not best and not beyond(gap, best, answers)]
+    alike = [gap.cell.method for gap in gaps if gap is not best and not beyond(gap, best)]
     yield (
         f"With {setting.data(reference.regime)} of {setting.any_run.switch('dataset')} and {reference.model}, "
         f"**use {' or '.join([best.cell.method, *alike])}**: "
@@ -49,10 +49,10 @@ def sentences(setting: Setting, gaps: list[Gap], answers: Answers) -> Iterator[s
     yield quality(best)
 
 
-def beyond(gap: Gap, best: Gap, answers: Answers) -> bool:
+def beyond(gap: Gap, best: Gap) -> bool:
     """Whether a configuration is worse than the best one by more than chance: the two themselves are compared."""
     try:
-        return answers.compare(gap.runs, best.runs, "loss").low > 0
+        return difference(gap.runs, best.runs, "loss").low > 0
     except NotMeasured:  # they share no seed
         return False
 

@@ -12,7 +12,7 @@ from statistics import fmean
 
 from stages.bootstrap import Difference
 from stages.grid.configurations import MODELS
-from stages.report.compare import Answers, NotMeasured
+from stages.report.compare import NotMeasured, difference
 from stages.report.markdown import NONE, ends, number, percent
 from stages.report.runs import Run, Runs, same_seeds
 from stages.report.settings import Cell, Setting, paper_scores
@@ -89,7 +89,7 @@ def by_order(pairs: list[tuple[float, float]]) -> Verdict:
     return verdict, f"{' against '.join(number(each, 3) for each in means)}, {seeds(len(pairs))}"
 
 
-def judge(claim: Claim, setting: Setting, answers: Answers, part: str) -> Verdict:
+def judge(claim: Claim, setting: Setting, part: str) -> Verdict:
     """What the runs of a setting say of a claim on a part of the test pairs."""
     try:
         if claim.first == claim.second:
@@ -97,7 +97,7 @@ def judge(claim: Claim, setting: Setting, answers: Answers, part: str) -> Verdic
         first, second = _runs(setting, claim.first), _runs(setting, claim.second)
         matched = same_seeds(first, second)
         if claim.scores == (BLEU,):
-            found, why = by_interval(answers.compare(first, second, BLEU, part), len(matched))
+            found, why = by_interval(difference(first, second, BLEU, part), len(matched))
             opposite = {SUPPORTED: CONTRADICTED, CONTRADICTED: SUPPORTED} if claim.denied else {}
             return opposite.get(found, found), why
         if not matched:

@@ -2,7 +2,8 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,6 @@ import pandas as pd
 from stages.bootstrap import Difference, bleu_of_sums, compare, loss_of_sums, losses_of, sentence_counts
 from stages.records import Response
 from stages.report.markdown import above
-from stages.report.results import Revision
 from stages.report.runs import RESPONSES, Run, Runs, same_seeds
 from stages.report.settings import LEAST_MATCHES, Cell, Setting
 
@@ -38,61 +38,52 @@ def responses_of(run: Run) -> list[Response]:
     return found
 
 
-@dataclass
-class Answers:
-    """What scores sum over the responses of runs, counted once."""
+@cache
+def sums_of(run: Run, score: str) -> pd.DataFrame:
+    """What the score sums over the responses of a run, a row a test pair, by what the pair is.
 
-    tables: dict[tuple[Revision, str], pd.DataFrame] = field(default_factory=dict)
+    Raises:
+        NotMeasured: the responses or their losses are missing.
+    """
+    found = responses_of(run)
+    if score == "loss":
+        sums = losses_of(found)
+    else:
+        sums = sentence_counts([each.response for each in found], [each.reference for each in found])
+    if sums is None:
+        raise NotMeasured(f"{run.name} has no losses")
+    pairs = [(each.dialogue, each.position, each.query, each.reference) for each in found]
+    return pd.DataFrame(sums, index=pd.MultiIndex.from_tuples(pairs))
 
-    def table(self, run: Run, score: str) -> pd.DataFrame:
-        """What the score sums over the responses of a run, a row a test pair, by what the pair is.
 
-        Raises:
-            NotMeasured: the responses or their losses are missing.
-        """
-        key = run.files, score
-        if key not in self.tables:
-            found = responses_of(run)
-            if score == "loss":
-                sums = losses_of(found)
-            else:
-                sums = sentence_counts([each.response for each in found], [each.reference for each in found])
-            if sums is None:
-                raise NotMeasured(f"{run.name} has no losses")
-            pairs = [(each.dialogue, each.position, each.query, each.reference) for each in found]
-            self.tables[key] = pd.DataFrame(sums, index=pd.MultiIndex.from_tuples(pairs))
-        return self.tables[key]
+def difference(first: Runs, second: Runs, score: str, part: str = "all") -> Difference:
+    """Compare two configurations by `loss` or `bleu4` on a part of the test pairs, over the seeds that both have.
 
-    def compare(self, first: Runs, second: Runs, score: str, part: str = "all") -> Difference:
-        """Compare two configurations by `loss` or `bleu4` on a part of the test pairs, over the seeds that both have.
+    Raises:
+        NotMeasured: they share no seed or have other test pairs, the part is too small, or something is missing.
+    """
+    matched = same_seeds(first, second)
+    if not matched:
+        raise NotMeasured("no seed that both were run with")
+    tables = [_sums_of_both(*runs, score, part) for runs in matched]
+    pairs = pd.concat([own for own, _ in tables]).index.unique()  # of any seed
+    systems = zip(*tables, strict=True)
+    sums = np.array([[each.reindex(pairs, fill_value=0).to_numpy(np.float64) for each in own] for own in systems])
+    # sums: [2, seeds, N, k]
+    if score == "bleu4" and sums[..., MATCHING_4GRAMS].sum(-1).min() < LEAST_MATCHES:
+        raise NotMeasured("too few matching 4-grams")
+    return compare(sums[0], sums[1], pairs.get_level_values(0).tolist(), SCORES[score])
 
-        Raises:
-            NotMeasured: they share no seed or have other test pairs, the part is too small, or something is missing.
-        """
-        matched = same_seeds(first, second)
-        if not matched:
-            raise NotMeasured("no seed that both were run with")
-        tables = [self._chosen(*runs, score, part) for runs in matched]
-        pairs = pd.concat([own for own, _ in tables]).index.unique()  # of any seed
-        sums = np.array(
-            [
-                [each.reindex(pairs, fill_value=0).to_numpy(np.float64) for each in system]
-                for system in zip(*tables, strict=True)
-            ]
-        )  # [2, seeds, N, k]
-        if score == "bleu4" and sums[..., MATCHING_4GRAMS].sum(-1).min() < LEAST_MATCHES:
-            raise NotMeasured("too few matching 4-grams")
-        return compare(sums[0], sums[1], pairs.get_level_values(0).tolist(), SCORES[score])
 
-    def _chosen(self, first: Run, second: Run, score: str, part: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """The rows of two runs that belong to the part in both."""
-        own, other = self.table(first, score), self.table(second, score)
-        if not own.index.equals(other.index):
-            raise NotMeasured("their test pairs differ")
-        flags = part_of(first, part, len(own)) & part_of(second, part, len(own))
-        if flags.sum() < MIN_PAIRS:
-            raise NotMeasured(f"only {flags.sum()} such pairs")
-        return own[flags], other[flags]
+def _sums_of_both(first: Run, second: Run, score: str, part: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows of two runs that belong to the part in both."""
+    own, other = sums_of(first, score), sums_of(second, score)
+    if not own.index.equals(other.index):
+        raise NotMeasured("their test pairs differ")
+    flags = part_of(first, part, len(own)) & part_of(second, part, len(own))
+    if flags.sum() < MIN_PAIRS:
+        raise NotMeasured(f"only {flags.sum()} such pairs")
+    return own[flags], other[flags]
 
 
 def lot(response: Response, seed: int) -> str:
@@ -129,7 +120,7 @@ class Gap:
         return self.told == THE_REFERENCE
 
 
-def gaps_of(setting: Setting, cells: Sequence[Cell], answers: Answers) -> Iterator[Gap]:
+def gaps_of(setting: Setting, cells: Sequence[Cell]) -> Iterator[Gap]:
     """The difference of each configuration's test loss to the reference's, over the seeds that both have."""
     reference = reference_of(cells)
     for cell in cells:
@@ -138,7 +129,7 @@ def gaps_of(setting: Setting, cells: Sequence[Cell], answers: Answers) -> Iterat
             yield Gap(cell, runs)
             continue
         try:
-            found = answers.compare(runs, setting.runs[reference], "loss")
+            found = difference(runs, setting.runs[reference], "loss")
         except NotMeasured as reason:
             yield Gap(cell, runs, told=str(reason), known=False)
         else:

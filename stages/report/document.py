@@ -10,7 +10,7 @@ from stages.records import Response
 from stages.report import figures, tables
 from stages.report.answer import caveats, short_answers
 from stages.report.claims import PARTS, claims_of, judge, of_paper, seeds
-from stages.report.compare import Answers, gaps_of, lot
+from stages.report.compare import gaps_of, lot
 from stages.report.markdown import NONE, items, marks, plain, slug, spread, table, value
 from stages.report.page import TITLE, Document, fold
 from stages.report.runs import COMMIT_DIGITS, RESPONSES, Collection
@@ -63,19 +63,18 @@ Blocks = Iterator[str | figures.Picture]
 def build(collection: Collection) -> Document:
     """The report of all experiments."""
     settings, repeated = settings_of(collection.runs)
-    answers = Answers()
 
     def blocks() -> Blocks:
         yield from (f"# {TITLE}", INTRODUCTION)
-        yield from page_one(settings, answers)
+        yield from page_one(settings)
         yield "## Answers to the same queries"
         for each in settings:
             yield from side_by_side(each)
         yield "## Does the paper replicate?"
-        yield from replication(settings, answers)
+        yield from replication(settings)
         for each in settings:
             print(f"{each.title}: {len(each.runs)} configurations", flush=True)
-            yield from section(each, answers)
+            yield from section(each)
         yield from ("## Glossary", items(GLOSSARY), "## Appendix", commits(settings))
         for each in settings:
             yield from appendix(each)
@@ -88,13 +87,13 @@ def build(collection: Collection) -> Document:
 
 def readme(collection: Collection) -> str:
     """The README's short answer and its table, a setting after another."""
-    answers, blocks = Answers(), list[str]()
+    blocks = list[str]()
     for each in settings_of(collection.runs)[0]:
-        blocks += [*short_answers(each, answers), decision_table(each, answers)]
+        blocks += [*short_answers(each), decision_table(each)]
     return "\n\n".join(blocks)
 
 
-def page_one(settings: Sequence[Setting], answers: Answers) -> Blocks:
+def page_one(settings: Sequence[Setting]) -> Blocks:
     """The short answer, the forest plot, the decision tables, what to know before using them."""
     yield "## The short answer"
     if not settings:
@@ -102,22 +101,22 @@ def page_one(settings: Sequence[Setting], answers: Answers) -> Blocks:
         return
     groups = {}
     for each in settings:
-        yield from short_answers(each, answers)
+        yield from short_answers(each)
         for model, regime, cells in each.groups():
-            gaps = [gap for gap in gaps_of(each, cells, answers) if gap.known]
+            gaps = [gap for gap in gaps_of(each, cells) if gap.known]
             if len(gaps) > 1:
                 groups[f"{each.title}: {model}, {each.data(regime)}"] = gaps
     if groups:
         yield figures.forest(groups)
     for each in settings:
-        yield from (f"### {plain(each.title)}", decision_table(each, answers))
+        yield from (f"### {plain(each.title)}", decision_table(each))
     if known := list(caveats(settings)):
         yield from ("### Before you use these numbers", items(known))
 
 
-def decision_table(setting: Setting, answers: Answers) -> str:
+def decision_table(setting: Setting) -> str:
     """A row a method: what it costs, its loss, how far that is from the reference, what it forgot, its BLEU-4."""
-    gaps = [gap for _, _, cells in setting.groups() for gap in gaps_of(setting, cells, answers)]
+    gaps = [gap for _, _, cells in setting.groups() for gap in gaps_of(setting, cells)]
     told = {gap.cell: gap.told for gap in gaps}
     references = dict.fromkeys(gap.cell.method for gap in gaps if gap.is_reference)
 
@@ -161,7 +160,7 @@ def marked(response: Response) -> str:
     return " ".join([plain(response.response) or "(empty)", *(f"*{mark}*" for mark in found)])
 
 
-def replication(settings: Sequence[Setting], answers: Answers) -> Blocks:
+def replication(settings: Sequence[Setting]) -> Blocks:
     """The claims of the paper, a table a setting."""
     yield (
         "BLEU-4 of the paper and of this project are comparable between methods, not with each other: the paper names "
@@ -170,14 +169,14 @@ def replication(settings: Sequence[Setting], answers: Answers) -> Blocks:
     for setting in settings:
         rows = []
         for claim in claims_of(setting):
-            found = (judge(claim, setting, answers, part) for part in PARTS)
+            found = (judge(claim, setting, part) for part in PARTS)
             told = [f"**{verdict}**: {plain(why)}" for verdict, why in found]
             rows.append([plain(claim.text), plain(claim.model), of_paper(claim, setting), *told])
         yield f"### {plain(setting.title)}: the claims"
         yield table(["claim", "model", "the paper", "here, all pairs", "here, pairs unlike training"], rows, left=5)
 
 
-def section(setting: Setting, answers: Answers) -> Blocks:
+def section(setting: Setting) -> Blocks:
     """The section of a setting: by fraction of the data, forgetting against gain, the leak, cost, search."""
     ending, rows = slug(setting.title), setting.frame
     tested = rows[rows["row"] == "test"]
@@ -188,7 +187,7 @@ def section(setting: Setting, answers: Answers) -> Blocks:
     if measured(tested, "loss", "forgetting.difference"):
         yield from ("### What tuning gives and what it takes", figures.forgetting(tested, ending))
     yield from ("### The leak: scores of pairs that training does not give away", show(rows, tables.LEAK))
-    yield from conditioning(setting, answers)
+    yield from conditioning(setting)
     devices = {run.score("generation.device") or "not recorded" for run in tested["run"]}
     yield from (f"### Cost (on {', '.join(sorted(devices))})", show(tested, tables.COST))
     yield from ("### The search for a learning rate", show(tested, tables.SEARCH), items(search_notes(setting)))
@@ -204,7 +203,7 @@ def measured(frame: pd.DataFrame, *names: str) -> bool:
     return {*names} <= {*frame.columns} and len(frame.dropna(subset=[*names])) > 0
 
 
-def conditioning(setting: Setting, answers: Answers) -> Blocks:
+def conditioning(setting: Setting) -> Blocks:
     """What a prompt gains by being made from the query, at the input or every layer, with E trained or frozen."""
     rows = []
     for model, regime, cells in setting.groups():
@@ -212,17 +211,17 @@ def conditioning(setting: Setting, answers: Answers) -> Blocks:
         found = {what: [named.get(f"{name}{ending}") for name in ("soft", "dynamic")] for ending, what in TWINS.items()}
         if any(cell for twins in found.values() for cell in twins):
             place = f"{plain(model)}, {setting.data(regime)}"
-            rows += [[place, what, *twins_told(setting, twins, answers)] for what, twins in found.items()]
+            rows += [[place, what, *twins_told(setting, twins)] for what, twins in found.items()]
     if rows:
         yield "### What a prompt gains by depending on the query"
         yield table(["", "prompt", "test loss of soft", "of dynamic", "dynamic against soft (95 %)"], rows, left=2)
 
 
-def twins_told(setting: Setting, twins: Sequence[Cell | None], answers: Answers) -> list[str]:
+def twins_told(setting: Setting, twins: Sequence[Cell | None]) -> list[str]:
     """The test losses of a prompt and its twin that depends on the query, and their difference, if both were run."""
     losses = [spread(run.scores.get("loss") for run in setting.runs[cell]) if cell else NOT_RUN for cell in twins]
     known = [cell for cell in twins if cell]
-    told = [gap.told for gap in gaps_of(setting, known, answers)][-1] if len(known) == len(twins) else NONE
+    told = [gap.told for gap in gaps_of(setting, known)][-1] if len(known) == len(twins) else NONE
     return [*losses, told]
 
 

@@ -35,9 +35,9 @@ LOOK: Any = {
     "legend.frameon": False,
 }
 WIDTH = 7.2  # inches
-RING: dict[str, Any] = {"marker": "o", "markersize": 11, "markerfacecolor": "none", "markeredgecolor": "black"}
 
 Draw = Callable[[Axes, Any], None]
+Texts = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,7 @@ def to_svg(figure: Figure, name: str) -> str:
     return re.sub(r"\s*\n\s*", "\n", svg).strip() + "\n"
 
 
-def drawn(
-    panels: dict[str, Any],
-    draw: Draw,
-    axes: tuple[str, str],
-    picture: tuple[str, str],
-    height: float = 3,
-    across: int = 2,
-) -> Picture:
+def drawn(panels: dict[str, Any], draw: Draw, axes: Texts, picture: Texts, size: tuple[float, int] = (3, 2)) -> Picture:
     """A figure with panels.
 
     Args:
@@ -77,11 +70,10 @@ def drawn(
         draw: draws one panel.
         axes: what stands at the axes.
         picture: name and caption of the figure.
-        height: of a panel, inches.
-        across: how many panels stand side by side, at most.
+        size: the height of a panel in inches, and how many stand side by side, at most.
     """
     name, caption = picture
-    columns = min(across, len(panels))
+    height, columns = size[0], min(size[1], len(panels))
     rows = -(-len(panels) // columns)
     with matplotlib.rc_context(LOOK):
         figure = Figure(figsize=(WIDTH, rows * height + 0.6), layout="constrained")
@@ -104,18 +96,20 @@ def panels_of(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {f"{model}, {data}": rows for (model, data), rows in frame.groupby(["model", "data"], sort=False)}
 
 
-def curves(frame: pd.DataFrame, x: str, y: str) -> Draw:
-    """Draws a line a method: the mean of y at each x, with its deviation over seeds."""
-    styles = method_styles(list(frame["method"].unique()))
+def lines(panels: dict[str, Any], x: str, y: str, axes: Texts, picture: Texts, scale: str = "linear") -> Picture:
+    """A line a method: the mean of y at each x, with its deviation over seeds."""
+    styles = method_styles(list(dict.fromkeys(method for rows in panels.values() for method in rows["method"])))
 
     def draw(panel: Axes, rows: pd.DataFrame) -> None:
         for method, some in rows.groupby("method", sort=False):
             colour, marker = styles[str(method)]
             means = some.groupby(x)[y].agg(["mean", "std"]).fillna(0)
             panel.errorbar(means.index, means["mean"], means["std"], color=colour, marker=marker, label=str(method))
-        panel.locator_params(axis="x", integer=True)  # no half epochs
+        panel.set_xscale(scale)
+        if scale == "linear":
+            panel.locator_params(axis="x", integer=True)  # no half epochs
 
-    return draw
+    return drawn(panels, draw, axes, picture)
 
 
 def forest(groups: dict[str, list[Gap]]) -> Picture:
@@ -139,14 +133,14 @@ def forest(groups: dict[str, list[Gap]]) -> Picture:
     picture = "forest", "How far the test loss of each method is above the reference's, with its 95 % interval"
     references = dict.fromkeys(gap.cell.method for gaps in groups.values() for gap in gaps if gap.is_reference)
     axes = f"test loss above {' or '.join(references)}, nats a token (lower is better)", ""
-    return drawn(groups, draw, axes, picture, 0.8 + 0.27 * max(map(len, groups.values())), across=1)
+    return drawn(groups, draw, axes, picture, (0.8 + 0.27 * max(map(len, groups.values())), 1))
 
 
 def by_regime(frame: pd.DataFrame, ending: str) -> Picture:
     """The test loss of each method against the fraction of the data, a panel a model."""
     panels = {str(model): rows for model, rows in frame.groupby("model", sort=False)}
     picture = f"regimes-{ending}", "Test loss by fraction of the training dialogues"
-    return drawn(panels, curves(frame, "regime", "loss"), ("training dialogues, %", "test loss"), picture)
+    return lines(panels, "regime", "loss", ("training dialogues, %", "test loss"), picture)
 
 
 def forgetting(frame: pd.DataFrame, ending: str) -> Picture:
@@ -162,41 +156,35 @@ def forgetting(frame: pd.DataFrame, ending: str) -> Picture:
         panel.margins(0.12)
 
     picture = f"forgetting-{ending}", "Forgetting against test loss: the lower left corner is best"
-    return drawn(panels_of(frame), draw, ("test loss", "forgetting: loss on other prose, rise in nats"), picture, 3.2)
+    return drawn(
+        panels_of(frame), draw, ("test loss", "forgetting: loss on other prose, rise in nats"), picture, (3.2, 2)
+    )
 
 
 def rates(setting: Setting, ending: str) -> Picture:
-    """What selected, against the learning rate: a line a method; rings mark the best of each seed."""
+    """What selected, against the learning rate."""
     score = selects_by(setting.any_run)
     tried = [
-        {**where, "rate": trial["learning_rate"], "score": trial.get(score), "best": trial == best_of(run)}
+        {**where, "rate": trial["learning_rate"] or None, "score": trial.get(score)}
         for where, run in _placed(setting)
         for trial in trials_of(run)
-        if trial["learning_rate"]
     ]
-    frame = pd.DataFrame(tried).dropna()
-    lines = curves(frame, "rate", "score")
-
-    def draw(panel: Axes, rows: pd.DataFrame) -> None:
-        lines(panel, rows)
-        panel.plot("rate", "score", data=rows[rows["best"]], linestyle="", label="", **RING)
-        panel.set_xscale("log")
-
-    picture = f"rates-{ending}", "What selected, by learning rate; rings mark the best"
-    return drawn(panels_of(frame), draw, ("learning rate", score.replace("_", " ")), picture)
+    panels = panels_of(pd.DataFrame(tried).dropna())
+    picture = f"rates-{ending}", "What selected, by learning rate"
+    return lines(panels, "rate", "score", ("learning rate", score.replace("_", " ")), picture, scale="log")
 
 
 def by_epoch(setting: Setting, ending: str) -> Picture:
-    """Validation loss by epoch of the chosen trial, the mean over seeds, a line a method."""
+    """Validation loss by epoch of the chosen trial."""
     after = [
         {**where, "epoch": each["epoch"], "loss": each.get("validation_loss")}
         for where, run in _placed(setting)
         for each in run.metrics("curves") or []
         if each["learning_rate"] == best_of(run).get("learning_rate")
     ]
-    frame = pd.DataFrame(after).dropna()
+    panels = panels_of(pd.DataFrame(after).dropna())
     picture = f"curves-{ending}", "Validation loss by epoch, of the chosen rate"
-    return drawn(panels_of(frame), curves(frame, "epoch", "loss"), ("epoch", "validation loss"), picture)
+    return lines(panels, "epoch", "loss", ("epoch", "validation loss"), picture)
 
 
 def _placed(setting: Setting) -> Iterator[tuple[dict[str, Any], Run]]:

@@ -22,7 +22,7 @@ RESPONSES = "data/greedy_generate/responses.jsonl"
 Scores = dict[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """One configuration that was run: an experiment, the results in a commit, or those in the workspace."""
 

@@ -16,7 +16,7 @@ from scipy.stats import t
 from stages.records import Response
 from stages.report.answer import short_answers
 from stages.report.claims import CONTRADICTED, INCONCLUSIVE, NOT_TESTED, SUPPORTED, by_order, claims_of, judge
-from stages.report.compare import Answers, NotMeasured, gaps_of, responses_of
+from stages.report.compare import NotMeasured, difference, gaps_of, responses_of
 from stages.report.document import build, marked, readme
 from stages.report.markdown import CUT, LOOPS, plain
 from stages.report.page import Document, to_html, write_report
@@ -44,7 +44,7 @@ def of(runs: tuple[Run, ...], method: str) -> tuple[Run, ...]:
 
 def answer(*runs: Run) -> str:
     [setting], _ = settings_of(runs)
-    return " ".join(short_answers(setting, Answers()))
+    return " ".join(short_answers(setting))
 
 
 def test_the_short_answer_names_what_chance_cannot_separate_and_what_a_prompt_costs(runs: tuple[Run, ...]) -> None:
@@ -88,7 +88,7 @@ def test_a_further_seed_of_a_poor_method_does_not_make_it_the_best(runs: tuple[R
 
 
 def test_the_difference_of_losses_is_that_of_the_same_pairs(runs: tuple[Run, ...]) -> None:
-    found = Answers().compare(of(runs, "soft"), of(runs, "fine-tune"), "loss")
+    found = difference(of(runs, "soft"), of(runs, "fine-tune"), "loss")
     losses = [[run.scores["loss"] for run in of(runs, method)] for method in ("soft", "fine-tune")]
     gap = found.first - found.second
     assert gap == pytest.approx(sum(a - b for a, b in zip(*losses, strict=True)) / 3, abs=1e-6)
@@ -110,7 +110,7 @@ def test_three_seeds_of_some_methods_and_one_of_others_are_compared_over_the_see
     deep = [shifted("dynamic-deep", 1, 0.25), *(shifted("soft-deep", seed, 0.05) for seed in SEEDS)]
     document = build(Collection((*reference, *soft, *deep, shifted("dynamic", 2, 0.2)), ()))
     [setting], _ = settings_of([*reference, *soft, *deep])
-    gaps = {gap.cell.method: gap for gap in gaps_of(setting, [*setting.runs], Answers())}
+    gaps = {gap.cell.method: gap for gap in gaps_of(setting, [*setting.runs])}
     assert [gap.cell.method for gap in gaps.values() if gap.is_reference] == ["fine-tune"]
     assert gaps["soft"].value == pytest.approx(0.3)
     error = t.ppf(0.975, 2) * 0.2 / 3**0.5  # of the mean of three seeds
@@ -141,12 +141,12 @@ def test_what_cannot_be_compared_is_not(runs: tuple[Run, ...]) -> None:
         (run_in_memory("soft", files=with_parts(first, {})), "unlike", "does not say"),
     ):
         with pytest.raises(NotMeasured, match=reason):
-            Answers().compare((copy,), second, "loss", part)
+            difference((copy,), second, "loss", part)
 
 
 def verdicts(*runs: Run) -> dict[str, str]:
     [setting], _ = settings_of(runs)
-    return {claim.text: judge(claim, setting, Answers(), "all")[0] for claim in claims_of(setting)}
+    return {claim.text: judge(claim, setting, "all")[0] for claim in claims_of(setting)}
 
 
 def test_a_claim_is_judged_by_more_than_chance(runs: tuple[Run, ...]) -> None:
@@ -179,7 +179,7 @@ def test_without_an_interval_every_seed_must_agree(pairs: list[tuple[float, floa
 def test_what_conditioning_gives_is_told_for_each_pair_of_twins(runs: tuple[Run, ...], document: Document) -> None:
     lines = [line.split(" | ") for line in document.markdown("report").splitlines() if "at the input, E" in line]
     assert [line[1] for line in lines] == ["at the input, E trained", "at the input, E frozen"]
-    found = Answers().compare(of(runs, "dynamic-frozen"), of(runs, "soft-frozen"), "loss")
+    found = difference(of(runs, "dynamic-frozen"), of(runs, "soft-frozen"), "loss")
     assert lines[1][-1].startswith(f"{found.second - found.first:.2f} below ({found.low:.2f} to {found.high:.2f})")
 
 
