@@ -79,9 +79,12 @@ def caveats(settings: Sequence[Setting]) -> Iterator[str]:
         yield "Every run trained for one epoch: methods that need longer may be undertrained."
     if not any(setting.as_in_paper for setting in settings):
         yield "No run has the paper's corpus, pairs and protocol together."
-    single = {cell.method for setting in settings for cell, each in setting.runs.items() if len(each) == 1}
-    if single:
-        yield f"Run with one seed in some setting: {', '.join(sorted(single))}. Their intervals know no other seeds."
+    counts = [(cell.method, len(each)) for setting in settings for cell, each in setting.runs.items()]
+    if single := {method for method, count in counts if count == 1}:
+        told = f"Run with one seed in some setting: {', '.join(sorted(single))}. Their intervals know no other seeds."
+        if max(count for _, count in counts) > 1:
+            told += " A seed has its own data: compare with methods of more seeds by the differences, which are paired."
+        yield told
     ended = {run.switch("method") for run in runs if range_end(run)}
     if ended:
         yield f"The best learning rate is at an end of those tried in some run of: {', '.join(sorted(ended))}."

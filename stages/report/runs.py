@@ -19,8 +19,6 @@ COMMIT_DIGITS = 10  # hex digits of a commit that the report shows
 RESULTS = ("dvc.lock", "metrics/scores")  # a commit that changes neither has no new results
 RESPONSES = "data/greedy_generate/responses.jsonl"
 
-Scores = dict[str, Any]
-
 
 @dataclass(frozen=True, eq=False)
 class Run:
@@ -30,7 +28,7 @@ class Run:
     commit: str  # hex; empty for the workspace
     baseline: str  # the commit (hex) whose code made it; it ends in `-dirty` if that had changed
     params: dict[str, Any]  # all of its params.yaml
-    scores: Scores  # metrics/scores.json; where DVC's cache lacks it, what Git keeps of it
+    scores: dict[str, Any]  # metrics/scores.json; where DVC's cache lacks it, what Git keeps of it
     files: Revision
 
     def switch(self, name: str) -> Any:

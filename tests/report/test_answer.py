@@ -116,7 +116,9 @@ def test_three_seeds_of_some_methods_and_one_of_others_are_compared_over_the_see
     error = t.ppf(0.975, 2) * 0.2 / 3**0.5  # of the mean of three seeds
     assert gaps["soft"].interval == pytest.approx((0.3 - error, 0.3 + error), abs=0.05)
     assert (gaps["dynamic-deep"].value, *gaps["dynamic-deep"].interval) == pytest.approx((0.25, 0.25, 0.25))
-    lines = [line.split(" | ") for line in document.markdown("report").splitlines() if line.startswith("| smollm2, 70")]
+    text = document.markdown("report")
+    assert "dynamic, dynamic-deep. Their intervals know no other seeds. A seed has its own data" in text
+    lines = [line.split(" | ") for line in text.splitlines() if line.startswith("| smollm2, 70")]
     assert [[line[1], *(cell for cell in line[2:4] if cell == "not run"), line[-1].strip(" |")] for line in lines] == [
         ["at the input, E trained", "0.3000 below (-0.3000 to -0.3000)"],  # 0.2 and 0.5 above fine-tune, with seed 2
         ["at the input, E frozen", "not run", "not run", "-"],
