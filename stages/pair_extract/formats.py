@@ -4,11 +4,12 @@ import gzip
 import json
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from stages.pair_extract.chats import KEYS
-from stages.plumbing.errors import StageError, of_the_machine
+from stages.plumbing.errors import StageError, of_the_machine, one_line
 from stages.plumbing.files import naming
 
 END_OF_TURN = "__eou__"
@@ -67,26 +68,30 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
             if number > 1 or not line.startswith("["):
                 raise
             value = _parse_json(place, "".join([line, *(text for _, text in lines)]))
-        if isinstance(value, list) and value and all(map(_is_row, value)):
-            yield from ((f"{path}: [{at}]", row) for at, row in enumerate(value))
+        if isinstance(value, list) and any(map(_is_row, value)):
+            yield from ((f"{place}[{at}]", row) for at, row in enumerate(value))
         else:
             yield place, value
 
 
 def _is_row(value: Any) -> bool:
     """Whether it is a dialogue in an array of them, and no turn in an array of turns."""
-    return isinstance(value, list) or (isinstance(value, dict) and not value.keys().isdisjoint(KEYS))
+    found = [value.get(key) for key in KEYS] if isinstance(value, dict) else [value]
+    return any(isinstance(each, list) for each in found)
 
 
 def _read_chitchat(path: Path) -> Iterator[Row]:
     """BYU's format: an object of conversations; a turn is the list of messages that one speaker sends in a row."""
-    try:
-        for name, conversation in _parse_json(str(path), "".join(line for _, line in lines_of(path))).items():
-            turns = enumerate(conversation["messages"])
-            yield f"{path}: {name}", [{"speaker": f"{at}", "text": each["text"]} for at, turn in turns for each in turn]
-    except (AttributeError, KeyError, TypeError):
+    conversations = _parse_json(str(path), "".join(line for _, line in lines_of(path)))
+    if not isinstance(conversations, dict):
         remedy = 'it must be {"<id>": {"messages": [[{"text": "..."}, ...], ...]}, ...}'
-        raise StageError(path, "not a JSON object of conversations", remedy) from None
+        raise StageError(path, "not a JSON object of conversations", remedy)
+    for name, conversation in conversations.items():
+        row = conversation
+        with suppress(KeyError, TypeError):  # of another shape: then it is what it would be in other formats
+            turns = enumerate(conversation["messages"])
+            row = [{"speaker": f"{at}", "text": each["text"]} for at, turn in turns for each in turn]
+        yield f"{path}: {one_line(name)}", row
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:

@@ -53,6 +53,13 @@ def test_a_turn_of_chitchat_is_the_messages_in_a_row(messages: str, expected: li
     assert counts["turns_of_several_messages"] == 1
 
 
+def test_a_bad_conversation_of_chitchat_is_left_out_up_to_the_limit(tmp_path: Path) -> None:
+    content = json.dumps(json.loads(encode("chitchat", DIALOGUES)) | {"odd": {"messages": [["text"]]}}).encode()
+    found, counts = read(tmp_path, "chitchat", content, bad=0.25)
+    assert (len(found), counts["bad_rows"]) == (3, 1)
+    assert refusal(tmp_path, "chitchat", content).startswith(" odd: messages[0]: not a turn but a list")
+
+
 # --- dirt that is removed and counted -------------------------------------------------------------------------------
 
 LONG = "word " * 250_000 + "end"
@@ -112,6 +119,9 @@ def test_a_json_file_may_be_one_array_of_rows(indent: int | None, tmp_path: Path
     assert turns_in(tmp_path, "jsonl", content) == sorted(DIALOGUES)
     assert turns_in(tmp_path, "jsonl", b'["a", "b"]') == [["a", "b"]]  # a dialogue, not two rows
     assert refusal(tmp_path, "jsonl", content[:-1]).startswith("1: not JSON")
+    odd = json.dumps([*DIALOGUES, None], indent=indent).encode()  # a bad row of the array, not a bad turn
+    assert len(read(tmp_path, "jsonl", odd, bad=0.25)[0]) == 3
+    assert refusal(tmp_path, "jsonl", odd).startswith("1[3]: not a list of turns but null")
 
 
 def test_a_split_may_have_several_files(tmp_path: Path) -> None:
@@ -167,8 +177,9 @@ def test_what_keeps_parquet_from_being_read_is_named(tmp_path: Path, monkeypatch
         ("eou", b'["a", "b"]\n', "1: a line without __eou__"),
         ("jsonl", b"[" * 100_000, "1: not JSON"),
         ("chitchat", b'{"a": {"messages": [[', " not JSON"),
-        ("chitchat", b'{"a": {"messages": [["text"]]}}', " not a JSON object of conversations"),
+        ("chitchat", b"[]", " not a JSON object of conversations"),
         ("chitchat", b'{"a": {"messages": [[{"text": 1}]]}}', " a[0].text: not a text but a number"),
+        ("chitchat", rb'{"\ud83d\n": {"turn": []}}', r" \ud83d: not a list of turns but an object"),
         ("parquet", encode("parquet", DIALOGUES)[:-100], " not a Parquet file"),
         ("parquet", parquet({"text": ["a", "b"]}), " row 1: not a list of turns but an object; write"),
         ("parquet", parquet({"dialog": pa.array([], pa.list_(pa.string()))}), " none of 0 dialogues"),
