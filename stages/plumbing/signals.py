@@ -41,21 +41,22 @@ def raise_on_signals() -> None:
 def _up_to_dvc() -> list[int]:
     """The processes above this one, from its parent, perhaps a shell, up to DVC.
 
-    Without DVC another program uses the stages as a library, and it is the parent alone; none if DVC has died, and
-    process 1 or one of another session has adopted this one.
+    Without DVC another program uses the stages as a library, and it is the parent alone, as where the processes of
+    other users are hidden; none if DVC has died, and process 1 or one of another session has adopted this one.
     """
     import psutil  # used only under DVC, which needs it too
 
     chain: list[int] = []
-    with suppress(psutil.Error, OSError):
-        process = psutil.Process().parent()
-        while process is not None:
-            chain.append(process.pid)
-            if process.name().lower().startswith(("dvc", "python")):
-                return chain
-            process = process.parent()
+    with suppress(psutil.NoSuchProcess, OSError):
+        with suppress(psutil.AccessDenied):
+            process = psutil.Process().parent()
+            while process is not None:
+                chain.append(process.pid)
+                if process.name().lower().startswith(("dvc", "python")):
+                    return chain
+                process = process.parent()
         if os.getppid() != 1 and os.getsid(os.getppid()) == os.getsid(0):
-            return chain[:1]
+            return [os.getppid()]
     return []
 
 

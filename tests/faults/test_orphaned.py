@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from stages.plumbing.signals import _up_to_dvc
 from tests.faults.pipeline import stopped_line
 from tests.stage_runs import wait_for
 from tests.tiny import ROOT
@@ -59,6 +60,19 @@ class Orphan:
     def check_stopped(self) -> None:
         wait_for(self.ended)
         assert (self.folder / "log").read_text() == f"{stopped_line('toy')}\n"
+
+
+@pytest.mark.parametrize(("error", "found"), [(psutil.AccessDenied, True), (None, True), (psutil.NoSuchProcess, False)])
+def test_where_other_users_processes_are_hidden_the_parent_is_watched(
+    error: type[psutil.Error] | None, found: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def parent(process: psutil.Process) -> None:
+        if error:
+            raise error(process.pid)
+
+    monkeypatch.setattr(psutil.Process, "parent", parent)
+    monkeypatch.setattr(os, "getsid", lambda pid: 7)
+    assert _up_to_dvc() == [os.getppid()] * found
 
 
 @pytest.mark.parametrize("command", [STARTED_BY_SH, BELOW_SH], ids=["in place of the shell", "below the shell"])
