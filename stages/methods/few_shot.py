@@ -94,7 +94,8 @@ def fitting(examples: Examples, base: BaseModel, lengths: Lengths) -> Examples:
 
     Rows that reach beyond a window would count the padding behind the examples too.
     """
-    limits = (getattr(base.model.config, name, None) for name in ("max_position_embeddings", "sliding_window"))
+    names = "max_position_embeddings", "sliding_window", "window_size"  # the last is GPT-Neo's
+    limits = (getattr(base.model.config, name, None) for name in names)
     room = min(filter(None, limits), default=sys.maxsize) - lengths.max_query_tokens - lengths.max_new_tokens
     while examples and sum(map(len, examples)) > room:
         examples = examples[1:]

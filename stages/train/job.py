@@ -97,7 +97,7 @@ def check_fit(folder: Path, params: Params) -> None:
     longest = settings.slots(lengths.max_query_tokens) + lengths.max_query_tokens + lengths.max_new_tokens
     in_front = settings.length if isinstance(settings, Prefix) else 0
     check_row_length(config, longest + in_front)
-    window = getattr(config, "sliding_window", None)
+    window = getattr(config, "sliding_window", None) or getattr(config, "window_size", None)  # the latter is GPT-Neo's
     if in_front and window and in_front + longest > window:  # it counts columns, padding and all
         found = f"{in_front} before rows of up to {longest} tokens, the model's window is {window}"
         raise StageError(f"params.yaml: methods.{params.method}.length", found, "lower it")

@@ -74,7 +74,7 @@ def test_the_nearest_examples_are_those_of_each_query_and_stand_in_front_of_it(f
         assert one.respond([query]) == one.texts([answer])
 
 
-@pytest.mark.parametrize("limit", ["max_position_embeddings", "sliding_window"])
+@pytest.mark.parametrize("limit", ["max_position_embeddings", "sliding_window", "window_size"])
 def test_where_positions_are_few_so_are_examples(
     limit: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

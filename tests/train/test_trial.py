@@ -191,11 +191,12 @@ def test_what_the_model_cannot_take_is_refused_before_its_weights_are_read(tmp_p
     with pytest.raises(StageError, match="513 tokens, the model takes 512"):
         check_fit(model, params.model_copy(update={"method": "long", "methods": long}))
     config = model / "config.json"
-    config.write_text(config.read_text(encoding="utf-8").replace("{", '{"sliding_window": 400,', 1), encoding="utf-8")
-    narrow = {"long": Prefix(kind="prefix", length=89, init="random")}
-    with pytest.raises(StageError, match="89 before rows of up to 312 tokens, the model's window is 400"):
-        check_fit(model, params.model_copy(update={"method": "long", "methods": narrow}))
-    check_fit(model, params.model_copy(update={"method": "zero-shot"}))
+    whole, narrow = config.read_text(encoding="utf-8"), {"long": Prefix(kind="prefix", length=89, init="random")}
+    for window in ("sliding_window", "window_size"):
+        config.write_text(whole.replace("{", f'{{"{window}": 400,', 1), encoding="utf-8")
+        with pytest.raises(StageError, match="89 before rows of up to 312 tokens, the model's window is 400"):
+            check_fit(model, params.model_copy(update={"method": "long", "methods": narrow}))
+        check_fit(model, params.model_copy(update={"method": "zero-shot"}))
 
 
 @pytest.mark.parametrize("name", ["dynamic", "fine-tune"])
