@@ -71,9 +71,10 @@ class Speaker:
             show_rest(self.trained.texts([tokens])[0].rstrip(HALF))
 
         queries, _ = self.trained.encode([query])
-        (answer,) = self.trained.texts(self.trained.decode(queries, heard=heard))
+        made = self.trained.decode_and_score(queries, heard=heard)
+        (answer,) = self.trained.texts(made.answers)
         show_rest(answer)
-        return answer, marks(answer, len(tokens) == self.trained.lengths.max_new_tokens)
+        return answer, marks(answer, not made.ended[0])
 
 
 def load_speakers(root: Path, experiments: Sequence[str | None], known: Sequence[Speaker] = ()) -> list[Speaker]:

@@ -26,7 +26,7 @@ from stages.language_model.device import arithmetic, choose_device
 from stages.language_model.encoding import encode_queries, to_text
 from stages.language_model.loading import load_base_model, load_tokenizer
 from stages.language_model.prompt_template import PromptTemplate, build_prompt_template, endings
-from stages.methods.decoding import Decoded, Endings, RowLimit, decode_and_score, greedy
+from stages.methods.decoding import Decoded, Endings, RowLimit, decode_and_score
 from stages.methods.few_shot import Nearest
 from stages.methods.method import Method
 from stages.methods.registry import build_method
@@ -152,28 +152,23 @@ class TrainedMethod:
             found = self.nearest.in_front(self.method.base, queries, found, self.description["examples"])
         return found, cut
 
-    def decode(
-        self,
-        queries: Sequence[list[int]],
-        tick: Callable[[int], None] = lambda ended: None,
-        heard: Callable[[int, int], None] = lambda row, token: None,
-    ) -> list[list[int]]:
-        """Token ids of the responses to N encoded queries, [N][at most lengths.max_new_tokens], without their end.
-
-        tick and heard: see `greedy`.
-        """
-        limit = self.lengths.max_new_tokens
-        return greedy(self.method, self.weights, queries, limit, self.ends, self.row_limit, tick, heard)
+    def decode(self, queries: Sequence[list[int]]) -> list[list[int]]:
+        """Token ids of the responses to N encoded queries, [N][at most lengths.max_new_tokens], without their end."""
+        return self.decode_and_score(queries).answers
 
     def decode_and_score(
         self,
         queries: Sequence[list[int]],
-        references: Sequence[list[int]],
+        references: Sequence[list[int]] | None = None,
         tick: Callable[[int], None] = lambda ended: None,
+        heard: Callable[[int, int], None] = lambda row, token: None,
     ) -> Decoded:
-        """What `decode` gives for N encoded queries, and the loss of their encoded references."""
-        limit = self.lengths.max_new_tokens
-        return decode_and_score(self.method, self.weights, queries, references, limit, self.ends, self.row_limit, tick)
+        """What `decode` gives, whether each has ended, and the loss of the N encoded references, if there are any.
+
+        tick and heard: see `greedy`.
+        """
+        own = self.method, self.weights, queries, references, self.lengths.max_new_tokens, self.ends, self.row_limit
+        return decode_and_score(*own, tick, heard)
 
     def texts(self, answers: Sequence[Sequence[int]]) -> list[str]:
         """Token ids of N responses as texts, [N]."""

@@ -1,6 +1,7 @@
 """A conversation in a terminal, and answers for scripts."""
 
 import argparse
+import dataclasses
 import os
 import re
 import signal
@@ -19,6 +20,7 @@ from stages.pair_extract.pairs import pairs_of
 from stages.params.schema import Pairs
 from stages.plumbing.errors import StageError
 from stages.records import Dialogue
+from stages.report.markdown import CUT
 from stages.report.results import WORKSPACE
 from tests.tiny import change_params, tiny_dialogues
 from tests.trained import QUERIES, trained_copy, trained_workspace
@@ -170,6 +172,16 @@ def test_an_answer_is_shown_in_pieces_that_make_it_up(speakers: list[Speaker]) -
         answer = speakers[0].answer(query, pieces.append)
         assert "".join(pieces) == answer
     assert len(pieces) > 2
+
+
+def test_an_answer_is_cut_only_if_it_has_not_ended(speakers: list[Speaker]) -> None:
+    one, query = speakers[0], QUERIES[0]
+    trained = dataclasses.replace(one.trained, lengths=one.trained.lengths.model_copy(update={"max_new_tokens": 2}))
+    trained.__dict__["ends"] = {}
+    ((_, last),) = trained.decode(trained.encode([query])[0])
+    assert CUT in dataclasses.replace(one, trained=trained).reply(query)[1]
+    trained.__dict__["ends"] = {last: [last]}  # an end that is a part of the answer, as a full stop with a line break
+    assert CUT not in dataclasses.replace(one, trained=trained).reply(query)[1]
 
 
 def test_lines_that_are_there_come_together_half_a_line_waits_and_one_that_is_not_utf_8_is_named() -> None:
