@@ -8,9 +8,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from dvc.exceptions import InvalidArgumentError
-from dvc.utils.hydra import apply_overrides
-
 from stages.params.schema import PARAMS_FILE
 from stages.plumbing.errors import StageError, one_line
 from stages.plumbing.yaml import parse_yaml
@@ -59,6 +56,9 @@ class Configuration:
         Raises:
             StageError: a setting is no `key=value`, or params.yaml has no such key.
         """
+        from dvc.exceptions import InvalidArgumentError  # DVC takes a moment to load, for which --help does not wait
+        from dvc.utils.hydra import apply_overrides
+
         with TemporaryDirectory() as folder:
             path = Path(folder, PARAMS_FILE)
             path.write_text(params, encoding="utf-8")

@@ -15,7 +15,7 @@ from tests.stops import Stop
 from tests.tiny import ROOT, shipped_params, write_yaml
 
 COMMANDS = sorted(path.parent.name for path in (ROOT / "stages").glob("*/__main__.py"))
-SLOW = {"torch", "transformers", "sklearn", "peft", "datasets", "scipy", "pandas"}
+SLOW = {"torch", "transformers", "sklearn", "peft", "datasets", "scipy", "pandas", "dvc"}
 
 
 def imported(*words: str) -> set[str]:
