@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.greedy_generate.forgetting import forgetting, passage_of, read_text
-from stages.greedy_generate.relevance import fits_of
+from stages.greedy_generate.relevance import fits_of, within
 from stages.language_model.device import versions
 from stages.language_model.encoding import encode_pairs, side_lengths
 from stages.methods.trained_method import check_lengths, check_prompt_template, load_trained
@@ -77,7 +77,8 @@ def generate(task: Task, model: Path, folder: Path) -> Generated:
     untouched = ZeroShotMethod(base, ZeroShot(kind="zero-shot"))
     facts["forgetting"] = forgetting(trained, untouched, passage)
     fits = fits_of(trained, untouched, pairs, [each.response for each in responses], params.relevance, params.seed)
-    facts |= {"cut_queries": cut, "unended_responses": unended, "relevance": params.relevance.model_dump()}
+    facts |= {"cut_queries": cut, "unended_responses": unended}
+    facts["relevance"] = within(params.relevance, pairs).model_dump()
     facts |= versions(base.device, base.dtype)
     cost = {
         "seconds": round(seconds, 3),

@@ -50,6 +50,13 @@ class Likelihoods:
         return torch.cat(found)
 
 
+def within(settings: Relevance, pairs: Sequence[Pair]) -> Relevance:
+    """The settings, with no more queries and others than N pairs have."""
+    queries = min(settings.queries, len({pair.query for pair in pairs}))
+    others = max(0, min(settings.others, queries - 2))  # neither its own nor the one in front of it
+    return settings.model_copy(update={"queries": queries, "others": others})
+
+
 def fits_of(
     trained: TrainedMethod,
     untouched: Method,
@@ -62,6 +69,7 @@ def fits_of(
 
     untouched: a method that trains nothing, on the same base model. Where there are few queries there are fewer others.
     """
+    settings = within(settings, pairs)
     order = np.random.default_rng(seed).permutation(len(pairs)).tolist()
     places = list({pairs[at].query: at for at in order}.values())[: settings.queries]
     chosen = [pairs[at] for at in places]
@@ -85,8 +93,7 @@ def _fits(known: Likelihoods, answers: Answers, others: int) -> tuple[list[float
     """
     count = len(known.row) - 1
     everyone = range(len(answers))
-    own, others = known.after([at % count for at in everyone], answers), min(others, count - 2)
-    standing = list(everyone)
+    own, standing = known.after([at % count for at in everyone], answers), list(everyone)
     for step in range(1, others + 1):
         if standing:
             rivals = known.after([(at + step) % count for at in standing], [answers[at] for at in standing])

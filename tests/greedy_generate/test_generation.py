@@ -62,7 +62,7 @@ def test_ray_gives_the_responses_that_local_gives(task: Task, monkeypatch: pytes
     here = generate(with_device(task, "auto"), MODEL, TRAINED)
     assert made.responses == here.responses
     assert made.facts == here.facts
-    assert made.facts["relevance"] == task.params.relevance.model_dump(), "what relevance and hits are of"
+    assert made.facts["relevance"] == {"queries": 11, "others": 9}, "what they are of: two of the 12 queries are equal"
     assert made.facts["threads"] == torch.get_num_threads()
     assert made.cost.keys() == here.cost.keys()
     (options,) = ray.options

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from stages.greedy_generate import relevance
-from stages.greedy_generate.relevance import fits_of
+from stages.greedy_generate.relevance import fits_of, within
 from stages.language_model.encoding import encode_pairs
 from stages.methods import reading
 from stages.methods.trained_method import TrainedMethod, load_trained
@@ -77,6 +77,8 @@ def test_so_many_different_queries_are_drawn_by_the_seed(tmp_path: Path) -> None
     assert [len(each) for each in drawn] == [4, 4, 4]
     every = fits_of(trained, trained.method, twice, [""] * 8, Relevance(queries=99, others=1), 0)
     assert len(of_row(every, "test")) == len(QUERIES)
+    assert within(Relevance(queries=99, others=99), twice).model_dump() == {"queries": 7, "others": 5}
+    assert within(settings, twice).model_dump() == {"queries": 4, "others": 2}
 
 
 @pytest.mark.parametrize("count", [1, 2])
