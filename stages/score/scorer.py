@@ -139,7 +139,8 @@ def fit_scores(fits: Sequence[Fit], row: str, seed: int) -> Scores:
     for name, field in (("relevance", "relevance"), ("hits", "hit")):
         table = np.array([[getattr(fit, field), 1] for fit in own], dtype=np.float64)  # None is NaN
         known = len(own) > 0 and bool(np.isfinite(table).all())
-        ends = interval(table, [fit.dialogue for fit in own], loss_of_sums, seed) if known else None
+        differ = known and len(set(table[:, 0])) > 1  # where all are equal, every draw is, and seems certain
+        ends = interval(table, [fit.dialogue for fit in own], loss_of_sums, seed) if differ else None
         scores[name] = round(float(table[:, 0].mean()), DIGITS) if known else None
         scores[f"{name}_interval"] = ends and [round(end, DIGITS) for end in ends]
     return scores
