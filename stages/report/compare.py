@@ -30,11 +30,12 @@ def responses_of(run: Run) -> list[Response]:
     """The responses of a run.
 
     Raises:
-        NotMeasured: they are not in the cache.
+        NotMeasured: they are not in the cache, or not among what was kept.
     """
     found = run.files.records(RESPONSES, Response)
     if not found:
-        raise NotMeasured("responses not in the cache")
+        private = ", nor kept: the corpus has no `quote: true`" * (not run.entry("dataset").get("quote"))
+        raise NotMeasured(f"responses not in the cache{private}")
     return found
 
 

@@ -6,6 +6,7 @@ A file holds the runs of a setting, with the texts that they share, once compres
 import hashlib
 import json
 import lzma
+from collections.abc import Iterable
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -64,12 +65,21 @@ def keep(collection: Collection, folder: Path) -> None:
         raise StageError(
             folder, f"{size / 1e6:.1f} MB with these runs, more than {MOST / 1e6:g}", "remove a file there"
         )
+    write_bytes(folder / "README.md", page(merged).encode())
     write_json(folder / ABSENT, [asdict(each) for each in (*collection.absent, *repeated)])
     for path, compressed in contents.items():
         write_bytes(path, compressed)
     for path in set(folder.glob(f"*{KEPT}")) - contents.keys():
         path.unlink()
     print(f"{folder}: {len(merged)} runs, {len(new)} of them new, {size / 1e6:.2f} MB")
+
+
+def page(runs: Iterable[Run]) -> str:
+    """Whose texts are in kept runs: each corpus that may be quoted, its source and its license."""
+    named = {str(run.switch("dataset")): run.entry("dataset") for run in runs if run.entry("dataset").get("quote")}
+    told = (f"- {key}: `{redact(each['source'])}`, license: {each.get('license')}" for key, each in named.items())
+    texts = "\n".join(sorted(told)) or "- none"
+    return f"What `python -m stages.report --keep` kept of runs. It has the test pairs of these corpora:\n\n{texts}\n"
 
 
 def kept(folder: Path) -> Collection:
@@ -101,7 +111,9 @@ def _as_run(record: dict[str, Any]) -> Run:
 def _as_record(run: Run) -> dict[str, Any]:
     """A run as it is written, or as it was read."""
     facts = {"name": run.name, "commit": run.commit, "baseline": run.baseline, "scores": run.scores}
-    params = {name: run.params[name] for name in (*SWITCHES, "pairs")}
+    params = {name: run.params.get(name) for name in (*SWITCHES, "pairs", "relevance")}
+    if passage := run.params.get("forgetting"):
+        params["forgetting"] = {**passage, "text": Path(passage["text"]).name}
     params |= {f"{switch}s": {run.params[switch]: run.entry(switch)} for switch in CHOICES}
     files = run.files.content if isinstance(run.files, KeptFiles) else _files_of(run)
     return {"facts": facts | {"params": _public(params)}, "files": files}

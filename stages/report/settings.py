@@ -1,5 +1,7 @@
 """Which runs can be compared: those with the same data, pairs and protocol, whatever their model, method and seed.
 
+Relevance must have been measured with as many queries, and forgetting on the same text.
+
 Which learning rates were tried is not part of that: each run has its best one. The content of the entries in
 params.yaml counts, not their names: `-S protocols.paper.training.dropout=0` makes another protocol. If one name has
 several contents, the values that differ are added to the name.
@@ -190,10 +192,13 @@ def setting_of(run: Run) -> tuple[str, Any]:
     words += [f"{key} {pairs[key]}" for key, usual in (("stride", 2), ("history", 1)) if pairs.get(key, usual) != usual]
     words += ["without overlap"] * bool(run.switch("drop_overlap"))
     protocol = flatten(run.entry("protocol"))
+    forgetting = run.params.get("forgetting") or run.score("forgetting") or {}  # the latter of runs kept earlier
     return ", ".join(words), {
         "dataset": run.entry("dataset"),
         "pairs": pairs,
         "protocol": {key: each for key, each in protocol.items() if not key.startswith(RATES_PREFIX)},
+        "relevance": run.params.get("relevance") or run.score("generation.relevance"),
+        "forgetting": Path(forgetting.get("text", "")).name,
     }
 
 

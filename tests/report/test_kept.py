@@ -24,14 +24,20 @@ PAPERS: dict[str, Any] = {"dataset": "dailydialog", "protocol": "paper"}
 def test_kept_runs_give_the_same_bytes(tmp_path: Path) -> None:
     runs = [run_in_memory(method, seed) for method in METHODS for seed in (0, 1)]
     runs += [run_in_memory("soft", regime=regime, **PAPERS) for regime in (10, 100)]
+    runs += [run_in_memory("lora", 2, relevance={"queries": 200, "others": 19})]
     collection = Collection((*runs, runs[0]), (Absent("a|b", "", "failed", "every trial *diverged*"),))
     keep(collection, tmp_path)
     again = kept(tmp_path)
     assert len(again.runs) == len(runs)
     assert to_html(build(again)) == to_html(build(collection))
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "absent.json", "chitchat-protocol-quick.json.xz", "dailydialog-protocol-paper.json.xz",
+        "README.md", "absent.json", "chitchat-protocol-quick-relevance-others-19-relevance-queries-200.json.xz",
+        "chitchat-protocol-quick-relevance-others-9-relevance-queries-16.json.xz", "dailydialog-protocol-paper.json.xz",
     ]  # fmt: skip
+    assert (tmp_path / "README.md").read_text(encoding="utf-8").splitlines()[2:] == [
+        "- chitchat: `pypi:chitchat-dataset==0.9.0`, license: MIT",
+        "- dailydialog: `hub:datasets/roskoN/dailydialog@main`, license: CC-BY-NC-SA-4.0",
+    ]
 
 
 def test_a_damaged_file_of_kept_runs_is_named(tmp_path: Path) -> None:
@@ -74,11 +80,16 @@ def test_more_than_a_repository_should_have_is_refused_and_nothing_is_written(
 def test_of_a_corpus_that_may_not_be_quoted_no_text_is_kept(tmp_path: Path) -> None:
     datasets = shipped_params()["datasets"]
     private = {**datasets, "chitchat": {**datasets["chitchat"], "quote": False, "source": "file:~/clients/talks"}}
-    keep(Collection((run_in_memory("soft", datasets=private),), ()), tmp_path)
-    [run] = kept(tmp_path).runs
+    text = {"text": "/home/clients/a.txt", "tokens": 512, "sha256": "0" * 64}
+    runs = tuple(run_in_memory(method, datasets=private, forgetting=text) for method in ("soft", "lora"))
+    keep(Collection(runs, ()), tmp_path)
+    again = kept(tmp_path)
+    assert "nor kept: the corpus has no `quote: true`" in build(again).markdown("report")
+    assert (tmp_path / "README.md").read_text(encoding="utf-8").endswith("\n\n- none\n")
+    run = again.runs[1]
     assert "clients" not in str(run.params) and "dailydialog" not in str(run.params)
     assert run.files.records(RESPONSES, Response) is None
-    assert run.scores == run_in_memory("soft", datasets=private).scores
+    assert run.scores == runs[0].scores
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:

@@ -36,9 +36,14 @@ def titles(*runs: Run) -> list[str]:
         (with_protocol(learning_rates={"low": 1e-4, "high": 1e-3, "trials": 3}), [PAPERS_TITLE]),
         ({"drop_overlap": True}, [PAPERS_TITLE, f"{PAPERS_TITLE}, without overlap"]),
         ({"pairs": {**PARAMS["pairs"], "stride": 1}}, [PAPERS_TITLE, f"{PAPERS_TITLE}, stride 1"]),
+        ({"relevance": {"queries": 16, "others": 7}}, [f"{PAPERS_TITLE} (relevance.others={each})" for each in (7, 9)]),
+        (
+            {"forgetting": {"text": "~/a.txt"}},
+            [f"{PAPERS_TITLE} (forgetting={each})" for each in ("a.txt", "scikit-learn")],
+        ),
         (with_protocol(dropout=0.2), [f"{PAPERS_TITLE} (protocol.training.dropout={each})" for each in (0.1, 0.2)]),
     ],
-    ids=["regime", "seed", "learning rates", "overlap", "pairs", "protocol of the same name"],
+    ids=["regime", "seed", "learning rates", "overlap", "pairs", "relevance", "forgetting", "protocol of one name"],
 )
 def test_runs_stand_in_one_table_if_they_differ_in_nothing_else(changes: dict[str, Any], expected: list[str]) -> None:
     other: dict[str, Any] = {**PAPERS, **changes}
