@@ -7,11 +7,10 @@ from typing import Any
 import pandas as pd
 
 from stages.records import Response
-from stages.report import figures, tables
-from stages.report.answer import caveats, short_answers
-from stages.report.claims import PARTS, claims_of, judge, of_paper, seeds
+from stages.report import figures, markdown
+from stages.report.claims import PARTS, caveats, claims_of, judge, of_paper, seeds, short_answers
 from stages.report.compare import gaps_of, lot
-from stages.report.markdown import NONE, items, marks, plain, slug, spread, table, value
+from stages.report.markdown import NONE, SEEDS, Column, items, marks, plain, show, slug, spread, table, value
 from stages.report.page import TITLE, Document, fold
 from stages.report.runs import COMMIT_DIGITS, RESPONSES, Collection
 from stages.report.settings import (
@@ -22,10 +21,10 @@ from stages.report.settings import (
     best_of,
     flatten,
     range_end,
+    rates_of,
     settings_of,
     trials_of,
 )
-from stages.report.tables import Column, show
 
 INTRODUCTION = """What the experiments of this project say, written by `python -m stages.report`. The question and the
 methods are those of "Prompting for a conversation: How to control a dialog model?" (Valvoda, Fang and Vandyke 2022,
@@ -56,6 +55,12 @@ TWINS = {  # names of methods end so
     "-deep-frozen": "at every layer, E frozen",
 }
 NOT_RUN = "not run"
+RUNS = (
+    SEEDS,
+    Column("experiment", lambda rows: plain(rows["run"].iloc[0].name)),
+    Column("commit", lambda rows: f"`{rows['run'].iloc[0].commit or 'workspace'}`"),
+    Column("learning rates", lambda rows: ", ".join(f"{rate:.3g}" for rate in rates_of(rows["run"].iloc[0])) or NONE),
+)
 
 Blocks = Iterator[str | figures.Picture]
 
@@ -124,7 +129,7 @@ def decision_table(setting: Setting) -> str:
         return told.get(Cell(*rows[["model", "method", "regime"]].iloc[0]), NONE)
 
     column = Column(f"against {' or '.join(references)} (95 %)", against)
-    return show(setting.frame, (*tables.DECISION, column, *tables.FURTHER))
+    return show(setting.frame, (*markdown.DECISION, column, *markdown.FURTHER))
 
 
 def side_by_side(setting: Setting) -> Blocks:
@@ -186,11 +191,11 @@ def section(setting: Setting) -> Blocks:
         yield from ("### Test loss by fraction of the data", figures.by_regime(tested, ending))
     if measured(tested, "loss", "forgetting.difference"):
         yield from ("### What tuning gives and what it takes", figures.forgetting(tested, ending))
-    yield from ("### The leak: scores of pairs that training does not give away", show(rows, tables.LEAK))
+    yield from ("### The leak: scores of pairs that training does not give away", show(rows, markdown.LEAK))
     yield from conditioning(setting)
     devices = {run.score("generation.device") or "not recorded" for run in tested["run"]}
-    yield from (f"### Cost (on {', '.join(sorted(devices))})", show(tested, tables.COST))
-    yield from ("### The search for a learning rate", show(tested, tables.SEARCH), items(search_notes(setting)))
+    yield from (f"### Cost (on {', '.join(sorted(devices))})", show(tested, markdown.COST))
+    yield from ("### The search for a learning rate", show(tested, markdown.SEARCH), items(search_notes(setting)))
     if tested["search.rates"].max() > 1:
         yield figures.rates(setting, ending)
     chosen = [best_of(run) for _, run in setting.all_runs]
@@ -251,10 +256,10 @@ def commits(settings: Sequence[Setting]) -> str:
 def appendix(setting: Setting) -> Blocks:
     """The other scores, each seed, parameters and runs of a setting."""
     title, rows = setting.title, setting.frame
-    shown = [show(rows, columns) for columns in (tables.OTHERS, tables.WENT_WRONG, tables.VARIETY)]
+    shown = [show(rows, columns) for columns in (markdown.OTHERS, markdown.WENT_WRONG, markdown.VARIETY)]
     yield from fold(f"{title}: other scores", [*shown, items(blind_scores(rows))])
     tested = rows[rows["row"] == "test"]
-    each_seed = [show(tested, columns, by=["seed"]) for columns in (tables.EACH_SEED, tables.RUNS)]
+    each_seed = [show(tested, columns, by=["seed"]) for columns in (markdown.EACH_SEED, RUNS)]
     yield from fold(f"{title}: each seed", each_seed)
     yield from fold(f"{title}: parameters", [items(parameters(setting))])
 
@@ -262,7 +267,7 @@ def appendix(setting: Setting) -> Blocks:
 def blind_scores(rows: pd.DataFrame) -> Iterator[str]:
     """Which scores do not put shuffled replies last, a line a model and fraction of the data."""
     for title, group in figures.panels_of(rows).items():
-        known = [name for name in (*tables.PAPERS, "bleu4", *tables.FURTHER_SCORES) if name in group]
+        known = [name for name in (*markdown.PAPERS, "bleu4", *markdown.FURTHER_SCORES) if name in group]
         means = group.groupby("method")[known].mean().astype(float)
         if "shuffled" in means.index:
             worse = means.drop("shuffled") <= means.loc["shuffled"]

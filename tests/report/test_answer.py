@@ -14,8 +14,16 @@ from matplotlib.transforms import Bbox
 from scipy.stats import t
 
 from stages.records import Response
-from stages.report.answer import short_answers
-from stages.report.claims import CONTRADICTED, INCONCLUSIVE, NOT_TESTED, SUPPORTED, by_order, claims_of, judge
+from stages.report.claims import (
+    CONTRADICTED,
+    INCONCLUSIVE,
+    NOT_TESTED,
+    SUPPORTED,
+    by_order,
+    claims_of,
+    judge,
+    short_answers,
+)
 from stages.report.compare import NotMeasured, difference, gaps_of, responses_of
 from stages.report.document import build, marked, readme
 from stages.report.markdown import CUT, LOOPS, plain
