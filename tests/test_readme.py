@@ -153,3 +153,10 @@ def test_every_name_of_the_tour_is_in_the_module_that_it_gives() -> None:
     for names, path in found:
         for name in re.findall(r"`(?:\w+\.)?(\w+)`", names):
             assert re.search(rf"^\s*((def|class) {name}\b|{name}\b.* = )", read(path), re.MULTILINE), f"{name}: {path}"
+
+
+def test_the_tables_of_faults_name_tests_that_exist() -> None:
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", read("tests/faults/README.md"))
+    assert len(named) > 80
+    for file, test in named:
+        assert f"\ndef {test}(" in read(file if "/" in file else f"tests/faults/{file}"), f"{file}::{test}"

@@ -37,7 +37,6 @@ class Hub:
     commits: dict[str, str] = field(default_factory=dict)
     faults: dict[str, Fault] = field(default_factory=dict)
     requests: list[tuple[str, str]] = field(default_factory=list)  # method and path
-    tokens: set[str] = field(default_factory=set)  # which host was shown a token, and which was not
     ranges: bool = True
     stop: threading.Event = field(default_factory=threading.Event)
 
@@ -89,8 +88,6 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
         self.hub.requests.append((self.command, path))
-        host = (self.headers.get("Host") or "").partition(":")[0]
-        self.hub.tokens.add(f"{host} {'with' if self.headers.get('Authorization') else 'without'} token")
         if match := re.fullmatch(r"/(storage|cache)/(.+?)@\w+/(.+)", path):
             self.send_file(match[2], match[3], self.facts(match[2], match[3]) if match[1] == "cache" else {})
         elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):

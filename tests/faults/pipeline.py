@@ -13,7 +13,8 @@ import pytest
 from stages.plumbing.files import MANIFEST, check_folder, write_manifest
 from tests.stage_runs import COMMANDS, contents, start
 from tests.stops import Tally
-from tests.tiny import ROOT, change_params, read_yaml
+from tests.test_dvc_yaml import paths_of
+from tests.tiny import change_params
 
 STAGES = list(COMMANDS)
 TRAINING = {
@@ -28,9 +29,7 @@ each_stage = pytest.mark.parametrize("stage", STAGES)
 
 def outputs(stage: str) -> list[str]:
     """The files and folders that a stage of dvc.yaml writes."""
-    entry = read_yaml(ROOT / "dvc.yaml")["stages"][stage]
-    listed = [out for kind in ("outs", "metrics", "plots") for out in entry.get(kind, [])]
-    return [out if isinstance(out, str) else next(iter(out)) for out in listed]
+    return paths_of(stage, "outs", "metrics", "plots")
 
 
 def new_workspace(folder: Path, project: Path, **changes: Any) -> Path:

@@ -1,13 +1,14 @@
-"""A stage checks its input against what the stage before wrote; errors name the damaged file and how to repair it."""
+"""A stage checks its input against what the stage before wrote, and runs no code that it finds there."""
 
 import json
+import pickle
 from pathlib import Path
 
 import pytest
 
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import MANIFEST, check_folder, write_json
-from tests.faults.pipeline import STAGES, Undisturbed, flip, results
+from tests.faults.pipeline import STAGES, Harmful, Undisturbed, flip, results, seal
 from tests.stage_runs import COMMANDS, fails
 
 
@@ -56,3 +57,32 @@ def test_a_truncated_missing_or_surplus_file_is_found(undisturbed: Undisturbed, 
         assert str(caught.value).startswith(found)
         (folder / "adapter_config.json").unlink(missing_ok=True)
         write_json(folder / MANIFEST, manifest)
+
+
+@pytest.mark.parametrize(
+    ("stage", "name", "found"),
+    [
+        ("train", "data/download/model/model.safetensors", "data/download/model"),
+        ("greedy-generate", "data/train/weights.safetensors", "data/train: not a trained method ("),
+    ],
+)
+def test_a_pickle_in_place_of_weights_is_not_loaded(
+    stage: str, name: str, found: str, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    folder, proof = undisturbed.copy(tmp_path / "pickled"), tmp_path / "proof"
+    (folder / name).write_bytes(pickle.dumps(Harmful(proof)))
+    seal((folder / name).parent)
+    assert found in fails(folder, stage)
+    assert not proof.exists()
+
+
+def test_a_model_that_brings_its_own_code_is_refused(undisturbed: Undisturbed, tmp_path: Path) -> None:
+    folder, proof = undisturbed.copy(tmp_path / "coded"), tmp_path / "proof"
+    model = folder / "data/download/model"
+    configuration = json.loads((model / "config.json").read_bytes())
+    configuration |= {"model_type": "foreign", "auto_map": {"AutoConfig": "foreign.Configuration"}}
+    (model / "config.json").write_text(json.dumps(configuration))
+    (model / "foreign.py").write_text(f"open({str(proof)!r}, 'w')\n")
+    seal(model)
+    assert "data/download/model/config.json: no causal" in fails(folder, "train")
+    assert not proof.exists()

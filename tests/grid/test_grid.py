@@ -282,9 +282,7 @@ def test_several_at_a_time_are_left_to_ray_where_there_are_gpus(monkeypatch: pyt
     monkeypatch.setattr("stages.grid.experiments.shutil.which", lambda name: None)
     check_jobs(auto, 2)
     cuda = auto.model_copy(update={"device": "cuda"})
-    for several in ("", "0,1"):
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", several)
-        with pytest.raises(StageError, match="--jobs 2"):
-            check_jobs(cuda, 2)
+    with pytest.raises(StageError, match="--jobs 2"):
+        check_jobs(cuda, 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")  # one card was chosen, for all of them
     check_jobs(cuda, 2)

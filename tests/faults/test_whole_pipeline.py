@@ -1,12 +1,18 @@
-"""A corpus with everything that people write goes through all stages."""
+"""All stages: on whatever people write, and with the same bytes whatever the workspace."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
-from tests.faults.pipeline import STAGES, new_workspace, sources_of, with_training_file
+from stages.methods.reading import CHUNK
+from tests.faults.pipeline import STAGES, Undisturbed, new_workspace, results, sources_of, with_training_file
 from tests.stage_runs import finish
-from tests.tiny import END_OF_TEXT
+from tests.tiny import END_OF_TEXT, ROOT
+
+RUN_ALL = "import sys; from pathlib import Path; from tests.faults import pipeline; pipeline.run_all(Path(sys.argv[1]))"
 
 
 def test_whatever_people_write_goes_through_all_stages(project: Path, tmp_path: Path) -> None:
@@ -31,3 +37,15 @@ def test_whatever_people_write_goes_through_all_stages(project: Path, tmp_path: 
     assert trained["cut_train_queries"] >= 1 and trained["cut_train_responses"] >= 1
     assert {"cut_validation_queries", "cut_validation_responses"} <= trained.keys()
     assert json.loads((folder / "metrics/scores.json").read_bytes())["generation"]["cut_queries"] >= 0
+
+
+def test_another_workspace_gives_the_same_bytes(undisturbed: Undisturbed, project: Path, tmp_path: Path) -> None:
+    sources = Path(shutil.copytree(sources_of(project), tmp_path / "corpus"))
+    shuffled = b"".join((sources / "train.txt").read_bytes().splitlines(keepends=True)[::-1])
+    other = {"runtime.generation_batch_size": CHUNK, **with_training_file(sources, shuffled)}
+    folder = new_workspace(tmp_path / "two", project, **other)
+    variables = {**os.environ, "PYTHONHASHSEED": "1"}  # in a new interpreter: a fork has its parent's hash seed
+    subprocess.run([sys.executable, "-c", RUN_ALL, folder], cwd=ROOT, env=variables, check=True)
+    one, two = undisturbed.results, results(folder)
+    different = {name for name in one.keys() | two.keys() if one.get(name) != two.get(name)}
+    assert different == {f"data/download/dialogues/{name}" for name in ("train.txt", "manifest.json")}
