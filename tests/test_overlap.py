@@ -1,4 +1,4 @@
-"""The rule of overlap on cases worked out by hand and against a slow reference; test_score.py has DailyDialog's."""
+"""The rule of overlap on cases worked out by hand, against a slow reference, and on DailyDialog if it is there."""
 
 import random
 from collections.abc import Sequence
@@ -8,7 +8,8 @@ import pytest
 from stages.overlap import overlapping, words
 from stages.records import Pair
 from stages.score.leakage import exact_leakage, near_leakage
-from tests.helpers_scores import pair
+from stages.similarity.bleu import bleu
+from tests.helpers_scores import dailydialog, look_up, needs_dailydialog, pair
 
 SIX = "one two three four five six"
 OTHER = "seven eight nine ten eleven twelve"
@@ -122,3 +123,14 @@ def test_exact_leakage_is_word_for_word() -> None:
     assert leakage.pairs.tolist() == [True, False, False, False, False]
     assert leakage.unseen.tolist() == [False, False, False, True, True]
     assert leakage.shares() == {"queries": 0.4, "responses": 0.6, "pairs": 0.2}
+
+
+@needs_dailydialog
+def test_without_what_overlaps_the_lookup_on_dailydialog_falls() -> None:
+    train, test = dailydialog("train")[1], dailydialog("test")[1]
+    found = drops(train, dailydialog("validation")[1] + test)
+    assert sum(found) == 4243
+    rest = [each for each, drop in zip(train, found, strict=True) if not drop]
+    assert exact_leakage(rest, test).pairs.sum() == 0
+    references = [each.response for each in test]
+    assert round(bleu(look_up(rest, [each.query for each in test]), references), 4) == 0.0197  # down from 0.3257
