@@ -99,8 +99,10 @@ def write_records(path: Path, records: Iterable[Record]) -> int:
 
 def _features(kind: type[Record]) -> "Features":
     from datasets import Features, List, Value, disable_progress_bars
+    from tqdm import tqdm
 
     disable_progress_bars()  # of this library, in every log
+    tqdm.monitor_interval = 0  # nor a thread for them: Python waits for ever for one that finds no memory to start
     text = Value("string")
     types: dict[Any, Any] = {str: text, int: Value("int64"), bool: Value("bool"), list[str]: List(text)}
     return Features({field.name: types[field.type] for field in fields(kind)})

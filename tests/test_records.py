@@ -1,6 +1,7 @@
 """Records in files: read into memory or into Arrow's format beside it, and refused by their line."""
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,7 @@ def test_records_are_loaded_with_files_in_the_cache_alone(tmp_path: Path, monkey
     write_records(tmp_path / "turns.jsonl", dialogues)
     assert list(records_of(load_records(Path("turns.jsonl"), Dialogue, tmp_path / "cache"), Dialogue)) == dialogues
     assert {path.name for path in tmp_path.iterdir()} == {"pairs.jsonl", "turns.jsonl", "cache", "other"}
+    assert "tqdm_monitor" not in {thread.name for thread in threading.enumerate()}
 
 
 @pytest.mark.parametrize("line", ["[]", "{", '{"dialogue": 1, "position": "x"}'])

