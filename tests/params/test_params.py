@@ -256,3 +256,19 @@ def test_a_spread_is_a_range_around_the_rate_of_the_chosen_method() -> None:
     own = params["methods"]["lora"]["learning_rate"]
     rates = parse_params(params).chosen_protocol.training.learning_rates.values()
     assert rates == pytest.approx([own / 10**0.5, own, own * 10**0.5])
+
+
+BEST_RATES = {  # the lowest and the highest of both corpora and all seeds (metrics/recipe.md, metrics/earlier/report.md)
+    "fine-tune": (3e-5, 1e-4), "soft": (1e-3, 1e-3), "dynamic": (1e-4, 3.2e-4), "lora": (3.2e-4, 1e-3),
+    "prefix": (3e-3, 1e-2), "embeddings": (1e-4, 3.2e-4), "soft-frozen": (3.2e-3, 3.2e-3),
+    "dynamic-frozen": (9.5e-5, 3e-4),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", BEST_RATES)
+def test_the_best_rates_that_were_measured_lie_inside_the_three_of_quick(method: str) -> None:
+    params = shipped()
+    put("method", method)(params)
+    put("protocol", "quick")(params)
+    low, _, high = parse_params(params).chosen_protocol.training.learning_rates.values()
+    assert low < BEST_RATES[method][0] <= BEST_RATES[method][1] < high
