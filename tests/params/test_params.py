@@ -258,7 +258,7 @@ def test_a_spread_is_a_range_around_the_rate_of_the_chosen_method() -> None:
     assert rates == pytest.approx([own / 10**0.5, own, own * 10**0.5])
 
 
-BEST_RATES = {  # the lowest and the highest of both corpora and all seeds (metrics/recipe.md, metrics/earlier/report.md)
+BEST_RATES = {  # lowest and highest of both corpora and all seeds (metrics/recipe.md, metrics/earlier/report.md)
     "fine-tune": (3e-5, 1e-4), "soft": (1e-3, 1e-3), "dynamic": (1e-4, 3.2e-4), "lora": (3.2e-4, 1e-3),
     "prefix": (3e-3, 1e-2), "embeddings": (1e-4, 3.2e-4), "soft-frozen": (3.2e-3, 3.2e-3),
     "dynamic-frozen": (9.5e-5, 3e-4),
