@@ -23,6 +23,7 @@ from stages.chat.speakers import Conversation, Speaker, load_speakers
 from stages.chat.web import WebChat, application, is_loopback, serve
 from stages.plumbing.errors import StageError
 from stages.records import Dialogue, Pair, read_records, write_records
+from tests.browser import needs_browser, rendered
 from tests.helpers_scores import look_up
 from tests.trained import trained_copy
 
@@ -97,6 +98,12 @@ def call(url: str, place: str, happens: str, *given: object) -> list[Any]:
     assert done["success"], done
     found: list[Any] = done["output"]["data"]
     return found
+
+
+@needs_browser
+def test_a_browser_shows_the_page(server: tuple[subprocess.Popen[str], str, Path]) -> None:
+    page = rendered(server[1])
+    assert all(name in page for name in ("workspace", "softly", "lookup", 'id="query"'))
 
 
 def test_the_page_works_and_nothing_leaves_the_machine(server: tuple[subprocess.Popen[str], str, Path]) -> None:

@@ -30,6 +30,7 @@ from stages.report.markdown import CUT, LOOPS, plain
 from stages.report.page import Document, to_html, write_report
 from stages.report.runs import RESPONSES, Absent, Collection, Run
 from stages.report.settings import settings_of
+from tests.browser import needs_browser, rendered
 from tests.helpers_report import METHODS, ODD, run_in_memory
 
 SEEDS = (0, 1, 2)
@@ -260,6 +261,17 @@ def test_no_word_of_a_figure_is_cut_or_covered(runs: tuple[Run, ...], monkeypatc
         assert [text for text, box in boxes if not (page.contains(*box.min) and page.contains(*box.max))] == []
         for (one, first), (other, second) in itertools.combinations(boxes, 2):
             assert not first.padded(-1).overlaps(second.padded(-1)), (one, other)
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [1280, 600])
+def test_in_a_browser_only_tables_scroll_sideways(document: Document, tmp_path: Path, width: int) -> None:
+    write_report(document, tmp_path)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8").replace("http-equiv", "name")
+    root = "document.documentElement"
+    look = f"<script>document.title = `wide ${{{root}.scrollWidth - {root}.clientWidth}}`</script>"
+    (tmp_path / "looked.html").write_text(page.replace("</body>", f"{look}</body>"), encoding="utf-8")
+    assert "<title>wide 0</title>" in rendered((tmp_path / "looked.html").as_uri(), width)
 
 
 def test_a_score_that_does_not_put_shuffled_replies_last_is_said_to_be_blind() -> None:
