@@ -9,6 +9,7 @@ a message may only call a tool: these are no part of the dialogue. Beyond that t
 one case: of two speakers, one of them an assistant, the assistant is the one who answers, whoever begins.
 """
 
+import unicodedata
 from collections import Counter
 from itertools import groupby
 from typing import Any
@@ -17,13 +18,18 @@ from stages.plumbing.errors import StageError
 
 KEYS = ("turns", "dialog", "utterances", "dialogue", "conversation", "messages", "conversations")
 NAMES = (("role", "content"), ("from", "value"), ("speaker", "text"))  # of speaker and text of a message
-# Whose turns are left out, and as what they are counted. `developer` and `tool` are newer names.
-LEFT_OUT = {"system": "system_turns", "developer": "system_turns", "function": "tool_turns", "tool": "tool_turns"}
+# Whose turns are left out, and as what they are counted.
+LEFT_OUT = {
+    "system": "system_turns", "developer": "system_turns", "function": "tool_turns", "tool": "tool_turns",
+    "function_call": "tool_calls", "observation": "tool_turns",  # ShareGPT's
+}  # fmt: skip
 ASSISTANT = "assistant"
 SAME = {"human": "user", "gpt": ASSISTANT, "chatgpt": ASSISTANT, "bot": ASSISTANT, "model": ASSISTANT}
 CALLS = ("tool_calls", "function_call")  # fields of a message that calls a tool
 TEXT_PARTS = (None, "text", "input_text", "output_text")
 TOOL_PARTS = ("tool_use", "tool_result")
+UNSEEN = {"Cc", "Cf", "Mn", "Zl", "Zp", "Zs"}  # Unicode's categories of characters that show nothing by themselves
+FILLERS = "\u115f\u1160\u2800\u3164\uffa0"  # letters and a Braille pattern by their categories, but blank
 SHAPE = (
     'write one dialogue per row: ["turn", "turn"], {"turns": ["turn", "turn"]} or '
     '{"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}'
@@ -57,10 +63,16 @@ def turns_of(place: str, row: Any, joined: bool, counts: Counter[str]) -> tuple[
     if roles and by_speaker[0][0] == ASSISTANT:
         counts["turns_before_the_user"] += 1
         del by_speaker[0]
-    several = [sum(bool(text.strip()) for text in texts) > 1 for _, texts in by_speaker]
+    seen = [[text for text in texts if is_seen(text)] or texts[:1] for _, texts in by_speaker]
+    several = [len(texts) > 1 for texts in seen]
     counts["turns_of_several_messages"] += sum(several)
-    turns = [" ".join(texts) for _, texts in by_speaker]
+    turns = [" ".join(texts) for texts in seen]
     return ["" if many and not joined else turn for many, turn in zip(several, turns, strict=True)], roles
+
+
+def is_seen(text: str) -> bool:
+    """Whether it has anything to read: not only white space, control characters and such as the zero-width space."""
+    return any(unicodedata.category(each) not in UNSEEN and each not in FILLERS for each in text)
 
 
 def _message(place: str, number: int, turn: Any, counts: Counter[str]) -> tuple[str | int, str] | None:

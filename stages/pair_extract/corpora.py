@@ -8,7 +8,6 @@ import hashlib
 import json
 import math
 import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from typing import Any
 import datasets
 import pyarrow.compute
 
-from stages.pair_extract.chats import turns_of
+from stages.pair_extract.chats import is_seen, turns_of
 from stages.pair_extract.formats import READERS
 from stages.params.sources import Dataset, Split
 from stages.plumbing.errors import StageError
@@ -45,7 +44,6 @@ NAMED = 10  # bad rows, in the report
 
 REMOVED = re.compile("[\0\ud800-\udfff]")
 BREAK = re.compile(r"\S[^\S\n]*\n\s*\S")  # within a text, not around it
-UNSEEN = {"Cc", "Cf", "Zl", "Zp", "Zs"}  # Unicode's categories of characters that show nothing
 
 
 @dataclass(frozen=True)
@@ -131,13 +129,10 @@ def _dialogues(paths: Sequence[Path], dataset: Dataset, counts: Counter[str], ba
 
 
 def clean(text: str, counts: Counter[str]) -> str:
-    """The text on one line, its accents composed, without NUL and halves of surrogate pairs.
-
-    It is empty if it has nothing to read: only white space, control characters and such as the zero-width space.
-    """
+    """The text on one line, its accents composed, without NUL and halves of surrogate pairs; empty if not seen."""
     kept = REMOVED.sub("", text)
     counts["removed_characters"] += len(text) - len(kept)
-    if all(unicodedata.category(character) in UNSEEN for character in kept):
+    if not is_seen(kept):
         return ""
     counts["turns_of_several_lines"] += BREAK.search(kept) is not None
     return single_line(composed(kept))

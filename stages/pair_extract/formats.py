@@ -60,12 +60,12 @@ def _read_eou(path: Path) -> Iterator[Row]:
 def _read_jsonl(path: Path) -> Iterator[Row]:
     """JSON lines, each a row; or one JSON array of rows, on any number of lines."""
     lines = lines_of(path)
-    for number, line in lines:
+    for later, (number, line) in enumerate(lines):
         place = f"{path}:{number}"
         try:
             value = _parse_json(place, line)
         except StageError:
-            if number > 1 or not line.startswith("["):
+            if later or not line.lstrip().startswith("["):
                 raise
             value = _parse_json(place, "".join([line, *(text for _, text in lines)]))
         if isinstance(value, list) and any(map(_is_row, value)):

@@ -163,7 +163,7 @@ def as_json(prompt_template: PromptTemplateText | str) -> dict[str, str] | str:
 
 Format = Literal["chitchat", "eou", "jsonl", "parquet"]
 # The file of a split is `train`; several are train-0, train-1, ..., each with a pin of its own.
-CORPUS_FILE = re.compile(r"(train|validation|test|all)(-\w+)?|references", re.ASCII)
+CORPUS_FILE = re.compile(r"(train|validation|test|all)(-[\w-]+)?|references", re.ASCII)
 
 
 class Dataset(Strict):

@@ -63,7 +63,18 @@ def test_a_bad_conversation_of_chitchat_is_left_out_up_to_the_limit(tmp_path: Pa
 # --- dirt that is removed and counted -------------------------------------------------------------------------------
 
 LONG = "word " * 250_000 + "end"
-NOTHING = ("\u200b", "\u200e \u200f", "\ufeff", "\u00ad\u00ad", "\x07\x1b", "\u2060 \t", " \t\u00a0 ", "")
+NOTHING = (
+    "\u200b",
+    "\u200e \u200f",
+    "\ufeff",
+    "\u00ad\u00ad",
+    "\x07\x1b",
+    "\u2060 \t",
+    " \t\u00a0 ",
+    "",
+    "\u3164",
+    "\u2800\ufe0f",
+)
 WRITTEN: list[tuple[list[list[str]], list[list[str]], dict[str, int]]] = [  # dialogues, what is read, what is counted
     # A turn without anything to read keeps its place.
     ([[text for each in NOTHING for text in ("a", each)]], [["a", ""] * len(NOTHING)], {"empty_turns": len(NOTHING)}),
@@ -116,7 +127,8 @@ def test_gzip_is_unpacked_and_damaged_gzip_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("indent", [None, 2])
 def test_a_json_file_may_be_one_array_of_rows(indent: int | None, tmp_path: Path) -> None:
     content = json.dumps([{"turns": DIALOGUES[0]}, *DIALOGUES[1:]], indent=indent).encode()
-    assert turns_in(tmp_path, "jsonl", content) == sorted(DIALOGUES)
+    for before in (b"", b"\n ", b"\xef\xbb\xbf\r\n"):
+        assert turns_in(tmp_path, "jsonl", before + content) == sorted(DIALOGUES)
     assert turns_in(tmp_path, "jsonl", b'["a", "b"]') == [["a", "b"]]  # a dialogue, not two rows
     assert refusal(tmp_path, "jsonl", content[:-1]).startswith("1: not JSON")
     odd = json.dumps([*DIALOGUES, None], indent=indent).encode()  # a bad row of the array, not a bad turn
@@ -125,9 +137,9 @@ def test_a_json_file_may_be_one_array_of_rows(indent: int | None, tmp_path: Path
 
 
 def test_a_split_may_have_several_files(tmp_path: Path) -> None:
-    dataset = entry("jsonl", ["train-0", "train-1", "validation", "test"])
+    dataset = entry("jsonl", ["train-00000-of-00002", "train-1", "validation", "test"])
     for name in dataset.files:
-        part = {"train-0": DIALOGUES[:2], "train-1": [DIALOGUES[0], DIALOGUES[2]]}.get(name, DIALOGUES)
+        part = {"train-00000-of-00002": DIALOGUES[:2], "train-1": [DIALOGUES[0], DIALOGUES[2]]}.get(name, DIALOGUES)
         (tmp_path / dataset.file_name(name)).write_bytes(encode("jsonl", part))
     found, report = read_corpus("datasets.x", dataset, tmp_path, tmp_path / "scratch")
     name = content_id(DIALOGUES[0])
