@@ -31,6 +31,7 @@ disable_progress_bar()  # in a log, each of its steps is a line
 CONFIG = "config.json"
 NO_MODEL, SEE_MODELS = "no causal language model", "see `models` in params.yaml"
 OTHER = "use a model of another architecture"
+MOST = 300  # characters of what the library says: it lists every architecture that it knows
 READ, ALL = 2, 4  # tokens of a row that are read at once, and with those that follow, one by one or together
 
 
@@ -48,7 +49,7 @@ def refused(folder: Path | str, found: str, remedy: str = OTHER) -> Iterator[Non
     except Exception as error:
         if is_out_of_memory(error) or (isinstance(error, OSError) and error.errno is not None):
             raise
-        raise StageError(folder, f"{found} ({one_line(str(error))})", remedy) from None
+        raise StageError(folder, f"{found} ({one_line(str(error))[:MOST]})", remedy) from None
 
 
 def empty_model(folder: Path) -> PreTrainedModel:
@@ -65,6 +66,8 @@ def empty_model(folder: Path) -> PreTrainedModel:
     config._attn_implementation = config._experts_implementation = None
     if not hasattr(config, "num_hidden_layers"):  # that of a text model stands inside it
         raise StageError(folder, f"{config.model_type} is no model of text alone", "use a model of text alone")
+    if config.num_hidden_layers < 1:
+        raise StageError(folder / CONFIG, f"num_hidden_layers is {config.num_hidden_layers}", SEE_MODELS)
     if getattr(config, "quantization_config", None):  # some are unpacked by code from the hub, and none can be trained
         raise StageError(folder / CONFIG, "the weights are quantized", "use the model in full or half precision")
     with refused(folder / CONFIG, NO_MODEL, SEE_MODELS), torch.device("meta"):
@@ -93,9 +96,11 @@ def load_base_model(folder: Path, device: torch.device, dtype: torch.dtype, drop
     with refused(folder, NO_MODEL, SEE_MODELS):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, config=config, dtype=dtype, output_loading_info=True,
-            trust_remote_code=False, local_files_only=True, use_safetensors=True,
+            trust_remote_code=False, local_files_only=True, use_safetensors=True, ignore_mismatched_sizes=True,
         )  # fmt: skip
     model, info = loaded
+    for name, there, wanted in sorted(info["mismatched_keys"]):
+        raise StageError(folder, f"{name} is {[*there]}, by config.json {[*wanted]}", "use the files of one model")
     if info["missing_keys"]:  # the library would make them up and only warn
         names = ", ".join(sorted(info["missing_keys"])[:3])
         raise StageError(folder, f"its weights lack {names}", "use the complete model")

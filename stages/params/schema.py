@@ -65,7 +65,7 @@ class Forgetting(Strict):
     """On what text to measure how much of its knowledge a model has lost."""
 
     text: Text  # OF_SCIKIT_LEARN, or a file
-    tokens: Positive
+    tokens: Annotated[int, Field(ge=256, le=LARGEST)]  # two of the blocks that are read together
     sha256: Sha256 | None = None  # of the file
 
     @model_validator(mode="after")

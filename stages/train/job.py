@@ -78,7 +78,13 @@ def read_job(subset: Path, model: Path, params: Params) -> Job:
     data_hash, base_hash = hash_of_examples(check_folder(subset)), files_hash(check_folder(model))
     check_fit(model, params)
     lengths, text = params.chosen_protocol.lengths, params.chosen_model.prompt_template
-    prompt_template = build_prompt_template(load_tokenizer(model), text, lengths, template_key(params))
+    tokenizer = load_tokenizer(model)
+    prompt_template = build_prompt_template(tokenizer, text, lengths, template_key(params))
+    own = [*prompt_template.prefix, *prompt_template.separator, prompt_template.end]
+    known, needed = len(BaseModel(empty_model(model)).embeddings), max(tokenizer.vocab_size, 1 + max(own))
+    if needed > known:  # added tokens that nothing uses may be more: Gemma 3 has one for images
+        found = f"{known} embeddings for {needed} tokens of its tokenizer"
+        raise StageError(model, found, "use the files of one model")
     return Job(params, subset, model, data_hash, base_hash, prompt_template)
 
 
@@ -151,9 +157,14 @@ class Loaded:
         """What a method keeps that trains nothing: with so many examples, or fewer if the model's positions are few."""
         method, wanted = self.decoding_method, self.drawn[: int(count)]
         chosen = fitting(wanted, method.base, self.job.params.chosen_protocol.lengths)
+        initial = method.initial_weights(torch.Generator(), chosen)
         if len(chosen) < len(wanted):
-            print(f"{len(chosen)} of {count:.0f} examples fit into the model's positions")
-        return method.initial_weights(torch.Generator(), chosen)
+            found = f"{len(chosen)} of {count:.0f} examples fit into the model's positions"
+            if any(not len(context) for context in initial.values()):
+                remedy = "lower protocols.<protocol>.lengths, or use another method or model"
+                raise StageError(f"params.yaml: methods.{self.job.params.method}.examples", found, remedy)
+            print(found)
+        return initial
 
     @cached_property
     def nearest(self) -> Nearest:

@@ -51,6 +51,8 @@ def test_a_model_is_loaded_frozen_in_the_precision_and_with_the_dropout_asked_fo
     [
         ("gpt2", {"num_attention_heads": 0}),
         ("gpt2", {"model_type": 3}),
+        ("gpt2", {"model_type": "t5"}),
+        ("llama", {"num_hidden_layers": 0}),
         ("llama", {"quantization_config": {"quant_method": "mxfp4"}}),
     ],
 )
@@ -58,7 +60,7 @@ def test_what_a_configuration_raises_is_one_line_at_once(family: Any, changed: d
     folder = configured(tmp_path / "model", family, changed)
     (folder / "model.safetensors").unlink()
     for load in (empty_model, lambda folder: load_base_model(folder, CPU, torch.float32)):
-        with pytest.raises(StageError, match=rf"^{folder}/config\.json: [^\n]*; (see|use) [^\n]*$"):
+        with pytest.raises(StageError, match=rf"^{folder}/config\.json: [^\n]{{,400}}; (see|use) [^\n]*$"):
             load(folder)
 
 
@@ -124,6 +126,12 @@ def test_weights_that_lack_a_tensor_are_refused_and_not_made_up(tmp_path: Path) 
     del tensors["transformer.h.1.mlp.c_fc.weight"]
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(StageError, match=r"lack transformer\.h\.1\.mlp\.c_fc\.weight"):
+        load_base_model(folder, CPU, torch.float32)
+
+
+def test_weights_of_another_shape_are_named_with_both(tmp_path: Path) -> None:
+    folder = configured(tmp_path / "model", "gpt2", {"n_positions": 65})
+    with pytest.raises(StageError, match=r"wpe\.weight is \[\d+, \d+\], by config\.json \[65, \d+\]; use"):
         load_base_model(folder, CPU, torch.float32)
 
 

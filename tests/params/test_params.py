@@ -92,6 +92,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("datasets/dailydialog/messages", "one", ": not used with format eou; remove it"),
     (f"{CHITCHAT}/split", absent, ": missing; files has only `all`"),
     ("forgetting/text", "x.txt", "~.sha256: missing; write what `sha256sum x.txt` prints"),
+    ("forgetting/tokens", 255, ": found 255; it must be greater than or equal to 256"),
     ("forgetting/sha256", "0" * 64, ": given without a file; leave it out"),
     (TEMPLATE, "chat-templat", ": found 'chat-templat'; did you mean 'chat-template'?"),
     (TEMPLATE, {"separatr": " ", "end": "x"}, ".separatr: unknown key; did you mean 'separator'? allowed: prefix, sep"),

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from stages.language_model.loading import empty_model
 from stages.methods.decoding import Decoded, decode_and_score
 from stages.params.methods import Prefix
 from stages.params.schema import load_params
@@ -60,6 +61,25 @@ def test_only_the_best_epoch_answers(limits: list[int], monkeypatch: pytest.Monk
     trials, best, _ = search(job_in(tmp_path / "bleu4", monkeypatch))
     assert limits == [12] * sum(len(trial.curve) for trial in trials)
     assert all(row.get("bleu4") is not None for trial in trials for row in trial.curve)
+
+
+def test_a_context_without_an_example_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    loaded = load(job_in(tmp_path / "one", monkeypatch, method="few-shot"))
+    loaded.method.base.model.config.sliding_window = 9
+    loaded.decoding_method.base.model.config.sliding_window = 9
+    with pytest.raises(StageError, match=r"methods\.few-shot\.examples: 0 of 1 examples fit into"):
+        loaded.untrained(1)
+
+
+def test_a_tokenizer_of_another_model_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def smaller(folder: Path) -> Any:
+        model = empty_model(folder)
+        model.resize_token_embeddings(100)
+        return model
+
+    monkeypatch.setattr("stages.train.job.empty_model", smaller)
+    with pytest.raises(StageError, match=r"model: 100 embeddings for \d+ tokens of its tokenizer; use"):
+        job_in(tmp_path / "one", monkeypatch)
 
 
 @pytest.mark.parametrize("name", ["dynamic", "fine-tune"])
