@@ -27,6 +27,7 @@ PAGE = """<!doctype html>
 :root {{ color-scheme: light dark; }}
 body {{ font: 16px/1.55 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }}
 h2 {{ border-top: 1px solid; padding-top: .6em; margin-top: 2em; }}
+td:first-child {{ min-width: 5em; }}
 code {{ font-size: .9em; overflow-wrap: anywhere; }}
 .wide {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; width: 100%; font-size: .85em; font-variant-numeric: tabular-nums; }}

@@ -193,7 +193,11 @@ def test_what_keeps_parquet_from_being_read_is_named(tmp_path: Path, monkeypatch
         ("chitchat", b'{"a": {"messages": [[{"text": 1}]]}}', " a[0].text: not a text but a number"),
         ("chitchat", rb'{"\ud83d\n": {"turn": []}}', r" \ud83d: not a list of turns but an object"),
         ("parquet", encode("parquet", DIALOGUES)[:-100], " not a Parquet file"),
-        ("parquet", parquet({"text": ["a", "b"]}), " row 1: not a list of turns but an object; write"),
+        (
+            "parquet",
+            parquet({"text": ["a", "b"]}),
+            " row 1: not a list of turns but an object (first of 2 such rows, max_bad_rows allows 0); write",
+        ),
         ("parquet", parquet({"dialog": pa.array([], pa.list_(pa.string()))}), " none of 0 dialogues"),
     ],
 )
