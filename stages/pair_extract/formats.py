@@ -13,7 +13,7 @@ from stages.plumbing.errors import StageError, of_the_machine, one_line
 from stages.plumbing.files import naming
 
 END_OF_TURN = "__eou__"
-GZIP = b"\x1f\x8b"  # how such a file begins
+GZIP, PARQUET = b"\x1f\x8b", b"PAR1"  # how such files begin
 PARQUET_ROWS = 1024  # in memory at a time
 
 Row = tuple[str, Any]  # its place in the file, for errors; a list of turns, or an object with one
@@ -23,12 +23,14 @@ def lines_of(path: Path) -> Iterator[tuple[int, str]]:
     """Number and text of each non-blank line; only a line feed ends a line (U+2028 does not). gzip is unpacked.
 
     Raises:
-        StageError: it is not UTF-8, or damaged gzip.
+        StageError: it is not UTF-8, damaged gzip, or Parquet.
     """
     with path.open("rb") as file:
-        packed = file.read(len(GZIP)) == GZIP
+        begins = file.read(len(PARQUET))
+    if begins == PARQUET:
+        raise StageError(path, "a Parquet file", "set the corpus's format to parquet")
     try:
-        with gzip.open(path) if packed else path.open("rb") as file:
+        with gzip.open(path) if begins.startswith(GZIP) else path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 text = line.decode("utf-8").lstrip("\ufeff")
                 if text.strip():
@@ -58,14 +60,14 @@ def _read_eou(path: Path) -> Iterator[Row]:
 
 
 def _read_jsonl(path: Path) -> Iterator[Row]:
-    """JSON lines, each a row; or one JSON array of rows, on any number of lines."""
+    """JSON lines, each a row; or one JSON array of rows, or one row, on any number of lines."""
     lines = lines_of(path)
     for later, (number, line) in enumerate(lines):
         place = f"{path}:{number}"
         try:
             value = _parse_json(place, line)
         except StageError:
-            if later or not line.lstrip().startswith("["):
+            if later or not line.lstrip().startswith(("[", "{")):
                 raise
             value = _parse_json(place, "".join([line, *(text for _, text in lines)]))
         if isinstance(value, list) and any(map(_is_row, value)):

@@ -188,6 +188,8 @@ def test_what_keeps_parquet_from_being_read_is_named(tmp_path: Path, monkeypatch
         ("eou", b"a __eou__ b __eou__\ncaf\xe9 __eou__\n", "2: not UTF-8 (byte 0xe9 at column 4)"),
         ("eou", b'["a", "b"]\n', "1: a line without __eou__"),
         ("jsonl", b"[" * 100_000, "1: not JSON"),
+        ("jsonl", b'{\n"chats": {"list": []}\n}', "1: not a list of turns but an object"),
+        ("jsonl", encode("parquet", DIALOGUES), " a Parquet file; set"),
         ("chitchat", b'{"a": {"messages": [[', " not JSON"),
         ("chitchat", b"[]", " not a JSON object of conversations"),
         ("chitchat", b'{"a": {"messages": [[{"text": 1}]]}}', " a[0].text: not a text but a number"),
