@@ -17,7 +17,7 @@ NAME = re.compile(r"[A-Za-z0-9](?:[\w.+!-]*[A-Za-z0-9])?", re.ASCII)  # never an
 FORMS = {
     "pypi": "pypi:NAME==VERSION, an exact version",
     "hub": "hub:OWNER/NAME@REVISION or hub:datasets/OWNER/NAME@REVISION",
-    "url": "url:https://HOST/PATH, without a password",
+    "url": "url:https://HOST/PATH, without a password and without #",
     "file": "file:FOLDER",
 }
 QUERY = "url-with-query"  # an address as in `url:`, for those who know that its query is no secret
@@ -58,7 +58,7 @@ def parse_source(text: str) -> Source:
         fits = len(names) == 2 and all(map(NAME.fullmatch, names + revision.split("/")))
     elif kind in ("url", QUERY):
         host = place.partition("://")[2].partition("/")[0]
-        web = place.startswith(("https://", "http://")) and len(place.split()) == 1
+        web = place.startswith(("https://", "http://")) and len(place.split()) == 1 and "#" not in place
         fits = web and host != "" and "@" not in host
         if fits and kind == "url" and "?" in place:
             found = f"found {redact(text)!r}: its query may let others in, and params.yaml is published"
@@ -115,6 +115,10 @@ class SourceFile(Strict):
         if not pinned:
             how = f": `sha256sum {source.place}/{path or ''}` prints it" if source.kind == "file" else ""
             raise Refused(f"{key}.sha256", "missing", f"add it{how or ', so that it is pinned'}")
+        if source.kind == "url" and "?" in source.place and self.path is not None:
+            raise Refused(
+                f"{key}.path", "given beside an address with a query", "write the whole address as the source"
+            )
         if source.kind == "pypi" and self.path is not None:
             raise Refused(f"{key}.path", "a wheel has no path", "use member for a file inside it")
         if source.kind == "pypi" and self.member is None:

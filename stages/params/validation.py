@@ -86,7 +86,7 @@ def redact(text: str) -> str:
     """
     text = re.sub(r"^('?file:).*/", r"\1***/", text)
     text = re.sub(r"//[^/@\s]+@", "//***@", text)
-    text = re.sub(r"((?:https?://|url: /)[^\s?'\"]*)\?[^\s'\"]+", r"\1?***", text)
+    text = re.sub(r"((?:https?://|url: /)[^\s?#'\"]*)([?#])[^\s'\"]+", r"\1\2***", text)
     return re.sub(r"\bhf_\w{8,}", "hf_***", text)
 
 

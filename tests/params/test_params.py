@@ -103,6 +103,8 @@ REFUSED: list[tuple[str, Any, str]] = [
     (f"{GPT2}/source", "gpt2", ": found 'gpt2'; it must be one of pypi:NAME==VERSION"),
     (f"{GPT2}/source", "hub:gpt2@main", ": found 'hub:gpt2@main'; it must be hub:OWNER/NAME@REVISION"),
     (f"{GPT2}/source", "hub:a/b@../../c", ": found"),
+    (f"{GPT2}/source", "url:https://host/x#token=secret", ": found 'url:https://host/x#***'; it must be url:https://"),
+    (REFERENCES, {"source": "url-with-query:https://h/x?a", "path": "r", "sha256": "0" * 64}, ".path: given beside an"),
     (f"{GPT2}/source", "url:ftp://host/x", ": found 'url:ftp://host/x'; it must be url:https://"),
     (f"{CHITCHAT}/source", "pypi:a==1.*", ": found 'pypi:a==1.*'; it must be pypi:NAME==VERSION"),
     (f"{CHITCHAT}/source", "pypi:--index-url==1", ": found"),
