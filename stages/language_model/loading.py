@@ -63,11 +63,11 @@ def empty_model(folder: Path) -> PreTrainedModel:
     """
     with refused(folder / CONFIG, NO_MODEL, SEE_MODELS):
         config: PretrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    config._attn_implementation = config._experts_implementation = None
-    if not hasattr(config, "num_hidden_layers"):  # that of a text model stands inside it
-        raise StageError(folder, f"{config.model_type} is no model of text alone", "use a model of text alone")
-    if config.num_hidden_layers < 1:
-        raise StageError(folder / CONFIG, f"num_hidden_layers is {config.num_hidden_layers}", SEE_MODELS)
+        config._attn_implementation = config._experts_implementation = None
+        if not hasattr(config, "num_hidden_layers"):  # that of a text model stands inside it
+            raise StageError(folder, f"{config.model_type} is no model of text alone", "use a model of text alone")
+        if config.num_hidden_layers < 1:
+            raise StageError(folder / CONFIG, f"num_hidden_layers is {config.num_hidden_layers}", SEE_MODELS)
     if getattr(config, "quantization_config", None):  # some are unpacked by code from the hub, and none can be trained
         raise StageError(folder / CONFIG, "the weights are quantized", "use the model in full or half precision")
     with refused(folder / CONFIG, NO_MODEL, SEE_MODELS), torch.device("meta"):

@@ -93,8 +93,9 @@ def _read_split(paths: Sequence[Path], dataset: Dataset, scratch: Path) -> tuple
         usable = counts["dialogues"] - counts["unusable_dialogues"]
         limit = math.ceil(dataset.max_bad_rows * (counts["dialogues"] + counts["bad_rows"]))
         if bad and (counts["bad_rows"] > limit or not usable):
-            told = f"{bad[0].found} (first of {counts['bad_rows']} such rows, max_bad_rows allows {limit})"
-            raise StageError(bad[0].subject, told, bad[0].remedy)
+            many = counts["bad_rows"] > limit
+            told = f" (first of {counts['bad_rows']} such rows, max_bad_rows allows {limit})" * many
+            raise StageError(bad[0].subject, f"{bad[0].found}{told}", bad[0].remedy)
         if not usable:
             found = f"none of {counts['dialogues']} dialogues has two turns with text"
             raise StageError(paths[0], found, "a pair needs two turns")

@@ -103,7 +103,7 @@ def lines(panels: dict[str, Any], x: str, y: str, axes: Texts, picture: Texts, s
     def draw(panel: Axes, rows: pd.DataFrame) -> None:
         for method, some in rows.groupby("method", sort=False):
             colour, marker = styles[str(method)]
-            means = some.groupby(x)[y].agg(["mean", "std"]).fillna(0)
+            means = some.dropna(subset=[y]).groupby(x)[y].agg(["mean", "std"]).fillna(0)  # no deviation of one seed
             panel.errorbar(means.index, means["mean"], means["std"], color=colour, marker=marker, label=str(method))
         panel.set_xscale(scale)
         if scale == "linear":

@@ -1,6 +1,6 @@
 """Which runs can be compared: those with the same data, pairs and protocol, whatever their model, method and seed.
 
-Relevance must have been measured with as many queries, and forgetting on the same text.
+Relevance must have been measured with as many queries and others, and forgetting on the same text.
 
 Which learning rates were tried is not part of that: each run has its best one. The content of the entries in
 params.yaml counts, not their names: `-S protocols.paper.training.dropout=0` makes another protocol. If one name has

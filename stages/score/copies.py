@@ -32,22 +32,22 @@ def with_copies(others: Sequence[str], references: Sequence[str], copied: Sequen
 def main(arguments: argparse.Namespace) -> None:
     """Read, simulate, print."""
     test = read_records(arguments.pairs / "test.jsonl", Pair)
-    references, generator = [pair.response for pair in test], np.random.default_rng(0)
+    references = [pair.response for pair in test]
     with scratch_folder() as scratch:
         train = load_records(arguments.pairs / "train.jsonl", Pair, scratch)
         leaked = np.flatnonzero(exact_leakage(records_of(train, Pair), test).pairs).tolist()
         dialogues = records_of(load_records(arguments.pairs / "turns.jsonl", Dialogue, scratch), Dialogue)
         known = known_among(references, (turn for each in dialogues for turn in each.turns))
     novel = [each for each in references if is_novel(each, known)]
-    others = [novel[place] for place in generator.integers(len(novel), size=len(test))]
+    others = [novel[place] for place in np.random.default_rng(0).integers(len(novel), size=len(test))]
+    in_lots = np.random.default_rng(0).permutation(leaked).tolist()
     by_length = sorted(leaked, key=lambda place: -len(references[place].split()))
     print(
         f"{len(leaked)} of {len(test)} test pairs stand in training; no copies: BLEU-4 {bleu(others, references):.3f}"
     )
     for novelty in arguments.novelty:
         count = round((1 - novelty) * len(test))
-        chosen = [generator.permutation(leaked).tolist(), by_length]
-        drawn, longest = (with_copies(others, references, places[:count]) for places in chosen)
+        drawn, longest = (with_copies(others, references, places[:count]) for places in (in_lots, by_length))
         copied = min(count, len(leaked))
         print(f"novelty {novelty}: up to {copied} copies, BLEU-4 {drawn:.3f} if drawn, {longest:.3f} if the longest")
 

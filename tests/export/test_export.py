@@ -238,7 +238,7 @@ def test_the_folder_holds_the_parts_of_its_method_and_nothing_else(exports: dict
 
 
 def test_the_readme_has_the_lines_that_answer(project: Path, exports: dict[str, Path]) -> None:
-    """That they do: tests/export/test_export.py."""
+    """That they do: the tests above."""
     for name, folder in exports.items():
         with open_results(project, None if name == "workspace" else name) as results:
             trained = load_trained(results.trained, results.model)

@@ -54,6 +54,16 @@ def test_more_signals_while_it_saves_change_nothing(undisturbed: Undisturbed, tm
     assert results(folder) == undisturbed.results
 
 
+def test_killed_while_it_writes_a_checkpoint_it_goes_on_from_the_one_before(
+    undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    folder = undisturbed.before("train", tmp_path / "killed")
+    assert stopped(folder, "train", Stop(3, THIRD_SAVE))[0] == -signal.SIGKILL
+    assert "epoch 1 of at most 4, learning rate 0.001:" not in finish(folder, "train")
+    assert results(folder) == undisturbed.results
+    check_tidy(folder)
+
+
 def test_a_signal_that_nobody_looked_at_raises_at_the_end_of_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
     set_handlers: dict[int, Any] = {}
     monkeypatch.setattr(signal, "signal", set_handlers.__setitem__)

@@ -72,7 +72,8 @@ def test_where_other_users_processes_are_hidden_the_parent_is_watched(
 
     monkeypatch.setattr(psutil.Process, "parent", parent)
     monkeypatch.setattr(os, "getsid", lambda pid: 7)
-    assert _up_to_dvc() == [os.getppid()] * found
+    monkeypatch.setattr(os, "getppid", lambda: 5)
+    assert _up_to_dvc() == [5] * found
 
 
 @pytest.mark.parametrize("command", [STARTED_BY_SH, BELOW_SH], ids=["in place of the shell", "below the shell"])

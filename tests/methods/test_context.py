@@ -99,7 +99,6 @@ def test_where_positions_are_few_so_are_examples(
     assert whole[0][-len(fewer[0]) :] == fewer[0]
 
 
-PAIRS = pairs(5, seed=4)
 ROWS = [pair.query + pair.response for pair in pairs(4, seed=5)]
 
 

@@ -79,6 +79,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("method", "sof", ": 'sof' is not an entry of methods; did you mean 'soft'? allowed: fine-tune, soft, "),
     ("pairs/stride", "2", ": found '2'; allowed: 1 or 2"),
     ("regime", 0, ": found 0; it must be greater than 0"),
+    ("regime", 100.5, ": found 100.5; it must be less than or equal to 100"),
     ("regime", float("nan"), ": found nan; it must be a finite number"),
     ("seed", True, ": found True; it must be a whole number"),
     ("dataset", [], ": found an empty list; it must be text"),
@@ -124,12 +125,14 @@ REFUSED: list[tuple[str, Any, str]] = [
     (REFERENCES, {"source": "ftp:x", "sha256": "0" * 64}, ".source: found 'ftp:x'; it must be one of"),
     # paths
     (f"{CHITCHAT}/files/all/member", "../x", ": found '../x'; use a path"),
+    (f"{CHITCHAT}/files/all/member", "/x", ": found '/x'"),
     (f"{CHITCHAT}/files/all/member", "a\\b", ": found"),
     # no foreign code
     (f"{GPT2}/files/pytorch_model.bin", {}, ": 'pytorch_model.bin' can hold a pickle"),
     (f"{GPT2}/files/model.safetensors", {"path": "a/x.PKL"}, ": 'a/x.PKL' can hold a pickle"),
     (f"{GPT2}/files/modeling.py", {}, ": 'modeling.py' does not fit format safetensors; allowed: .safetensors, "),
     (f"{GPT2}/files/adapter_config.json", {}, ": 'adapter_config.json' is not a name"),
+    (f"{GPT2}/files/manifest.json", {}, ": 'manifest.json' is not a name"),
     (f"{GPT2}/files", {"../config.json": {}}, ".../config.json: '../config.json' is not a name"),
     (f"{GPT2}/files/config.json", absent, ": missing; a safetensors model needs it"),
     (f"{GPT2}/files", {"config.json": {}, "model.safetensors": {}}, ": no file of the tokenizer; add tokenizer.json"),

@@ -219,6 +219,7 @@ def test_the_page_is_small_refers_to_nothing_outside_it_and_shows_markup_as_text
     places = re.findall(r'\b(?:src|href|data|action)="([^"]*)"', page)
     assert [place for place in places if place != "data:," and place.removeprefix("#") not in ids] == []
     assert re.findall(r"<(?:script|img|iframe|object|embed|b)\b", page) == []
+    assert "default-src 'none'" in page
     assert len(page) < 300_000
     assert "every trial *diverged*" in page
     odd = to_html(Document([f"| a |\n| --- |\n| {plain(ODD)} |"]))
