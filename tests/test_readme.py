@@ -89,7 +89,7 @@ def examples() -> dict[str, Any]:
     """The entries of `datasets` and `models` in the pages, with values in place of placeholders."""
     found: dict[str, Any] = {}
     for block in (block for document in DOCUMENTS for block in filter(is_yaml, blocks(document))):
-        text = re.sub(r"<sha256[^>]*>", "a" * 64, re.sub(r"<40-hex[^>]*>", "a" * 40, block))
+        text = re.sub(r"<64[^>]*>", "a" * 64, re.sub(r"<40-hex[^>]*>", "a" * 40, block))
         found |= parse_yaml(text.encode(), "README.md")
     return found
 

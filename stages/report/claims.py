@@ -125,7 +125,9 @@ def _in_order(claim: Claim, matched: list[tuple[Run, Run]], part: str) -> Verdic
         name: by_order([(value_of(a, name, part), value_of(b, name, part)) for a, b in matched])
         for name in claim.scores
     }
-    why = "; ".join(f"{name} {each}".removeprefix(f"{FORGETTING} ") for name, (_, each) in found.items())
+    why = "; ".join(f"{name} {each}" for name, (_, each) in found.items())
+    if claim.scores == (FORGETTING,):  # the first of the two is the one that is said to forget more
+        why = f"{claim.first.method} {found[FORGETTING][1].replace('against', f'against {claim.second.method}')}"
     verdicts = {verdict for verdict, _ in found.values()}
     return (verdicts.pop() if len(verdicts) == 1 else INCONCLUSIVE), why
 
@@ -225,7 +227,7 @@ def quality(gap: Gap) -> str:
     matches = {numbers_of(run.scores)["matches"] for run in gap.runs} - {None}
     if matches and max(matches) < LEAST_MATCHES:
         return (
-            f"Its answers are not yet good: of their 4-grams {' or '.join(map(str, sorted(matches)))} stand in "
+            f"The answers of {gap.cell.method} are not yet good: of their 4-grams {' or '.join(map(str, sorted(matches)))} stand in "
             f"what people said, too few for a BLEU-4 ({seeds(len(gap.runs))})."
         )
     told = f"The BLEU-4 of {gap.cell.method} is {fmean(float(run.scores['bleu4']) for run in gap.runs):.3f}"

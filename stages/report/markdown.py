@@ -81,12 +81,12 @@ def digits_for(width: float, most: int = 4) -> int:
 
 
 def spread(values: Iterable[float | None], digits: int = 3) -> str:
-    """One number as it is; the mean of several with their standard deviation, and no digit that it blurs."""
+    """One number as it is; the mean of several with their standard deviation, and few digits that it blurs."""
     known = [each for each in values if each is not None and not math.isnan(each)]
     around = stdev(known) if len(known) > 1 else 0.0
     if around < 10**-digits / 2:
         return number(known[0] if known else None, digits)
-    digits = digits_for(around, digits)
+    digits = max(min(2, digits), digits_for(around, digits))  # two, since differences of means are looked at too
     return f"{number(fmean(known), digits)}{SPACE}±{SPACE}{number(around, digits)}"
 
 
