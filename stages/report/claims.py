@@ -227,8 +227,9 @@ def quality(gap: Gap) -> str:
     matches = {numbers_of(run.scores)["matches"] for run in gap.runs} - {None}
     if matches and max(matches) < LEAST_MATCHES:
         return (
-            f"The answers of {gap.cell.method} are not yet good: of their 4-grams {' or '.join(map(str, sorted(matches)))} stand in "
-            f"what people said, too few for a BLEU-4 ({seeds(len(gap.runs))})."
+            f"The answers of {gap.cell.method} are not yet good: of their 4-grams "
+            f"{' or '.join(map(str, sorted(matches)))} stand in what people said, too few for a BLEU-4 "
+            f"({seeds(len(gap.runs))})."
         )
     told = f"The BLEU-4 of {gap.cell.method} is {fmean(float(run.scores['bleu4']) for run in gap.runs):.3f}"
     lookup = [run.score("retrieval.bleu4") for run in gap.runs]
