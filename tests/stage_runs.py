@@ -82,6 +82,7 @@ def enter(folder: str, log: str, variables: dict[str, str]) -> None:
     os.environ.clear()
     os.environ.update(variables)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the fork server ignores it
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup ignores
     output = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)

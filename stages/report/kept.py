@@ -16,7 +16,7 @@ from stages.plumbing.errors import StageError
 from stages.plumbing.files import write_bytes, write_json
 from stages.records import Response
 from stages.report.markdown import slug
-from stages.report.results import WORKSPACE, Record, Revision
+from stages.report.results import Record, Revision
 from stages.report.runs import RESPONSES, SWITCHES, Absent, Collection, Run, with_unique_names
 from stages.report.settings import configuration_of, settings_of
 
@@ -66,8 +66,7 @@ def keep(collection: Collection, folder: Path) -> None:
             folder, f"{size / 1e6:.1f} MB with these runs, more than {MOST / 1e6:g}", "remove a file there"
         )
     write_bytes(folder / "README.md", page(merged).encode())
-    absent = (each for each in (*collection.absent, *repeated) if each.name != WORKSPACE)
-    write_json(folder / ABSENT, [*map(asdict, absent)])
+    write_json(folder / ABSENT, [asdict(each) for each in (*collection.absent, *repeated)])
     for path, compressed in contents.items():
         write_bytes(path, compressed)
     for path in set(folder.glob(f"*{KEPT}")) - contents.keys():
