@@ -33,7 +33,7 @@ WHOLE, LITTLE, TURN, HIGH = 100.0, 10.0, 30.0, 0.90
 BLEU, FORGETTING = "bleu4", "forgetting.difference"
 PAPER = paper_scores()
 UNTRAINED = ("zero-shot", "few-shot")
-PROMPTS = ("soft", "dynamic", "prefix", "dynamic-prefix")  # kinds of methods that train what stands before the layers
+PROMPTS = ("soft", "dynamic", "prefix")  # kinds of methods that train what stands before the layers
 
 Verdict = tuple[str, str]  # and why
 

@@ -30,7 +30,6 @@ STYLES = {  # colour (Okabe and Ito's, for the colour-blind) and marker of each 
     "fine-tune": ("#D55E00", "s"),
     "lora": ("#56B4E9", "P"),
     "prefix": ("#000000", "h"),
-    "dynamic-prefix": ("#882255", "d"),
     "dynamic": ("#009E73", "^"),
     "soft": ("#0072B2", "o"),
     "dynamic-frozen": ("#009E73", "*"),
