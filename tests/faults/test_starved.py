@@ -84,11 +84,17 @@ def test_without_memory_training_says_so_until_there_is_enough(undisturbed: Undi
     folder = undisturbed.before("train", tmp_path / "small")
     refused = []
     for power in range(18, 36, 3):
-        code, printed = start(folder, "train", partial(limit_address_space, 1 << power)).wait()
+        run = start(folder, "train", partial(limit_address_space, 1 << power))
+        run.process.join(60)
+        if run.running():
+            run.signal(signal.SIGKILL)
+        code, printed = run.wait()
         check_whole(folder)
         if code == 0:
             break
-        if code == -signal.SIGSEGV:  # oneDNN does not look whether it got memory for the code that it writes
+        # oneDNN does not look whether it got memory for the code that it writes; datasets waits for ever for a thread
+        # that found none. tests/faults/README.md says so.
+        if code in (-signal.SIGSEGV, -signal.SIGKILL):
             continue
         assert code == 1, printed
         assert "Traceback" not in printed
