@@ -110,7 +110,7 @@ def check_whole(folder: Path) -> None:
 
 def check_tidy(folder: Path) -> None:
     """Check that no temporary file is left."""
-    assert not [path for path in folder.rglob("*") if ".tmp" in path.name]
+    assert [path for path in folder.rglob("*") if ".tmp" in path.name] == []
 
 
 def flip(path: Path) -> None:
