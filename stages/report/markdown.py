@@ -81,7 +81,7 @@ def digits_for(width: float, most: int = 4) -> int:
 
 
 def spread(values: Iterable[float | None], digits: int = 3) -> str:
-    """One number as it is; the mean of several with their standard deviation, and few digits that it blurs."""
+    """One number as it is; the mean of several with their standard deviation: two digits, and more if it is small."""
     known = [each for each in values if each is not None and not math.isnan(each)]
     around = stdev(known) if len(known) > 1 else 0.0
     if around < 10**-digits / 2:
