@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from operator import truediv
 from typing import Any
 
 import torch
@@ -20,13 +21,6 @@ def now(device: torch.device) -> float:
     """Seconds of a monotonic clock, read when the device has finished all its work."""
     wait_for(device)
     return time.perf_counter()
-
-
-def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """How long one call takes, in seconds."""
-    start = now(device)
-    work()
-    return now(device) - start
 
 
 @contextmanager
@@ -46,10 +40,12 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def take_turns(title: str, contenders: Mapping[str, Contender], repeats: int) -> dict[str, dict[str, Any]]:
+def take_turns(title: str, contenders: Mapping[str, Contender], repeats: int) -> list[dict[str, Any]]:
     """Run every contender once per repeat, in turns, so that changes of the machine's speed affect all of them equally.
 
-    Every second repeat runs them in reverse order. Returns for each its rates: the spread and every repeat.
+    Every second repeat runs them in reverse order. Returns a line of a table for each but the first one, which is ours:
+    the rates of both, and how many times faster ours is: the ratio of the medians, with the spread of the ratios
+    within one repeat.
     """
     values: dict[str, list[float]] = {name: [] for name in contenders}
     for repeat in range(repeats):
@@ -57,14 +53,11 @@ def take_turns(title: str, contenders: Mapping[str, Contender], repeats: int) ->
             gc.collect()
             values[name].append(contenders[name](repeat))
             print(f"{title}, {repeat + 1}/{repeats}: {name}: {values[name][-1]:.4g}/s", file=sys.stderr, flush=True)
-    return {name: {"name": name, **spread(own), "repeats": own} for name, own in values.items()}
-
-
-def comparison(subject: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
-    """One line of a table: two rates, and how many times faster ours is, as the ratio of the medians.
-
-    The spread of the ratio is that of the ratios within one repeat.
-    """
-    each = [own / other for own, other in zip(ours["repeats"], theirs["repeats"], strict=True)]
-    ratio = {**spread(each), "median": ours["median"] / theirs["median"]}
-    return {"subject": subject, "ours": dict(ours), "theirs": dict(theirs), "ratio": ratio}
+    rates: list[dict[str, Any]] = [{"name": name, **spread(own), "repeats": own} for name, own in values.items()]
+    ours, *others = rates
+    lines = []
+    for theirs in others:
+        each = list(map(truediv, ours["repeats"], theirs["repeats"]))
+        ratio = {**spread(each), "median": ours["median"] / theirs["median"]}
+        lines.append({"ours": ours, "theirs": theirs, "ratio": ratio})
+    return lines

@@ -1,6 +1,7 @@
 """Greedy decoding beside transformers' `generate`, in float32 on both sides."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from stages.bench.clock import as_users_have_it, comparison, seconds, take_turns
+from stages.bench.clock import as_users_have_it, now, take_turns
 from stages.bench.data import LENGTHS, SETTINGS, Bench, initial_weights
 from stages.bench.trainer import PromptedModel, lay_out, load_plain_model, same_module
 from stages.language_model.encoding import EncodedPair
@@ -45,31 +46,27 @@ def _lines(bench: Bench, name: str) -> list[dict[str, Any]]:
     method = build_method(bench.decoding_base, SETTINGS[name])
     weights = {key: value.to(bench.base.device) for key, value in initial_weights(method).items()}
     module: Any = same_module(method, weights, load_plain_model(bench.folder, bench.base.device)).eval()
-    answers: dict[str, Answers] = {}
-
-    def ours() -> None:
-        answers["ours"] = greedy(method, weights, bench.queries, LENGTHS.max_new_tokens, {bench.end: []})
-
-    def theirs(side: str, by_length: bool, size: int) -> None:
-        with as_users_have_it():
-            answers[side] = generate(module, bench.queries, bench.end, size, by_length)
-
-    calls: dict[str, Callable[[], None]] = {"ours": ours}
+    sides: dict[str, Callable[[], Answers]] = {
+        "ours": partial(greedy, method, weights, bench.queries, LENGTHS.max_new_tokens, {bench.end: []})
+    }
     for order, by_length in (("in the data's order", False), ("sorted by length", True)):
         for size in (256, 1024) if bench.base.device.type == "cuda" else (16, 64):
             side = f"generate, {order}, batches of {size}"
-            calls[side] = partial(theirs, side, by_length, size)
+            sides[side] = partial(generate, module, bench.queries, bench.end, size, by_length)
+    answers: dict[str, Answers] = {}
 
-    def rate(call: Callable[[], None], repeat: int) -> float:
-        return len(bench.queries) / seconds(call, bench.base.device)
+    def rate(side: str, repeat: int) -> float:
+        with nullcontext() if side == "ours" else as_users_have_it():
+            start = now(bench.base.device)
+            answers[side] = sides[side]()
+            return len(bench.queries) / (now(bench.base.device) - start)
 
-    contenders = {side: partial(rate, call) for side, call in calls.items()}
-    own, *others = take_turns(f"decoding, {name}, responses", contenders, bench.repeats).values()
-    tokens, lines = sum(map(len, answers["ours"])) / len(bench.queries), []
-    for other in others:
-        differ = sum(a != b for a, b in zip(answers["ours"], answers[other["name"]], strict=True))
-        subject = f"{name}, {len(bench.queries):,} responses of {tokens:.1f} tokens; {differ} differ"
-        lines.append(comparison(subject, own, other))
+    contenders = {side: partial(rate, side) for side in sides}
+    lines = take_turns(f"decoding, {name}, responses", contenders, bench.repeats)
+    tokens = sum(map(len, answers["ours"])) / len(bench.queries)
+    for line in lines:
+        differ = sum(a != b for a, b in zip(answers["ours"], answers[line["theirs"]["name"]], strict=True))
+        line["subject"] = f"{name}, {len(bench.queries):,} responses of {tokens:.1f} tokens; {differ} differ"
     return lines
 
 

@@ -1,6 +1,7 @@
 """The benchmark's results as Markdown, and on what they were measured."""
 
 import argparse
+import re
 import time
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -14,8 +15,7 @@ from stages.language_model.device import versions
 def facts(bench: Bench, arguments: argparse.Namespace) -> dict[str, Any]:
     """The day, the machine, the libraries and what was measured."""
     info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    names = re.findall(r"^model name\s*: (.*)", info.read_text(encoding="utf-8") if info.exists() else "", re.MULTILINE)
     return {
         "measured on": time.strftime("%Y-%m-%d", time.gmtime()),
         "processor": f"{names[0]}, {len(names)} cores" if names else "unknown",
@@ -29,17 +29,14 @@ def facts(bench: Bench, arguments: argparse.Namespace) -> dict[str, Any]:
 
 def render(result: Mapping[str, Any]) -> str:
     """The complete page."""
+    rate = "{median:,.4g} ({min:,.4g}..{max:,.4g})".format_map
+    times = "**{median:.2f}x** ({min:.1f}..{max:.1f})".format_map
     blocks = ["# Speed", "Made by `python -m stages.bench`; [bench.md](bench.md) says how to read it."]
     blocks.append("\n".join(f"- {name}: {fact}" for name, fact in result["facts"].items()))
     for row, lines in result["rows"].items():
         table = ["| | ours | theirs | ratio |", "| --- | --- | --- | --- |"]
         for line in lines:
-            ratio, name = line["ratio"], line["theirs"]["name"]
-            times = f"**{ratio['median']:.2f}x** ({ratio['min']:.1f}..{ratio['max']:.1f})"
-            table.append(f"| {line['subject']} | {_rate(line['ours'])} | {name}: {_rate(line['theirs'])} | {times} |")
+            theirs = f"{line['theirs']['name']}: {rate(line['theirs'])}"
+            table.append(f"| {line['subject']} | {rate(line['ours'])} | {theirs} | {times(line['ratio'])} |")
         blocks += [f"## {row.capitalize()}", "\n".join(table)]
     return "\n\n".join(blocks) + "\n"
-
-
-def _rate(own: Mapping[str, float]) -> str:
-    return "{:,.4g} ({:,.4g}..{:,.4g})".format(*(own[key] for key in ("median", "min", "max")))

@@ -80,18 +80,15 @@ class PromptedModel(nn.Module):
             self.controller = controller
         self.to(model.device)
 
-    def prompts(self, embedded: Tensor, mask: Tensor) -> Tensor:
-        """Embedded queries [B, S, H] -> prompts [B, S, H]."""
-        if self.table is not None:
-            return self.table[: embedded.shape[1]].expand(embedded.shape[0], -1, -1)
-        output = self.controller(inputs_embeds=embedded, attention_mask=mask, use_cache=False)
-        return output.last_hidden_state  # type: ignore[no-any-return]
-
     def embed(self, input_ids: Tensor, prompt_places: Tensor, queries: Tensor, query_mask: Tensor) -> Tensor:
-        """Rows [B, T, H], with the prompts in their positions."""
-        table = self.model.get_input_embeddings()
-        prompts = self.prompts(table(queries), query_mask)
-        rows: Tensor = table(input_ids)
+        """Rows [B, T, H], with the prompts [B, S, H] in their positions."""
+        words = self.model.get_input_embeddings()
+        if self.table is not None:
+            prompts: Tensor = self.table[: queries.shape[1]].expand(len(queries), -1, -1)
+        else:
+            read = {"inputs_embeds": words(queries), "attention_mask": query_mask}
+            prompts = self.controller(**read, use_cache=False).last_hidden_state
+        rows: Tensor = words(input_ids)
         return rows.masked_scatter(prompt_places.unsqueeze(-1), prompts[query_mask.bool()].to(rows.dtype))
 
     def forward(self, attention_mask: Tensor, labels: Tensor, **batch: Tensor) -> Any:
@@ -110,26 +107,15 @@ def same_module(method: Method, weights: Weights, model: PreTrainedModel) -> nn.
     return model.requires_grad_(True)
 
 
-def peft_module(model: PreTrainedModel, virtual_tokens: int) -> nn.Module:
-    """PEFT's prompt tuning (Lester et al. 2021): a table in front of every row, all else frozen."""
-    from peft import PromptTuningConfig, get_peft_model  # takes seconds
-
-    module: nn.Module = get_peft_model(
-        model, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=virtual_tokens)
-    )
-    return module
-
-
 class _Stopwatch(TrainerCallback):
-    """Reads the clock after the steps `first` and `last`, and not between, because that would slow down a GPU."""
+    """Reads the clock after two steps, and not between, because that would slow down a GPU."""
 
-    def __init__(self, first: int, last: int, device: torch.device) -> None:
-        self.first, self.last, self.device = first, last, device
-        self.times: list[float] = []
+    def __init__(self, steps: Sequence[int], device: torch.device) -> None:
+        self.steps, self.device, self.times = steps, device, list[float]()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Read the clock; `Trainer` calls this."""
-        if state.global_step in (self.first, self.last):
+        if state.global_step in self.steps:
             self.times.append(now(self.device))
 
 
@@ -142,7 +128,7 @@ def trainer_seconds(
     """
     size, cpu = TRAINING.batch_size, base.device.type == "cpu"
     first, last = len(warm) // size, (len(warm) + len(pairs)) // size
-    stopwatch = _Stopwatch(first, last, base.device)
+    stopwatch = _Stopwatch((first, last), base.device)
     collator = partial(lay_out, prompted=isinstance(module, PromptedModel))
     with TemporaryDirectory(prefix="bench-") as folder, as_users_have_it():
         arguments = TrainingArguments(

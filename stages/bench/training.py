@@ -1,23 +1,24 @@
 """Training beside `Trainer` and PEFT: one trial, and a sweep of learning rates, one after another."""
 
 import random
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
+from peft import PromptTuningConfig, get_peft_model
 
-from stages.bench.clock import comparison, seconds, take_turns
+from stages.bench.clock import now, take_turns
 from stages.bench.data import LENGTHS, SETTINGS, TRAINING, Bench, batches_of, initial_weights
-from stages.bench.trainer import load_plain_model, peft_module, same_module, trainer_seconds
+from stages.bench.trainer import load_plain_model, same_module, trainer_seconds
 from stages.language_model.encoding import EncodedPair, side_lengths
 from stages.methods.batch import collate
 from stages.methods.method import Method
 from stages.train.step import Learner
 
-# Steps of a run's first trial before the clock starts. They take memory until later steps find all they need in freed
-# memory. Later trials need one, which makes the optimizer's state.
+# Steps of a run's first trial before the clock starts: later ones find all the memory that they need in what was freed.
+# Later trials need one, which makes the optimizer's state.
 WARM = 6
 RATES = 3e-6, 9e-3  # the ends of the sweep (App. B)
 PEFT = "soft, E frozen"  # what PEFT's prompt tuning is compared with
@@ -27,19 +28,17 @@ Train = Callable[[float, Batches, Batches], float]  # rate, batches to warm up, 
 
 def ours(method: Method) -> Train:
     """A trial as the stage train runs it."""
-    device = method.base.device
 
     def train(rate: float, warm: Batches, batches: Batches) -> float:
         longest = LENGTHS.max_query_tokens, LENGTHS.max_new_tokens
         learner = Learner(method, initial_weights(method), TRAINING, longest)
-
-        def step(batch: list[EncodedPair]) -> None:
-            learner.step(collate(batch), 0, rate)
-
         # A training meets each shape of batch hundreds of times: recording it, once, is not part of a step.
         for batch in [*warm, *(batches if learner.graphs else ())]:
-            step(batch)
-        return seconds(lambda: deque(map(step, batches), 0), device)
+            learner.step(collate(batch), 0, rate)
+        start = now(method.base.device)
+        for batch in batches:
+            learner.step(collate(batch), 0, rate)
+        return now(method.base.device) - start
 
     return train
 
@@ -48,16 +47,17 @@ def theirs(bench: Bench, name: str) -> Train:
     """A run of `Trainer` on the same pairs, shuffled; for PEFT with a prompt as long as a query is on average."""
     model, method = load_plain_model(bench.folder, bench.base.device), bench.method(name)
     if name == PEFT:
-        module = peft_module(model, round(float(side_lengths(bench.train)[0].mean())))
+        length = round(float(side_lengths(bench.train)[0].mean()))
+        module: Any = get_peft_model(model, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=length))
     else:
         module = same_module(method, initial_weights(method), model)
     start = {key: value.detach().clone() for key, value in module.named_parameters() if value.requires_grad}
 
     def train(rate: float, warm: Batches, batches: Batches) -> float:
         module.load_state_dict(start, strict=False)
-        pairs = [pair for batch in batches for pair in batch]
+        pairs = [*chain(*batches)]
         random.Random(0).shuffle(pairs)
-        return trainer_seconds(module, rate, [pair for batch in warm for pair in batch], pairs, bench.base)
+        return trainer_seconds(module, rate, [*chain(*warm)], pairs, bench.base)
 
     return train
 
@@ -78,6 +78,6 @@ def training_rows(bench: Bench, trials: int) -> list[dict[str, Any]]:
         other = "PEFT prompt tuning with Trainer" if name == PEFT else "Trainer"
         sides = {"ours": ours(bench.method(name)), other: theirs(bench, name)}
         contenders = {side: partial(pairs_per_second, bench, train, rates) for side, train in sides.items()}
-        title = f"training, {trials} x {name}, pairs"
-        lines.append(comparison(name, *take_turns(title, contenders, bench.repeats).values()))
+        (line,) = take_turns(f"training, {trials} x {name}, pairs", contenders, bench.repeats)
+        lines.append({"subject": name, **line})
     return lines
