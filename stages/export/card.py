@@ -29,27 +29,19 @@ def card_of(results: Results, trained: TrainedMethod, form: Form) -> ModelCard:
     Raises:
         StageError: the experiment has no scores.
     """
-    scores = results.files.json("metrics/scores.json")
+    params, scores = results.params, results.files.json("metrics/scores.json")
     if not scores:
         raise StageError(f"{results.name}: metrics/scores.json", "missing", "run `dvc repro`")
-    sections = [
-        f"# {title(results.params)}",
-        opening(results.params, trained, form),
-        f"## Ask it\n\nWith transformers alone:\n\n{fence('python', transformers_lines(trained, form))}",
+    head = metadata(params, scores)
+    parts = [
+        f"---\n{head.to_yaml()}\n---\n\n# {head.model_name}", opening(params, trained, form),
+        "## Ask it\n\nWith transformers alone:", fence("python", transformers_lines(trained, form)),
         *filter(None, [form.note(trained)]),
         "On the hub, private until you change that: `hf upload OWNER/NAME FOLDER --private`.",
-        f"## Scores\n\n{score_text(scores)}",
-        f"## Data and licenses\n\n{license_text(results.params)}",
-        f"## How it was made\n\n{making(results)}",
-        f"## Limits\n\n{limits(results.params, scores, trained)}",
-    ]
-    body = "\n\n".join(sections)
-    return ModelCard(f"---\n{metadata(results.params, scores).to_yaml()}\n---\n\n{body}\n")
-
-
-def title(params: Params) -> str:
-    """A name that says what it is."""
-    return f"{params.model}, {params.method}, {params.dataset}"
+        "## Scores", score_text(scores), "## Data and licenses", license_text(params),
+        "## How it was made", making(results), "## Limits", limits(params, scores, trained),
+    ]  # fmt: skip
+    return ModelCard("\n\n".join(parts) + "\n")
 
 
 def metadata(params: Params, scores: Scores) -> ModelCardData:
@@ -71,7 +63,7 @@ def metadata(params: Params, scores: Scores) -> ModelCardData:
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=["dialog-prompting", "dialog", "prompting", params.chosen_method.kind],
-        model_name=title(params),
+        model_name=f"{params.model}, {params.method}, {params.dataset}",
         eval_results=measured,
     )
 
@@ -79,15 +71,15 @@ def metadata(params: Params, scores: Scores) -> ModelCardData:
 def opening(params: Params, trained: TrainedMethod, form: Form) -> str:
     """What it is, on what, and what lies in the folder."""
     rate, epoch = trained.description["learning_rate"], trained.description["epoch"]
-    return "\n\n".join([
+    best = f" Learning rate {rate:.3g}, epoch {epoch}." if rate else ""
+    beside = f"; {form.files}" if form.files else ""
+    return (
         f"A dialog model by the method `{params.chosen_method.kind}` of [Prompting for a conversation]({PAPER}) "
-        f"(Valvoda, Fang, Vandyke, 2022): {form.what}.",
+        f"(Valvoda, Fang, Vandyke, 2022): {form.what}.\n\n"
         f"Base model: `{plain(params.model)}` ({plain(redact(params.chosen_model.source))}). "
-        f"Data: `{plain(params.dataset)}` ({plain(redact(params.chosen_dataset.source))})."
-        + (f" Learning rate {rate:.3g}, epoch {epoch}." if rate else ""),
-        "`model.safetensors`: the complete language model with what was trained in it, in float32"
-        + (f"; {form.files}." if form.files else "."),
-    ])  # fmt: skip
+        f"Data: `{plain(params.dataset)}` ({plain(redact(params.chosen_dataset.source))}).{best}\n\n"
+        f"`model.safetensors`: the complete language model with what was trained in it, in float32{beside}."
+    )
 
 
 def score_text(scores: Scores) -> str:
@@ -105,16 +97,15 @@ def score_text(scores: Scores) -> str:
         f"{kind}: {', '.join(f'{100 * share:.1f} % of the {what}' for what, share in shares.items())}"
         for kind, shares in scores["leakage"].items()
     ]
-    return "\n\n".join([
+    return (
         f"Greedy answers to {scores['pairs']} test pairs; all scores are fractions. `people` are the references "
         "themselves, `retrieval` copies the response to the most similar training query: what is below it, copying "
         "would have scored too. `unseen` are the pairs of which neither side stands in the training data, `unlike` "
         "those of which neither side even resembles one there. The interval is a bootstrap over test pairs, of this "
-        "one training run.",
-        table(header, rows),
-        f"Of the test set these stand in the training data: {'; '.join(leaked)}.",
-        f"BLEU by sacrebleu, signature `{scores['signature']}`.",
-    ])  # fmt: skip
+        f"one training run.\n\n{table(header, rows)}\n\n"
+        f"Of the test set these stand in the training data: {'; '.join(leaked)}. "
+        f"BLEU by sacrebleu, signature `{scores['signature']}`."
+    )
 
 
 def licenses_of(params: Params) -> dict[str, str | None]:
@@ -160,10 +151,10 @@ def making(results: Results) -> str:
     for switch in ("method", "protocol"):
         used[f"{switch}s"] = {raw[switch]: raw[f"{switch}s"][raw[switch]]}
     used["prompt_template"] = as_json(results.params.chosen_model.prompt_template)
-    origin = "the workspace" if results.files.commit is None else f"the experiment `{plain(results.name)}`"
-    commit = f", commit `{results.files.commit}`" if results.files.commit else ""
+    commit = results.files.commit
+    origin = f"the experiment `{plain(results.name)}`, commit `{commit}`" if commit else "the workspace"
     text = yaml.safe_dump(used, sort_keys=False, allow_unicode=True)
-    return f"By the pipeline dialog-prompting, from {origin}{commit}. Its parameters:\n\n{fence('yaml', text)}"
+    return f"By the pipeline dialog-prompting, from {origin}. Its parameters:\n\n{fence('yaml', text)}"
 
 
 def limits(params: Params, scores: Scores, trained: TrainedMethod) -> str:

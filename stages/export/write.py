@@ -13,16 +13,20 @@ from stages.plumbing.errors import StageError
 from stages.plumbing.files import MANIFEST, output_folder, read_manifest
 from stages.report.results import Results
 
-OWN = (MANIFEST, "README.md", "generation_config.json")  # what every export has
+OWN = {MANIFEST, "README.md", "generation_config.json"}  # what every export has
 
 
 def write_export(results: Results, target: Path) -> None:
     """Write the export of an experiment, whole or not at all; an earlier one at `target` is replaced.
 
     Raises:
-        StageError: `target` holds something else, or the experiment has no scores.
+        StageError: `target` has something that no export wrote, or the experiment has no scores.
     """
-    check_target(target)
+    found = [path.relative_to(target).as_posix() for path in sorted(target.rglob("*")) if not path.is_dir()]
+    known = {MANIFEST, *read_manifest(target)["files"]} if MANIFEST in found else set()
+    foreign = [name for name in found if name not in known or not known >= OWN]
+    if foreign or (target.exists() and not target.is_dir()):
+        raise StageError(target.joinpath(*foreign[:1]), "it is there, and of no export", "name a new folder")
     params = results.params
     trained = load_trained(results.trained, results.model, params.runtime, params.chosen_protocol.decoding_dtype)
     form = form_of(trained.method.settings)
@@ -37,13 +41,8 @@ def write_export(results: Results, target: Path) -> None:
 def write_language_model(trained: TrainedMethod, model: Path, folder: Path) -> None:
     """Write the complete language model: configurations, weights (safetensors, float32) and tokenizer.
 
-    What the base model ties stays tied, because E is trained as both. Answers end where they
+    What the base model, in the folder `model`, ties stays tied, because E is trained as both. Answers end where they
     did while the method was trained, and are at most as long; both stand in the generation configuration.
-
-    Args:
-        trained: the method.
-        model: folder of its base model.
-        folder: where to write.
     """
     whole: Any = AutoModelForCausalLM.from_pretrained(
         model, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True
@@ -57,16 +56,3 @@ def write_language_model(trained: TrainedMethod, model: Path, folder: Path) -> N
     )  # fmt: skip
     whole.save_pretrained(folder)
     trained.tokenizer.save_pretrained(folder)
-
-
-def check_target(target: Path) -> None:
-    """Refuse to replace what no export has written.
-
-    Raises:
-        StageError: there is a file, or a folder with something that the manifest of an export does not name.
-    """
-    found = [path.relative_to(target).as_posix() for path in sorted(target.rglob("*")) if not path.is_dir()]
-    known = {MANIFEST, *read_manifest(target)["files"]} if MANIFEST in found else set()
-    foreign = [name for name in found if name not in known or not known.issuperset(OWN)]
-    if foreign or (target.exists() and not target.is_dir()):
-        raise StageError(target.joinpath(*foreign[:1]), "it is there, and of no export", "name a new folder")
