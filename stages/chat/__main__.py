@@ -30,8 +30,8 @@ def main(arguments: argparse.Namespace) -> None:
     from stages.language_model.device import load_transformers
 
     load_transformers()
-    from stages.chat.speakers import Conversation, load_speakers
-    from stages.chat.terminal import TerminalChat, answer_lines, print_answers
+    from stages.chat.speakers import load_speakers
+    from stages.chat.terminal import TerminalChat, answer_lines, line_groups
 
     root = Path.cwd()
     speakers = load_speakers(root, [arguments.experiment, *arguments.compare])
@@ -44,10 +44,8 @@ def main(arguments: argparse.Namespace) -> None:
     else:
         for speaker in speakers:
             print(speaker.introduction(), file=sys.stderr, flush=True)
-        if arguments.once is None:
-            answer_lines(speakers, sys.stdin.fileno())
-        else:
-            print_answers(speakers, Conversation(), [arguments.once.strip()])
+        given = line_groups(sys.stdin.fileno()) if arguments.once is None else [[arguments.once.strip()]]
+        answer_lines(speakers, given)
 
 
 if __name__ == "__main__":

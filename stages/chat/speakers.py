@@ -1,35 +1,19 @@
-"""Who speaks, an experiment's trained method, and what it reads of a conversation."""
+"""Who speaks, an experiment's trained method, and what it reads of a conversation.
+
+A conversation is a list of turns: the person's and the first speaker's, one after the other.
+"""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from stages.methods.trained_method import TrainedMethod, load_trained
-from stages.params.schema import Pairs, Params
+from stages.params.schema import Params
 from stages.records import composed, single_line
 from stages.report.markdown import marks
 from stages.report.results import WORKSPACE, Revision, open_results
 
 HALF = "\ufffd"  # what decoding makes of a character of which only some bytes are there
-
-
-@dataclass
-class Conversation:
-    """The turns so far, the person's and the model's in turn."""
-
-    turns: list[str] = field(default_factory=list)
-
-    def query(self, text: str, settings: Pairs) -> str:
-        """What stands before the next response: the last `history` turns, `text` the last of them, joined.
-
-        Built as stages/pair_extract/pairs.py builds the queries of training.
-        """
-        before = [*self.turns, text][-settings.history :]
-        return single_line(composed(settings.joined_by.join(turn for turn in before if turn)))
-
-    def add(self, text: str, answer: str) -> None:
-        """A turn of the person and the answer to it."""
-        self.turns += [single_line(text), answer]
 
 
 @dataclass(frozen=True)
@@ -47,16 +31,19 @@ class Speaker:
         remembers = "this turn alone" if history == 1 else f"the last {history} turns"
         return f"{self.name}: {params.method} on {params.model}, {params.dataset}; it reads {remembers}"
 
-    def query(self, conversation: Conversation, text: str) -> str:
-        """What it reads of a conversation that goes on with `text`."""
-        return conversation.query(text, self.params.pairs)
+    def query(self, turns: Sequence[str], text: str) -> str:
+        """What it reads of a conversation that goes on with `text`: the last `history` turns, joined.
 
-    def answer(self, query: str, show: Callable[[str], None] = lambda piece: None) -> str:
-        """The response to one query; `show` gets it piece by piece as it comes, whole characters only."""
-        return self.reply(query, show)[0]
+        Built as stages/pair_extract/pairs.py builds the queries of training.
+        """
+        pairs = self.params.pairs
+        return single_line(composed(pairs.joined_by.join(filter(None, [*turns, text][-pairs.history :]))))
 
-    def reply(self, query: str, show: Callable[[str], None] = lambda piece: None) -> tuple[str, list[str]]:
-        """The same, and what is wrong with it: that it was cut, that it repeats itself."""
+    def answer(self, query: str, show: Callable[[str], None] = lambda piece: None) -> tuple[str, list[str]]:
+        """The response to one query, and what is wrong with it: that it was cut, that it repeats itself.
+
+        `show` gets it piece by piece as it comes, whole characters only.
+        """
         tokens: list[int] = []
         shown = ""
 
@@ -78,20 +65,22 @@ class Speaker:
 
 
 def load_speakers(root: Path, experiments: Sequence[str | None], known: Sequence[Speaker] = ()) -> list[Speaker]:
-    """The speakers of some experiments, each once (None: the workspace, as is its name).
+    """The speakers of some experiments, each once (None: the workspace, as is its name); those in `known` are there.
 
     Those on one base model share its frozen parameters.
 
     Raises:
         StageError: there is no such experiment, what it trained is not there, or params.yaml no longer says what it is.
     """
-    loaded: list[Speaker] = []
-    for experiment in dict.fromkeys(None if name == WORKSPACE else name for name in experiments):
-        with open_results(root, experiment) as results:
+    speakers = {speaker.name: speaker for speaker in known}
+    names = list(dict.fromkeys(name or WORKSPACE for name in experiments))
+    for name in names:
+        if name in speakers:
+            continue
+        with open_results(root, None if name == WORKSPACE else name) as results:
             results.check_params()
-            params = results.params
-            beside = [speaker.trained for speaker in (*known, *loaded)]
+            params, beside = results.params, [speaker.trained for speaker in speakers.values()]
             dtype = params.chosen_protocol.decoding_dtype
             trained = load_trained(results.trained, results.model, params.runtime, dtype, beside=beside)
-            loaded.append(Speaker(results.name, params, trained, results.files))
-    return loaded
+            speakers[name] = Speaker(name, params, trained, results.files)
+    return [speakers[name] for name in names]

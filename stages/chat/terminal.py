@@ -3,12 +3,13 @@
 import os
 import signal
 import sys
-from codecs import getincrementaldecoder
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import count
 from pathlib import Path
 
-from stages.chat.speakers import Conversation, Speaker, load_speakers
+from stages.chat.speakers import Speaker, load_speakers
 from stages.plumbing.errors import StageError, one_line
+from stages.records import single_line
 
 HELP = "/compare NAME...: experiments answer too (/compare alone: no longer)  /reset: begin anew  Ctrl-D: end"
 JOINERS = "\u200c\u200d"
@@ -27,8 +28,7 @@ class TerminalChat:
     """One speaker's conversation with a person; others answer too if they are asked to."""
 
     def __init__(self, root: Path, speakers: Sequence[Speaker]) -> None:
-        self.root, self.speakers = root, list(speakers)
-        self.conversation = Conversation()
+        self.root, self.speakers, self.turns = root, list(speakers), list[str]()
 
     def run(self) -> None:
         """Talk until Ctrl-D, or until Ctrl-C where nothing is being answered."""
@@ -42,31 +42,23 @@ class TerminalChat:
             except (EOFError, KeyboardInterrupt):
                 print("\nBye.")
                 return
-            self.turn(said)
-
-    def turn(self, said: str) -> None:
-        """One line of the person: a command, something to answer, or nothing."""
-        try:
-            if said.startswith("/"):
-                self.command(*said.split())
-            elif said:
-                self.answer(said)
-        except KeyboardInterrupt:
-            print("\n(stopped; as if it had not been asked)")
-        except StageError as error:
-            print(one_line(str(error)))
+            try:
+                if said.startswith("/"):
+                    self.command(*said.split())
+                elif said:
+                    self.answer(said)
+            except KeyboardInterrupt:
+                print("\n(stopped; as if it had not been asked)")
+            except StageError as error:
+                print(one_line(str(error)))
 
     def command(self, name: str, *words: str) -> None:
         """/compare, /reset or /help."""
         if name == "/reset":
-            self.conversation = Conversation()
+            self.turns = []
             print("A new conversation.")
         elif name == "/compare":
-            first = self.speakers[0]
-            known = {speaker.name: speaker for speaker in self.speakers}
-            fresh = load_speakers(self.root, [word for word in words if word not in known], self.speakers)
-            known |= {speaker.name: speaker for speaker in fresh}
-            self.speakers = [first, *(known[word] for word in dict.fromkeys(words) if word != first.name)]
+            self.speakers = load_speakers(self.root, [self.speakers[0].name, *words], self.speakers)
             print(*(speaker.introduction() for speaker in self.speakers), sep="\n")
         else:
             print(HELP if name == "/help" else f"no command {name}; {HELP}")
@@ -76,46 +68,33 @@ class TerminalChat:
         answers = []
         for speaker in self.speakers:
             print(f"{speaker.name}> ", end="", flush=True)
-            answers.append(speaker.answer(speaker.query(self.conversation, said), show))
-            print("" if printable(answers[-1]) else "(empty)")
-        self.conversation.add(said, answers[0])
+            query = speaker.query(self.turns, said)
+            answer, _ = speaker.answer(query, lambda piece: print(printable(piece), end="", flush=True))
+            print("" if answer else "(empty)")
+            answers.append(answer)
+        self.turns += [single_line(said), answers[0]]
 
 
-def show(piece: str) -> None:
-    """Print a piece of an answer at once."""
-    print(printable(piece), end="", flush=True)
-
-
-def answer_lines(speakers: Sequence[Speaker], descriptor: int) -> None:
-    """Print an answer for each line that comes from a file descriptor; an empty line gets an empty one.
+def answer_lines(speakers: Sequence[Speaker], groups: Iterable[list[str]]) -> None:
+    """Print an answer for each line of some groups of lines; an empty line gets an empty one.
 
     Where more than one turn is read as the query, the lines are a conversation, and an empty line begins a new one.
-    With several speakers each answer is a line of its own, behind the speaker's name and a tab.
+    Otherwise the lines of a group are answered together. With several speakers each answer is a line of its own, behind
+    the speaker's name and a tab.
     """
-    conversation = Conversation()
-    longest = max(speaker.params.pairs.history for speaker in speakers)
-    for lines in line_groups(descriptor):
-        for group in [lines] if longest == 1 else [[line] for line in lines]:
-            print_answers(speakers, conversation, group)
-            del conversation.turns[: max(0, len(conversation.turns) - longest + 1)]  # a pipe may never end
-
-
-def print_answers(speakers: Sequence[Speaker], conversation: Conversation, lines: Sequence[str]) -> None:
-    """Print the answers to lines none of which is part of the query of another."""
-    asked = [line for line in lines if line]
-    given = [
-        iter(speaker.trained.respond([speaker.query(conversation, line) for line in asked])) for speaker in speakers
-    ]
-    for line in lines:
-        answers = [next(each) if line else "" for each in given]
-        if line:
-            conversation.add(line, answers[0])
-        else:
-            conversation.turns.clear()
-        for speaker, answer in zip(speakers, answers, strict=True):
-            shown = printable(answer) if sys.stdout.isatty() else answer
-            print(shown if len(speakers) == 1 else f"{speaker.name}\t{shown}")
-    print(end="", flush=True)
+    turns, longest = list[str](), max(speaker.params.pairs.history for speaker in speakers)
+    for group in groups:
+        for lines in [group] if longest == 1 else [[line] for line in group]:
+            columns = []
+            for speaker in speakers:
+                given = iter(speaker.trained.respond([speaker.query(turns, line) for line in lines if line]))
+                columns.append([next(given) if line else "" for line in lines])
+            for line, *answers in zip(lines, *columns, strict=True):
+                turns = [*turns, single_line(line), answers[0]][-longest:] if line else []  # a pipe may never end
+                for speaker, answer in zip(speakers, answers, strict=True):
+                    shown = printable(answer) if sys.stdout.isatty() else answer
+                    print(shown if len(speakers) == 1 else f"{speaker.name}\t{shown}")
+            print(end="", flush=True)
 
 
 def line_groups(descriptor: int) -> Iterator[list[str]]:
@@ -124,16 +103,17 @@ def line_groups(descriptor: int) -> Iterator[list[str]]:
     Raises:
         StageError: a line is not UTF-8.
     """
-    decoder, rest, number = getincrementaldecoder("utf-8-sig")(), "", 1
-    try:
-        while part := os.read(descriptor, CHUNK):
-            *lines, rest = (rest + decoder.decode(part)).split("\n")
-            if lines:
-                yield [line.strip() for line in lines]
-                number += len(lines)
-        rest += decoder.decode(b"", final=True)
-    except UnicodeDecodeError as error:
-        number += error.object[: error.start].count(b"\n")
-        raise StageError(f"standard input:{number}", "not UTF-8", "save the text as UTF-8") from None
+    rest, numbers = b"", count(1)
+    while part := os.read(descriptor, CHUNK):
+        *lines, rest = (rest + part).split(b"\n")
+        if lines:
+            yield [_text(line, next(numbers)) for line in lines]
     if rest:
-        yield [rest.strip()]
+        yield [_text(rest, next(numbers))]
+
+
+def _text(line: bytes, number: int) -> str:
+    try:
+        return line.decode("utf-8-sig").strip()  # some programs put a mark in front of the first line
+    except UnicodeDecodeError:
+        raise StageError(f"standard input:{number}", "not UTF-8", "save the text as UTF-8") from None

@@ -22,7 +22,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 from starlette.middleware.base import RequestResponseEndpoint
 
-from stages.chat.speakers import Conversation, Speaker, load_speakers
+from stages.chat.speakers import Speaker, load_speakers
 from stages.plumbing.errors import StageError, one_line
 from stages.records import Dialogue, Pair, single_line
 from stages.report.results import WORKSPACE, experiment_names
@@ -48,22 +48,6 @@ class TrainingData:
     lookup: Lookup  # the baseline behind the row `retrieval`
 
 
-def read_training_data(speaker: Speaker) -> TrainingData:
-    """The training data of a speaker.
-
-    Raises:
-        StageError: it is not there.
-    """
-    identity = speaker.files.md5(SUBSET)
-    pairs = speaker.files.records(f"{SUBSET}/train.jsonl", Pair)
-    dialogues = speaker.files.records(f"{SUBSET}/turns.jsonl", Dialogue)
-    if identity is None or not pairs or dialogues is None:
-        remedy = "run `dvc repro subset`, for an experiment after `dvc exp apply`"
-        raise StageError(f"{speaker.name}: {SUBSET}", "not there", remedy)
-    lookup = Lookup(Dataset.from_list([vars(pair) for pair in pairs]))
-    return TrainingData(identity, known_turns(turn for each in dialogues for turn in each.turns), lookup)
-
-
 class WebChat:
     """The experiments that are loaded, and what the page does with them."""
 
@@ -74,10 +58,22 @@ class WebChat:
             self.add(speaker)
 
     def add(self, speaker: Speaker) -> None:
-        """Let a speaker answer; those that were trained on the same share it."""
+        """Let a speaker answer; those that were trained on the same share it.
+
+        Raises:
+            StageError: what it was trained on is not there.
+        """
         identity = speaker.files.md5(SUBSET)
-        known = [data for _, data in self.loaded.values() if data.identity == identity]
-        self.loaded[speaker.name] = speaker, (known or [read_training_data(speaker)])[0]
+        data = next((data for _, data in self.loaded.values() if data.identity == identity), None)
+        if data is None:
+            pairs = speaker.files.records(f"{SUBSET}/train.jsonl", Pair)
+            dialogues = speaker.files.records(f"{SUBSET}/turns.jsonl", Dialogue)
+            if identity is None or not pairs or dialogues is None:
+                remedy = "run `dvc repro subset`, for an experiment after `dvc exp apply`"
+                raise StageError(f"{speaker.name}: {SUBSET}", "not there", remedy)
+            turns = known_turns(turn for each in dialogues for turn in each.turns)
+            data = TrainingData(identity, turns, Lookup(Dataset.from_list([vars(pair) for pair in pairs])))
+        self.loaded[speaker.name] = speaker, data
 
     def choose(self, names: Sequence[str]) -> list[str]:
         """Load the experiments that were chosen; return those that can answer."""
@@ -99,12 +95,12 @@ class WebChat:
         return {each.name: f"{each.name}: {each.params.method} on {each.params.model}" for each, _ in chosen} | lookups
 
     def ask(
-        self, said: str, names: Sequence[str], talk: Conversation, columns: Columns
-    ) -> Iterator[tuple[str, Conversation, Columns]]:
+        self, said: str, names: Sequence[str], turns: list[str], columns: Columns
+    ) -> Iterator[tuple[str, list[str], Columns]]:
         """Let the chosen ones answer, one after the other: the box, the conversation and the columns after each."""
         said, chosen = single_line(said), [self.loaded[name] for name in names if name in self.loaded]
         if not said or not chosen:
-            yield said, talk, columns
+            yield said, turns, columns
             return
         columns = {**columns}
 
@@ -115,18 +111,18 @@ class WebChat:
         for column in self.headings(names):
             add(column, "user", said)
         for speaker, data in {data.identity: (speaker, data) for speaker, data in chosen}.values():
-            query, response, similarity = data.lookup.nearest([speaker.query(talk, said)])[0][0]
+            query, response, similarity = data.lookup.nearest([speaker.query(turns, said)])[0][0]
             found = response, f"to “{query}”, similarity {similarity:.2f}"
             add(data.identity, "assistant", *(found if similarity else ["(no training query has a word of this one)"]))
         answers = []
         for speaker, data in chosen:
-            yield "", talk, {**columns}
-            answer, wrong = speaker.reply(speaker.query(talk, said))
+            yield "", turns, {**columns}
+            answer, wrong = speaker.answer(speaker.query(turns, said))
             novel = is_novel(answer, data.turns)
             mark = (" ".join(wrong) or "(new)") if novel else "(in the training data, word for word)"
             add(speaker.name, "assistant", answer or "(empty, which counts as new)", *([mark] if answer else []))
             answers.append(answer)
-        yield "", Conversation([*talk.turns, said, answers[0]]), columns
+        yield "", [*turns, said, answers[0]], columns
 
     def page(self) -> gr.Blocks:
         """The page, and what happens on it."""
@@ -135,7 +131,7 @@ class WebChat:
         quietly: dict[str, Any] = {"concurrency_id": "models", "show_progress": "hidden", "api_visibility": "private"}
         page: gr.Blocks
         with gr.Blocks(title="dialog-prompting", analytics_enabled=False, fill_width=True) as page:
-            talk, columns = gr.State(Conversation()), gr.State({})
+            turns, columns = gr.State([]), gr.State({})
             gr.Markdown(INTRODUCTION)
             names = gr.Dropdown(
                 choices, value=loaded, multiselect=True, label="Experiments", elem_id="experiments",
@@ -146,16 +142,14 @@ class WebChat:
             def side_by_side(names: list[str], columns: Columns) -> None:
                 with gr.Row():
                     for column, heading in self.headings(names).items():
-                        gr.Chatbot(
-                            [*columns.get(column, [])], label=heading, render_markdown=False, buttons=[], min_width=250,
-                            elem_classes="said",
-                        )  # fmt: skip
+                        shown: Any = columns.get(column, [])
+                        gr.Chatbot(shown, label=heading, render_markdown=False, buttons=[], min_width=250)
 
             box = gr.Textbox(placeholder="Say something …", label="Your query", elem_id="query", submit_btn="Ask")
             anew = gr.Button("Begin anew", elem_id="anew")
-            box.submit(self.ask, [box, names, talk, columns], [box, talk, columns], **quietly)
+            box.submit(self.ask, [box, names, turns, columns], [box, turns, columns], **quietly)
             names.input(self.choose, names, names, **quietly)
-            anew.click(lambda: ("", Conversation(), {}), None, [box, talk, columns], **quietly)
+            anew.click(lambda: ("", [], {}), None, [box, turns, columns], **quietly)
         return page
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import os
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from stages.chat.__main__ import main
-from stages.chat.speakers import Conversation, Speaker, load_speakers
-from stages.chat.terminal import TerminalChat, answer_lines, line_groups, print_answers, printable
+from stages.chat.speakers import Speaker, load_speakers
+from stages.chat.terminal import TerminalChat, answer_lines, line_groups, printable
 from stages.methods.trained_method import load_trained
 from stages.pair_extract.pairs import pairs_of
 from stages.params.schema import Pairs
@@ -53,9 +53,9 @@ def test_a_conversation_with_turns_an_empty_line_commands_and_a_comparison(
 
     monkeypatch.setattr("builtins.input", typed)
     TerminalChat(project, [workspace]).run()
-    first = f"workspace> {printable(workspace.answer(hello))}\n"
-    after = Conversation([hello, workspace.answer(hello)])
-    both = [f"{each.name}> {printable(each.answer(each.query(after, text)))}\n" for each in speakers]
+    (answer,) = workspace.trained.respond([hello])
+    first, after = f"workspace> {printable(answer)}\n", [hello, answer]
+    both = [f"{each.name}> {printable(each.answer(each.query(after, text))[0])}\n" for each in speakers]
     assert workspace.introduction() in heard[0] and "dynamic on gpt2, dailydialog" in heard[0]
     assert heard[1:3] == [first, ""]
     assert softly.introduction() in heard[3] and heard[4] == "".join(both)
@@ -74,10 +74,10 @@ def test_ctrl_c_stops_an_answer_and_where_there_is_none_the_conversation(
             signal.raise_signal(signal.SIGINT)
         return str(line)
 
-    def answer(speaker: Speaker, query: str, heard: Callable[[str], object]) -> str:
+    def answer(speaker: Speaker, query: str, heard: Callable[[str], object]) -> tuple[str, list[str]]:
         heard(f"half of it to {query}")
         signal.raise_signal(signal.SIGINT)
-        return "all of it"
+        return "all of it", []
 
     monkeypatch.setattr("builtins.input", typed)
     monkeypatch.setattr(Speaker, "answer", answer)
@@ -85,7 +85,7 @@ def test_ctrl_c_stops_an_answer_and_where_there_is_none_the_conversation(
     chat.run()
     first, second, bye = re.split(r"\n\(stopped.*\n", capsys.readouterr().out)
     assert first.endswith("workspace> half of it to hello") and second == "workspace> half of it to again"
-    assert bye == "\nBye.\n" and chat.conversation == Conversation()
+    assert bye == "\nBye.\n" and chat.turns == []
 
 
 def given(**changes: Any) -> argparse.Namespace:
@@ -114,7 +114,7 @@ def test_one_answer_of_each_speaker_for_a_script(
 ) -> None:
     monkeypatch.chdir(project)
     main(given(once="Are you sure ?", compare=["softly", WORKSPACE]))  # nobody answers twice
-    expected = [f"{each.name}\t{each.answer('Are you sure ?')}" for each in speakers]
+    expected = [f"{each.name}\t{each.answer('Are you sure ?')[0]}" for each in speakers]
     assert capsys.readouterr().out.splitlines() == expected
 
 
@@ -147,29 +147,29 @@ def test_a_conversation_reads_the_turns_that_training_read() -> None:
     for history in (1, 2, 3, 99):
         settings = Pairs(stride=1, history=history, joined_by=" | ")
         trained, _ = pairs_of(Dialogue("d", turns), settings)
-        conversation, said = Conversation(), []
-        for at in range(0, len(turns) - 1, 2):
-            said.append(conversation.query(turns[at], settings))
-            conversation.add(turns[at], turns[at + 1])
+        one: Any = SimpleNamespace(params=SimpleNamespace(pairs=settings))
+        said = [Speaker.query(one, turns[:at], turns[at]) for at in range(0, len(turns) - 1, 2)]
         assert said == [pair.query for pair in trained if pair.position % 2 == 0]
-    assert Conversation().query("cafe\u0301", settings) == "caf\u00e9"  # an accent of its own is no other question
+    assert Speaker.query(one, [], "cafe\u0301") == "caf\u00e9"  # an accent of its own is no other question
 
 
-def test_a_pipe_keeps_only_the_turns_that_are_read(speakers: list[Speaker], monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may never end."""
-    conversation, (out, into) = Conversation(), os.pipe()
-    monkeypatch.setattr("stages.chat.terminal.Conversation", lambda: conversation)
-    os.write(into, b"again\n" * 5)
-    os.close(into)
-    answer_lines(speakers[:1], out)
-    os.close(out)
-    assert len(conversation.turns) == speakers[0].params.pairs.history - 1
+def parrot(heard: Callable[[Sequence[str], str], str], history: int = 1) -> Any:
+    """A speaker that answers with its query, which `heard` makes of the turns so far and a line."""
+    params, trained = SimpleNamespace(pairs=SimpleNamespace(history=history)), SimpleNamespace(respond=list)
+    return SimpleNamespace(query=heard, params=params, trained=trained)
+
+
+def test_a_pipe_is_a_conversation_of_which_only_what_is_read_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    """It may never end; an empty line begins anew."""
+    one = parrot(lambda turns, text: f"{text}{len(turns)}", history=3)
+    answer_lines([one], [["a", "b", "c"], ["", "d"]])
+    assert capsys.readouterr().out.splitlines() == ["a0", "b2", "c3", "", "d0"]
 
 
 def test_an_answer_is_shown_in_pieces_that_make_it_up(speakers: list[Speaker]) -> None:
     for query in QUERIES:
         pieces: list[str] = []
-        answer = speakers[0].answer(query, pieces.append)
+        answer, _ = speakers[0].answer(query, pieces.append)
         assert "".join(pieces) == answer
     assert len(pieces) > 2
 
@@ -179,9 +179,9 @@ def test_an_answer_is_cut_only_if_it_has_not_ended(speakers: list[Speaker]) -> N
     trained = dataclasses.replace(one.trained, lengths=one.trained.lengths.model_copy(update={"max_new_tokens": 2}))
     trained.__dict__["ends"] = {}
     ((_, last),) = trained.decode(trained.encode([query])[0])
-    assert CUT in dataclasses.replace(one, trained=trained).reply(query)[1]
+    assert CUT in dataclasses.replace(one, trained=trained).answer(query)[1]
     trained.__dict__["ends"] = {last: [last]}  # an end that is a part of the answer, as a full stop with a line break
-    assert CUT not in dataclasses.replace(one, trained=trained).reply(query)[1]
+    assert CUT not in dataclasses.replace(one, trained=trained).answer(query)[1]
 
 
 def test_lines_that_are_there_come_together_half_a_line_waits_and_one_that_is_not_utf_8_is_named() -> None:
@@ -200,8 +200,7 @@ def test_lines_that_are_there_come_together_half_a_line_waits_and_one_that_is_no
 
 def test_an_answer_cannot_move_the_cursor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     said = "a\x1b[2Jb\x07\u202ec मी\u200cकर क्\u200dष"  # joiners stay: scripts need them
-    speaker: Any = SimpleNamespace(query=lambda talk, text: text, trained=SimpleNamespace(respond=lambda asked: [said]))
     for terminal, shown in ((True, r"a\x1b[2Jb\x07\u202ec" + said[-11:]), (False, said)):
         monkeypatch.setattr("sys.stdout.isatty", lambda terminal=terminal: terminal)
-        print_answers([speaker], Conversation(), ["hello"])
+        answer_lines([parrot(lambda turns, text: said)], [["hello"]])
         assert capsys.readouterr().out == f"{shown}\n"

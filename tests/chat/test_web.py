@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ pytest.importorskip("gradio", reason="the extra `web` is not installed")
 import uvicorn
 from fastapi.testclient import TestClient
 
-from stages.chat.speakers import Conversation, Speaker, load_speakers
+from stages.chat.speakers import Speaker, load_speakers
 from stages.chat.web import WebChat, application, is_loopback, serve
 from stages.plumbing.errors import StageError
 from stages.records import Dialogue, Pair, read_records, write_records
@@ -47,7 +47,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     project = trained_copy(tmp_path_factory)
     (speaker,) = load_speakers(project, [None])
     path = project / "data/subset/turns.jsonl"
-    copied = Dialogue("copied", ["word", f"  {speaker.answer(SAID[0])} "])
+    copied = Dialogue("copied", ["word", f"  {speaker.answer(SAID[0])[0]} "])
     turns = [*read_records(path, Dialogue), copied]
     path.unlink()  # it can be a link to DVC's cache
     write_records(path, turns)
@@ -65,10 +65,10 @@ def chat(project: Path, speakers: list[Speaker]) -> WebChat:
 
 
 def asked(
-    chat: WebChat, said: str, names: list[str], talk: Conversation | None = None
-) -> tuple[Conversation, dict[str, list[str]]]:
+    chat: WebChat, said: str, names: list[str], turns: Sequence[str] = ()
+) -> tuple[list[str], dict[str, list[str]]]:
     """The conversation after a query, and what was said to and by each heading of the page."""
-    *_, (_, after, columns) = chat.ask(said, names, talk or Conversation(), {})
+    *_, (_, after, columns) = chat.ask(said, names, list(turns), {})
     shown = chat.headings(names).items()
     return after, {heading: [str(each["content"]) for each in columns[key]] for key, heading in shown}
 
@@ -145,20 +145,20 @@ def test_those_that_were_trained_on_the_same_share_one_lookup(project: Path, spe
 
 
 def test_the_conversation_goes_on_with_the_answers_of_the_first(chat: WebChat, speakers: list[Speaker]) -> None:
-    talk = Conversation()
+    turns: list[str] = []
     for said in SAID:
-        expected = [speaker.answer(speaker.query(talk, said)) for speaker in reversed(speakers)]
-        now, columns = asked(chat, f" {said}\n", ["softly", "workspace"], talk)
+        expected = [speaker.answer(speaker.query(turns, said))[0] for speaker in reversed(speakers)]
+        now, columns = asked(chat, f" {said}\n", ["softly", "workspace"], turns)
         assert [html.unescape(texts[1]) for texts in columns.values()][:2] == expected
-        talk.add(said, expected[0])
-        assert now == talk
+        turns += [said, expected[0]]
+        assert now == turns
 
 
 def test_an_experiment_that_is_not_there_is_not_chosen_and_nothing_said_asks_nobody(chat: WebChat) -> None:
     with pytest.warns(UserWarning, match="experiment nobody: there is none"):
         assert chat.choose(["softly", "nobody"]) == ["softly"]
     for said, names in ((" \n", ["softly"]), ("hello", [])):
-        assert list(chat.ask(said, names, Conversation(), {})) == [(said.strip(), Conversation(), {})]
+        assert list(chat.ask(said, names, [], {})) == [(said.strip(), [], {})]
 
 
 def test_an_empty_cut_or_repeating_answer_is_marked(chat: WebChat, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +167,7 @@ def test_an_empty_cut_or_repeating_answer_is_marked(chat: WebChat, monkeypatch: 
         (".", [], [".", "(new)"]),
         (".", ["(cut)", "(repeats itself)"], [".", "(cut) (repeats itself)"]),
     ):
-        monkeypatch.setattr(Speaker, "reply", lambda self, query, reply=(answer, wrong): reply)
+        monkeypatch.setattr(Speaker, "answer", lambda self, query, made=(answer, wrong): made)
         _, columns = asked(chat, "hello", ["softly"])
         assert next(iter(columns.values()))[1:] == shown
 
