@@ -12,7 +12,6 @@ from stages.params.schema import PARAMS_FILE
 from stages.plumbing.errors import StageError, one_line
 from stages.plumbing.yaml import parse_yaml
 
-AXES = ("model", "method", "regime")
 LONGEST_NAME = 200  # characters; file systems take 255
 MODELS = ("gpt2", "dialogpt")  # the paper's, as METHODS and REGIMES (Tables 1 and 2)
 METHODS = ("fine-tune", "soft", "dynamic")
@@ -32,11 +31,6 @@ class Configuration:
     def overrides(self) -> list[str]:
         """Every `key=value` for `dvc exp run -S`."""
         return [f"model={self.model}", f"method={self.method}", f"regime={self.regime:g}", *self.settings]
-
-    @property
-    def words(self) -> list[str]:
-        """The same, as options of DVC."""
-        return [word for override in self.overrides for word in ("-S", override)]
 
     @property
     def name(self) -> str:
@@ -67,8 +61,7 @@ class Configuration:
             except InvalidArgumentError as error:
                 found = f"no such key, or not of the form key=value ({one_line(str(error.__cause__))})"
                 raise StageError(f"-S {' -S '.join(self.settings)}", found, "for example -S protocol=paper") from None
-            content: dict[str, Any] = parse_yaml(path.read_text(encoding="utf-8"), path)
-        return content
+            return parse_yaml(path.read_text(encoding="utf-8"), path)  # type: ignore[no-any-return]
 
 
 def wanted(
@@ -85,8 +78,9 @@ def wanted(
     Raises:
         StageError: a `key=value` is about one of the grid's axes.
     """
+    axes = ("model", "method", "regime", "seed") if seeds else ("model", "method", "regime")
     for setting in settings:
-        if setting.split("=")[0] in (*AXES, *(["seed"] if seeds else [])):
+        if setting.split("=")[0] in axes:
             remedy = "use --models, --methods, --regimes and --seeds"
             raise StageError(f"-S {setting}", "set by the grid itself", remedy)
     seeded = [(f"seed={seed}",) for seed in dict.fromkeys(seeds)]

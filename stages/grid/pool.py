@@ -1,39 +1,69 @@
 """A pool of clones in which the configurations of a grid run, several at a time, and where each of them stands.
 
-An experiment is done when its Git ref is there, and has failed when its command ended with another exit code than 0.
+A clone of the repository shares its Git objects and DVC's cache with the project, and nothing else: no lock, no
+workspace and no half-made experiment of one can be seen from another. An experiment becomes one of the project's when
+it is whole, by one `git fetch` of its ref. It is done when that ref is there, and has failed when its command ended
+with another exit code than 0.
 
 Why not `dvc queue`: after a SIGKILL of its workers (DVC 3.67) the tasks that ran say `Running` for ever and are never
 taken up again. `dvc exp run --temp`, killed while it starts, leaves the workspace's changes in the stash. Of two `dvc
-exp run` in two Git worktrees, which share their refs, one failed. So each job has a clone of its own (clones.py).
+exp run` in two Git worktrees, which share their refs, one failed.
 """
 
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from stages.grid.clones import SECONDS_BETWEEN_LOOKS, at_work, make_clones, start, stop
+import psutil
+
 from stages.grid.configurations import Configuration
-from stages.grid.experiments import experiment_ref, finished_experiments, git
+from stages.grid.experiments import dvc, dvc_command, experiment_ref, finished_experiments, git
 from stages.params.schema import Runtime
 from stages.plumbing.cluster import ADDRESS, cluster
 from stages.plumbing.errors import StageError
+from stages.plumbing.files import STATE_VARIABLE
 
 LAST_LINES = 3  # of a log, for those who ask where an experiment stands
+SECONDS_TO_SAVE = 120.0  # for a stage that was asked to stop
+SECONDS_BETWEEN_LOOKS = 0.5
+LOCAL = Path(".dvc") / "config.local"  # the user's remotes and their passwords
+Standing = dict[str, list[str]]  # name of an experiment -> its state, and the last lines of its log if it is not done
 
 
-@dataclass(frozen=True)
-class Standing:
-    """Where an experiment stands: done, running, failed, stopped (by a kill) or waiting; and its log's last lines."""
+def at_work(folder: Path) -> list[tuple[psutil.Process, list[str]]]:
+    """Processes of DVC and of stages whose working directory is below `folder`, and the words of their commands."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            words = process.cmdline()
+            known = any("dvc" in word or "stages." in word for word in words)
+            if known and process.cwd().startswith(f"{folder}{os.sep}"):
+                found.append((process, words))
+    return found
 
-    name: str
-    state: str
-    lines: Sequence[str] = ()
+
+def stop(folder: Path) -> None:
+    """Ask the stages that run below `folder` to save and stop; returns when they, and their DVC, have ended.
+
+    DVC gets no signal of its own while a stage works below it: it ends with its stage.
+    """
+    asked: set[psutil.Process] = set()
+    deadline = time.monotonic() + SECONDS_TO_SAVE
+    while left := at_work(folder):
+        for process, _ in left:
+            with suppress(psutil.Error):
+                for each in set(process.children(recursive=True) or [process]) - asked:
+                    asked.add(each)
+                    each.terminate()
+                if time.monotonic() > deadline:
+                    process.kill()
+        time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
 class Pool:
@@ -44,22 +74,25 @@ class Pool:
         self.root, self.state, self.baseline = root, state, baseline
         self.clones, self.logs = state / "grid/clones", state / "grid/logs" / baseline
 
-    def standing(self, names: Iterable[str] | None = None) -> list[Standing]:
-        """Where the experiments of these names stand; None: all that a grid was asked for."""
+    def standing(self, names: Iterable[str] | None = None) -> Standing:
+        """Where the experiments of these names stand; None: all that a grid was asked for.
+
+        They are done, running, failed, stopped (by a kill) or waiting.
+        """
         done, commands = finished_experiments(self.root, self.baseline), [words for _, words in at_work(self.clones)]
-        found = []
+        found: Standing = {}
         for name in sorted(log.stem for log in self.logs.glob("*.log")) if names is None else names:
             log, failed = self.logs / f"{name}.log", self.logs / f"{name}.failed"
             text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
             lines = [line.strip() for line in text.replace("\r", "\n").splitlines() if line.strip()][-LAST_LINES:]
             if name in done:
-                found.append(Standing(name, "done"))
+                found[name] = ["done"]
             elif any(name in words for words in commands):
-                found.append(Standing(name, "running", lines))
+                found[name] = ["running", *lines]
             elif failed.exists():
-                found.append(Standing(name, f"failed with exit code {failed.read_text(encoding='utf-8')}", lines))
+                found[name] = [f"failed with exit code {failed.read_text(encoding='utf-8')}", *lines]
             else:
-                found.append(Standing(name, "stopped" if lines else "waiting", lines))
+                found[name] = ["stopped" if lines else "waiting", *lines]
         return found
 
     def run(self, configurations: Sequence[Configuration], jobs: int) -> None:
@@ -78,7 +111,7 @@ class Pool:
             (self.logs / f"{each.name}.log").touch()
             (self.logs / f"{each.name}.failed").unlink(missing_ok=True)
         try:
-            clones = make_clones(self.root, self.clones, min(jobs, len(waiting)), self.baseline)
+            clones = self._make_clones(min(jobs, len(waiting)))
             self._run_shared_stages(waiting, clones)
             self._work(waiting, clones)
         finally:
@@ -86,13 +119,39 @@ class Pool:
             shutil.rmtree(self.clones, ignore_errors=True)
         found = self.standing(each.name for each in configurations)
         print(summary(found))
-        if failed := [each.name for each in found if each.state != "done"]:
+        if failed := [name for name, (state, *_) in found.items() if state != "done"]:
             remedy = f"their logs are in {self.logs}; the same command tries them again"
             raise StageError(f"{len(failed)} experiments", f"failed: {', '.join(failed)}", remedy)
 
+    def _make_clones(self, count: int) -> list[Path]:
+        """Make clones at the commit; what an earlier run left is removed."""
+        shutil.rmtree(self.clones, ignore_errors=True)
+        clones = [self.clones / str(number) for number in range(count)]
+        for clone in clones:
+            git(self.root, "clone", "--quiet", "--shared", "--no-checkout", str(self.root), str(clone))
+            git(clone, "checkout", "--quiet", "--detach", self.baseline)
+            if (self.root / LOCAL).is_file():
+                shutil.copy(self.root / LOCAL, clone / LOCAL)
+            dvc(clone, "config", "--local", "cache.dir", dvc(self.root, "cache", "dir"))
+            # A base model is hundreds of megabytes: the clones get links to the one in the cache, not copies.
+            dvc(clone, "config", "--local", "cache.type", "reflink,hardlink,copy")
+        return clones
+
     def _start(self, clone: Path, configuration: Configuration, *words: str) -> "subprocess.Popen[bytes]":
-        log = self.logs / f"{configuration.name}.log"
-        return start(clone, self.state, log, "exp", "run", *configuration.words, *words)
+        """Start a configuration in a clone, as it was cloned; all that it prints is added to its log.
+
+        All clones share the state of trainings: one that was stopped in a clone goes on in another.
+        """
+        git(clone, "reset", "--quiet", "--hard")
+        git(clone, "clean", "--quiet", "--force", "-d")
+        options = [word for override in configuration.overrides for word in ("-S", override)]
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+        with (self.logs / f"{configuration.name}.log").open("ab") as log:
+            return subprocess.Popen(
+                dvc_command("exp", "run", *options, *words), cwd=clone,
+                env={**os.environ, "PATH": path, STATE_VARIABLE: str(self.state)},
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+            )  # fmt: skip
 
     def _run_shared_stages(self, waiting: Sequence[Configuration], clones: Sequence[Path]) -> None:
         """Run once what waiting configurations share, so that they find it in DVC's cache: no two run it at once."""
@@ -101,8 +160,8 @@ class Pool:
         for each in dict.fromkeys([*models.values(), *subsets.values()]):
             print(f"stages that experiments share: {each.model}, {each.regime:g} %", flush=True)
             if self._start(clones[0], each, "subset").wait():
-                lines = " ".join(self.standing([each.name])[0].lines)
-                raise StageError(f"shared stages of {each.name}", lines, f"see the log in {self.logs}")
+                _, *lines = self.standing([each.name])[each.name]
+                raise StageError(f"shared stages of {each.name}", " ".join(lines), f"see the log in {self.logs}")
 
     def _work(self, waiting: Sequence[Configuration], clones: Sequence[Path]) -> None:
         """Run the configurations, one in each clone."""
@@ -125,14 +184,14 @@ class Pool:
                 print(table(self.standing([each.name])), flush=True)
 
 
-def table(found: Sequence[Standing]) -> str:
-    """A line for each experiment and, below it, the last lines of the log of one that is not done."""
-    return "\n".join("\n    ".join([f"{each.state}: {each.name}", *each.lines]) for each in found)
+def table(found: Standing) -> str:
+    """A line for each experiment and, below it, the last lines of its log."""
+    return "\n".join("\n    ".join([f"{state}: {name}", *lines]) for name, (state, *lines) in found.items())
 
 
-def summary(found: Sequence[Standing]) -> str:
+def summary(found: Standing) -> str:
     """How many experiments there are, and how many of them are done, failed and so on."""
-    counts = Counter(each.state.split()[0] for each in found)
+    counts = Counter(state.split()[0] for state, *_ in found.values())
     return f"{len(found)} experiments: {', '.join(f'{count} {state}' for state, count in sorted(counts.items()))}"
 
 

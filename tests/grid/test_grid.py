@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from stages.grid.clones import at_work
 from stages.grid.configurations import Configuration, wanted
 from stages.grid.experiments import check_configurations, check_jobs, experiment_ref, finished_experiments, git
+from stages.grid.pool import at_work
 from stages.params.schema import load_params
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import lock
