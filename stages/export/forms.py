@@ -37,15 +37,11 @@ tokenizer = AutoTokenizer.from_pretrained(FOLDER)
 {typed}model = AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.{dtype})
 {load}
 
-def rows_of(text):  # what the language model reads{shape}
-    tokens = {tokenizer}({text}, add_special_tokens=False, split_special_tokens=True)["input_ids"]{behind}
-{letters}    tokens = PREFIX + tokens[max(len(tokens) - {room}, 0) :] + SEPARATOR  # a long query loses its beginning
-{query}    return {rows}
-
-
 @torch.inference_mode()
 def respond(text):
-    rows = rows_of(text)
+    tokens = {tokenizer}({text}, add_special_tokens=False, split_special_tokens=True)["input_ids"]{behind}
+{letters}    tokens = PREFIX + tokens[max(len(tokens) - {room}, 0) :] + SEPARATOR  # a long query loses its beginning
+{query}    rows = {rows}
     answer = model.generate({given}=rows, attention_mask=torch.ones(rows.shape[:2], dtype=torch.long))
     tokens = [token for token in answer[0]{after}.tolist() if token != END]
     text = tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
@@ -195,7 +191,7 @@ class Form:
     write: Callable[[TrainedMethod, Path], None] = lambda trained, folder: None  # these files, in float32
     load: str = ""  # lines that load them
     classes: tuple[str, ...] = ()  # of transformers, that `load` needs
-    rows: str = "query"  # what the model reads [1, T, H], given `query`; or [1, T], given `tokens`
+    rows: str = "torch.tensor([tokens])"  # what the model reads: tokens [1, T], or embeddings [1, T, H] with `query`
     note: Callable[[TrainedMethod], str] = lambda trained: ""  # what else a reader of the README should know
 
 
@@ -205,7 +201,6 @@ VIRTUAL_TOKENS = Form(
     "`adapter/`: what was trained as an adapter of PEFT, which needs no other code",
     write_virtual_tokens,
     'from peft import PeftModel\n\nmodel = PeftModel.from_pretrained(model, f"{FOLDER}/adapter")\n',
-    rows="torch.tensor([tokens])",
 )
 FORMS = {  # by the kind of the method, as in stages/methods/registry.py
     "zero-shot": Form("the base model as it is, with the prompt template below; nothing was trained"),
@@ -225,9 +220,8 @@ FORMS = {  # by the kind of the method, as in stages/methods/registry.py
         "`context.txt`: the examples as text; `prompt.safetensors`: their token ids",
         write_context,
         "from safetensors.torch import load_file\n\n"
-        'examples = load_file(f"{FOLDER}/prompt.safetensors")["context"].unsqueeze(0)\n'
-        "examples = model.get_input_embeddings()(examples)\n",
-        rows="torch.cat([examples, query], dim=1)",
+        'examples = load_file(f"{FOLDER}/prompt.safetensors")["context"].tolist()\n',
+        rows="torch.tensor([examples + tokens])",
         note=lambda trained: (
             f"A server with an API like OpenAI's, for the base model:\n\n{fence('python', server_lines(trained))}"
         ),
@@ -272,7 +266,7 @@ def transformers_lines(trained: TrainedMethod, form: Form) -> str:
     template, tokenizer = trained.prompt_template, trained.tokenizer
     parts = [repr(str(tokenizer.decode(tokens))) for tokens in (template.prefix, template.separator, [template.end])]
     front, letters = template.query_front, spelled_out(tokenizer)
-    copied, by_tokens = for_people(tokenizer) is not tokenizer, "query" not in form.rows
+    copied, embedded = for_people(tokenizer) is not tokenizer, "query" in form.rows
     return LINES.format(
         classes=", ".join(sorted([*form.classes, "AutoModelForCausalLM", "AutoTokenizer"])),
         prefix=template.prefix,
@@ -289,10 +283,9 @@ def transformers_lines(trained: TrainedMethod, form: Form) -> str:
         behind=f"[{front.tokens}:]" if front.tokens else "",
         room=trained.lengths.max_query_tokens - len(template.prefix) - len(template.separator),
         rows=form.rows,
-        query="" if by_tokens else "    query = model.get_input_embeddings()(torch.tensor([tokens]))\n",
-        shape=", as tokens [1, T]" if by_tokens else ", [1, T, H]",
-        given="input_ids" if by_tokens else "inputs_embeds",
-        after="[rows.shape[1] :]" if by_tokens else "",
+        query="    query = model.get_input_embeddings()(torch.tensor([tokens]))\n" if embedded else "",
+        given="inputs_embeds" if embedded else "input_ids",
+        after="" if embedded else "[rows.shape[1] :]",
     )
 
 
