@@ -32,19 +32,20 @@ def card_of(results: Results, trained: TrainedMethod, form: Form) -> ModelCard:
     params, scores = results.params, results.files.json("metrics/scores.json")
     if not scores:
         raise StageError(f"{results.name}: metrics/scores.json", "missing", "run `dvc repro`")
-    head = metadata(params, scores)
+    license, conditions = license_of(params)
+    head = metadata(params, scores, license)
     parts = [
         f"---\n{head.to_yaml()}\n---\n\n# {head.model_name}", opening(params, trained, form),
         "## Ask it\n\nWith transformers alone:", fence("python", transformers_lines(trained, form)),
         *filter(None, [form.note(trained)]),
         "On the hub, private until you change that: `hf upload OWNER/NAME FOLDER --private`.",
-        "## Scores", score_text(scores), "## Data and licenses", license_text(params),
+        "## Scores", score_text(scores), "## Data and licenses", conditions,
         "## How it was made", making(results), "## Limits", limits(params, scores, trained),
     ]  # fmt: skip
     return ModelCard("\n\n".join(parts) + "\n")
 
 
-def metadata(params: Params, scores: Scores) -> ModelCardData:
+def metadata(params: Params, scores: Scores, license: str) -> ModelCardData:
     """The metadata at the top of the card: license, base model, data, the six scores."""
     sources = [parse_source(entry.source) for entry in (params.chosen_dataset, params.chosen_model)]
     dataset, base = (each.place.removeprefix("datasets/") if each.kind == "hub" else None for each in sources)
@@ -57,7 +58,7 @@ def metadata(params: Params, scores: Scores) -> ModelCardData:
         for name in METRICS
     ]  # fmt: skip
     return ModelCardData(
-        license=license_of(params),
+        license=license,
         base_model=base,
         datasets=[dataset] if dataset else None,
         library_name="transformers",
@@ -108,32 +109,22 @@ def score_text(scores: Scores) -> str:
     )
 
 
-def licenses_of(params: Params) -> dict[str, str | None]:
-    """What the export was made of, in words, and the license of each; without training the data has no part in it."""
-    data = {f"The data, `{params.dataset}`,": params.chosen_dataset.license}
-    model = {f"The base model, `{params.model}`,": params.chosen_model.license}
-    return model if params.chosen_method.kind == "zero-shot" else data | model
+def license_of(params: Params) -> tuple[str, str]:
+    """The hub's identifier of the export's license; and what it was made of, with the licenses and what they ask for.
 
-
-def license_of(params: Params) -> str:
-    """The hub's identifier of the export's license: that of the data, if the base model does not ask for more.
-
-    `other` where a license is not known, or base model and data ask for different things. It is no legal advice.
+    It is the data's, if the base model does not ask for more, and `other` where a license is not known or both ask for
+    different things. It is no legal advice.
     """
-    licenses = [(license or "other").lower() for license in licenses_of(params).values()]
-    demanding = {*licenses} - {*PERMISSIVE}
-    if len(demanding) > 1:
-        return "other"
-    return demanding.pop() if demanding else max(licenses, key=PERMISSIVE.index)
-
-
-def license_text(params: Params) -> str:
-    """The licenses of data and base model, and what follows for the export."""
-    license, stated = license_of(params), []
-    sentences = [f"**This model: {license}.**"]
+    made_of = [(f"The base model, `{params.model}`,", params.chosen_model.license)]
+    if params.chosen_method.kind != "zero-shot":  # without training the data has no part in it
+        made_of.insert(0, (f"The data, `{params.dataset}`,", params.chosen_dataset.license))
+    licenses = [(own or "other").lower() for _, own in made_of]
+    demanding = {*licenses} - {*PERMISSIVE} or {max(licenses, key=PERMISSIVE.index)}
+    license = demanding.pop() if len(demanding) == 1 else "other"
+    stated, sentences = [], [f"**This model: {license}.**"]
     if license == "other":
         sentences = ["**Read both licenses before you pass this model on**: no single one covers it."]
-    for what, own in licenses_of(params).items():
+    for what, own in made_of:
         stated.append(f"{what} has the license {own}." if own else f"{what} has none in params.yaml.")
         if own and "-nc" in own.lower():
             sentences.append(f"**{what} may not be used commercially, so this model may not be either.**")
@@ -141,7 +132,7 @@ def license_text(params: Params) -> str:
             sentences.append(f"{what} must be passed on under its own license, and so must what you make of it.")
         if own and own.lower() not in FREE:
             sentences.append(f"{what} asks to be named.")
-    return f"{items(stated)}\n\n{' '.join(sentences)}"
+    return license, f"{items(stated)}\n\n{' '.join(sentences)}"
 
 
 def making(results: Results) -> str:
