@@ -198,12 +198,8 @@ def test_only_this_machine_reaches_the_page_unless_a_host_is_given(
     serve(project, speakers, "0.0.0.0", 0)
     assert "WARNING chat: --host 0.0.0.0: anybody who reaches it may read the training data" in capsys.readouterr().err
     assert addresses == ["127.0.0.1", "0.0.0.0"]
-    assert [is_loopback(each) for each in ("127.0.0.1", "::1", "localhost", "192.168.1.7", "::", "my.name")] == [
-        True, True, True, False, False, False,
-    ]  # fmt: skip
-
-
-def test_a_port_that_is_taken_is_named(project: Path, speakers: list[Speaker]) -> None:
+    names = ("127.0.0.1", "::1", "localhost", "192.168.1.7", "::", "my.name")
+    assert [is_loopback(each) for each in names] == [True, True, True, False, False, False]
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(StageError, match=rf"127.0.0.1:{port}: .*in use; name another"):

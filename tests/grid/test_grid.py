@@ -58,12 +58,9 @@ PIPELINE = {  # stage -> its parameters, deps and output
 
 
 def toy_stage(name: str, params: str, deps: str, output: str) -> dict[str, Any]:
-    made = {
-        "cmd": f"python toy.py {name} {output} {params}",
-        "params": params.split(),
-        "deps": ["toy.py", *deps.split()],
-    }
-    return made | ({"metrics": [{output: {"cache": False}}]} if name == "score" else {"outs": [output]})
+    made = {"metrics": [{output: {"cache": False}}]} if name == "score" else {"outs": [output]}
+    read = {"params": params.split(), "deps": ["toy.py", *deps.split()]}
+    return {"cmd": f"python toy.py {name} {output} {params}", **read, **made}
 
 
 @pytest.fixture(scope="module")
@@ -86,24 +83,20 @@ class Finished(NamedTuple):
     """A project after a grid in which one of two experiments failed, and after the same grid again."""
 
     project: Path
+    log: Path  # the stages that ran
     printed: list[str]  # by the first
     status: list[str]  # between the two
-
-    @property
-    def log(self) -> Path:
-        """The stages that ran."""
-        return self.project.with_name("toy.log")
 
 
 @pytest.fixture(scope="module")
 def finished(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     folder = tmp_path_factory.mktemp("finished")
-    project, log = Path(shutil.copytree(toy, folder / "project", symlinks=True)), str(folder / "toy.log")
-    printed = grid(project, *GRID, code=1, TOY_LOG=log, TOY_FAILS="train-soft-tiny-gpt2-50-0")
+    project, log = Path(shutil.copytree(toy, folder / "project", symlinks=True)), folder / "toy.log"
+    printed = grid(project, *GRID, code=1, TOY_LOG=str(log), TOY_FAILS="train-soft-tiny-gpt2-50-0")
     assert sorted(trees(project)) == NAMES[:1]
     status = grid(project, *GRID, "--status")
-    grid(project, *GRID, TOY_LOG=log)
-    return Finished(project, printed, status)
+    grid(project, *GRID, TOY_LOG=str(log))
+    return Finished(project, log, printed, status)
 
 
 def grid(project: Path, *words: str, code: int = 0, **variables: str) -> list[str]:
