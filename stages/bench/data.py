@@ -15,7 +15,6 @@ from stages.language_model.encoding import EncodedPair, encode_pairs, encode_que
 from stages.language_model.loading import load_base_model, load_tokenizer
 from stages.language_model.prompt_template import build_prompt_template
 from stages.methods.method import Method
-from stages.methods.registry import build_method
 from stages.params.methods import Dynamic, FineTune, Soft, ZeroShot
 from stages.params.schema import LearningRates, Lengths, Training, load_params
 from stages.params.sources import END_OF_TEXT, PromptTemplateText
@@ -43,20 +42,15 @@ TRAINING = Training(
 
 @dataclass(frozen=True)
 class Bench:
-    """What all rows share. `base` computes in the precision of training, `decoding_base` in float32."""
+    """What all rows share. `base` computes in the precision of training."""
 
-    folder: Path
+    folder: Path  # of the model
     base: BaseModel
-    decoding_base: BaseModel
     end: int
     train: Dataset
     queries: list[list[int]]  # of the test pairs
     repeats: int
     steps: int
-
-    def method(self, name: str) -> Method:
-        """A method of SETTINGS, in the precision of training."""
-        return build_method(self.base, SETTINGS[name])
 
 
 def initial_weights(method: Method) -> dict[str, Tensor]:
@@ -87,10 +81,9 @@ def load(arguments: argparse.Namespace) -> Bench:
     train, test = (read_records(arguments.pairs / f"{split}.jsonl", Pair) for split in ("train", "test"))
     queries = [pair.query for pair in test[: arguments.queries or (None if fast else 128)]]
     base = load_base_model(arguments.model, device, arithmetic("auto", device))
-    in_float32 = base if base.dtype is torch.float32 else load_base_model(arguments.model, device, torch.float32)
     tokenizer = load_tokenizer(arguments.model)
     template = build_prompt_template(tokenizer, TEMPLATE, LENGTHS, "the prompt template of the benchmark")
     encoded = encode_pairs(train, tokenizer, template, LENGTHS)[0]
     asked = encode_queries(queries, tokenizer, template, LENGTHS)[0]
     steps = arguments.steps or (32 if fast else 4)
-    return Bench(arguments.model, base, in_float32, template.end, encoded, asked, arguments.repeats, steps)
+    return Bench(arguments.model, base, template.end, encoded, asked, arguments.repeats, steps)

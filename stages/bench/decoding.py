@@ -12,7 +12,9 @@ from transformers import GenerationConfig
 from stages.bench.clock import as_users_have_it, now, take_turns
 from stages.bench.data import LENGTHS, SETTINGS, Bench, initial_weights
 from stages.bench.trainer import PromptedModel, lay_out, load_plain_model, same_module
+from stages.language_model.base_model import BaseModel
 from stages.language_model.encoding import EncodedPair
+from stages.language_model.loading import load_base_model
 from stages.language_model.memory import keep_freed_memory
 from stages.methods.decoding import greedy
 from stages.methods.registry import build_method
@@ -41,9 +43,9 @@ def generate(module: Any, queries: Sequence[list[int]], end: int, batch_size: in
     return answers
 
 
-def _lines(bench: Bench, name: str) -> list[dict[str, Any]]:
+def _lines(bench: Bench, base: BaseModel, name: str) -> list[dict[str, Any]]:
     """One method with its initial weights: ours, which sorts by length itself, beside `generate`."""
-    method = build_method(bench.decoding_base, SETTINGS[name])
+    method = build_method(base, SETTINGS[name])
     weights = {key: value.to(bench.base.device) for key, value in initial_weights(method).items()}
     module: Any = same_module(method, weights, load_plain_model(bench.folder, bench.base.device)).eval()
     sides: dict[str, Callable[[], Answers]] = {
@@ -73,4 +75,7 @@ def _lines(bench: Bench, name: str) -> list[dict[str, Any]]:
 def decoding_rows(bench: Bench) -> list[dict[str, Any]]:
     """Without a prompt, and with that of an untrained controller."""
     keep_freed_memory(False)  # as in greedy-generate: only trainings keep it
-    return [*_lines(bench, "zero-shot"), *_lines(bench, "dynamic")]
+    base = bench.base
+    if base.dtype is not torch.float32:
+        base = load_base_model(bench.folder, base.device, torch.float32)
+    return [*_lines(bench, base, "zero-shot"), *_lines(bench, base, "dynamic")]

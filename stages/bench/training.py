@@ -15,6 +15,7 @@ from stages.bench.trainer import load_plain_model, same_module, trainer_seconds
 from stages.language_model.encoding import EncodedPair, side_lengths
 from stages.methods.batch import collate
 from stages.methods.method import Method
+from stages.methods.registry import build_method
 from stages.train.step import Learner
 
 # Steps of a run's first trial before the clock starts: later ones find all the memory that they need in what was freed.
@@ -45,11 +46,12 @@ def ours(method: Method) -> Train:
 
 def theirs(bench: Bench, name: str) -> Train:
     """A run of `Trainer` on the same pairs, shuffled; for PEFT with a prompt as long as a query is on average."""
-    model, method = load_plain_model(bench.folder, bench.base.device), bench.method(name)
+    model = load_plain_model(bench.folder, bench.base.device)
     if name == PEFT:
         length = round(float(side_lengths(bench.train)[0].mean()))
         module: Any = get_peft_model(model, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=length))
     else:
+        method = build_method(bench.base, SETTINGS[name])
         module = same_module(method, initial_weights(method), model)
     start = {key: value.detach().clone() for key, value in module.named_parameters() if value.requires_grad}
 
@@ -76,7 +78,7 @@ def training_rows(bench: Bench, trials: int) -> list[dict[str, Any]]:
     rates = np.geomspace(*RATES, trials).tolist() if trials > 1 else [1e-4]
     for name in [each for each in SETTINGS if each != "zero-shot"]:
         other = "PEFT prompt tuning with Trainer" if name == PEFT else "Trainer"
-        sides = {"ours": ours(bench.method(name)), other: theirs(bench, name)}
+        sides = {"ours": ours(build_method(bench.base, SETTINGS[name])), other: theirs(bench, name)}
         contenders = {side: partial(pairs_per_second, bench, train, rates) for side, train in sides.items()}
         (line,) = take_turns(f"training, {trials} x {name}, pairs", contenders, bench.repeats)
         lines.append({"subject": name, **line})

@@ -50,7 +50,6 @@ def respond(text):
 
 print(respond("How was your day ?"))
 """
-# For a server with an API like OpenAI's.
 SERVER_LINES = """\
 from openai import OpenAI
 
@@ -140,9 +139,8 @@ def write_adapter(config: Any, tensors: dict[str, Tensor], folder: Path) -> None
 def write_lora(trained: TrainedMethod, folder: Path) -> None:
     """Write A and B by the names that PEFT gives them; in the language model they are added already."""
     assert isinstance(trained.method, LoraMethod)
-    names = {name: f"base_model.model.{name.replace(f'.{ADAPTER}.', '.')}" for name in trained.weights}
-    tensors = {names[name]: value for name, value in trained.weights.items()}
-    write_adapter(trained.method.config(), tensors, folder)
+    own = {f"base_model.model.{name.replace(f'.{ADAPTER}.', '.')}": each for name, each in trained.weights.items()}
+    write_adapter(trained.method.config(), own, folder)
 
 
 def write_virtual_tokens(trained: TrainedMethod, folder: Path) -> None:
@@ -247,18 +245,18 @@ FORMS = {  # by the kind of the method, as in stages/methods/registry.py
 def form_of(settings: MethodSettings) -> Form:
     """The form of a method with these settings."""
     form = FORMS[settings.kind]
-    fixed = isinstance(settings, Soft) and settings.length != "query"
+    length = settings.length if isinstance(settings, Soft) else "query"
     if isinstance(settings, Soft | Dynamic) and settings.depth == "every-layer":
-        slots = settings.length if isinstance(settings, Soft) and fixed else "hidden.shape[1] // 2"
+        slots = "hidden.shape[1] // 2" if length == "query" else length
         more = LOW_RANK if isinstance(settings, Dynamic) else SHARED
         return replace(
             form,
             what=f"{form.what}, and acts at every layer",
             files=f"{form.files}; `prompt.safetensors` has what is added to the hidden states of its slots",
             load=TENSORS + form.load.removeprefix(TENSORS) + DEEPER.format(slots=slots, **more),
-            rows=WHOLE_PROMPT if fixed else form.rows,
+            rows=form.rows if length == "query" else WHOLE_PROMPT,
         )
-    return VIRTUAL_TOKENS if fixed else form
+    return form if length == "query" else VIRTUAL_TOKENS
 
 
 def transformers_lines(trained: TrainedMethod, form: Form) -> str:
