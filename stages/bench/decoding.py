@@ -16,7 +16,7 @@ from stages.language_model.base_model import BaseModel
 from stages.language_model.encoding import EncodedPair
 from stages.language_model.loading import load_base_model
 from stages.language_model.memory import keep_freed_memory
-from stages.methods.decoding import greedy
+from stages.methods.decoding import decode_and_score
 from stages.methods.registry import build_method
 
 Answers = list[list[int]]
@@ -48,9 +48,8 @@ def _lines(bench: Bench, base: BaseModel, name: str) -> list[dict[str, Any]]:
     method = build_method(base, SETTINGS[name])
     weights = {key: value.to(bench.base.device) for key, value in initial_weights(method).items()}
     module: Any = same_module(method, weights, load_plain_model(bench.folder, bench.base.device)).eval()
-    sides: dict[str, Callable[[], Answers]] = {
-        "ours": partial(greedy, method, weights, bench.queries, LENGTHS.max_new_tokens, {bench.end: []})
-    }
+    own = method, weights, bench.queries, None, LENGTHS.max_new_tokens, {bench.end: list[int]()}
+    sides: dict[str, Callable[[], Answers]] = {"ours": lambda: decode_and_score(*own).answers}
     for order, by_length in (("in the data's order", False), ("sorted by length", True)):
         for size in (256, 1024) if bench.base.device.type == "cuda" else (16, 64):
             side = f"generate, {order}, batches of {size}"

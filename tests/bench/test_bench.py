@@ -16,7 +16,7 @@ from stages.bench import clock, data, table, trainer, training
 from stages.bench.decoding import generate
 from stages.language_model.encoding import EncodedPair
 from stages.methods.batch import collate
-from stages.methods.decoding import greedy
+from stages.methods.decoding import decode_and_score
 from stages.methods.method import Method
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import output_folder
@@ -72,7 +72,7 @@ def test_generate_gives_the_tokens_of_ours(name: str, family: str, tied: bool) -
     one = method(name, family, tied)
     own = moved_weights(one) if one.shapes() else {}
     queries = [pair.query for pair in pairs(9, seed=3)]
-    ours = greedy(one, own, queries, data.LENGTHS.max_new_tokens, {5: []})
+    ours = decode_and_score(one, own, queries, None, data.LENGTHS.max_new_tokens, {5: []}).answers
     for batch_size, by_length in ((1, False), (4, True)):
         assert generate(baseline(one, own, family, tied).eval(), queries, 5, batch_size, by_length) == ours
     assert len({tuple(answer) for answer in ours}) > 1
