@@ -28,7 +28,7 @@ from stages.report.markdown import fence
 
 LINES = """\
 import torch
-from transformers import {classes}
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 FOLDER = "."  # this folder; from the hub: huggingface_hub.snapshot_download("OWNER/NAME")
 PREFIX, SEPARATOR, END = {prefix}, {separator}, {end}  # {parts}
@@ -188,12 +188,10 @@ class Form:
     files: str = ""  # what lies beside the language model, in words
     write: Callable[[TrainedMethod, Path], None] = lambda trained, folder: None  # these files, in float32
     load: str = ""  # lines that load them
-    classes: tuple[str, ...] = ()  # of transformers, that `load` needs
     rows: str = "torch.tensor([tokens])"  # what the model reads: tokens [1, T], or embeddings [1, T, H] with `query`
     note: Callable[[TrainedMethod], str] = lambda trained: ""  # what else a reader of the README should know
 
 
-ADAPTER_ALONE = '`PeftModel.from_pretrained(base, f"{FOLDER}/adapter")`'
 VIRTUAL_TOKENS = Form(
     "one prompt was trained that stands in front of every query",
     "`adapter/`: what was trained as an adapter of PEFT, which needs no other code",
@@ -206,9 +204,9 @@ FORMS = {  # by the kind of the method, as in stages/methods/registry.py
     "embeddings": Form("the word embeddings of the base model were trained, and nothing else; there is no prompt"),
     "lora": Form(
         "low-rank updates of the linear layers were trained; here they are added to the weights",
-        "`adapter/`: the same updates as an adapter of PEFT, for the untouched base model",
+        "`adapter/`: the same updates as an adapter of PEFT; who has the base model needs it alone: "
+        '`PeftModel.from_pretrained(base, f"{FOLDER}/adapter")`',
         write_lora,
-        note=lambda trained: f"Who has the base model needs `adapter/` alone: {ADAPTER_ALONE}.",
     ),
     "prefix": replace(
         VIRTUAL_TOKENS, what="keys and values at every layer were trained; they stand in front of every query"
@@ -235,8 +233,8 @@ FORMS = {  # by the kind of the method, as in stages/methods/registry.py
         "a small Transformer was trained that generates a prompt from each query",
         "`controller/`: the Transformer that makes the prompt, a model of its own (it reads embedded queries)",
         write_controller,
+        "from transformers import AutoModel\n\n"
         'controller = AutoModel.from_pretrained(f"{FOLDER}/controller", dtype=model.dtype)\n',
-        ("AutoModel",),
         "torch.cat([controller(inputs_embeds=query).last_hidden_state, query], dim=1)",
     ),
 }
@@ -266,25 +264,20 @@ def transformers_lines(trained: TrainedMethod, form: Form) -> str:
     front, letters = template.query_front, spelled_out(tokenizer)
     copied, embedded = for_people(tokenizer) is not tokenizer, "query" in form.rows
     return LINES.format(
-        classes=", ".join(sorted([*form.classes, "AutoModelForCausalLM", "AutoTokenizer"])),
-        prefix=template.prefix,
-        separator=template.separator,
-        end=template.end,
-        line=r'.partition("\n")[0]' if "\n" in template.text["end"] else "",
+        prefix=template.prefix, separator=template.separator, end=template.end, load=form.load, rows=form.rows,
         parts=f"the token ids of {parts[0]}, {parts[1]} and {parts[2]}",
         dtype=str(trained.method.base.dtype).removeprefix("torch."),
-        load=form.load,
         typed=TYPED if copied else "",
         tokenizer="typed" if copied else "tokenizer",
         text=f"{json.dumps(front.text)} + text" if front.text else "text",
         letters=LETTERS.format(letters=letters) if letters else "",
         behind=f"[{front.tokens}:]" if front.tokens else "",
         room=trained.lengths.max_query_tokens - len(template.prefix) - len(template.separator),
-        rows=form.rows,
         query="    query = model.get_input_embeddings()(torch.tensor([tokens]))\n" if embedded else "",
         given="inputs_embeds" if embedded else "input_ids",
         after="" if embedded else "[rows.shape[1] :]",
-    )
+        line=r'.partition("\n")[0]' if "\n" in template.text["end"] else "",
+    )  # fmt: skip
 
 
 def server_lines(trained: TrainedMethod) -> str:
