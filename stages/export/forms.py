@@ -28,7 +28,7 @@ from stages.report.markdown import fence
 
 LINES = """\
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+{imports}from transformers import AutoModelForCausalLM, AutoTokenizer
 
 FOLDER = "."  # this folder; from the hub: huggingface_hub.snapshot_download("OWNER/NAME")
 PREFIX, SEPARATOR, END = {prefix}, {separator}, {end}  # {parts}
@@ -75,7 +75,6 @@ LETTERS = """\
 """
 TENSORS = """\
 from safetensors.torch import load_file
-
 tensors = {name: value.to(model.dtype) for name, value in load_file(f"{FOLDER}/prompt.safetensors").items()}
 """
 # What layers behind the first one read more where slots are.
@@ -196,7 +195,7 @@ VIRTUAL_TOKENS = Form(
     "one prompt was trained that stands in front of every query",
     "`adapter/`: what was trained as an adapter of PEFT, which needs no other code",
     write_virtual_tokens,
-    'from peft import PeftModel\n\nmodel = PeftModel.from_pretrained(model, f"{FOLDER}/adapter")\n',
+    'from peft import PeftModel\nmodel = PeftModel.from_pretrained(model, f"{FOLDER}/adapter")\n',
 )
 FORMS = {  # by the kind of the method, as in stages/methods/registry.py
     "zero-shot": Form("the base model as it is, with the prompt template below; nothing was trained"),
@@ -215,7 +214,7 @@ FORMS = {  # by the kind of the method, as in stages/methods/registry.py
         "nothing was trained; examples stand in front of every query",
         "`context.txt`: the examples as text; `prompt.safetensors`: their token ids",
         write_context,
-        "from safetensors.torch import load_file\n\n"
+        "from safetensors.torch import load_file\n"
         'examples = load_file(f"{FOLDER}/prompt.safetensors")["context"].tolist()\n',
         rows="torch.tensor([examples + tokens])",
         note=lambda trained: (
@@ -233,7 +232,7 @@ FORMS = {  # by the kind of the method, as in stages/methods/registry.py
         "a small Transformer was trained that generates a prompt from each query",
         "`controller/`: the Transformer that makes the prompt, a model of its own (it reads embedded queries)",
         write_controller,
-        "from transformers import AutoModel\n\n"
+        "from transformers import AutoModel\n"
         'controller = AutoModel.from_pretrained(f"{FOLDER}/controller", dtype=model.dtype)\n',
         "torch.cat([controller(inputs_embeds=query).last_hidden_state, query], dim=1)",
     ),
@@ -263,8 +262,11 @@ def transformers_lines(trained: TrainedMethod, form: Form) -> str:
     parts = [repr(str(tokenizer.decode(tokens))) for tokens in (template.prefix, template.separator, [template.end])]
     front, letters = template.query_front, spelled_out(tokenizer)
     copied, embedded = for_people(tokenizer) is not tokenizer, "query" in form.rows
+    load = form.load.splitlines(keepends=True)
     return LINES.format(
-        prefix=template.prefix, separator=template.separator, end=template.end, load=form.load, rows=form.rows,
+        prefix=template.prefix, separator=template.separator, end=template.end, rows=form.rows,
+        imports="".join(line for line in load if line.startswith("from ")),
+        load="".join(line for line in load if not line.startswith("from ")),
         parts=f"the token ids of {parts[0]}, {parts[1]} and {parts[2]}",
         dtype=str(trained.method.base.dtype).removeprefix("torch."),
         typed=TYPED if copied else "",
