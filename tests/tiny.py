@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
+from ruamel.yaml import YAML
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from stages.plumbing.yaml import Loader, parse_yaml
+from stages.plumbing.yaml import parse_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 END_OF_TEXT = "<|endoftext|>"
@@ -142,12 +142,6 @@ def write_jsonl(path: Path, dialogues: Sequence[Sequence[str]]) -> Path:
     return path
 
 
-class Dumper(yaml.SafeDumper):  # type: ignore[misc]
-    """Quotes text that our loader would otherwise read as a number."""
-
-    yaml_implicit_resolvers = Loader.yaml_implicit_resolvers
-
-
 def read_yaml(path: Path) -> dict[str, Any]:
     value: dict[str, Any] = parse_yaml(path.read_bytes(), path)
     return value
@@ -159,7 +153,7 @@ def shipped_params() -> dict[str, Any]:
 
 
 def write_yaml(path: Path, value: object) -> None:
-    path.write_text(yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    YAML().dump(value, path)
 
 
 def tiny_protocol(**training: Any) -> dict[str, Any]:
