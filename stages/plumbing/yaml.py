@@ -21,7 +21,8 @@ def parse_yaml(text: str | bytes, source: object) -> Any:
         return YAML(typ="safe").load(text)
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        said = error.problem.partition(" with value")[0] if mark else error  # without values, which may be secrets
-        raise StageError(f"{source}:{mark.line + 1}" if mark else source, one_line(str(said)), "fix the YAML") from None
+        place = f"{source}:{mark.line + 1}" if mark else source
+        said = str(getattr(error, "problem", None) or error).partition(" with value")[0]  # a value may be a secret
+        raise StageError(place, one_line(said), "fix the YAML") from None
     except (RecursionError, ValueError, LookupError, AttributeError):  # `!!int x`, `!!bool maybe`
         raise StageError(source, "nested too deeply, or an impossible number or date", "fix the YAML") from None
