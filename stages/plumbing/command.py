@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from stages.plumbing.errors import DEBUG_VARIABLE, StageError, describe, one_line
-from stages.plumbing.files import STATE, lock, private_folder
+from stages.plumbing.files import STATE, lock
 from stages.plumbing.signals import Terminated, ignore_signals, raise_on_signals, stop_with_dvc
 
 DATA = Path("data")
@@ -69,7 +69,7 @@ def run_stage(
         stop_with_dvc()
         if alone:
             _check_data()
-            private_folder(STATE)
+            STATE.mkdir(mode=0o700, exist_ok=True)
         with lock(LOCKS / name) if alone else nullcontext():
             main(arguments)
         sys.stdout.flush()

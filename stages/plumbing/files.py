@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import glob
 import hashlib
 import json
 import os
@@ -12,12 +11,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from stages.plumbing.errors import NO_SPACE, StageError, of_the_machine, system_error
 
 MANIFEST = "manifest.json"
+TEMPORARY = ".tmp-"  # begins the name of what is not whole yet. Who writes holds a lock: what is there, a kill left
 NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # what file systems answer that cannot flush a directory
 STATE = Path(".state")
 STATE_VARIABLE = "DIALOG_PROMPTING_STATE"
@@ -30,48 +30,43 @@ REPAIR = (
 )
 
 
-def private_folder(path: Path) -> Path:
-    """Make a folder that its owner alone can read, since it may hold dialogues, if it is not there; give its path."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return path
-
-
 def state_folder() -> Path:
     """Where a stopped command keeps the state from which it goes on: DIALOG_PROMPTING_STATE, or else .state.
 
-    `dvc exp run --temp` and the queue run in folders below .dvc/tmp/exps, which DVC removes however a run ends: there
-    it is the .state of the workspace that they belong to.
+    Its owner alone can read it, since it may hold dialogues. `dvc exp run --temp` and the queue run in folders below
+    .dvc/tmp/exps, which DVC removes however a run ends: there it is the .state of the workspace that they belong to.
     """
     temporary = [folder for folder in Path.cwd().parents if folder.parts[-3:] == (".dvc", "tmp", "exps")]
     workspace = temporary[0].parents[2] if temporary else Path()
-    return private_folder(Path(os.environ.get(STATE_VARIABLE) or workspace / STATE))
+    folder = Path(os.environ.get(STATE_VARIABLE) or workspace / STATE)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
 
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
     """A new folder under `state_folder` for what is too large for memory; removed at the end, or at the next start.
 
-    Its user holds a lock in it, which ends with the process: what can be locked was left by a killed one. That holds
-    between containers too, where numbers of processes are the same.
+    Its user holds a lock in it, which ends with the process, and between containers holds too: what can be locked was
+    left by a killed one.
     """
-    with lock(state_folder() / "scratch.lock"):
-        for held in state_folder().glob("scratch-*/.held"):
+    state = state_folder()
+    with lock(state / "scratch.lock"):
+        for held in state.glob("scratch-*/.held"):
             with held.open("ab") as left, suppress(BlockingIOError):
                 fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(held.parent, ignore_errors=True)
-        folder = Path(mkdtemp(prefix="scratch-", dir=state_folder()))
-        user = (folder / ".held").open("wb")
+        folder = TemporaryDirectory(prefix="scratch-", dir=state, ignore_cleanup_errors=True)
+        user = Path(folder.name, ".held").open("wb")
         fcntl.flock(user, fcntl.LOCK_EX)
-    try:
-        with user:
-            yield folder
-    except Exception as error:
-        full = of_the_machine(error)
-        if isinstance(full, OSError) and full.errno in NO_SPACE and full.filename is None:  # `datasets` names no file
-            raise OSError(full.errno, full.strerror, str(folder)) from error
-        raise
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with folder, user:
+        try:
+            yield Path(folder.name)
+        except Exception as error:
+            full = of_the_machine(error)
+            if isinstance(full, OSError) and full.errno in NO_SPACE and full.filename is None:  # as `datasets` raises it
+                raise OSError(full.errno, full.strerror, folder.name) from error
+            raise
 
 
 def sha256_of(path: Path) -> str:
@@ -95,8 +90,7 @@ def fsync_path(path: Path) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file by temporary name, fsync and rename: a reader sees the old content or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(path)
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    temporary = path.with_name(TEMPORARY + path.name)
     try:
         with naming(path):
             temporary.write_bytes(content)
@@ -109,17 +103,18 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """An error of the system inside names this path, not a temporary one or none.
+    """An error of the system inside names this path if it names none, and a file by its final name.
 
     Raises:
         OSError: that error.
     """
     try:
         yield
-    except OSError as error:
-        if error.errno is None:  # a library's own, as pyarrow's about a file that is no Parquet
+    except Exception as error:
+        if (number := system_error(error)) is None:  # or a library's own, as pyarrow's about a file that is no Parquet
             raise
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        name = str(getattr(error, "filename", None) or path).replace(TEMPORARY, "")
+        raise OSError(number, os.strerror(number), name) from error
 
 
 def to_json(value: Any) -> str:
@@ -149,18 +144,6 @@ def write_manifest(folder: Path, **facts: Any) -> None:
     write_json(folder / MANIFEST, {**manifest, "sha256": _own_hash(manifest)})
 
 
-def remove_leftovers(target: Path) -> None:
-    """Remove the temporary files and folders that killed processes left of `target`."""
-    for path in target.parent.glob(f".tmp-*-{glob.escape(target.name)}"):
-        process = path.name.split("-")[1]  # in a container, a new process often has the number of a killed one
-        if process != str(os.getpid()) and Path("/proc", process).exists():
-            continue
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-
-
 @contextmanager
 def output_folder(target: Path, **facts: Any) -> Iterator[Path]:
     """Yield a temporary folder; if the block ends without an error, add a manifest and rename the folder to `target`.
@@ -172,22 +155,18 @@ def output_folder(target: Path, **facts: Any) -> Iterator[Path]:
         OSError: it names `target` if the system gave no file name or named the temporary folder.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(target)
-    temporary = target.with_name(f".tmp-{os.getpid()}-{target.name}")
-    old = target.with_name(f".tmp-{os.getpid()}-old-{target.name}")
+    temporary, old = (target.with_name(f"{TEMPORARY}{word}{target.name}") for word in ("", "old-"))
+    for left in filter(Path.exists, (temporary, old)):
+        shutil.rmtree(left)
     try:
-        temporary.mkdir()
-        yield temporary
-        write_manifest(temporary, **facts)
-        if target.exists():
-            target.replace(old)
-        temporary.replace(target)
-        fsync_path(target.parent)
-    except Exception as error:
-        if (number := system_error(error)) is None:
-            raise
-        name = str(getattr(error, "filename", None) or target).replace(str(temporary), str(target))
-        raise OSError(number, os.strerror(number), name) from error
+        with naming(target):
+            temporary.mkdir()
+            yield temporary
+            write_manifest(temporary, **facts)
+            if target.exists():
+                target.replace(old)
+            temporary.replace(target)
+            fsync_path(target.parent)
     finally:
         if old.exists() and not target.exists():  # stopped between the two renames
             old.replace(target)

@@ -115,9 +115,9 @@ class TrialState:
 
     def read_result(self) -> Trial | None:
         """The trial if it is over; None if it is not, or if its result is damaged: named and removed."""
-        for old in self.folder.glob(".tmp-*-old-result"):  # a kill between an old result and the new one
-            if not self.result.exists():
-                old.replace(self.result)
+        old = self.result.with_name(".tmp-old-result")
+        if old.exists() and not self.result.exists():  # a kill between an old result and the new one
+            old.replace(self.result)
         if not self.result.exists():
             return None
         try:
@@ -130,7 +130,8 @@ class TrialState:
 
     def replace_result(self, trial: Trial, weights: Any = None) -> None:
         """Keep a result as it came from elsewhere, with an array of the bytes of its weights, or without any."""
-        with output_folder(self.result, fingerprint=self.fingerprint, trial=trial.record()) as folder:
+        facts = {"fingerprint": self.fingerprint, "trial": trial.record()}
+        with self.lock(), output_folder(self.result, **facts) as folder:
             if weights is not None:
                 weights.tofile(folder / WEIGHTS)
 
