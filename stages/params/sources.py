@@ -3,7 +3,6 @@
 import re
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from pathlib import PurePosixPath
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
@@ -13,16 +12,19 @@ from stages.params.validation import Refused, Spacing, Strict, allowed, redact, 
 License = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+-]*$")]  # an SPDX identifier: CC-BY-NC-SA-4.0
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
-NAME = re.compile(r"[A-Za-z0-9](?:[\w.+!-]*[A-Za-z0-9])?", re.ASCII)  # never an option of pip, never `..`
-FORMS = {
-    "pypi": "pypi:NAME==VERSION, an exact version",
-    "hub": "hub:OWNER/NAME@REVISION or hub:datasets/OWNER/NAME@REVISION",
-    "url": "url:https://HOST/PATH, without a password and without #",
-    "file": "file:FOLDER",
+NAME = "[A-Za-z0-9](?:[A-Za-z0-9_.+!-]*[A-Za-z0-9])?"  # never an option of pip, never `..`
+ADDRESS = r"https?://[^/@\s#?]+(?:/[^\s#?]*)?"
+FORMS = {  # kind -> how to write it, and the patterns of its place and its revision
+    "pypi": ("pypi:NAME==VERSION (an exact version)", rf"({NAME})==({NAME})"),
+    "hub": (
+        "hub:OWNER/NAME@REVISION or hub:datasets/OWNER/NAME@REVISION",
+        rf"((?:datasets/|(?!datasets/)){NAME}/{NAME})@({NAME}(?:/{NAME})*)",
+    ),
+    "url": ("url:https://HOST/PATH (without a password, a query or #)", rf"({ADDRESS})()"),
+    "url-with-query": ("url-with-query:https://HOST/PATH?QUERY (for all to read)", rf"({ADDRESS}(?:\?[^\s#]*)?)()"),
+    "file": ("file:FOLDER", r"(?=.*\S)([^\0\r\n]+)()"),
 }
-QUERY = "url-with-query"  # an address as in `url:`, for those who know that its query is no secret
 COMMIT = re.compile(r"[0-9a-f]{40}")
-PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".msgpack", ".h5", ".joblib", ".npy", ".npz")
 MODEL_SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".jinja")
 VOCABULARIES = ("tokenizer.json", "tekken.json", "*.model", "vocab*")  # without one of these it would know no word
 END_OF_TEXT = "<end-of-text>"  # in a prompt template: the model's end-of-text token, whatever its name
@@ -45,38 +47,14 @@ def parse_source(text: str) -> Source:
     Raises:
         Refused: it has none of the forms in `FORMS`.
     """
-    kind, _, place = text.partition(":")
-    if kind not in (*FORMS, QUERY):
-        raise Refused("", f"found {redact(text)!r}", f"it must be one of {', '.join(FORMS.values())}")
-    revision = ""
-    if kind == "pypi":
-        place, _, revision = place.partition("==")
-        fits = all(map(NAME.fullmatch, (place, revision)))
-    elif kind == "hub":
-        place, _, revision = place.partition("@")
-        names = place.removeprefix("datasets/").split("/")
-        fits = len(names) == 2 and all(map(NAME.fullmatch, names + revision.split("/")))
-    elif kind in ("url", QUERY):
-        host = place.partition("://")[2].partition("/")[0]
-        web = place.startswith(("https://", "http://")) and len(place.split()) == 1 and "#" not in place
-        fits = web and host != "" and "@" not in host
-        if fits and kind == "url" and "?" in place:
-            found = f"found {redact(text)!r}: its query may let others in, and params.yaml is published"
-            raise Refused("", found, f"leave the query out, or write {QUERY}: in place of url:")
-        kind = "url"
-    else:
-        fits = place.strip() != "" and not re.search(r"[\0\r\n]", place)
-    if not fits:
-        raise Refused("", f"found {redact(text)!r}", f"it must be {FORMS[kind]}")
-    return Source(kind, place, revision)
+    kind, _, rest = text.partition(":")
+    if kind in FORMS and (found := re.fullmatch(FORMS[kind][1], rest)):
+        return Source(kind, *found.groups())
+    forms = [form for each, (form, _) in FORMS.items() if each.startswith(kind)] or [form for form, _ in FORMS.values()]
+    raise Refused("", f"found {redact(text)!r}", f"it must be {' or '.join(forms)}")
 
 
-def inside(path: str) -> str:
-    """The same path, if it cannot lead out of its folder.
-
-    Raises:
-        Refused: it is empty, absolute, has a part `..`, a backslash or a NUL.
-    """
+def _inside(path: str) -> str:
     parts = path.split("/")
     if not all(parts) or {".", ".."} & set(parts) or re.search(r"[\\\0]", path):
         raise Refused("", f"found {path!r}", "use a path inside the source: no leading /, no .., no empty part")
@@ -84,7 +62,7 @@ def inside(path: str) -> str:
 
 
 SourceText = Annotated[str, AfterValidator(lambda text: parse_source(text) and text)]
-Inside = Annotated[str, AfterValidator(inside)]
+Inside = Annotated[str, AfterValidator(_inside)]
 
 
 class SourceFile(Strict):
@@ -99,26 +77,18 @@ class SourceFile(Strict):
     def check(self, source: Source, key: str, name: str | None) -> None:
         """Refuse a file that is not pinned, or that does not say where it is in its source.
 
-        Args:
-            source: where it comes from.
-            key: its key in the entry (`files.NAME`).
-            name: its path in the source if `path` does not say it.
-
-        Raises:
-            Refused: it is wrong; the error names its key.
+        key: its key in the entry (`files.NAME`). name: its path in the source if `path` does not say it.
         """
-        pinned = self.sha256 or (source.kind == "hub" and (self.member_sha256 or COMMIT.fullmatch(source.revision)))
-        if not pinned and source.kind == "hub":
-            found = f"missing, and revision {source.revision!r} can change"
-            raise Refused(f"{key}.sha256", found, "add it (or member_sha256), or use the 40 hex digits of a commit")
         path = self.path or name
-        if not pinned:
-            how = f": `sha256sum {source.place}/{path or ''}` prints it" if source.kind == "file" else ""
-            raise Refused(f"{key}.sha256", "missing", f"add it{how or ', so that it is pinned'}")
-        if source.kind == "url" and "?" in source.place and self.path is not None:
-            raise Refused(
-                f"{key}.path", "given beside an address with a query", "write the whole address as the source"
-            )
+        if not (self.sha256 or (source.kind == "hub" and (self.member_sha256 or COMMIT.fullmatch(source.revision)))):
+            remedies = {
+                "hub": f"add it (or member_sha256), or name a commit by 40 hex digits: {source.revision!r} can change",
+                "file": f"add it: `sha256sum {source.place}/{path or ''}` prints it",
+            }
+            raise Refused(f"{key}.sha256", "missing", remedies.get(source.kind, "add it, so that it is pinned"))
+        if source.kind == "url-with-query" and "?" in source.place and self.path is not None:
+            remedy = "write the whole address as the source"
+            raise Refused(f"{key}.path", "given beside an address with a query", remedy)
         if source.kind == "pypi" and self.path is not None:
             raise Refused(f"{key}.path", "a wheel has no path", "use member for a file inside it")
         if source.kind == "pypi" and self.member is None:
@@ -236,12 +206,16 @@ class Model(Strict):
 
     @model_validator(mode="after")
     def _pinned_and_safe(self) -> Self:
+        suffixes = (".gguf",) if self.format == "gguf" else MODEL_SUFFIXES
         for name, file in self.files.items():
             if "/" in name or name.lower() in RESERVED:
                 raise Refused(f"files.{name}", f"{name!r} is not a name for a model's file", "use a plain file name")
             file.check(parse_source(file.source or self.source), f"files.{name}", name)
             for path in (name, file.member or file.path or name):
-                self._check_suffix(f"files.{name}", path)
+                if not path.lower().endswith(suffixes):
+                    found = f"{path!r} does not fit format {self.format}: others can hold a pickle, which can run code"
+                    remedy = f"allowed: {', '.join(suffixes)}; weights as model.safetensors or in a GGUF file"
+                    raise Refused(f"files.{name}", found, remedy)
         names = set(self.files)
         if self.format == "safetensors":
             missing = [name for name in ("config.json", "model.safetensors") if name not in names]
@@ -252,11 +226,3 @@ class Model(Strict):
         elif len(names) != 1:
             raise Refused("files", f"found {len(names)}", "a GGUF model is one file")
         return self
-
-    def _check_suffix(self, key: str, path: str) -> None:
-        suffix, suffixes = PurePosixPath(path).suffix.lower(), (".gguf",) if self.format == "gguf" else MODEL_SUFFIXES
-        if suffix in PICKLES:
-            found = f"{path!r} can hold a pickle, which can run code when it is loaded"
-            raise Refused(key, found, "use this model's model.safetensors, or a GGUF file")
-        if suffix not in suffixes:
-            raise Refused(key, f"{path!r} does not fit format {self.format}", f"allowed: {', '.join(suffixes)}")

@@ -57,14 +57,14 @@ def scratch_folder() -> Iterator[Path]:
                 fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(held.parent, ignore_errors=True)
         folder = TemporaryDirectory(prefix="scratch-", dir=state, ignore_cleanup_errors=True)
-        user = Path(folder.name, ".held").open("wb")
+        user = (Path(folder.name) / ".held").open("wb")
         fcntl.flock(user, fcntl.LOCK_EX)
     with folder, user:
         try:
             yield Path(folder.name)
         except Exception as error:
-            full = of_the_machine(error)
-            if isinstance(full, OSError) and full.errno in NO_SPACE and full.filename is None:  # as `datasets` raises it
+            full = of_the_machine(error)  # `datasets` names no file
+            if isinstance(full, OSError) and full.errno in NO_SPACE and full.filename is None:
                 raise OSError(full.errno, full.strerror, folder.name) from error
             raise
 

@@ -101,7 +101,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("models/x[1.7b]", {}, ": DVC finds no name with a dot or a bracket in it; name it x-1-7b"),
     ("methods/lora/target_modules", [], ": found an empty list; it must have at least 1 item"),
     # sources
-    (f"{GPT2}/source", "gpt2", ": found 'gpt2'; it must be one of pypi:NAME==VERSION"),
+    (f"{GPT2}/source", "gpt2", ": found 'gpt2'; it must be pypi:NAME==VERSION"),
     (f"{GPT2}/source", "hub:gpt2@main", ": found 'hub:gpt2@main'; it must be hub:OWNER/NAME@REVISION"),
     (f"{GPT2}/source", "hub:a/b@../../c", ": found"),
     (f"{GPT2}/source", "url:https://host/x#token=secret", ": found 'url:https://host/x#***'; it must be url:https://"),
@@ -110,7 +110,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     (f"{CHITCHAT}/source", "pypi:a==1.*", ": found 'pypi:a==1.*'; it must be pypi:NAME==VERSION"),
     (f"{CHITCHAT}/source", "pypi:--index-url==1", ": found"),
     # not pinned
-    (f"{GPT2}/source", "hub:a/b@main", "~.files.config.json.sha256: missing, and revision 'main' can change"),
+    (f"{GPT2}/source", "hub:a/b@main", "~.files.config.json.sha256: missing; add it (or member_sha256), or name "),
     (f"{GPT2}/source", "file:~/x", "~.files.config.json.sha256: missing; add it: `sha256sum ~/x/config.json` "),
     (f"{GPT2}/source", "url:https://h/x", "~.files.config.json.sha256: missing; add it, so that it is pinned"),
     (f"{CHITCHAT}/files/all/sha256", "A" * 64, ": found 'AAAA"),
@@ -122,15 +122,19 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("datasets/dailydialog/split", {"validation": 1, "test": 1, "seed": 0}, ": the files are already split"),
     # further references
     (REFERENCES, {"path": "r.jsonl"}, ".sha256: missing; add it: `sha256sum"),
-    (REFERENCES, {"source": "ftp:x", "sha256": "0" * 64}, ".source: found 'ftp:x'; it must be one of"),
+    (REFERENCES, {"source": "ftp:x", "sha256": "0" * 64}, ".source: found 'ftp:x'; it must be pypi:"),
     # paths
     (f"{CHITCHAT}/files/all/member", "../x", ": found '../x'; use a path"),
     (f"{CHITCHAT}/files/all/member", "/x", ": found '/x'"),
     (f"{CHITCHAT}/files/all/member", "a\\b", ": found"),
     # no foreign code
-    (f"{GPT2}/files/pytorch_model.bin", {}, ": 'pytorch_model.bin' can hold a pickle"),
-    (f"{GPT2}/files/model.safetensors", {"path": "a/x.PKL"}, ": 'a/x.PKL' can hold a pickle"),
-    (f"{GPT2}/files/modeling.py", {}, ": 'modeling.py' does not fit format safetensors; allowed: .safetensors, "),
+    (
+        f"{GPT2}/files/pytorch_model.bin",
+        {},
+        ": 'pytorch_model.bin' does not fit format safetensors: others ",
+    ),
+    (f"{GPT2}/files/model.safetensors", {"path": "a/x.PKL"}, ": 'a/x.PKL' does not fit format safetensors"),
+    (f"{GPT2}/files/modeling.py", {}, ": 'modeling.py' does not fit format safetensors"),
     (f"{GPT2}/files/adapter_config.json", {}, ": 'adapter_config.json' is not a name"),
     (f"{GPT2}/files/manifest.json", {}, ": 'manifest.json' is not a name"),
     (f"{GPT2}/files", {"../config.json": {}}, ".../config.json: '../config.json' is not a name"),
@@ -197,7 +201,7 @@ def test_what_may_be_a_secret_is_not_repeated() -> None:
     assert "secret" not in refusal(put(f"{GPT2}/source", "url:https://me:secret@host/x"))
     signed = refusal(put(f"{GPT2}/source", "url:https://host/x?Signature=secret"))
     assert "secret" not in signed
-    assert signed.endswith("leave the query out, or write url-with-query: in place of url:")
+    assert signed.endswith(" or url-with-query:https://HOST/PATH?QUERY (for all to read)")
 
 
 @pytest.mark.parametrize(
