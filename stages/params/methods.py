@@ -5,9 +5,9 @@ They are here, not with the code of each method, so that reading params.yaml doe
 
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Field
 
-from stages.params.validation import Positive, Share, Strict, text_or_other
+from stages.params.validation import Positive, Share, Strict
 
 Start = Literal["examples", "vocabulary", "random"]  # of a prompt: training pairs, drawn words, random numbers
 Depth = Literal["input", "every-layer"]  # where a prompt acts
@@ -37,9 +37,7 @@ class Soft(Trained):
     """One shared prompt."""
 
     kind: Literal["soft"]
-    length: Annotated[
-        Annotated[Literal["query"], Tag("text")] | Annotated[Positive, Tag("other")], Discriminator(text_or_other)
-    ] = "query"  # slots in front of a query: as many as it has tokens, or always so many
+    length: Literal["query"] | Positive = "query"  # slots in front of a query: as many as it has tokens, or so many
     prompt_tokens: Positive = 128  # rows of Z, where the length is the query's
     init: Start
     train_embeddings: bool
@@ -72,10 +70,7 @@ class Lora(Trained):
     rank: Positive
     alpha: Positive
     dropout: Annotated[float, Field(ge=0, lt=1)]
-    target_modules: Annotated[
-        Annotated[Literal["all-linear"], Tag("text")] | Annotated[list[str], Field(min_length=1), Tag("other")],
-        Discriminator(text_or_other),
-    ]
+    target_modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)]
 
 
 class Prefix(Trained):

@@ -76,16 +76,6 @@ class Forgetting(Strict):
             raise Refused("sha256", "missing", f"write what `sha256sum {self.text}` prints, so that the text is pinned")
         return self
 
-    def check_file(self) -> None:
-        """Refuse a file that is not there.
-
-        Raises:
-            StageError: it is not.
-        """
-        if self.text != OF_SCIKIT_LEARN and not Path(self.text).expanduser().is_file():
-            remedy = "name a text file; the grid's clones find it only by an absolute path, or from ~"
-            raise StageError(f"{PARAMS_FILE}: forgetting.text", f"no file {self.text}", remedy)
-
 
 class Relevance(Strict):
     """On how much of the test set to measure whether answers fit their queries."""
@@ -200,20 +190,16 @@ class Params(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         for switch in ("dataset", "model", "method", "protocol"):
-            table = getattr(self, f"{switch}s")
-            if getattr(self, switch) not in table:
-                chosen = getattr(self, switch)
+            chosen, table = getattr(self, switch), getattr(self, f"{switch}s")
+            if chosen not in table:
                 raise Refused(switch, f"{show(chosen)} is not an entry of {switch}s", allowed(chosen, table))
-        method, longest = self.chosen_method, self.chosen_protocol.lengths.max_query_tokens
+        method, protocol, key = self.chosen_method, self.protocols[self.protocol], f"protocols.{self.protocol}"
+        longest, spread = protocol.lengths.max_query_tokens, protocol.training.learning_rates.spread
         if isinstance(method, Soft) and method.length == "query" and method.prompt_tokens < longest:
-            raise Refused(
-                f"methods.{self.method}.prompt_tokens",
-                f"{method.prompt_tokens}, below the {longest} of protocols.{self.protocol}.lengths.max_query_tokens",
-                "raise prompt_tokens or lower max_query_tokens",
-            )
-        rates, rate = self.protocols[self.protocol].training.learning_rates, getattr(method, "learning_rate", None)
-        if rates.spread is not None and rate is None and isinstance(method, Trained):
-            found = f"missing, and protocols.{self.protocol}.training.learning_rates.spread needs it"
+            found = f"{method.prompt_tokens}, below the {longest} of {key}.lengths.max_query_tokens"
+            raise Refused(f"methods.{self.method}.prompt_tokens", found, "raise it or lower max_query_tokens")
+        if isinstance(method, Trained) and method.learning_rate is None and spread is not None:
+            found = f"missing, and {key}.training.learning_rates.spread needs it"
             raise Refused(f"methods.{self.method}.learning_rate", found, "add it, or give low and high there")
         return self
 
@@ -256,17 +242,18 @@ def parse_params(value: Any) -> Params:
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:
-    """Read params.yaml as DVC itself reads it: 1e-5 is a float, a duplicate key is refused.
+    """Read params.yaml.
 
     Raises:
-        StageError: the file is missing or not YAML, or one of its values is not allowed.
+        StageError: it is missing or not YAML, one of its values is not allowed, or a file that it names is not there.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
     except FileNotFoundError:
         raise StageError(path, "missing", "run this from the top of the project") from None
-    except UnicodeDecodeError as error:
-        raise StageError(path, f"not UTF-8 ({error.reason} at byte {error.start})", "save it as UTF-8") from None
-    params = parse_params(parse_yaml(text, path))
-    params.forgetting.check_file()  # now, not when the training is over
+    params = parse_params(parse_yaml(content, path))
+    text = params.forgetting.text
+    if text != OF_SCIKIT_LEARN and not Path(text).expanduser().is_file():  # now, not when the training is over
+        remedy = "name a text file; the grid's clones find it only by an absolute path, or from ~"
+        raise StageError(f"{PARAMS_FILE}: forgetting.text", f"no file {text}", remedy)
     return params

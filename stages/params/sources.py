@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from stages.params.validation import Refused, Spacing, Strict, allowed, redact, text_or_other
+from stages.params.validation import Refused, Spacing, Strict, allowed, redact
 
 License = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+-]*$")]  # an SPDX identifier: CC-BY-NC-SA-4.0
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -199,10 +199,7 @@ class Model(Strict):
     source: SourceText
     files: dict[str, SourceFile]
     license: License | None = None  # for the model card of an export
-    prompt_template: Annotated[
-        Annotated[PromptTemplateText, Tag("other")] | Annotated[Literal["chat-template"], Tag("text")],
-        Discriminator(text_or_other),
-    ]
+    prompt_template: PromptTemplateText | Literal["chat-template"]
 
     @model_validator(mode="after")
     def _pinned_and_safe(self) -> Self:

@@ -74,11 +74,6 @@ Name = Annotated[str, AfterValidator(_name)]  # of an entry
 Spacing = Annotated[str, AfterValidator(_unescaped)]  # around or between texts; `-S` takes no escapes
 
 
-def text_or_other(value: object) -> str:
-    """For a union of a name and something else: pydantic then explains the member that was meant, not each of them."""
-    return "text" if isinstance(value, str) else "other"
-
-
 def redact(text: str) -> str:
     """Make a text safe to show: replace user names, passwords and queries in URLs, and access tokens, by ***.
 
@@ -110,8 +105,14 @@ def allowed(found: object, names: Iterable[str]) -> str:
 
 def explain(content: Any, error: ValidationError) -> tuple[str, str, str]:
     """The first of pydantic's errors about the content of a file: key ("": the file), what was found, what to do."""
-    first, *others = error.errors()
-    key, found, remedy = _words(first, _keys(content, first["loc"]))
+    places: dict[tuple[str, ...], list[Any]] = {}
+    for each in error.errors():
+        places.setdefault(tuple(_keys(content, each["loc"])), []).append(each)
+    (keys, members), *others = places.items()
+    # Where a word or something else may stand there is an error for both: for text, it is the word that was meant.
+    words = [each for each in members if each["type"] == "literal_error" and isinstance(each["input"], str)]
+    meant = next(iter([*words, *(each for each in members if each["type"] != "literal_error"), *members]))
+    key, found, remedy = _words(meant, keys)
     return key, found, remedy + (f" (and {len(others)} more)" if others else "")
 
 
@@ -126,7 +127,7 @@ def _keys(content: Any, location: Sequence[int | str]) -> list[str]:
     return keys
 
 
-def _words(error: Any, keys: list[str]) -> tuple[str, str, str]:
+def _words(error: Any, keys: Sequence[str]) -> tuple[str, str, str]:
     key, kind, context = ".".join(keys), error["type"], error.get("ctx", {})
     if isinstance(refused := context.get("error"), Refused):
         return ".".join(filter(None, (key, refused.key))), refused.found, refused.remedy
@@ -138,7 +139,7 @@ def _words(error: Any, keys: list[str]) -> tuple[str, str, str]:
     if kind == "union_tag_invalid":
         return f"{key}.kind", f"found {show(context['tag'])}", allowed(context["tag"], names)
     if error["loc"][-1:] == ("[key]",):
-        return key, "unknown key", allowed(keys[-1], names) if names else "write it as text"
+        return key, "unknown key", "write it as text"
     found, word = f"found {show(error['input'])}", kind.partition("_")[0]
     if kind == "literal_error":
         return key, found, allowed(error["input"], names or [expected])

@@ -202,6 +202,9 @@ def test_what_may_be_a_secret_is_not_repeated() -> None:
     signed = refusal(put(f"{GPT2}/source", "url:https://host/x?Signature=secret"))
     assert "secret" not in signed
     assert signed.endswith(" or url-with-query:https://HOST/PATH?QUERY (for all to read)")
+    assert "hf_abcdefghijklmn" not in refusal(put(f"{GPT2}/source", "hf_abcdefghijklmn"))
+    assert "secret" not in refusal(put(f"{GPT2}/source", "https://host/x?key=secret"))
+    assert "secret" not in refusal(put("runtime/device", "https://me:secret@host/x"))
 
 
 @pytest.mark.parametrize(
@@ -217,9 +220,6 @@ def test_what_may_be_a_secret_is_not_repeated() -> None:
 def test_a_source_is_shown_without_queries_users_and_folders(source: str, shown: str) -> None:
     assert redact(source) == shown
     assert show(source) == repr(shown)
-    assert "hf_abcdefghijklmn" not in refusal(put(f"{GPT2}/source", "hf_abcdefghijklmn"))
-    assert "secret" not in refusal(put(f"{GPT2}/source", "https://host/x?key=secret"))
-    assert "secret" not in refusal(put("runtime/device", "https://me:secret@host/x"))
 
 
 def test_a_misspelt_key_is_one_mistake_and_further_ones_are_counted() -> None:
@@ -248,7 +248,7 @@ def test_a_file_that_is_missing_or_no_utf8_is_named(tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"params\.yaml: missing; run this from the top of the project"):
         load_params(tmp_path / "params.yaml")
     (tmp_path / "params.yaml").write_bytes(b"seed: \xff")
-    with pytest.raises(StageError, match=r"not UTF-8 .*at byte 6"):
+    with pytest.raises(StageError, match=r"params\.yaml: .*#x00ff: invalid start byte .*position 6; fix the YAML"):
         load_params(tmp_path / "params.yaml")
 
 
@@ -259,13 +259,6 @@ def test_learning_rates_are_log_spaced_with_both_ends_and_none_is_above_one() ->
     assert max(ratios) == pytest.approx(min(ratios))
     assert LearningRates(low=1e-4, high=1e-2, trials=1).values() == [pytest.approx(1e-3)]
     assert LearningRates(spread=100, trials=3).around(0.5).values() == pytest.approx([0.05, 0.05**0.5, 1.0])
-
-
-def test_a_spread_is_a_range_around_the_rate_of_the_chosen_method() -> None:
-    params = shipped() | {"method": "lora"}
-    own = params["methods"]["lora"]["learning_rate"]
-    rates = parse_params(params).chosen_protocol.training.learning_rates.values()
-    assert rates == pytest.approx([own / 10**0.5, own, own * 10**0.5])
 
 
 BEST_RATES = {  # lowest and highest of both corpora and all seeds (metrics/recipe.md, metrics/earlier/report.md)
