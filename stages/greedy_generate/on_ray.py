@@ -11,7 +11,6 @@ from stages.greedy_generate.generation import Generated, Task, generate
 from stages.language_model.device import Share, share_of
 from stages.methods.trained_method import read_description
 from stages.plumbing.cluster import Files, cluster, failure_of, on_this_node, receive, scratch, send, unpack
-from stages.plumbing.errors import StageError
 from stages.plumbing.files import check_folder, files_hash
 from stages.plumbing.signals import StopRequest
 
@@ -38,7 +37,7 @@ def generate_on_ray(task: Task, model: Path, trained: Path) -> Generated:
                     stop.check()
                 given: Generated = ray.get(reference)
             except ray.exceptions.RayError as error:
-                raise StageError(*failure_of(ray, error, "decoding")) from None
+                raise failure_of(ray, error, "decoding") from None
             except BaseException:
                 ray.cancel(reference, force=True)  # nothing of it is kept, so there is nothing to wait for
                 raise

@@ -47,8 +47,7 @@ def cluster(address: str | None, **resources: int) -> Iterator[Any]:
     where = address or os.environ.get(ADDRESS)
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_COLOR_PREFIX="0", RAY_DEDUP_LOGS="0")
     os.environ.setdefault(*MEMORY_RETRIES)  # as all of them before `import ray`, which reads them
-    place = tempfile.gettempdir()
-    place = place if len(place) <= LONGEST_FOLDER else "/tmp"
+    place = tempfile.gettempdir() if len(tempfile.gettempdir()) <= LONGEST_FOLDER else "/tmp"
     with TemporaryDirectory(prefix="ray-", dir=place, ignore_cleanup_errors=True) as folder:
         settings: dict[str, Any] = {"address": where}
         if where is None:
@@ -61,7 +60,7 @@ def cluster(address: str | None, **resources: int) -> Iterator[Any]:
             code = {"py_modules": [str(CODE)], "excludes": ["__pycache__"]}
             ray.init(runtime_env=code, logging_level="ERROR", **settings)
         except (RuntimeError, OSError, ValueError) as error:
-            raise StageError(*explained(where, error)) from None
+            raise explained(where, error) from None
         finally:
             raise_on_signals()  # Ray has put a handler of its own in place of ours
         if where is not None and os.environ.get("RAY_AUTH_MODE") != "token":
@@ -91,37 +90,34 @@ def _check_node(address: str) -> None:
     import psutil  # not on the way to Ray itself
 
     port = address.rpartition(":")[2]
-    processes = [each.info for each in psutil.process_iter(["name", "cmdline"])]
-    nodes = [each["cmdline"] for each in processes if each["name"] == "raylet"]
-    if any(
-        words is None or any(word.startswith("--gcs-address=") and word.endswith(f":{port}") for word in words)
-        for words in nodes
-    ):
-        return
+    nodes = [each.info["cmdline"] for each in psutil.process_iter(["name", "cmdline"]) if each.info["name"] == "raylet"]
+    for words in nodes:
+        if words is None or any(each.startswith("--gcs-address=") and each.endswith(f":{port}") for each in words):
+            return
     found = f"no node of a cluster at {address} runs on this machine"
     raise StageError(KEY, found, f"start one (ray start --address={address}), or write the HOST:PORT of its head")
 
 
-def explained(address: str | None, error: Exception) -> tuple[str, str, str]:
-    """Why Ray refused to connect, as key, what was found and what to do."""
+def explained(address: str | None, error: Exception) -> StageError:
+    """Why Ray refused to connect."""
     text = one_line(str(error))
     if "Version mismatch" in text:
-        return KEY, f"{address}: {text}", "install the same versions of Python and Ray everywhere"
+        return StageError(KEY, f"{address}: {text}", "install the same versions of Python and Ray everywhere")
     if isinstance(error, ConnectionError):
         remedy = "look at its logs; if it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH here too"
-        return KEY, f"no cluster that lets us in at {address} ({text})", remedy
-    return KEY, f"Ray does not start: {type(error).__name__}: {text}", "see stages/grid/README.md"
+        return StageError(KEY, f"no cluster that lets us in at {address} ({text})", remedy)
+    return StageError(KEY, f"Ray does not start: {type(error).__name__}: {text}", "see stages/grid/README.md")
 
 
-def failure_of(ray: Any, error: Exception, what: str) -> tuple[str, str, str]:
-    """Why Ray gave up a task, `what`, as key, what was found and what to do."""
+def failure_of(ray: Any, error: Exception, what: str) -> StageError:
+    """Why Ray gave up a task, `what`; what the task itself has raised for a user is as it was."""
     cause = getattr(error, "cause", None) or error
-    if isinstance(cause, StageError):  # raised in the task
-        return cause.subject, cause.found, cause.remedy
+    if isinstance(cause, StageError):
+        return cause
     remedy = "see the logs of that node; the same command goes on with what is done"
     if isinstance(error, ray.exceptions.OutOfMemoryError):
         remedy = "let fewer trials run there at once (raise runtime.threads or gpus_per_trial), then run it again"
-    return what, f"{type(cause).__name__}: {one_line(str(cause))[:300]}", remedy
+    return StageError(what, f"{type(cause).__name__}: {one_line(str(cause))[:300]}", remedy)
 
 
 def on_this_node(work: Callable[[str, Callable[[Any], Any]], Result]) -> Result:
@@ -142,9 +138,8 @@ def on_this_node(work: Callable[[str, Callable[[Any], Any]], Result]) -> Result:
     except (StageError, OSError, MemoryError, RuntimeError) as error:
         if not isinstance(error, StageError | OSError) and not is_out_of_memory(error):
             raise
-        subject, _, rest = describe(error).partition(": ")
-        found, _, remedy = rest.rpartition("; ")
-        raise StageError(f"node {node}: {subject}", found, remedy) from None
+        found, _, remedy = describe(error).rpartition("; ")
+        raise StageError(f"node {node}", found, remedy) from None
 
 
 def send(folder: Path, put: Callable[[Any], Any]) -> Files:

@@ -16,7 +16,6 @@ import numpy as np
 
 from stages.language_model.device import Share, share_of
 from stages.plumbing.cluster import Files, cluster, failure_of, on_this_node, receive, scratch, send, unpack
-from stages.plumbing.errors import StageError
 from stages.plumbing.signals import StopRequest
 from stages.train.job import Job, load
 from stages.train.state import TrialState, state_root
@@ -79,7 +78,7 @@ class TrialsOnRay:
             except BaseException as error:
                 self._stop(ray, at_work)
                 if isinstance(error, ray.exceptions.RayError):
-                    raise StageError(*failure_of(ray, error, "a trial")) from None
+                    raise failure_of(ray, error, "a trial") from None
                 raise
 
     def _keep(self, given: Given, state: TrialState) -> None:
