@@ -8,18 +8,21 @@ import json
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
+from itertools import islice
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from stages.plumbing.errors import StageError, of_the_machine
+from stages.plumbing.errors import StageError
 
 if TYPE_CHECKING:  # it takes a second to load, for which those that need it not do not wait
-    from datasets import Dataset, Features
+    from datasets import Dataset
 
 SPLITS = ("train", "validation", "test")
 REMEDY = "remove its folder and run `dvc repro` again"
+ROWS = 1000  # of a Dataset, at a time
 REFERENCES = "references.jsonl"  # further references of the test pairs, where the corpus has any
 
 
@@ -97,71 +100,59 @@ def write_records(path: Path, records: Iterable[Record]) -> int:
     return count
 
 
-def _features(kind: type[Record]) -> "Features":
-    from datasets import Features, List, Value, disable_progress_bars
-    from tqdm import tqdm
+def each_record(path: Path, kind: type[Record]) -> Iterator[Record]:
+    """The records of a file, one after another.
 
-    disable_progress_bars()  # of this library, in every log
-    tqdm.monitor_interval = 0  # nor a thread for them: Python waits for ever for one that finds no memory to start
-    text = Value("string")
-    types: dict[Any, Any] = {str: text, int: Value("int64"), bool: Value("bool"), list[str]: List(text)}
-    return Features({field.name: types[field.type] for field in fields(kind)})
+    Raises:
+        StageError: a line is not such a record; the message names file and line.
+    """
+    parse = TypeAdapter(kind).validate_json
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                record = parse(line, strict=True)
+            except ValidationError as error:
+                found = f"not a {kind.__name__} ({error.errors()[0]['msg']})"
+                raise StageError(f"{path}:{number}", found, REMEDY) from None
+            yield record
+
+
+def read_records(path: Path, kind: type[Record]) -> list[Record]:
+    """All records of a file, in memory; raises as `each_record`."""
+    return list(each_record(path, kind))
 
 
 def load_records(path: Path, kind: type[Record], cache: Path) -> "Dataset":
-    """The records of a file with their fields as columns, memory-mapped from files in the folder `cache`.
-
-    Raises:
-        StageError: a line is no such record.
-    """
-    from datasets import Dataset
-    from datasets.exceptions import DatasetGenerationError
-
-    try:
-        return Dataset.from_json(str(path), features=_features(kind), cache_dir=str(cache))
-    except DatasetGenerationError as error:
-        if of_the_machine(error):
-            raise
-        found = f"not one {kind.__name__} a line ({error.__cause__ or error})"
-        raise StageError(path, found, REMEDY) from None
+    """All records of a file, as `on_disk` has them; raises as `each_record`."""
+    return on_disk(each_record(path, kind), kind, cache)
 
 
 def on_disk(records: Iterable[Record], kind: type[Record], cache: Path) -> "Dataset":
-    """Records as `load_records` has them, from whoever makes them; raises what that raises."""
+    """Records with their fields as columns, memory-mapped from a file in the folder `cache`.
+
+    The library's own readers of JSON and Arrow start threads, and one that finds no memory to start is waited for
+    without end.
+    """
+    import pyarrow
     from datasets import Dataset
-    from datasets.exceptions import DatasetGenerationError
+    from tqdm import tqdm
 
-    def rows() -> Iterator[dict[str, Any]]:
-        return map(vars, records)
-
-    try:  # with a fingerprint given, the library does not look for one in what makes the records
-        return Dataset.from_generator(rows, features=_features(kind), cache_dir=str(cache), fingerprint="records")
-    except DatasetGenerationError as error:
-        raise (error.__cause__ or error) from None
+    tqdm.monitor_interval = 0  # nor does a bar of the library start one
+    text = pyarrow.string()
+    types: dict[Any, Any] = {str: text, int: pyarrow.int64(), bool: pyarrow.bool_(), list[str]: pyarrow.list_(text)}
+    schema = pyarrow.schema([(field.name, types[field.type]) for field in fields(kind)])
+    rest = map(vars, records)
+    with NamedTemporaryFile(dir=cache, delete=False) as file, pyarrow.ipc.new_stream(file, schema) as writer:
+        while some := list(islice(rest, ROWS)):
+            writer.write_batch(pyarrow.RecordBatch.from_pylist(some, schema=schema))
+    return Dataset.from_file(file.name)
 
 
 def records_of(dataset: "Dataset", kind: type[Record]) -> Iterator[Record]:
     """The records of a `Dataset` of either kind, one after another."""
     names = [field.name for field in fields(kind)]
-    for rows in dataset.iter(batch_size=1000):
+    for rows in dataset.iter(batch_size=ROWS):
         yield from map(kind, *(rows[name] for name in names))
-
-
-def read_records(path: Path, kind: type[Record]) -> list[Record]:
-    """All records of a file, in memory.
-
-    Raises:
-        StageError: a line is not such a record; the message names file and line.
-    """
-    parse, records = TypeAdapter(kind).validate_json, []
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                records.append(parse(line, strict=True))
-            except ValidationError as error:
-                found = f"not a {kind.__name__} ({error.errors()[0]['msg']})"
-                raise StageError(f"{path}:{number}", found, REMEDY) from None
-    return records
 
 
 def read_references(folder: Path) -> list[References]:

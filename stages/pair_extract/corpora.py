@@ -80,7 +80,7 @@ def read_corpus(
     corpus, report = {}, {}
     for split in ("all",) if dataset.split else sorted(SPLITS):
         paths = [folder / dataset.file_name(name) for name in dataset.names_of(split)]
-        corpus[split], report[split] = _read_split(paths, dataset, scratch / split)
+        corpus[split], report[split] = _read_split(paths, dataset, scratch)
     return split_dialogues(f"{key}.split", corpus["all"], dataset.split) if dataset.split else corpus, report
 
 
@@ -101,9 +101,8 @@ def _read_split(paths: Sequence[Path], dataset: Dataset, scratch: Path) -> tuple
             raise StageError(paths[0], found, "a pair needs two turns")
 
     found = on_disk(dialogues(), Found, scratch)
-    order = pyarrow.compute.sort_indices(found.data["dialogue"]).to_numpy()
-    report = {**counts, **({"first_bad_rows": [str(error) for error in bad]} if bad else {})}
-    return found.select(order.astype("int64")), report  # without a sign, NumPy would make fractions of them
+    order = pyarrow.compute.sort_indices(found.data["dialogue"]).cast("int64")
+    return found.select(order), {**counts, **({"first_bad_rows": [str(error) for error in bad]} if bad else {})}
 
 
 def _dialogues(paths: Sequence[Path], dataset: Dataset, counts: Counter[str], bad: list[StageError]) -> Iterator[Found]:

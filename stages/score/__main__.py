@@ -6,7 +6,7 @@ from pathlib import Path
 from stages.params.schema import load_params
 from stages.plumbing.command import run_stage
 from stages.plumbing.files import check_folder, scratch_folder, write_json
-from stages.records import Dialogue, Fit, Pair, Response, load_records, read_records, read_references, records_of
+from stages.records import Dialogue, Fit, Pair, Response, each_record, load_records, read_records, read_references
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -27,8 +27,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     with scratch_folder() as scratch:
         train = load_records(arguments.subset / "train.jsonl", Pair, scratch)
-        dialogues = records_of(load_records(arguments.subset / "turns.jsonl", Dialogue, scratch), Dialogue)
-        turns = (turn for each in dialogues for turn in each.turns)
+        turns = (turn for each in each_record(arguments.subset / "turns.jsonl", Dialogue) for turn in each.turns)
         fits = read_records(arguments.responses / "fits.jsonl", Fit)
         found = score_all(train, test, turns, responses, read_references(arguments.subset), fits, params.seed)
     scores = {

@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from stages.plumbing.command import run_stage
-from stages.plumbing.files import scratch_folder
-from stages.records import Dialogue, Pair, load_records, read_records, records_of
+from stages.records import Dialogue, Pair, each_record, read_records
 from stages.score.leakage import exact_leakage
 from stages.score.variety import is_novel, known_among
 from stages.similarity.bleu import bleu
@@ -33,11 +32,9 @@ def main(arguments: argparse.Namespace) -> None:
     """Read, simulate, print."""
     test = read_records(arguments.pairs / "test.jsonl", Pair)
     references = [pair.response for pair in test]
-    with scratch_folder() as scratch:
-        train = load_records(arguments.pairs / "train.jsonl", Pair, scratch)
-        leaked = np.flatnonzero(exact_leakage(records_of(train, Pair), test).pairs).tolist()
-        dialogues = records_of(load_records(arguments.pairs / "turns.jsonl", Dialogue, scratch), Dialogue)
-        known = known_among(references, (turn for each in dialogues for turn in each.turns))
+    leaked = np.flatnonzero(exact_leakage(each_record(arguments.pairs / "train.jsonl", Pair), test).pairs).tolist()
+    dialogues = each_record(arguments.pairs / "turns.jsonl", Dialogue)
+    known = known_among(references, (turn for each in dialogues for turn in each.turns))
     novel = [each for each in references if is_novel(each, known)]
     others = [novel[place] for place in np.random.default_rng(0).integers(len(novel), size=len(test))]
     in_lots = np.random.default_rng(0).permutation(leaked).tolist()

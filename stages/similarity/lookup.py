@@ -9,7 +9,7 @@ block of pairs at a time, so that millions of pairs fit.
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow.compute as pc
@@ -19,13 +19,13 @@ from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.preprocessing import normalize
 
 ROWS = 1 << 15  # training queries in memory at a time
-BLOCK = 1 << 23  # similarities in memory at a time: up to 96 MiB, and as much for what is found in them
-DIGITS, TIE = 9, 1e-9  # of a similarity: what differs behind them is rounding, and counts as equal
+BLOCK = 1 << 21  # similarities in memory at a time: 16 MiB, a few times over
+UNIT = 10**9  # a similarity has nine digits: what differs behind them is rounding, and counts as equal
+PLACES = 2**32  # above the number of any pair
 
 TERMS = HashingVectorizer(
     token_pattern=r"\S+", ngram_range=(1, 2), n_features=2**31 - 2, alternate_sign=False, norm=None
 )
-Numbers = np.ndarray[Any, np.dtype[Any]]
 
 
 class Match(NamedTuple):
@@ -47,7 +47,7 @@ class Lookup:
         """pairs: with the columns `query` and `response`."""
         texts = pairs.with_format("arrow", columns=["query", "response"])[:]
         order = pc.sort_indices(texts, sort_keys=[("query", "ascending"), ("response", "ascending")])
-        self.pairs = pairs.select(order.to_numpy().astype(np.int64))
+        self.pairs = pairs.select(order.cast("int64"))
         terms = np.concatenate([counts.indices for _, counts in self._blocks()])
         self.terms, frequency = np.unique(terms, return_counts=True)  # in order; the number of queries that have each
         self.idf = np.log((len(pairs) + 1) / (frequency + 1)) + 1
@@ -67,37 +67,21 @@ class Lookup:
         """For each of N queries the `count` most similar pairs, the best first; all pairs if there are fewer."""
         count, different = min(count, len(self.pairs)), list(dict.fromkeys(queries))
         asked = self._vectors(TERMS.transform(different))
-        begin = self._vectors(TERMS.transform(self.pairs[:count]["query"]))
-        numbers = np.tile(np.arange(count), (len(different), 1))  # [N, count]: the best pairs so far
-        similar = np.round((asked @ begin.T).toarray(), DIGITS)  # [N, count]
         columns = np.unique(asked.indices)
         asked = asked[:, columns]
+        # [N, count]: the best so far, least first: a pair's number, less its similarity in units in front of it.
+        best = np.full((len(different), count), PLACES)
         for first, counts in self._blocks():
             known = self._vectors(counts)[:, columns].T.tocsr()
+            numbers = np.arange(first, first + known.shape[1])
             step = max(1, BLOCK // known.shape[1])
             for start in range(0, len(different), step):
                 rows = slice(start, start + step)
-                found = (asked[rows] @ known).toarray()
-                numbers[rows], similar[rows] = _better(found, first, numbers[rows], similar[rows])
-        texts = self.pairs[numbers.ravel().tolist()]
-        matches = map(Match, texts["query"], texts["response"], similar.ravel().tolist())
+                similar = np.rint((asked[rows] @ known).toarray() * UNIT).astype(np.int64)
+                found = np.hstack([best[rows], numbers - similar * PLACES])
+                best[rows] = np.partition(found, count - 1)[:, :count]
+        similar, numbers = np.divmod(np.sort(best).ravel(), PLACES)
+        texts = self.pairs[numbers.tolist()]
+        matches = map(Match, texts["query"], texts["response"], (-similar / UNIT).tolist())
         of_each = {query: list(islice(matches, count)) for query in different}
         return [of_each[query] for query in queries]
-
-
-def _better(found: Numbers, first: int, numbers: Numbers, similar: Numbers) -> tuple[Numbers, Numbers]:
-    """The best of the pairs so far, [N, count], and of a block with the similarities `found` [N, pairs of the block].
-
-    first: the number of the block's first pair; the first `count` pairs of all are in `numbers` from the beginning.
-    """
-    n, count = numbers.shape
-    parts = np.array_split(found, count, axis=1)
-    limit = np.min([part.max(axis=1, initial=0.0) for part in parts], axis=0)  # `count` pairs are at least so similar
-    could = (found >= (limit - TIE)[:, None]) & (found > similar.min(axis=1, keepdims=True))
-    rows, columns = np.nonzero(could[:, max(0, count - first) :])
-    columns += max(0, count - first)
-    values = np.append(similar, found[rows, columns].round(DIGITS))
-    rows, columns = np.append(np.repeat(np.arange(n), count), rows), np.append(numbers, columns + first)
-    order = np.lexsort((columns, -values, rows))
-    best = order[np.arange(len(rows)) - np.searchsorted(rows[order], rows[order]) < count]
-    return columns[best].reshape(n, count), values[best].reshape(n, count)

@@ -10,22 +10,19 @@ from pathlib import Path
 
 from stages.params.schema import load_params
 from stages.plumbing.command import run_stage
-from stages.plumbing.files import check_folder, output_folder, scratch_folder, write_json
+from stages.plumbing.files import check_folder, output_folder, write_json
 from stages.records import SPLITS, write_records
+from stages.subset.regime import choose
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Read the pairs, choose, write."""
     params = load_params()
     check_folder(arguments.pairs)
-    # Only now: Arrow takes a second to load, for which neither --help nor a wrong parameter waits.
-    from stages.subset.regime import choose
-
-    with scratch_folder() as scratch:
-        chosen, report = choose(arguments.pairs, params, scratch)
-        with output_folder(arguments.subset, **report) as folder:
-            for name, records in chosen.items():
-                write_records(folder / f"{name}.jsonl", records)
+    chosen, report = choose(arguments.pairs, params)
+    with output_folder(arguments.subset, **report) as folder:
+        for name, records in chosen.items():
+            write_records(folder / f"{name}.jsonl", records)
     write_json(arguments.report, report)
     counts = ", ".join(f"{report[split]['pairs']} {split} pairs" for split in SPLITS)
     print(f"{report['train']['dialogues']} dialogues, {counts}")

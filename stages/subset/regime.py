@@ -2,19 +2,18 @@
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow.compute
-
 from stages.overlap import overlapping
 from stages.params.schema import Params
 from stages.plumbing.errors import StageError
-from stages.records import SPLITS, Dialogue, Pair, load_records, read_records, read_references, records_of
+from stages.records import Dialogue, Pair, each_record, read_records, read_references
 
 
 def rank(seed: int, name: str) -> bytes:
@@ -67,52 +66,54 @@ def remaining_turns(
             yield Dialogue(name, [turn for turn in own.turns if turn and turn not in gone - kept])
 
 
-def choose(folder: Path, params: Params, scratch: Path) -> tuple[dict[str, Iterable[Any]], dict[str, Any]]:
+def choose(folder: Path, params: Params) -> tuple[dict[str, Iterable[Any]], dict[str, Any]]:
     """Name of each file to write -> its records, and the report, which is complete when they have been written.
+
+    The training pairs are read from their file several times, and never all in memory.
 
     Args:
         folder: of the stage pair-extract.
         params: the parameters.
-        scratch: a folder for what is too large for memory.
 
     Raises:
         StageError: all training pairs overlap the held-out ones.
     """
     data, seed = params.chosen_protocol.data, params.seed
-    train = load_records(folder / "train.jsonl", Pair, scratch)
-    held_out = {split: read_records(folder / f"{split}.jsonl", Pair) for split in SPLITS if split != "train"}
-    with_pair = train.unique("dialogue")
-    regime, whole = choose_dialogues(with_pair, data.train_dialogues, params.regime, seed)
-    names = train.with_format("arrow")[:]["dialogue"]
-    chosen = train.select(np.flatnonzero(pyarrow.compute.is_in(names, pyarrow.array(regime))))
-    drop = np.zeros(len(chosen), dtype=np.bool_)
+    train = partial(each_record, folder / "train.jsonl", Pair)
+    held_out = {split: read_records(folder / f"{split}.jsonl", Pair) for split in ("validation", "test")}
+    of_dialogue = Counter(pair.dialogue for pair in train())
+    regime, whole = choose_dialogues(of_dialogue, data.train_dialogues, params.regime, seed)
+    names, count = set(regime), sum(of_dialogue[name] for name in regime)
+
+    def chosen() -> Iterator[Pair]:
+        return (pair for pair in train() if pair.dialogue in names)
+
+    drop = [False] * count
     if params.drop_overlap:  # with all validation and test pairs, even if the protocol uses only some of them
-        held = [*held_out["validation"], *held_out["test"]]
-        drop = np.fromiter(overlapping(records_of(chosen, Pair), held), np.bool_, count=len(chosen))
-    if drop.all():
-        found = f"all {len(chosen)} training pairs of regime {params.regime} overlap validation or test"
+        drop = list(overlapping(chosen(), [*held_out["validation"], *held_out["test"]]))
+    if all(drop):
+        found = f"all {count} training pairs of regime {params.regime} overlap validation or test"
         raise StageError("params.yaml: drop_overlap", found, "raise regime or set drop_overlap to false")
     counts = {
-        "pairs": int((~drop).sum()),
-        "pairs_of_corpus": len(train),
+        "pairs": count - sum(drop),
+        "pairs_of_corpus": of_dialogue.total(),
         "dialogues": 0,
         "turns": 0,
         "dialogues_of_100_percent": whole,
-        "dialogues_of_corpus": len(with_pair),
-        "pairs_dropped_for_overlap": int(drop.sum()),
+        "dialogues_of_corpus": len(of_dialogue),
+        "pairs_dropped_for_overlap": sum(drop),
         "dialogues_dropped_for_overlap": len(regime),
     }
 
     def turns() -> Iterator[Dialogue]:
-        dialogues = records_of(load_records(folder / "turns.jsonl", Dialogue, scratch), Dialogue)
-        flagged = zip(records_of(chosen, Pair), drop.tolist(), strict=True)
-        for each in remaining_turns(dialogues, flagged, params.pairs.history):
+        dialogues = each_record(folder / "turns.jsonl", Dialogue)
+        for each in remaining_turns(dialogues, zip(chosen(), drop, strict=True), params.pairs.history):
             counts["dialogues"] += 1
             counts["turns"] += len(each.turns)
             counts["dialogues_dropped_for_overlap"] -= 1
             yield each
 
-    kept = records_of(chosen.select(np.flatnonzero(~drop)), Pair)
+    kept = (pair for pair, dropped in zip(chosen(), drop, strict=True) if not dropped)
     written: dict[str, Iterable[Any]] = {"train": kept, "turns": turns()}
     report: dict[str, Any] = {"regime": params.regime, "drop_overlap": params.drop_overlap, "train": counts}
     for split, limit in (("validation", data.validation_pairs), ("test", data.test_pairs)):

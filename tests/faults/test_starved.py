@@ -92,8 +92,8 @@ def test_without_memory_training_says_so_until_there_is_enough(undisturbed: Undi
         check_whole(folder)
         if code == 0:
             break
-        # oneDNN does not look whether it got memory for the code that it writes; datasets waits for ever for a thread
-        # that found none. tests/faults/README.md says so.
+        # oneDNN does not look whether it got memory for the code that it writes; a library may wait for ever for a
+        # thread that found none. tests/faults/README.md says so.
         if code in (-signal.SIGSEGV, -signal.SIGKILL):
             continue
         assert code == 1, printed

@@ -141,7 +141,7 @@ def test_a_split_may_have_several_files(tmp_path: Path) -> None:
     for name in dataset.files:
         part = {"train-00000-of-00002": DIALOGUES[:2], "train-1": [DIALOGUES[0], DIALOGUES[2]]}.get(name, DIALOGUES)
         (tmp_path / dataset.file_name(name)).write_bytes(encode("jsonl", part))
-    found, report = read_corpus("datasets.x", dataset, tmp_path, tmp_path / "scratch")
+    found, report = read_corpus("datasets.x", dataset, tmp_path, tmp_path)
     name = content_id(DIALOGUES[0])
     assert {name, f"{name}-2"} < set(found["train"]["dialogue"])
     assert (report["train"]["dialogues"], report["train"]["duplicate_dialogues"]) == (4, 1)
@@ -216,7 +216,7 @@ def many(count: int) -> list[Dialogue]:
 
 
 def split_dialogues(folder: Path, dialogues: Sequence[Dialogue], **split: Any) -> dict[str, list[Dialogue]]:
-    parts = parts_of("key", on_disk(dialogues, Dialogue, folder / "scratch"), Split(**split))
+    parts = parts_of("key", on_disk(dialogues, Dialogue, folder), Split(**split))
     return {name: list(records_of(part, Dialogue)) for name, part in parts.items()}
 
 

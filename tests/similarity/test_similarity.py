@@ -13,7 +13,7 @@ from stages.plumbing.errors import StageError
 from stages.records import Pair
 from stages.similarity import lookup
 from stages.similarity.bleu import bleu, signature
-from stages.similarity.lookup import DIGITS, Lookup, Match
+from stages.similarity.lookup import Lookup, Match
 from tests.helpers_scores import pair
 
 REFERENCES = ["the cat sat up", "I do not know what you mean .", "Yes , of course !"]
@@ -69,7 +69,7 @@ def by_definition(train: Sequence[Pair], queries: Sequence[str], count: int) -> 
     known = vectorizer.fit_transform([query for query, _ in pairs]).T.tocsr()
     found = []
     for asked in vectorizer.transform(queries):
-        row = (asked @ known).toarray()[0].round(DIGITS)
+        row = (asked @ known).toarray()[0].round(9)
         best = np.lexsort((np.arange(len(row)), -row))[:count]
         found.append([Match(pairs[at][0], pairs[at][1], row[at]) for at in best.tolist()])
     return found

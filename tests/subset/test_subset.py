@@ -93,9 +93,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def prepare(folder: Path, corpus: Corpus, references: Sequence[References] = ()) -> None:
+def prepare(folder: Path, corpus: Corpus, references: Sequence[References] = (), history: int = 1) -> None:
     """Make a `pairs/` folder with the parts of the pair-extract stage."""
-    settings = Pairs(stride=2, history=1, joined_by=" ")
+    settings = Pairs(stride=2, history=history, joined_by=" ")
     with output_folder(folder / "pairs") as made:
         for split, turns in corpus.items():
             own = [Dialogue(f"{split}{number:03}", list(each)) for number, each in enumerate(turns)]
@@ -171,6 +171,13 @@ def test_overlap_leaves_training_with_its_turns_and_is_counted(project: Path) ->
         assert report["train"]["dialogues_dropped_for_overlap"] == 1
         assert report["drop_overlap"] is True
     assert choose(project, drop_overlap=False)["train"]["pairs"] == 4
+
+
+def test_of_a_dropped_pair_with_a_history_the_turns_that_no_other_has_go(project: Path) -> None:
+    turns = ["shall we go to the harbour", "yes", "then take the late ferry home", "I will"]
+    prepare(project, {"train": [turns], "validation": [["x", "y"]], "test": [["a", *turns[1:]]]}, history=2)
+    choose(project, drop_overlap=True, pairs={"stride": 2, "history": 2, "joined_by": " "})
+    assert read_records(project / "subset/turns.jsonl", Dialogue) == [Dialogue("train000", turns[:2])]
 
 
 def test_a_regime_that_keeps_no_pair_is_refused(project: Path) -> None:
