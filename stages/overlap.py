@@ -25,9 +25,9 @@ import sys
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence, Set
-from dataclasses import dataclass
 from functools import cache
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -115,8 +115,7 @@ class Index:
         return len(self.sets[number]) >= LONG
 
 
-@dataclass(frozen=True)
-class Overlap:
+class Overlap(NamedTuple):
     """What of the held-out pairs a training pair overlaps: numbers of different queries and responses, and pairs."""
 
     queries: Set[int]

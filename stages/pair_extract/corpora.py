@@ -30,7 +30,7 @@ COUNTED = {  # name -> what the stage prints if there were any
     "empty_turns": "",  # keep their position but are in no pair
     "unusable_dialogues": "",  # fewer than two turns with text; dropped
     "duplicate_dialogues": "",  # equal to an earlier one of the file; kept
-    "removed_characters": "",  # NUL, and halves of surrogate pairs, which UTF-8 cannot encode
+    "removed_characters": "",  # NUL, halves of surrogate pairs (no UTF-8), byte-order marks that begin a line
     "turns_of_several_messages": "",  # with `messages: one` they count as empty turns
     "system_turns": "left out",
     "tool_turns": "left out",
@@ -108,7 +108,7 @@ def _read_split(paths: Sequence[Path], dataset: Dataset, scratch: Path) -> tuple
 def _dialogues(paths: Sequence[Path], dataset: Dataset, counts: Counter[str], bad: list[StageError]) -> Iterator[Found]:
     """The usable dialogues; equal ones are `id`, `id-2`, `id-3`, ... The first rows that are none go to `bad`."""
     copies: Counter[str] = Counter()
-    for place, row in chain.from_iterable(map(READERS[dataset.format], paths)):
+    for place, row in chain.from_iterable(READERS[dataset.format](path, counts) for path in paths):
         try:
             texts, roles = turns_of(place, row, dataset.messages != "one", counts)
         except StageError as error:

@@ -3,8 +3,10 @@
 import gzip
 import json
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,10 @@ PARQUET_ROWS = 1024  # in memory at a time
 Row = tuple[str, Any]  # its place in the file, for errors; a list of turns, or an object with one
 
 
-def lines_of(path: Path) -> Iterator[tuple[int, str]]:
+def lines_of(path: Path, counts: Counter[str]) -> Iterator[tuple[int, str]]:
     """Number and text of each non-blank line; only a line feed ends a line (U+2028 does not). gzip is unpacked.
+
+    A byte-order mark at the beginning of a line is removed and counted.
 
     Raises:
         StageError: it is not UTF-8, damaged gzip, or Parquet.
@@ -32,7 +36,9 @@ def lines_of(path: Path) -> Iterator[tuple[int, str]]:
     try:
         with gzip.open(path) if begins.startswith(GZIP) else path.open("rb") as file:
             for number, line in enumerate(file, start=1):
-                text = line.decode("utf-8").lstrip("\ufeff")
+                whole = line.decode("utf-8")
+                text = whole.lstrip("\ufeff")
+                counts["removed_characters"] += len(whole) - len(text)
                 if text.strip():
                     yield number, text
     except UnicodeDecodeError as error:
@@ -42,16 +48,23 @@ def lines_of(path: Path) -> Iterator[tuple[int, str]]:
         raise StageError(path, f"damaged gzip ({error})", "download it again") from None
 
 
-def _parse_json(place: str, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise StageError(place, f"not JSON ({error})", "fix it there, or correct the corpus's format") from None
+def _parse_json(place: str, text: str, rest: Iterator[str]) -> Any:
+    """A JSON document; while only its end is missing, it is read on in `rest`, twice as far each time."""
+    more = 1
+    while True:
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError) as error:
+            is_cut = getattr(error, "pos", 0) >= len(text.rstrip())
+            added = "".join(islice(rest, more)) if is_cut else ""
+            if not added:
+                raise StageError(place, f"not JSON ({error})", "fix it there, or correct the corpus's format") from None
+        text, more = text + added, 2 * more
 
 
-def _read_eou(path: Path) -> Iterator[Row]:
+def _read_eou(path: Path, counts: Counter[str]) -> Iterator[Row]:
     """DailyDialog's own format: one dialogue per line, `__eou__` after each turn; a text after the last one counts."""
-    for number, line in lines_of(path):
+    for number, line in lines_of(path, counts):
         *turns, rest = line.split(END_OF_TURN)
         if not turns:
             remedy = f"write one dialogue per line, with {END_OF_TURN} after each turn"
@@ -59,17 +72,12 @@ def _read_eou(path: Path) -> Iterator[Row]:
         yield f"{path}:{number}", [*turns, rest] if rest.strip() else turns
 
 
-def _read_jsonl(path: Path) -> Iterator[Row]:
+def _read_jsonl(path: Path, counts: Counter[str]) -> Iterator[Row]:
     """JSON lines, each a row; or one JSON array of rows, or one row, on any number of lines."""
-    lines = lines_of(path)
-    for later, (number, line) in enumerate(lines):
+    lines = lines_of(path, counts)
+    for number, line in lines:
         place = f"{path}:{number}"
-        try:
-            value = _parse_json(place, line)
-        except StageError:
-            if later or not line.lstrip().startswith(("[", "{")):
-                raise
-            value = _parse_json(place, "".join([line, *(text for _, text in lines)]))
+        value = _parse_json(place, line, (text for _, text in lines))
         if isinstance(value, list) and any(map(_is_row, value)):
             yield from ((f"{place}[{at}]", row) for at, row in enumerate(value))
         else:
@@ -82,9 +90,9 @@ def _is_row(value: Any) -> bool:
     return any(isinstance(each, list) for each in found)
 
 
-def _read_chitchat(path: Path) -> Iterator[Row]:
+def _read_chitchat(path: Path, counts: Counter[str]) -> Iterator[Row]:
     """BYU's format: an object of conversations; a turn is the list of messages that one speaker sends in a row."""
-    conversations = _parse_json(str(path), "".join(line for _, line in lines_of(path)))
+    conversations = _parse_json(str(path), "", (text for _, text in lines_of(path, counts)))
     if not isinstance(conversations, dict):
         remedy = 'it must be {"<id>": {"messages": [[{"text": "..."}, ...], ...]}, ...}'
         raise StageError(path, "not a JSON object of conversations", remedy)
@@ -96,7 +104,7 @@ def _read_chitchat(path: Path) -> Iterator[Row]:
         yield f"{path}: {one_line(name)}", row
 
 
-def _read_parquet(path: Path) -> Iterator[Row]:
+def _read_parquet(path: Path, _: Counter[str]) -> Iterator[Row]:
     """Parquet with columns of `KEYS`: lists of texts, or of messages; a part of the file is in memory at a time."""
     import pyarrow
     import pyarrow.parquet
@@ -115,7 +123,7 @@ def _read_parquet(path: Path) -> Iterator[Row]:
         raise StageError(path, f"not a Parquet file ({error})", "correct the corpus's format") from None
 
 
-READERS: dict[str, Callable[[Path], Iterator[Row]]] = {  # what they find wrong with a file is a StageError
+READERS: dict[str, Callable[[Path, Counter[str]], Iterator[Row]]] = {  # a file they cannot read is a StageError
     "chitchat": _read_chitchat,
     "eou": _read_eou,
     "jsonl": _read_jsonl,

@@ -76,7 +76,7 @@ def match_references(
     keys = {each.dialogue: _key(each.turns) for each in dialogues}  # equal dialogues have equal keys
     known, unmatched = set(keys.values()), list[int]()
     given: dict[tuple[tuple[str, ...], int], list[str]] = defaultdict(list)
-    for number, text in lines_of(path):
+    for number, text in lines_of(path, Counter()):
         try:
             turns = WholeDialogue.model_validate_json(text).dialogue
         except ValidationError:

@@ -10,6 +10,7 @@ ChitChat 0.1 %; 0.1 % of DailyDialog's and 0.3 % of ChitChat's responses echo th
 
 import re
 from collections.abc import Sequence
+from operator import eq
 
 from stages.overlap import LONG, SHARED, words
 from stages.records import single_line
@@ -17,7 +18,6 @@ from stages.records import single_line
 WORD = re.compile(r"\w+|[^\w\s]")  # a word, or one punctuation mark
 LONG_UNIT, FULL_TIMES = 4, 2  # an n-gram of at least 4 is a loop when it stands there twice,
 SHORT_FULL_TIMES, SHORTEST_LOOP = 3, 6  # a shorter one three times, and with at least 6 words and marks in all
-NAMES = ("empty", "loops", "echoes", "unended", "exact")
 
 
 def is_loop(response: str) -> bool:
@@ -68,32 +68,19 @@ def is_echo(query: str, response: str) -> bool:
     return asked == answered or (fewer >= LONG and len(different[0] & different[1]) >= SHARED * fewer)
 
 
-def empty(responses: Sequence[str]) -> float:
-    """Share of the responses that have no words.
+def diagnostics(
+    queries: Sequence[str], references: Sequence[str], responses: Sequence[str], unended: Sequence[bool | None]
+) -> dict[str, float | None]:
+    """Shares of N responses by their names.
 
-    >>> empty(["", " ", "No .", "."])
-    0.5
+    `empty`: without words. `loops`, `echoes`: by `is_loop` and `is_echo`. `unended`: those that met the length limit
+    before they ended; None if that was not recorded for all. `exact`: the reference, but for white space.
     """
-    return sum(not response.strip() for response in responses) / len(responses)
-
-
-def loops(responses: Sequence[str]) -> float:
-    """Share of the responses that end in a loop (`is_loop`)."""
-    return sum(map(is_loop, responses)) / len(responses)
-
-
-def echoes(queries: Sequence[str], responses: Sequence[str]) -> float:
-    """Share of the responses that repeat their query (`is_echo`)."""
-    return sum(map(is_echo, queries, responses)) / len(responses)
-
-
-def unended(flags: Sequence[bool | None]) -> float | None:
-    """Share of the responses that met the length limit before they ended; None if that was not recorded for all."""
-    known = [flag for flag in flags if flag is not None]
-    return sum(known) / len(flags) if len(known) == len(flags) else None
-
-
-def exact(references: Sequence[str], responses: Sequence[str]) -> float:
-    """Share of the responses that are their reference, word for word; only white space is overlooked."""
-    same = (single_line(one) == single_line(other) for one, other in zip(references, responses, strict=True))
-    return sum(same) / len(responses)
+    counts = {
+        "empty": sum(not response.strip() for response in responses),
+        "loops": sum(map(is_loop, responses)),
+        "echoes": sum(map(is_echo, queries, responses)),
+        "unended": None if None in unended else sum(map(bool, unended)),
+        "exact": sum(map(eq, map(single_line, references), map(single_line, responses))),
+    }
+    return {name: None if count is None else count / len(responses) for name, count in counts.items()}

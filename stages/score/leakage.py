@@ -11,13 +11,16 @@ published that its parts overlap and that scores profit from it ("An Empirical S
 Open-Domain Dialogue Datasets", LREC 2022).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from stages.overlap import Flags, HeldOut
 from stages.records import Pair
+
+Sides = Sequence[tuple[Any, Any]]  # a name of the query and one of the response, of each test pair
 
 
 @dataclass(frozen=True)
@@ -35,39 +38,30 @@ class Leakage:
 
     def shares(self) -> dict[str, float]:
         """Shares of the test set, from 0 to 1."""
-        flags = {"queries": self.queries, "responses": self.responses, "pairs": self.pairs}
-        return {name: float(values.mean()) for name, values in flags.items()}
+        return {name: float(flags.mean()) for name, flags in vars(self).items()}
+
+
+def _leakage(sides: Sides, found: Iterable[tuple[Set[Any], Set[Any], Set[Any]]]) -> Leakage:
+    """found: the queries, responses and pairs of the test set that each training pair has."""
+    queries, responses, pairs = {query for query, _ in sides}, {response for _, response in sides}, set(sides)
+    for own in found:  # what is left in the end is not in training
+        queries -= own[0]
+        responses -= own[1]
+        pairs -= own[2]
+    return Leakage(
+        np.array([query not in queries for query, _ in sides], dtype=np.bool_),
+        np.array([response not in responses for _, response in sides], dtype=np.bool_),
+        np.array([side not in pairs for side in sides], dtype=np.bool_),
+    )
 
 
 def exact_leakage(train: Iterable[Pair], test: Sequence[Pair]) -> Leakage:
     """Leakage word for word: queries are compared with queries, responses with responses, pairs with pairs."""
-    sides = [(pair.query, pair.response) for pair in test]
-    queries, responses = ({side[at] for side in sides} for at in (0, 1))
-    found: tuple[set[str], set[str], set[tuple[str, str]]] = set(), set(), set()
-    for pair in train:
-        if pair.query in queries:
-            found[0].add(pair.query)
-            if pair.response in responses:
-                found[2].add((pair.query, pair.response))
-        if pair.response in responses:
-            found[1].add(pair.response)
-    return Leakage(
-        np.array([query in found[0] for query, _ in sides], dtype=np.bool_),
-        np.array([response in found[1] for _, response in sides], dtype=np.bool_),
-        np.array([side in found[2] for side in sides], dtype=np.bool_),
-    )
+    found = (({pair.query}, {pair.response}, {(pair.query, pair.response)}) for pair in train)
+    return _leakage([(pair.query, pair.response) for pair in test], found)
 
 
 def near_leakage(train: Iterable[Pair], test: Sequence[Pair]) -> Leakage:
     """Leakage by the rule of stages/overlap.py; a pair counts if both its sides overlap those of one training pair."""
     known = HeldOut(test)
-    queries, responses, pairs = set[int](), set[int](), set[tuple[int, int]]()
-    for found in known.compare(train):
-        queries |= found.queries
-        responses |= found.responses
-        pairs |= found.pairs
-    return Leakage(
-        np.array([query in queries for query, _ in known.numbers], dtype=np.bool_),
-        np.array([response in responses for _, response in known.numbers], dtype=np.bool_),
-        np.array([number in pairs for number in known.numbers], dtype=np.bool_),
-    )
+    return _leakage(known.numbers, known.compare(train))

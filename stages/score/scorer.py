@@ -44,7 +44,7 @@ from stages.overlap import Flags
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import write_json
 from stages.records import Fit, Pair, References, Response, records_of
-from stages.score.diagnostics import echoes, empty, exact, loops, unended
+from stages.score.diagnostics import diagnostics
 from stages.score.leakage import exact_leakage, near_leakage
 from stages.score.several_references import Scores, SeveralReferences, several_references, several_scores
 from stages.score.variants import bleu4_interval, bleu_variants, bleus, chrf
@@ -91,11 +91,7 @@ class Scorer:
             **bleus(counts),
             "novelty": novelty(responses, self.turns),
             "diversity": diversity(responses),
-            "empty": empty(responses),
-            "loops": loops(responses),
-            "echoes": echoes(queries, responses),
-            "unended": unended(list(compress(row.unended, chosen))),
-            "exact": exact(references, responses),
+            **diagnostics(queries, references, responses, list(compress(row.unended, chosen))),
             "distinct1": distinct(responses, 1),
             "distinct2": distinct(responses, 2),
             "ead": expectation_adjusted_distinct(responses),

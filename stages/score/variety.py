@@ -1,7 +1,7 @@
 """Variety: the paper's two scores (Sec. 4, "Metrics"), then distinct-n and EAD; higher means more variety.
 
 Novelty and diversity look at whole responses. Neither notices a response without words: an empty one is not a training
-turn, so it is novel (`empty` in diagnostics.py counts them). distinct-n and EAD look at words.
+turn, so it is novel (diagnostics.py counts them as `empty`). distinct-n and EAD look at words.
 """
 
 from collections.abc import Iterable, Sequence, Set

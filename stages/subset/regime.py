@@ -21,19 +21,15 @@ def rank(seed: int, name: str) -> bytes:
     return hashlib.sha256(f"{seed}:{name}".encode()).digest()
 
 
-def regime_size(whole: int, regime: float) -> int:
-    """`regime` percent of `whole`, rounded up, so that a regime is never empty (10 % of 11,118 is 1,112)."""
-    return math.ceil(whole * Fraction(str(regime)) / 100)  # exact arithmetic: as a float, 0.1 is not a tenth
-
-
 def choose_dialogues(names: Iterable[str], whole: int | None, regime: float, seed: int) -> tuple[list[str], int]:
     """The dialogues of a regime, and the number of the 100 %.
 
     The 100 % are the first `whole` (None: all) in the order of the seeded permutation. A regime is the first part of
-    those, so it contains all smaller regimes of the same seed.
+    those, rounded up, so it is never empty and contains all smaller regimes of the same seed.
     """
     ranked = sorted(names, key=lambda name: rank(seed, name))[:whole]
-    return ranked[: regime_size(len(ranked), regime)], len(ranked)
+    size = math.ceil(len(ranked) * Fraction(str(regime)) / 100)  # exact: as a float, 0.1 is not a tenth
+    return ranked[:size], len(ranked)
 
 
 def choose_pairs(pairs: Sequence[Pair], count: int | None, seed: int) -> list[Pair]:

@@ -108,7 +108,9 @@ def test_halves_of_surrogate_pairs_are_removed_and_counted(format_: str, tmp_pat
 def test_crlf_blank_lines_and_byte_order_marks_change_nothing(format_: str, tmp_path: Path) -> None:
     clean = encode(format_, DIALOGUES)
     dirty = b"".join(b"\xef\xbb\xbf" + line for line in clean.splitlines(keepends=True)).replace(b"\n", b"\r\n")
-    assert read(tmp_path, format_, dirty + b"\r\n  \n") == read(tmp_path, format_, clean)
+    dialogues, counts = read(tmp_path, format_, clean)
+    counts["removed_characters"] = len(DIALOGUES)
+    assert read(tmp_path, format_, dirty + b"\r\n  \n") == (dialogues, counts)
 
 
 def test_line_breaks_inside_a_turn_are_counted(tmp_path: Path) -> None:
@@ -134,6 +136,15 @@ def test_a_json_file_may_be_one_array_of_rows(indent: int | None, tmp_path: Path
     odd = json.dumps([*DIALOGUES, None], indent=indent).encode()  # a bad row of the array, not a bad turn
     assert len(read(tmp_path, "jsonl", odd, bad=0.25)[0]) == 3
     assert refusal(tmp_path, "jsonl", odd).startswith("1[3]: not a list of turns but null")
+
+
+@pytest.mark.parametrize("cut", [b'{"turns": ["a', b'{"turns": ["a", "b"]', b'{"turns": ["a",', b'["a", }'])
+def test_a_damaged_row_is_named_without_reading_all_behind_it(cut: bytes, tmp_path: Path) -> None:
+    path, counts = tmp_path / "x.jsonl", Counter[str]()
+    path.write_bytes(cut + b"\n" + b'\xef\xbb\xbf{"turns": ["c", "d"]}\n' * 99)
+    with pytest.raises(StageError, match=r"x\.jsonl:1: not JSON"):
+        next(formats.READERS["jsonl"](path, counts))
+    assert counts["removed_characters"] < 4, "as many lines were read"
 
 
 def test_a_split_may_have_several_files(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from stages.plumbing.errors import StageError
 from stages.records import Dialogue, Fit, Pair, References
 from stages.score import copies
 from stages.score.__main__ import main
-from stages.score.diagnostics import echoes, exact, loops
+from stages.score.diagnostics import diagnostics
 from stages.score.leakage import exact_leakage, near_leakage
 from stages.score.scorer import BESIDE, ROW, SIX
 from stages.score.variety import novelty
@@ -256,9 +256,10 @@ def test_the_figures_of_dailydialog() -> None:
     for leakage, shares in zip(leakages, published, strict=True):
         assert leakage.shares() == pytest.approx(shares, abs=5e-4)
     assert novelty(own, (turn for each in turns for turn in each.turns)) == pytest.approx(0.73, abs=1e-6)
-    assert (loops(own), echoes(queries, own)) == pytest.approx((0.0, 0.0014), abs=5e-5)
+    human = diagnostics(queries, own, own, [])
+    assert (human["loops"], human["echoes"]) == pytest.approx((0.0, 0.0014), abs=5e-5)
     found = look_up(train, queries)
-    assert exact(own, found) == pytest.approx(0.1822, abs=5e-5)  # most of its BLEU-4
+    assert diagnostics(queries, own, found, [])["exact"] == pytest.approx(0.1822, abs=5e-5)  # most of its BLEU-4
     parts = np.ones(len(test), dtype=np.bool_), *(each.unseen for each in leakages)
     assert [int(part.sum()) for part in parts] == [3700, 2458, 1981]
     bleus = [bleu([*compress(found, part)], [*compress(own, part)]) for part in parts]

@@ -15,7 +15,7 @@ from stages.plumbing.errors import StageError
 from stages.plumbing.files import check_folder, output_folder
 from stages.records import Dialogue, Pair, References, read_records, write_records
 from stages.subset.__main__ import main
-from stages.subset.regime import choose_dialogues, choose_pairs, regime_size, remaining_turns
+from stages.subset.regime import choose_dialogues, choose_pairs, remaining_turns
 from tests.helpers_data import shipped, write_params
 from tests.tiny import tiny_dialogues
 
@@ -23,14 +23,20 @@ REGIMES = (10, 20, 30, 50, 70, 100)
 Corpus = dict[str, Sequence[Sequence[str]]]
 
 
-def test_a_regime_is_a_percentage_rounded_up_exactly() -> None:
-    assert regime_size(11_118, 10.0) == 1_112
-    assert regime_size(500, 32.2) == 161  # in floating point, 500 * 32.2 / 100 is above 161
-    assert regime_size(7, 0.001) == 1  # never empty
-
-
 def dialogues(count: int) -> list[str]:
     return [f"d{number:03}" for number in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("whole", "regime", "size"),
+    [
+        (11_118, 10.0, 1_112),
+        (500, 32.2, 161),  # in floating point, 500 * 32.2 / 100 is above 161
+        (7, 0.001, 1),  # never empty
+    ],
+)
+def test_a_regime_is_a_percentage_rounded_up_exactly(whole: int, regime: float, size: int) -> None:
+    assert len(choose_dialogues(dialogues(whole), None, regime, seed=0)[0]) == size
 
 
 @pytest.mark.parametrize("whole", [None, 37])
