@@ -1,7 +1,8 @@
-"""The one bootstrap: how sure a score is, and a difference between two methods, given the test dialogues and the seeds.
+"""The bootstrap over dialogues and seeds: how sure a score is, and a difference between two methods.
 
 A score over seeds is the mean of the seeds' corpus BLEU, or of their loss per token. Other seeds would give other
-models, and other test dialogues other scores. So every draw here draws both:
+models, and other test dialogues other scores. So every draw here draws both (the bootstrap of forgetting, over
+paragraphs of prose, is its own):
 
 - D of the D test dialogues with replacement, the same ones for all seeds and both systems (Koehn, EMNLP 2004, draws
   sentences; pairs of one dialogue depend on each other, so that it is dialogues here).
@@ -47,25 +48,18 @@ class Difference:
 def sentence_counts(
     responses: Sequence[str], references: Sequence[str], further: Sequence[Sequence[str]] | None = None
 ) -> Table:
-    """The counts that BLEU sums over sentences.
+    """The counts of N responses that BLEU sums up, each [N, 10]; raises as `check_texts`.
 
-    Args:
-        responses: N texts.
-        references: N texts, one for each response.
-        further: for each of the N responses any number of further references; None: none.
+    Columns: words of the response, words of the reference (of several the one nearest in length), matching n-grams of
+    orders 1 to 4, n-grams of the response of orders 1 to 4.
 
-    Returns:
-        [N, 10]: words of the response, words of the reference (of several the one nearest in length), matching n-grams
-        of orders 1 to 4, n-grams of the response of orders 1 to 4.
-
-    Raises as `check_texts`.
+    further: for each response any number of references beside its own.
     """
     check_texts(responses, references)
     metric = BLEU(force=True, effective_order=True)  # effective_order only silences advice; the counts are the same
-    others = further if further is not None else [()] * len(responses)
     scores = [
         metric.sentence_score(response, [reference, *more])
-        for response, reference, more in zip(responses, references, others, strict=True)
+        for response, reference, more in zip(responses, references, further or [()] * len(responses), strict=True)
     ]
     return np.array([[score.sys_len, score.ref_len, *score.counts, *score.totals] for score in scores], dtype=np.int64)
 

@@ -1,6 +1,6 @@
 """The records that stages pass to each other: JSON lines of dialogues, pairs and responses.
 
-People can read these files as they are. What grows with a corpus is loaded with `load_records`, as a `Dataset` whose
+What grows with a corpus is read one by one with `each_record`, or loaded with `load_records` as a `Dataset` whose
 memory is on disk. `read_records` is for what is small in any case: the test set, its responses, its references.
 """
 
@@ -130,8 +130,7 @@ def load_records(path: Path, kind: type[Record], cache: Path) -> "Dataset":
 def on_disk(records: Iterable[Record], kind: type[Record], cache: Path) -> "Dataset":
     """Records with their fields as columns, memory-mapped from a file in the folder `cache`.
 
-    The library's own readers of JSON and Arrow start threads, and one that finds no memory to start is waited for
-    without end.
+    The library's own readers start threads, and Python waits for ever for one that finds no memory to start.
     """
     import pyarrow
     from datasets import Dataset

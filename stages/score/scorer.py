@@ -46,7 +46,7 @@ from stages.plumbing.files import write_json
 from stages.records import Fit, Pair, References, Response, records_of
 from stages.score.diagnostics import diagnostics
 from stages.score.leakage import exact_leakage, near_leakage
-from stages.score.several_references import Scores, SeveralReferences, several_references, several_scores
+from stages.score.several_references import Scores, several_references, several_scores
 from stages.score.variants import bleu4_interval, bleu_variants, bleus, chrf
 from stages.score.variety import DIGITS, distinct, diversity, expectation_adjusted_distinct, known_among, novelty
 from stages.similarity.bleu import MAX_ORDER, check_texts
@@ -60,73 +60,53 @@ BESIDE = ("bleu4", "novelty", "diversity", "relevance", "loss", "pairs")
 
 @dataclass(frozen=True)
 class Row:
-    """Responses to all N test pairs, and what was counted of them."""
+    """Responses to N test pairs, and what was counted of them."""
 
+    pairs: Sequence[Pair]
     responses: Sequence[str]
     unended: Sequence[bool | None]  # [N]: which met the length limit
     counts: Table  # [N, 10], of `sentence_counts`
-    several: dict[str, Table] | None  # the same against several references
+    several: dict[str, Table]  # the same against several references, if there are any
     losses: Table | None  # [N, 2]: the summed loss of each reference, and its tokens
 
+    def part(self, chosen: Flags) -> "Row":
+        """The row of some of its pairs; chosen [N]."""
+        return Row(
+            list(compress(self.pairs, chosen)),
+            list(compress(self.responses, chosen)),
+            list(compress(self.unended, chosen)),
+            self.counts[chosen],
+            {name: counts[chosen] for name, counts in self.several.items()},
+            None if self.losses is None else self.losses[chosen],
+        )
 
-@dataclass(frozen=True)
-class Scorer:
-    """Scores rows of responses, all against the same references and training turns."""
-
-    test: Sequence[Pair]
-    turns: Set[str]  # of the training turns at least those that are a response of a row
-    seed: int
-    parts: dict[str, Flags]  # name of a part of the test set -> its pairs
-    several: SeveralReferences | None = None
-
-    def score(self, row: Row, chosen: Flags) -> Scores | None:
-        """The scores of a row on some of the test pairs, `chosen` [N]; None if there are none."""
-        responses, pairs = list(compress(row.responses, chosen)), list(compress(self.test, chosen))
-        if not responses:
+    def scores(self, turns: Set[str], seed: int) -> Scores | None:
+        """The scores; None without pairs. `turns`: of the training turns at least those that are a response."""
+        if not self.responses:
             return None
-        queries, references = [pair.query for pair in pairs], [pair.response for pair in pairs]
-        counts = row.counts[chosen]
-        losses = None if row.losses is None else row.losses[chosen]
+        queries, references = [pair.query for pair in self.pairs], [pair.response for pair in self.pairs]
         values: dict[str, float | None] = {
-            **bleus(counts),
-            "novelty": novelty(responses, self.turns),
-            "diversity": diversity(responses),
-            **diagnostics(queries, references, responses, list(compress(row.unended, chosen))),
-            "distinct1": distinct(responses, 1),
-            "distinct2": distinct(responses, 2),
-            "ead": expectation_adjusted_distinct(responses),
-            "chrf": chrf(responses, references),
-            "loss": None if losses is None else float(loss_of_sums(losses.sum(axis=0))),
+            **bleus(self.counts),
+            "novelty": novelty(self.responses, turns),
+            "diversity": diversity(self.responses),
+            **diagnostics(queries, references, self.responses, self.unended),
+            "distinct1": distinct(self.responses, 1),
+            "distinct2": distinct(self.responses, 2),
+            "ead": expectation_adjusted_distinct(self.responses),
+            "chrf": chrf(self.responses, references),
+            "loss": None if self.losses is None else float(loss_of_sums(self.losses.sum(axis=0))),
         }
-        dialogues = [pair.dialogue for pair in pairs]
-        ends = None if losses is None else interval(losses, dialogues, loss_of_sums, self.seed)
-        several = row.several and {name: each[chosen] for name, each in row.several.items()}
+        dialogues = [pair.dialogue for pair in self.pairs]
+        ends = None if self.losses is None else interval(self.losses, dialogues, loss_of_sums, seed)
         return {
             **{name: None if value is None else round(value, DIGITS) for name, value in values.items()},
-            "pairs": len(responses),
-            "matches": counts[:, MATCHES].sum(axis=0).tolist(),
-            "bleu4_interval": bleu4_interval(counts, dialogues, self.seed),
+            "pairs": len(self.responses),
+            "matches": self.counts[:, MATCHES].sum(axis=0).tolist(),
+            "bleu4_interval": bleu4_interval(self.counts, dialogues, seed),
             "loss_interval": ends and [round(end, DIGITS) for end in ends],
-            "mean_words": round(sum(len(response.split()) for response in responses) / len(responses), DIGITS),
-            **({"several_references": several_scores(several, dialogues, self.seed)} if several else {}),
+            "mean_words": round(sum(len(each.split()) for each in self.responses) / len(self.responses), DIGITS),
+            **({"several_references": several_scores(self.several, dialogues, seed)} if self.several else {}),
         }
-
-    def row(
-        self,
-        responses: Sequence[str],
-        unended: Sequence[bool | None] | None = None,
-        losses: Table | None = None,
-        human: bool = False,
-    ) -> Scores:
-        """The scores of the responses to all test pairs; the scores of each part are under its name.
-
-        human: the responses are the references, which are left out where there are several.
-        """
-        counts = sentence_counts(responses, [pair.response for pair in self.test])
-        several = self.several.count(responses, with_own=not human) if self.several else None
-        row = Row(responses, unended or [None] * len(responses), counts, several, losses)
-        scores = self.score(row, np.ones(len(responses), dtype=np.bool_)) or {}
-        return scores | {name: self.score(row, chosen) for name, chosen in self.parts.items()}
 
 
 def fit_scores(fits: Sequence[Fit], row: str, seed: int) -> Scores:
@@ -207,18 +187,26 @@ def score_all(
     }
     known = known_among(chain(*rows.values()), turns)
     parts = {"unseen": exact.unseen, "unlike": near.unseen}
-    scorer = Scorer(test, known, seed, parts, several)
-    shares = {"exact": exact.shares(), "near": near.shares()}
+
+    def scores(name: str, unended: Sequence[bool | None] = (), losses: Table | None = None) -> Scores:
+        said = rows[name]
+        # The human responses are the references, which are left out where there are several.
+        counted = several.count(said, with_own=name != "human") if several else {}
+        row = Row(test, said, unended or [None] * len(said), sentence_counts(said, own), counted, losses)
+        of_parts = {part: row.part(chosen).scores(known, seed) for part, chosen in parts.items()}
+        return {**(row.scores(known, seed) or {}), **of_parts}
+
     return {
-        **scorer.row(rows["test"], [each.unended for each in responses], losses_of(responses)),
+        **scores("test", [each.unended for each in responses], losses_of(responses)),
         **fit_scores(fits, "test", seed),
-        "human": {**scorer.row(own, human=True), **fit_scores(fits, "human", seed)},
-        "retrieval": scorer.row(rows["retrieval"]),
-        "shuffled": {**scorer.row(rows["shuffled"]), **fit_scores(fits, "shuffled", seed)},
+        "human": {**scores("human"), **fit_scores(fits, "human", seed)},
+        "retrieval": scores("retrieval"),
+        "shuffled": {**scores("shuffled"), **fit_scores(fits, "shuffled", seed)},
         "parts": {name: "".join(map(str, flags.astype(int))) for name, flags in parts.items()},
         "bleu_variants": bleu_variants(rows, own),
         **({"references": several.facts()} if several else {}),
         "leakage": {
-            kind: {name: round(share, DIGITS) for name, share in each.items()} for kind, each in shares.items()
+            kind: {name: round(share, DIGITS) for name, share in each.shares().items()}
+            for kind, each in (("exact", exact), ("near", near))
         },
     }

@@ -23,8 +23,7 @@ def check_texts(responses: Sequence[str], references: Sequence[str], source: obj
     """Refuse texts that sacrebleu would score without a warning: it cuts the longer of two lists and joins lines.
 
     Raises:
-        StageError: the lists differ in length or are empty, or a text contains a line break; the message names
-            `source` (a file) and the number of the text.
+        StageError: the lists differ in length or are empty, or a text has a line break; it names `source`, a file.
     """
     remedy = "give one response per reference, each on one line"
     if len(responses) != len(references):

@@ -1,8 +1,7 @@
 """The lookup: the training pairs whose queries are most similar to a query, by TF-IDF. It learns nothing.
 
-Similarity is the cosine between TF-IDF vectors over words and word bigrams. Words are in lower case and separated by
-spaces, frequencies are those of the training queries; all else is the default of scikit-learn's TfidfVectorizer, whose
-answers these are. That one keeps every bigram as a text and all vectors in memory. Here scikit-learn's
+Similarity is the cosine between TF-IDF vectors over words and word bigrams, in lower case and separated by spaces, as
+scikit-learn's TfidfVectorizer has it. That one keeps every bigram as a text and all vectors in memory. Here its
 HashingVectorizer numbers the terms (two of 130,000 hardly ever share one of 2**31 numbers), and vectors are made for a
 block of pairs at a time, so that millions of pairs fit.
 """

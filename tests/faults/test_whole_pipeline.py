@@ -31,7 +31,7 @@ def test_whatever_people_write_goes_through_all_stages(project: Path, tmp_path: 
         finish(folder, stage)
     counted = json.loads((folder / "metrics/pairs.json").read_bytes())
     assert counted["train"]["pairs_skipped_for_empty_turn"] == 1
-    expected = {"removed_characters": 1, "empty_turns": 1, "unusable_dialogues": 1}
+    expected = {"removed_characters": 2, "empty_turns": 1, "unusable_dialogues": 1}
     assert {name: counted["files"]["train"][name] for name in expected} == expected
     trained = json.loads((folder / "metrics/train.json").read_bytes())
     assert trained["cut_train_queries"] >= 1 and trained["cut_train_responses"] >= 1
