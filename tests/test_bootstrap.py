@@ -5,13 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from stages.bootstrap import (
-    Table,
-    bleu_of_sums,
-    compare,
-    loss_of_sums,
-    sentence_counts,
-)  # fmt: skip
+from stages.bootstrap import Table, bleu_of_sums, compare, loss_of_sums, sentence_counts
 from stages.plumbing.errors import StageError
 from stages.similarity.bleu import bleu
 
@@ -37,9 +31,9 @@ def found(seeds: int, gain: float, seed_noise: float, count: int = CASES) -> flo
     return float(np.mean([compare(first, second, ALONE, bleu_of_sums).p < 0.05 for first, second in cases]))
 
 
-@pytest.mark.parametrize(("seeds", "seed_noise"), [(2, 0.4), (3, 0.0)])
+@pytest.mark.parametrize(("seeds", "seed_noise"), [(1, 0.0), (2, 0.4), (3, 0.0)])
 def test_without_a_true_difference_one_is_found_in_at_most_5_percent_of_cases(seeds: int, seed_noise: float) -> None:
-    """To draw seeds like pairs finds 30 % where most noise is between two seeds."""
+    """With one seed only dialogues are drawn. To draw seeds like pairs finds 30 % where most noise is between two."""
     assert found(seeds, 0.0, seed_noise) <= 0.05 + NOISE
 
 
@@ -75,20 +69,6 @@ def test_bleu_of_many_corpora_is_sacrebleus(order: int) -> None:
     expected = [bleu(texts[0][start:end], texts[1][start:end], order) for start, end in places]
     assert scores == pytest.approx(expected)
     assert len({round(float(each), 6) for each in scores}) > 10
-
-
-@pytest.mark.parametrize("seeds", [1, 3])
-def test_of_losses_a_difference_that_is_not_there_is_found_as_rarely(seeds: int) -> None:
-    """Two systems with the same loss on pairs of different lengths; with one seed only dialogues are drawn."""
-    generator = np.random.default_rng(seeds)
-    errs = 0
-    for _ in range(CASES):
-        tokens = generator.integers(2, 30, size=PAIRS)
-        hard = generator.normal(3, 1, size=PAIRS)
-        losses = (hard + generator.normal(0, 0.3, size=(2, seeds, PAIRS))) * tokens
-        tables = np.stack([losses, np.broadcast_to(tokens, losses.shape)], axis=-1)
-        errs += compare(tables[0], tables[1], ALONE, loss_of_sums).p < 0.05
-    assert errs <= (0.05 + NOISE) * CASES
 
 
 def test_a_difference_of_losses_is_found_where_pairs_differ_far_more() -> None:

@@ -26,7 +26,7 @@ def test_a_broken_line_is_named(line: str, tmp_path: Path) -> None:
     good = json.dumps(vars(PAIRS[0]))
     path.write_bytes(f"{good}\n{line}\n{good}\n".encode("utf-8", "surrogateescape"))
     with pytest.raises(StageError, match=r"pairs\.jsonl:2: not a Pair"):
-        read_records(path, Pair)
+        load_records(path, Pair, tmp_path)
 
 
 def test_records_are_loaded_with_files_in_the_cache_alone_and_without_a_thread(

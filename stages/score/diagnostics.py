@@ -38,16 +38,10 @@ def is_loop(response: str) -> bool:
 
 def _loops_by(tokens: Sequence[str], unit: int) -> bool:
     """Whether the end of a response repeats with a period of `unit` tokens, often enough to be a loop."""
-    last = len(tokens) - 1
-    start = last - unit
-    while start >= 0 and (
-        tokens[start] == tokens[start + unit] or (start == last - unit and tokens[start].startswith(tokens[last]))
-    ):
-        start -= 1
-    repeated = last - start
-    if unit >= LONG_UNIT:
-        return repeated >= FULL_TIMES * unit
-    return repeated >= max(SHORT_FULL_TIMES * unit, SHORTEST_LOOP)
+    earlier, later = tokens[-unit - 1 :: -1], tokens[::-1]
+    same = [earlier[0].startswith(later[0]), *map(eq, earlier[1:], later[1:]), False]
+    repeated = unit + same.index(False)
+    return repeated >= (FULL_TIMES * unit if unit >= LONG_UNIT else max(SHORT_FULL_TIMES * unit, SHORTEST_LOOP))
 
 
 def is_echo(query: str, response: str) -> bool:
