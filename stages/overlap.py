@@ -80,6 +80,7 @@ class Index:
         self.known: dict[tuple[str, ...], int] = {}  # the words of a different text -> its number
         self.numbers = [self.known.setdefault(tuple(words(text)), len(self.known)) for text in texts]  # of each text
         self.sets = [frozenset(own) for own in self.known]
+        self.long = {number for number, own in enumerate(self.sets) if len(own) >= LONG}
         frequency = Counter(word for own in self.sets for word in own)
         by_rarity = sorted(frequency, key=lambda word: (frequency[word], word))
         self.ranks = {word: rank for rank, word in enumerate(by_rarity)}
@@ -107,10 +108,6 @@ class Index:
             if similar(len(first & second), len(first), len(second)):
                 found[mine].add(theirs)
         return found
-
-    def long(self, number: int) -> bool:
-        """Whether a text has enough words for similarity to mean anything."""
-        return len(self.sets[number]) >= LONG
 
 
 class Overlap(NamedTuple):
@@ -146,8 +143,4 @@ def overlapping(train: Iterable[Pair], held_out: Sequence[Pair]) -> Iterator[boo
     """True for each training pair that gives a held-out pair away, by the rule at the top of this file."""
     known = HeldOut(held_out)
     for found in known.compare(train):
-        yield (
-            bool(found.pairs)
-            or any(map(known.queries.long, found.queries))
-            or any(map(known.responses.long, found.responses))
-        )
+        yield bool(found.pairs or found.queries & known.queries.long or found.responses & known.responses.long)

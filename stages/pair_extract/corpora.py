@@ -74,8 +74,7 @@ def read_corpus(
         of each file the counts, with the first bad rows. The order of dialogues in the files makes no difference.
 
     Raises:
-        StageError: a file is not UTF-8 or not in the format; or it has no dialogue, or too many bad rows. The message
-            names the line.
+        StageError: a file is not UTF-8 or not in the format, or has no dialogue or too many bad rows; it names a line.
     """
     corpus, report = {}, {}
     for split in ("all",) if dataset.split else sorted(SPLITS):
@@ -87,20 +86,14 @@ def read_corpus(
 def _read_split(paths: Sequence[Path], dataset: Dataset, scratch: Path) -> tuple[datasets.Dataset, dict[str, Any]]:
     """The dialogues of some files, sorted by id, and what was counted."""
     counts, bad = Counter(dict.fromkeys(COUNTED, 0)), list[StageError]()
-
-    def dialogues() -> Iterator[Found]:
-        yield from _dialogues(paths, dataset, counts, bad)
-        usable = counts["dialogues"] - counts["unusable_dialogues"]
-        limit = math.ceil(dataset.max_bad_rows * (counts["dialogues"] + counts["bad_rows"]))
-        if bad and (counts["bad_rows"] > limit or not usable):
-            many = counts["bad_rows"] > limit
-            told = f" (first of {counts['bad_rows']} such rows, max_bad_rows allows {limit})" * many
-            raise StageError(bad[0].subject, f"{bad[0].found}{told}", bad[0].remedy)
-        if not usable:
-            found = f"none of {counts['dialogues']} dialogues has two turns with text"
-            raise StageError(paths[0], found, "a pair needs two turns")
-
-    found = on_disk(dialogues(), Found, scratch)
+    found = on_disk(_dialogues(paths, dataset, counts, bad), Found, scratch)
+    limit = math.ceil(dataset.max_bad_rows * (counts["dialogues"] + counts["bad_rows"]))
+    if counts["bad_rows"] > limit:
+        told = f"(first of {counts['bad_rows']} such rows, max_bad_rows allows {limit})"
+        raise StageError(bad[0].subject, f"{bad[0].found} {told}", bad[0].remedy)
+    if not len(found):
+        none = f"none of {counts['dialogues']} dialogues has two turns with text"
+        raise bad[0] if bad else StageError(paths[0], none, "a pair needs two turns")
     order = pyarrow.compute.sort_indices(found.data["dialogue"]).cast("int64")
     return found.select(order), {**counts, **({"first_bad_rows": [str(error) for error in bad]} if bad else {})}
 

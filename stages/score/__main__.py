@@ -13,8 +13,9 @@ def main(arguments: argparse.Namespace) -> None:
     """Read, check, score, write."""
     params = load_params()
     # Only now: scikit-learn takes seconds to load, for which neither --help nor a wrong parameter waits.
+    from sacrebleu.metrics.chrf import CHRF
+
     from stages.score.scorer import check_answers, facts, score_all, summary, write_rows
-    from stages.score.variants import chrf_signature
     from stages.score.variety import VOCABULARY
     from stages.similarity.bleu import signature
 
@@ -37,7 +38,7 @@ def main(arguments: argparse.Namespace) -> None:
         **notes,
         "forgetting": forgetting,
         "signature": signature(),
-        "chrf_signature": chrf_signature(),
+        "chrf_signature": signature(CHRF()),
         "ead_vocabulary": VOCABULARY,
     }
     write_json(arguments.scores, scores)

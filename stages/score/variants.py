@@ -80,10 +80,3 @@ def chrf(responses: Sequence[str], references: Sequence[str]) -> float:
     1.0
     """
     return float(CHRF().corpus_score(responses, [references]).score) / 100
-
-
-def chrf_signature() -> str:
-    """Name chrF's settings as sacrebleu does, its version included."""
-    metric = CHRF()
-    metric.corpus_score(["a"], [["a"]])  # the signature counts the references of the last score
-    return str(metric.get_signature())

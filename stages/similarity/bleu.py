@@ -12,6 +12,7 @@ paper's 36 rows at least as well as means of NLTK's sentence BLEU, with and with
 
 from collections.abc import Sequence
 
+from sacrebleu.metrics.base import Metric
 from sacrebleu.metrics.bleu import BLEU
 
 from stages.plumbing.errors import StageError
@@ -49,8 +50,8 @@ def bleu(responses: Sequence[str], references: Sequence[str], order: int = MAX_O
     return float(BLEU(max_ngram_order=order, force=True).corpus_score(responses, [references]).score) / 100
 
 
-def signature() -> str:
-    """Sacrebleu's name of these settings, with its version, so that others can repeat the scores."""
-    metric = BLEU(force=True)
+def signature(metric: Metric | None = None) -> str:
+    """Sacrebleu's name of a metric's settings, with its version, so that others can repeat it; None: of this BLEU."""
+    metric = metric or BLEU(force=True)
     metric.corpus_score(["a"], [["a"]])  # the signature includes the number of references of the last score
     return str(metric.get_signature())
