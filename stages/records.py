@@ -148,7 +148,7 @@ def on_disk(records: Iterable[Record], kind: type[Record], cache: Path) -> "Data
 
 
 def records_of(dataset: "Dataset", kind: type[Record]) -> Iterator[Record]:
-    """The records of a `Dataset` of either kind, one after another."""
+    """The records of a `Dataset`, one after another."""
     names = [field.name for field in fields(kind)]
     for rows in dataset.iter(batch_size=ROWS):
         yield from map(kind, *(rows[name] for name in names))

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
+from stages.pair_extract.pairs import each_pair
+from stages.params.schema import Pairs
 from stages.plumbing.files import output_folder
 from stages.records import Dialogue, Fit, Pair, References, Response, single_line, write_records
 from stages.similarity.lookup import Lookup
@@ -23,11 +25,7 @@ def pair(query: str, response: str) -> Pair:
 
 def pairs_in(dialogues: Iterable[Dialogue]) -> list[Pair]:
     """Every two turns."""
-    return [
-        Pair(each.dialogue, position, each.turns[position], each.turns[position + 1])
-        for each in dialogues
-        for position in range(0, len(each.turns) - 1, 2)
-    ]
+    return list(each_pair(dialogues, Pairs(stride=2, history=1, joined_by=" "), {}))
 
 
 def look_up(train: Sequence[Pair], queries: Sequence[str]) -> list[str]:

@@ -104,11 +104,6 @@ def test_the_first_list_is_the_dialogue(format_: str, row: dict[str, Any], tmp_p
     assert turns_in(tmp_path, format_, rows(format_, [row])) == [WARM]
 
 
-def test_each_row_of_a_parquet_file_has_its_own_first_list(tmp_path: Path) -> None:
-    given = [{"messages": None, "turns": ["a", "b"]}, {"messages": [ASKED, ANSWERED], "turns": None}]
-    assert turns_in(tmp_path, "parquet", rows("parquet", given)) == [["a", "b"], WARM]
-
-
 @pytest.mark.parametrize(("user", "assistant", "stride"), [("user", "assistant", 1), ("human", "gpt", 2)])
 def test_the_assistant_answers_whoever_begins(user: str, assistant: str, stride: Any, tmp_path: Path) -> None:
     talk = [(assistant, "welcome"), (user, "hi"), (assistant, "hello"), (user, "bye"), (assistant, "see you")]
