@@ -100,10 +100,8 @@ def _message(place: str, number: int, turn: Any, counts: Counter[str]) -> tuple[
 
 def _text(place: str, content: Any, counts: Counter[str]) -> str:
     """The text of a message; if it is a list of parts, the texts among them, joined."""
-    if not isinstance(content, list):
-        content = [{"text": content}]
     texts = []
-    for part in content:
+    for part in content if isinstance(content, list) else [{"text": content}]:
         if not isinstance(part, dict):
             raise _not("a part of a message", place, part)
         if part.get("type") not in TEXT_PARTS:

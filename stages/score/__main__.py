@@ -15,11 +15,13 @@ def main(arguments: argparse.Namespace) -> None:
     # Only now: scikit-learn takes seconds to load, for which neither --help nor a wrong parameter waits.
     from sacrebleu.metrics.chrf import CHRF
 
-    from stages.score.scorer import check_answers, facts, score_all, summary, write_rows
+    from stages.score.scorer import check_answers, score_all, summary, write_rows
     from stages.score.variety import VOCABULARY
     from stages.similarity.bleu import signature
 
-    notes = {"subset": facts(check_folder(arguments.subset)), "generation": facts(check_folder(arguments.responses))}
+    notes = {"subset": check_folder(arguments.subset), "generation": check_folder(arguments.responses)}
+    for manifest in notes.values():
+        del manifest["files"]  # the other facts go into the scores
     test = read_records(arguments.subset / "test.jsonl", Pair)
     forgetting = notes["generation"].pop("forgetting", None)
     path = arguments.responses / "responses.jsonl"

@@ -34,7 +34,6 @@ from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from itertools import chain, compress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -137,11 +136,6 @@ def check_answers(path: Path, responses: Sequence[Response], test: Sequence[Pair
             found = f"its dialogue, position, query or reference differs from test pair {number}"
             raise StageError(f"{path}:{number}", found, remedy)
     check_texts([each.response for each in responses], [each.reference for each in responses], path)
-
-
-def facts(manifest: dict[str, Any]) -> dict[str, Any]:
-    """The facts that a stage put into its manifest."""
-    return {name: value for name, value in manifest.items() if name != "files"}
 
 
 def write_rows(folder: Path, scores: Scores) -> None:

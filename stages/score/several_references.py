@@ -37,12 +37,12 @@ class SeveralReferences:
 
         with_own: the pair's own response is one of the references.
         """
-        references = [[own, *more] for own, more in zip(self.own, self.further, strict=True)]
-        references = references if with_own else self.further
-        lower = [each.lower() for each in responses], [[text.lower() for text in each] for each in references]
+        own = [[each] if with_own else [] for each in self.own]
+        references = [first + more for first, more in zip(own, self.further, strict=True)]
+        lower = [[text.lower() for text in each] for each in references]
         return {
             "all": _counts(responses, references),
-            "lower_case": _counts(*lower),
+            "lower_case": _counts([each.lower() for each in responses], lower),
             "further_only": _counts(responses, self.further),
         }
 

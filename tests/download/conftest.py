@@ -34,7 +34,7 @@ def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny GPT-2 with all the files that the hub's has."""
     folder = tiny_model(tmp_path_factory.mktemp("gpt2"))
     tiny_tokenizer().backend_tokenizer.model.save(str(folder))  # vocab.json and merges.txt

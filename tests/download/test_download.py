@@ -24,11 +24,6 @@ from tests.helpers_data import local_dialogues, local_model, sha256, shipped, wr
 from tests.tiny import MODEL_FILES, tiny_model
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model(tmp_path_factory.mktemp("model"))
-
-
 @pytest.fixture
 def params(tmp_path: Path, weights: Path) -> dict[str, Any]:
     value = shipped()

@@ -48,9 +48,9 @@ def failure(folder: Path, *words: str, **entry: str) -> str:
 
 
 @pytest.fixture
-def project(hub: Hub, gpt2: Path, tmp_path: Path) -> dict[str, str]:
+def project(hub: Hub, weights: Path, tmp_path: Path) -> dict[str, str]:
     """gpt2, at its pinned commit, and a local corpus as a project in tmp_path; the environment of its stages."""
-    files = {path.name: path.read_bytes() for path in gpt2.iterdir()}
+    files = {path.name: path.read_bytes() for path in weights.iterdir()}
     params = shipped()
     hub.add("openai-community/gpt2", params["models"]["gpt2"]["source"].partition("@")[2], files)
     params["datasets"]["local"] = local_dialogues(tmp_path / "sources")
@@ -66,7 +66,7 @@ def start(folder: Path, variables: dict[str, str]) -> "subprocess.Popen[str]":
     return subprocess.Popen(DOWNLOAD, cwd=folder, env=variables, stderr=subprocess.PIPE, text=True)
 
 
-def test_gpt2_comes_as_shipped_after_a_cut(project: dict[str, str], hub: Hub, gpt2: Path, tmp_path: Path) -> None:
+def test_gpt2_comes_as_shipped_after_a_cut(project: dict[str, str], hub: Hub, weights: Path, tmp_path: Path) -> None:
     hub.faults[FILE] = Fault("truncate", times=1)
     stage = start(tmp_path, project)
     assert stage.communicate()[1] == ""
@@ -76,7 +76,7 @@ def test_gpt2_comes_as_shipped_after_a_cut(project: dict[str, str], hub: Hub, gp
     assert all(commit in path for _, path in hub.requests)
     folder = tmp_path / "data/model"
     for name in shipped()["models"]["gpt2"]["files"]:
-        assert (folder / name).read_bytes() == (gpt2 / name).read_bytes()
+        assert (folder / name).read_bytes() == (weights / name).read_bytes()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
