@@ -11,7 +11,7 @@ from itertools import islice
 import torch
 from datasets import Dataset
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from stages.language_model.base_model import BaseModel, Weights
 from stages.language_model.cache import Beginning, read_beginning
@@ -89,13 +89,18 @@ class Nearest:
         return found
 
 
+def window_of(config: PretrainedConfig) -> int | None:
+    """How many columns a layer with a sliding window sees; None without one."""
+    return getattr(config, "sliding_window", None) or getattr(config, "window_size", None)  # the latter is GPT-Neo's
+
+
 def fitting(examples: Examples, base: BaseModel, lengths: Lengths) -> Examples:
     """The last ones of some examples, as many as the model's positions leave room for, or its sliding window.
 
     Rows that reach beyond a window would count the padding behind the examples too.
     """
-    names = "max_position_embeddings", "sliding_window", "window_size"  # the last is GPT-Neo's
-    limits = (getattr(base.model.config, name, None) for name in names)
+    config = base.model.config
+    limits = getattr(config, "max_position_embeddings", None), window_of(config)
     room = min(filter(None, limits), default=sys.maxsize) - lengths.max_query_tokens - lengths.max_new_tokens
     while examples and sum(map(len, examples)) > room:
         examples = examples[1:]

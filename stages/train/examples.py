@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -12,7 +11,7 @@ from stages.language_model.encoding import Counts, encode_pairs, side_lengths
 from stages.language_model.prompt_template import PromptTemplate
 from stages.params.schema import Lengths
 from stages.plumbing.errors import StageError
-from stages.plumbing.files import files_hash, scratch_folder
+from stages.plumbing.files import scratch_folder
 from stages.records import Pair, load_records, read_records
 
 BATCHES_PER_POOL = 32  # batches whose pairs are sorted by length together: long enough to pad little
@@ -28,51 +27,39 @@ class Examples:
     validation: Dataset
     pairs: Dataset  # those of `train` as people wrote them
     written: list[Pair]  # those of `validation` as people wrote them
+    cuts: dict[str, int]  # how many texts of each had to be cut
 
-
-def hash_of_examples(manifest: dict[str, Any]) -> str:
-    """The identity of the training and validation pairs: another test part is no reason to train again."""
-    return files_hash({"files": {name: facts for name, facts in manifest["files"].items() if name in PAIRS}})
+    def drawn(self, seed: int) -> list[list[int]]:
+        """The rows of EXAMPLES training pairs, as tokens, drawn by the seed: what a context or a prefix is made of."""
+        places = np.random.default_rng(seed).permutation(len(self.train))[:EXAMPLES]
+        chosen = self.train[places.tolist()]
+        return [query + response for query, response in zip(chosen["query"], chosen["response"], strict=True)]
 
 
 def load_examples(
-    subset: Path,
-    tokenizer: PreTrainedTokenizerBase,
-    prompt_template: PromptTemplate,
-    lengths: Lengths,
-    key: str = "prompt_template",
-) -> tuple[Examples, dict[str, int]]:
-    """Training and validation pairs of the regime, as tokens; and how many texts of each had to be cut.
+    subset: Path, tokenizer: PreTrainedTokenizerBase, prompt_template: PromptTemplate, lengths: Lengths, key: str
+) -> Examples:
+    """Training and validation pairs of the regime.
 
     Raises:
         StageError: the end of a response is a token of what people wrote; `key` is that of the prompt template.
     """
-    validation = read_records(subset / PAIRS[1], Pair)
+    written = read_records(subset / PAIRS[1], Pair)
     with scratch_folder() as scratch:  # its files are in use, and gone when nobody uses them any more
         pairs = load_records(subset / PAIRS[0], Pair, scratch)
-        trained, cuts = encode_pairs(pairs, tokenizer, prompt_template, lengths)
-    validated, others = encode_pairs(validation, tokenizer, prompt_template, lengths)
-    early = cuts["early_ends"] + others["early_ends"]
-    if early:
-        found = (
-            f"its end, {prompt_template.text['end']!r}, is inside {early} of {len(trained) + len(validated)} responses"
-        )
+        train, cuts = encode_pairs(pairs, tokenizer, prompt_template, lengths)
+    validation, others = encode_pairs(written, tokenizer, prompt_template, lengths)
+    if early := cuts["early_ends"] + others["early_ends"]:
+        count = len(train) + len(validation)
+        found = f"its end, {prompt_template.text['end']!r}, is inside {early} of {count} responses"
         raise StageError(key, found, "choose another end")
     print(
-        f"{len(trained)} training pairs, {len(validation)} validation pairs; cut to the protocol's lengths in "
+        f"{len(train)} training pairs, {len(validation)} validation pairs; cut to the protocol's lengths in "
         f"training: {cuts['queries']} queries, {cuts['responses']} responses"
     )
-    examples = Examples(trained, validated, pairs, validation)
-    counted = {"train": cuts, "validation": others}
-    sides = ("queries", "responses")
-    return examples, {f"cut_{split}_{side}": counted[split][side] for split in counted for side in sides}
-
-
-def drawn_examples(pairs: Dataset, seed: int) -> list[list[int]]:
-    """The rows of EXAMPLES training pairs, as tokens, drawn by the seed: what a context or a prefix is made of."""
-    places = np.random.default_rng(seed).permutation(len(pairs))[:EXAMPLES]
-    chosen = pairs[places.tolist()]
-    return [query + response for query, response in zip(chosen["query"], chosen["response"], strict=True)]
+    counted, sides = (("train", cuts), ("validation", others)), ("queries", "responses")
+    named = {f"cut_{split}_{side}": counts[side] for split, counts in counted for side in sides}
+    return Examples(train, validation, pairs, written, named)
 
 
 def row_sizes(pairs: Dataset) -> Counts:

@@ -1,5 +1,7 @@
 """A training as a value, and what its trials have in common once it is loaded."""
 
+import hashlib
+import json
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -7,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from stages.language_model.base_model import BaseModel
 from stages.language_model.cpu_linear import put_aside
@@ -16,15 +18,15 @@ from stages.language_model.loading import check_row_length, empty_model, load_ba
 from stages.language_model.memory import free_memory
 from stages.language_model.prompt_template import PromptTemplate, build_prompt_template, endings
 from stages.methods.decoding import Endings, RowLimit
-from stages.methods.few_shot import Nearest, fitting
+from stages.methods.few_shot import Nearest, fitting, window_of
 from stages.methods.method import Method
 from stages.methods.registry import build_method
 from stages.params.methods import Dynamic, FewShot, Prefix
-from stages.params.schema import Params, Training
+from stages.params.schema import Lengths, Params, Training
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import check_folder, files_hash
-from stages.train.examples import Examples, drawn_examples, hash_of_examples, load_examples
-from stages.train.state import code_hash, fingerprint_of
+from stages.train.examples import PAIRS, Examples, load_examples
+from stages.train.state import code_hash
 
 VALUES = 4 * 4  # bytes of a trained number: weight, gradient and the two moments of Adam, each in float32
 GB = 1e9
@@ -43,10 +45,7 @@ class Job:
     code: str = field(default_factory=code_hash)
 
     def rates(self) -> list[float]:
-        """The learning rates of its trials, in ascending order; 0 alone for a method that trains nothing.
-
-        Of few-shot the numbers of examples.
-        """
+        """What its trials try, in ascending order: learning rates; of few-shot numbers of examples; of zero-shot 0."""
         if self.params.chosen_method.kind == "zero-shot":
             return [0.0]
         if isinstance(self.params.chosen_method, FewShot):
@@ -61,12 +60,13 @@ class Job:
     def fingerprint(self, rate: float, environment: dict[str, Any] | None) -> str:
         """The name of one of its trials; `environment` is None if it may move from one to another."""
         protocol = self.params.chosen_protocol.model_dump(exclude={"data": True, "training": {"learning_rates"}})
-        return fingerprint_of({
+        facts = {
             "data": self.data_hash, "model": self.base_hash, "prompt_template": asdict(self.prompt_template),
             "method": self.params.chosen_method.model_dump(exclude={"learning_rate", "examples"}), "searched": rate,
             "seed": self.params.seed, "protocol": protocol, "code": self.code, "environment": environment,
             "libraries": library_versions(),
-        })  # fmt: skip
+        }  # fmt: skip
+        return hashlib.sha256(json.dumps(facts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:24]
 
 
 def read_job(subset: Path, model: Path, params: Params) -> Job:
@@ -75,13 +75,15 @@ def read_job(subset: Path, model: Path, params: Params) -> Job:
     Raises:
         StageError: one is damaged, or the base model cannot take the rows or the method.
     """
-    data_hash, base_hash = hash_of_examples(check_folder(subset)), files_hash(check_folder(model))
-    check_fit(model, params)
+    files = check_folder(subset)["files"]
+    data_hash = files_hash({"files": {name: files[name] for name in PAIRS}})  # other test pairs: the same training
+    base_hash, empty = files_hash(check_folder(model)), empty_model(model)
+    check_fit(empty.config, params)
     lengths, text = params.chosen_protocol.lengths, params.chosen_model.prompt_template
     tokenizer = load_tokenizer(model)
     prompt_template = build_prompt_template(tokenizer, text, lengths, template_key(params))
     own = [*prompt_template.prefix, *prompt_template.separator, prompt_template.end]
-    known, needed = len(BaseModel(empty_model(model)).embeddings), max(tokenizer.vocab_size, 1 + max(own))
+    known, needed = len(BaseModel(empty).embeddings), max(tokenizer.vocab_size, 1 + max(own))
     if needed > known:  # added tokens that nothing uses may be more: Gemma 3 has one for images
         found = f"{known} embeddings for {needed} tokens of its tokenizer"
         raise StageError(model, found, "use the files of one model")
@@ -93,17 +95,17 @@ def template_key(params: Params) -> str:
     return f"params.yaml: models.{params.model}.prompt_template"
 
 
-def check_fit(folder: Path, params: Params) -> None:
-    """Refuse what the base model cannot take, before its weights are read.
+def check_fit(config: PretrainedConfig, params: Params) -> None:
+    """Refuse what the base model of a configuration cannot take.
 
     Raises:
         StageError: rows are longer than its positions, or a controller is to start from more layers than it has.
     """
-    config, lengths, settings = empty_model(folder).config, params.chosen_protocol.lengths, params.chosen_method
+    lengths, settings = params.chosen_protocol.lengths, params.chosen_method
     longest = settings.slots(lengths.max_query_tokens) + lengths.max_query_tokens + lengths.max_new_tokens
     in_front = settings.length if isinstance(settings, Prefix) else 0
     check_row_length(config, longest + in_front)
-    window = getattr(config, "sliding_window", None) or getattr(config, "window_size", None)  # the latter is GPT-Neo's
+    window = window_of(config)
     if in_front and window and in_front + longest > window:  # it counts columns, padding and all
         found = f"{in_front} before rows of up to {longest} tokens, the model's window is {window}"
         raise StageError(f"params.yaml: methods.{params.method}.length", found, "lower it")
@@ -139,27 +141,34 @@ class Loaded:
     job: Job
     tokenizer: PreTrainedTokenizerBase
     examples: Examples
-    drawn: list[list[int]]  # training pairs as rows, for a context
-    cuts: dict[str, int]  # how many texts were cut
     method: Method  # in the precision of training
     decoding_method: Method  # the same in that of decoding
     ends: Endings  # the tokens at which an answer ends
-    initial: dict[str, Tensor]  # the weights from which every trial starts
+    initial: dict[str, Tensor]  # the weights from which every trial starts; none for a method that trains nothing
     row_limit: RowLimit
-    environment: dict[str, Any]
 
     @property
     def training(self) -> Training:
         """The training protocol."""
         return self.job.params.chosen_protocol.training
 
-    def untrained(self, count: float) -> dict[str, Tensor]:
+    @property
+    def lengths(self) -> Lengths:
+        """To which texts are cut."""
+        return self.job.params.chosen_protocol.lengths
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers a trial trains."""
+        return sum(value.numel() for value in self.initial.values())
+
+    def untrained(self, count: int) -> dict[str, Tensor]:
         """What a method keeps that trains nothing: with so many examples, or fewer if the model's positions are few."""
-        method, wanted = self.decoding_method, self.drawn[: int(count)]
-        chosen = fitting(wanted, method.base, self.job.params.chosen_protocol.lengths)
+        method, wanted = self.decoding_method, self.examples.drawn(self.job.params.seed)[:count]
+        chosen = fitting(wanted, method.base, self.lengths)
         initial = method.initial_weights(torch.Generator(), chosen)
         if len(chosen) < len(wanted):
-            found = f"{len(chosen)} of {count:.0f} examples fit into the model's positions"
+            found = f"{len(chosen)} of {count} examples fit into the model's positions"
             if any(not len(context) for context in initial.values()):
                 remedy = "lower protocols.<protocol>.lengths, or use another method or model"
                 raise StageError(f"params.yaml: methods.{self.job.params.method}.examples", found, remedy)
@@ -169,8 +178,7 @@ class Loaded:
     @cached_property
     def nearest(self) -> Nearest:
         """The training pairs, to be looked up."""
-        lengths = self.job.params.chosen_protocol.lengths
-        return Nearest(self.examples.pairs, self.tokenizer, self.job.prompt_template, lengths)
+        return Nearest(self.examples.pairs, self.tokenizer, self.job.prompt_template, self.lengths)
 
     def validation_queries(self, examples: int) -> list[list[int]]:
         """Token ids of the validation queries, with so many examples in front if each has its own."""
@@ -179,16 +187,6 @@ class Loaded:
             return queries
         texts = [pair.query for pair in self.examples.written]
         return self.nearest.in_front(self.decoding_method.base, texts, queries, examples)
-
-    @property
-    def decodes(self) -> bool:
-        """Whether each epoch answers the validation queries, because that selects."""
-        return self.training.metric_for_best_model == "bleu4"
-
-    @property
-    def parameters(self) -> int:
-        """How many numbers a trial trains; 0 for a method that trains nothing."""
-        return sum(value.numel() for value in self.initial.values())
 
 
 def load(job: Job) -> Loaded:
@@ -202,22 +200,19 @@ def load(job: Job) -> Loaded:
     params, protocol = job.params, job.params.chosen_protocol
     check_memory(job.model, params)
     device, tokenizer = choose_device(params.runtime), load_tokenizer(job.model)
-    examples, cuts = load_examples(job.subset, tokenizer, job.prompt_template, protocol.lengths, template_key(params))
+    examples = load_examples(job.subset, tokenizer, job.prompt_template, protocol.lengths, template_key(params))
     wanted = [arithmetic(one, device) for one in (protocol.training.dtype, protocol.decoding_dtype)]
     methods = {
         dtype: build_method(load_base_model(job.model, device, dtype, protocol.training.dropout), params.chosen_method)
         for dtype in {*wanted, torch.float32}
     }
-    drawn = drawn_examples(examples.train, params.seed)
-    first, generator = methods[torch.float32], torch.Generator().manual_seed(params.seed)
-    initial = first.initial_weights(generator, drawn) if first.trains else {}
+    generator, first = torch.Generator().manual_seed(params.seed), methods[torch.float32]
+    initial = first.initial_weights(generator, examples.drawn(params.seed)) if first.trains else {}
     for dtype, method in methods.items():
         if dtype is not wanted[0]:  # until decoding
             put_aside(method.base.model)
-    loaded = Loaded(
-        job, tokenizer, examples, drawn, cuts, methods[wanted[0]], methods[wanted[1]],
-        endings(tokenizer, job.prompt_template, methods[wanted[1]].base), initial,
-        RowLimit(params.runtime.generation_batch_size), job.environment(),
-    )  # fmt: skip
+    training, decoding = (methods[dtype] for dtype in wanted)
+    ends, rows = endings(tokenizer, job.prompt_template, decoding.base), RowLimit(params.runtime.generation_batch_size)
+    loaded = Loaded(job, tokenizer, examples, training, decoding, ends, initial, rows)
     print(f"{params.method} on {device}: {loaded.parameters:,} trained parameters")
     return loaded

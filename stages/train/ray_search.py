@@ -41,60 +41,50 @@ class Order:
         return f"trial {self.job.rates().index(self.rate)}"
 
 
-class TrialsOnRay:
-    """Trials on the cluster that `runtime.address` names, as many at a time as it has room for."""
+def train_on_ray(job: Job, states: Mapping[float, TrialState], is_best: bool) -> None:
+    """Bring trials to their results on the cluster that `runtime.address` names, as many at a time as it has room for.
 
-    def __init__(self, job: Job) -> None:
-        runtime = job.params.runtime
-        self.shared = runtime.checkpoints is not None  # then every node writes results where this process reads them
-        if self.shared:  # as a whole path: nodes have another working directory, and may have another home
-            runtime = runtime.model_copy(update={"checkpoints": str(state_root(runtime))})
-        self.job = replace(job, params=job.params.model_copy(update={"runtime": runtime}))
+    Raises:
+        StageError: no cluster, none that has what a trial needs, or a trial that cannot be trained there.
+    """
+    runtime, at_work = job.params.runtime, dict[Any, tuple[Order, TrialState]]()
+    shared = runtime.checkpoints is not None  # then every node writes results where this process reads them
+    if shared:  # as a whole path: nodes have another working directory, and may have another home
+        runtime = runtime.model_copy(update={"checkpoints": str(state_root(runtime))})
+        job = replace(job, params=job.params.model_copy(update={"runtime": runtime}))
 
-    def __call__(self, states: Mapping[float, TrialState], is_best: bool) -> None:
-        """Bring these trials to their results.
-
-        Raises:
-            StageError: no cluster, none that has what a trial needs, or a trial that cannot be trained there.
-        """
-        job, runtime = self.job, self.job.params.runtime
-        at_work: dict[Any, tuple[Order, TrialState]] = {}
-        with cluster(runtime.address) as ray, StopRequest() as stop:
-            share = share_of(runtime, ray.nodes(), len(states))
-            inputs = [ray.put(send(folder, ray.put)) for folder in (job.subset, job.model)]
-            task = ray.remote(**share.options())(train_there)
-            try:
-                for rate, state in states.items():
-                    result = send(state.result, ray.put) if is_best and state.result.exists() else None
-                    order = Order(job, rate, is_best, state.fingerprint, result, share)
-                    at_work[task.remote(order, *inputs)] = order, state
-                while at_work:
-                    ready, _ = ray.wait([*at_work], num_returns=1, timeout=0.5)
-                    stop.check()
-                    for reference in ready:
-                        order, state = at_work.pop(reference)
-                        self._keep(ray.get(reference), state)
-                        print(f"{order}: done, {len(states) - len(at_work)} of {len(states)}", flush=True)
-            except BaseException as error:
-                self._stop(ray, at_work)
-                if isinstance(error, ray.exceptions.RayError):
-                    raise failure_of(ray, error, "a trial") from None
-                raise
-
-    def _keep(self, given: Given, state: TrialState) -> None:
-        if not self.shared:
+    def keep(given: Given, state: TrialState) -> None:
+        if not shared:
             state.replace_result(*given)
 
-    def _stop(self, ray: Any, at_work: Mapping[Any, tuple[Order, TrialState]]) -> None:
-        """Tell trials at work to save and stop, wait for them, and keep those that were done by then."""
-        print(f"stopping {len(at_work)} trials", file=sys.stderr, flush=True)
-        with suppress(Exception):  # the cluster itself may be what failed
-            for reference in at_work:
-                ray.cancel(reference)
-            ended, _ = ray.wait([*at_work], num_returns=len(at_work), timeout=SECONDS_TO_SAVE)
-            for reference in ended:
-                with suppress(ray.exceptions.RayError, OSError):  # it was stopped; it cannot be written
-                    self._keep(ray.get(reference, timeout=SECONDS_TO_SAVE), at_work[reference][1])
+    with cluster(runtime.address) as ray, StopRequest() as stop:
+        share = share_of(runtime, ray.nodes(), len(states))
+        inputs = [ray.put(send(folder, ray.put)) for folder in (job.subset, job.model)]
+        task = ray.remote(**share.options())(train_there)
+        try:
+            for rate, state in states.items():
+                result = send(state.result, ray.put) if is_best and state.result.exists() else None
+                order = Order(job, rate, is_best, state.fingerprint, result, share)
+                at_work[task.remote(order, *inputs)] = order, state
+            while at_work:
+                ready, _ = ray.wait([*at_work], num_returns=1, timeout=0.5)
+                stop.check()
+                for reference in ready:
+                    order, state = at_work.pop(reference)
+                    keep(ray.get(reference), state)
+                    print(f"{order}: done, {len(states) - len(at_work)} of {len(states)}", flush=True)
+        except BaseException as error:
+            print(f"stopping {len(at_work)} trials", file=sys.stderr, flush=True)
+            with suppress(Exception):  # the cluster itself may be what failed
+                for reference in at_work:
+                    ray.cancel(reference)  # it saves and stops; what is done by then is kept
+                ended, _ = ray.wait([*at_work], num_returns=len(at_work), timeout=SECONDS_TO_SAVE)
+                for reference in ended:
+                    with suppress(ray.exceptions.RayError, OSError):  # it was stopped; it cannot be written
+                        keep(ray.get(reference, timeout=SECONDS_TO_SAVE), at_work[reference][1])
+            if isinstance(error, ray.exceptions.RayError):
+                raise failure_of(ray, error, "a trial") from None
+            raise
 
 
 def train_there(order: Order, subset: Files, model: Files) -> Given:

@@ -3,38 +3,20 @@
 And what a search leaves: the curves of all trials, the choice that was made, its cost, what the weights belong to.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
-from functools import cached_property
+import json
+from collections.abc import Sequence
+from functools import cache, partial
 from typing import Any
 
 from stages.methods.trained_method import TEMPLATE_TEXT
 from stages.params.sources import as_json
-from stages.train.job import Job, Loaded, load
-from stages.train.ray_search import TrialsOnRay
+from stages.train.job import Job, load
+from stages.train.ray_search import train_on_ray
 from stages.train.state import TrialState, state_root
 from stages.train.training import train_trial
-from stages.train.trial import SELECTS, Cost, Row, Trial, best_trial, range_end
+from stages.train.trial import Cost, Row, Trial, best_trial, range_end
 
 ANSWERS = dict.fromkeys(("train_loss", "validation_loss", "bleu4", "empty", "distinct"))  # None: not measured
-States = Mapping[float, TrialState]  # of trials, by their learning rates
-
-
-class TrialsHere:
-    """Trials in this process, one after another."""
-
-    def __init__(self, job: Job) -> None:
-        self.job = job
-
-    @cached_property
-    def loaded(self) -> Loaded:
-        """What they share."""
-        return load(self.job)
-
-    def __call__(self, states: States, is_best: bool) -> None:
-        """Bring these trials to their results."""
-        for rate, state in states.items():
-            train_trial(self.loaded, rate, state, is_best)
 
 
 def search(job: Job) -> tuple[list[Trial], Trial, TrialState]:
@@ -49,14 +31,22 @@ def search(job: Job) -> tuple[list[Trial], Trial, TrialState]:
     environment = None if on_ray else job.environment()  # on a cluster trials move to other machines
     root = state_root(job.params.runtime)
     states = {rate: TrialState(root, job.fingerprint(rate, environment)) for rate in job.rates()}
-    bring = TrialsOnRay(job) if on_ray else TrialsHere(job)
-    if waiting := {rate: state for rate, state in states.items() if state.read_result() is None}:
+    loaded = cache(partial(load, job))  # if there is something to train
+
+    def bring(rates: Sequence[float], is_best: bool) -> None:
+        if on_ray:
+            train_on_ray(job, {rate: states[rate] for rate in rates}, is_best)
+        else:
+            for rate in rates:
+                train_trial(loaded(), rate, states[rate], is_best)
+
+    if waiting := [rate for rate, state in states.items() if state.read_result() is None]:
         bring(waiting, is_best=False)
     trials = [_result_of(state) for state in states.values()]
     best = best_trial(trials, job.params.chosen_protocol.training.metric_for_best_model)
     state = states[best.searched]
     if "bleu4" not in best.best or (best.parameters and not state.weights.exists()):
-        bring({best.searched: state}, is_best=True)
+        bring([best.searched], is_best=True)
         best = _result_of(state)
     for trial in trials:
         if trial.parameters and trial.searched != best.searched and states[trial.searched].weights.exists():
@@ -70,40 +60,30 @@ def _result_of(state: TrialState) -> Trial:
     return trial
 
 
-def curves(trials: Sequence[Trial], metric: str) -> list[Row]:
+def curves(trials: Sequence[Trial], selects: str) -> list[Row]:
     """A row for each epoch of each trial; `selection` is the validation score that selects."""
     return [
-        {"trial": number, "learning_rate": trial.learning_rate, **ANSWERS, **row, "selection": row[SELECTS[metric]]}
+        {"trial": number, "learning_rate": trial.learning_rate, **ANSWERS, **row, "selection": row[selects]}
         for number, trial in enumerate(trials)
         for row in trial.curve
     ]
 
 
-def best_by_rate(trials: Sequence[Trial], metric: str) -> list[Row]:
-    """A row for each trial: its learning rate, its best epoch and what validation gave there."""
+def best_by_rate(trials: Sequence[Trial], selects: str) -> list[Row]:
+    """A row for each trial: what it tried, its best epoch and what validation gave there."""
     rows = []
     for number, trial in enumerate(trials):
-        best = trial.best if trial.curve else {}
-        rows.append(
-            {
-                "trial": number,
-                "learning_rate": trial.learning_rate,
-                **({"examples": trial.examples} if trial.examples else {}),
-                "selection": best.get(SELECTS[metric]),
-                "bleu4": best.get("bleu4"),
-                "validation_loss": best.get("validation_loss"),
-                "epoch": best.get("epoch", 0),
-                "status": trial.status if trial.diverged_at is None else f"diverged at {trial.diverged_at}",
-            }
-        )
+        best = trial.best if trial.curve else {"epoch": 0}
+        scores = {name: best.get(name) for name in ("bleu4", "validation_loss", "epoch")}
+        status = trial.status if trial.diverged_at is None else f"diverged at {trial.diverged_at}"
+        rows.append({"trial": number, **trial.tried, "selection": best.get(selects), **scores, "status": status})
     return rows
 
 
 def choice(best: Trial, trials: Sequence[Trial]) -> dict[str, Any]:
     """The choice that was made."""
     return {
-        "learning_rate": best.learning_rate,
-        **({"examples": best.examples} if best.examples else {}),
+        **best.tried,
         "epoch": best.best_epoch,
         "validation_bleu4": best.best["bleu4"],
         "validation_loss": best.best["validation_loss"],
@@ -124,7 +104,7 @@ def cost_of(trials: Sequence[Trial], size: int) -> dict[str, Any]:
     Times differ from run to run, so they stand in a file of their own that no stage reads.
     """
     whole: dict[str, Any] = {}
-    for name in (each.name for each in fields(Cost)):
+    for name in vars(Cost()):
         known = [value for trial in trials if (value := getattr(trial.cost, name)) is not None]
         value = max(known, default=None) if name.startswith("peak") else sum(known)
         whole[name] = round(value, 3) if isinstance(value, float) else value
@@ -153,11 +133,8 @@ def describe(job: Job, best: Trial, trials: Sequence[Trial]) -> dict[str, Any]:
 
 def environments_of(trials: Sequence[Trial]) -> list[dict[str, Any]]:
     """Each environment that trials were trained in, with their numbers: the last bits depend on it."""
-    found: list[dict[str, Any]] = []
+    found: dict[str, list[int]] = {}
     for number, trial in enumerate(trials):
         for environment in trial.environments:
-            entry = next((one for one in found if one["environment"] == environment), None)
-            if entry is None:
-                found.append(entry := {"trials": [], "environment": environment})
-            entry["trials"].append(number)
-    return found
+            found.setdefault(json.dumps(environment), []).append(number)
+    return [{"trials": numbers, "environment": json.loads(text)} for text, numbers in found.items()]

@@ -15,12 +15,11 @@ start. The result takes the place of them all. It stays until somebody removes i
 
 import errno
 import hashlib
-import json
 import os
 import shutil
 import sys
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from torch import Size, Tensor
 from stages.language_model.base_model import Weights
 from stages.params.schema import Runtime
 from stages.plumbing.errors import StageError, one_line, system_error
-from stages.plumbing.files import check_folder, lock, output_folder, read_manifest, state_folder
+from stages.plumbing.files import check_folder, output_folder, read_manifest, state_folder
 from stages.train.trial import Trial
 
 KEPT = 2
@@ -46,12 +45,6 @@ def code_hash() -> str:
     rooms = (own / name for name in ("train", "methods", "language_model", "similarity", "params", "plumbing"))
     sources = [*(path for room in rooms for path in sorted(room.glob("*.py"))), own / "records.py"]
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
-
-
-def fingerprint_of(facts: dict[str, Any]) -> str:
-    """A name for a trial: the sha256 of everything that its result depends on, as hex, shortened to 24 digits."""
-    text = json.dumps(facts, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 def state_root(runtime: Runtime) -> Path:
@@ -71,18 +64,14 @@ class TrialState:
         """The weights of the best epoch when the trial is over; not there once another trial has won."""
         return self.result / WEIGHTS
 
-    def lock(self) -> AbstractContextManager[None]:
-        """To be held by whoever trains this trial."""
-        return lock(self.folder / "lock")
-
     def save(self, trial: Trial, tensors: Weights, best: Weights | None) -> None:
-        """Write a checkpoint whole, then drop all but the newest two.
+        """Write a checkpoint, then drop all but the newest two.
 
         tensors: weights and moments. best: the weights of the best epoch if that is the one that has just ended.
         """
         name = f"{trial.epoch:06d}-{trial.step:08d}"
-        with output_folder(self.checkpoints / name, fingerprint=self.fingerprint, trial=trial.record()) as folder:
-            save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, folder / TENSORS)
+        with output_folder(self.checkpoints / name, fingerprint=self.fingerprint, trial=asdict(trial)) as folder:
+            _write(tensors, folder / TENSORS)
             self._write_best(folder, trial, best)
         for old in self._newest_first()[KEPT:]:
             shutil.rmtree(old)
@@ -109,7 +98,7 @@ class TrialState:
 
     def write_result(self, trial: Trial, best: Weights | None) -> None:
         """The trial is over: the result takes the place of checkpoints, and of an earlier result. `best` as in save."""
-        with output_folder(self.result, fingerprint=self.fingerprint, trial=trial.record()) as folder:
+        with output_folder(self.result, fingerprint=self.fingerprint, trial=asdict(trial)) as folder:
             self._write_best(folder, trial, best)
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
@@ -130,8 +119,7 @@ class TrialState:
 
     def replace_result(self, trial: Trial, weights: Any = None) -> None:
         """Keep a result as it came from elsewhere, with an array of the bytes of its weights, or without any."""
-        facts = {"fingerprint": self.fingerprint, "trial": trial.record()}
-        with self.lock(), output_folder(self.result, **facts) as folder:
+        with self.lock(), output_folder(self.result, fingerprint=self.fingerprint, trial=asdict(trial)) as folder:
             if weights is not None:
                 weights.tofile(folder / WEIGHTS)
 
@@ -150,18 +138,18 @@ class TrialState:
 
     def _write_best(self, folder: Path, trial: Trial, best: Weights | None) -> None:
         if best is not None:
-            save_file({name: value.detach().cpu().contiguous() for name, value in best.items()}, folder / WEIGHTS)
+            _write(best, folder / WEIGHTS)
         elif trial.best_epoch is not None:
-            source = next(iter([*self._newest_first(), self.result])) / WEIGHTS
+            source = [*self._newest_first(), self.result][0] / WEIGHTS
             if trial.parameters or source.exists():
-                _link(source, folder / WEIGHTS)
+                try:
+                    os.link(source, folder / WEIGHTS)
+                except OSError:  # a mounted bucket, for instance, has no links
+                    shutil.copyfile(source, folder / WEIGHTS)
 
 
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # a mounted bucket, for instance, has no links
-        shutil.copyfile(source, target)
+def _write(tensors: Weights, path: Path) -> None:
+    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path)
 
 
 def _check_tensors(shapes: Mapping[str, Size], steps: int, tensors: Mapping[str, Tensor]) -> None:

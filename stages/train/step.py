@@ -143,7 +143,7 @@ class Learner:
             for group in self.optimizer.param_groups:
                 group["lr"] = rate * group["factor"]
             self.optimizer.step()
-        self._drop_gradients()
+        self.optimizer.zero_grad()
         give_back_freed_memory(beyond=KEPT_BETWEEN_STEPS)
         return float(summed) if math.isfinite(size) else math.nan
 
@@ -158,7 +158,7 @@ class Learner:
                 try:
                     return self._gradients(self._parts(batch), dropout_seed)
                 except (RuntimeError, MemoryError) as error:
-                    self._drop_gradients()
+                    self.optimizer.zero_grad()
                     if not is_out_of_memory(error) or not self._take_less(len(batch.query_lengths)):
                         raise
         finally:
@@ -182,7 +182,7 @@ class Learner:
                     raise
                 print(f"no CUDA graphs for this model: {str(error).splitlines()[0]}")
             self.graphs = None
-            self._drop_gradients()
+            self.optimizer.zero_grad()
         torch.manual_seed(dropout_seed)
         return self._backward(laid)
 
@@ -214,7 +214,3 @@ class Learner:
         self.rows = tried // 2
         print(f"out of memory: training goes on with {self.rows} pairs a pass")
         return True
-
-    def _drop_gradients(self) -> None:
-        for tensor in self.weights.values():
-            tensor.grad = None

@@ -14,6 +14,7 @@ from stages.language_model.encoding import EncodedPair, side_lengths, to_text
 from stages.language_model.memory import give_back_freed_memory
 from stages.methods.batch import Batch, collate
 from stages.methods.decoding import decode_and_score
+from stages.plumbing.files import lock
 from stages.plumbing.progress import Progress
 from stages.plumbing.signals import StopRequest, Terminated
 from stages.similarity.bleu import bleu
@@ -35,51 +36,47 @@ def train_trial(loaded: Loaded, rate: float, state: TrialState, is_best: bool = 
         Terminated, KeyboardInterrupt: a signal came; everything up to the last step is on disk.
         StageError: another process trains the same.
     """
-    with state.lock(), StopRequest() as stop:
+    with lock(state.folder / "lock"), StopRequest() as stop:
         trial = state.read_result()
         if trial is None or (is_best and trial.parameters and not state.weights.exists()):
-            work = (loaded, rate, state, stop)
-            trial = _Training(*work).run() if loaded.initial else _untrained(*work)
+            if loaded.initial:
+                trial = _Training(loaded, rate, state, stop).run()
+            else:
+                trial = _untrained(loaded, int(rate), state, stop)
         if is_best and "bleu4" not in trial.best:
             with trial.cost.timed("validation_seconds"):
                 weights = load_file(state.weights, str(loaded.method.base.device)) if state.weights.exists() else {}
                 title = f"best epoch ({trial.best_epoch})"
-                found = validate(loaded, weights, stop, title, trial.examples, losses=False, answers=True)
-                trial.best.update(found)
+                trial.best.update(validate(loaded, weights, stop, title, trial.examples, only_answers=True))
             state.write_result(trial, None)
     return trial
 
 
-def _untrained(loaded: Loaded, examples: float, state: TrialState, stop: StopRequest) -> Trial:
+def _untrained(loaded: Loaded, examples: int, state: TrialState, stop: StopRequest) -> Trial:
     """A trial of a method that trains nothing: only validated, as epoch 0."""
-    trial = Trial(0.0, int(examples), 0, loaded.cuts, [loaded.environment], epoch=0)
-    weights, title = loaded.untrained(examples), f"{examples:.0f} examples" if examples else "untrained"
+    trial = Trial(0.0, examples, 0, loaded.examples.cuts, [loaded.job.environment()], epoch=0)
+    weights, title = loaded.untrained(examples), f"{examples} examples" if examples else "untrained"
     with trial.cost.timed("validation_seconds"):
-        scores = validate(loaded, _on(weights, loaded), stop, title, trial.examples, answers=loaded.decodes)
-        trial.record_epoch(scores, loaded.training)
+        there = {name: value.to(loaded.method.base.device) for name, value in weights.items()}
+        trial.record_epoch(validate(loaded, there, stop, title, examples), loaded.training)
     state.write_result(trial, weights or None)
     return trial
-
-
-def _on(weights: Weights, loaded: Loaded) -> dict[str, Tensor]:
-    return {name: value.to(loaded.method.base.device) for name, value in weights.items()}
 
 
 class _Training:
     """A trial under way."""
 
     def __init__(self, loaded: Loaded, rate: float, state: TrialState, stop: StopRequest) -> None:
-        self.loaded, self.state, self.stop = loaded, state, stop
-        lengths = loaded.job.params.chosen_protocol.lengths
+        self.loaded, self.state, self.stop, lengths = loaded, state, stop, loaded.lengths
         longest = lengths.max_query_tokens, lengths.max_new_tokens
         self.learner = Learner(loaded.method, loaded.initial, loaded.training, longest)
-        found = state.load({name: value.shape for name, value in loaded.initial.items()})
-        self.trial = found[0] if found else Trial(rate, parameters=loaded.parameters, cuts=loaded.cuts)
-        if found:
-            self.learner.restore(found[1], self.trial.steps)
+        self.trial = Trial(rate, parameters=loaded.parameters, cuts=loaded.examples.cuts)
+        if found := state.load({name: value.shape for name, value in loaded.initial.items()}):
+            self.trial, tensors = found
+            self.learner.restore(tensors, self.trial.steps)
             self.trial.cost.stopped += 1
             print(f"goes on where it was stopped: in epoch {self.trial.epoch}, {self.trial.step} steps done")
-        here = loaded.environment
+        here = loaded.job.environment()
         self.trial.environments = [*(one for one in self.trial.environments if one != here), here]
         self.saved_at = time.monotonic()
 
@@ -88,10 +85,8 @@ class _Training:
         trial, best = self.trial, None
         try:
             while trial.status == "running":
-                best = None
                 self._train()
-                if trial.status == "running":
-                    best = self._validate()
+                best = self._validate() if trial.status == "running" else None
                 if trial.status == "running":
                     trial.epoch, trial.step = trial.epoch + 1, 0
                     self._save(best)
@@ -112,7 +107,7 @@ class _Training:
         trial, training = self.trial, self.loaded.training
         examples = self.loaded.examples.train
         batches = epoch_batches(row_sizes(examples), training.batch_size, self.loaded.job.params.seed, trial.epoch)
-        done = sum(len(batches[step]) for step in range(trial.step))
+        done = sum(map(len, batches[: trial.step]))
         with Progress(len(examples), self._title(), "pairs", done) as progress:
             for step in range(trial.step, len(batches)):
                 tokens = examples[batches[step]]
@@ -141,14 +136,13 @@ class _Training:
 
     def _validate(self) -> dict[str, Tensor] | None:
         """Close the epoch; the weights if it is the best one so far."""
-        trial = self.trial
+        trial, weights = self.trial, self.learner.weights
         with trial.cost.timed("validation_seconds"):
-            loaded, own = self.loaded, self.learner.weights
-            scores = validate(loaded, own, self.stop, self._title(), answers=loaded.decodes)
+            scores = validate(self.loaded, weights, self.stop, self._title())
         if not math.isfinite(scores["validation_loss"]):  # the loss was finite, but the last update diverged
             trial.diverge(f"step {trial.steps}")
             return None
-        return self.learner.weights if trial.record_epoch(scores, self.loaded.training) else None
+        return weights if trial.record_epoch(scores, self.loaded.training) else None
 
     def _save(self, best: Weights | None) -> None:
         self.state.save(self.trial, self.learner.tensors(), best)
@@ -156,21 +150,16 @@ class _Training:
 
 
 def validate(
-    loaded: Loaded,
-    weights: Weights,
-    stop: StopRequest,
-    title: str,
-    examples: int = 0,
-    losses: bool = True,
-    answers: bool = False,
+    loaded: Loaded, weights: Weights, stop: StopRequest, title: str, examples: int = 0, only_answers: bool = False
 ) -> Row:
-    """What the validation pairs say of a trial, in the precision of decoding: its loss, its answers, or both.
+    """What the validation pairs say of a trial, in the precision of decoding: its loss; its answers, if they select.
 
     examples: in the context, of few-shot.
     """
-    pairs, device = loaded.examples.validation, loaded.method.base.device
-    limit = loaded.job.params.chosen_protocol.lengths.max_new_tokens if answers else 0
-    references = list(pairs["response"]) if losses else None
+    pairs, method = loaded.examples.validation, loaded.decoding_method
+    answers = only_answers or loaded.training.metric_for_best_model == "bleu4"
+    limit = loaded.lengths.max_new_tokens if answers else 0
+    references = None if only_answers else list(pairs["response"])
     give_back_freed_memory()
     with Progress(len(pairs), f"{title}: validation", "responses") as progress:
 
@@ -178,18 +167,20 @@ def validate(
             stop.check()
             progress.advance(ended)
 
-        queries, ends, rows = loaded.validation_queries(examples), loaded.ends, loaded.row_limit
-        found = decode_and_score(loaded.decoding_method, weights, queries, references, limit, ends, rows, tick)
-    if device.type == "cuda":
+        queries = loaded.validation_queries(examples)
+        found = decode_and_score(method, weights, queries, references, limit, loaded.ends, loaded.row_limit, tick)
+    if method.base.device.type == "cuda":
         torch.cuda.empty_cache()  # what decoding took is for whoever else uses the card
-    if loaded.decoding_method is not loaded.method:
-        put_aside(loaded.decoding_method.base.model)
-    scores: Row = {"validation_loss": float(found.losses.sum()) / int(side_lengths(pairs)[1].sum())} if losses else {}
-    if not answers:
-        return scores
-    texts = [to_text(answer, loaded.tokenizer) for answer in found.answers]
-    return scores | {
-        "bleu4": bleu(texts, [pair.response for pair in loaded.examples.written]),
-        "empty": round(sum(not text for text in texts) / len(texts), 6),  # share of the answers without a word
-        "distinct": round(len(set(texts)) / len(texts), 6),  # different answers over answers
-    }
+    if method is not loaded.method:
+        put_aside(method.base.model)
+    scores: Row = {}
+    if not only_answers:
+        scores["validation_loss"] = float(found.losses.sum()) / int(side_lengths(pairs)[1].sum())
+    if answers:
+        texts = [to_text(answer, loaded.tokenizer) for answer in found.answers]
+        scores |= {
+            "bleu4": bleu(texts, [pair.response for pair in loaded.examples.written]),
+            "empty": round(sum(not text for text in texts) / len(texts), 6),  # share of the answers without a word
+            "distinct": round(len(set(texts)) / len(texts), 6),  # different answers over answers
+        }
+    return scores

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
@@ -59,17 +59,9 @@ class Trial:
     best_epoch: int | None = None  # None: none has ended yet
     diverged_at: str | None = None
 
-    def record(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
-
     @classmethod
     def of_record(cls, record: dict[str, Any]) -> "Trial":
-        """The trial of a record.
-
-        Raises:
-            ValueError: it is none, or one of another version.
-        """
+        """The trial of what `asdict` gave; ValueError if that is of another version, or none."""
         if {*record} != {*vars(cls(0.0))}:
             raise ValueError("it has the record of another version")
         return TypeAdapter(cls).validate_python(record)
@@ -78,6 +70,11 @@ class Trial:
     def searched(self) -> float:
         """What tells it from the other trials: its learning rate, or its number of examples."""
         return self.learning_rate or float(self.examples)
+
+    @property
+    def tried(self) -> Row:
+        """The same, by its name."""
+        return {"learning_rate": self.learning_rate, **({"examples": self.examples} if self.examples else {})}
 
     @property
     def best(self) -> Row:

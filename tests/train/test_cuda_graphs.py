@@ -123,4 +123,4 @@ def test_on_a_gpu_a_replay_gives_what_the_kernels_give(kind: str, dropout: float
             assert found is not None
             most = 1e-4 * max(1.0, 0.0 if expected is None else float(expected.abs().max()))
             assert float((found - (0 if expected is None else expected)).abs().max()) <= most, name
-        kernels._drop_gradients()
+        kernels.optimizer.zero_grad()

@@ -1,17 +1,17 @@
 """The engine `ray` with a stand-in for Ray: what it asks for, what it hands to trials, what it leaves."""
 
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from stages.language_model.device import Share, library_versions
 from stages.plumbing.cluster import explained
 from stages.plumbing.errors import StageError
 from stages.train.job import Job
-from stages.train.ray_search import TrialsOnRay
 from stages.train.search import search
 from stages.train.state import TrialState
 from stages.train.trial import Trial
@@ -27,7 +27,7 @@ SHORT = {
 
 
 def without_times(trials: list[Trial]) -> list[dict[str, Any]]:
-    return [{**trial.record(), "cost": None} for trial in trials]
+    return [{**asdict(trial), "cost": None} for trial in trials]
 
 
 @pytest.mark.parametrize("method", ["dynamic", "zero-shot"])
@@ -62,15 +62,15 @@ def test_it_gives_what_this_process_gives_and_leaves_results_alone(
 def test_what_is_done_when_a_training_is_stopped_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Trials of one length end together: the second is done, and not yet taken, when the first one fails the search."""
     ray = fake_ray.install(monkeypatch, tmp_path / "node")
-    job, keep, kept = job_in(tmp_path / "work", monkeypatch, **SHORT), TrialsOnRay._keep, list[str]()
+    job, keep, kept = job_in(tmp_path / "work", monkeypatch, **SHORT), TrialState.replace_result, list[str]()
 
-    def fail_once(self: TrialsOnRay, given: Any, state: TrialState) -> None:
-        kept.append(state.fingerprint)
+    def fail_once(self: TrialState, *given: Any) -> None:
+        kept.append(self.fingerprint)
         if len(kept) == 1:
             raise KeyboardInterrupt
-        keep(self, given, state)
+        keep(self, *given)
 
-    monkeypatch.setattr(TrialsOnRay, "_keep", fail_once)
+    monkeypatch.setattr(TrialState, "replace_result", fail_once)
     with pytest.raises(KeyboardInterrupt):
         search(job)
     assert len(ray.words) == 2 and len({*kept}) == 2
@@ -87,6 +87,19 @@ def test_with_other_data_or_code_it_is_another_training(monkeypatch: pytest.Monk
         assert replace(job, **change).fingerprint(1e-3, None) != here
     monkeypatch.setattr("stages.train.job.library_versions", lambda: {**library_versions(), "tokenizers": "0.1"})
     assert job.fingerprint(1e-3, None) != here
+
+
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_another_number_of_threads_is_another_training_here_and_the_same_one_on_a_cluster(
+    engine: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fake_ray.install(monkeypatch, tmp_path / "node", {"CPU": 2.0})
+    found, before = [], torch.get_num_threads()
+    for threads in (1, 2):
+        own = {"method": "zero-shot", "runtime.engine": engine, "runtime.threads": threads}
+        found.append(search(job_in(tmp_path / "work", monkeypatch, **{**SHORT, **own}))[2].fingerprint)
+    torch.set_num_threads(before)
+    assert (found[0] == found[1]) == (engine == "ray")
 
 
 def test_another_version_on_a_node_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

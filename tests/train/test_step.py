@@ -21,7 +21,7 @@ def gradients(one: Learner, some: list[EncodedPair], seed: int = 0) -> tuple[flo
     """The summed loss of a batch and the gradients of its mean loss."""
     loss = float(one.gradients(collate(some), seed))
     found = {key: value.grad.clone() for key, value in one.weights.items() if value.grad is not None}
-    one._drop_gradients()
+    one.optimizer.zero_grad()
     return loss, found
 
 

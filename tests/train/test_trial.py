@@ -87,7 +87,7 @@ def test_the_loss_is_a_token_s_answers_or_not(name: str, monkeypatch: pytest.Mon
     found = []
     for number, changes in enumerate([BY_LOSS, {}]):
         loaded = load(job_in(tmp_path / str(number), monkeypatch, method=name, **changes))
-        found.append(validate(loaded, loaded.initial, StopRequest(), "x", answers=loaded.decodes))
+        found.append(validate(loaded, loaded.initial, StopRequest(), "x"))
     assert found[0] == {"validation_loss": found[1]["validation_loss"]} and "bleu4" in found[1]
     some = pairs_of(loaded.examples.validation)
     with torch.inference_mode():
@@ -196,7 +196,10 @@ def test_a_controller_cannot_start_from_more_layers_than_there_are(tmp_path: Pat
     params = load_params(workspace(tmp_path / "w") / "params.yaml")
     first = SETTINGS["dynamic-first-layers"].model_copy(update={"layers": 3})
     with pytest.raises(StageError, match=r"methods\.x\.layers: 3 first layers of a model that has 2; "):
-        check_fit(model_folder("gpt2", True), params.model_copy(update={"methods": {"x": first}, "method": "x"}))
+        check_fit(
+            empty_model(model_folder("gpt2", True)).config,
+            params.model_copy(update={"methods": {"x": first}, "method": "x"}),
+        )
 
 
 def test_what_the_model_cannot_take_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:
@@ -205,18 +208,20 @@ def test_what_the_model_cannot_take_is_refused_before_its_weights_are_read(tmp_p
     (model / "model.safetensors").unlink()
     params = load_params(tmp_path / "long/params.yaml")
     with pytest.raises(StageError, match="612 tokens, the model takes 512"):
-        check_fit(model, params)
-    check_fit(model, params.model_copy(update={"method": "fine-tune"}))  # 312 tokens: it has no prompt
+        check_fit(empty_model(model).config, params)
+    check_fit(
+        empty_model(model).config, params.model_copy(update={"method": "fine-tune"})
+    )  # 312 tokens: it has no prompt
     long = {"long": Prefix(kind="prefix", length=201, init="random")}
     with pytest.raises(StageError, match="513 tokens, the model takes 512"):
-        check_fit(model, params.model_copy(update={"method": "long", "methods": long}))
+        check_fit(empty_model(model).config, params.model_copy(update={"method": "long", "methods": long}))
     config = model / "config.json"
     whole, narrow = config.read_text(encoding="utf-8"), {"long": Prefix(kind="prefix", length=89, init="random")}
     for window in ("sliding_window", "window_size"):
         config.write_text(whole.replace("{", f'{{"{window}": 400,', 1), encoding="utf-8")
         with pytest.raises(StageError, match="89 before rows of up to 312 tokens, the model's window is 400"):
-            check_fit(model, params.model_copy(update={"method": "long", "methods": narrow}))
-        check_fit(model, params.model_copy(update={"method": "zero-shot"}))
+            check_fit(empty_model(model).config, params.model_copy(update={"method": "long", "methods": narrow}))
+        check_fit(empty_model(model).config, params.model_copy(update={"method": "zero-shot"}))
 
 
 @pytest.mark.parametrize("name", ["dynamic", "fine-tune"])
