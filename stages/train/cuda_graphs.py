@@ -6,7 +6,6 @@ where a pass runs kernel by kernel, so that both draw the same dropout.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,8 +14,7 @@ from torch import Tensor
 from stages.methods.batch import Batch
 
 STEP = 16  # tokens: queries and responses are padded to multiples of it
-Shape = tuple[torch.Size, ...]
-Replay = Callable[[], None]
+Recording = tuple[Any, Tensor, Callable[[], None]]  # of a pass: inputs to be filled, its loss, what replays it
 
 
 def padded_widths(batch: Batch, longest: tuple[int, int]) -> tuple[int, int]:
@@ -28,11 +26,10 @@ def padded_widths(batch: Batch, longest: tuple[int, int]) -> tuple[int, int]:
     return widths[0], widths[1]
 
 
-def record(work: Callable[[], None], pool: Any) -> Replay:
-    """Record what `work` launches on the GPU, after a trial run; recordings share the memory of a pool.
+def record(work: Callable[[], None], pool: Any) -> Callable[[], None]:
+    """Record what `work` launches on the GPU, after a trial run, in the memory of a pool; what replays it.
 
-    The generator's state belongs to the graph: each replay draws its dropout from the seed that was set last, as the
-    kernels do when they are launched one by one.
+    Each replay draws its dropout from the seed that was set last, as kernels do that are launched one by one.
     """
     aside = torch.cuda.Stream()
     aside.wait_stream(torch.cuda.current_stream())
@@ -43,17 +40,8 @@ def record(work: Callable[[], None], pool: Any) -> Replay:
     graph.register_generator_state(torch.cuda.default_generators[torch.cuda.current_device()])
     with torch.cuda.graph(graph, pool=pool):
         work()
-    replay: Replay = graph.replay
+    replay: Callable[[], None] = graph.replay
     return replay
-
-
-@dataclass
-class Recording:
-    """A recorded pass: fill `inputs`, replay, and `loss` and the gradients are there."""
-
-    inputs: Sequence[Tensor]
-    loss: Tensor
-    replay: Replay
 
 
 class CudaGraphs:
@@ -63,7 +51,7 @@ class CudaGraphs:
         """backward: adds the gradients of a pass, from a named tuple of tensors, to the weights; gives its loss."""
         self.compute, self.weights = backward, weights
         self.gradients: list[Tensor] = []
-        self.recordings: dict[Shape, Recording] = {}
+        self.recordings: dict[tuple[torch.Size, ...], Recording] = {}  # by the shapes of their inputs
         self.pool = torch.cuda.graph_pool_handle() if torch.cuda.is_available() else None
 
     def backward(self, inputs: Any, dropout_seed: int) -> Tensor:
@@ -74,12 +62,12 @@ class CudaGraphs:
         shape = tuple(each.shape for each in inputs)
         if shape not in self.recordings:
             self.recordings[shape] = self._record(inputs)
-        recording = self.recordings[shape]
-        for own, value in zip(recording.inputs, inputs, strict=True):
-            own.copy_(value)
+        own, loss, replay = self.recordings[shape]
+        for mine, value in zip(own, inputs, strict=True):
+            mine.copy_(value)
         torch.manual_seed(dropout_seed)  # only now: to record a pass is to run it, which draws masks too
-        recording.replay()
-        return recording.loss.clone()
+        replay()
+        return loss.clone()
 
     def _record(self, inputs: Any) -> Recording:
         own = type(inputs)(*(each.clone() for each in inputs))
@@ -89,4 +77,4 @@ class CudaGraphs:
             torch._foreach_zero_(self.gradients)
             loss.copy_(self.compute(own))
 
-        return Recording(own, loss, record(work, self.pool))
+        return own, loss, record(work, self.pool)

@@ -41,21 +41,23 @@ class Order:
         return f"trial {self.job.rates().index(self.rate)}"
 
 
-def train_on_ray(job: Job, states: Mapping[float, TrialState], is_best: bool) -> None:
+def train_on_ray(job: Job, states: Mapping[float, TrialState], is_best: bool) -> dict[float, Trial]:
     """Bring trials to their results on the cluster that `runtime.address` names, as many at a time as it has room for.
 
     Raises:
         StageError: no cluster, none that has what a trial needs, or a trial that cannot be trained there.
     """
-    runtime, at_work = job.params.runtime, dict[Any, tuple[Order, TrialState]]()
+    runtime, found = job.params.runtime, dict[float, Trial]()
+    at_work: dict[Any, tuple[Order, TrialState]] = {}
     shared = runtime.checkpoints is not None  # then every node writes results where this process reads them
     if shared:  # as a whole path: nodes have another working directory, and may have another home
         runtime = runtime.model_copy(update={"checkpoints": str(state_root(runtime))})
         job = replace(job, params=job.params.model_copy(update={"runtime": runtime}))
 
-    def keep(given: Given, state: TrialState) -> None:
+    def keep(given: Given, order: Order, state: TrialState) -> None:
         if not shared:
             state.replace_result(*given)
+        found[order.rate] = given[0]
 
     with cluster(runtime.address) as ray, StopRequest() as stop:
         share = share_of(runtime, ray.nodes(), len(states))
@@ -71,7 +73,7 @@ def train_on_ray(job: Job, states: Mapping[float, TrialState], is_best: bool) ->
                 stop.check()
                 for reference in ready:
                     order, state = at_work.pop(reference)
-                    keep(ray.get(reference), state)
+                    keep(ray.get(reference), order, state)
                     print(f"{order}: done, {len(states) - len(at_work)} of {len(states)}", flush=True)
         except BaseException as error:
             print(f"stopping {len(at_work)} trials", file=sys.stderr, flush=True)
@@ -81,10 +83,11 @@ def train_on_ray(job: Job, states: Mapping[float, TrialState], is_best: bool) ->
                 ended, _ = ray.wait([*at_work], num_returns=len(at_work), timeout=SECONDS_TO_SAVE)
                 for reference in ended:
                     with suppress(ray.exceptions.RayError, OSError):  # it was stopped; it cannot be written
-                        keep(ray.get(reference, timeout=SECONDS_TO_SAVE), at_work[reference][1])
+                        keep(ray.get(reference, timeout=SECONDS_TO_SAVE), *at_work[reference])
             if isinstance(error, ray.exceptions.RayError):
                 raise failure_of(ray, error, "a trial") from None
             raise
+    return found
 
 
 def train_there(order: Order, subset: Files, model: Files) -> Given:

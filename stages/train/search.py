@@ -33,31 +33,22 @@ def search(job: Job) -> tuple[list[Trial], Trial, TrialState]:
     states = {rate: TrialState(root, job.fingerprint(rate, environment)) for rate in job.rates()}
     loaded = cache(partial(load, job))  # if there is something to train
 
-    def bring(rates: Sequence[float], is_best: bool) -> None:
+    def bring(rates: Sequence[float], is_best: bool) -> dict[float, Trial]:
         if on_ray:
-            train_on_ray(job, {rate: states[rate] for rate in rates}, is_best)
-        else:
-            for rate in rates:
-                train_trial(loaded(), rate, states[rate], is_best)
+            return train_on_ray(job, {rate: states[rate] for rate in rates}, is_best)
+        return {rate: train_trial(loaded(), rate, states[rate], is_best) for rate in rates}
 
-    if waiting := [rate for rate, state in states.items() if state.read_result() is None]:
-        bring(waiting, is_best=False)
-    trials = [_result_of(state) for state in states.values()]
-    best = best_trial(trials, job.params.chosen_protocol.training.metric_for_best_model)
-    state = states[best.searched]
-    if "bleu4" not in best.best or (best.parameters and not state.weights.exists()):
-        bring([best.searched], is_best=True)
-        best = _result_of(state)
-    for trial in trials:
-        if trial.parameters and trial.searched != best.searched and states[trial.searched].weights.exists():
-            states[trial.searched].replace_result(trial)  # without its weights, which are large
-    return [best if trial.searched == best.searched else trial for trial in trials], best, state
-
-
-def _result_of(state: TrialState) -> Trial:
-    trial = state.read_result()
-    assert trial is not None, state.folder
-    return trial
+    found = {rate: trial for rate, state in states.items() if (trial := state.read_result())}
+    if waiting := [rate for rate in states if rate not in found]:
+        found |= bring(waiting, is_best=False)
+    best = best_trial([found[rate] for rate in states], job.params.chosen_protocol.training.metric_for_best_model)
+    rate, chosen = best.searched, states[best.searched]
+    if "bleu4" not in best.best or (best.parameters and not chosen.weights.exists()):
+        found |= bring([rate], is_best=True)
+    for other, state in states.items():
+        if other != rate and found[other].parameters and state.weights.exists():
+            state.replace_result(found[other])  # without its weights, which are large
+    return [found[each] for each in states], found[rate], chosen
 
 
 def curves(trials: Sequence[Trial], selects: str) -> list[Row]:

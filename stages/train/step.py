@@ -25,7 +25,6 @@ from stages.train.state import MOMENTS
 NO_TARGET = -100  # a target that cross-entropy leaves out
 # Tokens of a pass on a CPU, at most. Until its gradients are there, a token of SmolLM2 takes 2.4 MB in float32.
 TOKENS_OF_A_PASS = {torch.float32: 768, torch.bfloat16: 1152}
-
 KEPT_BETWEEN_STEPS = 7 << 28  # bytes of freed memory, 1.75 GiB: a pass of SmolLM2 takes no more
 
 
@@ -44,8 +43,7 @@ class LaidOut(NamedTuple):
 def lay_out(method: Method, batch: Batch, widths: tuple[int, int] | None = None) -> LaidOut:
     """Lay the pairs out in rows of this method: N response tokens are predicted.
 
-    widths: S and R for a pass that must have a shape met before: the padding stands on the right, where causal
-    attention never looks, and has no loss.
+    widths: S and R, to which a pass is padded on the right, where causal attention never looks and no loss is.
     """
     layout = method.layout(batch.query_lengths, batch.response_lengths)
     row, column = layout.response_positions()
@@ -88,10 +86,7 @@ class Learner:
     """What a trial trains, by name, with its optimizer: four float32 values for each number, gradient included."""
 
     def __init__(self, method: Method, initial: Weights, training: Training, longest: tuple[int, int]) -> None:
-        """initial: as `Method.initial_weights` gives them; copied, so that all trials start from the same ones.
-
-        longest: tokens of a query and of a response at most.
-        """
+        """initial: of `Method.initial_weights`, which are copied. longest: most tokens of a query and of a response."""
         device = method.base.device
         self.method, self.training, self.longest = method, training, longest
         self.weights = {name: value.to(device, copy=True).requires_grad_(True) for name, value in initial.items()}
@@ -106,9 +101,8 @@ class Learner:
             for names, factor in ((fast, 1.0), (slow, training.embeddings_rate))
             if names
         ]
-        self.optimizer = torch.optim.AdamW(
-            groups, lr=0.0, weight_decay=training.weight_decay, fused=device.type != "mps"
-        )
+        decay = training.weight_decay
+        self.optimizer = torch.optim.AdamW(groups, lr=0.0, weight_decay=decay, fused=device.type != "mps")
         self.graphs = CudaGraphs(self._backward, list(self.weights.values())) if device.type == "cuda" else None
 
     def tensors(self) -> dict[str, Tensor]:
@@ -129,10 +123,9 @@ class Learner:
                 self.optimizer.state[weight] = {"step": step, **moments}
 
     def step(self, batch: Batch, dropout_seed: int, rate: float) -> float:
-        """One step of the optimizer on a batch; returns its summed loss.
+        """One step of the optimizer on a batch, at a learning rate; returns its summed loss.
 
-        dropout_seed: seeds the dropout of this step. rate: the learning rate of this step. Not a finite number if the
-        loss or the gradient is not: then the weights are left as they are.
+        Not a finite number if the loss or the gradient is not: then the weights are left as they are.
         """
         loss = self.gradients(batch, dropout_seed)
         norm = get_total_norm([each.grad for each in self.weights.values() if each.grad is not None])
@@ -159,7 +152,7 @@ class Learner:
                     return self._gradients(self._parts(batch), dropout_seed)
                 except (RuntimeError, MemoryError) as error:
                     self.optimizer.zero_grad()
-                    if not is_out_of_memory(error) or not self._take_less(len(batch.query_lengths)):
+                    if not self._take_less(len(batch.query_lengths), error):
                         raise
         finally:
             self.method.dropout(False)
@@ -167,24 +160,16 @@ class Learner:
     def _gradients(self, parts: list[Batch], dropout_seed: int) -> Tensor:
         device, tokens = self.method.base.device, sum(sum(part.response_lengths) for part in parts)
         total = torch.zeros((), device=device)
-        for number, part in enumerate(parts):
+        for seed, part in enumerate(parts, start=dropout_seed):
             widths = padded_widths(part, self.longest) if device.type == "cuda" else None
             laid = lay_out(self.method, part, widths)._replace(tokens=torch.tensor(float(tokens)))
-            total += self._pass(LaidOut(*(each.to(device) for each in laid)), dropout_seed + number, len(parts) == 1)
+            laid = LaidOut(*(each.to(device) for each in laid))
+            if self.graphs is not None:
+                total += self.graphs.backward(laid, seed)
+            else:
+                torch.manual_seed(seed)
+                total += self._backward(laid)
         return total
-
-    def _pass(self, laid: LaidOut, dropout_seed: int, whole: bool) -> Tensor:
-        if self.graphs is not None and whole:
-            try:
-                return self.graphs.backward(laid, dropout_seed)
-            except RuntimeError as error:
-                if is_out_of_memory(error):
-                    raise
-                print(f"no CUDA graphs for this model: {str(error).splitlines()[0]}")
-            self.graphs = None
-            self.optimizer.zero_grad()
-        torch.manual_seed(dropout_seed)
-        return self._backward(laid)
 
     def _backward(self, laid: LaidOut) -> Tensor:
         loss = summed_loss(self.method, self.weights, laid)
@@ -203,13 +188,15 @@ class Learner:
         size = math.ceil(count / math.ceil(count / most))
         return [batch.part(start, min(start + size, count)) for start in range(0, count, size)]
 
-    def _take_less(self, pairs: int) -> bool:
-        """Go on without graphs, or in smaller parts; False if a part was one pair already."""
+    def _take_less(self, pairs: int, error: Exception) -> bool:
+        """Go on without graphs, or out of memory in smaller parts; False if that is no help."""
+        full = is_out_of_memory(error)
         if self.graphs is not None:
             self.graphs = None
-            print("out of memory: training goes on without CUDA graphs")
+            why = f"no CUDA graphs for this model: {str(error).splitlines()[0]}"
+            print("out of memory: training goes on without CUDA graphs" if full else why)
             return True
-        if (tried := min(self.rows, pairs)) == 1:
+        if not full or (tried := min(self.rows, pairs)) == 1:
             return False
         self.rows = tried // 2
         print(f"out of memory: training goes on with {self.rows} pairs a pass")
