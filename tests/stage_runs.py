@@ -24,7 +24,7 @@ from tests.tiny import ROOT, read_yaml
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload([  # so that no fork has to load them
-    "stages.download.fetch", "stages.greedy_generate.on_ray", "stages.language_model.device",
+    "stages.download.fetch", "stages.greedy_generate.generation", "stages.language_model.device",
     "stages.pair_extract.pairs", "stages.pair_extract.references", "stages.plumbing.command", "stages.score.scorer",
     "stages.subset.regime", "stages.train.search", "tests.faults.disks",
 ])  # fmt: skip

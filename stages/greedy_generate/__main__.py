@@ -16,8 +16,7 @@ def main(arguments: argparse.Namespace) -> None:
     from stages.language_model.device import load_transformers
 
     load_transformers()
-    from stages.greedy_generate.generation import generate, read_task
-    from stages.greedy_generate.on_ray import generate_on_ray
+    from stages.greedy_generate.generation import generate, generate_on_ray, read_task
 
     task = read_task(arguments.subset, params)
     work = generate_on_ray if params.runtime.engine == "ray" else generate

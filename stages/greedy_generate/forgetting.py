@@ -39,10 +39,9 @@ FEWEST_WORDS, SHARE_OF_WORDS = 12, 0.9  # of a paragraph of prose; the descripti
 class Passage:
     """The beginning of a text, in blocks of token ids."""
 
-    name: str
-    sha256: str  # of the whole text
     blocks: Tensor  # [N, BLOCK]
     paragraphs: Tensor  # [N, BLOCK], the number of each token's paragraph
+    facts: dict[str, Any]  # the name of the text, and the sha256 of all of it
 
 
 def passage_of(settings: Forgetting, text: str, tokenizer: PreTrainedTokenizerBase) -> Passage:
@@ -59,13 +58,12 @@ def passage_of(settings: Forgetting, text: str, tokenizer: PreTrainedTokenizerBa
         found = f"{min(len(ids), settings.tokens)} tokens in {len(each)} paragraphs"
         remedy = f"give a longer text, at least {2 * BLOCK} tokens in two paragraphs with a blank line between them"
         raise StageError(KEY, found, remedy)
+    blocks, paragraphs = (part[: count * BLOCK].view(count, BLOCK) for part in (ids, numbers))
     name = settings.text if settings.text == OF_SCIKIT_LEARN else Path(settings.text).name
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    return Passage(name, digest, *(part[: count * BLOCK].view(count, BLOCK) for part in (ids, numbers)))
+    return Passage(blocks, paragraphs, {"text": name, "sha256": hashlib.sha256(text.encode()).hexdigest()})
 
 
 def _is_prose(words: Sequence[str]) -> bool:
-    """Whether nearly all that stands between spaces is a word."""
     return len(words) >= FEWEST_WORDS and sum(map(bool, map(WORD.fullmatch, words))) >= SHARE_OF_WORDS * len(words)
 
 
@@ -121,6 +119,5 @@ def forgetting(trained: TrainedMethod, untouched: Method, passage: Passage) -> d
         "difference": round(float(difference.mean()), 4),
         "interval": [round(float(end), 4) for end in interval],
         "tokens": blocks.numel(),
-        "text": passage.name,
-        "sha256": passage.sha256,
+        **passage.facts,
     }

@@ -1,21 +1,28 @@
-"""The responses to the test queries, what is noted about them and what they cost."""
+"""The responses to the test queries, what is noted about them and what they cost; here or on a Ray cluster.
+
+On a cluster it is one task, with the same share of a node as a trial of the training.
+"""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from stages.greedy_generate.forgetting import forgetting, passage_of, read_text
 from stages.greedy_generate.relevance import fits_of, within
-from stages.language_model.device import versions
+from stages.language_model.device import Share, share_of, versions
 from stages.language_model.encoding import encode_pairs, side_lengths
-from stages.methods.trained_method import check_lengths, check_prompt_template, load_trained
+from stages.methods.trained_method import check_lengths, check_prompt_template, load_trained, read_description
 from stages.methods.zero_shot import ZeroShotMethod
 from stages.params.methods import ZeroShot
 from stages.params.schema import Params
-from stages.plumbing.files import check_folder
+from stages.plumbing.cluster import Files, cluster, failure_of, on_this_node, receive, scratch, send, unpack
+from stages.plumbing.files import check_folder, files_hash
 from stages.plumbing.progress import Progress, peak_gpu_memory, peak_memory
+from stages.plumbing.signals import StopRequest
 from stages.records import Fit, Pair, Response, read_records
 
 
@@ -30,8 +37,7 @@ class Task:
     def check(self, trained: Path, description: dict[str, Any]) -> None:
         """Raise StageError for a trained method, as the stage train described it, that belongs to other parameters."""
         params = self.params
-        lengths = params.chosen_protocol.lengths
-        check_lengths(trained, description, f"protocols.{params.protocol}.lengths", lengths)
+        check_lengths(trained, description, f"protocols.{params.protocol}.lengths", params.chosen_protocol.lengths)
         key = f"params.yaml: models.{params.model}.prompt_template"
         check_prompt_template(trained, description, key, params.chosen_model.prompt_template)
 
@@ -64,22 +70,25 @@ def generate(task: Task, model: Path, folder: Path) -> Generated:
         began = time.monotonic()
         decoded = trained.decode_and_score(queries, list(encoded["response"]), progress.advance)
         seconds = time.monotonic() - began - decoded.scoring_seconds
-    limit, counts = trained.lengths.max_new_tokens, side_lengths(encoded)[1].tolist()
+    counts = side_lengths(encoded)[1].tolist()
     texts, losses = trained.texts(decoded.answers), decoded.losses.tolist()
     responses = [
         Response(pair.dialogue, pair.position, pair.query, pair.response, text, not ended, round(loss, 4), count)
         for pair, text, ended, loss, count in zip(pairs, texts, decoded.ended, losses, counts, strict=True)
     ]
-    cut, unended = cuts["queries"], sum(not ended for ended in decoded.ended)
+    cut, unended, limit = cuts["queries"], decoded.ended.count(False), trained.lengths.max_new_tokens
     print(f"{len(pairs)} responses; {cut} queries were cut, {unended} responses met the limit of {limit} tokens")
-    facts = {name: trained.description[name] for name in ("learning_rate", "epoch", "best_at_range_end")}
     base = trained.method.base
     untouched = ZeroShotMethod(base, ZeroShot(kind="zero-shot"))
-    facts["forgetting"] = forgetting(trained, untouched, passage)
-    fits = fits_of(trained, untouched, pairs, [each.response for each in responses], params.relevance, params.seed)
-    facts |= {"cut_queries": cut, "unended_responses": unended}
-    facts["relevance"] = within(params.relevance, pairs).model_dump()
-    facts |= versions(base.device, base.dtype)
+    facts = {
+        **{name: trained.description[name] for name in ("learning_rate", "epoch", "best_at_range_end")},
+        "forgetting": forgetting(trained, untouched, passage),
+        "cut_queries": cut,
+        "unended_responses": unended,
+        "relevance": within(params.relevance, pairs).model_dump(),
+        **versions(base.device, base.dtype),
+    }
+    fits = fits_of(trained, untouched, pairs, texts, params.relevance, params.seed)
     cost = {
         "seconds": round(seconds, 3),
         "responses": len(pairs),
@@ -88,3 +97,42 @@ def generate(task: Task, model: Path, folder: Path) -> Generated:
         "peak_gpu_bytes": peak_gpu_memory(),
     }
     return Generated(responses, fits, facts, cost)
+
+
+def generate_on_ray(task: Task, model: Path, trained: Path) -> Generated:
+    """Answer on a node of the cluster that `runtime.address` names.
+
+    Raises:
+        StageError: an input is damaged, there is no cluster, none that has what the task needs, or it failed there.
+    """
+    model_hash = files_hash(check_folder(model))
+    check_folder(trained)
+    task.check(trained, read_description(trained, model_hash))
+    with cluster(task.params.runtime.address) as ray:
+        share = share_of(task.params.runtime, ray.nodes(), 1)
+        files = [ray.put(send(folder, ray.put)) for folder in (model, trained)]
+        reference = ray.remote(**share.options())(generate_there).remote(task, model_hash, share, *files)
+        with StopRequest() as stop:
+            try:
+                while not ray.wait([reference], num_returns=1, timeout=0.5)[0]:
+                    stop.check()
+                given: Generated = ray.get(reference)
+            except ray.exceptions.RayError as error:
+                raise failure_of(ray, error, "decoding") from None
+            except BaseException:
+                ray.cancel(reference, force=True)  # nothing of it is kept, so there is nothing to wait for
+                raise
+    return given
+
+
+def generate_there(task: Task, model_hash: str, share: Share, model: Files, trained: Files) -> Generated:
+    """Answer in a process of Ray's."""
+
+    def work(node: str, get: Callable[[Any], Any]) -> Generated:
+        runtime = share.taken(task.params.runtime, f"greedy-generate: on node {node}")
+        own = replace(task, params=task.params.model_copy(update={"runtime": runtime}))
+        with TemporaryDirectory(prefix="trained-", dir=scratch()) as folder:  # used once, perhaps as large as the model
+            unpack(trained, Path(folder), get)
+            return generate(own, receive(model, f"model-{model_hash}", get), Path(folder))
+
+    return on_this_node(work)

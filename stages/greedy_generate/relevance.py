@@ -25,13 +25,12 @@ from stages.methods.trained_method import TrainedMethod
 from stages.params.schema import Relevance
 from stages.records import Fit, Pair
 
-DIGITS = 4
 AT_ONCE = 16  # answers that are read together: on a CPU 63 took a fifth more time a token than 8
 Answers = Sequence[Sequence[int]]  # token ids
 
 
 class Likelihoods:
-    """Log-probabilities of answers after N queries, each of which is read once."""
+    """Log-probabilities of answers after queries, each of which is read once."""
 
     def __init__(self, untouched: Method, queries: Sequence[Sequence[int]]) -> None:
         order = sorted(range(len(queries)), key=lambda number: -len(queries[number]))
@@ -42,7 +41,7 @@ class Likelihoods:
             self.read.read(start, ordered[start : start + size])
 
     def after(self, numbers: Sequence[int], answers: Answers) -> Tensor:
-        """Of M answers, each after the query of its number: [M], summed over tokens, in nats."""
+        """Of answers, each after the query of its number: [answers], summed over tokens, in nats."""
         rows, found = self.row[list(numbers)].to(self.read.row.device), []
         for start in range(0, len(rows), AT_ONCE):
             part = slice(start, start + AT_ONCE)
@@ -82,7 +81,7 @@ def fits_of(
         known = Likelihoods(untouched, [*tokens["query"], *encode_queries([""], *around)[0]])
         gains, hits = _fits(known, [answer for own in rows.values() for answer in own], settings.others)
     asked = ((row, pair.dialogue) for row in rows for pair in chosen)
-    return [Fit(*each, round(gain, DIGITS), hit) for each, gain, hit in zip(asked, gains, hits, strict=True)]
+    return [Fit(*each, round(gain, 4), hit) for each, gain, hit in zip(asked, gains, hits, strict=True)]
 
 
 def _fits(known: Likelihoods, answers: Answers, others: int) -> tuple[list[float], list[bool | None]]:

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -65,7 +64,8 @@ def train_on_ray(job: Job, states: Mapping[float, TrialState], is_best: bool) ->
         task = ray.remote(**share.options())(train_there)
         try:
             for rate, state in states.items():
-                result = send(state.result, ray.put) if is_best and state.result.exists() else None
+                there = is_best and not shared and state.result.exists()
+                result = send(state.result, ray.put) if there else None
                 order = Order(job, rate, is_best, state.fingerprint, result, share)
                 at_work[task.remote(order, *inputs)] = order, state
             while at_work:
@@ -92,21 +92,22 @@ def train_on_ray(job: Job, states: Mapping[float, TrialState], is_best: bool) ->
 
 def train_there(order: Order, subset: Files, model: Files) -> Given:
     """Train a trial in a process of Ray's and give what came of it."""
-    return on_this_node(partial(_train, order, subset, model))
 
+    def work(node: str, get: Callable[[Any], Any]) -> Given:
+        job, runtime = order.job, order.share.taken(order.job.params.runtime, f"{order}: on node {node}")
+        params = job.params.model_copy(update={"runtime": runtime})
+        places = receive(subset, f"subset-{job.data_hash}", get), receive(model, f"model-{job.base_hash}", get)
+        loaded = load(replace(job, params=params, subset=places[0], model=places[1]))
+        root = state_root(runtime) if runtime.checkpoints is not None else scratch() / "train"
+        state = TrialState(root, order.fingerprint)
+        if order.result is not None:
+            shutil.rmtree(state.result, ignore_errors=True)
+            unpack(order.result, state.result, get)
+        trial = train_trial(loaded, order.rate, state, order.is_best)
+        if runtime.checkpoints is not None:
+            return trial, None
+        weights = np.fromfile(state.weights, dtype=np.uint8) if state.weights.exists() else None
+        shutil.rmtree(state.folder, ignore_errors=True)
+        return trial, weights
 
-def _train(order: Order, subset: Files, model: Files, node: str, get: Callable[[Any], Any]) -> Given:
-    job, runtime = order.job, order.share.taken(order.job.params.runtime, f"{order}: on node {node}")
-    params = job.params.model_copy(update={"runtime": runtime})
-    places = receive(subset, f"subset-{job.data_hash}", get), receive(model, f"model-{job.base_hash}", get)
-    loaded = load(replace(job, params=params, subset=places[0], model=places[1]))
-    if runtime.checkpoints is not None:
-        return train_trial(loaded, order.rate, TrialState(state_root(runtime), order.fingerprint), order.is_best), None
-    state = TrialState(scratch() / "train", order.fingerprint)
-    if order.result is not None:
-        shutil.rmtree(state.result, ignore_errors=True)
-        unpack(order.result, state.result, get)
-    trial = train_trial(loaded, order.rate, state, order.is_best)
-    weights = np.fromfile(state.weights, dtype=np.uint8) if state.weights.exists() else None
-    shutil.rmtree(state.folder, ignore_errors=True)
-    return trial, weights
+    return on_this_node(work)

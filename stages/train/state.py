@@ -30,7 +30,7 @@ from torch import Size, Tensor
 from stages.language_model.base_model import Weights
 from stages.params.schema import Runtime
 from stages.plumbing.errors import StageError, one_line, system_error
-from stages.plumbing.files import check_folder, output_folder, read_manifest, state_folder
+from stages.plumbing.files import check_folder, lock, output_folder, read_manifest, state_folder
 from stages.train.trial import Trial
 
 KEPT = 2
@@ -119,7 +119,8 @@ class TrialState:
 
     def replace_result(self, trial: Trial, weights: Any = None) -> None:
         """Keep a result as it came from elsewhere, with an array of the bytes of its weights, or without any."""
-        with self.lock(), output_folder(self.result, fingerprint=self.fingerprint, trial=asdict(trial)) as folder:
+        facts = {"fingerprint": self.fingerprint, "trial": asdict(trial)}
+        with lock(self.folder / "lock"), output_folder(self.result, **facts) as folder:
             if weights is not None:
                 weights.tofile(folder / WEIGHTS)
 

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from stages.greedy_generate.generation import Task, generate, read_task
-from stages.greedy_generate.on_ray import generate_on_ray
+from stages.greedy_generate.generation import Task, generate, generate_on_ray, read_task
 from stages.language_model.encoding import EncodedPair, encode_pairs
 from stages.methods.trained_method import load_trained
 from stages.params.schema import load_params
