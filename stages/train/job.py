@@ -22,7 +22,7 @@ from stages.methods.few_shot import Nearest, fitting, window_of
 from stages.methods.method import Method
 from stages.methods.registry import build_method
 from stages.params.methods import Dynamic, FewShot, Prefix
-from stages.params.schema import Lengths, Params, Training
+from stages.params.schema import Params, Protocol
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import check_folder, files_hash
 from stages.train.examples import PAIRS, Examples, load_examples
@@ -148,14 +148,9 @@ class Loaded:
     row_limit: RowLimit
 
     @property
-    def training(self) -> Training:
-        """The training protocol."""
-        return self.job.params.chosen_protocol.training
-
-    @property
-    def lengths(self) -> Lengths:
-        """To which texts are cut."""
-        return self.job.params.chosen_protocol.lengths
+    def protocol(self) -> Protocol:
+        """How long texts may be, and how to train."""
+        return self.job.params.chosen_protocol
 
     @property
     def parameters(self) -> int:
@@ -165,7 +160,7 @@ class Loaded:
     def untrained(self, count: int) -> dict[str, Tensor]:
         """What a method keeps that trains nothing: with so many examples, or fewer if the model's positions are few."""
         method, wanted = self.decoding_method, self.examples.drawn(self.job.params.seed)[:count]
-        chosen = fitting(wanted, method.base, self.lengths)
+        chosen = fitting(wanted, method.base, self.protocol.lengths)
         initial = method.initial_weights(torch.Generator(), chosen)
         if len(chosen) < len(wanted):
             found = f"{len(chosen)} of {count} examples fit into the model's positions"
@@ -178,7 +173,7 @@ class Loaded:
     @cached_property
     def nearest(self) -> Nearest:
         """The training pairs, to be looked up."""
-        return Nearest(self.examples.pairs, self.tokenizer, self.job.prompt_template, self.lengths)
+        return Nearest(self.examples.pairs, self.tokenizer, self.job.prompt_template, self.protocol.lengths)
 
     def validation_queries(self, examples: int) -> list[list[int]]:
         """Token ids of the validation queries, with so many examples in front if each has its own."""
@@ -190,9 +185,7 @@ class Loaded:
 
 
 def load(job: Job) -> Loaded:
-    """Load what trials need, once for all that this process trains.
-
-    The base model is held once in each precision; what is trained starts from its float32 weights in any case.
+    """Load what trials need; the base model once in each precision, and in float32, which what is trained starts from.
 
     Raises:
         StageError: base model and trial do not fit into the memory, or an example or the model cannot be used.

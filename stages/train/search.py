@@ -84,9 +84,13 @@ def choice(best: Trial, trials: Sequence[Trial]) -> dict[str, Any]:
 
 def summary(best: Trial, trials: Sequence[Trial]) -> dict[str, Any]:
     """The choice, and what was counted."""
-    diverged = sum(trial.status == "diverged" for trial in trials)
-    counts = {"trials": len(trials), "diverged": diverged, "trained_parameters": best.parameters, **best.cuts}
-    return {**choice(best, trials), **counts}
+    return {
+        **choice(best, trials),
+        "trials": len(trials),
+        "diverged": sum(trial.status == "diverged" for trial in trials),
+        "trained_parameters": best.parameters,
+        **best.cuts,
+    }
 
 
 def cost_of(trials: Sequence[Trial], size: int) -> dict[str, Any]:
@@ -108,6 +112,10 @@ def describe(job: Job, best: Trial, trials: Sequence[Trial]) -> dict[str, Any]:
     params, protocol, text = job.params, job.params.chosen_protocol, job.params.chosen_model.prompt_template
     # What a chat template gave on the day of the training: some write the date, and the weights know these rows.
     resolved = {TEMPLATE_TEXT: job.prompt_template.text} if isinstance(text, str) else {}
+    environments: dict[str, list[int]] = {}  # the last bits depend on it -> trials, by their numbers
+    for number, trial in enumerate(trials):
+        for environment in trial.environments:
+            environments.setdefault(json.dumps(environment), []).append(number)
     return {
         "method": params.chosen_method.model_dump(exclude_unset=True),
         "base_model": job.base_hash,
@@ -118,14 +126,5 @@ def describe(job: Job, best: Trial, trials: Sequence[Trial]) -> dict[str, Any]:
         "prompt_template": as_json(text),
         **resolved,
         "environment": best.environments[-1],
-        "environments": environments_of(trials),
+        "environments": [{"trials": own, "environment": json.loads(one)} for one, own in environments.items()],
     }
-
-
-def environments_of(trials: Sequence[Trial]) -> list[dict[str, Any]]:
-    """Each environment that trials were trained in, with their numbers: the last bits depend on it."""
-    found: dict[str, list[int]] = {}
-    for number, trial in enumerate(trials):
-        for environment in trial.environments:
-            found.setdefault(json.dumps(environment), []).append(number)
-    return [{"trials": numbers, "environment": json.loads(text)} for text, numbers in found.items()]

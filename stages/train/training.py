@@ -58,7 +58,7 @@ def _untrained(loaded: Loaded, examples: int, state: TrialState, stop: StopReque
     weights, title = loaded.untrained(examples), f"{examples} examples" if examples else "untrained"
     with trial.cost.timed("validation_seconds"):
         there = {name: value.to(loaded.method.base.device) for name, value in weights.items()}
-        trial.record_epoch(validate(loaded, there, stop, title, examples), loaded.training)
+        trial.record_epoch(validate(loaded, there, stop, title, examples), loaded.protocol.training)
     state.write_result(trial, weights or None)
     return trial
 
@@ -67,9 +67,9 @@ class _Training:
     """A trial under way."""
 
     def __init__(self, loaded: Loaded, rate: float, state: TrialState, stop: StopRequest) -> None:
-        self.loaded, self.state, self.stop, lengths = loaded, state, stop, loaded.lengths
+        self.loaded, self.state, self.stop, lengths = loaded, state, stop, loaded.protocol.lengths
         longest = lengths.max_query_tokens, lengths.max_new_tokens
-        self.learner = Learner(loaded.method, loaded.initial, loaded.training, longest)
+        self.learner = Learner(loaded.method, loaded.initial, loaded.protocol.training, longest)
         self.trial = Trial(rate, parameters=loaded.parameters, cuts=loaded.examples.cuts)
         if found := state.load({name: value.shape for name, value in loaded.initial.items()}):
             self.trial, tensors = found
@@ -99,12 +99,12 @@ class _Training:
         return trial
 
     def _title(self) -> str:
-        most = self.loaded.training.num_train_epochs
+        most = self.loaded.protocol.training.num_train_epochs
         return f"epoch {self.trial.epoch} of at most {most}, learning rate {self.trial.learning_rate:.2g}"
 
     def _train(self) -> None:
         """The rest of the epoch's steps, or those up to the one in which the trial diverges."""
-        trial, training = self.trial, self.loaded.training
+        trial, training = self.trial, self.loaded.protocol.training
         examples = self.loaded.examples.train
         batches = epoch_batches(row_sizes(examples), training.batch_size, self.loaded.job.params.seed, trial.epoch)
         done = sum(map(len, batches[: trial.step]))
@@ -126,7 +126,7 @@ class _Training:
     def _step(self, batch: Batch, step: int, last_step: int) -> None:
         trial = self.trial
         seeds = np.random.SeedSequence([self.loaded.job.params.seed, trial.epoch, step])
-        rate = trial.learning_rate * scheduled(trial.steps + 1, last_step, self.loaded.training)
+        rate = trial.learning_rate * scheduled(trial.steps + 1, last_step, self.loaded.protocol.training)
         loss = self.learner.step(batch, int(seeds.generate_state(1)[0]), rate)
         if not math.isfinite(loss):
             return trial.diverge(f"step {trial.steps + 1}")
@@ -142,7 +142,7 @@ class _Training:
         if not math.isfinite(scores["validation_loss"]):  # the loss was finite, but the last update diverged
             trial.diverge(f"step {trial.steps}")
             return None
-        return weights if trial.record_epoch(scores, self.loaded.training) else None
+        return weights if trial.record_epoch(scores, self.loaded.protocol.training) else None
 
     def _save(self, best: Weights | None) -> None:
         self.state.save(self.trial, self.learner.tensors(), best)
@@ -157,8 +157,8 @@ def validate(
     examples: in the context, of few-shot.
     """
     pairs, method = loaded.examples.validation, loaded.decoding_method
-    answers = only_answers or loaded.training.metric_for_best_model == "bleu4"
-    limit = loaded.lengths.max_new_tokens if answers else 0
+    answers = only_answers or loaded.protocol.training.metric_for_best_model == "bleu4"
+    limit = loaded.protocol.lengths.max_new_tokens if answers else 0
     references = None if only_answers else list(pairs["response"])
     give_back_freed_memory()
     with Progress(len(pairs), f"{title}: validation", "responses") as progress:

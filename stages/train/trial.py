@@ -41,7 +41,7 @@ class Cost:
 
 @dataclass
 class Trial:
-    """One learning rate, beside its tensors. All of it is JSON: a checkpoint and a result hold it."""
+    """A trial without its tensors, as checkpoints and results hold it in JSON."""
 
     learning_rate: float  # 0 for a method that trains nothing
     examples: int = 0  # in the context, of few-shot
@@ -82,9 +82,9 @@ class Trial:
         return next(row for row in self.curve if row["epoch"] == self.best_epoch)
 
     def record_epoch(self, scores: Row, training: Training) -> bool:
-        """Close an epoch; True if it is the best so far. Stops the trial when patience or the epochs are used up.
+        """Close an epoch, given what `validate` gave; True if it is the best so far.
 
-        scores: what `validate` gave.
+        Stops the trial when patience or the epochs are used up.
         """
         train_loss = self.loss_sum / self.loss_tokens if self.loss_tokens else None
         row = {"epoch": self.epoch, "train_loss": train_loss, **scores}

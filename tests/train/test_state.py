@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stages.plumbing.errors import describe
 from stages.plumbing.files import MANIFEST, _own_hash, write_json, write_manifest
 from stages.train.job import Job, Loaded, load
+from stages.train.search import search
 from stages.train.state import TENSORS, WEIGHTS, TrialState
 from stages.train.training import train_trial
 from stages.train.trial import Trial
-from tests.stage_runs import fails
 from tests.train.test_trial import job_in
-from tests.training_runs import workspace
 
 Damage = Callable[[Path], object]
 
@@ -112,6 +112,10 @@ def test_a_result_that_is_damaged_or_of_another_version_is_told_in_a_line_and_ma
     assert not state.result.exists()
 
 
-def test_a_folder_of_checkpoints_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    folder = workspace(tmp_path / "nowhere", **{"runtime.checkpoints": "/proc/checkpoints"})
-    assert fails(folder, "train").startswith("ERROR train: /proc/checkpoints")
+def test_a_folder_of_checkpoints_that_cannot_be_written_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    job = job_in(tmp_path, monkeypatch, **{"runtime.checkpoints": "/proc/checkpoints"})
+    with pytest.raises(OSError) as raised:
+        search(job)
+    assert describe(raised.value).startswith("/proc/checkpoints: ")

@@ -116,15 +116,6 @@ def test_a_schedule_warms_up_and_then_stays_or_falls_to_zero(schedule: str, expe
     assert [scheduled(number, 6, training) for number in range(1, 7)] == expected
 
 
-def test_what_was_restored_goes_on_as_if_it_had_never_stopped() -> None:
-    one, other = learner(method("soft")), learner(method("soft"))
-    one.step(collate(pairs(4)), 0, 1e-3)
-    other.restore({key: value.detach().clone() for key, value in one.tensors().items()}, 1)
-    for each in (one, other):
-        each.step(collate(pairs(4, seed=1)), 1, 1e-3)
-    assert all(torch.equal(value, other.tensors()[key]) for key, value in one.tensors().items())
-
-
 def test_batches_are_sorted_by_what_all_methods_share() -> None:
     some = [EncodedPair([1, 2, 3], [4]), EncodedPair([1], [4, 5])]
     tokens = Dataset.from_dict({"query": [pair.query for pair in some], "response": [pair.response for pair in some]})

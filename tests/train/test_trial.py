@@ -9,11 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import GPT2Config
 
 from stages.language_model.loading import empty_model
 from stages.methods.decoding import Decoded, decode_and_score
-from stages.params.methods import Prefix
-from stages.params.schema import load_params
+from stages.params.methods import MethodSettings, Prefix
+from stages.params.schema import Params, load_params
 from stages.plumbing.errors import StageError
 from stages.plumbing.signals import StopRequest
 from stages.train import job as jobs
@@ -114,10 +115,10 @@ def test_a_trial_that_diverges_is_marked_and_others_go_on(monkeypatch: pytest.Mo
             search(job)
 
 
-def trial_with(rate: float, *scores: float, metric: str = "bleu4", patience: int = 9) -> Trial:
+def trial_with(rate: float, *scores: float, patience: int = 9) -> Trial:
     """A trial that ended epochs with these scores: BLEU-4, and the loss that is one less it."""
     trial = Trial(rate, parameters=1)
-    settings = {"metric_for_best_model": metric, "early_stopping_patience": patience, "num_train_epochs": 100}
+    settings = {"metric_for_best_model": "bleu4", "early_stopping_patience": patience, "num_train_epochs": 100}
     for score in scores:
         trial.record_epoch({"validation_loss": 1 - score, "bleu4": score}, TRAINING.model_copy(update=settings))
         trial.epoch += 1
@@ -178,50 +179,47 @@ def test_another_range_trains_only_the_rates_that_are_new(monkeypatch: pytest.Mo
     assert other.exists()
 
 
+def params_with(settings: MethodSettings, folder: Path, **changes: Any) -> Params:
+    """Those of a training with a method of its own, `x`."""
+    params = load_params(workspace(folder / "w", **changes) / "params.yaml")
+    return params.model_copy(update={"methods": {"x": settings}, "method": "x"})
+
+
 @pytest.mark.parametrize("name", [name for name in SETTINGS if name != "few-shot"])
 def test_what_does_not_fit_into_memory_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    params = load_params(workspace(tmp_path / "w") / "params.yaml")
-    params = params.model_copy(update={"methods": {"x": SETTINGS[name]}, "method": "x"})
+    params = params_with(SETTINGS[name], tmp_path)
     stored = sum(value.numel() for value in base_model("gpt2").model.parameters()) * 4
-    trained = sum(value.numel() for value in weights(method(name)).values()) * 16
-    for free in (stored + trained, stored + trained - 1):
-        monkeypatch.setattr(jobs, "free_memory", lambda device, free=free: free)
-        if free == stored + trained:
-            check_memory(model_folder("gpt2", True), params)
+    needed = stored + sum(value.numel() for value in weights(method(name)).values()) * 16
+    monkeypatch.setattr(jobs, "free_memory", lambda device: needed)
+    check_memory(model_folder("gpt2", True), params)
+    monkeypatch.setattr(jobs, "free_memory", lambda device: needed - 1)
     with pytest.raises(StageError, match=r"memory of cpu: the base model and a trial need 0\.00\d+ GB, 0\.00"):
         check_memory(model_folder("gpt2", True), params)
 
 
 def test_a_controller_cannot_start_from_more_layers_than_there_are(tmp_path: Path) -> None:
-    params = load_params(workspace(tmp_path / "w") / "params.yaml")
-    first = SETTINGS["dynamic-first-layers"].model_copy(update={"layers": 3})
+    params = params_with(SETTINGS["dynamic-first-layers"].model_copy(update={"layers": 3}), tmp_path)
     with pytest.raises(StageError, match=r"methods\.x\.layers: 3 first layers of a model that has 2; "):
-        check_fit(
-            empty_model(model_folder("gpt2", True)).config,
-            params.model_copy(update={"methods": {"x": first}, "method": "x"}),
-        )
+        check_fit(empty_model(model_folder("gpt2", True)).config, params)
 
 
 def test_what_the_model_cannot_take_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:
-    lengths = {"max_query_tokens": 300, "max_new_tokens": 12}
-    model = workspace(tmp_path / "long", **{"protocols.tiny.lengths": lengths}) / "data/download/model"
-    (model / "model.safetensors").unlink()
-    params = load_params(tmp_path / "long/params.yaml")
+    lengths = {"protocols.tiny.lengths": {"max_query_tokens": 300, "max_new_tokens": 12}}
+    params, config = params_with(SETTINGS["dynamic"], tmp_path, **lengths), GPT2Config(n_positions=512)
+
+    def check(settings: MethodSettings) -> None:
+        check_fit(config, params.model_copy(update={"methods": {"x": settings}}))
+
     with pytest.raises(StageError, match="612 tokens, the model takes 512"):
-        check_fit(empty_model(model).config, params)
-    check_fit(
-        empty_model(model).config, params.model_copy(update={"method": "fine-tune"})
-    )  # 312 tokens: it has no prompt
-    long = {"long": Prefix(kind="prefix", length=201, init="random")}
+        check(SETTINGS["dynamic"])
+    check(SETTINGS["fine-tune"])  # 312 tokens: it has no prompt
     with pytest.raises(StageError, match="513 tokens, the model takes 512"):
-        check_fit(empty_model(model).config, params.model_copy(update={"method": "long", "methods": long}))
-    config = model / "config.json"
-    whole, narrow = config.read_text(encoding="utf-8"), {"long": Prefix(kind="prefix", length=89, init="random")}
+        check(Prefix(kind="prefix", length=201, init="random"))
     for window in ("sliding_window", "window_size"):
-        config.write_text(whole.replace("{", f'{{"{window}": 400,', 1), encoding="utf-8")
+        config = GPT2Config.from_dict({"n_positions": 512, window: 400})
         with pytest.raises(StageError, match="89 before rows of up to 312 tokens, the model's window is 400"):
-            check_fit(empty_model(model).config, params.model_copy(update={"method": "long", "methods": narrow}))
-        check_fit(empty_model(model).config, params.model_copy(update={"method": "zero-shot"}))
+            check(Prefix(kind="prefix", length=89, init="random"))
+        check(SETTINGS["zero-shot"])
 
 
 @pytest.mark.parametrize("name", ["dynamic", "fine-tune"])
