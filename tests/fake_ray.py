@@ -41,14 +41,12 @@ class FakeRay(ModuleType):
         self.resources = list(resources)
         self.options: list[dict[str, Any]] = []  # of each task that was submitted
         self.words: list[tuple[Any, ...]] = []  # its arguments
-        self.addresses: list[str | None] = []  # that were connected to
-        self.settings: dict[str, Any] = {}  # of the last connection
+        self.settings: dict[str, Any] = {}  # of the last connection, if there was one
         self.environment: dict[str, str] = {}  # when it was imported, where a test notes it
         self.exceptions = SimpleNamespace(RayError=RuntimeError, OutOfMemoryError=MemoryError)
         self.util = SimpleNamespace(get_node_ip_address=lambda: "127.0.0.9")
 
     def init(self, **settings: Any) -> None:
-        self.addresses.append(settings.get("address"))
         self.settings = settings
 
     def shutdown(self) -> None: ...

@@ -6,6 +6,7 @@ import fcntl
 import os
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -36,8 +37,6 @@ QUERIES = [
     "my sister is really great", "Are you sure ?", "", "naïve café 😀 שלום", "the weather " * 30,
     "<|endoftext|> is text here", "that book was a surprise", "No way !", "two\nlines",
 ]  # fmt: skip
-
-
 EXAMPLES = [[40, 41, 42, 43], [44, 45, 46]]  # rows of training pairs, as tokens
 
 
@@ -75,11 +74,9 @@ def write_method(
         "training": {}, "lengths": LENGTHS, "prompt_template": text, "environment": {},
         **({"examples": 3} if nearest else {}),
     }  # fmt: skip
-    with output_folder(folder) as made:
-        if weights:
-            save_file(weights, folder.with_name(f"{folder.name}-weights"))
-        saved = folder.with_name(f"{folder.name}-weights") if weights else None
-        write_trained(made, saved, description, nearest or Path())
+    with output_folder(folder) as made, TemporaryDirectory() as beside:
+        save_file(weights, saved := Path(beside, "weights"))
+        write_trained(made, saved if weights else None, description, nearest or Path())
     return folder
 
 
@@ -143,7 +140,6 @@ def _write_results(project: Path, method: str, quality: float) -> None:
             (folder / "content").write_text("x")
     model = write_model(project / "data/download/model", "gpt2")
     write_method(project / "data/train", model, method, FORMATS["text"])
-    project.joinpath("data/train-weights").unlink()
     train, test, dialogues = corpus(100)
     references = [References(each.dialogue, each.position, [f"{each.response} word0"]) for each in test[:30]]
     subset = write_subset(project / "data/subset", train, test, dialogues, references)

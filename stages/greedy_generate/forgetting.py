@@ -45,11 +45,7 @@ class Passage:
 
 
 def passage_of(settings: Forgetting, text: str, tokenizer: PreTrainedTokenizerBase) -> Passage:
-    """As many whole blocks of a text as `settings.tokens` are; `text` is what `read_text` gave, perhaps elsewhere.
-
-    Raises:
-        StageError: the text, or `tokens`, is shorter than two blocks or has no two paragraphs.
-    """
+    """As many whole blocks of what `read_text` gave as `settings.tokens` are; StageError if it is too short."""
     each = text_tokens(tokenizer, [f"{paragraph}\n\n" for paragraph in BLANK_LINE.split(text.strip())])
     ids = torch.tensor([token for own in each for token in own])
     numbers = torch.repeat_interleave(torch.arange(len(each)), torch.tensor([len(own) for own in each]))
@@ -68,11 +64,7 @@ def _is_prose(words: Sequence[str]) -> bool:
 
 
 def read_text(settings: Forgetting) -> str:
-    """The text that params.yaml names; of scikit-learn's descriptions the prose, the longest descriptions first.
-
-    Raises:
-        StageError: the file is another one, or not text.
-    """
+    """The text that params.yaml names, of scikit-learn the prose; StageError if the file is another, or not text."""
     if settings.text == OF_SCIKIT_LEARN:
         folder = Path(str(distribution(OF_SCIKIT_LEARN).locate_file("sklearn/datasets/descr")))  # to import it is slow
         texts = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.rst"))]

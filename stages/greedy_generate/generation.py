@@ -100,11 +100,7 @@ def generate(task: Task, model: Path, folder: Path) -> Generated:
 
 
 def generate_on_ray(task: Task, model: Path, trained: Path) -> Generated:
-    """Answer on a node of the cluster that `runtime.address` names.
-
-    Raises:
-        StageError: an input is damaged, there is no cluster, none that has what the task needs, or it failed there.
-    """
+    """Answer on a node of a cluster; StageError if there is none, it lacks what the task needs, or the task failed."""
     model_hash = files_hash(check_folder(model))
     check_folder(trained)
     task.check(trained, read_description(trained, model_hash))

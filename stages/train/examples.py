@@ -39,11 +39,7 @@ class Examples:
 def load_examples(
     subset: Path, tokenizer: PreTrainedTokenizerBase, prompt_template: PromptTemplate, lengths: Lengths, key: str
 ) -> Examples:
-    """Training and validation pairs of the regime.
-
-    Raises:
-        StageError: the end of a response is a token of what people wrote; `key` is that of the prompt template.
-    """
+    """The pairs of the regime; StageError, about `key`, if the end of a response is a token of what people wrote."""
     written = read_records(subset / PAIRS[1], Pair)
     with scratch_folder() as scratch:  # its files are in use, and gone when nobody uses them any more
         pairs = load_records(subset / PAIRS[0], Pair, scratch)

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +69,7 @@ class Job:
 
 
 def read_job(subset: Path, model: Path, params: Params) -> Job:
-    """Check the inputs of a training.
-
-    Raises:
-        StageError: one is damaged, or the base model cannot take the rows or the method.
-    """
+    """Check the inputs; StageError if one is damaged, or the base model cannot take the rows or the method."""
     files = check_folder(subset)["files"]
     data_hash = files_hash({"files": {name: files[name] for name in PAIRS}})  # other test pairs: the same training
     base_hash, empty = files_hash(check_folder(model)), empty_model(model)
@@ -96,11 +91,7 @@ def template_key(params: Params) -> str:
 
 
 def check_fit(config: PretrainedConfig, params: Params) -> None:
-    """Refuse what the base model of a configuration cannot take.
-
-    Raises:
-        StageError: rows are longer than its positions, or a controller is to start from more layers than it has.
-    """
+    """StageError if rows are longer than the positions of a model or its window, or it has too few first layers."""
     lengths, settings = params.chosen_protocol.lengths, params.chosen_method
     longest = settings.slots(lengths.max_query_tokens) + lengths.max_query_tokens + lengths.max_new_tokens
     in_front = settings.length if isinstance(settings, Prefix) else 0
@@ -116,11 +107,7 @@ def check_fit(config: PretrainedConfig, params: Params) -> None:
 
 
 def check_memory(folder: Path, params: Params) -> None:
-    """Refuse a base model and a trial that do not fit on the device together, before any weights are read.
-
-    Raises:
-        StageError: they do not; the message says how many GB they need.
-    """
+    """StageError if base model and trial do not fit on the device together: before any weights are read."""
     device, protocol = choose_device(params.runtime), params.chosen_protocol
     training = arithmetic(protocol.training.dtype, device)
     kept = {torch.float32, training, arithmetic(protocol.decoding_dtype, device)}  # as `load` holds it
@@ -146,6 +133,7 @@ class Loaded:
     ends: Endings  # the tokens at which an answer ends
     initial: dict[str, Tensor]  # the weights from which every trial starts; none for a method that trains nothing
     row_limit: RowLimit
+    nearest: Nearest | None  # where each query gets its own examples
 
     @property
     def protocol(self) -> Protocol:
@@ -170,19 +158,6 @@ class Loaded:
             print(found)
         return initial
 
-    @cached_property
-    def nearest(self) -> Nearest:
-        """The training pairs, to be looked up."""
-        return Nearest(self.examples.pairs, self.tokenizer, self.job.prompt_template, self.protocol.lengths)
-
-    def validation_queries(self, examples: int) -> list[list[int]]:
-        """Token ids of the validation queries, with so many examples in front if each has its own."""
-        queries, settings = list(self.examples.validation["query"]), self.job.params.chosen_method
-        if not (isinstance(settings, FewShot) and settings.choose == "nearest"):
-            return queries
-        texts = [pair.query for pair in self.examples.written]
-        return self.nearest.in_front(self.decoding_method.base, texts, queries, examples)
-
 
 def load(job: Job) -> Loaded:
     """Load what trials need; the base model once in each precision, and in float32, which what is trained starts from.
@@ -206,6 +181,8 @@ def load(job: Job) -> Loaded:
             put_aside(method.base.model)
     training, decoding = (methods[dtype] for dtype in wanted)
     ends, rows = endings(tokenizer, job.prompt_template, decoding.base), RowLimit(params.runtime.generation_batch_size)
-    loaded = Loaded(job, tokenizer, examples, training, decoding, ends, initial, rows)
+    looks_up = isinstance(params.chosen_method, FewShot) and params.chosen_method.choose == "nearest"
+    nearest = Nearest(examples.pairs, tokenizer, job.prompt_template, protocol.lengths) if looks_up else None
+    loaded = Loaded(job, tokenizer, examples, training, decoding, ends, initial, rows, nearest)
     print(f"{params.method} on {device}: {loaded.parameters:,} trained parameters")
     return loaded

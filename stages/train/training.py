@@ -167,7 +167,10 @@ def validate(
             stop.check()
             progress.advance(ended)
 
-        queries = loaded.validation_queries(examples)
+        queries = list(pairs["query"])
+        if loaded.nearest is not None:
+            texts = [pair.query for pair in loaded.examples.written]
+            queries = loaded.nearest.in_front(method.base, texts, queries, examples)
         found = decode_and_score(method, weights, queries, references, limit, loaded.ends, loaded.row_limit, tick)
     if method.base.device.type == "cuda":
         torch.cuda.empty_cache()  # what decoding took is for whoever else uses the card
