@@ -8,7 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,21 +25,6 @@ SECONDS_TO_SAVE = 120.0  # for trials that are told to stop
 Given = tuple[Trial, Any]  # and the bytes of its weights, an array that travels without a copy; None: they are there
 
 
-@dataclass(frozen=True)
-class Order:
-    """A trial to be trained. Everything it depends on is in it; files come by the hash of their folder."""
-
-    job: Job
-    rate: float
-    is_best: bool
-    fingerprint: str
-    result: Files | None  # of a trial that lacks nothing but its answers
-    share: Share
-
-    def __str__(self) -> str:
-        return f"trial {self.job.rates().index(self.rate)}"
-
-
 def train_on_ray(job: Job, states: Mapping[float, TrialState], is_best: bool) -> dict[float, Trial]:
     """Bring trials to their results on the cluster that `runtime.address` names, as many at a time as it has room for.
 
@@ -47,16 +32,16 @@ def train_on_ray(job: Job, states: Mapping[float, TrialState], is_best: bool) ->
         StageError: no cluster, none that has what a trial needs, or a trial that cannot be trained there.
     """
     runtime, found = job.params.runtime, dict[float, Trial]()
-    at_work: dict[Any, tuple[Order, TrialState]] = {}
+    at_work: dict[Any, float] = {}  # a task of Ray's -> the learning rate of its trial
     shared = runtime.checkpoints is not None  # then every node writes results where this process reads them
     if shared:  # as a whole path: nodes have another working directory, and may have another home
         runtime = runtime.model_copy(update={"checkpoints": str(state_root(runtime))})
         job = replace(job, params=job.params.model_copy(update={"runtime": runtime}))
 
-    def keep(given: Given, order: Order, state: TrialState) -> None:
+    def keep(given: Given, rate: float) -> None:
         if not shared:
-            state.replace_result(*given)
-        found[order.rate] = given[0]
+            states[rate].replace_result(*given)
+        found[rate] = given[0]
 
     with cluster(runtime.address) as ray, StopRequest() as stop:
         share = share_of(runtime, ray.nodes(), len(states))
@@ -66,15 +51,15 @@ def train_on_ray(job: Job, states: Mapping[float, TrialState], is_best: bool) ->
             for rate, state in states.items():
                 there = is_best and not shared and state.result.exists()
                 result = send(state.result, ray.put) if there else None
-                order = Order(job, rate, is_best, state.fingerprint, result, share)
-                at_work[task.remote(order, *inputs)] = order, state
+                at_work[task.remote(job, rate, is_best, share, result, *inputs)] = rate
             while at_work:
                 ready, _ = ray.wait([*at_work], num_returns=1, timeout=0.5)
                 stop.check()
                 for reference in ready:
-                    order, state = at_work.pop(reference)
-                    keep(ray.get(reference), order, state)
-                    print(f"{order}: done, {len(states) - len(at_work)} of {len(states)}", flush=True)
+                    rate = at_work.pop(reference)
+                    keep(ray.get(reference), rate)
+                    done = f"{len(states) - len(at_work)} of {len(states)}"
+                    print(f"trial {job.rates().index(rate)}: done, {done}", flush=True)
         except BaseException as error:
             print(f"stopping {len(at_work)} trials", file=sys.stderr, flush=True)
             with suppress(Exception):  # the cluster itself may be what failed
@@ -83,27 +68,29 @@ def train_on_ray(job: Job, states: Mapping[float, TrialState], is_best: bool) ->
                 ended, _ = ray.wait([*at_work], num_returns=len(at_work), timeout=SECONDS_TO_SAVE)
                 for reference in ended:
                     with suppress(ray.exceptions.RayError, OSError):  # it was stopped; it cannot be written
-                        keep(ray.get(reference, timeout=SECONDS_TO_SAVE), *at_work[reference])
+                        keep(ray.get(reference, timeout=SECONDS_TO_SAVE), at_work[reference])
             if isinstance(error, ray.exceptions.RayError):
                 raise failure_of(ray, error, "a trial") from None
             raise
     return found
 
 
-def train_there(order: Order, subset: Files, model: Files) -> Given:
-    """Train a trial in a process of Ray's and give what came of it."""
+def train_there(
+    job: Job, rate: float, is_best: bool, share: Share, result: Files | None, subset: Files, model: Files
+) -> Given:
+    """Train a trial in a process of Ray's and give what came of it; `result`: if it lacks nothing but its answers."""
 
     def work(node: str, get: Callable[[Any], Any]) -> Given:
-        job, runtime = order.job, order.share.taken(order.job.params.runtime, f"{order}: on node {node}")
+        runtime = share.taken(job.params.runtime, f"trial {job.rates().index(rate)}: on node {node}")
         params = job.params.model_copy(update={"runtime": runtime})
         places = receive(subset, f"subset-{job.data_hash}", get), receive(model, f"model-{job.base_hash}", get)
         loaded = load(replace(job, params=params, subset=places[0], model=places[1]))
         root = state_root(runtime) if runtime.checkpoints is not None else scratch() / "train"
-        state = TrialState(root, order.fingerprint)
-        if order.result is not None:
+        state = TrialState(root, job.fingerprint(rate, None))
+        if result is not None:
             shutil.rmtree(state.result, ignore_errors=True)
-            unpack(order.result, state.result, get)
-        trial = train_trial(loaded, order.rate, state, order.is_best)
+            unpack(result, state.result, get)
+        trial = train_trial(loaded, rate, state, is_best)
         if runtime.checkpoints is not None:
             return trial, None
         weights = np.fromfile(state.weights, dtype=np.uint8) if state.weights.exists() else None

@@ -39,19 +39,17 @@ def test_it_gives_what_this_process_gives_and_leaves_results_alone(
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     own = {"runtime.checkpoints": checkpoints, "method": method, "runtime.threads": 1}
     trials, best, state = search(job_in(tmp_path / "ray", monkeypatch, **SHORT, **own))
-    orders = [words[0] for words in ray.words]
+    asked = [words[:3] for words in ray.words]
     rates = {"dynamic": [0.001, 0.01], "zero-shot": [0.0]}[method]
-    assert [(order.rate, order.is_best) for order in orders] == [
-        *((rate, False) for rate in rates), (best.learning_rate, True),
-    ]  # fmt: skip
+    wanted = [*((rate, False) for rate in rates), (best.learning_rate, True)]
+    assert [(rate, is_best) for _, rate, is_best in asked] == wanted
     weights = state.weights.read_bytes() if method == "dynamic" else b""
     root = {None: "ray/.state/train", "kept": "ray/kept", "~/kept": "home/kept"}[checkpoints]
-    assert {path.parent.name for path in (tmp_path / root).glob("*/*") if path.is_dir()} == {
-        order.fingerprint for order in orders
-    }
+    kept = {path.parent.name for path in (tmp_path / root).glob("*/*") if path.is_dir()}
+    assert kept == {job.fingerprint(rate, None) for job, rate, _ in asked}
     assert list(tmp_path.glob("node/*/train/*")) == [], "a node keeps nothing of a trial that is done"
     search(job_in(tmp_path / "ray", monkeypatch, **SHORT, **own))
-    assert len(ray.words) == len(orders), "nothing is trained again"
+    assert len(ray.words) == len(asked), "nothing is trained again"
     here, best_here, state_here = search(
         job_in(tmp_path / "here", monkeypatch, **{**SHORT, "runtime.engine": "local"}, method=method)
     )
@@ -75,7 +73,8 @@ def test_what_is_done_when_a_training_is_stopped_is_kept(monkeypatch: pytest.Mon
         search(job)
     assert len(ray.words) == 2 and len({*kept}) == 2
     search(job)
-    assert [words[0].fingerprint for words in ray.words[2:-1]] == kept[:1], "the trial that was kept is not repeated"
+    repeated = [job.fingerprint(words[1], None) for words in ray.words[2:-1]]
+    assert repeated == kept[:1], "the trial that was kept is not repeated"
 
 
 def test_with_other_data_or_code_it_is_another_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
