@@ -21,7 +21,7 @@ from stages.params.sources import END_OF_TEXT, PromptTemplateText
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import check_folder
 from stages.records import Pair, read_records
-from stages.train.examples import epoch_batches, row_sizes
+from stages.train.examples import epoch_batches
 
 # Fixed, independent of params.yaml, so that results of two machines can be compared.
 LENGTHS = Lengths(max_query_tokens=64, max_new_tokens=32)
@@ -60,7 +60,7 @@ def initial_weights(method: Method) -> dict[str, Tensor]:
 
 def batches_of(bench: Bench, repeat: int) -> list[list[EncodedPair]]:
     """The first `steps` whole batches of an epoch as the stage train makes them: others in each repeat."""
-    numbers = epoch_batches(row_sizes(bench.train), TRAINING.batch_size, 0, repeat)
+    numbers = epoch_batches(bench.train, TRAINING.batch_size, 0, repeat)
     whole = (batch for batch in numbers if len(batch) == TRAINING.batch_size)
     parts = (bench.train[batch] for batch in islice(whole, bench.steps))
     return [list(map(EncodedPair, part["query"], part["response"])) for part in parts]

@@ -25,19 +25,19 @@ def main(arguments: argparse.Namespace) -> None:
     from stages.train.examples import PAIRS
     from stages.train.job import read_job
     from stages.train.search import best_by_rate, cost_of, curves, describe, search, summary
-    from stages.train.trial import SELECTS, range_end
+    from stages.train.trial import SELECTS
 
     job = read_job(arguments.subset, arguments.model, params)
     trials, best, state = search(job)
     selects = SELECTS[params.chosen_protocol.training.metric_for_best_model]
-    weights = state.weights if state.weights.exists() else None
+    weights, chosen = state.weights if state.weights.exists() else None, summary(best, trials)
     with output_folder(arguments.trained) as folder:
         write_trained(folder, weights, describe(job, best, trials), arguments.subset / PAIRS[0])
     write_json(arguments.curves, curves(trials, selects))
     write_json(arguments.learning_rates, best_by_rate(trials, selects))
     write_json(arguments.cost, cost_of(trials, weights.stat().st_size if weights else 0))
-    write_json(arguments.summary, summary(best, trials))
-    if end := range_end(best, trials):
+    write_json(arguments.summary, chosen)
+    if end := chosen["best_at_range_end"]:
         what = "number of examples" if best.examples else "learning rate"
         said = f"the {end} {what} is the best one: the optimum may lie outside the range"
         print(f"WARNING train: {said}", file=sys.stderr)

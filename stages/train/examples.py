@@ -58,21 +58,14 @@ def load_examples(
     return Examples(train, validation, pairs, written, named)
 
 
-def row_sizes(pairs: Dataset) -> Counts:
-    """What batches are sorted by, [N]: the tokens of query and response, which are the same for every method."""
-    queries, responses = side_lengths(pairs)
-    sizes: Counts = queries + responses
-    return sizes
-
-
-def epoch_batches(sizes: Counts, batch_size: int, seed: int, epoch: int) -> list[Counts]:
+def epoch_batches(pairs: Dataset, batch_size: int, seed: int, epoch: int) -> list[Counts]:
     """The batches of one epoch as arrays of pair numbers: a function of (seed, epoch) alone, the same for all methods.
 
-    The pairs are shuffled; in each pool of BATCHES_PER_POOL batches they are sorted by size, so that a batch holds
-    pairs of like length and pads little; then the order of the batches is shuffled.
+    The pairs are shuffled; in each pool of BATCHES_PER_POOL batches they are sorted by the tokens of both sides, so
+    that a batch holds pairs of like length and pads little; then the order of the batches is shuffled.
     """
-    generator = np.random.default_rng([seed, epoch])
-    order, pool = generator.permutation(len(sizes)), batch_size * BATCHES_PER_POOL
+    generator, (queries, responses) = np.random.default_rng([seed, epoch]), side_lengths(pairs)
+    sizes, order, pool = queries + responses, generator.permutation(len(pairs)), batch_size * BATCHES_PER_POOL
     for start in range(0, len(order), pool):
         mine = order[start : start + pool]
         order[start : start + pool] = mine[np.argsort(sizes[mine], kind="stable")]

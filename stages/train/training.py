@@ -18,7 +18,7 @@ from stages.plumbing.files import lock
 from stages.plumbing.progress import Progress
 from stages.plumbing.signals import StopRequest, Terminated
 from stages.similarity.bleu import bleu
-from stages.train.examples import epoch_batches, row_sizes
+from stages.train.examples import epoch_batches
 from stages.train.job import Loaded
 from stages.train.state import TrialState
 from stages.train.step import Learner, scheduled
@@ -106,7 +106,7 @@ class _Training:
         """The rest of the epoch's steps, or those up to the one in which the trial diverges."""
         trial, training = self.trial, self.loaded.protocol.training
         examples = self.loaded.examples.train
-        batches = epoch_batches(row_sizes(examples), training.batch_size, self.loaded.job.params.seed, trial.epoch)
+        batches = epoch_batches(examples, training.batch_size, self.loaded.job.params.seed, trial.epoch)
         done = sum(map(len, batches[: trial.step]))
         with Progress(len(examples), self._title(), "pairs", done) as progress:
             for step in range(trial.step, len(batches)):

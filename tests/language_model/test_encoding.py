@@ -3,9 +3,9 @@
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 
 from stages.language_model import encoding
 from stages.language_model.cache import PreallocatedLayer
@@ -24,7 +24,8 @@ def test_a_line_break_never_leaves_decoding() -> None:
 
 
 def batches(sizes: list[int], batch_size: int, seed: int = 1, epoch: int = 2) -> list[list[int]]:
-    return [batch.tolist() for batch in epoch_batches(np.array(sizes), batch_size, seed, epoch)]
+    sides = {"query": [[1] * (size % 5) for size in sizes], "response": [[2] * (size - size % 5) for size in sizes]}
+    return [batch.tolist() for batch in epoch_batches(Dataset.from_dict(sides), batch_size, seed, epoch)]
 
 
 @pytest.mark.parametrize(("pairs", "batch_size"), [(1, 8), (255, 8), (256, 8), (257, 8), (3001, 8), (700, 5)])

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from datasets import Dataset
 from torch import Tensor
 
 from stages.language_model.encoding import EncodedPair
@@ -12,7 +11,6 @@ from stages.methods.batch import collate
 from stages.methods.decoding import decode_and_score
 from stages.params.schema import Training
 from stages.train import step
-from stages.train.examples import row_sizes
 from stages.train.step import Learner, scheduled
 from tests.models import TRAINING, learner, limit_rows, method, pairs
 
@@ -114,9 +112,3 @@ def test_the_word_embeddings_have_a_rate_of_their_own_beside_a_prompt_and_nowher
 def test_a_schedule_warms_up_and_then_stays_or_falls_to_zero(schedule: str, expected: list[float]) -> None:
     training: Training = TRAINING.model_copy(update={"warmup_steps": 2, "lr_scheduler_type": schedule})
     assert [scheduled(number, 6, training) for number in range(1, 7)] == expected
-
-
-def test_batches_are_sorted_by_what_all_methods_share() -> None:
-    some = [EncodedPair([1, 2, 3], [4]), EncodedPair([1], [4, 5])]
-    tokens = Dataset.from_dict({"query": [pair.query for pair in some], "response": [pair.response for pair in some]})
-    assert row_sizes(tokens).tolist() == [4, 3]

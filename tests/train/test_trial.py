@@ -38,20 +38,14 @@ def job_in(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Job
     return read_job(Path("data/subset"), Path("data/download/model"), load_params())
 
 
-@pytest.fixture
-def limits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many tokens each validation could answer; 0: it only measured losses."""
-    found = list[int]()
+def test_only_the_best_epoch_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    limits = list[int]()  # how many tokens each validation could answer; 0: it only measured losses
 
     def noted(*words: Any) -> Decoded:
-        found.append(words[4])
+        limits.append(words[4])
         return decode_and_score(*words)
 
     monkeypatch.setattr(training, "decode_and_score", noted)
-    return found
-
-
-def test_only_the_best_epoch_answers(limits: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     trials, best, state = search(job_in(tmp_path / "loss", monkeypatch, **BY_LOSS))
     rows = [row for trial in trials for row in trial.curve]
     assert limits == [0] * len(rows) + [12], "the best epoch of the best trial, once, at the end"
