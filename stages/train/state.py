@@ -19,6 +19,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,10 @@ class TrialState:
     def weights(self) -> Path:
         """The weights of the best epoch when the trial is over; not there once another trial has won."""
         return self.result / WEIGHTS
+
+    def lock(self) -> AbstractContextManager[None]:
+        """To be held by whoever trains this trial."""
+        return lock(self.folder / "lock")
 
     def save(self, trial: Trial, tensors: Weights, best: Weights | None) -> None:
         """Write a checkpoint, then drop all but the newest two.

@@ -14,7 +14,6 @@ from stages.language_model.encoding import EncodedPair, side_lengths, to_text
 from stages.language_model.memory import give_back_freed_memory
 from stages.methods.batch import Batch, collate
 from stages.methods.decoding import decode_and_score
-from stages.plumbing.files import lock
 from stages.plumbing.progress import Progress
 from stages.plumbing.signals import StopRequest, Terminated
 from stages.similarity.bleu import bleu
@@ -36,7 +35,7 @@ def train_trial(loaded: Loaded, rate: float, state: TrialState, is_best: bool = 
         Terminated, KeyboardInterrupt: a signal came; everything up to the last step is on disk.
         StageError: another process trains the same.
     """
-    with lock(state.folder / "lock"), StopRequest() as stop:
+    with state.lock(), StopRequest() as stop:
         trial = state.read_result()
         if trial is None or (is_best and trial.parameters and not state.weights.exists()):
             if loaded.initial:
