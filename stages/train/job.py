@@ -162,8 +162,7 @@ class Loaded:
 def load(job: Job) -> Loaded:
     """Load what trials need; the base model once in each precision, and in float32, which what is trained starts from.
 
-    Raises:
-        StageError: base model and trial do not fit into the memory, or an example or the model cannot be used.
+    Raises StageError if base model and trial do not fit into the memory, or an example or the model cannot be used.
     """
     params, protocol = job.params, job.params.chosen_protocol
     check_memory(job.model, params)

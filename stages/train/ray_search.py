@@ -26,10 +26,9 @@ Given = tuple[Trial, Any]  # and the bytes of its weights, an array that travels
 
 
 def train_on_ray(job: Job, states: Mapping[float, TrialState], is_best: bool) -> dict[float, Trial]:
-    """Bring trials to their results on the cluster that `runtime.address` names, as many at a time as it has room for.
+    """Bring trials to their results on the cluster at `runtime.address`, as many at a time as it has room for.
 
-    Raises:
-        StageError: no cluster, none that has what a trial needs, or a trial that cannot be trained there.
+    Raises StageError if there is none, if it lacks what a trial needs, or if a trial cannot be trained there.
     """
     runtime, found = job.params.runtime, dict[float, Trial]()
     at_work: dict[Any, float] = {}  # a task of Ray's -> the learning rate of its trial

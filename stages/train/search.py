@@ -22,10 +22,8 @@ ANSWERS = dict.fromkeys(("train_loss", "validation_loss", "bleu4", "empty", "dis
 def search(job: Job) -> tuple[list[Trial], Trial, TrialState]:
     """Every trial in ascending order of learning rates, the best one, and the state that has its weights.
 
-    A trial that is done is not trained again, whichever range of learning rates it was part of.
-
-    Raises:
-        StageError: every trial diverged, another process trains the same, or the engine cannot do it.
+    A trial that is done is not trained again, whichever range of learning rates it was part of. Raises StageError if
+    every trial diverged, another process trains the same, or the engine cannot do it.
     """
     on_ray = job.params.runtime.engine == "ray"
     environment = None if on_ray else job.environment()  # on a cluster trials move to other machines

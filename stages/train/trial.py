@@ -113,10 +113,7 @@ def quality(row: Row, metric_for_best_model: str) -> float:
 def best_trial(trials: Sequence[Trial], metric_for_best_model: str) -> Trial:
     """The trial whose best epoch is the best of all (App. B); of equals that with the lowest rate or fewest examples.
 
-    A trial that diverged takes part with the epochs that it ended before.
-
-    Raises:
-        StageError: every trial diverged in its first epoch.
+    A trial that diverged takes part with the epochs that it ended before; StageError if every one did in its first.
     """
     ended = [trial for trial in trials if trial.curve]
     if not ended:
