@@ -1,16 +1,12 @@
 """Runs of a made-up corpus with random responses, in memory."""
 
-import json
 import random
 from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from stages.bootstrap import bleu_of_sums, loss_of_sums, losses_of, sentence_counts
 from stages.records import Dialogue, Pair, Response
-from stages.report.results import Revision
-from stages.report.runs import Run
+from stages.report.runs import RESPONSES, Run, columns_of
 from stages.score.variety import DIGITS
 from tests.tiny import shipped_params
 
@@ -41,20 +37,6 @@ def answers(test: Sequence[Pair], copied: Sequence[str], quality: float, seed: i
         for pair in test
     ]
     return [*copied[:2], ODD, *made[3:]]
-
-
-class MemoryFiles(Revision):
-    """A revision with the given files: JSON content, or records."""
-
-    def __init__(self, files: dict[str, Any]) -> None:
-        super().__init__(Path("nowhere"), "0" * 40)
-        self.files = files
-
-    def read(self, path: str) -> bytes | None:
-        content = self.files.get(path)
-        if path.endswith(".json"):
-            return None if content is None else json.dumps(content).encode()
-        return None if content is None else b"".join(json.dumps(asdict(each)).encode() + b"\n" for each in content)
 
 
 # Of each method: the share of right words, validation loss, trained parameters, seconds; as on the default data.
@@ -107,42 +89,29 @@ def run_in_memory(
     train, test, _ = corpus(params["regime"])
     chance = random.Random(f"{method} {seed}")
     given = answers(test, [train[0].response, train[1].query], quality + chance.uniform(-0.02, 0.02), seed)
-    responses = [
-        Response(
-            each.dialogue,
-            each.position,
-            each.query,
-            each.response,
-            answer,
-            False,
-            round(5 * (loss + hard + chance.uniform(-0.5, 0.5)), 4) if measured else None,
-            5 if measured else None,
-        )
-        for (each, answer), hard in zip(zip(test, given, strict=True), hardness(len(test), seed), strict=True)
-    ][part]
+    responses = []
+    for each, answer, hard in zip(test, given, hardness(len(test), seed), strict=True):
+        losses = (round(5 * (loss + hard + chance.uniform(-0.5, 0.5)), 4), 5) if measured else (None, None)
+        responses.append(Response(each.dialogue, each.position, each.query, each.response, answer, False, *losses))
+    responses = responses[part]
     counts = sentence_counts([each.response for each in responses], [each.reference for each in responses])
     row: dict[str, Any] = {f"bleu{order}": quality / order for order in (1, 2, 3)}
     row |= {"bleu4": round(float(bleu_of_sums(counts.sum(0))), DIGITS), "matches": counts.sum(0)[2:6].tolist()}
-    losses = losses_of(responses)
-    if losses is not None:
-        row["loss"] = round(float(loss_of_sums(losses.sum(0))), DIGITS)
+    sums = losses_of(responses)
+    if sums is not None:
+        row["loss"] = round(float(loss_of_sums(sums.sum(0))), DIGITS)
     row |= {"novelty": 0.95, "diversity": 0.9 + chance.uniform(-0.02, 0.02), "empty": 0.0, "pairs": len(responses)}
     trial = {"trial": 0, "bleu4": 0.1, "validation_loss": loss + chance.uniform(-0.02, 0.02), "status": "finished"}
     rates = [{**trial, "learning_rate": rate, "epoch": 1 if parameters else 0} for rate in (1e-4, 1e-3, 1e-2)]
     before = {"loss_before": 3.9, "tokens": 5000, "text": "the test part of dailydialog"}
     forgotten = before | {"loss_after": 4.1, "difference": 0.2 + seed / 100, "interval": [0.1, 0.3]}
-    ends = {"loss_interval": [loss - 0.1, loss + 0.1]} if losses is not None else {}
+    ends = {"loss_interval": [loss - 0.1, loss + 0.1]} if sums is not None else {}
     baselines = {name: row | {"loss": None} for name in ("human", "retrieval", "shuffled")}
     scores = {**row, **ends, "unseen": row, "unlike": row, **baselines, "training_pairs": len(train)}
     scores |= {"generation": {"device": device}, "parts": {part: "1" * len(responses) for part in ("unseen", "unlike")}}
     known = costs(seconds + seed, parameters) if measured else {}
-    content = {
-        "data/greedy_generate/responses.jsonl": responses,
-        "data/subset/train.jsonl": train,
-        "metrics/learning_rates.json": rates,
-        "metrics/scores.json": scores | {"forgetting": forgotten if measured and parameters else None},
-        **{f"metrics/cost/{stage}.json": each for stage, each in known.items()},
-        **(files or {}),
-    }
+    scores |= {"forgetting": forgotten if measured and parameters else None}
+    content = {f"metrics/cost/{stage}.json": each for stage, each in known.items()}
+    content |= {"metrics/learning_rates.json": rates, RESPONSES: columns_of(responses)} | (files or {})
     name = f"{params['dataset']}-{params['model']}-{method}-{params['regime']}-seed-{seed}"
-    return Run(name, "0" * 40, baseline, params, content["metrics/scores.json"], MemoryFiles(content))
+    return Run(name, "0" * 40, baseline, scores, params, content)

@@ -25,7 +25,7 @@ from starlette.middleware.base import RequestResponseEndpoint
 from stages.chat.speakers import Speaker, load_speakers
 from stages.plumbing.errors import StageError, one_line
 from stages.records import Dialogue, Pair, single_line
-from stages.report.results import WORKSPACE, experiment_names
+from stages.report.results import WORKSPACE, experiments_of
 from stages.score.variety import is_novel, known_turns
 from stages.similarity.lookup import Lookup
 
@@ -127,7 +127,7 @@ class WebChat:
     def page(self) -> gr.Blocks:
         """The page, and what happens on it."""
         loaded = list(self.loaded)
-        choices = list(dict.fromkeys([*loaded, WORKSPACE, *experiment_names(self.root)]))
+        choices = list(dict.fromkeys([*loaded, WORKSPACE, *sorted(name for name, *_ in experiments_of(self.root))]))
         quietly: dict[str, Any] = {"concurrency_id": "models", "show_progress": "hidden", "api_visibility": "private"}
         page: gr.Blocks
         with gr.Blocks(title="dialog-prompting", analytics_enabled=False, fill_width=True) as page:

@@ -13,9 +13,9 @@ from statistics import fmean
 
 from stages.bootstrap import Difference
 from stages.grid.configurations import MODELS
-from stages.report.compare import Gap, NotMeasured, difference, gaps_of
+from stages.report.compare import Gap, NotMeasured, difference, gaps_of, same_seeds
 from stages.report.markdown import NONE, count, ends, number, percent
-from stages.report.runs import Run, Runs, same_seeds
+from stages.report.runs import Run, Runs
 from stages.report.settings import (
     LEAST_MATCHES,
     Cell,
@@ -112,8 +112,6 @@ def judge(claim: Claim, setting: Setting, part: str) -> Verdict:
             found, why = by_interval(difference(first, second, BLEU, part), len(matched))
             opposite = {SUPPORTED: CONTRADICTED, CONTRADICTED: SUPPORTED} if claim.denied else {}
             return opposite.get(found, found), why
-        if not matched:
-            raise NotMeasured("no seed that both were run with")
         return _in_order(claim, matched, part)
     except NotMeasured as reason:
         return NOT_TESTED, str(reason)
@@ -197,7 +195,7 @@ def sentences(setting: Setting, gaps: list[Gap]) -> Iterator[str]:
     others = [gap for gap in gaps if not gap.is_reference]
     alike = [gap.cell.method for gap in gaps if gap is not best and not beyond(gap, best)]
     yield (
-        f"With {setting.data(reference.regime)} of {setting.any_run.switch('dataset')} and {reference.model}, "
+        f"With {setting.data(reference.regime)} of {setting.any_run.params['dataset']} and {reference.model}, "
         f"**use {' or '.join([best.cell.method, *alike])}**: "
         + ("the test loss cannot separate them." if alike else "it has the lowest test loss, by more than chance.")
     )
@@ -251,6 +249,6 @@ def caveats(settings: Sequence[Setting]) -> Iterator[str]:
         if max(count for _, count in counts) > 1:
             told += " A seed has its own data: compare with methods of more seeds by the differences, which are paired."
         yield told
-    ended = {run.switch("method") for run in runs if range_end(run)}
+    ended = {run.params["method"] for run in runs if range_end(run)}
     if ended:
         yield f"The best learning rate is at an end of those tried in some run of: {', '.join(sorted(ended))}."

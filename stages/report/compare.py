@@ -12,7 +12,7 @@ import pandas as pd
 from stages.bootstrap import Difference, bleu_of_sums, compare, loss_of_sums, losses_of, sentence_counts
 from stages.records import Response
 from stages.report.markdown import above
-from stages.report.runs import RESPONSES, Run, Runs, same_seeds
+from stages.report.runs import Run, Runs
 from stages.report.settings import LEAST_MATCHES, Cell, Setting
 
 MIN_PAIRS = 10  # with a single pair, all draws of the bootstrap are equal, and any difference looks certain
@@ -26,13 +26,26 @@ class NotMeasured(Exception):
     """A comparison cannot be made; the message says why."""
 
 
+def same_seeds(first: Runs, second: Runs) -> list[tuple[Run, Run]]:
+    """The runs of two configurations, seed by seed: those of the seeds that both have.
+
+    Raises:
+        NotMeasured: they share none.
+    """
+    of_second = {run.seed: run for run in second}
+    matched = [(run, of_second[run.seed]) for run in first if run.seed in of_second]
+    if not matched:
+        raise NotMeasured("no seed that both were run with")
+    return matched
+
+
 def responses_of(run: Run) -> list[Response]:
     """The responses of a run.
 
     Raises:
         NotMeasured: they are not in the cache, or not among what was kept.
     """
-    found = run.files.records(RESPONSES, Response)
+    found = run.responses
     if not found:
         private = ", nor kept: the corpus has no `quote: true`" * (not run.entry("dataset").get("quote"))
         raise NotMeasured(f"responses not in the cache{private}")
@@ -63,10 +76,7 @@ def difference(first: Runs, second: Runs, score: str, part: str = "all") -> Diff
     Raises:
         NotMeasured: they share no seed or have other test pairs, the part is too small, or something is missing.
     """
-    matched = same_seeds(first, second)
-    if not matched:
-        raise NotMeasured("no seed that both were run with")
-    tables = [_sums_of_both(*runs, score, part) for runs in matched]
+    tables = [_sums_of_both(*runs, score, part) for runs in same_seeds(first, second)]
     pairs = pd.concat([own for own, _ in tables]).index.unique()  # of any seed
     systems = zip(*tables, strict=True)
     sums = np.array([[each.reindex(pairs, fill_value=0).to_numpy(np.float64) for each in own] for own in systems])

@@ -12,7 +12,7 @@ from stages.report.claims import PARTS, caveats, claims_of, judge, of_paper, see
 from stages.report.compare import gaps_of, lot
 from stages.report.markdown import NONE, SEEDS, Column, items, marks, plain, show, slug, spread, table, value
 from stages.report.page import TITLE, Document, fold
-from stages.report.runs import COMMIT_DIGITS, RESPONSES, Collection
+from stages.report.runs import COMMIT_DIGITS, Collection
 from stages.report.settings import (
     LEAST_MATCHES,
     RATES_PREFIX,
@@ -134,12 +134,12 @@ def decision_table(setting: Setting) -> str:
 
 def side_by_side(setting: Setting) -> Blocks:
     """The same queries answered by every method, in the largest regime, with the seed that most have."""
-    corpus = str(setting.any_run.switch("dataset"))
+    corpus = str(setting.any_run.params["dataset"])
     for model in setting.models:
         *_, (_, regime, cells) = setting.groups(model)
         runs = {(run.seed, cell.method): run for cell in cells for run in setting.runs[cell]}
         [(seed, _)] = Counter(seed for seed, _ in sorted(runs)).most_common(1)
-        said = {method: run.files.records(RESPONSES, Response) for (own, method), run in runs.items() if own == seed}
+        said = {method: run.responses for (own, method), run in runs.items() if own == seed}
         known = {method: replies for method, replies in said.items() if replies}
         if known and setting.any_run.entry("dataset").get("quote"):
             print(f"quoted: {QUERIES} pairs of {corpus}, since its entry has `quote: true`")
@@ -280,7 +280,7 @@ def parameters(setting: Setting) -> list[str]:
     chosen: dict[tuple[str, str], Any] = {("dataset", ""): setting.any_run, ("protocol", ""): setting.any_run}
     for cell, (run, *_) in setting.runs.items():
         chosen |= {("model", cell.model): run, ("method", cell.method): run}
-    entries = (flatten(run.entry(kind), f"{kind}s.{run.switch(kind)}") for (kind, _), run in chosen.items())
+    entries = (flatten(run.entry(kind), f"{kind}s.{run.params[kind]}") for (kind, _), run in chosen.items())
     return [
         ", ".join(f"`{key}={value(each)}`" for key, each in entry.items() if RATES_PREFIX not in key)
         for entry in entries

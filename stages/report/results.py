@@ -7,7 +7,7 @@ the stage wrote, the report would give a wrong origin for its numbers: `problem`
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property, reduce
@@ -15,17 +15,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from stages.grid.experiments import experiment_ref, git, params_of
+from stages.grid.experiments import git
 from stages.params.schema import PARAMS_FILE, Params, load_params, parse_params
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import files_hash, read_manifest
 from stages.plumbing.yaml import parse_yaml
-from stages.records import Dialogue, Pair, Response
+from stages.records import Record
 
 if TYPE_CHECKING:
     from dvc.api import DVCFileSystem
 
-Record = TypeVar("Record", Dialogue, Pair, Response)
+Content = TypeVar("Content")
 WORKSPACE = "workspace"
 LOCK, MODEL, TRAINED = "dvc.lock", "data/download/model", "data/train"
 UP_TO_TRAIN = ("download", "pair-extract", "subset", "train")
@@ -44,15 +44,16 @@ def unavailable() -> tuple[type[Exception], ...]:
     return FileNotFoundError, IsADirectoryError, DataIndexError, DvcException
 
 
+@dataclass(eq=False)
 class Revision:
     """The project at `root` as it was at a commit (hex), or as it is in the workspace (None)."""
 
-    def __init__(self, root: Path, commit: str | None) -> None:
-        self.root, self.commit = root, commit
-        self._parsed: dict[str, Any] = {}
+    root: Path
+    commit: str | None
 
     @cached_property
-    def _system(self) -> "DVCFileSystem":
+    def system(self) -> "DVCFileSystem":
+        """Its files, those in DVC's cache too."""
         from dvc.api import DVCFileSystem  # takes a second to load, and a chat with the workspace does without
 
         return DVCFileSystem(str(self.root), rev=self.commit)
@@ -60,73 +61,50 @@ class Revision:
     def read(self, path: str) -> bytes | None:
         """The content of a file; None if it does not exist, or if DVC tracks it but does not have it in its cache."""
         try:
-            return bytes(self._system.read_bytes(path))
+            return bytes(self.system.read_bytes(path))
         except unavailable():
             return None
-
-    def copy(self, path: str, target: Path) -> bool:
-        """Copy a folder to the new folder `target`; False if any of it is not in DVC's cache."""
-        try:
-            self._system.get(path, str(target), recursive=True)
-        except unavailable():
-            return False
-        return True
 
     def md5(self, path: str) -> str | None:
         """The hash of a file, or of a folder (ending in `.dir`), as in dvc.lock; None as in `read`."""
         try:
-            if not self._system.isdir(path):
-                return _md5(self._system.read_bytes(path))
-            files = {file.removeprefix(f"{path}/"): self._system.read_bytes(file) for file in self._system.find(path)}
+            if not self.system.isdir(path):
+                return _md5(self.system.read_bytes(path))
+            files = {file.removeprefix(f"{path}/"): self.system.read_bytes(file) for file in self.system.find(path)}
         except unavailable():
             return None
         tree = [{"md5": _md5(content), "relpath": name} for name, content in sorted(files.items())]
         return _md5(json.dumps(tree, sort_keys=True).encode()) + ".dir"
 
     def json(self, path: str) -> Any:
-        """The content of a JSON file, read once, which nobody may change; None if it is not available.
-
-        Raises:
-            StageError: it is not JSON.
-        """
-        if path not in self._parsed:
-            content = self.read(path)
-            try:
-                self._parsed[path] = None if content is None else json.loads(content)
-            except ValueError as error:
-                raise self._damaged(path, error) from None
-        return self._parsed[path]
+        """The content of a JSON file; None as in `read`. It raises StageError if it is not JSON."""
+        return self._parsed(path, json.loads)
 
     def records(self, path: str, kind: type[Record]) -> list[Record] | None:
-        """The records of a file of JSON lines; None if it is not available.
+        """The records of a file of JSON lines; None as in `read`. It raises StageError if a line is not one."""
+        return self._parsed(path, lambda content: [kind(**json.loads(line)) for line in content.splitlines()])
 
-        Raises:
-            StageError: a line is not such a record.
-        """
+    def _parsed(self, path: str, parse: Callable[[bytes], Content]) -> Content | None:
         content = self.read(path)
         try:
-            return None if content is None else [kind(**json.loads(line)) for line in content.splitlines()]
+            return None if content is None else parse(content)
         except (ValueError, TypeError) as error:
-            raise self._damaged(path, error) from None
+            place = f"{self.commit[:10]}:{path}" if self.commit else path
+            remedy = "remove it from DVC's cache and run its experiment again"
+            raise StageError(place, f"damaged ({error})", remedy) from None
+
+    def yaml(self, path: str | Path) -> dict[str, Any]:
+        """The content of a YAML file that Git keeps; {} without one. It raises StageError if it is not YAML."""
+        if self.commit is None:  # without DVC, which takes a second to load
+            file = self.root / path
+            content = file.read_bytes() if file.exists() else None
+        else:
+            content = self.read(str(path))
+        return (parse_yaml(content, f"{self.commit or WORKSPACE}:{path}") if content else None) or {}
 
     def stages(self) -> dict[str, Any]:
-        """What dvc.lock says of each stage; {} without one.
-
-        Raises:
-            StageError: it is not YAML.
-        """
-        if self.commit is None:  # without DVC, which takes a second to load
-            path = self.root / LOCK
-            content = path.read_bytes() if path.exists() else None
-        else:
-            content = self.read(LOCK)
-        lock = parse_yaml(content, f"{self.commit or WORKSPACE}:{LOCK}") if content else None
-        return (lock or {}).get("stages") or {}
-
-    def _damaged(self, path: str, error: Exception) -> StageError:
-        place = f"{self.commit[:10]}:{path}" if self.commit else path
-        remedy = "remove it from DVC's cache and run its experiment again"
-        return StageError(place, f"damaged ({error})", remedy)
+        """What dvc.lock says of each stage; {} without one."""
+        return self.yaml(LOCK).get("stages") or {}
 
 
 def _md5(content: bytes) -> str:
@@ -135,30 +113,23 @@ def _md5(content: bytes) -> str:
 
 def problem(revision: Revision, params: dict[str, Any]) -> str | None:
     """Why a revision's results do not come from `params` (its params.yaml) and its sources; None if they do."""
+    return next(_differences(revision, params), None)
+
+
+def _other_params(params: dict[str, Any], name: str, stage: dict[str, Any]) -> Iterator[str]:
+    for key, used in stage.get("params", {}).get("params.yaml", {}).items():
+        if look_up(params, key) != used:
+            yield f"the stage {name} was run with a different {key} than in params.yaml"
+
+
+def _differences(revision: Revision, params: dict[str, Any]) -> Iterator[str]:
     stages = revision.stages()
     if not stages:
-        return "it has scores, but no dvc.lock that records how they were made"
-    return next(_differences(revision, params, stages), None)
-
-
-def params_problem(revision: Revision, params: dict[str, Any], names: Collection[str]) -> str | None:
-    """Which parameter some stages, by their names, were not run with; None if there is none, or no dvc.lock."""
-    chosen = {name: stage for name, stage in revision.stages().items() if name in names}
-    return next(_other_params(params, chosen), None)
-
-
-def _other_params(params: dict[str, Any], stages: dict[str, Any]) -> Iterator[str]:
-    for name, stage in stages.items():
-        for key, used in stage.get("params", {}).get("params.yaml", {}).items():
-            if look_up(params, key) != used:
-                yield f"the stage {name} was run with a different {key} than in params.yaml"
-
-
-def _differences(revision: Revision, params: dict[str, Any], stages: dict[str, Any]) -> Iterator[str]:
+        yield "it has scores, but no dvc.lock that records how they were made"
     made = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
     md5_of = cache(revision.md5)
     for name, stage in stages.items():
-        yield from _other_params(params, {name: stage})
+        yield from _other_params(params, name, stage)
         for file in stage.get("deps", []):
             path = file["path"]
             found = made.get(path) or md5_of(path)  # a file inside an output folder is not itself an output
@@ -183,23 +154,40 @@ class Results:
     files: Revision
 
     def check_fresh(self) -> None:
-        """Refuse results that do not come from their own parameters, code and data.
-
-        Raises:
-            StageError: they do not; the message says what differs.
-        """
+        """Raise StageError if they do not come from their own parameters, code and data; it says what differs."""
         if reason := problem(self.files, self.raw_params):
             remedy = "run `dvc repro`" if self.name == WORKSPACE else "run that experiment again"
             raise StageError(self.name, reason, remedy)
 
     def check_params(self) -> None:
-        """Refuse a trained method that params.yaml no longer describes; code may have changed since.
+        """Raise StageError if params.yaml no longer describes what was trained; code may have changed since."""
+        for name, stage in self.files.stages().items():
+            if name in UP_TO_TRAIN:
+                for reason in _other_params(self.raw_params, name, stage):
+                    raise StageError(self.name, reason, "run `dvc repro`, or set it back")
 
-        Raises:
-            StageError: they differ; the message says where.
-        """
-        if reason := params_problem(self.files, self.raw_params, UP_TO_TRAIN):
-            raise StageError(self.name, reason, "run `dvc repro`, or set it back")
+
+def experiments_of(root: Path) -> list[tuple[str, str, str]]:
+    """The name of each experiment, its commit and the one that it started from (both hex), the newest first."""
+    wanted = "--sort=refname", "--sort=-creatordate", "--format=%(objectname)/%(refname:lstrip=2)", "refs/exps/*/*/*"
+    found = (line.split("/", 3) for line in git(root, "for-each-ref", *wanted).splitlines())
+    return [(name, commit, first + rest) for commit, first, rest, name in found]
+
+
+def commit_of(root: Path, experiment: str) -> str:
+    """The commit (hex) of the experiment with a name; of several, the one that started from HEAD.
+
+    Raises:
+        StageError: no experiment has that name, or several have and none of them started from HEAD.
+    """
+    found = {baseline: commit for name, commit, baseline in experiments_of(root) if name == experiment}
+    if not found:
+        raise StageError(f"experiment {experiment}", "there is none of that name", "`dvc exp list -A` shows all names")
+    head = git(root, "rev-parse", "HEAD")
+    if len(found) > 1 and head not in found:
+        remedy = "check out the commit that it started from, or rename one with `dvc exp rename`"
+        raise StageError(f"experiment {experiment}", f"{len(found)} commits have one with that name", remedy)
+    return found.get(head) or next(iter(found.values()))
 
 
 @contextmanager
@@ -216,11 +204,11 @@ def open_results(root: Path, experiment: str | None = None) -> Iterator[Results]
     if experiment is None:
         if not (root / TRAINED).exists():
             raise StageError(TRAINED, "missing, nothing was trained here yet", "run `dvc repro` first")
-        raw = parse_yaml((root / PARAMS_FILE).read_bytes(), PARAMS_FILE)
-        yield Results(WORKSPACE, here, raw, root / MODEL, root / TRAINED, Revision(root, None))
+        revision = Revision(root, None)
+        yield Results(WORKSPACE, here, revision.yaml(PARAMS_FILE), root / MODEL, root / TRAINED, revision)
         return
-    commit = commit_of(root, experiment)
-    raw, revision = params_of(root, commit), Revision(root, commit)
+    revision = Revision(root, commit_of(root, experiment))
+    raw = revision.yaml(PARAMS_FILE)
     with TemporaryDirectory(prefix="dialog-prompting-") as scratch:
         trained, model = Path(scratch, "train"), root / MODEL
         _copy(revision, experiment, TRAINED, trained)
@@ -231,32 +219,12 @@ def open_results(root: Path, experiment: str | None = None) -> Iterator[Results]
         yield Results(experiment, params, raw, model, trained, revision)
 
 
-def commit_of(root: Path, experiment: str) -> str:
-    """The commit (hex) of the experiment with a name; of several, the one that started from HEAD.
-
-    Raises:
-        StageError: no experiment has that name, or several have and none of them started from HEAD.
-    """
-    head, found = git(root, "rev-parse", "HEAD"), list[str]()
-    for pattern in (experiment_ref(head, experiment), f"refs/exps/*/*/{experiment}"):
-        found = git(root, "for-each-ref", "--format=%(objectname)", pattern).split()
-        if len(found) == 1:
-            return found[0]
-    if not found:
-        raise StageError(f"experiment {experiment}", "there is none of that name", "`dvc exp list -A` shows all names")
-    remedy = "check out the commit that it started from, or rename one with `dvc exp rename`"
-    raise StageError(f"experiment {experiment}", f"{len(found)} commits have one with that name", remedy)
-
-
-def experiment_names(root: Path) -> list[str]:
-    """The names of all experiments, whichever commit they started from, in alphabetical order."""
-    return sorted(set(git(root, "for-each-ref", "--format=%(refname:lstrip=4)", "refs/exps/*/*/*").split()))
-
-
 def _copy(revision: Revision, experiment: str, path: str, target: Path) -> None:
-    if not revision.copy(path, target):
+    try:
+        revision.system.get(path, str(target), recursive=True)
+    except unavailable():
         remedy = f"make it again: `dvc exp apply {experiment}` and `dvc repro`"
-        raise StageError(f"experiment {experiment}", f"its {path} is not in DVC's cache", remedy)
+        raise StageError(f"experiment {experiment}", f"its {path} is not in DVC's cache", remedy) from None
 
 
 def _hash_of(folder: Path) -> str | None:

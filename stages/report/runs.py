@@ -1,19 +1,20 @@
 """Collect what was run: the experiments, the results in commits, and those in the workspace."""
 
-import re
+import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from stages.grid.experiments import git, params_of
+from stages.grid.experiments import git
 from stages.params.schema import PARAMS_FILE
 from stages.plumbing.errors import StageError
-from stages.plumbing.yaml import parse_yaml
-from stages.report.results import WORKSPACE, Revision, look_up, problem
+from stages.records import Response
+from stages.report.results import WORKSPACE, Revision, experiments_of, look_up, problem
 
 ROWS = ("test", "unseen", "human", "retrieval")  # in metrics/scores/
+METRICS = ("learning_rates", "curves", "train", "cost/train", "cost/greedy_generate")  # further files of metrics/
 SWITCHES = ("dataset", "model", "method", "regime", "protocol", "seed", "drop_overlap")
 COMMIT_DIGITS = 10  # hex digits of a commit that the report shows
 RESULTS = ("dvc.lock", "metrics/scores")  # a commit that changes neither has no new results
@@ -27,13 +28,9 @@ class Run:
     name: str  # unique
     commit: str  # hex; empty for the workspace
     baseline: str  # the commit (hex) whose code made it; it ends in `-dirty` if that had changed
-    params: dict[str, Any]  # all of its params.yaml
     scores: dict[str, Any]  # metrics/scores.json; where DVC's cache lacks it, what Git keeps of it
-    files: Revision
-
-    def switch(self, name: str) -> Any:
-        """The value of one of SWITCHES."""
-        return self.params[name]
+    params: dict[str, Any]  # all of its params.yaml
+    files: dict[str, Any]  # METRICS and RESPONSES (its columns) by their path; without what is not available
 
     def entry(self, switch: str) -> dict[str, Any]:
         """The table entry that a switch chooses, such as the settings of the method for `method`."""
@@ -44,22 +41,21 @@ class Run:
         """Its seed."""
         return int(self.params["seed"])
 
+    @property
+    def responses(self) -> list[Response]:
+        """Its responses to the test queries; none if they are not available."""
+        return [Response(*each) for each in zip(*self.files.get(RESPONSES, {}).values(), strict=True)]
+
     def score(self, key: str) -> Any:
         """The value of a dotted key of its scores; None if there is none."""
         return look_up(self.scores, key)
 
     def metrics(self, name: str) -> Any:
-        """The content of another file of metrics/; {} if it is not available."""
-        return self.files.json(f"metrics/{name}.json") or {}
+        """The content of one of METRICS; {} if it is not available."""
+        return self.files.get(f"metrics/{name}.json") or {}
 
 
 Runs = tuple[Run, ...]  # of one configuration, one for each seed, in ascending order of seeds
-
-
-def same_seeds(first: Runs, second: Runs) -> list[tuple[Run, Run]]:
-    """The runs of two configurations, seed by seed: those of the seeds that both have."""
-    of_second = {run.seed: run for run in second}
-    return [(run, of_second[run.seed]) for run in first if run.seed in of_second]
 
 
 @dataclass(frozen=True)
@@ -76,13 +72,13 @@ class Absent:
 class Collection:
     """Everything that was run: experiments first, the newest first of all, then commits, then the workspace."""
 
-    runs: tuple[Run, ...]
+    runs: Runs
     absent: tuple[Absent, ...]
 
 
 def collect(root: Path) -> Collection:
     """Collect all that was run in the project at `root`."""
-    head, experiments = git(root, "rev-parse", "HEAD"), list(_experiments(root))
+    head, experiments = git(root, "rev-parse", "HEAD"), experiments_of(root)
     baselines = dict.fromkeys([head, *(baseline for _, _, baseline in experiments)])
     brought = (git(root, "log", "-1", "--format=%H", commit, "--", *RESULTS) for commit in baselines)
     commits = [(f"commit {commit[:COMMIT_DIGITS]}", commit, commit) for commit in dict.fromkeys(brought) if commit]
@@ -93,15 +89,6 @@ def collect(root: Path) -> Collection:
     return Collection(runs, tuple(each for each in found if isinstance(each, Absent)))
 
 
-def _experiments(root: Path) -> Iterator[tuple[str, str, str]]:
-    """The name of each experiment, its commit and the one that it started from, the newest first."""
-    wanted = "--sort=refname", "--sort=-creatordate", "--format=%(objectname) %(refname)", "refs/exps"
-    for line in git(root, "for-each-ref", *wanted).splitlines():
-        if match := re.fullmatch(r"(\w+) refs/exps/(\w{2})/(\w{38})/(.+)", line):
-            commit, first, rest, name = match.groups()
-            yield name, commit, first + rest
-
-
 def _read(root: Path, name: str, commit: str, baseline: str) -> Run | Absent | None:
     """The results of one revision, if they can be trusted; None if it has none."""
     revision = Revision(root, commit or None)
@@ -109,7 +96,7 @@ def _read(root: Path, name: str, commit: str, baseline: str) -> Run | Absent | N
     if None in rows.values():
         return None
     try:
-        params = params_of(root, commit) if commit else parse_yaml((root / PARAMS_FILE).read_bytes(), PARAMS_FILE)
+        params = revision.yaml(PARAMS_FILE)
     except StageError as error:
         return Absent(name, commit, "not readable", str(error))
     if missing := [switch for switch in (*SWITCHES, "pairs") if switch not in params]:
@@ -117,7 +104,16 @@ def _read(root: Path, name: str, commit: str, baseline: str) -> Run | Absent | N
     if reason := problem(revision, params):
         return Absent(name, commit, "stale", reason)
     scores = revision.json("metrics/scores.json") or {**rows.pop("test"), **rows}
-    return Run(name, commit, baseline, params, scores, revision)
+    files = {path: revision.json(path) for path in (f"metrics/{each}.json" for each in METRICS)}
+    if responses := revision.records(RESPONSES, Response):
+        files[RESPONSES] = columns_of(responses)
+    files[f"{RESPONSES}.sha256"] = hashlib.sha256(revision.read(RESPONSES) or b"").hexdigest()
+    return Run(name, commit, baseline, scores, params, files)
+
+
+def columns_of(responses: Sequence[Response]) -> dict[str, list[Any]]:
+    """The fields of responses, each as a list."""
+    return {field.name: [getattr(each, field.name) for each in responses] for field in fields(Response)}
 
 
 def with_unique_names(found: Sequence[Any]) -> list[Any]:

@@ -134,7 +134,7 @@ class Setting:
     def as_in_paper(self) -> bool:
         """Whether this is the paper's experiment: its corpus, all its pairs, the values of its App. B."""
         run = self.any_run
-        whole = pairs_of(run) == {"stride": 2} and not run.switch("drop_overlap")
+        whole = pairs_of(run) == {"stride": 2} and not run.params["drop_overlap"]
         return self.on_papers_data and whole and PAPERS_PROTOCOL.items() <= flatten(run.entry("protocol")).items()
 
 
@@ -187,9 +187,9 @@ def pairs_of(run: Run) -> dict[str, Any]:
 def setting_of(run: Run) -> tuple[str, Any]:
     """What the runs of one table must share: a name for it, and its content."""
     pairs = pairs_of(run)
-    words = [str(run.switch("dataset")), f"protocol {run.switch('protocol')}"]
+    words = [str(run.params["dataset"]), f"protocol {run.params['protocol']}"]
     words += [f"{key} {pairs[key]}" for key, usual in (("stride", 2), ("history", 1)) if pairs.get(key, usual) != usual]
-    words += ["without overlap"] * bool(run.switch("drop_overlap"))
+    words += ["without overlap"] * bool(run.params["drop_overlap"])
     protocol = flatten(run.entry("protocol"))
     forgetting = run.params.get("forgetting") or run.score("forgetting") or {}  # the latter of runs kept earlier
     return ", ".join(words), {
@@ -203,17 +203,17 @@ def setting_of(run: Run) -> tuple[str, Any]:
 
 def model_of(run: Run) -> tuple[str, Any]:
     """A model and its entry."""
-    return run.switch("model"), run.entry("model")
+    return run.params["model"], run.entry("model")
 
 
 def method_of(run: Run) -> tuple[str, Any]:
     """A method and its settings but for the place where its learning rates are searched."""
-    return run.switch("method"), {key: each for key, each in run.entry("method").items() if key != "learning_rate"}
+    return run.params["method"], {key: each for key, each in run.entry("method").items() if key != "learning_rate"}
 
 
 def configuration_of(run: Run) -> str:
     """All that tells a run from others but for its learning rates, as text: a second such run repeats the first."""
-    told = [setting_of(run), model_of(run), method_of(run), float(run.switch("regime")), run.seed]
+    told = [setting_of(run), model_of(run), method_of(run), float(run.params["regime"]), run.seed]
     return json.dumps(told, sort_keys=True)
 
 
@@ -223,7 +223,7 @@ def settings_of(runs: Sequence[Run]) -> tuple[list[Setting], list[Absent]]:
     Of several runs of a configuration with one seed, that with the most learning rates counts, and of these the first.
     """
     titles, models, methods = (labels([of(run) for run in runs]) for of in (setting_of, model_of, method_of))
-    regimes = [float(run.switch("regime")) for run in runs]
+    regimes = [float(run.params["regime"]) for run in runs]
     cells = map(Cell, models, methods, regimes)
 
     def order(each: tuple[str, Cell, Run]) -> tuple[Any, ...]:

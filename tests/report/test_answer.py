@@ -28,7 +28,7 @@ from stages.report.compare import NotMeasured, difference, gaps_of, responses_of
 from stages.report.document import build, marked, readme
 from stages.report.markdown import CUT, LOOPS, plain
 from stages.report.page import Document, to_html, write_report
-from stages.report.runs import RESPONSES, Absent, Collection, Run
+from stages.report.runs import RESPONSES, Absent, Collection, Run, columns_of
 from stages.report.settings import settings_of
 from tests.browser import needs_browser, rendered
 from tests.helpers_report import METHODS, ODD, run_in_memory
@@ -48,7 +48,7 @@ def document(runs: tuple[Run, ...]) -> Document:
 
 
 def of(runs: tuple[Run, ...], method: str) -> tuple[Run, ...]:
-    return tuple(run for run in runs if run.switch("method") == method)
+    return tuple(run for run in runs if run.params["method"] == method)
 
 
 def answer(*runs: Run) -> str:
@@ -72,7 +72,7 @@ def test_the_best_is_compared_with_the_others_and_not_by_way_of_the_reference() 
     runs = [reference]
     for method, above in (("lora", 0.0), ("soft", 0.01)):
         own = [replace(each, loss=(each.loss or 0) / 2 + above * (each.tokens or 0)) for each in found]
-        runs.append(run_in_memory(method, files={RESPONSES: own}))
+        runs.append(run_in_memory(method, files={RESPONSES: columns_of(own)}))
     assert "**use lora**: it has the lowest test loss, by more than chance" in answer(*runs)
 
 
@@ -108,7 +108,7 @@ def shifted(method: str, seed: int, above: float) -> Run:
     """A run whose loss is everywhere so much above that of fine-tune with the same seed."""
     found = responses_of(run_in_memory("fine-tune", seed))
     own = [replace(each, loss=(each.loss or 0) + above * (each.tokens or 0)) for each in found]
-    run = run_in_memory("soft", seed, files={RESPONSES: own})
+    run = run_in_memory("soft", seed, files={RESPONSES: columns_of(own)})
     return replace(run, name=f"{method} {seed}", params={**run.params, "method": method})
 
 
@@ -136,20 +136,16 @@ def test_three_seeds_of_some_methods_and_one_of_others_are_compared_over_the_see
     ]
 
 
-def with_parts(run: Run, parts: dict[str, str]) -> dict[str, Any]:
-    return {"metrics/scores.json": {**run.scores, "parts": parts}}
-
-
 def test_what_cannot_be_compared_is_not(runs: tuple[Run, ...]) -> None:
     (first, *_), second = of(runs, "soft"), of(runs, "lora")[:1]
     others = [replace(each, query="another") for each in responses_of(first)]
     for copy, part, reason in (
-        (run_in_memory("soft", files={RESPONSES: others}), "all", "their test pairs differ"),
-        (run_in_memory("soft", files={RESPONSES: None}), "all", "responses not in the cache"),
+        (run_in_memory("soft", files={RESPONSES: columns_of(others)}), "all", "their test pairs differ"),
+        (run_in_memory("soft", files={RESPONSES: {}}), "all", "responses not in the cache"),
         (run_in_memory("soft", measured=False), "all", "has no losses"),
         (run_in_memory("soft", 7), "all", "no seed that both were run with"),
-        (run_in_memory("soft", files=with_parts(first, {"unlike": "1".ljust(80, "0")})), "unlike", "only 1 "),
-        (run_in_memory("soft", files=with_parts(first, {})), "unlike", "does not say"),
+        (replace(first, scores={"parts": {"unlike": "1".ljust(80, "0")}}), "unlike", "only 1 "),
+        (replace(first, scores={}), "unlike", "does not say"),
     ):
         with pytest.raises(NotMeasured, match=reason):
             difference((copy,), second, "loss", part)

@@ -9,7 +9,6 @@ import pytest
 from scipy.stats import binom
 
 from stages.plumbing.errors import StageError
-from stages.records import Response
 from stages.report.blind import KEY, SHEET, tally, write_sheet
 from stages.report.document import build
 from stages.report.kept import keep, kept
@@ -58,7 +57,7 @@ def test_runs_are_added_to_those_that_were_kept_and_replace_the_same_configurati
     for runs in (first, later, later):
         keep(Collection(tuple(runs), ()), tmp_path)
     again = kept(tmp_path)
-    assert {(run.switch("method"), run.seed): run.score("loss") for run in again.runs if run.baseline[0] == "e"} == {
+    assert {(run.params["method"], run.seed): run.score("loss") for run in again.runs if run.baseline[0] == "e"} == {
         ("lora", 0): 1.0,
         ("lora", 1): later[1].score("loss"),
     }
@@ -88,7 +87,7 @@ def test_of_a_corpus_that_may_not_be_quoted_no_text_is_kept(tmp_path: Path) -> N
     assert (tmp_path / "README.md").read_text(encoding="utf-8").endswith("\n\n- none\n")
     run = again.runs[1]
     assert "clients" not in str(run.params) and "dailydialog" not in str(run.params)
-    assert run.files.records(RESPONSES, Response) is None
+    assert RESPONSES not in run.files
     assert run.scores == runs[0].scores
 
 
@@ -120,9 +119,7 @@ def sheet(tmp_path: Path) -> tuple[Path, list[Run]]:
 
 def test_a_sheet_has_the_answers_in_an_order_that_only_the_key_tells(sheet: tuple[Path, list[Run]]) -> None:
     folder, runs = sheet
-    said = {
-        (run.name, each.query): each.response for run in runs for each in run.files.records(RESPONSES, Response) or []
-    }
+    said = {(run.name, each.query): each.response for run in runs for each in run.responses}
     rows, key = rows_of(folder / SHEET), rows_of(folder / KEY)
     assert len({row["query"] for row in rows}) == 10
     for row, names in zip(rows, key, strict=True):

@@ -94,9 +94,9 @@ def test_each_seed_is_a_row_of_the_frame_and_the_baselines_stand_below() -> None
 
 @pytest.mark.parametrize("count", [0, 3])
 def test_a_bleu_of_a_few_matching_4_grams_or_none_is_no_number(count: int) -> None:
-    scores = {**run_in_memory("zero-shot").scores, "matches": [90, 30, 10, count]}
-    run = run_in_memory("zero-shot", files={"metrics/scores.json": scores})
-    [setting], _ = settings_of([run])
+    run = run_in_memory("zero-shot")
+    scores = {**run.scores, "matches": [90, 30, 10, count]}
+    [setting], _ = settings_of([replace(run, scores=scores)])
     row = frame_of(setting).iloc[0]
     assert math.isnan(row["bleu4"])
     assert (row["matches"], row["bleu1"]) == (count, scores["bleu1"])
