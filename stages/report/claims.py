@@ -46,7 +46,6 @@ class Claim:
     first: Cell
     second: Cell
     scores: tuple[str, ...] = (BLEU,)
-    denied: bool = False  # the claim is that it has not
 
     @property
     def model(self) -> str:
@@ -56,7 +55,7 @@ class Claim:
 
 def claims_of(setting: Setting) -> Iterator[Claim]:
     """All claims about all models of a setting."""
-    for model in setting.models:
+    for model, *_ in setting.largest:
 
         def cell(method: str, regime: float = WHOLE, model: str = model) -> Cell:
             return Cell(model, method, regime)
@@ -66,7 +65,7 @@ def claims_of(setting: Setting) -> Iterator[Claim]:
         text = "soft has a higher BLEU-4 than fine-tune with a tenth of the data"
         yield Claim(text, cell("soft", LITTLE), cell("fine-tune", LITTLE))
         text = "soft prompts gain nothing from more than 30 % of the data"
-        yield Claim(text, cell("soft"), cell("soft", TURN), denied=True)
+        yield Claim(text, cell("soft", TURN), cell("soft"))  # supported only if more data is worse, by more than chance
         for prompt in ("dynamic", "soft"):
             text = f"{prompt} is more novel and more diverse than fine-tune"
             yield Claim(text, cell(prompt), cell("fine-tune"), ("novelty", "diversity"))
@@ -93,12 +92,13 @@ def by_interval(found: Difference, count: int) -> Verdict:
     return (SUPPORTED if found.first > found.second else CONTRADICTED), why
 
 
-def by_order(pairs: list[tuple[float, float]]) -> Verdict:
-    """Whether the first of each pair, one a seed, is always the higher one, and the means."""
+def by_order(pairs: list[tuple[float, float]], names: tuple[str, str]) -> Verdict:
+    """Whether the first of each pair, one a seed, is always the higher one, and the means by their names."""
     always, never = all(a > b for a, b in pairs), all(a < b for a, b in pairs)
     verdict = SUPPORTED if always else CONTRADICTED if never else INCONCLUSIVE
-    means = (fmean(each) for each in zip(*pairs, strict=True))
-    return verdict, f"{' against '.join(number(each, 3) for each in means)}, {seeds(len(pairs))}"
+    means = (number(fmean(each), 3) for each in zip(*pairs, strict=True))
+    told = (f"{name} {mean}".strip() for name, mean in zip(names, means, strict=True))
+    return verdict, f"{' against '.join(told)}, {seeds(len(pairs))}"
 
 
 def judge(claim: Claim, setting: Setting, part: str) -> Verdict:
@@ -109,9 +109,7 @@ def judge(claim: Claim, setting: Setting, part: str) -> Verdict:
         first, second = _runs(setting, claim.first), _runs(setting, claim.second)
         matched = same_seeds(first, second)
         if claim.scores == (BLEU,):
-            found, why = by_interval(difference(first, second, BLEU, part), len(matched))
-            opposite = {SUPPORTED: CONTRADICTED, CONTRADICTED: SUPPORTED} if claim.denied else {}
-            return opposite.get(found, found), why
+            return by_interval(difference(first, second, BLEU, part), len(matched))
         return _in_order(claim, matched, part)
     except NotMeasured as reason:
         return NOT_TESTED, str(reason)
@@ -119,15 +117,12 @@ def judge(claim: Claim, setting: Setting, part: str) -> Verdict:
 
 def _in_order(claim: Claim, matched: list[tuple[Run, Run]], part: str) -> Verdict:
     """The verdict on which all scores of the claim agree."""
-    found = {
-        name: by_order([(value_of(a, name, part), value_of(b, name, part)) for a, b in matched])
-        for name in claim.scores
-    }
-    why = "; ".join(f"{name} {each}" for name, (_, each) in found.items())
-    if claim.scores == (FORGETTING,):  # the first of the two is the one that is said to forget more
-        why = f"{claim.first.method} {found[FORGETTING][1].replace('against', f'against {claim.second.method}')}"
-    verdicts = {verdict for verdict, _ in found.values()}
-    return (verdicts.pop() if len(verdicts) == 1 else INCONCLUSIVE), why
+    found = []
+    for score in claim.scores:
+        names = (claim.first.method, claim.second.method) if score == FORGETTING else (score, "")
+        found.append(by_order([(value_of(a, score, part), value_of(b, score, part)) for a, b in matched], names))
+    verdicts = {verdict for verdict, _ in found}
+    return (verdicts.pop() if len(verdicts) == 1 else INCONCLUSIVE), "; ".join(why for _, why in found)
 
 
 def _stays(claim: Claim, setting: Setting, part: str) -> Verdict:
@@ -177,9 +172,8 @@ def value_of(run: Run, name: str, part: str) -> float:
 
 def short_answers(setting: Setting) -> Iterator[str]:
     """A paragraph for each model, of its largest regime."""
-    for model in setting.models:
-        *_, cells = setting.groups(model)[-1]
-        gaps = list(gaps_of(setting, cells))
+    for model, _, cells in setting.largest:
+        gaps = gaps_of(setting, cells)
         known = [gap for gap in gaps if gap.known]
         if len(known) > 1:
             yield " ".join(sentences(setting, known))

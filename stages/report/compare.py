@@ -1,7 +1,6 @@
 """How sure a difference between two methods is, from the answers to the same test pairs."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -18,7 +17,6 @@ from stages.report.settings import LEAST_MATCHES, Cell, Setting
 MIN_PAIRS = 10  # with a single pair, all draws of the bootstrap are equal, and any difference looks certain
 MATCHING_4GRAMS = 5  # column of `sentence_counts`
 SCORES = {"loss": loss_of_sums, "bleu4": bleu_of_sums}
-REFERENCE = "fine-tune"  # what differences are to, if it was run
 THE_REFERENCE = "the reference"
 
 
@@ -131,23 +129,23 @@ class Gap:
         return self.told == THE_REFERENCE
 
 
-def gaps_of(setting: Setting, cells: Sequence[Cell]) -> Iterator[Gap]:
-    """The difference of each configuration's test loss to the reference's, over the seeds that both have."""
-    reference = reference_of(cells)
-    for cell in cells:
-        runs = setting.runs[cell]
-        if cell == reference:
-            yield Gap(cell, runs)
-            continue
-        try:
-            found = difference(runs, setting.runs[reference], "loss")
-        except NotMeasured as reason:
-            yield Gap(cell, runs, told=str(reason), known=False)
-        else:
-            interval, value = (found.low, found.high), found.first - found.second
-            yield Gap(cell, runs, value, interval, above(value, *interval))
+@cache
+def gaps_of(setting: Setting, cells: tuple[Cell, ...]) -> list[Gap]:
+    """The difference of each configuration's test loss to the reference's, over the seeds that both have.
+
+    The reference is fine-tune, else the first in the order of methods.
+    """
+    reference = next((cell for cell in cells if cell.method.split(" ")[0] == "fine-tune"), cells[0])
+    return [
+        Gap(cell, setting.runs[cell]) if cell == reference else _gap(cell, setting.runs[cell], setting.runs[reference])
+        for cell in cells
+    ]
 
 
-def reference_of(cells: Sequence[Cell]) -> Cell:
-    """What the others are compared with: fine-tune, else the first in the order of methods."""
-    return next((cell for cell in cells if cell.method.split(" ")[0] == REFERENCE), cells[0])
+def _gap(cell: Cell, runs: Runs, reference: Runs) -> Gap:
+    try:
+        found = difference(runs, reference, "loss")
+    except NotMeasured as reason:
+        return Gap(cell, runs, told=str(reason), known=False)
+    interval, value = (found.low, found.high), found.first - found.second
+    return Gap(cell, runs, value, interval, above(value, *interval))

@@ -107,7 +107,7 @@ def page_one(settings: Sequence[Setting]) -> Blocks:
     groups = {}
     for each in settings:
         yield from short_answers(each)
-        for model, regime, cells in each.groups():
+        for model, regime, cells in each.groups:
             gaps = [gap for gap in gaps_of(each, cells) if gap.known]
             if len(gaps) > 1:
                 groups[f"{each.title}: {model}, {each.data(regime)}"] = gaps
@@ -121,7 +121,7 @@ def page_one(settings: Sequence[Setting]) -> Blocks:
 
 def decision_table(setting: Setting) -> str:
     """A row a method: what it costs, its loss, how far that is from the reference, what it forgot, its BLEU-4."""
-    gaps = [gap for _, _, cells in setting.groups() for gap in gaps_of(setting, cells)]
+    gaps = [gap for _, _, cells in setting.groups for gap in gaps_of(setting, cells)]
     told = {gap.cell: gap.told for gap in gaps}
     references = dict.fromkeys(gap.cell.method for gap in gaps if gap.is_reference)
 
@@ -135,8 +135,7 @@ def decision_table(setting: Setting) -> str:
 def side_by_side(setting: Setting) -> Blocks:
     """The same queries answered by every method, in the largest regime, with the seed that most have."""
     corpus = str(setting.any_run.params["dataset"])
-    for model in setting.models:
-        *_, (_, regime, cells) = setting.groups(model)
+    for model, regime, cells in setting.largest:
         runs = {(run.seed, cell.method): run for cell in cells for run in setting.runs[cell]}
         [(seed, _)] = Counter(seed for seed, _ in sorted(runs)).most_common(1)
         said = {method: run.responses for (own, method), run in runs.items() if own == seed}
@@ -187,10 +186,10 @@ def section(setting: Setting) -> Blocks:
     tested = rows[rows["row"] == "test"]
     yield f"## {plain(setting.title)}"
     yield "" if setting.as_in_paper else "This is not the paper's experiment: corpus, pairs or protocol differ."
-    if tested["regime"].nunique() > 1 and measured(tested, "loss"):
-        yield from ("### Test loss by fraction of the data", figures.by_regime(tested, ending))
-    if measured(tested, "loss", "forgetting.difference"):
-        yield from ("### What tuning gives and what it takes", figures.forgetting(tested, ending))
+    if len(known := tested.dropna(subset=["loss"])) and tested["regime"].nunique() > 1:
+        yield from ("### Test loss by fraction of the data", figures.by_regime(known, ending))
+    if len(both := tested.dropna(subset=["loss", "forgetting.difference"])):
+        yield from ("### What tuning gives and what it takes", figures.forgetting(both, ending))
     yield from ("### The leak: scores of pairs that training does not give away", show(rows, markdown.LEAK))
     yield from conditioning(setting)
     devices = {run.score("generation.device") or "not recorded" for run in tested["run"]}
@@ -203,15 +202,10 @@ def section(setting: Setting) -> Blocks:
         yield figures.by_epoch(setting, ending)
 
 
-def measured(frame: pd.DataFrame, *names: str) -> bool:
-    """Whether some run has all of these numbers."""
-    return {*names} <= {*frame.columns} and len(frame.dropna(subset=[*names])) > 0
-
-
 def conditioning(setting: Setting) -> Blocks:
     """What a prompt gains by being made from the query, at the input or every layer, with E trained or frozen."""
     rows = []
-    for model, regime, cells in setting.groups():
+    for model, regime, cells in setting.groups:
         named = {cell.method.split(" ")[0]: cell for cell in reversed(cells)}
         found = {what: [named.get(f"{name}{ending}") for name in ("soft", "dynamic")] for ending, what in TWINS.items()}
         if any(cell for twins in found.values() for cell in twins):
@@ -225,9 +219,8 @@ def conditioning(setting: Setting) -> Blocks:
 def twins_told(setting: Setting, twins: Sequence[Cell | None]) -> list[str]:
     """The test losses of a prompt and its twin that depends on the query, and their difference, if both were run."""
     losses = [spread(run.scores.get("loss") for run in setting.runs[cell]) if cell else NOT_RUN for cell in twins]
-    known = [cell for cell in twins if cell]
-    told = [gap.told for gap in gaps_of(setting, known)][-1] if len(known) == len(twins) else NONE
-    return [*losses, told]
+    known = tuple(cell for cell in twins if cell)
+    return [*losses, gaps_of(setting, known)[-1].told if len(known) == len(twins) else NONE]
 
 
 def search_notes(setting: Setting) -> Iterator[str]:

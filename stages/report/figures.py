@@ -5,7 +5,7 @@ Colour and marker show the method, so that a grey print works and so do the eyes
 
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,7 @@ from matplotlib.figure import Figure
 
 from stages.report.compare import Gap
 from stages.report.markdown import count
-from stages.report.runs import Run
-from stages.report.settings import Setting, best_of, method_styles, run_numbers, selects_by, trials_of
+from stages.report.settings import Setting, best_of, method_styles, run_numbers, selects_by
 
 LOOK: Any = {
     "svg.fonttype": "none",  # keeps text as text, so that it can be searched, selected and read aloud
@@ -96,14 +95,16 @@ def panels_of(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {f"{model}, {data}": rows for (model, data), rows in frame.groupby(["model", "data"], sort=False)}
 
 
-def lines(panels: dict[str, Any], x: str, y: str, axes: Texts, picture: Texts, scale: str = "linear") -> Picture:
+def lines(
+    panels: dict[str, pd.DataFrame], x: str, y: str, axes: Texts, picture: Texts, scale: str = "linear"
+) -> Picture:
     """A line a method: the mean of y at each x, with its deviation over seeds."""
-    styles = method_styles(list(dict.fromkeys(method for rows in panels.values() for method in rows["method"])))
+    styles = method_styles(pd.concat(panels)["method"].unique())
 
     def draw(panel: Axes, rows: pd.DataFrame) -> None:
         for method, some in rows.groupby("method", sort=False):
             colour, marker = styles[str(method)]
-            means = some.dropna(subset=[y]).groupby(x)[y].agg(["mean", "std"]).fillna(0)  # no deviation of one seed
+            means = some.groupby(x)[y].agg(["mean", "std"]).fillna(0)  # no deviation of one seed
             panel.errorbar(means.index, means["mean"], means["std"], color=colour, marker=marker, label=str(method))
         panel.set_xscale(scale)
         if scale == "linear":
@@ -145,8 +146,7 @@ def by_regime(frame: pd.DataFrame, ending: str) -> Picture:
 
 def forgetting(frame: pd.DataFrame, ending: str) -> Picture:
     """What was forgotten against the test loss, a mark a configuration: the mean over its seeds, with their spread."""
-    frame = frame.dropna(subset=["loss", "forgetting.difference"])
-    styles = method_styles(list(frame["method"].unique()))
+    styles = method_styles(frame["method"].unique())
 
     def draw(panel: Axes, rows: pd.DataFrame) -> None:
         for method, some in rows.groupby("method", sort=False)[["loss", "forgetting.difference"]]:
@@ -156,38 +156,21 @@ def forgetting(frame: pd.DataFrame, ending: str) -> Picture:
         panel.margins(0.12)
 
     picture = f"forgetting-{ending}", "Forgetting against test loss: the lower left corner is best"
-    return drawn(
-        panels_of(frame), draw, ("test loss", "forgetting: loss on other prose, rise in nats"), picture, (3.2, 2)
-    )
+    axes = "test loss", "forgetting: loss on other prose, rise in nats"
+    return drawn(panels_of(frame), draw, axes, picture, (3.2, 2))
 
 
 def rates(setting: Setting, ending: str) -> Picture:
     """What selected, against the learning rate."""
     score = selects_by(setting.any_run)
-    tried = [
-        {**where, "rate": trial["learning_rate"] or None, "score": trial.get(score)}
-        for where, run in _placed(setting)
-        for trial in trials_of(run)
-    ]
-    panels = panels_of(pd.DataFrame(tried).dropna())
-    picture = f"rates-{ending}", "What selected, by learning rate"
-    return lines(panels, "rate", "score", ("learning rate", score.replace("_", " ")), picture, scale="log")
+    trials = setting.search("learning_rates", "learning_rate", score)
+    picture, axes = (f"rates-{ending}", "What selected, by learning rate"), ("learning rate", score.replace("_", " "))
+    return lines(panels_of(trials[trials["learning_rate"] > 0]), "learning_rate", score, axes, picture, "log")
 
 
 def by_epoch(setting: Setting, ending: str) -> Picture:
     """Validation loss by epoch of the chosen trial."""
-    after = [
-        {**where, "epoch": each["epoch"], "loss": each.get("validation_loss")}
-        for where, run in _placed(setting)
-        for each in run.metrics("curves") or []
-        if each["learning_rate"] == best_of(run).get("learning_rate")
-    ]
-    panels = panels_of(pd.DataFrame(after).dropna())
-    picture = f"curves-{ending}", "Validation loss by epoch, of the chosen rate"
-    return lines(panels, "epoch", "loss", ("epoch", "validation loss"), picture)
-
-
-def _placed(setting: Setting) -> Iterator[tuple[dict[str, Any], Run]]:
-    """Each run, with what its line and its panel are named after."""
-    for cell, run in setting.all_runs:
-        yield {"model": cell.model, "method": cell.method, "data": setting.data(cell.regime)}, run
+    after = setting.search("curves", "learning_rate", "epoch", "validation_loss")
+    chosen = after["learning_rate"] == after["run"].map(lambda run: best_of(run).get("learning_rate"))
+    picture, axes = (f"curves-{ending}", "Validation loss by epoch, of the chosen rate"), ("epoch", "validation loss")
+    return lines(panels_of(after[chosen]), "epoch", "validation_loss", axes, picture)

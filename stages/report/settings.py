@@ -12,11 +12,11 @@ beside it; a column is one number.
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from itertools import groupby
+from itertools import cycle, groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,7 +79,7 @@ def paper_scores() -> dict[Any, dict[str, float]]:
     return dict(table.to_dict("index"))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Setting:
     """Runs that differ only in model, method, regime, seed and learning rates: one of each configuration and seed."""
 
@@ -96,20 +96,44 @@ class Setting:
         """One of the runs: they agree in everything that defines the setting."""
         return self.all_runs[0][1]
 
-    @cached_property
-    def frame(self) -> pd.DataFrame:
-        """All numbers of its runs."""
-        return frame_of(self)
+    @property
+    def groups(self) -> list[tuple[str, float, tuple[Cell, ...]]]:
+        """The cells of each model in each regime, the paper's models first: what differences are within."""
+        found = groupby(self.runs, key=lambda cell: (cell.model, cell.regime))
+        return [(model, regime, tuple(cells)) for (model, regime), cells in found]
 
     @property
-    def models(self) -> list[str]:
-        """The models, the paper's first."""
-        return list(dict.fromkeys(cell.model for cell in self.runs))
+    def largest(self) -> list[tuple[str, float, tuple[Cell, ...]]]:
+        """Of each model the group with the most data."""
+        return list({model: (model, *rest) for model, *rest in self.groups}.values())
 
-    def groups(self, model: str | None = None) -> list[tuple[str, float, list[Cell]]]:
-        """The cells of each model (or of one) in each regime: what a difference between methods is about."""
-        found = groupby(self.runs, key=lambda cell: (cell.model, cell.regime))
-        return [(name, regime, list(cells)) for (name, regime), cells in found if model in (None, name)]
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """A row a run; below each group what people, the lookup and shuffled responses score."""
+        rows: list[dict[str, Any]] = []
+        for model, regime, cells in self.groups:
+            where = {"model": model, "regime": regime, "data": self.data(regime)}
+            runs = [(cell.method, run) for cell in cells for run in self.runs[cell]]
+            for method, run in runs:
+                here = {**where, "method": method, "row": "test", "seed": run.seed, "run": run}
+                rows.append({**numbers_of(run.scores), **run_numbers(run), **here})
+            seeds = sorted({run.seed: run for _, run in runs}.items())  # what people score is the same for all methods
+            for row, name in BASELINES.items():
+                for seed, run in seeds:
+                    if scores := run.scores.get(row):
+                        here = {**where, "method": name, "row": row, "seed": seed, "run": run}
+                        rows.append({**numbers_of(scores), **here})
+        return pd.DataFrame(rows)
+
+    def search(self, file: str, *columns: str) -> pd.DataFrame:
+        """Columns of a file of metrics/ from all runs: its rows that have them all, and of which run they are."""
+        rows = [
+            {"model": cell.model, "method": cell.method, "data": self.data(cell.regime), "run": run}
+            | {column: row.get(column) for column in columns}
+            for cell, run in self.all_runs
+            for row in run.metrics(file)
+        ]
+        return pd.DataFrame(rows).dropna()
 
     def data(self, regime: float) -> str:
         """How much a regime trains on: `30 %, 12491 pairs`.
@@ -144,9 +168,9 @@ def place(name: str, known: Sequence[str]) -> tuple[int, str]:
     return known.index(word) if word in known else len(known), name
 
 
-def method_styles(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
+def method_styles(methods: Iterable[str]) -> dict[str, tuple[str, str]]:
     """Colour and marker of each method."""
-    others, styles = iter(OTHER_STYLES * len(methods)), dict[str, tuple[str, str]]()
+    others, styles = cycle(OTHER_STYLES), dict[str, tuple[str, str]]()
     for method in methods:
         known = STYLES.get(method.split(" ")[0])
         styles[method] = known if known and known not in styles.values() else next(others)
@@ -201,11 +225,6 @@ def setting_of(run: Run) -> tuple[str, Any]:
     }
 
 
-def model_of(run: Run) -> tuple[str, Any]:
-    """A model and its entry."""
-    return run.params["model"], run.entry("model")
-
-
 def method_of(run: Run) -> tuple[str, Any]:
     """A method and its settings but for the place where its learning rates are searched."""
     return run.params["method"], {key: each for key, each in run.entry("method").items() if key != "learning_rate"}
@@ -213,7 +232,14 @@ def method_of(run: Run) -> tuple[str, Any]:
 
 def configuration_of(run: Run) -> str:
     """All that tells a run from others but for its learning rates, as text: a second such run repeats the first."""
-    told = [setting_of(run), model_of(run), method_of(run), float(run.params["regime"]), run.seed]
+    told = [
+        setting_of(run),
+        run.params["model"],
+        run.entry("model"),
+        method_of(run),
+        float(run.params["regime"]),
+        run.seed,
+    ]
     return json.dumps(told, sort_keys=True)
 
 
@@ -222,9 +248,9 @@ def settings_of(runs: Sequence[Run]) -> tuple[list[Setting], list[Absent]]:
 
     Of several runs of a configuration with one seed, that with the most learning rates counts, and of these the first.
     """
-    titles, models, methods = (labels([of(run) for run in runs]) for of in (setting_of, model_of, method_of))
-    regimes = [float(run.params["regime"]) for run in runs]
-    cells = map(Cell, models, methods, regimes)
+    titles, methods = labels(list(map(setting_of, runs))), labels(list(map(method_of, runs)))
+    models = labels([(run.params["model"], run.entry("model")) for run in runs])
+    cells = map(Cell, models, methods, (float(run.params["regime"]) for run in runs))
 
     def order(each: tuple[str, Cell, Run]) -> tuple[Any, ...]:
         _, cell, run = each
@@ -279,7 +305,7 @@ def range_end(run: Run) -> str | None:
 
 def numbers_of(scores: dict[str, Any]) -> dict[str, Any]:
     """The scores of a row of responses by dotted keys: `bleu4`, `unseen.bleu4`, ..."""
-    found: dict[str, Any] = {"loss": None, **flatten(scores)}
+    found: dict[str, Any] = {"loss": None, "forgetting.difference": None, **flatten(scores)}
     for part in ("", "unseen.", "unlike."):
         known = found.get(f"{part}matches")
         found[f"{part}matches"] = matches = None if known is None else int(known[-1])
@@ -295,21 +321,3 @@ def run_numbers(run: Run) -> dict[str, Any]:
     tried = [each for each in trials_of(run) if each["learning_rate"] and each.get(name) is not None]
     search = {**best, "learning_rate": best.get("learning_rate") or None, "rates": len(tried)}
     return flatten({"train": train, "decode": run.metrics("cost/greedy_generate"), "search": search})
-
-
-def frame_of(setting: Setting) -> pd.DataFrame:
-    """The runs of a setting; below each regime what people, the lookup and shuffled responses score."""
-    rows: list[dict[str, Any]] = []
-    for model, regime, cells in setting.groups():
-        where = {"model": model, "regime": regime, "data": setting.data(regime)}
-        runs = [(cell.method, run) for cell in cells for run in setting.runs[cell]]
-        for method, run in runs:
-            here = {**where, "method": method, "row": "test", "seed": run.seed, "run": run}
-            rows.append({**numbers_of(run.scores), **run_numbers(run), **here})
-        seeds = sorted({run.seed: run for _, run in runs}.items())  # what people score is the same for all methods
-        for row, name in BASELINES.items():
-            for seed, run in seeds:
-                if scores := run.scores.get(row):
-                    here = {**where, "method": name, "row": row, "seed": seed, "run": run}
-                    rows.append({**numbers_of(scores), **here})
-    return pd.DataFrame(rows)

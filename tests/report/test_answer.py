@@ -119,7 +119,7 @@ def test_three_seeds_of_some_methods_and_one_of_others_are_compared_over_the_see
     deep = [shifted("dynamic-deep", 1, 0.25), *(shifted("soft-deep", seed, 0.05) for seed in SEEDS)]
     document = build(Collection((*reference, *soft, *deep, shifted("dynamic", 2, 0.2)), ()))
     [setting], _ = settings_of([*reference, *soft, *deep])
-    gaps = {gap.cell.method: gap for gap in gaps_of(setting, [*setting.runs])}
+    gaps = {gap.cell.method: gap for gap in gaps_of(setting, tuple(setting.runs))}
     assert [gap.cell.method for gap in gaps.values() if gap.is_reference] == ["fine-tune"]
     assert gaps["soft"].value == pytest.approx(0.3)
     error = t.ppf(0.975, 2) * 0.2 / 3**0.5  # of the mean of three seeds
@@ -180,7 +180,7 @@ def test_a_claim_is_judged_by_more_than_chance(runs: tuple[Run, ...]) -> None:
     ],
 )
 def test_without_an_interval_every_seed_must_agree(pairs: list[tuple[float, float]], verdict: str) -> None:
-    assert by_order(pairs)[0] == verdict
+    assert by_order(pairs, ("", ""))[0] == verdict
 
 
 def test_what_conditioning_gives_is_told_for_each_pair_of_twins(runs: tuple[Run, ...], document: Document) -> None:

@@ -9,7 +9,7 @@ import pytest
 from stages.report.document import build, search_notes
 from stages.report.markdown import count, digits_for, plain, slug, spread, value
 from stages.report.runs import Collection, Run
-from stages.report.settings import Cell, best_of, frame_of, paper_scores, range_end, settings_of
+from stages.report.settings import Cell, best_of, paper_scores, range_end, settings_of
 from tests.helpers_report import run_in_memory
 from tests.tiny import shipped_params
 
@@ -85,7 +85,7 @@ def test_of_runs_of_one_configuration_that_with_most_rates_counts_and_the_other_
 
 def test_each_seed_is_a_row_of_the_frame_and_the_baselines_stand_below() -> None:
     [setting], _ = settings_of([run_in_memory("soft", seed) for seed in (0, 1)] + [run_in_memory("lora")])
-    frame = frame_of(setting)
+    frame = setting.frame
     assert frame["method"].tolist() == ["lora", "soft", "soft"] + ["people"] * 2 + ["lookup"] * 2 + ["shuffled"] * 2
     soft = setting.runs[Cell("smollm2", "soft", 100.0)]
     assert frame["loss"].tolist()[1:3] == [run.scores["loss"] for run in soft]
@@ -97,7 +97,7 @@ def test_a_bleu_of_a_few_matching_4_grams_or_none_is_no_number(count: int) -> No
     run = run_in_memory("zero-shot")
     scores = {**run.scores, "matches": [90, 30, 10, count]}
     [setting], _ = settings_of([replace(run, scores=scores)])
-    row = frame_of(setting).iloc[0]
+    row = setting.frame.iloc[0]
     assert math.isnan(row["bleu4"])
     assert (row["matches"], row["bleu1"]) == (count, scores["bleu1"])
 
