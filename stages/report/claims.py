@@ -9,29 +9,27 @@ is about these training runs, and says so.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
+from typing import Any
+
+import pandas as pd
 
 from stages.bootstrap import Difference
 from stages.grid.configurations import MODELS
 from stages.report.compare import Gap, NotMeasured, difference, gaps_of, same_seeds
 from stages.report.markdown import NONE, count, ends, number, percent
-from stages.report.runs import Run, Runs
-from stages.report.settings import (
-    LEAST_MATCHES,
-    Cell,
-    Setting,
-    flatten,
-    numbers_of,
-    paper_scores,
-    range_end,
-    run_numbers,
-)
+from stages.report.runs import Run, Runs, flatten
+from stages.report.settings import LEAST_MATCHES, Cell, Setting, numbers_of
 
 SUPPORTED, CONTRADICTED, INCONCLUSIVE, NOT_TESTED = "supported", "contradicted", "inconclusive", "not tested"
 PARTS = ("all", "unlike")  # of the test pairs, on which a claim is judged
 WHOLE, LITTLE, TURN, HIGH = 100.0, 10.0, 30.0, 0.90
 BLEU, FORGETTING = "bleu4", "forgetting.difference"
-PAPER = paper_scores()
+# The paper's Tables 1 and 2: for each (model, method, regime) its six scores.
+PAPER: dict[Any, dict[str, float]] = pd.read_csv(
+    Path(__file__).with_name("paper.csv"), index_col=["model", "method", "regime"]
+).to_dict("index")
 UNTRAINED = ("zero-shot", "few-shot")
 PROMPTS = ("soft", "dynamic", "prefix")  # kinds of methods that train what stands before the layers
 
@@ -198,7 +196,7 @@ def sentences(setting: Setting, gaps: list[Gap]) -> Iterator[str]:
     if prompt is not best and prompt in others:
         yield (
             f"The best trained prompt is {prompt.cell.method}, {prompt.told} {reference.method} in nats a token; it "
-            f"keeps {count(run_numbers(prompt.runs[0]).get('train.trained_parameters'))} numbers beside the model."
+            f"keeps {count(prompt.runs[0].numbers.get('train.trained_parameters'))} numbers beside the model."
         )
     if free := [gap for gap in others if gap.cell.method.split(" ")[0] in UNTRAINED]:
         cheapest = min(free, key=lambda gap: gap.value)
@@ -243,6 +241,6 @@ def caveats(settings: Sequence[Setting]) -> Iterator[str]:
         if max(count for _, count in counts) > 1:
             told += " A seed has its own data: compare with methods of more seeds by the differences, which are paired."
         yield told
-    ended = {run.params["method"] for run in runs if range_end(run)}
+    ended = {run.params["method"] for run in runs if run.range_end}
     if ended:
         yield f"The best learning rate is at an end of those tried in some run of: {', '.join(sorted(ended))}."

@@ -12,19 +12,8 @@ from stages.report.claims import PARTS, caveats, claims_of, judge, of_paper, see
 from stages.report.compare import gaps_of, lot
 from stages.report.markdown import NONE, SEEDS, Column, items, marks, plain, show, slug, spread, table, value
 from stages.report.page import TITLE, Document, fold
-from stages.report.runs import COMMIT_DIGITS, Collection
-from stages.report.settings import (
-    LEAST_MATCHES,
-    RATES_PREFIX,
-    Cell,
-    Setting,
-    best_of,
-    flatten,
-    range_end,
-    rates_of,
-    settings_of,
-    trials_of,
-)
+from stages.report.runs import COMMIT_DIGITS, Collection, flatten
+from stages.report.settings import LEAST_MATCHES, RATES_PREFIX, Cell, Setting, settings_of
 
 INTRODUCTION = """What the experiments of this project say, written by `python -m stages.report`. The question and the
 methods are those of "Prompting for a conversation: How to control a dialog model?" (Valvoda, Fang and Vandyke 2022,
@@ -59,7 +48,7 @@ RUNS = (
     SEEDS,
     Column("experiment", lambda rows: plain(rows["run"].iloc[0].name)),
     Column("commit", lambda rows: f"`{rows['run'].iloc[0].commit or 'workspace'}`"),
-    Column("learning rates", lambda rows: ", ".join(f"{rate:.3g}" for rate in rates_of(rows["run"].iloc[0])) or NONE),
+    Column("learning rates", lambda rows: ", ".join(f"{rate:.3g}" for rate in rows["run"].iloc[0].rates) or NONE),
 )
 
 Blocks = Iterator[str | figures.Picture]
@@ -197,7 +186,7 @@ def section(setting: Setting) -> Blocks:
     yield from ("### The search for a learning rate", show(tested, markdown.SEARCH), items(search_notes(setting)))
     if tested["search.rates"].max() > 1:
         yield figures.rates(setting, ending)
-    chosen = [best_of(run) for _, run in setting.all_runs]
+    chosen = [run.best for _, run in setting.all_runs]
     if any(each.get("validation_loss") and each["epoch"] > 1 for each in chosen):
         yield figures.by_epoch(setting, ending)
 
@@ -229,12 +218,12 @@ def search_notes(setting: Setting) -> Iterator[str]:
     for cell, runs in setting.runs.items():
         where = f"{plain(cell.method)}, {plain(cell.model)}, {setting.data(cell.regime)}"
         losses: dict[int, list[float | None]] = {}
-        for trial in (trial for run in runs for trial in trials_of(run) if "examples" in trial):
+        for trial in (trial for run in runs for trial in run.trials if "examples" in trial):
             losses.setdefault(trial["examples"], []).append(trial.get("validation_loss"))
         if losses:
             told = ", ".join(f"{spread(each)} with {examples}" for examples, each in losses.items())
             yield f"{where}: validation loss {told} examples"
-        ends.update(f"{where}: the {end} rate tried is the best one" for run in runs if (end := range_end(run)))
+        ends.update(f"{where}: the {end} rate tried is the best one" for run in runs if (end := run.range_end))
     for what, count in ends.items():
         yield f"{what} ({seeds(count)}): move its `learning_rate`"
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from stages.report.compare import Gap
 from stages.report.markdown import count
-from stages.report.settings import Setting, best_of, method_styles, run_numbers, selects_by
+from stages.report.settings import Setting, method_styles
 
 LOOK: Any = {
     "svg.fonttype": "none",  # keeps text as text, so that it can be searched, selected and read aloud
@@ -124,7 +124,7 @@ def forest(groups: dict[str, list[Gap]]) -> Picture:
             colour, marker = styles[gap.cell.method]
             panel.plot(gap.interval, [row, row], color=colour)
             panel.plot(gap.value, row, color=colour, marker=marker, linestyle="")
-            numbers = count(run_numbers(gap.runs[0]).get("train.trained_parameters"))
+            numbers = count(gap.runs[0].numbers.get("train.trained_parameters"))
             panel.annotate(numbers, (1.01, row), va="center", **beside)
         panel.annotate("trained", (1.01, len(ordered) - 0.3), **beside)
         panel.axvline(0, color="#444444", linewidth=1)
@@ -162,7 +162,7 @@ def forgetting(frame: pd.DataFrame, ending: str) -> Picture:
 
 def rates(setting: Setting, ending: str) -> Picture:
     """What selected, against the learning rate."""
-    score = selects_by(setting.any_run)
+    score = setting.any_run.selects_by
     trials = setting.search("learning_rates", "learning_rate", score)
     picture, axes = (f"rates-{ending}", "What selected, by learning rate"), ("learning rate", score.replace("_", " "))
     return lines(panels_of(trials[trials["learning_rate"] > 0]), "learning_rate", score, axes, picture, "log")
@@ -171,6 +171,6 @@ def rates(setting: Setting, ending: str) -> Picture:
 def by_epoch(setting: Setting, ending: str) -> Picture:
     """Validation loss by epoch of the chosen trial."""
     after = setting.search("curves", "learning_rate", "epoch", "validation_loss")
-    chosen = after["learning_rate"] == after["run"].map(lambda run: best_of(run).get("learning_rate"))
+    chosen = after["learning_rate"] == after["run"].map(lambda run: run.best.get("learning_rate"))
     picture, axes = (f"curves-{ending}", "Validation loss by epoch, of the chosen rate"), ("epoch", "validation loss")
     return lines(panels_of(after[chosen]), "epoch", "validation_loss", axes, picture)

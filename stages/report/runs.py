@@ -21,6 +21,14 @@ RESULTS = ("dvc.lock", "metrics/scores")  # a commit that changes neither has no
 RESPONSES = "data/greedy_generate/responses.jsonl"
 
 
+def flatten(table: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested tables as one table with dotted keys."""
+    if not isinstance(table, dict):
+        return {prefix: table}
+    inner = [flatten(each, f"{prefix}.{key}" if prefix else str(key)) for key, each in table.items()]
+    return {key: each for found in inner for key, each in found.items()}
+
+
 @dataclass(frozen=True, eq=False)
 class Run:
     """One configuration that was run: an experiment, the results in a commit, or those in the workspace."""
@@ -53,6 +61,45 @@ class Run:
     def metrics(self, name: str) -> Any:
         """The content of one of METRICS; {} if it is not available."""
         return self.files.get(f"metrics/{name}.json") or {}
+
+    @property
+    def trials(self) -> list[dict[str, Any]]:
+        """What was tried, in ascending order of learning rate, or of examples; none if that is not available."""
+        return sorted(self.metrics("learning_rates"), key=lambda each: each["learning_rate"] or each.get("examples", 0))
+
+    @property
+    def rates(self) -> list[float]:
+        """The learning rates that were tried."""
+        return [each["learning_rate"] for each in self.trials if each["learning_rate"]]
+
+    @property
+    def selects_by(self) -> str:
+        """The score that chose the epoch and the trial: `validation_loss` or `bleu4`, as trials name it."""
+        by_loss = self.entry("protocol")["training"].get("metric_for_best_model") == "loss"
+        return "validation_loss" if by_loss else "bleu4"
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The trial that training kept, the first of equal ones; {} if no trial has the score."""
+        score = self.selects_by
+        scored = [each for each in self.trials if each.get(score) is not None]
+        best = min if score == "validation_loss" else max
+        return best(scored, key=lambda each: each[score], default={})
+
+    @property
+    def range_end(self) -> str | None:
+        """The end of the range of rates at which the best trial is: `lowest`, `highest` or None."""
+        rates = self.rates
+        ends = {rates[0]: "lowest", rates[-1]: "highest"} if len(rates) > 1 else {}
+        return ends.get(self.best.get("learning_rate", 0.0))
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """What is known of it beside its scores, by dotted keys: cost, search."""
+        train = {**self.metrics("train"), **self.metrics("cost/train")}
+        tried = [each for each in self.trials if each["learning_rate"] and each.get(self.selects_by) is not None]
+        search = {**self.best, "learning_rate": self.best.get("learning_rate") or None, "rates": len(tried)}
+        return flatten({"train": train, "decode": self.metrics("cost/greedy_generate"), "search": search})
 
 
 Runs = tuple[Run, ...]  # of one configuration, one for each seed, in ascending order of seeds

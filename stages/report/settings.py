@@ -1,13 +1,9 @@
 """Which runs can be compared: those with the same data, pairs and protocol, whatever their model, method and seed.
 
-Relevance must have been measured with as many queries and others, and forgetting on the same text.
-
-Which learning rates were tried is not part of that: each run has its best one. The content of the entries in
-params.yaml counts, not their names: `-S protocols.paper.training.dropout=0` makes another protocol. If one name has
-several contents, the values that differ are added to the name.
-
-All numbers of such runs stand in one frame: a row is a run, or what people, the lookup or shuffled responses score
-beside it; a column is one number.
+Relevance must have been measured with as many queries and others, and forgetting on the same text. Which learning rates
+were tried does not count: each run has its best one. Nor do the names of entries in params.yaml, but their content:
+`-S protocols.paper.training.dropout=0` makes another protocol. If one name has several contents, the values that differ
+are added to it.
 """
 
 import json
@@ -16,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from itertools import cycle, groupby
+from itertools import cycle, groupby, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +20,7 @@ import pandas as pd
 
 from stages.grid.configurations import MODELS
 from stages.report.markdown import percent, value
-from stages.report.runs import Absent, Run, Runs
+from stages.report.runs import Absent, Run, Runs, flatten
 
 STYLES = {  # colour (Okabe and Ito's, for the colour-blind) and marker of each method; also the order in tables
     "fine-tune": ("#D55E00", "s"),
@@ -73,12 +69,6 @@ class Cell(NamedTuple):
     regime: float
 
 
-def paper_scores() -> dict[Any, dict[str, float]]:
-    """The paper's Tables 1 and 2, from paper.csv in this folder: for each (model, method, regime) its six scores."""
-    table = pd.read_csv(Path(__file__).with_name("paper.csv"), index_col=["model", "method", "regime"])
-    return dict(table.to_dict("index"))
-
-
 @dataclass(frozen=True, eq=False)
 class Setting:
     """Runs that differ only in model, method, regime, seed and learning rates: one of each configuration and seed."""
@@ -105,7 +95,7 @@ class Setting:
     @property
     def largest(self) -> list[tuple[str, float, tuple[Cell, ...]]]:
         """Of each model the group with the most data."""
-        return list({model: (model, *rest) for model, *rest in self.groups}.values())
+        return list({group[0]: group for group in self.groups}.values())
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -115,14 +105,12 @@ class Setting:
             where = {"model": model, "regime": regime, "data": self.data(regime)}
             runs = [(cell.method, run) for cell in cells for run in self.runs[cell]]
             for method, run in runs:
-                here = {**where, "method": method, "row": "test", "seed": run.seed, "run": run}
-                rows.append({**numbers_of(run.scores), **run_numbers(run), **here})
-            seeds = sorted({run.seed: run for _, run in runs}.items())  # what people score is the same for all methods
-            for row, name in BASELINES.items():
-                for seed, run in seeds:
-                    if scores := run.scores.get(row):
-                        here = {**where, "method": name, "row": row, "seed": seed, "run": run}
-                        rows.append({**numbers_of(scores), **here})
+                scores = numbers_of(run.scores) | run.numbers
+                rows.append(scores | where | {"method": method, "row": "test", "seed": run.seed, "run": run})
+            by_seed = sorted({run.seed: run for _, run in runs}.items())  # the same for all methods
+            for (row, name), (seed, run) in product(BASELINES.items(), by_seed):
+                if found := run.scores.get(row):
+                    rows.append(numbers_of(found) | where | {"method": name, "row": row, "seed": seed, "run": run})
         return pd.DataFrame(rows)
 
     def search(self, file: str, *columns: str) -> pd.DataFrame:
@@ -143,9 +131,9 @@ class Setting:
         """
         few = self.any_run.entry("protocol")["data"]["train_dialogues"]
         told = [percent(regime) if few is None else f"{math.ceil(few * Fraction(str(regime)) / 100)} dialogues"]
-        found = [run.scores.get("training_pairs") for cell, run in self.all_runs if cell.regime == regime]
-        if known := [each for each in found if each]:
-            told.append(f"{' to '.join(map(str, sorted({min(known), max(known)})))} pairs")
+        pairs = [run.scores.get("training_pairs") for cell, run in self.all_runs if cell.regime == regime]
+        if known := sorted({each for each in pairs if each}):
+            told.append(f"{' to '.join(map(str, dict.fromkeys([known[0], known[-1]])))} pairs")
         return ", ".join(told)
 
     @property
@@ -177,20 +165,8 @@ def method_styles(methods: Iterable[str]) -> dict[str, tuple[str, str]]:
     return styles
 
 
-def flatten(table: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested tables as one table with dotted keys."""
-    if not isinstance(table, dict):
-        return {prefix: table}
-    inner = [flatten(each, f"{prefix}.{key}" if prefix else str(key)) for key, each in table.items()]
-    return {key: each for found in inner for key, each in found.items()}
-
-
 def labels(entries: Sequence[tuple[str, Any]]) -> list[str]:
-    """A label for each (name, content): the name and, if needed, the values that tell it from others of that name.
-
-    >>> labels([("soft", {"rows": 1}), ("soft", {"rows": 2}), ("dynamic", {})])
-    ['soft (rows=1)', 'soft (rows=2)', 'dynamic']
-    """
+    """A label for each (name, content): the name, or `soft (rows=1)` with what tells it from others of that name."""
     flat = [(name, flatten(content)) for name, content in entries]
     made = []
     for name, values in flat:
@@ -232,15 +208,8 @@ def method_of(run: Run) -> tuple[str, Any]:
 
 def configuration_of(run: Run) -> str:
     """All that tells a run from others but for its learning rates, as text: a second such run repeats the first."""
-    told = [
-        setting_of(run),
-        run.params["model"],
-        run.entry("model"),
-        method_of(run),
-        float(run.params["regime"]),
-        run.seed,
-    ]
-    return json.dumps(told, sort_keys=True)
+    where = run.params["model"], run.entry("model"), float(run.params["regime"]), run.seed
+    return json.dumps([setting_of(run), method_of(run), *where], sort_keys=True)
 
 
 def settings_of(runs: Sequence[Run]) -> tuple[list[Setting], list[Absent]]:
@@ -254,53 +223,20 @@ def settings_of(runs: Sequence[Run]) -> tuple[list[Setting], list[Absent]]:
 
     def order(each: tuple[str, Cell, Run]) -> tuple[Any, ...]:
         _, cell, run = each
-        return place(cell.model, MODELS), cell.regime, place(cell.method, [*STYLES]), run.seed, -len(rates_of(run))
+        return place(cell.model, MODELS), cell.regime, place(cell.method, [*STYLES]), run.seed, -len(run.rates)
 
     found: dict[str, dict[Cell, dict[int, Run]]] = {}
     repeated = []
     for title, cell, run in sorted(zip(titles, cells, runs, strict=True), key=order):
         first = found.setdefault(title, {}).setdefault(cell, {}).setdefault(run.seed, run)
         if first is not run:
-            state = "the same parameters" if rates_of(run) == rates_of(first) else "other learning rates"
+            state = "the same parameters" if run.rates == first.rates else "other learning rates"
             repeated.append(Absent(run.name, run.commit, state, f"{first.name} counts"))
     settings = [
         Setting(title, {cell: tuple(seeds.values()) for cell, seeds in cells.items()}) for title, cells in found.items()
     ]
     settings.sort(key=lambda each: (not each.as_in_paper, not each.on_papers_data, each.title))
     return settings, repeated
-
-
-def trials_of(run: Run) -> list[dict[str, Any]]:
-    """The trials of a run in ascending order of learning rate, or of examples; none if they are not available."""
-    trials = run.metrics("learning_rates") or []
-    return sorted(trials, key=lambda each: each["learning_rate"] or each.get("examples", 0))
-
-
-def rates_of(run: Run) -> list[float]:
-    """The learning rates that a run tried."""
-    return [each["learning_rate"] for each in trials_of(run) if each["learning_rate"]]
-
-
-def selects_by(run: Run) -> str:
-    """The score that chose the epoch and the trial: `validation_loss` or `bleu4`, as trials name it."""
-    by_loss = run.entry("protocol")["training"].get("metric_for_best_model") == "loss"
-    return "validation_loss" if by_loss else "bleu4"
-
-
-def best_of(run: Run) -> dict[str, Any]:
-    """The trial that training kept, the first of equal ones; {} if no trial has the score."""
-    name = selects_by(run)
-    scored = [each for each in trials_of(run) if each.get(name) is not None]
-    best = min if name == "validation_loss" else max
-    return best(scored, key=lambda each: each[name], default={})
-
-
-def range_end(run: Run) -> str | None:
-    """The end of the range of rates at which the best trial is: `lowest`, `highest` or None."""
-    rates, best = rates_of(run), best_of(run).get("learning_rate")
-    if len(rates) < 2 or best not in (rates[0], rates[-1]):
-        return None
-    return "lowest" if best == rates[0] else "highest"
 
 
 def numbers_of(scores: dict[str, Any]) -> dict[str, Any]:
@@ -312,12 +248,3 @@ def numbers_of(scores: dict[str, Any]) -> dict[str, Any]:
         few = matches is not None and matches < LEAST_MATCHES
         found[f"{part}bleu4"] = None if few else found.get(f"{part}bleu4")
     return found
-
-
-def run_numbers(run: Run) -> dict[str, Any]:
-    """What is known of a run beside its scores: cost, search."""
-    train = {**run.metrics("train"), **run.metrics("cost/train")}
-    best, name = best_of(run), selects_by(run)
-    tried = [each for each in trials_of(run) if each["learning_rate"] and each.get(name) is not None]
-    search = {**best, "learning_rate": best.get("learning_rate") or None, "rates": len(tried)}
-    return flatten({"train": train, "decode": run.metrics("cost/greedy_generate"), "search": search})

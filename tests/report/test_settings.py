@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from stages.report.claims import PAPER
 from stages.report.document import build, search_notes
 from stages.report.markdown import count, digits_for, plain, slug, spread, value
 from stages.report.runs import Collection, Run
-from stages.report.settings import Cell, best_of, paper_scores, range_end, settings_of
+from stages.report.settings import Cell, settings_of
 from tests.helpers_report import run_in_memory
 from tests.tiny import shipped_params
 
@@ -110,8 +111,8 @@ def test_a_best_rate_at_an_end_of_those_tried_is_noticed(losses: tuple[float, ..
     trials = [{"learning_rate": 10.0**-at, "validation_loss": loss, "bleu4": at} for at, loss in enumerate(losses)]
     run = run_in_memory("soft", files={"metrics/learning_rates.json": trials})
     expected = {"lowest": "highest", "highest": "lowest"}.get(end or "", end)  # the rates above fall
-    assert range_end(run) == expected
-    assert best_of(run)["validation_loss"] == min(losses), "quick selects by the loss"
+    assert run.range_end == expected
+    assert run.best["validation_loss"] == min(losses), "quick selects by the loss"
 
 
 def test_few_shot_shows_its_curve_by_the_number_of_examples() -> None:
@@ -133,9 +134,8 @@ def test_few_shot_shows_its_curve_by_the_number_of_examples() -> None:
 
 
 def test_the_papers_tables_are_whole() -> None:
-    known = paper_scores()
-    assert len(known) == 36
-    assert known["gpt2", "dynamic", 100.0]["bleu4"] == 0.142
+    assert len(PAPER) == 36
+    assert PAPER["gpt2", "dynamic", 100.0]["bleu4"] == 0.142
 
 
 def test_numbers_have_no_digit_that_their_uncertainty_blurs() -> None:
