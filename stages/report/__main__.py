@@ -1,10 +1,7 @@
 """Report all experiments: which method to use, and what the paper's claims are worth here.
 
-    python -m stages.report              writes exported/report: report.md, report.html and the figures
-    python -m stages.report --publish    writes the same into metrics/, where Git keeps the published report
-    python -m stages.report --readme     prints the README's short answer and table, and writes nothing
-    python -m stages.report --keep       adds what the report shows of the experiments to metrics/runs
-    python -m stages.report --from metrics/runs          the report of all that was kept there; no experiment is needed
+    python -m stages.report                              writes report.md, report.html and the figures
+    python -m stages.report --from metrics/runs          the same of what was kept there; no experiment is needed
     python -m stages.report --blind 50 NAME NAME         a sheet on which people compare two experiments' answers
     python -m stages.report --rated SHEET [SHEET]        what one or two people wrote on it
 

@@ -155,11 +155,7 @@ def of_paper(claim: Claim, setting: Setting) -> str:
 
 
 def value_of(run: Run, name: str, part: str) -> float:
-    """A score of a run on a part of the test pairs.
-
-    Raises:
-        NotMeasured: it has none.
-    """
+    """A score of a run on a part of the test pairs; it raises NotMeasured if there is none."""
     if name == FORGETTING and part != "all":
         raise NotMeasured("it is not about test pairs")
     found = run.score(name if part == "all" else f"{part}.{name}")

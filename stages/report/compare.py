@@ -21,15 +21,11 @@ THE_REFERENCE = "the reference"
 
 
 class NotMeasured(Exception):
-    """A comparison cannot be made; the message says why."""
+    """A comparison cannot be made; the message says why. Any function below may raise it."""
 
 
 def same_seeds(first: Runs, second: Runs) -> list[tuple[Run, Run]]:
-    """The runs of two configurations, seed by seed: those of the seeds that both have.
-
-    Raises:
-        NotMeasured: they share none.
-    """
+    """The runs of two configurations, seed by seed: those of the seeds that both have."""
     of_second = {run.seed: run for run in second}
     matched = [(run, of_second[run.seed]) for run in first if run.seed in of_second]
     if not matched:
@@ -38,11 +34,7 @@ def same_seeds(first: Runs, second: Runs) -> list[tuple[Run, Run]]:
 
 
 def responses_of(run: Run) -> list[Response]:
-    """The responses of a run.
-
-    Raises:
-        NotMeasured: they are not in the cache, or not among what was kept.
-    """
+    """The responses of a run."""
     found = run.responses
     if not found:
         private = ", nor kept: the corpus has no `quote: true`" * (not run.entry("dataset").get("quote"))
@@ -52,11 +44,7 @@ def responses_of(run: Run) -> list[Response]:
 
 @cache
 def sums_of(run: Run, score: str) -> pd.DataFrame:
-    """What the score sums over the responses of a run, a row a test pair, by what the pair is.
-
-    Raises:
-        NotMeasured: the responses or their losses are missing.
-    """
+    """What the score sums over the responses of a run, a row a test pair, by what the pair is."""
     found = responses_of(run)
     if score == "loss":
         sums = losses_of(found)
@@ -69,11 +57,7 @@ def sums_of(run: Run, score: str) -> pd.DataFrame:
 
 
 def difference(first: Runs, second: Runs, score: str, part: str = "all") -> Difference:
-    """Compare two configurations by `loss` or `bleu4` on a part of the test pairs, over the seeds that both have.
-
-    Raises:
-        NotMeasured: they share no seed or have other test pairs, the part is too small, or something is missing.
-    """
+    """Compare two configurations by `loss` or `bleu4` on a part of the test pairs, over the seeds that both have."""
     tables = [_sums_of_both(*runs, score, part) for runs in same_seeds(first, second)]
     pairs = pd.concat([own for own, _ in tables]).index.unique()  # of any seed
     systems = zip(*tables, strict=True)
@@ -89,27 +73,23 @@ def _sums_of_both(first: Run, second: Run, score: str, part: str) -> tuple[pd.Da
     own, other = sums_of(first, score), sums_of(second, score)
     if not own.index.equals(other.index):
         raise NotMeasured("their test pairs differ")
-    flags = part_of(first, part, len(own)) & part_of(second, part, len(own))
+    flags = _flags(first, part, len(own)) & _flags(second, part, len(own))
     if flags.sum() < MIN_PAIRS:
         raise NotMeasured(f"only {flags.sum()} such pairs")
     return own[flags], other[flags]
 
 
-def lot(response: Response, seed: int) -> str:
-    """A hash that decides which test pairs are shown, so that nobody picks them."""
-    return hashlib.sha256(f"{seed}:{response.dialogue}:{response.position}".encode()).hexdigest()
-
-
-def part_of(run: Run, part: str, pairs: int) -> Any:
-    """Which of the test pairs of a run belong to a part, [N]; stages/score/scorer.py defines the parts.
-
-    Raises:
-        NotMeasured: the run was scored before its parts were written down.
-    """
+def _flags(run: Run, part: str, pairs: int) -> Any:
+    """Which of the test pairs of a run belong to a part, [N]; stages/score/scorer.py defines the parts."""
     found = "1" * pairs if part == "all" else run.score(f"parts.{part}")
     if found is None or len(found) != pairs:
         raise NotMeasured(f"{run.name} does not say which pairs are {part}")
     return np.array([letter == "1" for letter in found])
+
+
+def lot(response: Response, seed: int) -> str:
+    """A hash that decides which test pairs are shown, so that nobody picks them."""
+    return hashlib.sha256(f"{seed}:{response.dialogue}:{response.position}".encode()).hexdigest()
 
 
 @dataclass(frozen=True)

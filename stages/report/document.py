@@ -125,10 +125,9 @@ def side_by_side(setting: Setting) -> Blocks:
     """The same queries answered by every method, in the largest regime, with the seed that most have."""
     corpus = str(setting.any_run.params["dataset"])
     for model, regime, cells in setting.largest:
-        runs = {(run.seed, cell.method): run for cell in cells for run in setting.runs[cell]}
-        [(seed, _)] = Counter(seed for seed, _ in sorted(runs)).most_common(1)
-        said = {method: run.responses for (own, method), run in runs.items() if own == seed}
-        known = {method: replies for method, replies in said.items() if replies}
+        runs = [(cell.method, run) for cell in cells for run in setting.runs[cell]]
+        [(seed, _)] = Counter(sorted(run.seed for _, run in runs)).most_common(1)
+        known = {method: said for method, run in runs if run.seed == seed and (said := run.responses)}
         if known and setting.any_run.entry("dataset").get("quote"):
             print(f"quoted: {QUERIES} pairs of {corpus}, since its entry has `quote: true`")
             yield f"### {plain(setting.title)}: {plain(model)}, {setting.data(regime)}, seed {seed}"

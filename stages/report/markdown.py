@@ -22,11 +22,7 @@ CUT, LOOPS = "(cut)", "(repeats itself)"
 
 
 def plain(text: str) -> str:
-    r"""Escape a text so that Markdown shows it as it is, in a table too.
-
-    >>> plain("a|b *c* <d>")
-    'a\\|b \\*c\\* \\<d\\>'
-    """
+    """Escape a text so that Markdown shows it as it is, in a table too."""
     one_line = re.sub(rf"[^\S{SPACE}]+", " ", text).strip()
     return re.sub(r"([\\`*_\[\]<>|~&$])", r"\\\1", one_line)
 
@@ -72,11 +68,7 @@ def value(each: object) -> str:
 
 
 def digits_for(width: float, most: int = 4) -> int:
-    """How many digits a number may have whose uncertainty is `width`: those that it does not blur.
-
-    >>> digits_for(0.09), digits_for(0.0035), digits_for(0)
-    (2, 3, 4)
-    """
+    """How many digits a number may have whose uncertainty is `width`, those that it does not blur: 2 for 0.09."""
     return most if not width else max(0, min(most, -math.floor(math.log10(width))))
 
 

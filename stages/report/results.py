@@ -1,7 +1,7 @@
 """The files of one revision of the project, and whether they come from its own parameters and code.
 
 dvc.lock records what each stage was run with. If a commit has other parameters or sources, or other score files than
-the stage wrote, the report would give a wrong origin for its numbers: `problem` is `dvc status` for a commit.
+the stage wrote, the report would give a wrong origin for its numbers: `problems` is `dvc status` for a commit.
 `open_results` gives commands that answer with a model its folders on disk.
 """
 
@@ -111,18 +111,14 @@ def _md5(content: bytes) -> str:
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
-def problem(revision: Revision, params: dict[str, Any]) -> str | None:
-    """Why a revision's results do not come from `params` (its params.yaml) and its sources; None if they do."""
-    return next(_differences(revision, params), None)
-
-
 def _other_params(params: dict[str, Any], name: str, stage: dict[str, Any]) -> Iterator[str]:
     for key, used in stage.get("params", {}).get("params.yaml", {}).items():
         if look_up(params, key) != used:
             yield f"the stage {name} was run with a different {key} than in params.yaml"
 
 
-def _differences(revision: Revision, params: dict[str, Any]) -> Iterator[str]:
+def problems(revision: Revision, params: dict[str, Any]) -> Iterator[str]:
+    """Why a revision's results do not come from `params` (its params.yaml) and its sources."""
     stages = revision.stages()
     if not stages:
         yield "it has scores, but no dvc.lock that records how they were made"
@@ -155,7 +151,7 @@ class Results:
 
     def check_fresh(self) -> None:
         """Raise StageError if they do not come from their own parameters, code and data; it says what differs."""
-        if reason := problem(self.files, self.raw_params):
+        for reason in problems(self.files, self.raw_params):
             remedy = "run `dvc repro`" if self.name == WORKSPACE else "run that experiment again"
             raise StageError(self.name, reason, remedy)
 

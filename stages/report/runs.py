@@ -11,7 +11,7 @@ from stages.grid.experiments import git
 from stages.params.schema import PARAMS_FILE
 from stages.plumbing.errors import StageError
 from stages.records import Response
-from stages.report.results import WORKSPACE, Revision, experiments_of, look_up, problem
+from stages.report.results import WORKSPACE, Revision, experiments_of, look_up, problems
 
 ROWS = ("test", "unseen", "human", "retrieval")  # in metrics/scores/
 METRICS = ("learning_rates", "curves", "train", "cost/train", "cost/greedy_generate")  # further files of metrics/
@@ -148,7 +148,7 @@ def _read(root: Path, name: str, commit: str, baseline: str) -> Run | Absent | N
         return Absent(name, commit, "not readable", str(error))
     if missing := [switch for switch in (*SWITCHES, "pairs") if switch not in params]:
         return Absent(name, commit, "not readable", f"its params.yaml has no {', '.join(missing)}")
-    if reason := problem(revision, params):
+    if reason := next(problems(revision, params), None):
         return Absent(name, commit, "stale", reason)
     scores = revision.json("metrics/scores.json") or {**rows.pop("test"), **rows}
     files = {path: revision.json(path) for path in (f"metrics/{each}.json" for each in METRICS)}

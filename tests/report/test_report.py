@@ -8,7 +8,7 @@ import pytest
 
 from stages.plumbing.files import write_json
 from stages.report.document import build
-from stages.report.results import Revision, problem
+from stages.report.results import Revision, problems
 from stages.report.runs import Collection, collect
 from tests.tiny import change_params, command, commit_all, read_yaml, tiny_project, write_yaml
 from tests.trained import trained_copy
@@ -68,7 +68,7 @@ def test_without_the_cache_the_scores_stay_and_comparisons_are_not_tested(projec
 def test_results_that_are_not_those_of_the_parameters_the_code_or_the_stage_are_left_out(project: Path) -> None:
     def reason() -> str:
         """Why the workspace is to be left out; empty if it is not."""
-        return problem(Revision(project, None), read_yaml(project / "params.yaml")) or ""
+        return next(problems(Revision(project, None), read_yaml(project / "params.yaml")), "")
 
     assert reason() == ""
     change_params(project, {"seed": 3})
@@ -86,12 +86,12 @@ def test_results_that_are_not_those_of_the_parameters_the_code_or_the_stage_are_
 def test_whatever_a_stage_was_run_with_is_compared_with_what_there_is(project: Path) -> None:
     lock, params = (read_yaml(project / name) for name in ("dvc.lock", "params.yaml"))
     here = Revision(project, None)  # one for all, because DVC takes a second to find out what there is
-    assert problem(here, params) is None
+    assert list(problems(here, params)) == []
     for name, stage in lock["stages"].items():
         dep = stage["deps"][0]
         was, dep["md5"] = dep["md5"], "0" * 32
         write_yaml(project / "dvc.lock", lock)
-        assert problem(here, params) == f"the stage {name} was run with a different {dep['path']}"
+        assert next(problems(here, params)) == f"the stage {name} was run with a different {dep['path']}"
         dep["md5"] = was
 
 
