@@ -56,27 +56,27 @@ Blocks = Iterator[str | figures.Picture]
 
 def build(collection: Collection) -> Document:
     """The report of all experiments."""
+    return [block for block in _blocks(collection) if block]
+
+
+def _blocks(collection: Collection) -> Blocks:
     settings, repeated = settings_of(collection.runs)
-
-    def blocks() -> Blocks:
-        yield from (f"# {TITLE}", INTRODUCTION)
-        yield from page_one(settings)
-        yield "## Answers to the same queries"
-        for each in settings:
-            yield from side_by_side(each)
-        yield "## Does the paper replicate?"
-        yield from replication(settings)
-        for each in settings:
-            print(f"{each.title}: {len(each.runs)} configurations", flush=True)
-            yield from section(each)
-        yield from ("## Glossary", items(GLOSSARY), "## Appendix", commits(settings))
-        for each in settings:
-            yield from appendix(each)
-        if absent := [*collection.absent, *repeated]:
-            rows = [[plain(each.name), plain(each.state), plain(each.reason)] for each in absent]
-            yield from fold(f"Not in the tables: {len(absent)}", [table(["experiment", "state", "why"], rows, left=3)])
-
-    return Document([block for block in blocks() if block])
+    yield from (f"# {TITLE}", INTRODUCTION)
+    yield from page_one(settings)
+    yield "## Answers to the same queries"
+    for each in settings:
+        yield from side_by_side(each)
+    yield "## Does the paper replicate?"
+    yield from replication(settings)
+    for each in settings:
+        print(f"{each.title}: {len(each.runs)} configurations", flush=True)
+        yield from section(each)
+    yield from ("## Glossary", items(GLOSSARY), "## Appendix", commits(settings))
+    for each in settings:
+        yield from appendix(each)
+    if absent := [*collection.absent, *repeated]:
+        rows = [[plain(each.name), plain(each.state), plain(each.reason)] for each in absent]
+        yield from fold(f"Not in the tables: {len(absent)}", [table(["experiment", "state", "why"], rows, left=3)])
 
 
 def readme(collection: Collection) -> str:

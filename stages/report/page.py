@@ -3,7 +3,6 @@
 import html
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from markdown_it import MarkdownIt
@@ -11,6 +10,8 @@ from markdown_it import MarkdownIt
 from stages.plumbing.files import write_bytes
 from stages.report.figures import Picture
 from stages.report.markdown import plain, slug
+
+Document = list[str | Picture]  # blocks of Markdown and figures, in their order
 
 TITLE, UNFOLD = "Prompt it or fine-tune it?", "</details>"
 
@@ -47,47 +48,36 @@ figcaption, nav {{ font-size: .9em; }}
 """
 
 
-@dataclass(frozen=True)
-class Document:
-    """Blocks of Markdown and figures, in their order."""
-
-    blocks: list[str | Picture]
-
-    @property
-    def pictures(self) -> list[Picture]:
-        """Its figures."""
-        return [block for block in self.blocks if isinstance(block, Picture)]
-
-    def markdown(self, folder: str) -> str:
-        """The whole text; `folder` is where it finds the figures."""
-        shown = (
-            f"![{plain(block.caption)}]({folder}/{block.name}.svg)" if isinstance(block, Picture) else block
-            for block in self.blocks
-        )
-        return "\n\n".join(shown) + "\n"
-
-
 def fold(title: str, blocks: Iterable[str]) -> list[str]:
     """Blocks that are shown once a reader opens them."""
     return [f"<details>\n<summary>{html.escape(title)}</summary>", *blocks, UNFOLD]
 
 
-def write_report(report: Document, folder: Path) -> None:
+def write_report(document: Document, folder: Path) -> None:
     """Write report.md, report.html and report/*.svg; remove the figures of an earlier report."""
-    figures = folder / "report"
-    for picture in report.pictures:
-        write_bytes(figures / f"{picture.name}.svg", picture.svg.encode())
-    for path in set(figures.glob("*.svg")) - {figures / f"{picture.name}.svg" for picture in report.pictures}:
+    figures = {folder / f"report/{block.name}.svg": block.svg for block in document if isinstance(block, Picture)}
+    for path, svg in figures.items():
+        write_bytes(path, svg.encode())
+    for path in set(folder.glob("report/*.svg")) - figures.keys():
         path.unlink()
-    write_bytes(folder / "report.md", report.markdown("report").encode())
-    write_bytes(folder / "report.html", to_html(report).encode())
-    print(f"{folder / 'report.html'}: {len(report.pictures)} figures")
+    write_bytes(folder / "report.md", to_markdown(document).encode())
+    write_bytes(folder / "report.html", to_html(document).encode())
+    print(f"{folder / 'report.html'}: {len(figures)} figures")
+
+
+def to_markdown(document: Document) -> str:
+    """The document as Markdown, which finds the figures in the folder `report` beside it."""
+    shown = (
+        f"![{plain(block.caption)}](report/{block.name}.svg)" if isinstance(block, Picture) else block
+        for block in document
+    )
+    return "\n\n".join(shown) + "\n"
 
 
 def to_html(document: Document) -> str:
     """The document as a page, with contents at its top."""
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
-    body = "\n".join(_block(parser, block) for block in document.blocks)
+    body = "\n".join(_block(parser, block) for block in document)
     body = re.sub(r"<h2>(.*?)</h2>", lambda match: f'<h2 id="{_id(match[1])}">{match[1]}</h2>', body)
     headings = re.findall(r'<h2 id="(.*?)">(.*?)</h2>', body)
     contents = "".join(f'<li><a href="#{name}">{heading}</a></li>' for name, heading in headings)

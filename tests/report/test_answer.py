@@ -4,6 +4,7 @@ import html
 import itertools
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,9 @@ from stages.report.claims import (
 )
 from stages.report.compare import NotMeasured, difference, gaps_of, responses_of
 from stages.report.document import build, marked, readme
+from stages.report.figures import Picture
 from stages.report.markdown import CUT, LOOPS, plain
-from stages.report.page import Document, to_html, write_report
+from stages.report.page import Document, to_html, to_markdown, write_report
 from stages.report.runs import RESPONSES, Absent, Collection, Run, columns_of
 from stages.report.settings import settings_of
 from tests.browser import needs_browser, rendered
@@ -45,6 +47,10 @@ def runs() -> tuple[Run, ...]:
 @pytest.fixture(scope="module")
 def document(runs: tuple[Run, ...]) -> Document:
     return build(Collection(runs, (Absent("a|b", "", "failed", "every trial *diverged*"),)))
+
+
+def pictures(document: Document) -> list[Picture]:
+    return [block for block in document if isinstance(block, Picture)]
 
 
 def of(runs: tuple[Run, ...], method: str) -> tuple[Run, ...]:
@@ -86,7 +92,7 @@ def test_with_one_method_or_without_losses_there_is_nothing_to_compare(runs: tup
 def test_figures_of_what_was_not_measured_are_left_out() -> None:
     scores = replace(run_in_memory("soft"), name="without costs", files=run_in_memory("soft", measured=False).files)
     costs = replace(run_in_memory("lora"), scores=run_in_memory("lora", measured=False).scores)
-    found = {picture.name.split("-")[0] for picture in build(Collection((scores, costs), ())).pictures}
+    found = {picture.name.split("-")[0] for picture in pictures(build(Collection((scores, costs), ())))}
     assert found == {"rates", "forgetting"}
 
 
@@ -104,12 +110,15 @@ def test_the_difference_of_losses_is_that_of_the_same_pairs(runs: tuple[Run, ...
     assert found.low < gap < found.high
 
 
+def called(method: str, runs: Sequence[Run]) -> list[Run]:
+    return [replace(run, name=f"{method} {run.seed}", params={**run.params, "method": method}) for run in runs]
+
+
 def shifted(method: str, seed: int, above: float) -> Run:
     """A run whose loss is everywhere so much above that of fine-tune with the same seed."""
     found = responses_of(run_in_memory("fine-tune", seed))
     own = [replace(each, loss=(each.loss or 0) + above * (each.tokens or 0)) for each in found]
-    run = run_in_memory("soft", seed, files={RESPONSES: columns_of(own)})
-    return replace(run, name=f"{method} {seed}", params={**run.params, "method": method})
+    return called(method, [run_in_memory("soft", seed, files={RESPONSES: columns_of(own)})])[0]
 
 
 def test_three_seeds_of_some_methods_and_one_of_others_are_compared_over_the_seeds_that_both_have() -> None:
@@ -125,7 +134,7 @@ def test_three_seeds_of_some_methods_and_one_of_others_are_compared_over_the_see
     error = t.ppf(0.975, 2) * 0.2 / 3**0.5  # of the mean of three seeds
     assert gaps["soft"].interval == pytest.approx((0.3 - error, 0.3 + error), abs=0.05)
     assert (gaps["dynamic-deep"].value, *gaps["dynamic-deep"].interval) == pytest.approx((0.25, 0.25, 0.25))
-    text = document.markdown("report")
+    text = to_markdown(document)
     assert "dynamic, dynamic-deep. Their intervals know no other seeds. A seed has its own data" in text
     lines = [line.split(" | ") for line in text.splitlines() if line.startswith("| smollm2, 70")]
     assert [[line[1], *(cell for cell in line[2:4] if cell == "not run"), line[-1].strip(" |")] for line in lines] == [
@@ -162,12 +171,9 @@ def test_a_claim_is_judged_by_more_than_chance(runs: tuple[Run, ...]) -> None:
     assert found["soft has a higher BLEU-4 than fine-tune with a tenth of the data"] == NOT_TESTED
     assert found["dynamic forgets less than fine-tune"] == INCONCLUSIVE
     assert found["dynamic keeps a novelty above 0.90 whatever the data"] == SUPPORTED
-    best, worst = "has a higher BLEU-4 than", "with all the data"
-    texts = {f"dynamic {best} fine-tune {worst}", f"fine-tune {best} soft {worst}"}
-    assert texts <= set(found)
-    swapped = [replace(run, params={**run.params, "method": "dynamic"}) for run in of(runs, "lora")]
-    weak = [replace(run, params={**run.params, "method": "fine-tune"}) for run in of(runs, "zero-shot")]
-    assert verdicts(*swapped, *weak)[f"dynamic {best} fine-tune {worst}"] in (SUPPORTED, NOT_TESTED)
+    for better, worse, verdict in (("dynamic", "fine-tune", SUPPORTED), ("fine-tune", "dynamic", CONTRADICTED)):
+        both = [*called(better, of(runs, "lora")), *called(worse, of(runs, "dynamic-frozen"))]
+        assert verdicts(*both)["dynamic has a higher BLEU-4 than fine-tune with all the data"] == verdict
 
 
 @pytest.mark.parametrize(
@@ -183,13 +189,6 @@ def test_without_an_interval_every_seed_must_agree(pairs: list[tuple[float, floa
     assert by_order(pairs, ("", ""))[0] == verdict
 
 
-def test_what_conditioning_gives_is_told_for_each_pair_of_twins(runs: tuple[Run, ...], document: Document) -> None:
-    lines = [line.split(" | ") for line in document.markdown("report").splitlines() if "at the input, E" in line]
-    assert [line[1] for line in lines] == ["at the input, E trained", "at the input, E frozen"]
-    found = difference(of(runs, "dynamic-frozen"), of(runs, "soft-frozen"), "loss")
-    assert lines[1][-1].startswith(f"{found.second - found.first:.2f} below ({found.low:.2f} to {found.high:.2f})")
-
-
 def test_a_reply_that_was_cut_or_repeats_itself_says_so() -> None:
     reply = Response("d", 0, "q", "r", "a b c a b c a b c", unended=True)
     assert marked(reply).endswith(f"*{CUT}* *{LOOPS}*")
@@ -201,7 +200,7 @@ def test_replies_are_quoted_only_where_allowed(runs: tuple[Run, ...], capsys: py
     params = runs[0].params
     private = {**params["datasets"], "chitchat": {**params["datasets"]["chitchat"], "quote": False}}
     both = run_in_memory("soft"), run_in_memory("soft", datasets=private)
-    told, kept = (build(Collection((run,), ())).markdown("report") for run in both)
+    told, kept = (to_markdown(build(Collection((run,), ()))) for run in both)
     assert "word1" in told
     assert "are not quoted" in kept
     assert "word1" not in kept
@@ -218,7 +217,7 @@ def test_the_page_is_small_refers_to_nothing_outside_it_and_shows_markup_as_text
     assert "default-src 'none'" in page
     assert len(page) < 300_000
     assert "every trial *diverged*" in page
-    odd = to_html(Document([f"| a |\n| --- |\n| {plain(ODD)} |"]))
+    odd = to_html([f"| a |\n| --- |\n| {plain(ODD)} |"])
     assert html.unescape(re.sub(r"<[^>]*>", "", odd)).count(ODD) == 1
     assert re.findall(r"<(?:script|img|b)\b", odd) == []
 
@@ -228,7 +227,7 @@ def test_every_link_of_the_markdown_leads_to_something_that_is_written(document:
     (tmp_path / "report/figure-of-an-earlier-report.svg").write_text("old", encoding="utf-8")
     write_report(document, tmp_path)
     targets = re.findall(r"(?<!\\)\]\(([^)]+)\)", (tmp_path / "report.md").read_text(encoding="utf-8"))
-    assert len(targets) == len(document.pictures) == len(list((tmp_path / "report").iterdir()))
+    assert len(targets) == len(pictures(document)) == len(list((tmp_path / "report").iterdir()))
     assert [target for target in targets if not (tmp_path / target).exists()] == []
 
 
@@ -251,8 +250,7 @@ def test_no_word_of_a_figure_is_cut_or_covered(runs: tuple[Run, ...], monkeypatc
         draw(self, gc, x, y, text, *words, mtext=mtext, **more)
 
     monkeypatch.setattr(RendererSVG, "draw_text", noted)
-    pictures = build(Collection(runs, ())).pictures
-    assert len(drawn) == len(pictures)
+    assert len(pictures(build(Collection(runs, ())))) == len(drawn)
     for figure, boxes in drawn.items():
         page = Bbox.from_bounds(0, 0, figure.width, figure.height)
         assert [text for text, box in boxes if not (page.contains(*box.min) and page.contains(*box.max))] == []
@@ -276,7 +274,7 @@ def test_a_score_that_does_not_put_shuffled_replies_last_is_said_to_be_blind() -
     shuffled = {"shuffled": {**scores["shuffled"], "bleu1": 0.01, "relevance": 0.5, "hits": 0.05}}
     rest = {name: {**scores[name], "relevance": 0.4, "hits": 0.3} for name in ("human", "retrieval")}
     told = {**scores, "relevance": 0.6, "hits": 0.2, **rest, **shuffled}
-    text = build(Collection((replace(run_in_memory("soft"), scores=told),), ())).markdown("report")
+    text = to_markdown(build(Collection((replace(run_in_memory("soft"), scores=told),), ())))
     [line] = [line for line in text.splitlines() if "blind, since" in line]
     names = line.split(": ")[-1].split(", ")
     assert {"relevance", "novelty"} <= set(names), "people and lookup have less than shuffled; the same as shuffled"

@@ -12,7 +12,7 @@ from stages.plumbing.errors import StageError
 from stages.report.blind import KEY, SHEET, tally, write_sheet
 from stages.report.document import build
 from stages.report.kept import keep, kept
-from stages.report.page import to_html
+from stages.report.page import to_html, to_markdown
 from stages.report.runs import RESPONSES, Absent, Collection, Run
 from tests.helpers_report import METHODS, run_in_memory
 from tests.tiny import shipped_params
@@ -62,9 +62,9 @@ def test_runs_are_added_to_those_that_were_kept_and_replace_the_same_configurati
         ("lora", 1): later[1].score("loss"),
     }
     assert len(again.runs) == len({run.name for run in again.runs}) == 5
-    text = build(again).markdown("report")
+    text = to_markdown(build(again))
     assert "The runs were made by the code of 2 commits: `eeeeeeeeee` 2, `ffffffffff` 3." in text
-    assert "by the code of" not in build(Collection(tuple(first), ())).markdown("report")
+    assert "by the code of" not in to_markdown(build(Collection(tuple(first), ())))
 
 
 def test_more_than_a_repository_should_have_is_refused_and_nothing_is_written(
@@ -83,7 +83,7 @@ def test_of_a_corpus_that_may_not_be_quoted_no_text_is_kept(tmp_path: Path) -> N
     runs = tuple(run_in_memory(method, datasets=private, forgetting=text) for method in ("soft", "lora"))
     keep(Collection(runs, ()), tmp_path)
     again = kept(tmp_path)
-    assert "nor kept: the corpus has no `quote: true`" in build(again).markdown("report")
+    assert "nor kept: the corpus has no `quote: true`" in to_markdown(build(again))
     assert (tmp_path / "README.md").read_text(encoding="utf-8").endswith("\n\n- none\n")
     run = again.runs[1]
     assert "clients" not in str(run.params) and "dailydialog" not in str(run.params)

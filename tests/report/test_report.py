@@ -8,9 +8,11 @@ import pytest
 
 from stages.plumbing.files import write_json
 from stages.report.document import build
+from stages.report.kept import keep, kept
+from stages.report.page import to_html, to_markdown
 from stages.report.results import Revision, problems
 from stages.report.runs import Collection, collect
-from tests.tiny import change_params, command, commit_all, read_yaml, tiny_project, write_yaml
+from tests.tiny import change_params, command, read_yaml, tiny_project, write_yaml
 from tests.trained import trained_copy
 
 
@@ -46,20 +48,15 @@ def test_the_same_experiments_give_the_same_bytes_and_only_publishing_touches_wh
         assert (project / "metrics" / file).read_bytes() == (project / "exported" / file).read_bytes(), file
 
 
-def test_kept_runs_make_the_same_report_in_a_clone_without_experiments(project: Path, tmp_path: Path) -> None:
-    said = command(project, "python", "-m", "stages.report", "--keep").stdout
-    assert said.startswith("metrics/runs: 2 runs, 2 of them new, 0.0")
-    commit_all(project)
-    command(tmp_path, "git", "clone", "-q", "project", "clone")
-    command(tmp_path / "clone", "python", "-m", "stages.report", "--from", "metrics/runs")
-    for name in ("report.md", "report.html"):
-        assert (tmp_path / "clone/exported" / name).read_bytes() == (project / "exported" / name).read_bytes()
+def test_kept_runs_make_the_same_report_where_no_experiments_are(reported: Path, tmp_path: Path) -> None:
+    keep(collect(reported), tmp_path)
+    assert to_html(build(kept(tmp_path))) == (reported / "exported/report.html").read_text(encoding="utf-8")
 
 
 def test_without_the_cache_the_scores_stay_and_comparisons_are_not_tested(project: Path) -> None:
     shutil.rmtree(project / ".dvc/cache")
     collection = collect(project)
-    text = build(collection).markdown("report")
+    text = to_markdown(build(collection))
     run = next(run for run in collection.runs if run.name == "softly")
     assert f"| {run.scores['bleu1']:.3f} |" in text
     assert "**not tested**: responses not in the cache" in text
@@ -108,7 +105,7 @@ def test_after_the_next_commit_all_experiments_are_there(project: Path) -> None:
 def test_where_nothing_was_run_the_report_says_so(tmp_path: Path) -> None:
     collection = collect(tiny_project(tmp_path / "project"))
     assert collection == Collection((), ())
-    assert "No experiment has results yet" in build(collection).markdown("report")
+    assert "No experiment has results yet" in to_markdown(build(collection))
 
 
 def test_what_draws_may_be_missing(project: Path) -> None:
