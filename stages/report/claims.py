@@ -8,10 +8,9 @@ is about these training runs, and says so.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -24,8 +23,9 @@ from stages.report.settings import LEAST_MATCHES, Cell, Setting, numbers_of
 
 SUPPORTED, CONTRADICTED, INCONCLUSIVE, NOT_TESTED = "supported", "contradicted", "inconclusive", "not tested"
 PARTS = ("all", "unlike")  # of the test pairs, on which a claim is judged
-WHOLE, LITTLE, TURN, HIGH = 100.0, 10.0, 30.0, 0.90
-BLEU, FORGETTING = "bleu4", "forgetting.difference"
+HIGH = 0.90
+BLEU, FORGETTING, VARIETY = "bleu4", "forgetting.difference", ("novelty", "diversity")
+FREEZING = "soft has a higher BLEU-4 than soft-frozen with all the data, so freezing E hurts"
 # The paper's Tables 1 and 2: for each (model, method, regime) its six scores.
 PAPER: dict[Any, dict[str, float]] = pd.read_csv(
     Path(__file__).with_name("paper.csv"), index_col=["model", "method", "regime"]
@@ -36,45 +36,38 @@ PROMPTS = ("soft", "dynamic", "prefix")  # kinds of methods that train what stan
 Verdict = tuple[str, str]  # and why
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(NamedTuple):
     """One configuration has more of some scores than another."""
 
     text: str
     first: Cell
     second: Cell
-    scores: tuple[str, ...] = (BLEU,)
+    scores: tuple[str, ...]
 
-    @property
-    def model(self) -> str:
-        """The model that it is about."""
-        return self.first.model if self.first.model == self.second.model else "both"
+
+# Text, what has more, than what (a method, and % of the data), and the scores that it has more of.
+CLAIMS: tuple[tuple[str, tuple[str, float], tuple[str, float], tuple[str, ...]], ...] = (
+    ("dynamic has a higher BLEU-4 than fine-tune with all the data", ("dynamic", 100), ("fine-tune", 100), (BLEU,)),
+    ("dynamic has a higher BLEU-4 than soft with all the data", ("dynamic", 100), ("soft", 100), (BLEU,)),
+    ("fine-tune has a higher BLEU-4 than soft with all the data", ("fine-tune", 100), ("soft", 100), (BLEU,)),
+    ("soft has a higher BLEU-4 than fine-tune with a tenth of the data", ("soft", 10), ("fine-tune", 10), (BLEU,)),
+    ("soft prompts gain nothing from more than 30 % of the data", ("soft", 30), ("soft", 100), (BLEU,)),
+    ("dynamic is more novel and more diverse than fine-tune", ("dynamic", 100), ("fine-tune", 100), VARIETY),
+    ("soft is more novel and more diverse than fine-tune", ("soft", 100), ("fine-tune", 100), VARIETY),
+    (f"dynamic keeps a novelty above {HIGH:.2f} whatever the data", ("dynamic", 100), ("dynamic", 100), ("novelty",)),
+    (FREEZING, ("soft", 100), ("soft-frozen", 100), (BLEU,)),
+    ("dynamic forgets less than fine-tune", ("fine-tune", 100), ("dynamic", 100), (FORGETTING,)),
+    ("soft forgets less than fine-tune", ("fine-tune", 100), ("soft", 100), (FORGETTING,)),
+)
 
 
 def claims_of(setting: Setting) -> Iterator[Claim]:
     """All claims about all models of a setting."""
     for model, *_ in setting.largest:
-
-        def cell(method: str, regime: float = WHOLE, model: str = model) -> Cell:
-            return Cell(model, method, regime)
-
-        for first, second in (("dynamic", "fine-tune"), ("dynamic", "soft"), ("fine-tune", "soft")):
-            yield Claim(f"{first} has a higher BLEU-4 than {second} with all the data", cell(first), cell(second))
-        text = "soft has a higher BLEU-4 than fine-tune with a tenth of the data"
-        yield Claim(text, cell("soft", LITTLE), cell("fine-tune", LITTLE))
-        text = "soft prompts gain nothing from more than 30 % of the data"
-        yield Claim(text, cell("soft", TURN), cell("soft"))  # supported only if more data is worse, by more than chance
-        for prompt in ("dynamic", "soft"):
-            text = f"{prompt} is more novel and more diverse than fine-tune"
-            yield Claim(text, cell(prompt), cell("fine-tune"), ("novelty", "diversity"))
-        text = f"dynamic keeps a novelty above {HIGH:.2f} whatever the data"
-        yield Claim(text, cell("dynamic"), cell("dynamic"), ("novelty",))
-        text = "soft has a higher BLEU-4 than soft-frozen with all the data, so freezing E hurts"
-        yield Claim(text, cell("soft"), cell("soft-frozen"))
-        for prompt in ("dynamic", "soft"):
-            yield Claim(f"{prompt} forgets less than fine-tune", cell("fine-tune"), cell(prompt), (FORGETTING,))
-    gpt2, dialogpt = (Cell(model, "dynamic", WHOLE) for model in MODELS)
-    yield Claim("gpt2 has a higher BLEU-4 than dialogpt with dynamic prompts", gpt2, dialogpt)
+        for text, first, second, scores in CLAIMS:
+            yield Claim(text, Cell(model, *first), Cell(model, *second), scores)
+    gpt2, dialogpt = (Cell(model, "dynamic", 100) for model in MODELS)
+    yield Claim("gpt2 has a higher BLEU-4 than dialogpt with dynamic prompts", gpt2, dialogpt, (BLEU,))
 
 
 def seeds(count: int) -> str:
@@ -212,15 +205,16 @@ def quality(gap: Gap) -> str:
     """How good the answers of a configuration are."""
     matches = {numbers_of(run.scores)["matches"] for run in gap.runs} - {None}
     if matches and max(matches) < LEAST_MATCHES:
-        return (
-            f"The answers of {gap.cell.method} are not yet good: of their 4-grams "
-            f"{' or '.join(map(str, sorted(matches)))} stand in what people said, too few for a BLEU-4 "
-            f"({seeds(len(gap.runs))})."
+        few = " or ".join(map(str, sorted(matches)))
+        told = (
+            f"The answers of {gap.cell.method} are not yet good: of their 4-grams {few} stand in what people said, too "
         )
-    told = f"The BLEU-4 of {gap.cell.method} is {fmean(float(run.scores['bleu4']) for run in gap.runs):.3f}"
-    lookup = [run.score("retrieval.bleu4") for run in gap.runs]
-    if None not in lookup:
-        told += f"; a lookup of the most similar training query has {fmean(lookup):.3f} without learning anything"
+        told += "few for a BLEU-4"
+    else:
+        told = f"The BLEU-4 of {gap.cell.method} is {fmean(float(run.scores['bleu4']) for run in gap.runs):.3f}"
+        lookup = [run.score("retrieval.bleu4") for run in gap.runs]
+        if None not in lookup:
+            told += f"; a lookup of the most similar training query has {fmean(lookup):.3f} without learning anything"
     return f"{told} ({seeds(len(gap.runs))})."
 
 

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import pandas as pd
 
@@ -81,10 +80,8 @@ def _blocks(collection: Collection) -> Blocks:
 
 def readme(collection: Collection) -> str:
     """The README's short answer and its table, a setting after another."""
-    blocks = list[str]()
-    for each in settings_of(collection.runs)[0]:
-        blocks += [*short_answers(each), decision_table(each)]
-    return "\n\n".join(blocks)
+    settings, _ = settings_of(collection.runs)
+    return "\n\n".join(block for each in settings for block in (*short_answers(each), decision_table(each)))
 
 
 def page_one(settings: Sequence[Setting]) -> Blocks:
@@ -163,7 +160,8 @@ def replication(settings: Sequence[Setting]) -> Blocks:
         for claim in claims_of(setting):
             found = (judge(claim, setting, part) for part in PARTS)
             told = [f"**{verdict}**: {plain(why)}" for verdict, why in found]
-            rows.append([plain(claim.text), plain(claim.model), of_paper(claim, setting), *told])
+            model = claim.first.model if claim.first.model == claim.second.model else "both"
+            rows.append([plain(claim.text), plain(model), of_paper(claim, setting), *told])
         yield f"### {plain(setting.title)}: the claims"
         yield table(["claim", "model", "the paper", "here, all pairs", "here, pairs unlike training"], rows, left=5)
 
@@ -258,11 +256,8 @@ def blind_scores(rows: pd.DataFrame) -> Iterator[str]:
 
 def parameters(setting: Setting) -> list[str]:
     """The content of every entry of params.yaml that the runs of a setting chose, one line an entry, without rates."""
-    chosen: dict[tuple[str, str], Any] = {("dataset", ""): setting.any_run, ("protocol", ""): setting.any_run}
-    for cell, (run, *_) in setting.runs.items():
-        chosen |= {("model", cell.model): run, ("method", cell.method): run}
-    entries = (flatten(run.entry(kind), f"{kind}s.{run.params[kind]}") for (kind, _), run in chosen.items())
-    return [
-        ", ".join(f"`{key}={value(each)}`" for key, each in entry.items() if RATES_PREFIX not in key)
-        for entry in entries
-    ]
+    chosen = [(kind, setting.any_run) for kind in ("dataset", "protocol")]
+    chosen += [(kind, run) for run, *_ in setting.runs.values() for kind in ("model", "method")]
+    entries = (flatten(run.entry(kind), f"{kind}s.{run.params[kind]}") for kind, run in chosen)
+    told = ([f"`{key}={value(each)}`" for key, each in entry.items() if RATES_PREFIX not in key] for entry in entries)
+    return list(dict.fromkeys(", ".join(each) for each in told))

@@ -8,8 +8,8 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from statistics import fmean, stdev
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -113,8 +113,7 @@ def fence(language: str, text: str) -> str:
 MIB, GIB = 2**20, 2**30
 
 
-@dataclass(frozen=True)
-class Column:
+class Column(NamedTuple):
     """A column: its title, and the cell of a configuration, from its rows in the frame (a row a seed)."""
 
     title: str
