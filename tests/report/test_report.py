@@ -1,12 +1,16 @@
 """The report of a project with real DVC and real scores, but with random responses."""
 
+import argparse
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
+from stages.plumbing.errors import StageError
 from stages.plumbing.files import write_json
+from stages.report.__main__ import main
 from stages.report.document import build
 from stages.report.kept import keep, kept
 from stages.report.page import to_html, to_markdown
@@ -108,7 +112,11 @@ def test_where_nothing_was_run_the_report_says_so(tmp_path: Path) -> None:
     assert "No experiment has results yet" in to_markdown(build(collection))
 
 
-def test_what_draws_may_be_missing(project: Path) -> None:
-    (project / "matplotlib.py").write_text("raise ModuleNotFoundError(name='matplotlib')", encoding="utf-8")
-    done = command(project, "python", "-m", "stages.report", fails=True)
-    assert done.stderr.splitlines()[-1].startswith("ERROR report: matplotlib: not installed; pip install ")
+def test_what_draws_may_be_missing(reported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep(Collection((), ()), tmp_path)
+    monkeypatch.chdir(reported)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for name in ("document", "figures", "page"):
+        monkeypatch.delitem(sys.modules, f"stages.report.{name}")
+    with pytest.raises(StageError, match="matplotlib: not installed; pip install "):
+        main(argparse.Namespace(rated=None, blind=None, keep=False, kept=tmp_path))
