@@ -1,9 +1,8 @@
 """How sure a difference between two methods is, from the answers to the same test pairs."""
 
 import hashlib
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -92,8 +91,7 @@ def lot(response: Response, seed: int) -> str:
     return hashlib.sha256(f"{seed}:{response.dialogue}:{response.position}".encode()).hexdigest()
 
 
-@dataclass(frozen=True)
-class Gap:
+class Gap(NamedTuple):
     """How far the test loss of a configuration is above the reference's, in nats a token."""
 
     cell: Cell

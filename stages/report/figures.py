@@ -62,14 +62,9 @@ def to_svg(figure: Figure, name: str) -> str:
 
 
 def drawn(panels: dict[str, Any], draw: Draw, axes: Texts, picture: Texts, size: tuple[float, int] = (3, 2)) -> Picture:
-    """A figure with panels.
+    """A figure of `panels`: the title of each, and what `draw` draws into it.
 
-    Args:
-        panels: the title of each panel, and what `draw` draws into it.
-        draw: draws one panel.
-        axes: what stands at the axes.
-        picture: name and caption of the figure.
-        size: the height of a panel in inches, and how many stand side by side, at most.
+    axes: what stands there. picture: name and caption. size: a panel's height in inches, how many are side by side.
     """
     name, caption = picture
     height, columns = size[0], min(size[1], len(panels))
@@ -95,9 +90,7 @@ def panels_of(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {f"{model}, {data}": rows for (model, data), rows in frame.groupby(["model", "data"], sort=False)}
 
 
-def lines(
-    panels: dict[str, pd.DataFrame], x: str, y: str, axes: Texts, picture: Texts, scale: str = "linear"
-) -> Picture:
+def lines(panels: dict[str, pd.DataFrame], x: str, y: str, axes: Texts, picture: Texts, log: bool = False) -> Picture:
     """A line a method: the mean of y at each x, with its deviation over seeds."""
     styles = method_styles(pd.concat(panels)["method"].unique())
 
@@ -106,8 +99,9 @@ def lines(
             colour, marker = styles[str(method)]
             means = some.groupby(x)[y].agg(["mean", "std"]).fillna(0)  # no deviation of one seed
             panel.errorbar(means.index, means["mean"], means["std"], color=colour, marker=marker, label=str(method))
-        panel.set_xscale(scale)
-        if scale == "linear":
+        if log:
+            panel.set_xscale("log")
+        else:
             panel.locator_params(axis="x", integer=True)  # no half epochs
 
     return drawn(panels, draw, axes, picture)
@@ -165,7 +159,7 @@ def rates(setting: Setting, ending: str) -> Picture:
     score = setting.any_run.selects_by
     trials = setting.search("learning_rates", "learning_rate", score)
     picture, axes = (f"rates-{ending}", "What selected, by learning rate"), ("learning rate", score.replace("_", " "))
-    return lines(panels_of(trials[trials["learning_rate"] > 0]), "learning_rate", score, axes, picture, "log")
+    return lines(panels_of(trials[trials["learning_rate"] > 0]), "learning_rate", score, axes, picture, log=True)
 
 
 def by_epoch(setting: Setting, ending: str) -> Picture:

@@ -96,20 +96,6 @@ def test_figures_of_what_was_not_measured_are_left_out() -> None:
     assert found == {"rates", "forgetting"}
 
 
-def test_a_further_seed_of_a_poor_method_does_not_make_it_the_best(runs: tuple[Run, ...]) -> None:
-    """Differences are to a named reference, over the seeds that both have."""
-    more = run_in_memory("zero-shot", 3)
-    assert answer(*of(runs, "fine-tune"), *of(runs, "zero-shot"), more).count("**use fine-tune**") == 1
-
-
-def test_the_difference_of_losses_is_that_of_the_same_pairs(runs: tuple[Run, ...]) -> None:
-    found = difference(of(runs, "soft"), of(runs, "fine-tune"), "loss")
-    losses = [[run.scores["loss"] for run in of(runs, method)] for method in ("soft", "fine-tune")]
-    gap = found.first - found.second
-    assert gap == pytest.approx(sum(a - b for a, b in zip(*losses, strict=True)) / 3, abs=1e-6)
-    assert found.low < gap < found.high
-
-
 def called(method: str, runs: Sequence[Run]) -> list[Run]:
     return [replace(run, name=f"{method} {run.seed}", params={**run.params, "method": method}) for run in runs]
 
