@@ -211,17 +211,14 @@ def twins_told(setting: Setting, twins: Sequence[Cell | None]) -> list[str]:
 
 def search_notes(setting: Setting) -> Iterator[str]:
     """The validation loss of few-shot by the number of examples; a line a method whose best rate is at an end."""
-    ends = Counter[str]()
-    for cell, runs in setting.runs.items():
-        where = f"{plain(cell.method)}, {plain(cell.model)}, {setting.data(cell.regime)}"
-        losses: dict[int, list[float | None]] = {}
-        for trial in (trial for run in runs for trial in run.trials if "examples" in trial):
-            losses.setdefault(trial["examples"], []).append(trial.get("validation_loss"))
-        if losses:
-            told = ", ".join(f"{spread(each)} with {examples}" for examples, each in losses.items())
-            yield f"{where}: validation loss {told} examples"
-        ends.update(f"{where}: the {end} rate tried is the best one" for run in runs if (end := run.range_end))
-    for what, count in ends.items():
+    where = ["method", "model", "data"]
+    for names, rows in setting.search("learning_rates", "examples", "validation_loss").groupby(where, sort=False):
+        losses = rows.groupby("examples")["validation_loss"]
+        told = ", ".join(f"{spread(each)} with {examples:.0f}" for examples, each in losses)
+        yield f"{', '.join(map(plain, names))}: validation loss {told} examples"
+    ended = [(cell.method, cell.model, setting.data(cell.regime), run.range_end) for cell, run in setting.all_runs]
+    for (*names, end), count in Counter(each for each in ended if each[-1]).items():
+        what = f"{', '.join(map(plain, names))}: the {end} rate tried is the best one"
         yield f"{what} ({seeds(count)}): move its `learning_rate`"
 
 

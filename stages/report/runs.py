@@ -64,8 +64,8 @@ class Run:
 
     @property
     def trials(self) -> list[dict[str, Any]]:
-        """What was tried, in ascending order of learning rate, or of examples; none if that is not available."""
-        return sorted(self.metrics("learning_rates"), key=lambda each: each["learning_rate"] or each.get("examples", 0))
+        """What was tried, in ascending order of learning rate; none if that is not available."""
+        return sorted(self.metrics("learning_rates"), key=lambda each: each["learning_rate"])
 
     @property
     def rates(self) -> list[float]:

@@ -121,7 +121,7 @@ class Setting:
             for cell, run in self.all_runs
             for row in run.metrics(file)
         ]
-        return pd.DataFrame(rows).dropna()
+        return pd.DataFrame(rows, columns=["model", "method", "data", "run", *columns]).dropna()
 
     def data(self, regime: float) -> str:
         """How much a regime trains on: `30 %, 12491 pairs`.
