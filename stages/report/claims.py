@@ -10,7 +10,7 @@ is about these training runs, and says so.
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -27,9 +27,7 @@ HIGH = 0.90
 BLEU, FORGETTING, VARIETY = "bleu4", "forgetting.difference", ("novelty", "diversity")
 FREEZING = "soft has a higher BLEU-4 than soft-frozen with all the data, so freezing E hurts"
 # The paper's Tables 1 and 2: for each (model, method, regime) its six scores.
-PAPER: dict[Any, dict[str, float]] = pd.read_csv(
-    Path(__file__).with_name("paper.csv"), index_col=["model", "method", "regime"]
-).to_dict("index")
+PAPER = pd.read_csv(Path(__file__).with_name("paper.csv"), index_col=["model", "method", "regime"]).to_dict("index")
 UNTRAINED = ("zero-shot", "few-shot")
 PROMPTS = ("soft", "dynamic", "prefix")  # kinds of methods that train what stands before the layers
 

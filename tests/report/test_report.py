@@ -13,7 +13,7 @@ from stages.plumbing.files import write_json
 from stages.report.__main__ import main
 from stages.report.document import build
 from stages.report.kept import keep, kept
-from stages.report.page import to_html, to_markdown
+from stages.report.page import to_html, to_markdown, write_report
 from stages.report.results import Revision, problems
 from stages.report.runs import Collection, collect
 from tests.tiny import change_params, command, read_yaml, tiny_project, write_yaml
@@ -24,7 +24,7 @@ from tests.trained import trained_copy
 def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with an experiment, and its report; tests must not change it."""
     project = trained_copy(tmp_path_factory)
-    command(project, "python", "-m", "stages.report")
+    write_report(build(collect(project)), project / "exported")
     return project
 
 
