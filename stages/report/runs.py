@@ -38,7 +38,7 @@ class Run:
     baseline: str  # the commit (hex) whose code made it; it ends in `-dirty` if that had changed
     scores: dict[str, Any]  # metrics/scores.json; where DVC's cache lacks it, what Git keeps of it
     params: dict[str, Any]  # all of its params.yaml
-    files: dict[str, Any]  # METRICS and RESPONSES (its columns) by their path; without what is not available
+    files: dict[str, Any]  # METRICS and RESPONSES (as columns) by path; nothing for what is not available
 
     def entry(self, switch: str) -> dict[str, Any]:
         """The table entry that a switch chooses, such as the settings of the method for `method`."""
