@@ -171,11 +171,7 @@ def experiments_of(root: Path) -> list[tuple[str, str, str]]:
 
 
 def commit_of(root: Path, experiment: str) -> str:
-    """The commit (hex) of the experiment with a name; of several, the one that started from HEAD.
-
-    Raises:
-        StageError: no experiment has that name, or several have and none of them started from HEAD.
-    """
+    """The commit (hex) of the experiment with a name; of several, the one that started from HEAD, or StageError."""
     found = {baseline: commit for name, commit, baseline in experiments_of(root) if name == experiment}
     if not found:
         raise StageError(f"experiment {experiment}", "there is none of that name", "`dvc exp list -A` shows all names")
