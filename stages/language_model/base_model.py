@@ -1,7 +1,7 @@
 """The pre-trained language model: its frozen layers, its word embeddings E and its output layer, ready for trials."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -71,7 +71,10 @@ class BaseModel:
             "inputs_embeds": embedded, "position_ids": positions, "attention_mask": mask,
             "past_key_values": cache, "use_cache": cache is not None,
         }  # fmt: skip
-        with self._adding(added):
+        with ExitStack() as hooks:  # for one pass: the layers are shared with methods that add nothing
+            if added is not None:
+                for number, layer in enumerate(self._layers()[1:]):
+                    hooks.enter_context(layer.register_forward_pre_hook(partial(_add, added, number)))
             if weights is None:
                 output = body(**arguments)
             else:
@@ -81,24 +84,7 @@ class BaseModel:
         hidden: Tensor = output.last_hidden_state
         return hidden
 
-    @contextmanager
-    def _adding(self, added: Added | None) -> Iterator[None]:
-        """For one pass: the layers are shared with methods that add nothing."""
-
-        def add(number: int, layer: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
-            assert added is not None
-            return (given[0] + added(number), *given[1:])
-
-        layers = [] if added is None else list(self.layers())[1:]
-        hooks = [layer.register_forward_pre_hook(partial(add, number)) for number, layer in enumerate(layers)]
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
-
-    def layers(self) -> nn.ModuleList:
-        """The layers of the Transformer, in their order."""
+    def _layers(self) -> nn.ModuleList:
         lists = (each for each in self.model.base_model.modules() if isinstance(each, nn.ModuleList))
         return next(each for each in lists if len(each) == self.model.config.num_hidden_layers)
 
@@ -121,6 +107,10 @@ class BaseModel:
         """The name of the output layer in the model's parameters, `lm_head` as a rule."""
         head = self.model.get_output_embeddings()
         return next(str(name) for name, module in self.model.named_modules() if module is head)
+
+
+def _add(added: Added, number: int, layer: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (given[0] + added(number), *given[1:])
 
 
 class _WideProduct(torch.autograd.Function):
