@@ -19,14 +19,13 @@ Added = Callable[[int], Tensor]  # number of a layer, counted from the second on
 class BaseModel:
     """A causal language model of the hub, taken apart where the methods take hold of it.
 
-    Its parameters are frozen and held once, in the precision of the arithmetic. Symbols as in
-    stages/README.md: B batch, T tokens, H width, V vocabulary, E the word embeddings [V, H].
+    Its parameters are frozen and held once, in the precision of the arithmetic.
 
     Attributes:
         folder: where it was loaded from, for messages.
         device: where the layers are.
         dtype: the precision of the layers' arithmetic.
-        embeddings: E [V, H], as pre-trained, in the precision of the arithmetic.
+        embeddings: E [V, H], as pre-trained.
         width: H.
         tied: whether E is the output layer too.
         ends: its own end-of-text tokens: models that answer in turns have one for a turn and one for a text.

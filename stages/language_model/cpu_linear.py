@@ -1,8 +1,7 @@
 """Linear layers on a CPU by oneDNN, frozen weights kept in the blocks that it computes with.
 
-PyTorch hands oneDNN its weights as they are, so that each call rearranges them first, which costs the more the fewer
-the rows; and float32 goes to MKL, which is the slower one on processors that are not Intel's. What is computed is the
-same; in float32 only the order of sums differs.
+PyTorch hands oneDNN its weights as they are, so that each call rearranges them first; and float32 goes to MKL, which is
+slower on processors that are not Intel's. What is computed is the same; in float32 only the order of sums differs.
 """
 
 import copy
@@ -34,10 +33,9 @@ def is_for_onednn(dtype: torch.dtype) -> bool:
 
 
 class FrozenWeight:
-    """The weight [out, in] of a frozen linear layer, packed when it is first used in one order or the other.
+    """The weight of a frozen linear layer, packed when it is first used in one order or the other.
 
-    transposed: whether the parameter holds it as [in, out]. keep: whether what was packed stays; without memory for it
-    each call packs anew, with the same result.
+    transposed: whether the parameter is [in, out]. keep: whether what was packed stays; else each call packs anew.
     """
 
     def __init__(self, parameter: nn.Parameter, transposed: bool, keep: bool) -> None:
@@ -47,17 +45,10 @@ class FrozenWeight:
     def __deepcopy__(self, memo: dict[int, Any]) -> "FrozenWeight":
         return FrozenWeight(copy.deepcopy(self.parameter, memo), self.transposed, self.keep)
 
-    def ahead(self) -> Tensor:
-        """W packed, for y = x W^T."""
-        return self._packed(self.transposed)
-
-    def back(self) -> Tensor:
-        """W^T packed, for dx = dy W."""
-        return self._packed(not self.transposed)
-
-    def _packed(self, turned: bool) -> Tensor:
-        # A weight that somebody writes to has another version from then on.
-        key = turned, self.parameter._version, self.parameter.dtype
+    def packed(self, back: bool) -> Tensor:
+        """W [out, in] for y = x W^T; for the way back W^T, for dx = dy W."""
+        turned = self.transposed != back
+        key = turned, self.parameter._version, self.parameter.dtype  # it has another version once somebody writes to it
         if key in self.kept:
             return self.kept[key]
         with torch.inference_mode(False), torch.no_grad():  # what is packed while decoding may train later
@@ -75,20 +66,23 @@ class _FrozenProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, frozen: FrozenWeight, bias: Tensor | None) -> Tensor:
         ctx.frozen = frozen
-        return product(rows, frozen.ahead(), bias)
+        return product(rows, frozen.packed(back=False), bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return product(gradients[0], ctx.frozen.back(), None), None, None
+        return product(gradients[0], ctx.frozen.packed(back=True), None), None, None
 
 
 class _ByOneDnn(nn.Module):
-    """A linear layer by oneDNN: packed while its weight is the frozen one, as it is where a trial's takes its place."""
+    """A linear layer by oneDNN: packed while its weight is the frozen one, as it is where a trial's takes its place.
+
+    With gradients for the weight it is PyTorch's own.
+    """
 
     frozen: FrozenWeight
 
     def forward(self, rows: Tensor) -> Tensor:
-        """[..., in] -> [..., out]; with gradients for the weight it is PyTorch's own."""
+        """[..., in] -> [..., out]."""
         weight: Any = self.weight
         bias: Any = self.bias
         if rows.device.type == "cpu" and rows.numel() and rows.dtype is weight.dtype and is_for_onednn(rows.dtype):
@@ -96,7 +90,7 @@ class _ByOneDnn(nn.Module):
             if weight is self.frozen.parameter and not trained:
                 if rows.requires_grad and torch.is_grad_enabled():
                     return _FrozenProduct.apply(rows, self.frozen, bias)  # type: ignore[no-any-return,no-untyped-call]
-                return product(rows, self.frozen.ahead(), bias)
+                return product(rows, self.frozen.packed(back=False), bias)
             if torch.is_inference_mode_enabled():
                 return product(rows, weight.t() if self.frozen.transposed else weight, bias)
         return super().forward(rows)  # type: ignore[no-any-return]
@@ -122,14 +116,13 @@ def use_onednn(model: nn.Module) -> None:
     keep = 8 * sum(layer.weight.nbytes for layer in layers) <= free_memory(torch.device("cpu"))
     for layer in layers:
         if layer.weight.device.type == "cpu":
-            transposed = type(layer) is Conv1D
+            layer.frozen = FrozenWeight(layer.weight, type(layer) is Conv1D, keep)
             layer.__class__ = REPLACED[type(layer)]
-            layer.frozen = FrozenWeight(layer.weight, transposed, keep)
 
 
 def put_aside(model: nn.Module) -> None:
     """Let a model's frozen weights leave memory until needed: packed ones, and others as their file has them."""
     for module in model.modules():
-        if isinstance(module, (OneDnnLinear, OneDnnConv1D)):
+        if isinstance(module, _ByOneDnn):
             module.frozen.kept.clear()
             page_out(module.frozen.parameter)

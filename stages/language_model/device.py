@@ -26,8 +26,7 @@ UNUSED = ("sklearn", "scipy")  # transformers has them for assisted decoding and
 def load_transformers() -> None:
     """Import the part of transformers that all models need, without two libraries: 1.2 s and 140 MB less.
 
-    None in `sys.modules` says that a library is not there, and transformers remembers that. One that is loaded already
-    stays, and others can load it afterwards.
+    None in `sys.modules` says that a library is not there, and transformers remembers that. Others can load it later.
     """
     absent = [name for name in UNUSED if name not in sys.modules]
     sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]
@@ -43,8 +42,7 @@ def load_transformers() -> None:
 def choose_device(runtime: Runtime) -> torch.device:
     """The device that `runtime.device` names; auto is the first of cuda, mps and cpu that there is.
 
-    Also sets the number of CPU threads and asks for deterministic algorithms, so that the same machine gives the same
-    bytes.
+    Also sets the number of CPU threads and asks for deterministic algorithms: the same machine gives the same bytes.
 
     Raises:
         StageError: the device that was asked for is not there.
@@ -83,9 +81,9 @@ def arithmetic(precision: Precision, device: torch.device) -> torch.dtype:
 
 
 def _processor() -> str:
-    """What Linux says of the processors; empty elsewhere."""
-    path = Path("/proc/cpuinfo")
-    return path.read_text(encoding="utf-8", errors="replace")[:4096] if path.exists() else ""
+    with suppress(OSError):  # elsewhere than on Linux
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    return ""
 
 
 def versions(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
@@ -108,15 +106,14 @@ def library_versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Share:
-    """What Ray is to keep of one node for a task, how many threads the task then uses, and the versions that it needs.
+    """What Ray is to keep of one node for a task, and the versions that it needs.
 
-    `cpus` is 0 where a GPU computes, unless `runtime.threads` asks for some.
+    `cpus` is 0 where a GPU computes, unless `runtime.threads` asks for some; the task then has one thread.
     """
 
     gpus: float  # at most one
     cpus: int
-    threads: int
-    versions: dict[str, str] = field(default_factory=dict, compare=False)
+    versions: dict[str, str] = field(default_factory=library_versions, compare=False)
 
     def options(self) -> dict[str, Any]:
         """For `ray.remote`."""
@@ -139,14 +136,14 @@ class Share:
         print(f"{what}, GPU {os.environ.get('CUDA_VISIBLE_DEVICES') or 'none'}", flush=True)
         if 0 < self.gpus < 1 and torch.cuda.is_available():
             torch.cuda.set_per_process_memory_fraction(self.gpus)
-        return runtime.model_copy(update={"threads": self.threads})
+        return runtime.model_copy(update={"threads": max(self.cpus, 1)})
 
 
 def share_of(runtime: Runtime, nodes: Sequence[dict[str, Any]], tasks: int) -> Share:
     """The share of a task, if so many are to run on `nodes`, as `ray.nodes()` has them.
 
-    With a GPU anywhere each gets one (`gpus_per_trial` of one), and one thread. Without, each gets as many threads as
-    let all of them run at once; or `runtime.threads`.
+    With a GPU anywhere each gets one (`gpus_per_trial` of one). Without, as many CPUs as let all of them run at once,
+    or `runtime.threads`.
 
     Raises:
         StageError: no node has all of what a task is to get; Ray would wait for one for ever.
@@ -161,8 +158,7 @@ def share_of(runtime: Runtime, nodes: Sequence[dict[str, Any]], tasks: int) -> S
         found = f"a task needs {gpus}{needed} CPUs, and none of {len(alive)} nodes has them"
         raise StageError(KEY, found, "lower threads or gpus_per_trial, or start nodes with --num-cpus, --num-gpus")
     if on_gpus:  # which computes; Python needs no more than a part of a CPU
-        return Share(runtime.gpus_per_trial, runtime.threads, runtime.threads or 1, library_versions())
-    # The most threads with which all run at once, on whatever nodes; 1 if there are more tasks than CPUs.
+        return Share(runtime.gpus_per_trial, runtime.threads)
+    # The most with which all run at once, on whatever nodes; 1 if there are more tasks than CPUs.
     fitting = (n for n in range(max(cpus), 0, -1) if sum(each // n for each in cpus) >= tasks)
-    threads = runtime.threads or next(fitting, 1)
-    return Share(0.0, threads, threads, library_versions())
+    return Share(0.0, runtime.threads or next(fitting, 1))

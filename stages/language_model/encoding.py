@@ -25,7 +25,7 @@ disable_progress_bars()
 
 @dataclass(frozen=True)
 class EncodedPair:
-    """A pair as token ids in the prompt template: prefix, query, separator; response, end (if it was not cut)."""
+    """A pair as token ids in the prompt template: prefix, query, separator; response, end if it was not cut."""
 
     query: list[int]
     response: list[int]
@@ -56,16 +56,12 @@ def encode_pairs(
 ) -> tuple[Dataset, Counter[str]]:
     """Tokenise pairs: a long query loses its beginning, a long response its end and the token that ends it.
 
-    Args:
-        pairs: from `load_records`, or few, in memory.
-        tokenizer: the model's.
-        prompt_template: what stands around the texts.
-        lengths: to which they are cut.
+    pairs: from `load_records`, or few, in memory.
 
     Returns:
         The token ids in columns `query` (prefix, query, separator) and `response` (response, end), on disk beside the
-        file of the pairs if they have one; `tokens[[3, 5, 7]]` has the lists of these three. And how many `queries` and
-        `responses` were cut, and how many responses have `early_ends`: their end among the tokens of the text.
+        file of the pairs if they have one. And how many `queries` and `responses` were cut, and how many responses have
+        `early_ends`: their end among the tokens of the text.
     """
     counts: Counter[str] = Counter()
 

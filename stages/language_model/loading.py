@@ -37,11 +37,7 @@ READ, ALL = 2, 4  # tokens of a row that are read at once, and with those that f
 
 @contextmanager
 def refused(folder: Path | str, found: str, remedy: str = OTHER) -> Iterator[None]:
-    """Whatever an attempt raises becomes one line: the architectures of the library fail in ways of their own.
-
-    Raises:
-        StageError: with what was found, and in brackets what the attempt raised.
-    """
+    """Whatever an attempt raises becomes one line, in brackets: architectures fail in ways of their own."""
     try:
         yield
     except StageError:
@@ -55,8 +51,8 @@ def refused(folder: Path | str, found: str, remedy: str = OTHER) -> Iterator[Non
 def empty_model(folder: Path) -> PreTrainedModel:
     """The model as its configuration has it, shapes without values: to refuse what can be before weights are read.
 
-    Which attention and which experts compute is the library's own choice, whatever the file says: some of those that it
-    could name are code that would be fetched from the hub.
+    Which attention and which experts compute is the library's own choice: some of those that the file could name are
+    code that would be fetched from the hub.
 
     Raises:
         StageError: there is no configuration, or one of no model that can be trained here.
@@ -108,13 +104,15 @@ def load_base_model(folder: Path, device: torch.device, dtype: torch.dtype, drop
         model.set_attn_implementation(SHORT)
     model.get_input_embeddings().padding_idx = None  # it would keep that row of E, often end-of-text, from training
     base = BaseModel(model.to(device).eval().requires_grad_(False))
+    if not all(type(end) is int for end in base.ends):
+        raise StageError(folder / "generation_config.json", f"eos_token_id is {base.ends}", "write numbers of tokens")
     check_abilities(base)
     use_onednn(model)
     return base
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The model's tokenizer; its end-of-text token ends queries and responses.
+    """The model's tokenizer.
 
     Raises:
         StageError: it cannot be read, or has no end-of-text token.
@@ -126,25 +124,12 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def check_row_length(config: PretrainedConfig, tokens: int) -> None:
-    """Refuse lengths that the model has no positions for.
-
-    Raises:
-        StageError: the longest row, prompt and query and response, is longer than the model takes.
-    """
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is not None and tokens > positions:
-        found = f"prompt, query and response are up to {tokens} tokens, the model takes {positions}"
-        raise StageError("params.yaml: protocols.<protocol>.lengths", found, "lower max_query_tokens or max_new_tokens")
-
-
 def check_abilities(base: BaseModel) -> None:
     """Try what the methods need on a few tokens; a model may fail there, or compute something else.
 
     Raises:
-        StageError: its output layer is not the E that its configuration says; it does more than its input, frozen and
-            output layers do; it cannot read the word embeddings of a trial; it cannot read on, one token or several,
-            with our cache of keys and values.
+        StageError: its output layer is not the E that its configuration says; it cannot read the word embeddings of a
+            trial, or does more to them than its layers do; it cannot read on with our cache of keys and values.
     """
     kind = type(base.model).__name__
     if base.model.get_output_embeddings() is None or base.model.base_model is base.model:

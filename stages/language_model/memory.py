@@ -2,6 +2,7 @@
 
 import ctypes
 import platform
+import sys
 from collections.abc import Iterator
 from functools import cache
 from mmap import PAGESIZE
@@ -12,14 +13,12 @@ import torch
 from torch import Tensor
 
 CGROUPS = Path("/proc/self/cgroup")  # the control groups of this process, one a line: number:controllers:path
-MOUNTED = Path("/sys/fs/cgroup")
+MOUNTED = Path("/sys/fs/cgroup")  # the folder in which the kernel shows them
+# In the folder of a group, as version 1 and as version 2 of the interface call it.
+TAKEN = ("memory.usage_in_bytes", "memory.current")
+LIMITS = ("memory.limit_in_bytes", "memory.max", "memory.high")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # options of glibc's mallopt
 MADV_PAGEOUT = 21  # an advice of Linux's madvise
-UNLIMITED = 1 << 62  # version 1 has a number for it too, near 2^63
-Names = tuple[tuple[str, ...], str, tuple[str, ...]]
-# What the two versions of the interface call their limits, what is taken, and the file pages in it that can go.
-VERSION_1: Names = (("memory.limit_in_bytes",), "memory.usage_in_bytes", ("total_inactive_file", "total_active_file"))
-VERSION_2: Names = (("memory.max", "memory.high"), "memory.current", ("inactive_file", "active_file"))
 
 _resident = [0]  # bytes of this process when it last gave something back
 
@@ -34,52 +33,43 @@ def free_memory(device: torch.device) -> int:
         allowed = whole * torch.cuda.get_per_process_memory_fraction(index)  # less than the whole if it is shared
         return int(min(free, allowed - reserved)) + kept
     available = int(psutil.virtual_memory().available)  # of the machine, whatever a container may have of it
-    left = memory_left()
-    return available if left is None else min(available, left)
+    return min(available, memory_left())
 
 
-def memory_left(groups: Path = CGROUPS, mounted: Path = MOUNTED) -> int | None:
-    """Bytes that this process's control groups may still take; None if none of them has a limit, or not on Linux.
+def memory_left(groups: Path = CGROUPS, mounted: Path = MOUNTED) -> int:
+    """Bytes that this process's control groups may still take; sys.maxsize if none has a limit, or not on Linux.
 
-    The smallest of the group and all groups above it, in version 1 and 2 of the interface. The kernel drops file pages,
-    active ones too, before a group exceeds its limit. So they do not count as taken. Above memory.high it slows a group
-    down until it hardly moves. So that is a limit too.
-
-    Args:
-        groups: the file in which the kernel says which groups these are.
-        mounted: the folder in which it shows them.
+    The smallest of the group and all groups above it. The kernel drops file pages, active ones too, before a group
+    exceeds its limit. So they do not count as taken. Above memory.high it slows a group down until it hardly moves. So
+    that is a limit too.
     """
-    left = [each for folder, names in _folders(groups, mounted) if (each := _left(folder, *names)) is not None]
-    return min(left, default=None)
+    return min(map(_left, _folders(groups, mounted)), default=sys.maxsize)
 
 
-def _folders(groups: Path, mounted: Path) -> Iterator[tuple[Path, Names]]:
-    """The folder of each group from this process's own up to the root, with the names of its version.
+def _folders(groups: Path, mounted: Path) -> Iterator[Path]:
+    """Where each group may be, from this process's own up to the root.
 
     Inside a container the path can be that of the host, which is not there: the container's root is its group then.
     """
     lines = groups.read_text(encoding="utf-8").splitlines() if groups.exists() else []
     for number, controllers, path in (line.split(":", 2) for line in lines):
-        if number == "0":
-            roots, names = (mounted, mounted / "unified"), VERSION_2
-        elif "memory" in controllers.split(","):
-            roots, names = (mounted / "memory", mounted / controllers), VERSION_1
-        else:
-            continue
-        own = PurePosixPath(path.lstrip("/"))
-        yield from ((root / one, names) for root in roots for one in (own, *own.parents) if ".." not in one.parts)
+        if number == "0" or "memory" in controllers.split(","):
+            roots = ("", "unified") if number == "0" else ("memory", controllers)
+            own = PurePosixPath(path.lstrip("/"))
+            yield from (mounted / root / one for root in roots for one in (own, *own.parents) if ".." not in one.parts)
 
 
-def _left(folder: Path, limits: tuple[str, ...], taken: str, file_pages: tuple[str, ...]) -> int | None:
+def _left(folder: Path) -> int:
     try:
-        usage = int((folder / taken).read_text())
-        statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        said = [path.read_text().strip() for name in limits if (path := folder / name).exists()]  # the root has none
+        files = {name: path.read_text().strip() for name in (*TAKEN, *LIMITS) if (path := folder / name).exists()}
+        limits = [int(files[name]) for name in LIMITS if files.get(name, "max") != "max"]
+        pages = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
     except OSError:  # no such group here, or a kernel that counts no memory
-        return None
-    limit = min((int(each) for each in said if each != "max"), default=UNLIMITED)
-    can_go = sum(int(statistics.get(name, 0)) for name in file_pages)
-    return None if limit >= UNLIMITED else max(0, limit - max(0, usage - can_go))
+        return sys.maxsize
+    # With those of the groups below it; version 1 has lines of the group alone beside them.
+    can_go = sum(int(pages.get(f"total_{name}", pages.get(name, 0))) for name in ("inactive_file", "active_file"))
+    taken = sum(int(files[name]) for name in TAKEN if name in files)
+    return max(0, min(limits, default=sys.maxsize) - max(0, taken - can_go))
 
 
 @cache
@@ -91,8 +81,8 @@ def keep_freed_memory(keep: bool) -> None:
     """Whether memory that is freed stays with this process, where the C library is glibc.
 
     Left alone it gives each large block back to the kernel, which clears it page by page when the next tensor of that
-    size is made: 55 steps of the dynamic prompt on SmolLM2 in bfloat16 took 74 s, and 59 s with all of it kept.
-    Not to keep it is to have the thresholds at which glibc itself arrives once large blocks were freed.
+    size is made: 55 steps of the dynamic prompt on SmolLM2 in bfloat16 took 74 s, and 59 s with all of it kept. Not to
+    keep it is to have the thresholds at which glibc itself arrives.
     """
     if library := _glibc():
         library.mallopt(M_MMAP_MAX, 0 if keep else 65536)
@@ -113,8 +103,8 @@ def give_back_freed_memory(beyond: int = 0) -> None:
 def page_out(tensor: Tensor) -> None:
     """Tell Linux that a tensor on the CPU is not needed for now: 445 MiB less at the peak of training SmolLM2.
 
-    What is still as its file has it leaves memory, and is read again when it is needed; the rest stays where it is, or
-    goes to a swap partition. Linux before 5.4 keeps all of it, and so does one where other processes use the file.
+    What is still as its file has it leaves memory, and is read again when it is needed; the rest stays, or goes to a
+    swap partition. Linux before 5.4 keeps all of it.
     """
     if library := _glibc():
         start = -(-tensor.data_ptr() // PAGESIZE) * PAGESIZE

@@ -14,11 +14,7 @@ from torch import Tensor
 from stages.language_model import cpu_attention
 from stages.language_model.base_model import BaseModel
 from stages.language_model.cpu_attention import SHORT
-from stages.language_model.loading import (
-    empty_model,
-    load_base_model,
-    load_tokenizer,
-)  # fmt: skip
+from stages.language_model.loading import empty_model, load_base_model, load_tokenizer
 from stages.methods.batch import collate
 from stages.methods.registry import build_method
 from stages.plumbing.errors import StageError
@@ -133,6 +129,14 @@ def test_weights_of_another_shape_are_named_with_both(tmp_path: Path) -> None:
     folder = configured(tmp_path / "model", "gpt2", {"n_positions": 65})
     with pytest.raises(StageError, match=r"wpe\.weight is \[\d+, \d+\], by config\.json \[65, \d+\]; use"):
         load_base_model(folder, CPU, torch.float32)
+
+
+@pytest.mark.parametrize("end", ["</s>", [3, "</s>"]])
+def test_an_end_of_text_that_is_no_number_is_refused(end: Any, tmp_path: Path) -> None:
+    path = tiny_model(tmp_path) / "generation_config.json"
+    path.write_text(json.dumps({"eos_token_id": end}))
+    with pytest.raises(StageError, match=rf"^{path}: eos_token_id is \[.*'</s>'\]; write numbers of tokens$"):
+        load_base_model(tmp_path, CPU, torch.float32)
 
 
 def with_output_layer(folder: Path, difference: float, shards: bool) -> Path:

@@ -61,13 +61,13 @@ BIG = {"CPU": 64.0}
 @pytest.mark.parametrize(
     ("changes", "there", "tasks", "expected"),
     [
-        ({}, [SERVER, LAPTOP], 12, Share(1.0, 0, 1)),
-        ({"gpus_per_trial": 0.5}, [NARROW], 16, Share(0.5, 0, 1)),
-        ({"threads": 2}, [SERVER], 12, Share(1.0, 2, 2)),
-        ({}, [NO_CPUS, LAPTOP], 12, Share(1.0, 0, 1)),
-        ({"device": "cpu"}, [SERVER], 4, Share(0.0, 16, 16)),
-        ({}, [LAPTOP], 12, Share(0.0, 1, 1)),
-        ({}, [BIG, LAPTOP, LAPTOP, LAPTOP], 11, Share(0.0, 8, 8)),
+        ({}, [SERVER, LAPTOP], 12, Share(1.0, 0)),
+        ({"gpus_per_trial": 0.5}, [NARROW], 16, Share(0.5, 0)),
+        ({"threads": 2}, [SERVER], 12, Share(1.0, 2)),
+        ({}, [NO_CPUS, LAPTOP], 12, Share(1.0, 0)),
+        ({"device": "cpu"}, [SERVER], 4, Share(0.0, 16)),
+        ({}, [LAPTOP], 12, Share(0.0, 1)),
+        ({}, [BIG, LAPTOP, LAPTOP, LAPTOP], 11, Share(0.0, 8)),
     ],
 )
 def test_the_share_of_a_task(
@@ -96,7 +96,7 @@ def test_a_share_of_a_gpu_is_a_share_of_its_memory_and_a_whole_one_all(monkeypat
     limits: list[float] = []
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.set_per_process_memory_fraction", limits.append)
-    shares = [Share(gpus, 1, 3, device.library_versions()) for gpus in (0.0, 0.5, 1.0)]
+    shares = [Share(gpus, 3) for gpus in (0.0, 0.5, 1.0)]
     assert [share.taken(runtime(), "a task").threads for share in shares] == [3, 3, 3]
     assert limits == [0.5]
 

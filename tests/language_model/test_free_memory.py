@@ -24,7 +24,7 @@ OF_CHILDREN_LEFT_OUT = "inactive_file 7\nactive_file 70\n"  # version 1 has such
 
 Group = tuple[int, str, int | str, int, dict[str, int]]  # version, folder, limit, usage, and more that it shows
 
-GROUPS: dict[str, tuple[list[Group], list[str], int | None]] = {  # what the kernel shows, the process's groups, left
+GROUPS: dict[str, tuple[list[Group], list[str], int]] = {  # what the kernel shows, the process's groups, left
     "file pages can go": ([(2, "run", 1000, 400, {"old": 150, "new": 200})], ["0::/run"], 950),
     "version 1": (
         [(1, "memory/old", 1000, 400, {"old": 100, "new": 200})],
@@ -37,7 +37,7 @@ GROUPS: dict[str, tuple[list[Group], list[str], int | None]] = {  # what the ker
     "which is zero": ([(2, "run", 800, 0, {"high": 0})], ["0::/run"], 0),
     "one above": ([(2, "a", 300, 100, {}), (2, "a/b", 5000, 9, {})], ["0::/a/b"], 200),
     "a lower one without a limit": ([(2, "a", 800, 100, {}), (2, "a/b", "max", 100, {})], ["0::/a/b"], 700),
-    "no limit": ([(1, "memory/a", NO_LIMIT, 100, {})], ["4:memory:/a"], None),
+    "no limit": ([(1, "memory/a", NO_LIMIT, 100, {})], ["4:memory:/a"], NO_LIMIT - 100),
     # In a container the path is the host's, and the root is the group.
     "a container": ([(1, "memory", 1000, 300, {})], ["4:memory:/docker/0123"], 700),
     "a path out of it": (
@@ -45,12 +45,12 @@ GROUPS: dict[str, tuple[list[Group], list[str], int | None]] = {  # what the ker
         ["4:memory:/../../system.slice/0123"],
         700,
     ),
-    "no groups": ([], ["0::/a"], None),
+    "no groups": ([], ["0::/a"], sys.maxsize),
 }
 
 
 @pytest.mark.parametrize(("groups", "lines", "left"), GROUPS.values(), ids=GROUPS)
-def test_the_tightest_limit_decides(groups: list[Group], lines: list[str], left: int | None, tmp_path: Path) -> None:
+def test_the_tightest_limit_decides(groups: list[Group], lines: list[str], left: int, tmp_path: Path) -> None:
     (tmp_path / "sys").mkdir()
     for version, path, limit, usage, more in groups:
         folder = tmp_path / "sys" / path
@@ -65,11 +65,11 @@ def test_the_tightest_limit_decides(groups: list[Group], lines: list[str], left:
             (folder / "memory.high").write_text(f"{more.get('high', 'max')}\n")
     (tmp_path / "cgroup").write_text("".join(f"{line}\n" for line in lines))
     assert memory_left(tmp_path / "cgroup", tmp_path / "sys") == left
-    assert memory_left(tmp_path / "nothing", tmp_path / "sys") is None  # not Linux
+    assert memory_left(tmp_path / "nothing", tmp_path / "sys") == sys.maxsize  # not Linux
 
 
-@pytest.mark.parametrize(("left", "expected"), [(3000, 3000), (8000, 5000), (None, 5000)])
-def test_a_container_can_leave_less_memory(monkeypatch: pytest.MonkeyPatch, left: int | None, expected: int) -> None:
+@pytest.mark.parametrize(("left", "expected"), [(3000, 3000), (8000, 5000), (sys.maxsize, 5000)])
+def test_a_container_can_leave_less_memory(monkeypatch: pytest.MonkeyPatch, left: int, expected: int) -> None:
     machine = psutil.virtual_memory()._replace(available=5000)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: machine)
     monkeypatch.setattr(memory, "memory_left", lambda: left)

@@ -104,7 +104,7 @@ def test_another_number_of_threads_is_another_training_here_and_the_same_one_on_
 def test_another_version_on_a_node_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fake_ray.install(monkeypatch, tmp_path / "node")
     job = job_in(tmp_path / "work", monkeypatch, **SHORT)
-    share = Share(0.0, 1, 1, {**library_versions(), "numpy": "0.1"})
+    share = Share(0.0, 1, {**library_versions(), "numpy": "0.1"})
     monkeypatch.setattr("stages.train.ray_search.share_of", lambda *_: share)
     message = r"^node 127\.0\.0\.9: software: numpy \d\S*, where the command was started 0\.1; install the same"
     with pytest.raises(StageError, match=message):
