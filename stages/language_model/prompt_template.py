@@ -5,8 +5,7 @@ and is used as tokens. A row is then
 
     [prefix][query][separator][response][end]
 
-and the prompt of a method stands in front of it, made from prefix, query and separator, and as long as these. Only the
-template may hold special tokens; what a person wrote never becomes one.
+Only the template may hold special tokens; what a person wrote never becomes one.
 """
 
 from collections.abc import Sequence
@@ -30,8 +29,8 @@ from stages.params.sources import PromptTemplateText
 from stages.plumbing.errors import StageError, one_line
 
 QUERY, RESPONSE = "What did they ask?", "They answered this."  # stand-ins, to see what a template does to a text
-# For templates that write the date: that of another day would be another prompt template, and no stopped training could
-# go on with it. Llama 3's template falls back to this day.
+# Where a template writes the date: of another day it would be another template, and no stopped training could go on
+# with it. Llama 3's template falls back to this day.
 TODAY = date(2024, 7, 26)
 WRITE = "write prefix, separator and end"
 
@@ -40,8 +39,7 @@ WRITE = "write prefix, separator and end"
 class PromptTemplate:
     """A prompt template as tokens, with what query and response are tokenised behind.
 
-    `A: ` becomes the tokens of `A:` and a space in front of the query, because tokenizers join a space to the word that
-    follows it.
+    `A: ` becomes the tokens of `A:` and a space in front of the query: tokenizers join it to the word that follows.
     """
 
     prefix: list[int]
@@ -66,10 +64,11 @@ def build_prompt_template(
 ) -> PromptTemplate:
     """The tokens of a prompt template, checked before anything slow.
 
+    In front comes the beginning-of-text token where the tokenizer puts one (Llama, Mistral, Gemma).
+
     Args:
         tokenizer: of the base model.
         text: the entry `prompt_template` of the model: a PromptTemplateText, or CHAT_TEMPLATE for the tokenizer's own.
-            In front of it comes the beginning-of-text token where the tokenizer puts one (Llama, Mistral, Gemma).
         lengths: of the protocol.
         key: of the entry in params.yaml, for errors.
 
@@ -126,7 +125,7 @@ def template_parts(tokenizer: PreTrainedTokenizerBase, key: str) -> PromptTempla
     """The parts of the tokenizer's own chat template, in which a turn has been answered.
 
     So the separator has whatever stands in front of an answer: its header, and the empty thoughts of a model that
-    thinks (Qwen3). Where the template writes today's date, that is TODAY.
+    thinks (Qwen3).
 
     Raises:
         StageError: there is none, or it cannot be used; `key` is that of the prompt template.

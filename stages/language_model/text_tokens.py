@@ -63,9 +63,9 @@ def _ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], front: Front)
 
 @lru_cache(TOKENIZERS)
 def spelled_out(tokenizer: PreTrainedTokenizerBase) -> dict[int, list[int]]:
-    """The letters of those control tokens that are found in people's text even so.
+    """The letters of those control tokens that are found in people's text even so: unigram tokenizers do.
 
-    Unigram tokenizers have them among the pieces of words. A piece that is cut in two is no longer found.
+    A piece that is cut in two is no longer found.
     """
     letters = {}
     for number, text in control_tokens(tokenizer).items():
@@ -87,10 +87,7 @@ def text_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], front:
 
 
 def format_tokens(tokenizer: PreTrainedTokenizerBase, text: str, front: Front = START) -> list[int]:
-    """Tokens of a part of a format, in which control tokens are meant.
-
-    END_OF_TEXT is the name of the end-of-text token that is the same for all models.
-    """
+    """Tokens of a part of a template, in which control tokens are meant; END_OF_TEXT is any model's own."""
     text = text.replace(END_OF_TEXT, str(tokenizer.eos_token))
     if text.startswith(tuple(control_tokens(tokenizer).values())):
         front = START  # nothing is put in front of a control token, and some of them swallow what is there

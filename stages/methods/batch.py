@@ -1,7 +1,4 @@
-"""Encoded pairs become a padded batch.
-
-Symbols: B pairs in a batch, S query tokens and R response tokens (end-of-text included).
-"""
+"""Encoded pairs become a padded batch: B pairs, S query tokens and R response tokens (end-of-text included)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,21 +13,15 @@ from stages.language_model.encoding import EncodedPair
 class Batch:
     """Padded pairs: queries [B, S], responses [B, R] of token ids, and how long each is."""
 
+    pairs: Sequence[EncodedPair]
     queries: Tensor
     responses: Tensor
     query_lengths: list[int]
     response_lengths: list[int]
 
-    def to(self, device: torch.device) -> "Batch":
-        """The same batch on a device."""
-        return Batch(self.queries.to(device), self.responses.to(device), self.query_lengths, self.response_lengths)
-
     def part(self, start: int, stop: int) -> "Batch":
         """The pairs from `start` to `stop`, padded no further than they need."""
-        queries, responses = self.query_lengths[start:stop], self.response_lengths[start:stop]
-        return Batch(
-            self.queries[start:stop, : max(queries)], self.responses[start:stop, : max(responses)], queries, responses
-        )
+        return collate(self.pairs[start:stop])
 
 
 def padded(rows: Sequence[Sequence[int]]) -> Tensor:
@@ -44,6 +35,4 @@ def padded(rows: Sequence[Sequence[int]]) -> Tensor:
 def collate(pairs: Sequence[EncodedPair]) -> Batch:
     """Pad pairs to a batch."""
     queries, responses = [pair.query for pair in pairs], [pair.response for pair in pairs]
-    return Batch(
-        padded(queries), padded(responses), [len(query) for query in queries], [len(response) for response in responses]
-    )
+    return Batch(pairs, padded(queries), padded(responses), list(map(len, queries)), list(map(len, responses)))

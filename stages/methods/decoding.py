@@ -64,27 +64,6 @@ def _rows_of_cache(method: Method, columns: int) -> int:
     return max(1, CACHE.get(method.base.device.type, SMALLER_CACHE) // int(of_a_row))
 
 
-def greedy(
-    method: Method,
-    weights: Weights,
-    queries: Sequence[Sequence[int]],
-    limit: int,
-    ends: Endings,
-    row_limit: RowLimit | None = None,
-    tick: Callable[[int], None] = lambda ended: None,
-    heard: Callable[[int, int], None] = lambda row, token: None,
-) -> list[list[int]]:
-    """Greedy responses to N queries: token ids [N][at most limit], end-of-text left out.
-
-    weights: those of a trial. queries: token ids with end-of-text. limit: most tokens of a response, its end included.
-    ends: the tokens that end it, with what each still says. row_limit: pass the same one again, and what an earlier
-    call found out about the memory holds for this one too. tick: called after every token with the number of rows that
-    ended with it, and with 0 while queries are read. heard: called with each token of an answer as it comes, and with
-    its row in its batch (0 where there is one query). Out of memory halves the batch and goes on, with the same result.
-    """
-    return decode_and_score(method, weights, queries, None, limit, ends, row_limit, tick, heard).answers
-
-
 def decode_and_score(
     method: Method,
     weights: Weights,
@@ -96,10 +75,21 @@ def decode_and_score(
     tick: Callable[[int], None] = lambda ended: None,
     heard: Callable[[int, int], None] = lambda row, token: None,
 ) -> Decoded:
-    """The same as `greedy`, and the loss of N references: token ids, one list for each query.
+    """Greedy responses to N queries, and the losses of N references, if there are any. All are token ids.
 
-    limit: 0 scores the references and answers nothing. Any number of rows that takes a chunk gives the same bits on a
-    CPU (stages/methods/reading.py).
+    Out of memory halves the batch and goes on. Any number of rows that takes a chunk gives the same bits on a CPU
+    (stages/methods/reading.py).
+
+    Args:
+        method: how the model is made to answer.
+        weights: those of a trial.
+        queries: with what the prompt template puts around them.
+        references: with the one that ends a response, if it was not cut; None for no losses.
+        limit: most tokens of a response, its end included; 0 scores the references and answers nothing.
+        ends: the tokens that end a response, with what each still says.
+        row_limit: given again, what an earlier call found out about the memory holds for this one too.
+        tick: called after every token with the number of rows that ended with it, and with 0 while queries are read.
+        heard: called with each token of an answer as it comes, and with its row in its batch.
     """
     row_limit = row_limit or RowLimit()
     answers: list[list[int]] = [[] for _ in queries]
@@ -149,10 +139,7 @@ def _decode_batch(
             losses[part] = reference_losses(read, chunk, references[part])
             taken += time.monotonic() - began
         tick(0 if limit else len(queries[part]))
-    answers, ended = (
-        _decode(read, limit, ends, tick, heard) if limit else ([[] for _ in queries], [False for _ in queries])
-    )
-    return Decoded(answers, ended, losses, taken)
+    return Decoded(*_decode(read, limit, ends, tick, heard), losses, taken)
 
 
 def _decode(

@@ -13,7 +13,7 @@ from transformers import AutoModel, PreTrainedModel
 from stages.language_model.base_model import Added, BaseModel, Weights
 from stages.language_model.cpu_linear import use_onednn
 from stages.language_model.loading import refused
-from stages.methods.method import EMBEDDINGS, Examples, Method, initial_embeddings
+from stages.methods.method import Examples, Method
 from stages.methods.prompt_size import last_weight, run, size_of, weight_for_size
 from stages.methods.row_layout import place
 from stages.params.methods import Dynamic
@@ -81,7 +81,7 @@ class DynamicMethod(Method):
         deep = {name: torch.zeros(shapes[name]) for name in (DOWN, UP) if name in shapes}
         if deep:
             nn.init.normal_(deep[DOWN], std=self.base.width**-0.5, generator=generator)
-        return {**controller, **deep, **initial_embeddings(self.base, self.settings.train_embeddings)}
+        return {**controller, **deep, **super().initial_weights(generator)}
 
     def shapes(self) -> dict[str, torch.Size]:
         """The same as of initial_weights, which takes a second to make them: C is there already."""
@@ -90,9 +90,7 @@ class DynamicMethod(Method):
             config, rank = self.base.model.config, self.settings.rank
             found[DOWN] = torch.Size((rank, self.base.width))
             found[UP] = torch.Size((config.num_hidden_layers - 1, config.hidden_size, rank))
-        if self.settings.train_embeddings:
-            found[EMBEDDINGS] = self.base.embeddings.shape
-        return found
+        return found | super().shapes()
 
     def prompt(self, weights: Weights, queries: Tensor) -> Tensor:
         """h_1..h_S = C(E[query]): causal, so that padding on the right of a query changes nothing."""

@@ -1,18 +1,13 @@
 """The word embeddings alone: what training E does without a prompt, the control for soft and dynamic prompts."""
 
-import torch
-from torch import Tensor
-
-from stages.methods.method import EMBEDDINGS, Examples, Method, initial_embeddings
+from stages.language_model.base_model import BaseModel
+from stages.methods.method import Method
+from stages.params.methods import Embeddings
 
 
 class EmbeddingsMethod(Method):
     """E[query], E[response]; only E is trained. What soft and dynamic score above it is what their prompt adds."""
 
-    def initial_weights(self, generator: torch.Generator, examples: Examples = ()) -> dict[str, Tensor]:
-        """E as pre-trained [V, H]."""
-        return initial_embeddings(self.base, train_embeddings=True)
-
-    def shapes(self) -> dict[str, torch.Size]:
-        """E."""
-        return {EMBEDDINGS: self.base.embeddings.shape}
+    def __init__(self, base: BaseModel, settings: Embeddings) -> None:
+        super().__init__(base, settings)
+        self.trains_embeddings = True

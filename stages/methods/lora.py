@@ -30,7 +30,7 @@ class LoraMethod(Method):
         super().__init__(base, settings)
         found = f"{settings.target_modules}, which PEFT cannot adapt in {type(base.model).__name__}"
         with refused(KEY, found, REMEDY):
-            self.adapted = BaseModel(with_adapters(base.model, self.config()))
+            self.transformer = BaseModel(with_adapters(base.model, self.config()))
         self._check_targets()
 
     def _check_targets(self) -> None:
@@ -38,7 +38,7 @@ class LoraMethod(Method):
 
         Word embeddings and output layer are computed by the base model itself, without adapters.
         """
-        model = self.adapted.model
+        model = self.transformer.model
         adapted = [name for name, module in model.named_modules() if getattr(module, "lora_A", None)]
         output = [name for name, module in model.named_modules() if module is model.get_output_embeddings()]
         own = self.settings.target_modules
@@ -58,15 +58,10 @@ class LoraMethod(Method):
             r=own.rank, lora_alpha=own.alpha, lora_dropout=own.dropout, target_modules=targets, task_type="CAUSAL_LM"
         )
 
-    @property
-    def transformer(self) -> BaseModel:
-        """The base model's own parameters, with adapters in between."""
-        return self.adapted
-
     def initial_weights(self, generator: torch.Generator, examples: Examples = ()) -> dict[str, Tensor]:
         """A [rank, in] random, as PEFT draws it, and B [out, rank] zero: at first, nothing is added."""
         initial: dict[str, Tensor] = {}
-        for name, value in self.adapted.model.named_parameters():
+        for name, value in self.transformer.model.named_parameters():
             if "lora_A" in name:
                 initial[name] = torch.empty(value.shape)
                 nn.init.kaiming_uniform_(initial[name], a=5**0.5, generator=generator)
@@ -74,20 +69,24 @@ class LoraMethod(Method):
                 initial[name] = torch.zeros(value.shape)
         return initial
 
+    def shapes(self) -> dict[str, torch.Size]:
+        """The same."""
+        return {name: value.shape for name, value in self.initial_weights(torch.Generator()).items()}
+
     def layers(self, weights: Weights) -> Weights:
         """A and B of every target layer."""
         return weights
 
     def dropout(self, on: bool) -> None:
         """In front of A, and nowhere else."""
-        for name, module in self.adapted.model.named_modules():
+        for name, module in self.transformer.model.named_modules():
             if "lora_dropout" in name:
                 module.train(on)
 
     def language_model(self, weights: Weights) -> Weights:
         """The target layers with their updates added: W + alpha / rank * B A, by their names in the base model."""
         merged: dict[str, Tensor] = {}
-        for name, layer in self.adapted.model.named_modules():
+        for name, layer in self.transformer.model.named_modules():
             if f"{name}.lora_A.{ADAPTER}.weight" in weights:
                 down, up = (weights[f"{name}.lora_{part}.{ADAPTER}.weight"].float() for part in "AB")
                 update = self.settings.alpha / self.settings.rank * up @ down

@@ -1,11 +1,11 @@
 """What every method is: what it trains, the prompt that it makes from a query, and how its rows are laid out (Sec. 3).
 
-Symbols: B batch, S query tokens with end-of-text, P prompt slots (P >= S), H width, V vocabulary. A trial is the named
-tensors that one learning rate trains; everything else is the base model's, frozen and shared.
+Symbols: B batch, S query tokens with end-of-text, P prompt slots, H width, V vocabulary. A trial is the named tensors
+that one learning rate trains; everything else is the base model's, frozen and shared.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import cycle
 from typing import Any, ClassVar
 
 import torch
@@ -14,38 +14,41 @@ from torch import Tensor
 from stages.language_model.base_model import Added, BaseModel, Weights
 from stages.language_model.cache import Beginning, hidden_after
 from stages.methods.row_layout import RowLayout
+from stages.params.methods import Start
+from stages.plumbing.errors import StageError
 
 Examples = Sequence[Sequence[int]]  # token ids of training pairs in the prompt template, drawn by the seed
 EMBEDDINGS = "embeddings"  # E [V, H], the word embeddings; the output layer too where the model ties them
 
 
-class Method(ABC):
-    """One way to make a language model answer. Stateless: all that is trained is in the trial's weights."""
+class Method:
+    """One way to make a language model answer. Stateless: all that is trained is in the trial's weights.
 
-    trains: ClassVar[bool] = True  # False: what it starts with is all that it keeps
+    Attributes:
+        trains: False if what it starts with is all that it keeps.
+        trains_embeddings: whether E is trained, under the name EMBEDDINGS.
+        transformer: the model whose layers read the rows: the base model, or one with something trained in between.
+    """
+
+    trains: ClassVar[bool] = True
 
     def __init__(self, base: BaseModel, settings: Any) -> None:
-        self.base, self.settings = base, settings
+        self.base, self.settings, self.transformer = base, settings, base
+        self.trains_embeddings = bool(getattr(settings, "train_embeddings", False))
 
-    @property
-    def transformer(self) -> BaseModel:
-        """The model whose layers read the rows: the base model, or one with something trained in between."""
-        return self.base
-
-    @abstractmethod
     def initial_weights(self, generator: torch.Generator, examples: Examples = ()) -> dict[str, Tensor]:
         """What a trial trains, at its start, in float32 on the CPU, by the names under which it is saved.
 
+        Meant for a base model in float32: one in bfloat16 has lost the last bits of the pre-trained weights. It may
+        share memory with the base model: whoever changes it copies it first.
+
         examples: training pairs, for a method that starts from some.
-
-        It may share memory with the base model: whoever changes it copies it first.
-
-        Meant for a base model in float32: one in bfloat16 has lost the last bits of the pre-trained weights.
         """
+        return {EMBEDDINGS: self.base.embeddings.detach().float().cpu()} if self.trains_embeddings else {}
 
     def shapes(self) -> dict[str, torch.Size]:
         """Name and shape of everything that a trial trains and saves; of a base model without values too."""
-        return {name: value.shape for name, value in self.initial_weights(torch.Generator()).items()}
+        return {EMBEDDINGS: self.base.embeddings.shape} if self.trains_embeddings else {}
 
     def prompt(self, weights: Weights, queries: Tensor) -> Tensor | None:
         """Embedded queries [B, S, H] -> prompts [B, P, H], as many slots as the settings say; None for no prompt."""
@@ -110,6 +113,23 @@ class Method(ABC):
         return None
 
 
-def initial_embeddings(base: BaseModel, train_embeddings: bool) -> dict[str, Tensor]:
-    """E as pre-trained [V, H], in float32 on the CPU, if it is to be trained."""
-    return {EMBEDDINGS: base.embeddings.detach().float().cpu()} if train_embeddings else {}
+def start_tokens(
+    base: BaseModel, start: Start, count: int, generator: torch.Generator, examples: Examples
+) -> list[int]:
+    """What a prompt or a prefix starts as: token ids drawn from the vocabulary, or the last ones of some examples.
+
+    So an example ends where the query begins. Where there are few, they are repeated.
+
+    Raises:
+        StageError: there are no examples.
+    """
+    tokens: list[int] = []
+    if start != "examples":
+        tokens = torch.randint(len(base.embeddings), (count,), generator=generator).tolist()
+    elif not examples:
+        found = "examples, but there are no training pairs"
+        raise StageError("params.yaml: methods.<name>.init", found, "set vocabulary")
+    some = cycle(examples)
+    while len(tokens) < count:
+        tokens += next(some)
+    return tokens[-count:]

@@ -5,8 +5,7 @@ from torch import Tensor
 
 from stages.language_model.base_model import Weights
 from stages.language_model.cache import Beginning, read_beginning
-from stages.methods.method import Examples, Method
-from stages.methods.start import start_tokens
+from stages.methods.method import Examples, Method, start_tokens
 from stages.params.methods import Prefix
 from stages.plumbing.errors import StageError
 

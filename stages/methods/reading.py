@@ -17,7 +17,7 @@ from stages.language_model.base_model import Added, Weights
 from stages.language_model.cache import Beginning, PreallocatedLayer
 from stages.methods.batch import padded
 from stages.methods.method import Method
-from stages.methods.row_layout import join
+from stages.methods.row_layout import place, sources
 
 CHUNKS = {"cuda": 64}  # queries of a chunk: on a GPU each chunk costs the same number of kernels
 CHUNK = 16  # 600 tokens and more: a larger product is no faster on a CPU
@@ -40,20 +40,16 @@ class Chunk:
 
 @dataclass
 class ReadRows:
-    """Rows as far as they are read, and the cache that holds their keys and values.
-
-    Tensors have an entry for each row: which it is, its last hidden state [H], the position of its next token, and
-    which columns of the cache are its own [columns].
-    """
+    """Rows as far as they are read, and the cache that holds their keys and values."""
 
     method: Method
     weights: Weights  # in the precision of the arithmetic
     cached: list[PreallocatedLayer]
     before: int  # columns that every row begins with
-    row: Tensor
-    hidden: Tensor
-    position: Tensor
-    mask: Tensor
+    row: Tensor  # [B]: its number
+    hidden: Tensor  # [B, H]: of its last token
+    position: Tensor  # [B]: of its next token
+    mask: Tensor  # [B, columns]: which columns of the cache are its own
 
     @classmethod
     def with_room_for(
@@ -61,15 +57,14 @@ class ReadRows:
     ) -> "ReadRows":
         """Room for these queries, the longest first, and for `limit` tokens after them."""
         base, count, longest = method.base, len(queries), method.layout([len(queries[0])]).tokens()[0]
-        beginning: list[Beginning | None] = [*(method.beginning(weights) or [])]
-        before = beginning[0][0].shape[1] if beginning and beginning[0] else 0
-        beginning = beginning or [None] * base.model.config.num_hidden_layers
+        layers: Sequence[Beginning | None] = method.beginning(weights) or [None] * base.model.config.num_hidden_layers
+        before = layers[0][0].shape[1] if layers[0] else 0
         mask = torch.zeros(count, before + longest, dtype=torch.bool, device=base.device)
         mask[:, :before] = True
         return cls(
             method,
             weights,
-            [PreallocatedLayer(count, longest, longest + limit, own) for own in beginning],
+            [PreallocatedLayer(count, longest, longest + limit, own) for own in layers],
             before,
             torch.arange(count, device=base.device),
             torch.empty(count, base.width, dtype=base.dtype, device=base.device),
@@ -85,14 +80,17 @@ class ReadRows:
         embedded = self.method.embed(self.weights, padded(queries).to(self.row.device))
         lengths = self.method.layout([len(query) for query in queries]).lengths()
         parts = self.method.before_response(self.weights, embedded)
-        laid = join(parts, lengths, left=True)
-        columns, positions, seen = laid.embedded.shape[1], laid.positions, laid.mask
-        mask = self.mask.new_ones(len(rows), columns) if seen is None else seen
-        if self.before:
-            positions = torch.arange(columns, device=mask.device).expand(mask.shape) if positions is None else positions
-            positions, seen = positions + self.before, torch.cat([self.mask[rows][:, : self.before], mask], dim=1)
-        added = self.method.added(self.weights, parts[0], laid.source)
-        self.hidden[rows] = self._pass(laid.embedded, positions, seen, added)[:, -1]
+        source = sources(lengths, [part.shape[1] for part in parts], left=True).to(rows.device)
+        totals = torch.tensor(lengths).sum(dim=0)
+        columns = source.shape[1]
+        first = (columns - totals).to(rows.device).unsqueeze(1)
+        mask = torch.arange(columns, device=rows.device) >= first
+        positions: Tensor | None = self.before + (torch.arange(columns, device=rows.device) - first).clamp(min=0)
+        seen: Tensor | None = torch.cat([self.mask[rows][:, : self.before], mask], dim=1)
+        if not self.before and bool((totals == columns).all()):
+            positions = seen = None  # nothing is padded, and kernels without a mask are faster
+        added = self.method.added(self.weights, parts[0], source)
+        self.hidden[rows] = self._pass(place(parts, source), positions, seen, added)[:, -1]
         self.position[rows] = self.before + mask.sum(dim=1)
         self.mask[rows, self.mask.shape[1] - columns :] = mask
         return Chunk(rows, columns)
@@ -101,8 +99,7 @@ class ReadRows:
         """Hidden states [rows, N, H] if these N tokens [rows, N] came next in some rows of a chunk. Nothing is kept."""
         rows = chunk.rows[some]
         own = self.mask[rows]
-        seen = [own[:, : self.before], own[:, -chunk.columns :], own.new_ones(tokens.shape)]
-        mask = torch.cat(seen[0 if self.before else 1 :], dim=1)
+        mask = torch.cat([own[:, : self.before], own[:, -chunk.columns :], own.new_ones(tokens.shape)], dim=1)
         positions = self.position[rows].unsqueeze(1) + torch.arange(tokens.shape[1], device=tokens.device)
         for layer in self.cached:
             layer.look_ahead(rows, chunk.columns)

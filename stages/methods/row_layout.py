@@ -1,7 +1,6 @@
 """Where prompt, query and response stand in a row: training, validation and decoding all ask here.
 
-A row is [prompt][query][response]. The language model predicts token t + 1 at column t, so the first response token is
-predicted at the end of the query. B rows, T columns, H width.
+A row is [prompt][query][response]. The language model predicts token t + 1 at column t. B rows, T columns, H width.
 """
 
 from collections.abc import Sequence
@@ -42,41 +41,12 @@ class RowLayout:
         return torch.tensor(rows), torch.tensor(columns)
 
 
-@dataclass(frozen=True)
-class Rows:
-    """What the language model reads: embedded [B, T, H]; mask and positions [B, T], None if nothing is on the left.
-
-    source [B, T]: which column of the parts stands there, as `sources` says.
-    """
-
-    embedded: Tensor
-    source: Tensor
-    mask: Tensor | None
-    positions: Tensor | None
-
-
-def join(parts: Sequence[Tensor], lengths: Sequence[Sequence[int]], left: bool = False) -> Rows:
-    """Place prompt, query and response side by side: rows of [pad][prompt][query][response][pad].
-
-    parts: tensors [B, *, H], of which row b holds lengths[part][b] tokens from its beginning on. In training the
-    padding is on the right, where causal attention never looks, so there is no mask to build; in decoding it is on
-    the left (`left`), so that all rows end together; mask and positions then say where each row begins.
-    """
-    source = sources(lengths, [part.shape[1] for part in parts], left).to(parts[0].device)
-    embedded = place(parts, source)
-    totals = torch.tensor(lengths).sum(dim=0)
-    longest = source.shape[1]
-    if not left or bool((totals == longest).all()):
-        return Rows(embedded, source, None, None)
-    columns = torch.arange(longest, device=embedded.device)
-    offset = (longest - totals).to(embedded.device).unsqueeze(1)
-    return Rows(embedded, source, columns >= offset, (columns - offset).clamp(min=0))
-
-
 def sources(lengths: Sequence[Sequence[int]], widths: Sequence[int], left: bool = False) -> Tensor:
     """Which column of the parts, put one after another, stands in each column of a row: [B, T], 0 in the padding.
 
-    lengths: tokens of each part in each row, [parts, B]. widths: columns of each part's tensor.
+    lengths: tokens of each part in each row, [parts, B], from its beginning on. widths: columns of each part's tensor.
+    In training the padding is on the right, where causal attention never looks; in decoding it is on the left, so that
+    all rows end together.
     """
     counts = np.array(lengths)  # [parts, B]
     totals = counts.sum(axis=0)

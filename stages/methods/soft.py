@@ -4,9 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stages.language_model.base_model import Added, BaseModel, Weights
-from stages.methods.method import EMBEDDINGS, Examples, Method, initial_embeddings
-from stages.methods.start import start_tokens
+from stages.language_model.base_model import Added, Weights
+from stages.methods.method import Examples, Method, start_tokens
 from stages.params.methods import Soft
 
 PROMPT = "prompt"  # Z [P, H]
@@ -25,12 +24,13 @@ class SoftMethod(Method):
         """Z [P, H], random or the embeddings of drawn words or training pairs; E as pre-trained."""
         shapes, start = self.shapes(), self.settings.init
         if start == "random":
-            table = _random_like_embeddings(self.base, *shapes[PROMPT], generator=generator)
+            words = self.base.words()  # with their mean and spread: "randomly initialised word embeddings"
+            table = torch.randn(shapes[PROMPT], generator=generator) * float(words.std()) + float(words.mean())
         else:
             tokens = torch.tensor(start_tokens(self.base, start, shapes[PROMPT][0], generator, examples))
             table = self.base.embed(tokens.to(self.base.device)).detach().float().cpu()
         deep = {DEPTH: torch.zeros(shapes[DEPTH])} if DEPTH in shapes else {}
-        return {PROMPT: table, **deep, **initial_embeddings(self.base, self.settings.train_embeddings)}
+        return {PROMPT: table, **deep, **super().initial_weights(generator)}
 
     def shapes(self) -> dict[str, torch.Size]:
         """The same."""
@@ -38,9 +38,7 @@ class SoftMethod(Method):
         found = {PROMPT: torch.Size((rows, self.base.width))}
         if self.settings.depth == "every-layer":
             found[DEPTH] = torch.Size((config.num_hidden_layers - 1, rows, config.hidden_size))
-        if self.settings.train_embeddings:
-            found[EMBEDDINGS] = self.base.embeddings.shape
-        return found
+        return found | super().shapes()
 
     def prompt(self, weights: Weights, queries: Tensor) -> Tensor:
         """Z[0:S] for every query: "we set the length of the soft prompt to the length of S"; or all of a fixed Z."""
@@ -54,10 +52,3 @@ class SoftMethod(Method):
         tables = F.pad(weights[DEPTH], (0, 0, 0, 1))  # the last row is for what is no slot
         own = source.masked_fill(source >= prompt.shape[1], tables.shape[1] - 1)
         return lambda layer: F.embedding(own, tables[layer])
-
-
-def _random_like_embeddings(base: BaseModel, *shape: int, generator: torch.Generator) -> Tensor:
-    """Normal values with the mean and spread of embedded words: "randomly initialised word embeddings"."""
-    words = base.words()
-    mean, spread = float(words.mean()), float(words.std())
-    return torch.randn(*shape, generator=generator) * spread + mean

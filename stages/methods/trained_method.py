@@ -40,9 +40,7 @@ from stages.records import Pair, load_records
 WEIGHTS = "weights.safetensors"
 DESCRIPTION = "method.json"
 PAIRS = "pairs.jsonl"  # the training pairs, where each query gets its own examples of them
-TEMPLATE_TEXT = (
-    "prompt_template_text"  # in it: what the chat template gave when it was trained, if that is the prompt template
-)
+TEMPLATE_TEXT = "prompt_template_text"  # in it: what the chat template, if it is one, gave when it was trained
 
 
 def write_trained(folder: Path, weights: Path | None, description: dict[str, Any], pairs: Path) -> None:
@@ -113,9 +111,9 @@ def read_trained(folder: Path, base: BaseModel, description: dict[str, Any]) -> 
     method = build_method(base, settings)
     expected = method.shapes()
     for name in sorted(expected.keys() | tensors.keys()):
-        other = name in expected and name in tensors and method.trains and tensors[name].shape != expected[name]
-        if name not in tensors or name not in expected or other:
-            found = f"{name} is {'missing' if name not in tensors else 'unknown or of another shape'}"
+        missing, known = name not in tensors, name in expected
+        if missing or not known or (method.trains and tensors[name].shape != expected[name]):
+            found = f"{name} is {'missing' if missing else 'unknown or of another shape'}"
             raise StageError(path, found, "run `dvc repro --force train`")
     return method, {name: tensor.to(base.device) for name, tensor in tensors.items()}
 
@@ -163,12 +161,9 @@ class TrainedMethod:
         tick: Callable[[int], None] = lambda ended: None,
         heard: Callable[[int, int], None] = lambda row, token: None,
     ) -> Decoded:
-        """What `decode` gives, whether each has ended, and the loss of the N encoded references, if there are any.
-
-        tick and heard: see `greedy`.
-        """
-        own = self.method, self.weights, queries, references, self.lengths.max_new_tokens, self.ends, self.row_limit
-        return decode_and_score(*own, tick, heard)
+        """What `decode` gives, whether each has ended, and the loss of the N encoded references, if there are any."""
+        limit, ends, rows = self.lengths.max_new_tokens, self.ends, self.row_limit
+        return decode_and_score(self.method, self.weights, queries, references, limit, ends, rows, tick, heard)
 
     def texts(self, answers: Sequence[Sequence[int]]) -> list[str]:
         """Token ids of N responses as texts, [N]."""
@@ -197,14 +192,9 @@ def load_trained(
         StageError: a file is missing or damaged, or it was trained on another base model.
     """
     runtime = runtime or Runtime(
-        device="auto",
-        threads=0,
-        generation_batch_size=0,
-        engine="local",
-        address=None,
-        gpus_per_trial=1,
+        device="auto", threads=0, generation_batch_size=0, engine="local", address=None, gpus_per_trial=1,
         checkpoints=None,
-    )
+    )  # fmt: skip
     check_folder(trained)
     description = read_description(trained, files_hash(check_folder(model)))
     check(description)

@@ -9,10 +9,10 @@ from peft import PrefixTuningConfig, get_peft_model
 from torch import Tensor
 
 from stages.language_model.encoding import encode_queries
-from stages.methods.decoding import decode_and_score, greedy
+from stages.methods.decoding import decode_and_score
+from stages.methods.method import start_tokens
 from stages.methods.prefix import KEYS, VALUES
 from stages.methods.registry import build_method
-from stages.methods.start import context_of
 from stages.methods.trained_method import TrainedMethod, load_trained
 from stages.params.methods import MethodSettings, Prefix, Soft
 from stages.plumbing.errors import StageError
@@ -30,9 +30,8 @@ def test_losses_and_answers_are_those_of_the_model_with_the_examples_in_front(fa
     context = own["context"].tolist()
     assert context == [token for pair in pairs(4, seed=5) for token in pair.query + pair.response]
     queries = [pair.query for pair in PAIRS]
-    losses = decode_and_score(one, own, queries, [pair.response for pair in PAIRS], 0, {}).losses
-    answers = greedy(one, own, queries, 8, ends={})
-    for pair, loss, answer in zip(PAIRS, losses.tolist(), answers, strict=True):
+    found = decode_and_score(one, own, queries, [pair.response for pair in PAIRS], 8, {})
+    for pair, loss, answer in zip(PAIRS, found.losses.tolist(), found.answers, strict=True):
         asked = context + pair.query
         assert loss == pytest.approx(plain_loss(one.base.model, asked, pair.response), rel=1e-4)
         assert answer == plain_answer(one.base.model, asked, 8)
@@ -119,7 +118,7 @@ def test_losses_and_answers_are_those_of_peft_with_the_same_tensors(family: str)
     one = method("prefix", family)
     own = moved_weights(one)
     adapted = with_peft(own, family)
-    answers = greedy(one, own, [pair.query for pair in PAIRS], 8, ends={})
+    answers = decode_and_score(one, own, [pair.query for pair in PAIRS], None, 8, {}).answers
     for pair, answer in zip(PAIRS, answers, strict=True):
         expected = plain_loss(adapted, pair.query, pair.response)
         assert float(loss_of(one, own, [pair])) == pytest.approx(expected, rel=1e-4)
@@ -144,7 +143,8 @@ def test_prefixes_and_prompts_start_as_examples_in_the_context(family: str, sett
 
 
 def test_its_examples_end_where_the_query_begins_and_are_repeated_where_they_are_few() -> None:
-    assert context_of([[1, 2, 3], [4, 5]], 4) == [2, 3, 4, 5]
-    assert context_of([[1, 2, 3], [4, 5]], 7) == [2, 3, 4, 5, 1, 2, 3]
+    base, generator = base_model(), torch.Generator()
+    for count, expected in ((4, [2, 3, 4, 5]), (7, [2, 3, 4, 5, 1, 2, 3])):
+        assert start_tokens(base, "examples", count, generator, [[1, 2, 3], [4, 5]]) == expected
     with pytest.raises(StageError, match="there are no training pairs"):
-        context_of([], 4)
+        start_tokens(base, "examples", 4, generator, [])

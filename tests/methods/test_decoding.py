@@ -9,7 +9,7 @@ from torch import Tensor
 
 from stages.language_model.encoding import EncodedPair
 from stages.methods import decoding, reading
-from stages.methods.decoding import Decoded, RowLimit, decode_and_score, greedy
+from stages.methods.decoding import Decoded, Endings, RowLimit, decode_and_score
 from stages.methods.method import Method
 from stages.methods.reading import CHUNK
 from stages.methods.registry import build_method
@@ -18,6 +18,13 @@ from tests.models import FAMILIES, SETTINGS, base_model, limit_rows, loss_of, me
 LIMIT = 10
 QUERIES = [pair.query for pair in pairs(17, seed=4, longest=14)]
 PAIRS = [*pairs(19, seed=4, longest=9), EncodedPair([3, 4, 0], [0]), EncodedPair([5, 0], list(range(1, LIMIT + 1)))]
+ASKED, REFERENCES = [pair.query for pair in PAIRS], [pair.response for pair in PAIRS]
+
+
+def greedy(
+    one: Method, own: dict[str, Tensor], queries: list[list[int]], ends: Endings, rows: int = 0
+) -> list[list[int]]:
+    return decode_and_score(one, own, queries, None, LIMIT, ends, RowLimit(rows)).answers
 
 
 def frequent_token(answers: list[list[int]]) -> int:
@@ -31,12 +38,12 @@ def test_rows_that_end_at_different_steps_have_the_answers_that_they_have_alone(
     """What those are: tests/language_model/test_families.py."""
     one = method(name, "llama")
     own = weights(one)
-    whole = [greedy(one, own, [query], LIMIT, ends={-1: []})[0] for query in QUERIES]
+    whole = [greedy(one, own, [query], {-1: []})[0] for query in QUERIES]
     end = frequent_token(whole)
     expected = [answer[: answer.index(end)] if end in answer else answer for answer in whole]
     assert len({len(answer) for answer in expected}) > 2
     for rows in (5, 256):
-        assert greedy(one, own, QUERIES, LIMIT, {end: []}, RowLimit(rows)) == expected
+        assert greedy(one, own, QUERIES, {end: []}, rows) == expected
 
 
 def scored(
@@ -90,11 +97,11 @@ def test_out_of_memory_halves_the_batch_for_good(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = method("dynamic")
-    own, queries, references = weights(one), [pair.query for pair in PAIRS], [pair.response for pair in PAIRS]
+    own = weights(one)
     expected = scored(one, own, PAIRS)
     tried, row_limit = limit_rows(decoding, "_decode_batch", 5, monkeypatch), RowLimit()
     for limit in (LIMIT, 0):  # like the next epoch
-        found = decode_and_score(one, own, queries, references, limit, {-1: []}, row_limit)
+        found = decode_and_score(one, own, ASKED, REFERENCES, limit, {-1: []}, row_limit)
         assert found.losses.tolist() == pytest.approx(expected.losses.tolist(), rel=1e-4)
         assert found.answers == (expected.answers if limit else [[]] * len(PAIRS))
     assert tried[:3] == [21, 10, 5] and max(tried[3:]) == 5
@@ -104,22 +111,22 @@ def test_out_of_memory_halves_the_batch_for_good(
 def test_one_row_that_does_not_fit_and_another_error_are_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     limit_rows(decoding, "_decode_batch", 0, monkeypatch)
     with pytest.raises(torch.OutOfMemoryError):
-        greedy(method("zero-shot"), {}, QUERIES[:2], LIMIT, ends={-1: []})
+        greedy(method("zero-shot"), {}, QUERIES[:2], {-1: []})
 
 
 def test_a_batch_has_as_many_rows_as_a_cache_of_some_size_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     one = method("dynamic", "llama")
-    expected = greedy(one, weights(one), QUERIES, LIMIT, ends={-1: []})
+    expected = greedy(one, weights(one), QUERIES, {-1: []})
     tried = limit_rows(decoding, "_decode_batch", 100, monkeypatch)
     of_a_row = 2 * 2 * 16 * (2 * max(map(len, QUERIES)) + LIMIT) * 4  # keys, values; layers; one shared head; float32
     monkeypatch.setattr(decoding, "SMALLER_CACHE", 5 * of_a_row)
-    assert greedy(one, weights(one), QUERIES, LIMIT, ends={-1: []}) == expected
+    assert greedy(one, weights(one), QUERIES, {-1: []}) == expected
     assert tried[0] == 5 and len(tried) < 5, "shorter queries later on leave room for more"
 
 
 def test_an_answer_ends_at_any_of_its_ends_and_still_says_what_stands_in_one() -> None:
     one = method("dynamic")
-    whole = greedy(one, weights(one), QUERIES, LIMIT, ends={-1: []})
+    whole = greedy(one, weights(one), QUERIES, {-1: []})
     full, stop = frequent_token(whole), whole[0][3]
     heard = list[tuple[int, int]]()
     found = decode_and_score(
@@ -133,14 +140,13 @@ def test_an_answer_ends_at_any_of_its_ends_and_still_says_what_stands_in_one() -
 
 
 def test_no_queries_have_no_answers() -> None:
-    assert greedy(method("zero-shot"), {}, [], LIMIT, ends={0: []}) == []
+    assert greedy(method("zero-shot"), {}, [], {0: []}) == []
 
 
 def test_the_limit_counts_end_of_text_and_whoever_waits_to_stop_is_asked_on_the_way() -> None:
     one, ticks = method("zero-shot"), list[int]()
-    answers = greedy(one, {}, QUERIES, 3, ends={-1: []}, tick=ticks.append)
+    answers = decode_and_score(one, {}, QUERIES, None, 3, {-1: []}, tick=ticks.append).answers
     assert {len(answer) for answer in answers} == {3} and sum(ticks) == len(QUERIES)
     ticks.clear()
-    queries, references = [pair.query for pair in PAIRS], [pair.response for pair in PAIRS]
-    decode_and_score(one, {}, queries, references, 0, {-1: []}, tick=ticks.append)
+    decode_and_score(one, {}, ASKED, REFERENCES, 0, {-1: []}, tick=ticks.append)
     assert len(ticks) >= 2 and sum(ticks) == len(PAIRS)
