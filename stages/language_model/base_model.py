@@ -23,8 +23,6 @@ class BaseModel:
 
     Attributes:
         folder: where it was loaded from, for messages.
-        device: where the layers are.
-        dtype: the precision of the layers' arithmetic.
         embeddings: E [V, H], as pre-trained.
         width: H.
         tied: whether E is the output layer too.
@@ -47,7 +45,7 @@ class BaseModel:
         return embedded.to(self.dtype)
 
     def words(self) -> Tensor:
-        """Every word as the layers read it [V, H], in float32: E, scaled where the embedding module scales it."""
+        """Every word as the layers read it [V, H], in float32: E, scaled where the model scales it."""
         return self.embed(torch.arange(len(self.embeddings), device=self.device)).detach().float()
 
     def hidden(

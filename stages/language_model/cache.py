@@ -42,7 +42,7 @@ class PreallocatedLayer(DynamicLayer):
 
     The library's own layer concatenates, so that each token copies all that came before it. Here the queries are read
     chunk by chunk (`read`), each chunk's rows ending at column `queries_end`; then `decode` appends one column a token.
-    `look_ahead` lets some rows read on without a trace. Every row begins with the same P columns, if there are any.
+    `look_ahead` lets some rows read on without a trace.
     """
 
     _keys: Tensor

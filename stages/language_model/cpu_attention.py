@@ -35,9 +35,8 @@ def short_attention(
     query [B, heads, T, d]; key and value [B, heads / G, L, d], of which G query heads share one (they become G times
     T queries, so that keys are never copied); attention_mask: boolean [B, 1, T, L] or None. Returns [B, T, heads, d].
 
-    The library's kernel for the CPU works in blocks made for thousands of tokens: on rows of 50 its backward pass takes
-    several times as long as the products. In bfloat16 scores and weights are rounded to it between the products, as in
-    the library's `eager` attention, where the kernel rounds its result alone.
+    The library's kernel works in blocks made for thousands of tokens: on rows of 50 its backward pass takes several
+    times as long. In bfloat16 scores and weights are rounded between the products, as in the library's `eager`.
     """
     batch, heads, tokens, size = query.shape
     length, shared = key.shape[2], key.shape[1]

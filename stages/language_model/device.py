@@ -73,17 +73,16 @@ def arithmetic(precision: Precision, device: torch.device) -> torch.dtype:
         return DTYPES[precision]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    # With AMX a CPU does. AVX512_BF16 alone doubles the speed on AMD's processors and not on Intel's: a step of three
-    # trials of the dynamic prompt on SmolLM2 took 6.8 s in bfloat16 and 4.4 s in float32 on a Xeon without AMX.
+    # With AMX a CPU does. AVX512_BF16 alone doubles the speed on AMD's processors and not on Intel's: a step on a Xeon
+    # without AMX took 6.8 s in bfloat16 and 4.4 s in float32.
     amx, avx512 = (getattr(torch.cpu, f"_is_{name}_supported", bool)() for name in ("amx_tile", "avx512_bf16"))
     faster = device.type == "cpu" and (amx or (avx512 and "AuthenticAMD" in _processor()))
     return torch.bfloat16 if faster else torch.float32
 
 
 def _processor() -> str:
-    with suppress(OSError):  # elsewhere than on Linux
-        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    return ""
+    path = Path("/proc/cpuinfo")  # of Linux
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
 
 def versions(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:

@@ -162,7 +162,7 @@ def _other(base: BaseModel, found: str) -> StageError:
 def _check_parts(base: BaseModel, tokens: Tensor) -> None:
     """A trial's E around the frozen layers must give what the whole model gives that holds this E.
 
-    So there is nothing else between and behind them: no soft-capping, no scale, no second use of E or of the tokens.
+    So there is nothing else behind them: no soft-capping, no scale, no second use of E or of the tokens.
     """
     rows, others = tokens.unique(), base.embeddings.clone()
     others[rows] = others[rows].roll(1, dims=-1)  # as large, and something else
