@@ -41,8 +41,8 @@ class BaseModel:
     def embed(self, tokens: Tensor, embeddings: Tensor | None = None) -> Tensor:
         """E[tokens]: [...] -> [..., H], by the pre-trained E or by another [V, H]."""
         weights = {} if embeddings is None else {"weight": embeddings}
-        embedded: Tensor = functional_call(self.model.get_input_embeddings(), weights, (tokens,))
-        return embedded.to(self.dtype)
+        embedded = functional_call(self.model.get_input_embeddings(), weights, (tokens,))
+        return embedded.to(self.dtype)  # type: ignore[no-any-return]
 
     def words(self) -> Tensor:
         """Every word as the layers read it [V, H], in float32: E, scaled where the model scales it."""
@@ -78,8 +78,7 @@ class BaseModel:
                 prefix = f"{self.model.base_model_prefix}."
                 own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
                 output = functional_call(body, own, (), arguments)
-        hidden: Tensor = output.last_hidden_state
-        return hidden
+        return output.last_hidden_state  # type: ignore[no-any-return]
 
     def _layers(self) -> nn.ModuleList:
         lists = (each for each in self.model.base_model.modules() if isinstance(each, nn.ModuleList))

@@ -1,8 +1,6 @@
-"""How large the vectors are that a Transformer gives: measured, and set where its last weight decides it.
+"""How large the vectors are that a Transformer gives: measured, and set where its last weight decides it."""
 
-Size is the root of the mean square, of words E[v] or of prompts. Symbols: B rows, T tokens, H width.
-"""
-
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -17,15 +15,14 @@ AS_LARGE = 1.25  # a size that differs by no more than this factor is the one th
 
 
 def size_of(vectors: Tensor) -> float:
-    """The root of the mean square."""
+    """The root of the mean square, of words E[v] or of prompts."""
     return float(vectors.detach().float().square().mean().sqrt())
 
 
 def run(body: PreTrainedModel, weights: Weights, embedded: Tensor) -> Tensor:
     """A Transformer with these parameters: embedded [B, T, H] -> last hidden states [B, T, H]."""
     output = functional_call(body, dict(weights), (), {"inputs_embeds": embedded, "use_cache": False})
-    hidden: Tensor = output.last_hidden_state
-    return hidden
+    return output.last_hidden_state  # type: ignore[no-any-return]
 
 
 def last_weight(body: PreTrainedModel, embedded: Tensor) -> str:
@@ -42,17 +39,11 @@ def last_weight(body: PreTrainedModel, embedded: Tensor) -> str:
         if isinstance(output, Tensor):
             outputs[name] = output
 
-    hooks = [
-        module.register_forward_hook(partial(note, f"{prefix}.weight"))
-        for prefix, module in body.named_modules()
-        if prefix and "weight" in dict(module.named_parameters(recurse=False))
-    ]
-    try:
-        with torch.no_grad():
-            hidden = run(body, {}, embedded)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks, torch.no_grad():
+        for prefix, module in body.named_modules():
+            if prefix and "weight" in dict(module.named_parameters(recurse=False)):
+                hooks.enter_context(module.register_forward_hook(partial(note, f"{prefix}.weight")))
+        hidden = run(body, {}, embedded)
     if not bool(torch.isfinite(hidden).all()):
         raise ValueError("its first prompts are not finite")
     for name, output in outputs.items():

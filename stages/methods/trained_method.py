@@ -56,11 +56,7 @@ def write_trained(folder: Path, weights: Path | None, description: dict[str, Any
 
 
 def read_description(folder: Path, base_hash: str) -> dict[str, Any]:
-    """The JSON beside a trained method's weights.
-
-    Raises:
-        StageError: it was trained on another base model.
-    """
+    """The JSON beside a trained method's weights; raises StageError if it was trained on another base model."""
     description: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
     if description["base_model"] != base_hash:
         found = f"it was trained on the base model {description['base_model'][:12]}, this one is {base_hash[:12]}"
@@ -69,11 +65,7 @@ def read_description(folder: Path, base_hash: str) -> dict[str, Any]:
 
 
 def check_lengths(folder: Path, description: dict[str, Any], key: str, lengths: Lengths) -> None:
-    """Refuse lengths that the method was not trained with: rows of a prompt and positions of the model would lack.
-
-    Raises:
-        StageError: they are others.
-    """
+    """Raise StageError for other lengths than those of training: rows of a prompt or positions would lack."""
     now, then = lengths.model_dump(), description["lengths"]
     if now != then:
         different = next(name for name in now if now[name] != then.get(name))
@@ -84,12 +76,9 @@ def check_lengths(folder: Path, description: dict[str, Any], key: str, lengths: 
 def check_prompt_template(
     folder: Path, description: dict[str, Any], key: str, prompt_template: PromptTemplateText | str
 ) -> None:
-    """Refuse another prompt template than the one that the method was trained with.
+    """Raise StageError for another prompt template than that of training.
 
-    A chat template that another version of the library reads in another way is no other format: rows stay as trained.
-
-    Raises:
-        StageError: it is another.
+    A chat template that another version of the library reads in another way is no other: rows stay as trained.
     """
     if as_json(prompt_template) != description["prompt_template"]:
         raise StageError(key, f"{folder} was trained with another one", "run `dvc repro train`")
