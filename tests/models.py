@@ -124,13 +124,13 @@ def moved_weights(method: Method) -> dict[str, Tensor]:
     return {key: value + sizes[key] * torch.randn(value.shape, generator=generator) for key, value in found.items()}
 
 
-def pairs(count: int, seed: int = 0, longest: int = 9, end: int = 0) -> list[EncodedPair]:
+def pairs(count: int, seed: int = 0, longest: int = 9) -> list[EncodedPair]:
     """Random pairs; each side has 1 to `longest` tokens and end-of-text."""
     generator = torch.Generator().manual_seed(seed)
 
     def side() -> list[int]:
         length = int(torch.randint(1, longest + 1, (1,), generator=generator))
-        return [*torch.randint(1, 250, (length,), generator=generator).tolist(), end]
+        return [*torch.randint(1, 250, (length,), generator=generator).tolist(), 0]
 
     return [EncodedPair(side(), side()) for _ in range(count)]
 

@@ -64,11 +64,10 @@ def empty_model(folder: Path) -> PreTrainedModel:
             raise StageError(folder, f"{config.model_type} is no model of text alone", "use a model of text alone")
         if config.num_hidden_layers < 1:
             raise StageError(folder / CONFIG, f"num_hidden_layers is {config.num_hidden_layers}", SEE_MODELS)
-    if getattr(config, "quantization_config", None):  # some are unpacked by code from the hub, and none can be trained
-        raise StageError(folder / CONFIG, "the weights are quantized", "use the model in full or half precision")
-    with refused(folder / CONFIG, NO_MODEL, SEE_MODELS), torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
-    return model
+        if getattr(config, "quantization_config", None):  # some need code from the hub, and none can be trained
+            raise StageError(folder / CONFIG, "the weights are quantized", "use the model in full or half precision")
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config)  # type: ignore[no-any-return]
 
 
 def set_dropout(config: PretrainedConfig, probability: float) -> None:

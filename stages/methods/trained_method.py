@@ -11,7 +11,6 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -117,13 +116,9 @@ class TrainedMethod:
     prompt_template: PromptTemplate
     lengths: Lengths  # that it was trained with, in tokens
     description: dict[str, Any]  # what the stage train wrote beside the weights
+    ends: Endings  # the tokens at which an answer ends
     row_limit: RowLimit
     nearest: Nearest | None = None  # where each query gets its own examples
-
-    @cached_property
-    def ends(self) -> Endings:
-        """The tokens at which an answer ends."""
-        return endings(self.tokenizer, self.prompt_template, self.method.base)
 
     def respond(self, queries: Sequence[str]) -> list[str]:
         """Responses to N queries, [N], each on one line: what the stage greedy-generate writes for these queries."""
@@ -205,5 +200,5 @@ def load_trained(
     if (trained / PAIRS).exists():
         with scratch_folder() as scratch:
             nearest = Nearest(load_records(trained / PAIRS, Pair, scratch), tokenizer, prompt_template, lengths)
-    rows = RowLimit(runtime.generation_batch_size)
-    return TrainedMethod(method, weights, tokenizer, prompt_template, lengths, description, rows, nearest)
+    ends, rows = endings(tokenizer, prompt_template, base), RowLimit(runtime.generation_batch_size)
+    return TrainedMethod(method, weights, tokenizer, prompt_template, lengths, description, ends, rows, nearest)

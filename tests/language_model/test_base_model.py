@@ -24,9 +24,9 @@ from tests.tiny import tiny_model
 CPU = torch.device("cpu")
 
 
-def configured(folder: Path, family: Any, changed: dict[str, Any]) -> Path:
+def configured(folder: Path, family: Any, changed: dict[str, Any], tied: bool = True) -> Path:
     """A tiny model with some keys of its config.json changed."""
-    path = tiny_model(folder, family) / "config.json"
+    path = tiny_model(folder, family, tied) / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changed))
     return folder
 
@@ -165,16 +165,13 @@ def test_an_output_layer_that_differs_from_its_tied_embeddings_is_refused(tmp_pa
 
 @pytest.mark.parametrize("name", ["fine-tune", "embeddings", "soft", "dynamic"])
 def test_the_row_of_end_of_text_is_trained_though_it_is_the_padding_s_too(tmp_path: Path, name: str) -> None:
-    folder = tiny_model(tmp_path / "padded", "llama", tied=False)  # tied, the output layer would train this row
-    config = json.loads((folder / "config.json").read_text())
-    end = config["eos_token_id"]
-    (folder / "config.json").write_text(json.dumps(config | {"pad_token_id": end}))
-    one = build_method(load_base_model(folder, CPU, torch.float32), SETTINGS[name])
-    trial = learner(one)
+    folder = configured(tmp_path / "x", "llama", {"pad_token_id": 0}, tied=False)  # or the output layer trains it
+    base = load_base_model(folder, CPU, torch.float32)
+    trial = learner(build_method(base, SETTINGS[name]))
     (row,) = (value for key, value in trial.weights.items() if key.endswith(("embeddings", "embed_tokens.weight")))
     before = row.detach().clone()
-    trial.step(collate(pairs(2, end=end)), 0, 1e-2)
-    assert not torch.equal(row[end], before[end])
+    trial.step(collate(pairs(2)), 0, 1e-2)
+    assert base.ends == [0] and not torch.equal(row[0], before[0])
 
 
 def test_a_model_of_more_than_text_is_refused_by_its_configuration(tmp_path: Path) -> None:

@@ -269,9 +269,9 @@ def test_a_controller_whose_size_no_weight_decides_is_refused_and_the_other_meth
         build_method(base, SETTINGS["dynamic"])
 
 
-def test_the_first_layers_of_bloom_bring_their_embedding_normalisation() -> None:
-    one = build_method(family("bloom"), SETTINGS["dynamic-first-layers"])
-    own, model = weights(one), family("bloom").model.base_model
-    norm: Any = model.get_submodule("word_embeddings_layernorm")
-    assert torch.equal(own["controller.word_embeddings_layernorm.weight"], norm.weight)
+def test_the_first_layers_are_the_language_model_s_and_bring_bloom_s_embedding_normalisation() -> None:
+    own = weights(build_method(family("bloom"), SETTINGS["dynamic-first-layers"]))
+    model = dict(family("bloom").model.base_model.named_parameters())
+    for name in ("word_embeddings_layernorm.weight", "h.0.mlp.dense_h_to_4h.weight"):
+        assert torch.equal(own[f"controller.{name}"], model[name])
     assert len(own["controller.ln_f.weight"].unique()) == 1

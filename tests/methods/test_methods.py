@@ -89,12 +89,6 @@ def test_lora_leaves_the_base_model_to_other_methods_as_it_was() -> None:
     assert len(kept) == len(shared)  # no copy of the frozen weights
 
 
-def test_the_first_layers_are_the_language_model_s() -> None:
-    one = method("dynamic-first-layers")
-    own, layers = weights(one), dict(one.base.model.base_model.named_parameters())
-    assert torch.equal(own["controller.h.0.mlp.c_fc.weight"], layers["h.0.mlp.c_fc.weight"])
-
-
 def test_the_same_seed_gives_the_same_start() -> None:
     for name in ("soft", "soft-vocabulary", "dynamic"):
         one = method(name)
