@@ -35,7 +35,7 @@ class Likelihoods:
     def __init__(self, untouched: Method, queries: Sequence[Sequence[int]]) -> None:
         order = sorted(range(len(queries)), key=lambda number: -len(queries[number]))
         ordered, size = [queries[number] for number in order], chunk_size(untouched)
-        self.read = ReadRows.with_room_for(untouched, untouched.prepared({}), ordered, 0)
+        self.read = ReadRows(untouched, untouched.prepared({}), ordered, 0)
         self.columns, self.row = len(ordered[0]), torch.tensor(order).argsort()
         for start in range(0, len(ordered), size):
             self.read.read(start, ordered[start : start + size])

@@ -128,7 +128,7 @@ def _decode_batch(
     heard: Callable[[int, int], None],
 ) -> Decoded:
     """Read the queries of one batch, longest first, score their references and answer."""
-    read = ReadRows.with_room_for(method, weights, queries, limit)
+    read = ReadRows(method, weights, queries, limit)
     losses, taken = torch.full((len(queries),), torch.nan, dtype=torch.float64), 0.0
     for start in range(0, len(queries), chunk_size(method)):
         part = slice(start, start + chunk_size(method))

@@ -38,39 +38,26 @@ class Chunk:
     columns: int
 
 
-@dataclass
 class ReadRows:
     """Rows as far as they are read, and the cache that holds their keys and values."""
 
-    method: Method
-    weights: Weights  # in the precision of the arithmetic
-    cached: list[PreallocatedLayer]
-    before: int  # columns that every row begins with
-    row: Tensor  # [B]: its number
-    hidden: Tensor  # [B, H]: of its last token
-    position: Tensor  # [B]: of its next token
-    mask: Tensor  # [B, columns]: which columns of the cache are its own
+    def __init__(self, method: Method, weights: Weights, queries: Sequence[Sequence[int]], limit: int) -> None:
+        """Room for these queries, the longest first, and for `limit` tokens after them.
 
-    @classmethod
-    def with_room_for(
-        cls, method: Method, weights: Weights, queries: Sequence[Sequence[int]], limit: int
-    ) -> "ReadRows":
-        """Room for these queries, the longest first, and for `limit` tokens after them."""
+        weights: in the precision of the arithmetic.
+        """
         base, count, longest = method.base, len(queries), method.layout([len(queries[0])]).tokens()[0]
         layers: Sequence[Beginning | None] = method.beginning(weights) or [None] * base.model.config.num_hidden_layers
-        before = layers[0][0].shape[1] if layers[0] else 0
-        mask = torch.zeros(count, before + longest, dtype=torch.bool, device=base.device)
-        mask[:, :before] = True
-        return cls(
-            method,
-            weights,
-            [PreallocatedLayer(count, longest, longest + limit, own) for own in layers],
-            before,
-            torch.arange(count, device=base.device),
-            torch.empty(count, base.width, dtype=base.dtype, device=base.device),
-            torch.empty(count, dtype=torch.long, device=base.device),
-            mask,
-        )
+        self.method, self.weights = method, weights
+        self.cached = [PreallocatedLayer(count, longest, longest + limit, own) for own in layers]
+        self.before = layers[0][0].shape[1] if layers[0] else 0  # columns that every row begins with
+        # Of each row its number, the last hidden state [H], the position of the next token, and which columns of the
+        # cache are its own [columns].
+        self.row = torch.arange(count, device=base.device)
+        self.hidden = torch.empty(count, base.width, dtype=base.dtype, device=base.device)
+        self.position = torch.empty(count, dtype=torch.long, device=base.device)
+        self.mask = torch.zeros(count, self.before + longest, dtype=torch.bool, device=base.device)
+        self.mask[:, : self.before] = True
 
     def read(self, start: int, queries: Sequence[Sequence[int]]) -> Chunk:
         """Read the prompts and queries of a chunk, whose first is number `start` of the batch."""

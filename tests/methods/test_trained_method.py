@@ -4,16 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
-from transformers import PreTrainedTokenizerFast
 
 from stages.methods.trained_method import check_prompt_template, load_trained, write_trained
 from stages.params.sources import CHAT_TEMPLATE, PromptTemplateText
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import output_folder, write_manifest
 from tests import tiny
+from tests.models import KEY
 from tests.trained import QUERIES, trained_workspace, write_method, write_model
-
-TOKENIZER = tiny.tiny_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +35,11 @@ def test_two_on_one_base_model_share_its_frozen_parameters(workspace: Path) -> N
     assert second.respond(QUERIES) == load_trained(other, model).respond(QUERIES)
 
 
-DATED = "DAY{% for m in messages %}<{{ m.role[0] }}>{{ m.content }}<|endoftext|>{% endfor %}"
-
-
 def test_rows_stay_as_trained_though_a_template_has_a_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     then = {"prefix": "Mo<u>", "separator": "<|endoftext|><a>", "end": "<|endoftext|>"}
-    monkeypatch.setattr(tiny, "tiny_tokenizer", lambda: with_template(DATED.replace("DAY", "Tu")))
+    tokenizer = tiny.tiny_tokenizer()
+    tokenizer.chat_template = "Tu{% for m in messages %}<{{ m.role[0] }}>{{ m.content }}<|endoftext|>{% endfor %}"
+    monkeypatch.setattr(tiny, "tiny_tokenizer", lambda: tokenizer)
     model = write_model(tmp_path / "model")
     old = write_method(tmp_path / "old", model, "zero-shot", CHAT_TEMPLATE)
     assert load_trained(old, model).prompt_template.text["prefix"] == "Tu<u>"  # it has the word alone
@@ -52,17 +49,9 @@ def test_rows_stay_as_trained_though_a_template_has_a_date(tmp_path: Path, monke
     trained = load_trained(tmp_path / "new", model)
     assert trained.prompt_template.text == then
     assert trained.tokenizer.decode(trained.encode(["hi"])[0][0]) == f"{then['prefix']}hi{then['separator']}"
-    check_prompt_template(tmp_path / "new", trained.description, "models.x.prompt_template", CHAT_TEMPLATE)
+    check_prompt_template(tmp_path, trained.description, KEY, CHAT_TEMPLATE)
     with pytest.raises(StageError, match="was trained with another one"):
-        check_prompt_template(
-            tmp_path / "new", trained.description, "models.x.prompt_template", PromptTemplateText.model_validate(then)
-        )
-
-
-def with_template(template: str) -> PreTrainedTokenizerFast:
-    tokenizer = TOKENIZER()
-    tokenizer.chat_template = template
-    return tokenizer
+        check_prompt_template(tmp_path, trained.description, KEY, PromptTemplateText.model_validate(then))
 
 
 def test_what_was_trained_on_another_model_or_says_no_row_format_is_refused(workspace: Path, tmp_path: Path) -> None:
