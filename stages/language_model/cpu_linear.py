@@ -108,11 +108,9 @@ REPLACED: dict[type[nn.Module], type[OneDnnLinear | OneDnnConv1D]] = {nn.Linear:
 
 
 def use_onednn(model: nn.Module) -> None:
-    """Let a model's linear layers be computed by oneDNN, if it is on a CPU where that is possible.
-
-    Memory is spent on packed weights only where a quarter of what is free holds them twice.
-    """
+    """Let oneDNN compute the linear layers of a model on a CPU; packed weights stay where memory is plenty."""
     layers: list[Any] = [module for module in model.modules() if type(module) in REPLACED]
+    # A quarter of what is free holds them twice.
     keep = 8 * sum(layer.weight.nbytes for layer in layers) <= free_memory(torch.device("cpu"))
     for layer in layers:
         if layer.weight.device.type == "cpu":

@@ -123,11 +123,7 @@ class Share:
         }  # fmt: skip
 
     def taken(self, runtime: Runtime, what: str) -> Runtime:
-        """How the task `what` runs with this share, in the process that Ray has given it.
-
-        Raises:
-            StageError: a library is of another version here; the message names the first.
-        """
+        """How the task `what` runs in the process that Ray gave it; StageError for a library of another version."""
         for name, here in library_versions().items():
             if self.versions[name] != here:
                 found = f"{name} {here}, where the command was started {self.versions[name]}"

@@ -111,11 +111,7 @@ def load_base_model(folder: Path, device: torch.device, dtype: torch.dtype, drop
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The model's tokenizer.
-
-    Raises:
-        StageError: it cannot be read, or has no end-of-text token.
-    """
+    """The model's tokenizer; raises StageError if it cannot be read, or has no end-of-text token."""
     with refused(folder, "no tokenizer", SEE_MODELS):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     if tokenizer.eos_token_id is None:
@@ -159,10 +155,7 @@ def _other(base: BaseModel, found: str) -> StageError:
 
 
 def _check_parts(base: BaseModel, tokens: Tensor) -> None:
-    """A trial's E around the frozen layers must give what the whole model gives that holds this E.
-
-    So there is nothing else behind them: no soft-capping, no scale, no second use of E or of the tokens.
-    """
+    """A trial's E around the frozen layers must give what the whole model gives that holds this E: no soft-capping."""
     rows, others = tokens.unique(), base.embeddings.clone()
     others[rows] = others[rows].roll(1, dims=-1)  # as large, and something else
     with torch.no_grad():

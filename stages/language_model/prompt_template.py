@@ -1,11 +1,7 @@
-"""How a model is spoken to: what stands before the query, between query and response, and what ends a response.
+"""How a model is spoken to: a row is [prefix][query][separator][response][end].
 
 A template is written as text in params.yaml (`models.<name>.prompt_template`), or is the tokenizer's own chat template,
-and is used as tokens. A row is then
-
-    [prefix][query][separator][response][end]
-
-Only the template may hold special tokens; what a person wrote never becomes one.
+and is used as tokens. Only the template may hold special tokens; what a person wrote never becomes one.
 """
 
 from collections.abc import Sequence
@@ -125,10 +121,7 @@ def template_parts(tokenizer: PreTrainedTokenizerBase, key: str) -> PromptTempla
     """The parts of the tokenizer's own chat template, in which a turn has been answered.
 
     So the separator has whatever stands in front of an answer: its header, and the empty thoughts of a model that
-    thinks (Qwen3).
-
-    Raises:
-        StageError: there is none, or it cannot be used; `key` is that of the prompt template.
+    thinks (Qwen3). Raises StageError if there is none, or it cannot be used.
     """
     if not tokenizer.chat_template:
         raise StageError(key, "the tokenizer has no chat template", WRITE)

@@ -63,10 +63,7 @@ def _ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], front: Front)
 
 @lru_cache(TOKENIZERS)
 def spelled_out(tokenizer: PreTrainedTokenizerBase) -> dict[int, list[int]]:
-    """The letters of those control tokens that are found in people's text even so: unigram tokenizers do.
-
-    A piece that is cut in two is no longer found.
-    """
+    """The letters of those control tokens that unigram tokenizers find even so: cut in two they are no longer found."""
     letters = {}
     for number, text in control_tokens(tokenizer).items():
         # The unknown token is also what any unknown letter becomes.

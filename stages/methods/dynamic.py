@@ -117,11 +117,7 @@ def _some_words(base: BaseModel) -> Tensor:
 
 
 def _add_nothing(controller: PreTrainedModel, width: int) -> None:
-    """Let what its layers write into the residual stream, and its table of positions, start at zero.
-
-    Raises:
-        StageError: something else of this architecture changes what it reads.
-    """
+    """Let what its layers write into the residual stream, and its table of positions, start at zero."""
     with torch.no_grad():
         for name, value in controller.named_parameters():
             writes = any(part.removesuffix("_bias") in WRITES_TO_RESIDUAL for part in name.split("."))

@@ -34,10 +34,7 @@ class LoraMethod(Method):
         self._check_targets()
 
     def _check_targets(self) -> None:
-        """Refuse a name that PEFT passes over, and layers whose updates would never be used.
-
-        Word embeddings and output layer are computed by the base model itself, without adapters.
-        """
+        """Refuse a name that PEFT passes over, and the outer layers: the base model computes them without adapters."""
         model = self.transformer.model
         adapted = [name for name, module in model.named_modules() if getattr(module, "lora_A", None)]
         output = [name for name, module in model.named_modules() if module is model.get_output_embeddings()]

@@ -43,10 +43,7 @@ TEMPLATE_TEXT = "prompt_template_text"  # in it: what the chat template, if it i
 
 
 def write_trained(folder: Path, weights: Path | None, description: dict[str, Any], pairs: Path) -> None:
-    """Copy trained weights (None for a method that trains nothing) beside their description into `folder`.
-
-    pairs: those of training, which are copied too if the method looks examples up.
-    """
+    """Write the description into `folder`, and copy the trained weights, if any, and the pairs that are looked up."""
     if weights is not None:
         shutil.copyfile(weights, folder / WEIGHTS)
     if description["method"].get("choose") == "nearest":
