@@ -100,9 +100,9 @@ class Lengths(Strict):
 
 
 class LearningRates(Strict):
-    """`trials` learning rates, log-spaced, both ends included: from low to high, or with a spread.
+    """`trials` learning rates, log-spaced, both ends included, none above 1: from low to high, or with a spread.
 
-    `spread` is the highest rate over the lowest one; the middle is the method's own `learning_rate`. None is above 1.
+    `spread` is the highest rate over the lowest one; the middle is the method's own `learning_rate`.
     """
 
     low: Share | None = None
@@ -232,7 +232,7 @@ def parse_params(value: Any) -> Params:
     """Check what was read from params.yaml.
 
     Raises:
-        StageError: a key or value is wrong; the message has the first such key, the value found and what is allowed.
+        StageError: a key or value is wrong; the first is named with the value found and what is allowed.
     """
     try:
         return Params.model_validate(value)

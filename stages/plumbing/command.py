@@ -30,8 +30,7 @@ def whole_number(low: int, high: int = 2**31 - 1) -> Callable[[str], int]:
 
 
 def _check_data() -> None:
-    """At once: DVC itself says it when the stage has run."""
-    if DATA.is_symlink():
+    if DATA.is_symlink():  # DVC itself says it when the stage has run
         found = f"a link to {DATA.readlink()}, and DVC keeps nothing that is behind a link"
         disk = "for another disk: dvc cache dir --local PLACE; dvc config --local cache.type symlink"
         raise StageError(DATA, found, f"make it a folder; {disk}")
@@ -55,10 +54,9 @@ def run_stage(
 ) -> NoReturn:
     """Parse the arguments, run `main` and exit: 0 when done, 1 on an error, 130 after Ctrl-C, 143 after SIGTERM.
 
-    The last line on stderr of a failed stage is `ERROR <stage>: <file or key>: <what was found>; <what to do>`.
-    A traceback comes before it only with --debug or DIALOG_PROMPTING_DEBUG=1. With `alone`, a second command of that
-    name in the same folder is refused, so that a process left over from an earlier run shares no file with this one.
-    `after_stop`: what a signal leaves, and what to do then.
+    The last line on stderr of a failed stage is `ERROR <stage>: <file or key>: <what was found>; <what to do>`. With
+    `alone`, a second command of that name in the same folder is refused: one left over from an earlier run shares no
+    file with it. `after_stop`: what a signal leaves, and what to do then.
     """
     parser.prog = f"python -m stages.{name.replace('-', '_')}"  # argparse's own default is __main__.py
     parser.error = lambda message: _fail(name, f"command line: {message}; see --help", 2)  # type: ignore[method-assign]

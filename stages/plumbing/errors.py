@@ -47,12 +47,9 @@ def system_error(error: BaseException) -> int | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that the memory of the machine or of its accelerator is used up.
-
-    A RuntimeError is recognised by its message, PyTorch's own class by its name, so that PyTorch is not imported here.
-    """
+    """Whether an error means that the memory of the machine or of its accelerator is used up."""
     said = isinstance(error, RuntimeError | OSError | ImportError) and NO_MEMORY.search(str(error)) is not None
-    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # PyTorch's, not imported here
     return said or named or system_error(error) == errno.ENOMEM
 
 

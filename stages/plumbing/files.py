@@ -103,11 +103,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """An error of the system inside names this path if it names none, and a file by its final name.
-
-    Raises:
-        OSError: that error.
-    """
+    """An error of the system inside names this path if it names none, and a file by its final name."""
     try:
         yield
     except Exception as error:
@@ -149,10 +145,7 @@ def output_folder(target: Path, **facts: Any) -> Iterator[Path]:
     """Yield a temporary folder; if the block ends without an error, add a manifest and rename the folder to `target`.
 
     Until then an earlier `target` stays as it is. After an error the temporary folder is removed. `facts` go into the
-    manifest, a table among them as it is when the block ends.
-
-    Raises:
-        OSError: it names `target` if the system gave no file name or named the temporary folder.
+    manifest, a table among them as it is when the block ends. An error of the system names files as `naming` does.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary, old = (target.with_name(f"{TEMPORARY}{word}{target.name}") for word in ("", "old-"))
@@ -198,8 +191,7 @@ def check_folder(folder: Path) -> dict[str, Any]:
     DVC does not verify what it checks out of its cache, so each stage checks what it reads.
 
     Raises:
-        StageError: a file is missing, has another size or sha256, or was not written by the stage; the message says
-            how to repair it.
+        StageError: a file is missing, damaged, or was not written by the stage.
     """
     manifest, remedy = read_manifest(folder), REPAIR.format(folder=folder)
     for name, expected in manifest["files"].items():

@@ -8,7 +8,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
-SECONDS_BETWEEN_LOOKS = 0.25  # how often to look at the parent processes
+SECONDS_BETWEEN_LOOKS = 0.25  # at the parent processes
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -17,7 +17,7 @@ class Terminated(BaseException):
 
 
 def ignore_signals() -> None:
-    """Called at the first signal: a second one must not interrupt the saving and cleaning up."""
+    """From the first signal on: a second one must not interrupt the saving and cleaning up."""
     for number in STOPS:
         signal.signal(number, signal.SIG_IGN)
 
@@ -63,8 +63,7 @@ def _up_to_dvc() -> list[int]:
 def stop_with_dvc() -> None:
     """If DVC runs this process, stop when DVC dies: it leaves its children running, and the next one starts another.
 
-    A thread sends SIGTERM to this process, which then saves and ends as usual. DVC runs a command in a shell, which
-    either replaces itself by the command or is the parent in between. DVC may even have died before this call.
+    A thread sends SIGTERM to this process, which then saves and ends as usual. DVC may even have died before this call.
     """
     if "DVC_STAGE" not in os.environ:
         return
@@ -81,8 +80,7 @@ def stop_with_dvc() -> None:
 class StopRequest:
     """`with StopRequest() as stop: ...; stop.check()`: a signal raises at the next check, not in the middle of a step.
 
-    At the latest, it raises at the end of the block. A second signal is ignored, so it cannot interrupt the saving
-    that the first one caused.
+    At the latest, it raises at the end of the block. From then on signals are ignored.
     """
 
     def __init__(self) -> None:
