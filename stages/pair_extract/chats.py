@@ -64,10 +64,8 @@ def turns_of(place: str, row: Any, joined: bool, counts: Counter[str]) -> tuple[
         counts["turns_before_the_user"] += 1
         del by_speaker[0]
     seen = [[text for text in texts if is_seen(text)] or texts[:1] for _, texts in by_speaker]
-    several = [len(texts) > 1 for texts in seen]
-    counts["turns_of_several_messages"] += sum(several)
-    turns = [" ".join(texts) for texts in seen]
-    return ["" if many and not joined else turn for many, turn in zip(several, turns, strict=True)], roles
+    counts["turns_of_several_messages"] += sum(len(texts) > 1 for texts in seen)
+    return ["" if len(texts) > 1 and not joined else " ".join(texts) for texts in seen], roles
 
 
 def is_seen(text: str) -> bool:

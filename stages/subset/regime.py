@@ -39,7 +39,7 @@ def choose_pairs(pairs: Sequence[Pair], count: int | None, seed: int) -> list[Pa
 
 
 def remaining_turns(
-    dialogues: Iterable[Dialogue], pairs: Iterable[tuple[Pair, bool]], history: int
+    dialogues: Iterable[Dialogue], pairs: Iterable[tuple[Pair, bool]], history: int, counts: dict[str, int]
 ) -> Iterator[Dialogue]:
     """The dialogues that keep a pair, without their empty turns and without the turns that are only in dropped pairs.
 
@@ -50,6 +50,7 @@ def remaining_turns(
         dialogues: those of turns.jsonl; with a history of more than one, their turns are at their positions.
         pairs: those of the regime, in the order of the dialogues, and whether each is dropped.
         history: how many turns a query can have.
+        counts: what remains, and how many dialogues do not, is added to it.
     """
     rest = iter(dialogues)
     for name, group in groupby(pairs, key=lambda each: each[0].dialogue):
@@ -58,8 +59,13 @@ def remaining_turns(
         for pair, dropped in group:
             several = own.turns[max(0, pair.position + 1 - history) : pair.position + 2]
             (gone if dropped else kept).update([pair.query, pair.response] if history == 1 else several)
-        if kept:
-            yield Dialogue(name, [turn for turn in own.turns if turn and turn not in gone - kept])
+        if not kept:
+            counts["dialogues_dropped_for_overlap"] += 1
+            continue
+        turns = [turn for turn in own.turns if turn and turn not in gone - kept]
+        counts["dialogues"] += 1
+        counts["turns"] += len(turns)
+        yield Dialogue(name, turns)
 
 
 def choose(folder: Path, params: Params) -> tuple[dict[str, Iterable[Any]], dict[str, Any]]:
@@ -98,19 +104,12 @@ def choose(folder: Path, params: Params) -> tuple[dict[str, Iterable[Any]], dict
         "dialogues_of_100_percent": whole,
         "dialogues_of_corpus": len(of_dialogue),
         "pairs_dropped_for_overlap": sum(drop),
-        "dialogues_dropped_for_overlap": len(regime),
+        "dialogues_dropped_for_overlap": 0,
     }
-
-    def turns() -> Iterator[Dialogue]:
-        dialogues = each_record(folder / "turns.jsonl", Dialogue)
-        for each in remaining_turns(dialogues, zip(chosen(), drop, strict=True), params.pairs.history):
-            counts["dialogues"] += 1
-            counts["turns"] += len(each.turns)
-            counts["dialogues_dropped_for_overlap"] -= 1
-            yield each
-
     kept = (pair for pair, dropped in zip(chosen(), drop, strict=True) if not dropped)
-    written: dict[str, Iterable[Any]] = {"train": kept, "turns": turns()}
+    dialogues = each_record(folder / "turns.jsonl", Dialogue)
+    turns = remaining_turns(dialogues, zip(chosen(), drop, strict=True), params.pairs.history, counts)
+    written: dict[str, Iterable[Any]] = {"train": kept, "turns": turns}
     report: dict[str, Any] = {"regime": params.regime, "drop_overlap": params.drop_overlap, "train": counts}
     for split, limit in (("validation", data.validation_pairs), ("test", data.test_pairs)):
         written[split] = few = choose_pairs(held_out[split], limit, seed)

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -86,7 +87,7 @@ def test_with_any_history_and_stride_the_turns_that_only_dropped_pairs_have_go(
     whole = Dialogue("x", [turn.strip() for turn in turns])
     pairs, _ = pairs_of(whole, settings)
     flagged = [(pair, pair.position in dropped) for pair in pairs]
-    (found,) = remaining_turns(turns_to_write([whole], settings), flagged, history)
+    (found,) = remaining_turns(turns_to_write([whole], settings), flagged, history, Counter())
     assert found == Dialogue("x", list(expected))
 
 
