@@ -39,13 +39,9 @@ class Limited:
 
 
 def extract_member(subject: str, archive: Path, member: str, target: Path) -> None:
-    """Copy one member of an archive to `target`.
+    """Copy one member of a zip, wheel or tar file (gzip, bzip2 or xz) to `target`.
 
-    Args:
-        subject: the key of params.yaml that errors name.
-        archive: a zip, wheel or tar file (gzip, bzip2 or xz).
-        member: its name in the archive, or only the last part of the name if just one file has it.
-        target: the file to write.
+    member: its name in the archive, or only the last part of the name if just one file has it.
 
     Raises:
         StageError: the file is no archive or a damaged one, it has no such member, or it unpacks to far more than text

@@ -61,14 +61,8 @@ def fetch_model(params: Params, folder: Path) -> None:
 def fetch(subject: str, source: Source, entry: SourceFile, path: str | None, target: Path) -> None:
     """Fetch one file, check it and write it to `target`.
 
-    The sha256 is that of the copy, which nobody else can change, not of the original.
-
-    Args:
-        subject: its key in params.yaml: `datasets.NAME.files.NAME`.
-        source: where it is.
-        entry: what params.yaml says of it.
-        path: its path in the source; None: the source itself is the file (a wheel, a URL).
-        target: the file to write.
+    The sha256 is that of the copy, which nobody else can change, not of the original. `subject` is the key of `entry`
+    in params.yaml; without a `path`, the source itself is the file (a wheel, a URL).
 
     Raises:
         StageError: the file cannot be fetched, or its sha256 is not the pinned one.

@@ -24,11 +24,9 @@ NOT_CONFIGURATION = ("tokenizer.json", "vocab.json", "added_tokens.json", INDEX)
 
 
 def check_model_folder(key: str, folder: Path) -> None:
-    """Refuse a safetensors model that could run code or that transformers could not load.
+    """Refuse a folder with a safetensors model that could run code or that transformers could not load.
 
-    Args:
-        key: the key of the model's files in params.yaml, for errors.
-        folder: the downloaded files.
+    `key` is that of the model's files in params.yaml.
 
     Raises:
         StageError: the weights are not safetensors, a shard is missing, or a configuration names code.

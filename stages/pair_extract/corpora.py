@@ -61,13 +61,7 @@ def content_id(turns: list[str]) -> str:
 def read_corpus(
     key: str, dataset: Dataset, folder: Path, scratch: Path
 ) -> tuple[dict[str, datasets.Dataset], dict[str, dict[str, Any]]]:
-    """Read the files of a corpus.
-
-    Args:
-        key: the corpus's key in params.yaml, for errors.
-        dataset: its entry.
-        folder: the output of the download stage.
-        scratch: a folder for Arrow's files.
+    """Read the files of a corpus from the folder of the stage download; `key` is that of its entry, `dataset`.
 
     Returns:
         The usable dialogues (at least two turns with text) of train, validation and test, as `Found`, sorted by id; and

@@ -58,12 +58,7 @@ def letters(text: str, kinds: str = LETTERS) -> str:
 def match_references(
     path: Path, dialogues: Iterable[Dialogue], pairs: Sequence[Pair]
 ) -> tuple[list[References], dict[str, Any]]:
-    """The further references of the test pairs.
-
-    Args:
-        path: the file, as the download stage leaves it.
-        dialogues: the dialogues of the test set.
-        pairs: its pairs.
+    """The further references of the test set, whose dialogues and pairs these are.
 
     Returns:
         A record for each pair that has any, in the order of the pairs; and how many `references` for how many `pairs`

@@ -71,11 +71,7 @@ def remaining_turns(
 def choose(folder: Path, params: Params) -> tuple[dict[str, Iterable[Any]], dict[str, Any]]:
     """Name of each file to write -> its records, and the report, which is complete when they have been written.
 
-    The training pairs are read from their file several times, and never all in memory.
-
-    Args:
-        folder: of the stage pair-extract.
-        params: the parameters.
+    Training pairs are read several times from the folder of the stage pair-extract, and are never all in memory.
 
     Raises:
         StageError: all training pairs overlap the held-out ones.
