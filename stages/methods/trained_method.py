@@ -119,7 +119,7 @@ class TrainedMethod:
 
     def respond(self, queries: Sequence[str]) -> list[str]:
         """Responses to N queries, [N], each on one line: what the stage greedy-generate writes for these queries."""
-        return self.texts(self.decode(self.encode(queries)[0]))
+        return self.texts(self.decode_and_score(self.encode(queries)[0]).answers)
 
     def encode(self, queries: Sequence[str]) -> tuple[list[list[int]], int]:
         """Token ids of N queries, [N][at most lengths.max_query_tokens], and how many were cut.
@@ -131,10 +131,6 @@ class TrainedMethod:
             found = self.nearest.in_front(self.method.base, queries, found, self.description["examples"])
         return found, cut
 
-    def decode(self, queries: Sequence[list[int]]) -> list[list[int]]:
-        """Token ids of the responses to N encoded queries, [N][at most lengths.max_new_tokens], without their end."""
-        return self.decode_and_score(queries).answers
-
     def decode_and_score(
         self,
         queries: Sequence[list[int]],
@@ -142,7 +138,7 @@ class TrainedMethod:
         tick: Callable[[int], None] = lambda ended: None,
         heard: Callable[[int, int], None] = lambda row, token: None,
     ) -> Decoded:
-        """What `decode` gives, whether each has ended, and the loss of the N encoded references, if there are any."""
+        """The responses to N encoded queries, and the losses of N references, if there are any, as token ids."""
         limit, ends, rows = self.lengths.max_new_tokens, self.ends, self.row_limit
         return decode_and_score(self.method, self.weights, queries, references, limit, ends, rows, tick, heard)
 
