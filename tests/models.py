@@ -17,7 +17,6 @@ from stages.language_model.base_model import BaseModel
 from stages.language_model.encoding import EncodedPair
 from stages.language_model.loading import load_base_model
 from stages.language_model.prompt_template import PromptTemplate, build_prompt_template
-from stages.methods.batch import collate
 from stages.methods.method import Method
 from stages.methods.registry import build_method
 from stages.params.methods import Dynamic, Embeddings, FewShot, FineTune, Lora, MethodSettings, Prefix, Soft, ZeroShot
@@ -96,7 +95,7 @@ def learner(method: Method, own: dict[str, Tensor] | None = None, **training: An
 
 def loss_of(method: Method, own: dict[str, Tensor], some: Sequence[EncodedPair]) -> Tensor:
     """The summed loss of a batch, as in training but without dropout."""
-    return summed_loss(method, own, lay_out(method, collate(some)))
+    return summed_loss(method, own, lay_out(method, some))
 
 
 def plain_loss(model: Any, asked: list[int], response: list[int]) -> float:

@@ -13,7 +13,6 @@ from stages.bench.clock import now, take_turns
 from stages.bench.data import LENGTHS, SETTINGS, TRAINING, Bench, batches_of, initial_weights
 from stages.bench.trainer import load_plain_model, same_module, trainer_seconds
 from stages.language_model.encoding import EncodedPair, side_lengths
-from stages.methods.batch import collate
 from stages.methods.method import Method
 from stages.methods.registry import build_method
 from stages.train.step import Learner
@@ -35,10 +34,10 @@ def ours(method: Method) -> Train:
         learner = Learner(method, initial_weights(method), TRAINING, longest)
         # A training meets each shape of batch hundreds of times: recording it, once, is not part of a step.
         for batch in [*warm, *(batches if learner.graphs else ())]:
-            learner.step(collate(batch), 0, rate)
+            learner.step(batch, 0, rate)
         start = now(method.base.device)
         for batch in batches:
-            learner.step(collate(batch), 0, rate)
+            learner.step(batch, 0, rate)
         return now(method.base.device) - start
 
     return train

@@ -15,9 +15,8 @@ from transformers.cache_utils import Cache
 
 from stages.language_model.base_model import Added, Weights
 from stages.language_model.cache import Beginning, PreallocatedLayer
-from stages.methods.batch import padded
 from stages.methods.method import Method
-from stages.methods.row_layout import place, sources
+from stages.methods.row_layout import padded, place, sources
 
 CHUNKS = {"cuda": 64}  # queries of a chunk: on a GPU each chunk costs the same number of kernels
 CHUNK = 16  # 600 tokens and more: a larger product is no faster on a CPU

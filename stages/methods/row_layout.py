@@ -66,3 +66,11 @@ def place(parts: Sequence[Tensor], source: Tensor) -> Tensor:
     rows = torch.arange(len(source), device=joined.device).unsqueeze(1)
     placed: Tensor = joined[rows, source]
     return placed
+
+
+def padded(rows: Sequence[Sequence[int]]) -> Tensor:
+    """Token ids of rows, with token 0 on the right, which no computation ever sees: [rows, longest]."""
+    tokens = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+    for number, row in enumerate(rows):
+        tokens[number, : len(row)] = torch.tensor(row)
+    return tokens

@@ -11,19 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stages.methods.batch import Batch
+from stages.language_model.encoding import EncodedPair
 
 STEP = 16  # tokens: queries and responses are padded to multiples of it
 Recording = tuple[Any, Tensor, Callable[[], None]]  # of a pass: inputs to be filled, its loss, what replays it
 
 
-def padded_widths(batch: Batch, longest: tuple[int, int]) -> tuple[int, int]:
+def padded_widths(pairs: Sequence[EncodedPair], longest: tuple[int, int]) -> tuple[int, int]:
     """Tokens that the queries and the responses of a batch are padded to, no further than the longest there may be."""
-    widths = [
-        max(side.shape[1], min(-(-side.shape[1] // STEP) * STEP, most))
-        for side, most in zip((batch.queries, batch.responses), longest, strict=True)
-    ]
-    return widths[0], widths[1]
+    query, response = max(len(pair.query) for pair in pairs), max(len(pair.response) for pair in pairs)
+    up = [max(own, min(-(-own // STEP) * STEP, most)) for own, most in zip((query, response), longest, strict=True)]
+    return up[0], up[1]
 
 
 def record(work: Callable[[], None], pool: Any) -> Callable[[], None]:

@@ -5,6 +5,7 @@ Symbols as in stages/README.md: B pairs, S query tokens, R response tokens, T to
 
 import math
 import sys
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,15 +14,16 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from stages.language_model.base_model import Weights
+from stages.language_model.encoding import EncodedPair
 from stages.language_model.memory import give_back_freed_memory, keep_freed_memory
-from stages.methods.batch import Batch
 from stages.methods.method import EMBEDDINGS, Method
-from stages.methods.row_layout import place, sources
+from stages.methods.row_layout import RowLayout, padded, place, sources
 from stages.params.schema import Training
 from stages.plumbing.errors import is_out_of_memory
 from stages.train.cuda_graphs import CudaGraphs, padded_widths
 from stages.train.state import MOMENTS
 
+Pairs = Sequence[EncodedPair]  # of a batch, B
 NO_TARGET = -100  # a target that cross-entropy leaves out
 # Tokens of a pass on a CPU, at most. Until its gradients are there, a token of SmolLM2 takes 2.4 MB in float32.
 TOKENS_OF_A_PASS = {torch.float32: 768, torch.bfloat16: 1152}
@@ -40,15 +42,16 @@ class LaidOut(NamedTuple):
     tokens: Tensor  # []: by how many tokens the summed loss is divided, as a float
 
 
-def lay_out(method: Method, batch: Batch, widths: tuple[int, int] | None = None) -> LaidOut:
+def lay_out(method: Method, pairs: Pairs, widths: tuple[int, int] | None = None) -> LaidOut:
     """Lay the pairs out in rows of this method: N response tokens are predicted.
 
     widths: S and R, to which a pass is padded on the right, where causal attention never looks and no loss is.
     """
-    layout = method.layout(batch.query_lengths, batch.response_lengths)
+    layout = _layout(method, pairs)
     row, column = layout.response_positions()
-    targets = torch.cat([own[:length] for own, length in zip(batch.responses, batch.response_lengths, strict=True)])
-    queries, responses = batch.queries, batch.responses
+    targets = torch.tensor([token for pair in pairs for token in pair.response])
+    tokens = torch.tensor(float(len(targets)))
+    queries, responses = padded([pair.query for pair in pairs]), padded([pair.response for pair in pairs])
     if widths is not None:
         queries, responses = (
             F.pad(side, (0, width - side.shape[1])) for side, width in zip((queries, responses), widths, strict=True)
@@ -60,7 +63,11 @@ def lay_out(method: Method, batch: Batch, widths: tuple[int, int] | None = None)
         source = F.pad(source, (0, sum(parts) - source.shape[1]))
         row, column = F.pad(row, (0, more)), F.pad(column, (0, more))
         targets = F.pad(targets, (0, more), value=NO_TARGET)
-    return LaidOut(queries, responses, source, row, column, targets, torch.tensor(float(sum(batch.response_lengths))))
+    return LaidOut(queries, responses, source, row, column, targets, tokens)
+
+
+def _layout(method: Method, pairs: Pairs) -> RowLayout:
+    return method.layout([len(pair.query) for pair in pairs], [len(pair.response) for pair in pairs])
 
 
 def summed_loss(method: Method, weights: Weights, laid: LaidOut) -> Tensor:
@@ -122,12 +129,12 @@ class Learner:
                 step = torch.tensor(float(steps), device=weight.device if weight.is_cuda else "cpu")
                 self.optimizer.state[weight] = {"step": step, **moments}
 
-    def step(self, batch: Batch, dropout_seed: int, rate: float) -> float:
+    def step(self, pairs: Pairs, dropout_seed: int, rate: float) -> float:
         """One step of the optimizer on a batch, at a learning rate; returns its summed loss.
 
         Not a finite number if the loss or the gradient is not: then the weights are left as they are.
         """
-        loss = self.gradients(batch, dropout_seed)
+        loss = self.gradients(pairs, dropout_seed)
         norm = get_total_norm([each.grad for each in self.weights.values() if each.grad is not None])
         summed, size = torch.stack([loss, norm.to(loss.device)]).tolist()  # at once: a GPU has to be waited for
         if math.isfinite(summed) and math.isfinite(size):
@@ -140,7 +147,7 @@ class Learner:
         give_back_freed_memory(beyond=KEPT_BETWEEN_STEPS)
         return float(summed) if math.isfinite(size) else math.nan
 
-    def gradients(self, batch: Batch, dropout_seed: int) -> Tensor:
+    def gradients(self, pairs: Pairs, dropout_seed: int) -> Tensor:
         """Leave the gradients of a batch's mean loss in the weights; the summed loss, a scalar.
 
         Where memory runs out it goes on without graphs, then in parts of half as many pairs, whose gradients add up.
@@ -149,16 +156,16 @@ class Learner:
         try:
             while True:
                 try:
-                    return self._gradients(self._parts(batch), dropout_seed)
+                    return self._gradients(self._parts(pairs), dropout_seed)
                 except (RuntimeError, MemoryError) as error:
                     self.optimizer.zero_grad()
-                    if not self._take_less(len(batch.query_lengths), error):
+                    if not self._take_less(len(pairs), error):
                         raise
         finally:
             self.method.dropout(False)
 
-    def _gradients(self, parts: list[Batch], dropout_seed: int) -> Tensor:
-        device, tokens = self.method.base.device, sum(sum(part.response_lengths) for part in parts)
+    def _gradients(self, parts: list[Pairs], dropout_seed: int) -> Tensor:
+        device, tokens = self.method.base.device, sum(len(pair.response) for part in parts for pair in part)
         total = torch.zeros((), device=device)
         for seed, part in enumerate(parts, start=dropout_seed):
             widths = padded_widths(part, self.longest) if device.type == "cuda" else None
@@ -176,17 +183,17 @@ class Learner:
         loss.div(laid.tokens).backward()
         return loss.detach()
 
-    def _parts(self, batch: Batch) -> list[Batch]:
+    def _parts(self, pairs: Pairs) -> list[Pairs]:
         """The parts of a batch, each for a pass of its own: most batches are one part.
 
         On a CPU a part has so many tokens at most: eight rows of SmolLM2 of 150 tokens took 2.9 GB in one pass.
         """
-        count, most = len(batch.query_lengths), self.rows
+        count, most = len(pairs), self.rows
         if self.method.base.device.type == "cpu":
-            longest = max(self.method.layout(batch.query_lengths, batch.response_lengths).tokens())
+            longest = max(_layout(self.method, pairs).tokens())
             most = min(most, max(1, TOKENS_OF_A_PASS[self.method.base.dtype] // longest))
         size = math.ceil(count / math.ceil(count / most))
-        return [batch.part(start, min(start + size, count)) for start in range(0, count, size)]
+        return [pairs[start : start + size] for start in range(0, count, size)]
 
     def _take_less(self, pairs: int, error: Exception) -> bool:
         """Go on without graphs, or out of memory in smaller parts; False if that is no help."""

@@ -12,7 +12,6 @@ from stages.language_model.base_model import Weights
 from stages.language_model.cpu_linear import put_aside
 from stages.language_model.encoding import EncodedPair, side_lengths, to_text
 from stages.language_model.memory import give_back_freed_memory
-from stages.methods.batch import Batch, collate
 from stages.methods.decoding import decode_and_score
 from stages.plumbing.progress import Progress
 from stages.plumbing.signals import StopRequest, Terminated
@@ -112,7 +111,7 @@ class _Training:
                 tokens = examples[batches[step]]
                 pairs = list(map(EncodedPair, tokens["query"], tokens["response"]))
                 with trial.cost.timed("seconds"):
-                    self._step(collate(pairs), step, training.num_train_epochs * len(batches))
+                    self._step(pairs, step, training.num_train_epochs * len(batches))
                 if trial.status != "running":
                     return
                 trial.step = step + 1
@@ -122,16 +121,16 @@ class _Training:
                 if time.monotonic() - self.saved_at > SECONDS_BETWEEN_CHECKPOINTS:
                     self._save(None)
 
-    def _step(self, batch: Batch, step: int, last_step: int) -> None:
+    def _step(self, pairs: list[EncodedPair], step: int, last_step: int) -> None:
         trial = self.trial
         seeds = np.random.SeedSequence([self.loaded.job.params.seed, trial.epoch, step])
         rate = trial.learning_rate * scheduled(trial.steps + 1, last_step, self.loaded.protocol.training)
-        loss = self.learner.step(batch, int(seeds.generate_state(1)[0]), rate)
+        loss = self.learner.step(pairs, int(seeds.generate_state(1)[0]), rate)
         if not math.isfinite(loss):
             return trial.diverge(f"step {trial.steps + 1}")
         trial.steps += 1
         trial.loss_sum += loss
-        trial.loss_tokens += sum(batch.response_lengths)
+        trial.loss_tokens += sum(len(pair.response) for pair in pairs)
 
     def _validate(self) -> dict[str, Tensor] | None:
         """Close the epoch; the weights if it is the best one so far."""

@@ -15,7 +15,6 @@ from stages.bench import __main__ as bench
 from stages.bench import clock, data, table, trainer, training
 from stages.bench.decoding import generate
 from stages.language_model.encoding import EncodedPair
-from stages.methods.batch import collate
 from stages.methods.decoding import decode_and_score
 from stages.methods.method import Method
 from stages.plumbing.errors import StageError
@@ -44,7 +43,7 @@ def test_two_steps_of_trainer_lead_to_the_weights_of_ours(name: str, monkeypatch
     start = moved_weights(one)
     trial = Learner(one, start, data.TRAINING, (40, 40))
     for batch in (first, second):
-        trial.step(collate(batch), 0, 1e-3)
+        trial.step(batch, 0, 1e-3)
     module = baseline(one, start, "llama", True)
     lay_out = trainer.lay_out
 

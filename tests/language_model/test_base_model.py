@@ -15,7 +15,6 @@ from stages.language_model import cpu_attention
 from stages.language_model.base_model import BaseModel
 from stages.language_model.cpu_attention import SHORT
 from stages.language_model.loading import empty_model, load_base_model, load_tokenizer
-from stages.methods.batch import collate
 from stages.methods.registry import build_method
 from stages.plumbing.errors import StageError
 from tests.models import SETTINGS, base_model, learner, model_folder, pairs
@@ -170,7 +169,7 @@ def test_the_row_of_end_of_text_is_trained_though_it_is_the_padding_s_too(tmp_pa
     trial = learner(build_method(base, SETTINGS[name]))
     (row,) = (value for key, value in trial.weights.items() if key.endswith(("embeddings", "embed_tokens.weight")))
     before = row.detach().clone()
-    trial.step(collate(pairs(2)), 0, 1e-2)
+    trial.step(pairs(2), 0, 1e-2)
     assert base.ends == [0] and not torch.equal(row[0], before[0])
 
 

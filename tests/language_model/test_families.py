@@ -14,7 +14,6 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from stages.language_model.base_model import BaseModel
 from stages.language_model.encoding import EncodedPair
 from stages.language_model.loading import load_base_model
-from stages.methods.batch import collate
 from stages.methods.decoding import decode_and_score
 from stages.methods.dynamic import DynamicMethod
 from stages.methods.method import Method
@@ -210,7 +209,7 @@ def test_every_method_takes_a_step_in_both_precisions(name: str) -> None:
         initial = weights(build_method(family(name), SETTINGS[kind]))
         for base in (family(name), coarse):
             trial = learner(build_method(base, SETTINGS[kind]), initial)
-            assert math.isfinite(trial.step(collate(PAIRS), 0, 1e-2)), kind
+            assert math.isfinite(trial.step(PAIRS, 0, 1e-2)), kind
             # LoRA's A has no gradient while B is zero: it moves from the second step on. So does `down`.
             still = ("lora_A", "depth.down")
             moving = {key: value for key, value in trial.weights.items() if not any(name in key for name in still)}

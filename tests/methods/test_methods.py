@@ -5,7 +5,6 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from stages.language_model.base_model import BaseModel
-from stages.methods.batch import collate
 from stages.methods.registry import build_method
 from stages.params.methods import Lora
 from stages.plumbing.errors import StageError
@@ -34,7 +33,7 @@ def test_two_optimizer_steps_change_exactly_the_method_s_parameters(name: str, f
     trial = learner(one)
     before = {key: value.detach().clone() for key, value in trial.weights.items()}
     for step in range(2):  # from an identity start, the first step only moves what writes to the residual stream
-        trial.step(collate(pairs(4)), step, 1e-2)
+        trial.step(pairs(4), step, 1e-2)
     assert {key for key, value in trial.weights.items() if not torch.equal(value, before[key])} == set(before)
     for key, value in one.base.model.state_dict().items():
         assert torch.equal(value, frozen[key]), key
@@ -68,7 +67,7 @@ def test_lora_s_dropout_acts_in_training_steps_and_nowhere_else() -> None:
     one.dropout(True)
     assert loss(0) != loss(1)
     assert not base.model.training and not [each for each in base.model.modules() if each.training]
-    learner(one, own).step(collate(pairs(4)), 0, 1e-3)
+    learner(one, own).step(pairs(4), 0, 1e-3)
     assert loss(0) == loss(1)
 
 

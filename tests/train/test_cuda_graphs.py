@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from stages.language_model.encoding import EncodedPair
-from stages.methods.batch import collate
 from stages.train import cuda_graphs
 from stages.train.cuda_graphs import CudaGraphs, padded_widths
 from stages.train.step import Learner, lay_out, summed_loss
@@ -38,7 +37,7 @@ def with_graphs(one: Learner) -> Learner:
 @pytest.mark.parametrize(("family", "tied"), FAMILIES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_padded_pass_has_the_loss_and_gradients_of_the_plain_one(kind: str, family: str, tied: bool) -> None:
-    one, batch = learner(method(kind, family, tied)), collate(pairs(4))
+    one, batch = learner(method(kind, family, tied)), pairs(4)
     found = []
     for widths in (None, padded_widths(batch, (40, 40))):
         laid = lay_out(one.method, batch, widths)
@@ -57,7 +56,7 @@ def test_batches_are_padded_to_few_widths_and_never_beyond_the_longest_text() ->
     """A soft prompt has as many slots as the longest query, a model as many positions as the longest row."""
 
     def widths(query: int, response: int, longest: tuple[int, int] = (40, 40)) -> tuple[int, int]:
-        return padded_widths(collate([EncodedPair([1] * query, [2] * response)]), longest)
+        return padded_widths([EncodedPair([1] * query, [2] * response)], longest)
 
     assert widths(3, 16) == (16, 16) and widths(17, 33) == (32, 40) and widths(3, 2, (7, 5)) == (7, 5)
 
@@ -67,14 +66,14 @@ def test_training_goes_the_same_way_and_each_shape_is_recorded_once(recorded: li
     pair = EncodedPair([*range(1, 17)], [*range(1, 17)])
     some = [[pair] * 4, [pair] * 4, pairs(4), [pair] * 4]
     for seed, own in enumerate(some):
-        losses = [each.step(collate(own), seed, 1e-3) for each in (plain, replayed)]
+        losses = [each.step(own, seed, 1e-3) for each in (plain, replayed)]
         assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     assert len(recorded) == 2
 
 
 @pytest.mark.parametrize("kind", ["fine-tune", "dynamic"])
 def test_a_replay_draws_the_masks_of_its_seed(kind: str, recorded: list[Callable[[], None]]) -> None:
-    one, batch = with_graphs(learner(method(kind, dropout=0.3))), collate(pairs(4))
+    one, batch = with_graphs(learner(method(kind, dropout=0.3))), pairs(4)
     losses = [float(one.gradients(batch, seed)) for seed in (5, 5, 6)]  # the first one also records
     assert losses[0] == losses[1] != losses[2] and len(recorded) == 1
     one.graphs = None
@@ -99,7 +98,7 @@ def test_what_cannot_be_recorded_is_said_once_and_runs_kernel_by_kernel(
     plain, other = learner(method("soft")), with_graphs(learner(method("soft")))
     for seed in range(2):
         for each in (plain, other):
-            each.step(collate(pairs(4, seed=seed)), seed, 1e-3)
+            each.step(pairs(4, seed=seed), seed, 1e-3)
     assert all(torch.equal(value, other.weights[name]) for name, value in plain.weights.items())
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith(said)
@@ -113,7 +112,7 @@ def test_on_a_gpu_a_replay_gives_what_the_kernels_give(kind: str, dropout: float
     assert graphs.graphs is not None
     kernels.graphs = None
     for seed in (1, 2, 1):  # later, recorded shapes are replayed, with other tokens
-        batch = collate(pairs(4, seed=seed))
+        batch = pairs(4, seed=seed)
         losses = [float(each.gradients(batch, seed)) for each in (graphs, kernels)]
         assert graphs.graphs is not None, "it was recorded"
         assert losses[0] == pytest.approx(losses[1], rel=1e-4)

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from stages.language_model.encoding import EncodedPair
-from stages.methods.batch import collate
 from stages.methods.decoding import decode_and_score
 from stages.params.schema import Training
 from stages.train import step
@@ -17,7 +16,7 @@ from tests.models import TRAINING, learner, limit_rows, method, pairs
 
 def gradients(one: Learner, some: list[EncodedPair], seed: int = 0) -> tuple[float, dict[str, Tensor]]:
     """The summed loss of a batch and the gradients of its mean loss."""
-    loss = float(one.gradients(collate(some), seed))
+    loss = float(one.gradients(some, seed))
     found = {key: value.grad.clone() for key, value in one.weights.items() if value.grad is not None}
     one.optimizer.zero_grad()
     return loss, found
@@ -26,12 +25,11 @@ def gradients(one: Learner, some: list[EncodedPair], seed: int = 0) -> tuple[flo
 @pytest.mark.parametrize("name", ["soft", "dynamic", "fine-tune"])
 def test_long_rows_go_in_parts_with_the_same_gradients(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     one, some = learner(method(name)), pairs(8)
-    assert [len(part.queries) for part in one._parts(collate(some))] == [8]
+    assert list(map(len, one._parts(some))) == [8]
     whole, expected = gradients(one, some)
     monkeypatch.setitem(step.TOKENS_OF_A_PASS, torch.float32, 60)
-    parts = one._parts(collate(some))
-    assert len(parts) > 2 and sum(len(part.queries) for part in parts) == 8
-    assert all(part.queries.shape == (len(part.queries), max(part.query_lengths)) for part in parts)
+    parts = one._parts(some)
+    assert len(parts) > 2 and [pair for part in parts for pair in part] == some
     loss, found = gradients(one, some)
     assert loss == pytest.approx(whole) and found.keys() == expected.keys()
     assert all(torch.allclose(value, found[key], atol=2e-5) for key, value in expected.items())
@@ -41,9 +39,9 @@ def test_out_of_memory_halves_the_batch_for_good(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one, other = learner(method("dynamic")), learner(method("dynamic"))
-    expected = [other.step(collate(pairs(8, seed=seed)), seed, 1e-3) for seed in range(3)]
+    expected = [other.step(pairs(8, seed=seed), seed, 1e-3) for seed in range(3)]
     tried = limit_rows(step, "summed_loss", 3, monkeypatch)
-    losses = [one.step(collate(pairs(8, seed=seed)), seed, 1e-3) for seed in range(3)]
+    losses = [one.step(pairs(8, seed=seed), seed, 1e-3) for seed in range(3)]
     assert tried == [8, 4, *[2] * 12], "with parts of two it goes on to the end"
     assert losses == pytest.approx(expected, rel=1e-4)
     assert capsys.readouterr().out.count("out of memory") == 2
@@ -52,10 +50,10 @@ def test_out_of_memory_halves_the_batch_for_good(
 def test_one_pair_that_does_not_fit_and_another_error_are_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     limit_rows(step, "summed_loss", 0, monkeypatch)
     with pytest.raises(torch.OutOfMemoryError):
-        learner(method("soft")).step(collate(pairs(2)), 0, 1e-3)
+        learner(method("soft")).step(pairs(2), 0, 1e-3)
     monkeypatch.setattr(step, "summed_loss", lambda *words: torch.zeros(2) @ torch.zeros(3))
     with pytest.raises(RuntimeError, match="size"):
-        learner(method("soft")).step(collate(pairs(2)), 0, 1e-3)
+        learner(method("soft")).step(pairs(2), 0, 1e-3)
 
 
 def test_a_step_whose_loss_is_not_finite_leaves_the_weights_as_they_are() -> None:
@@ -63,7 +61,7 @@ def test_a_step_whose_loss_is_not_finite_leaves_the_weights_as_they_are() -> Non
     with torch.no_grad():
         one.weights["embeddings"][3:] = math.nan
     before = {key: value.detach().clone() for key, value in one.weights.items()}
-    assert math.isnan(one.step(collate(pairs(4)), 0, 1e-3))
+    assert math.isnan(one.step(pairs(4), 0, 1e-3))
     assert all(torch.equal(value.nan_to_num(7), before[key].nan_to_num(7)) for key, value in one.weights.items())
 
 
@@ -71,7 +69,7 @@ def test_a_step_whose_loss_is_not_finite_leaves_the_weights_as_they_are() -> Non
 def test_the_gradient_is_limited(limit: float | None, limited: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     limits = list[float]()
     monkeypatch.setattr(step, "clip_grads_with_norm_", lambda tensors, most, norm: limits.append(most))
-    learner(method("soft"), max_grad_norm=limit).step(collate(pairs(4)), 0, 1e-3)
+    learner(method("soft"), max_grad_norm=limit).step(pairs(4), 0, 1e-3)
     assert limits == [limit] * limited
 
 
@@ -98,7 +96,7 @@ def test_the_word_embeddings_have_a_rate_of_their_own_beside_a_prompt_and_nowher
     for name in ("soft", "embeddings"):
         one = learner(method(name), embeddings_rate=0.1)
         before = {key: value.detach().clone() for key, value in one.weights.items()}
-        one.step(collate(pairs(4)), 0, 1e-2)
+        one.step(pairs(4), 0, 1e-2)
         moved[name] = {key: float((value.detach() - before[key]).abs().max()) for key, value in one.weights.items()}
     # Adam's first step moves a weight by the rate of its group.
     assert moved["soft"] == pytest.approx({"prompt": 1e-2, "embeddings": 1e-3}, rel=1e-3)
