@@ -79,16 +79,16 @@ def generate(task: Task, model: Path, folder: Path) -> Generated:
     cut, unended, limit = cuts["queries"], decoded.ended.count(False), trained.lengths.max_new_tokens
     print(f"{len(pairs)} responses; {cut} queries were cut, {unended} responses met the limit of {limit} tokens")
     base = trained.method.base
-    untouched = ZeroShotMethod(base, ZeroShot(kind="zero-shot"))
+    untouched, relevance = ZeroShotMethod(base, ZeroShot(kind="zero-shot")), within(params.relevance, pairs)
     facts = {
         **{name: trained.description[name] for name in ("learning_rate", "epoch", "best_at_range_end")},
         "forgetting": forgetting(trained, untouched, passage),
         "cut_queries": cut,
         "unended_responses": unended,
-        "relevance": within(params.relevance, pairs).model_dump(),
+        "relevance": relevance.model_dump(),
         **versions(base.device, base.dtype),
     }
-    fits = fits_of(trained, untouched, pairs, texts, params.relevance, params.seed)
+    fits = fits_of(trained, untouched, pairs, texts, relevance, params.seed)
     cost = {
         "seconds": round(seconds, 3),
         "responses": len(pairs),

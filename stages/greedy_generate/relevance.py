@@ -66,9 +66,8 @@ def fits_of(
 ) -> list[Fit]:
     """How well responses to N pairs, and people's, fit `settings.queries` different queries that the seed draws.
 
-    untouched: a method that trains nothing, on the same base model. Where there are few queries there are fewer others.
+    untouched: a method that trains nothing, on the same base model. settings: those that `within` gives.
     """
-    settings = within(settings, pairs)
     order = np.random.default_rng(seed).permutation(len(pairs)).tolist()
     places = list({pairs[at].query: at for at in order}.values())[: settings.queries]
     chosen = [pairs[at] for at in places]

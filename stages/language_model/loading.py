@@ -119,14 +119,6 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def check_row_length(config: PretrainedConfig, tokens: int) -> None:
-    """Refuse the lengths of a protocol if rows of so many tokens, prompt and all, are longer than the model takes."""
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is not None and tokens > positions:
-        found = f"prompt, query and response are up to {tokens} tokens, the model takes {positions}"
-        raise StageError("params.yaml: protocols.<protocol>.lengths", found, "lower max_query_tokens or max_new_tokens")
-
-
 def check_abilities(base: BaseModel) -> None:
     """Try what the methods need on a few tokens; a model may fail there, or compute something else.
 

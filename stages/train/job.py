@@ -13,7 +13,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from stages.language_model.base_model import BaseModel
 from stages.language_model.cpu_linear import put_aside
 from stages.language_model.device import arithmetic, choose_device, library_versions, versions
-from stages.language_model.loading import check_row_length, empty_model, load_base_model, load_tokenizer
+from stages.language_model.loading import empty_model, load_base_model, load_tokenizer
 from stages.language_model.memory import free_memory
 from stages.language_model.prompt_template import PromptTemplate, build_prompt_template, endings
 from stages.methods.decoding import Endings, RowLimit
@@ -95,7 +95,10 @@ def check_fit(config: PretrainedConfig, params: Params) -> None:
     lengths, settings = params.chosen_protocol.lengths, params.chosen_method
     longest = settings.slots(lengths.max_query_tokens) + lengths.max_query_tokens + lengths.max_new_tokens
     in_front = settings.length if isinstance(settings, Prefix) else 0
-    check_row_length(config, longest + in_front)
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None and in_front + longest > positions:
+        found = f"prompt, query and response are up to {in_front + longest} tokens, the model takes {positions}"
+        raise StageError("params.yaml: protocols.<protocol>.lengths", found, "lower max_query_tokens or max_new_tokens")
     window = window_of(config)
     if in_front and window and in_front + longest > window:  # it counts columns, padding and all
         found = f"{in_front} before rows of up to {longest} tokens, the model's window is {window}"

@@ -44,7 +44,7 @@ def test_it_is_what_plain_transformers_gives(family: str, tmp_path: Path, monkey
     monkeypatch.setattr(reading, "CHUNK", 3)  # queries and answers are read in several parts
     monkeypatch.setattr(relevance, "AT_ONCE", 5)
     trained, others = model_of(tmp_path, family), len(PAIRS) - 2  # not the query in front, whose answer is in shuffled
-    fits = fits_of(trained, trained.method, PAIRS, RESPONSES, Relevance(queries=99, others=99), 0)
+    fits = fits_of(trained, trained.method, PAIRS, RESPONSES, Relevance(queries=7, others=others), 0)
     drawn = [int(fit.dialogue[1:]) for fit in of_row(fits, "human")]
     assert sorted(drawn) == list(range(len(PAIRS)))
     told = [PAIRS[at] for at in drawn]
@@ -68,14 +68,14 @@ def test_it_is_what_plain_transformers_gives(family: str, tmp_path: Path, monkey
 
 def test_so_many_different_queries_are_drawn_by_the_seed(tmp_path: Path) -> None:
     trained, twice = model_of(tmp_path, "gpt2"), [*PAIRS, replace(PAIRS[0], dialogue="again")]
-    settings = Relevance(queries=4, others=99)
+    settings = Relevance(queries=4, others=2)
     drawn = [
         [fit.dialogue for fit in of_row(fits_of(trained, trained.method, twice, [""] * 8, settings, seed), "test")]
         for seed in (0, 0, 1)
     ]
     assert drawn[0] == drawn[1] != drawn[2]
     assert [len(each) for each in drawn] == [4, 4, 4]
-    every = fits_of(trained, trained.method, twice, [""] * 8, Relevance(queries=99, others=1), 0)
+    every = fits_of(trained, trained.method, twice, [""] * 8, Relevance(queries=7, others=1), 0)
     assert len(of_row(every, "test")) == len(QUERIES)
     assert within(Relevance(queries=99, others=99), twice).model_dump() == {"queries": 7, "others": 5}
     assert within(settings, twice).model_dump() == {"queries": 4, "others": 2}
@@ -84,7 +84,8 @@ def test_so_many_different_queries_are_drawn_by_the_seed(tmp_path: Path) -> None
 @pytest.mark.parametrize("count", [1, 2])
 def test_without_other_queries_there_is_a_relevance_and_no_hit(count: int, tmp_path: Path) -> None:
     trained = model_of(tmp_path, "gpt2")
-    fits = fits_of(trained, trained.method, PAIRS[:count], RESPONSES[:count], Relevance(queries=9, others=19), 0)
+    settings = within(Relevance(queries=9, others=19), PAIRS[:count])
+    fits = fits_of(trained, trained.method, PAIRS[:count], RESPONSES[:count], settings, 0)
     assert [fit.hit for fit in fits] == [None] * 3 * count
     assert any(fit.relevance for fit in fits)
 
@@ -94,6 +95,6 @@ def test_the_untouched_model_sees_no_examples(tmp_path: Path) -> None:
     write_records(tmp_path / "pairs", PAIRS)
     place = tmp_path / "nearest", tmp_path / "model", "few-shot", FORMATS["text"]
     looked_up = load_trained(write_method(*place, nearest=tmp_path / "pairs"), tmp_path / "model")
-    settings = Relevance(queries=9, others=2)
+    settings = Relevance(queries=7, others=2)
     found = [fits_of(one, trained.method, PAIRS, RESPONSES, settings, 0) for one in (trained, looked_up)]
     assert found[0] == found[1]
