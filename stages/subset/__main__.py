@@ -12,12 +12,13 @@ from stages.params.schema import load_params
 from stages.plumbing.command import run_stage
 from stages.plumbing.files import check_folder, output_folder, write_json
 from stages.records import SPLITS, write_records
-from stages.subset.regime import choose
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Read the pairs, choose, write."""
     params = load_params()
+    from stages.subset.regime import choose  # it needs scipy, for which --help does not wait
+
     check_folder(arguments.pairs)
     chosen, report = choose(arguments.pairs, params)
     with output_folder(arguments.subset, **report) as folder:
