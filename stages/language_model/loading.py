@@ -104,7 +104,7 @@ def load_base_model(folder: Path, device: torch.device, dtype: torch.dtype, drop
     model.get_input_embeddings().padding_idx = None  # it would keep that row of E, often end-of-text, from training
     base = BaseModel(model.to(device).eval().requires_grad_(False))
     if not all(type(end) is int for end in base.ends):
-        raise StageError(folder / "generation_config.json", f"eos_token_id is {base.ends}", "write numbers of tokens")
+        raise StageError(folder, f"eos_token_id is {base.ends}", "write numbers of tokens into its configuration")
     check_abilities(base)
     use_onednn(model)
     return base

@@ -73,7 +73,7 @@ def _read_eou(path: Path, counts: Counter[str]) -> Iterator[Row]:
 
 
 def _read_jsonl(path: Path, counts: Counter[str]) -> Iterator[Row]:
-    """JSON lines, each a row; or one JSON array of rows, or one row, on any number of lines."""
+    """JSON values, each a row or an array of rows; mostly one a line."""
     lines = lines_of(path, counts)
     for number, line in lines:
         place = f"{path}:{number}"

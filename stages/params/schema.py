@@ -248,9 +248,11 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         StageError: it is missing or not YAML, one of its values is not allowed, or a file that it names is not there.
     """
     try:
-        content = path.read_bytes()
+        content = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise StageError(path, "missing", "run this from the top of the project") from None
+    except UnicodeDecodeError as error:
+        raise StageError(path, f"not UTF-8 ({error.reason} at byte {error.start})", "save it as UTF-8") from None
     params = parse_params(parse_yaml(content, path))
     text = params.forgetting.text
     if text != OF_SCIKIT_LEARN and not Path(text).expanduser().is_file():  # now, not when the training is over

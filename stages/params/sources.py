@@ -20,8 +20,8 @@ FORMS = {  # kind -> how to write it, and the patterns of its place and its revi
         "hub:OWNER/NAME@REVISION or hub:datasets/OWNER/NAME@REVISION",
         rf"((?:datasets/|(?!datasets/)){NAME}/{NAME})@({NAME}(?:/{NAME})*)",
     ),
-    "url": ("url:https://HOST/PATH (without a password, a query or #)", rf"({ADDRESS})()"),
-    "url-with-query": ("url-with-query:https://HOST/PATH?QUERY (for all to read)", rf"({ADDRESS}(?:\?[^\s#]*)?)()"),
+    "url": ("url:https://HOST/PATH (no password, query or #: they may let others in)", rf"({ADDRESS})()"),
+    "url-with-query": ("url-with-query:https://HOST/PATH?QUERY (if all may use it)", rf"({ADDRESS}(?:\?[^\s#]*)?)()"),
     "file": ("file:FOLDER", r"(?=.*\S)([^\0\r\n]+)()"),
 }
 COMMIT = re.compile(r"[0-9a-f]{40}")

@@ -108,7 +108,8 @@ def explain(content: Any, error: ValidationError) -> tuple[str, str, str]:
     places: dict[tuple[str, ...], list[Any]] = {}
     for each in error.errors():
         places.setdefault(tuple(_keys(content, each["loc"])), []).append(each)
-    (keys, members), *others = places.items()
+    (keys, members), *rest = places.items()
+    others = [place for place, _ in rest if keys[: len(place)] != place]  # not what else might stand in its place
     # Where a word or something else may stand there is an error for both: for text, it is the word that was meant.
     words = [each for each in members if each["type"] == "literal_error" and isinstance(each["input"], str)]
     meant = next(iter([*words, *(each for each in members if each["type"] != "literal_error"), *members]))

@@ -180,7 +180,7 @@ def unpack(files: Mapping[str, Any], folder: Path, get: Callable[[Any], Any]) ->
 
 
 def scratch() -> Path:
-    """This user's folder on this node, below TMPDIR: inputs, and the state of units at work.
+    """This user's folder on this node, below TMPDIR: inputs, and the state of trials at work.
 
     Raises:
         StageError: somebody else made a folder of that name.

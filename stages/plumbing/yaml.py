@@ -24,5 +24,5 @@ def parse_yaml(text: str | bytes, source: object) -> Any:
         place = f"{source}:{mark.line + 1}" if mark else source
         said = str(getattr(error, "problem", None) or error).partition(" with value")[0]  # a value may be a secret
         raise StageError(place, one_line(said), "fix the YAML") from None
-    except (RecursionError, ValueError, LookupError, AttributeError):  # `!!int x`, `!!bool maybe`
-        raise StageError(source, "nested too deeply, or an impossible number or date", "fix the YAML") from None
+    except (RecursionError, ValueError, LookupError, AttributeError, TypeError):  # `!!int x`, `!!bool maybe`, `? [{}]`
+        raise StageError(source, "nested too deeply, or an impossible key, number or date", "fix the YAML") from None

@@ -144,6 +144,8 @@ def _read(root: Path, name: str, commit: str, baseline: str) -> Run | Absent | N
         return None
     try:
         params = revision.yaml(PARAMS_FILE)
+        files: dict[str, Any] = {path: revision.json(path) for path in (f"metrics/{each}.json" for each in METRICS)}
+        responses = revision.records(RESPONSES, Response)
     except StageError as error:
         return Absent(name, commit, "not readable", str(error))
     if missing := [switch for switch in (*SWITCHES, "pairs") if switch not in params]:
@@ -151,8 +153,7 @@ def _read(root: Path, name: str, commit: str, baseline: str) -> Run | Absent | N
     if reason := next(problems(revision, params), None):
         return Absent(name, commit, "stale", reason)
     scores = revision.json("metrics/scores.json") or {**rows.pop("test"), **rows}
-    files = {path: revision.json(path) for path in (f"metrics/{each}.json" for each in METRICS)}
-    if responses := revision.records(RESPONSES, Response):
+    if responses:
         files[RESPONSES] = columns_of(responses)
     files[f"{RESPONSES}.sha256"] = hashlib.sha256(revision.read(RESPONSES) or b"").hexdigest()
     return Run(name, commit, baseline, scores, params, files)

@@ -71,7 +71,8 @@ class Job:
 def read_job(subset: Path, model: Path, params: Params) -> Job:
     """Check the inputs; StageError if one is damaged, or the base model cannot take the rows or the method."""
     files = check_folder(subset)["files"]
-    data_hash = files_hash({"files": {name: files[name] for name in PAIRS}})  # other test pairs: the same training
+    read = {name: files[name] for name in PAIRS if name in files}  # with other test pairs it is the same training
+    data_hash = files_hash({"files": read})
     base_hash, empty = files_hash(check_folder(model)), empty_model(model)
     check_fit(empty.config, params)
     lengths, text = params.chosen_protocol.lengths, params.chosen_model.prompt_template

@@ -15,6 +15,7 @@ import numpy as np
 
 from stages.language_model.device import Share, share_of
 from stages.plumbing.cluster import Files, cluster, failure_of, on_this_node, receive, scratch, send, unpack
+from stages.plumbing.errors import StageError
 from stages.plumbing.signals import StopRequest
 from stages.train.job import Job, load
 from stages.train.state import TrialState, state_root
@@ -66,7 +67,7 @@ def train_on_ray(job: Job, states: Mapping[float, TrialState], is_best: bool) ->
                     ray.cancel(reference)  # it saves and stops; what is done by then is kept
                 ended, _ = ray.wait([*at_work], num_returns=len(at_work), timeout=SECONDS_TO_SAVE)
                 for reference in ended:
-                    with suppress(ray.exceptions.RayError, OSError):  # it was stopped; it cannot be written
+                    with suppress(ray.exceptions.RayError, OSError, StageError):  # it was stopped; it cannot be written
                         keep(ray.get(reference, timeout=SECONDS_TO_SAVE), at_work[reference])
             if isinstance(error, ray.exceptions.RayError):
                 raise failure_of(ray, error, "a trial") from None

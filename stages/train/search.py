@@ -5,11 +5,13 @@ And what a search leaves: the curves of all trials, the choice that was made, it
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache, partial
 from typing import Any
 
 from stages.methods.trained_method import TEMPLATE_TEXT
 from stages.params.sources import as_json
+from stages.plumbing.errors import StageError
 from stages.train.job import Job, load
 from stages.train.ray_search import train_on_ray
 from stages.train.state import TrialState, state_root
@@ -43,9 +45,13 @@ def search(job: Job) -> tuple[list[Trial], Trial, TrialState]:
     rate, chosen = best.searched, states[best.searched]
     if "bleu4" not in best.best or (best.parameters and not chosen.weights.exists()):
         found |= bring([rate], is_best=True)
+    if best.parameters and not chosen.weights.exists():
+        remedy = "give it again; runtime.checkpoints must be one folder that all nodes see"
+        raise StageError(chosen.weights, "missing", remedy)
     for other, state in states.items():
         if other != rate and found[other].parameters and state.weights.exists():
-            state.replace_result(found[other])  # without its weights, which are large
+            with suppress(StageError):  # another run is at work on it
+                state.replace_result(found[other])  # without its weights, which are large
     return [found[each] for each in states], found[rate], chosen
 
 

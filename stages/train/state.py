@@ -125,7 +125,7 @@ class TrialState:
     def replace_result(self, trial: Trial, weights: Any = None) -> None:
         """Keep a result as it came from elsewhere, with an array of the bytes of its weights, or without any."""
         facts = {"fingerprint": self.fingerprint, "trial": asdict(trial)}
-        with lock(self.folder / "lock"), output_folder(self.result, **facts) as folder:
+        with self.lock(), output_folder(self.result, **facts) as folder:
             if weights is not None:
                 weights.tofile(folder / WEIGHTS)
 

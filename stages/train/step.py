@@ -19,7 +19,7 @@ from stages.language_model.memory import give_back_freed_memory, keep_freed_memo
 from stages.methods.method import EMBEDDINGS, Method
 from stages.methods.row_layout import RowLayout, padded, place, sources
 from stages.params.schema import Training
-from stages.plumbing.errors import is_out_of_memory
+from stages.plumbing.errors import is_out_of_memory, one_line
 from stages.train.cuda_graphs import CudaGraphs, padded_widths
 from stages.train.state import MOMENTS
 
@@ -200,7 +200,7 @@ class Learner:
         full = is_out_of_memory(error)
         if self.graphs is not None:
             self.graphs = None
-            why = f"no CUDA graphs for this model: {str(error).splitlines()[0]}"
+            why = f"no CUDA graphs for this model: {one_line(str(error))[:200]}"
             print("out of memory: training goes on without CUDA graphs" if full else why)
             return True
         if not full or (tried := min(self.rows, pairs)) == 1:

@@ -134,7 +134,7 @@ def test_weights_of_another_shape_are_named_with_both(tmp_path: Path) -> None:
 def test_an_end_of_text_that_is_no_number_is_refused(end: Any, tmp_path: Path) -> None:
     path = tiny_model(tmp_path) / "generation_config.json"
     path.write_text(json.dumps({"eos_token_id": end}))
-    with pytest.raises(StageError, match=rf"^{path}: eos_token_id is \[.*'</s>'\]; write numbers of tokens$"):
+    with pytest.raises(StageError, match=rf"^{path.parent}: eos_token_id is \[.*'</s>'\]; write numbers of tokens "):
         load_base_model(tmp_path, CPU, torch.float32)
 
 

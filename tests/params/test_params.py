@@ -152,6 +152,11 @@ def test_a_value_is_refused_with_its_key_what_was_found_and_what_is_allowed(key:
     assert refusal(put(key, value)).startswith(place.replace("/", ".") + said.lstrip("~"))
 
 
+def test_what_else_might_stand_there_is_no_second_error() -> None:
+    said = refusal(put(TEMPLATE, {"prefix": 1, "separator": "b", "end": "c"}))
+    assert said.endswith(".prefix: found 1; it must be text")
+
+
 def test_a_text_that_is_not_there_is_refused_when_params_yaml_is_read(tmp_path: Path) -> None:
     params = shipped()
     params["forgetting"] = {"text": str(tmp_path / "absent.txt"), "tokens": 512, "sha256": "0" * 64}
@@ -201,7 +206,7 @@ def test_what_may_be_a_secret_is_not_repeated() -> None:
     assert "secret" not in refusal(put(f"{GPT2}/source", "url:https://me:secret@host/x"))
     signed = refusal(put(f"{GPT2}/source", "url:https://host/x?Signature=secret"))
     assert "secret" not in signed
-    assert signed.endswith(" or url-with-query:https://HOST/PATH?QUERY (for all to read)")
+    assert signed.endswith(" or url-with-query:https://HOST/PATH?QUERY (if all may use it)")
     assert "hf_abcdefghijklmn" not in refusal(put(f"{GPT2}/source", "hf_abcdefghijklmn"))
     assert "secret" not in refusal(put(f"{GPT2}/source", "https://host/x?key=secret"))
     assert "secret" not in refusal(put("runtime/device", "https://me:secret@host/x"))
@@ -248,7 +253,7 @@ def test_a_file_that_is_missing_or_no_utf8_is_named(tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"params\.yaml: missing; run this from the top of the project"):
         load_params(tmp_path / "params.yaml")
     (tmp_path / "params.yaml").write_bytes(b"seed: \xff")
-    with pytest.raises(StageError, match=r"params\.yaml: .*#x00ff: invalid start byte .*position 6; fix the YAML"):
+    with pytest.raises(StageError, match=r"params\.yaml: not UTF-8 \(invalid start byte at byte 6\); save it"):
         load_params(tmp_path / "params.yaml")
 
 

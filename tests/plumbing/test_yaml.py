@@ -49,7 +49,7 @@ def test_what_dvc_refuses_is_refused_with_its_line(text: str, found: str, tmp_pa
     assert str(caught.value).startswith(f"params.yaml{found}")
 
 
-@pytest.mark.parametrize("text", ["!!int x", "!!float", "!!bool maybe", "1" * 5000, "[" * 2000])
+@pytest.mark.parametrize("text", ["!!int x", "!!float", "!!bool maybe", "1" * 5000, "[" * 2000, "{? [{b: 1}] : 2}"])
 def test_what_no_number_or_date_can_be_is_refused(text: str) -> None:
-    with pytest.raises(StageError, match=r"^params\.yaml: nested too deeply, or an impossible number or date; "):
+    with pytest.raises(StageError, match=r"^params\.yaml: nested too deeply, or an impossible key, number or date; "):
         parse_yaml(f"a: {text}", "params.yaml")

@@ -85,6 +85,7 @@ def test_a_replay_draws_the_masks_of_its_seed(kind: str, recorded: list[Callable
     [
         (RuntimeError("operation not permitted when stream is capturing\nand more"), "no CUDA graphs for this model: "),
         (torch.OutOfMemoryError("no memory"), "out of memory: training goes on without CUDA graphs"),
+        (MemoryError(), "out of memory: training goes on without CUDA graphs"),
     ],
 )
 def test_what_cannot_be_recorded_is_said_once_and_runs_kernel_by_kernel(

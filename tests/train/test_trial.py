@@ -18,9 +18,11 @@ from stages.params.schema import Params, load_params
 from stages.plumbing.errors import StageError
 from stages.plumbing.signals import StopRequest
 from stages.train import job as jobs
+from stages.train import search as searches
 from stages.train import training
-from stages.train.job import Job, check_fit, check_memory, load, read_job
+from stages.train.job import Job, Loaded, check_fit, check_memory, load, read_job
 from stages.train.search import search
+from stages.train.state import TrialState
 from stages.train.step import Learner
 from stages.train.training import validate
 from stages.train.trial import Trial, best_trial, quality, range_end
@@ -171,6 +173,21 @@ def test_another_range_trains_only_the_rates_that_are_new(monkeypatch: pytest.Mo
     assert rates(0.001, 1.0) == ([], 0.001)
     assert rates(0.001, 0.005) == ([], 0.005)
     assert other.exists()
+
+
+def test_weights_that_are_not_where_they_were_written_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As where `runtime.checkpoints` is one folder here and another one on a node."""
+
+    def elsewhere(loaded: Loaded, rate: float, state: TrialState, is_best: bool) -> Trial:
+        trial = training.train_trial(loaded, rate, state, is_best)
+        state.weights.unlink()
+        return trial
+
+    monkeypatch.setattr(searches, "train_trial", elsewhere)
+    with pytest.raises(StageError, match=r"weights\.safetensors: missing; give it again; runtime\.checkpoints must be"):
+        search(job_in(tmp_path, monkeypatch, method="soft", **BY_LOSS))
 
 
 def params_with(settings: MethodSettings, folder: Path, **changes: Any) -> Params:
