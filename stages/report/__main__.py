@@ -6,7 +6,8 @@
     python -m stages.report --rated SHEET [SHEET]        what one or two people wrote on it
 
 It reads what DVC has (experiments, the results in commits, the workspace) and runs nothing. The same experiments give
-the same bytes. Test pairs and answers are quoted and kept only if the corpus's entry in params.yaml has `quote: true`.
+the same bytes. Test pairs and answers are quoted and kept only if the corpus's entry in params.yaml has `quote: true`,
+now and when they were made.
 """
 
 import argparse
@@ -19,15 +20,15 @@ from stages.plumbing.errors import StageError
 
 def main(arguments: argparse.Namespace) -> None:
     """Collect, write."""
-    load_params()  # an error if this is not a project, or params.yaml is wrong
+    params = load_params()
     from stages.report.blind import tally, write_sheet  # pandas takes a second to load
     from stages.report.kept import keep, kept
-    from stages.report.runs import collect
+    from stages.report.runs import as_allowed_now, collect
 
     if arguments.rated:
         print(tally(arguments.rated, arguments.out))
         return
-    collection = kept(arguments.kept) if arguments.kept else collect(Path.cwd())
+    collection = as_allowed_now(kept(arguments.kept) if arguments.kept else collect(Path.cwd()), params)
     if arguments.blind:
         write_sheet(collection.runs, arguments.names, arguments.blind, arguments.out)
         return

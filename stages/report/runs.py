@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.grid.experiments import git
-from stages.params.schema import PARAMS_FILE
+from stages.params.schema import PARAMS_FILE, Params
 from stages.plumbing.errors import StageError
 from stages.records import Response
 from stages.report.results import WORKSPACE, Revision, experiments_of, look_up, problems
@@ -162,6 +162,18 @@ def _read(root: Path, name: str, commit: str, baseline: str) -> Run | Absent | N
 def columns_of(responses: Sequence[Response]) -> dict[str, list[Any]]:
     """The fields of responses, each as a list."""
     return {field.name: [getattr(each, field.name) for each in responses] for field in fields(Response)}
+
+
+def as_allowed_now(collection: Collection, params: Params) -> Collection:
+    """Whoever takes `quote: true` back from a corpus means its earlier runs too."""
+    private = {name for name, entry in params.datasets.items() if not entry.quote}
+
+    def now(run: Run) -> Run:
+        name = run.params["dataset"]
+        entries = {**run.params["datasets"], name: run.entry("dataset") | {"quote": False}}
+        return replace(run, params={**run.params, "datasets": entries}) if name in private else run
+
+    return replace(collection, runs=tuple(map(now, collection.runs)))
 
 
 def with_unique_names(found: Sequence[Any]) -> list[Any]:
