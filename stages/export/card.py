@@ -53,9 +53,10 @@ def metadata(params: Params, scores: Scores, license: str) -> ModelCardData:
         EvalResult(
             task_type="text-generation", dataset_type=dataset or params.dataset, dataset_name=params.dataset,
             dataset_split="test", metric_type=name.rstrip("1234"), metric_name=name.replace("bleu", "BLEU-"),
-            metric_value=scores[name],
+            metric_value=value,
         )
         for name in METRICS
+        if (value := score_of(scores, name)) is not None
     ]  # fmt: skip
     return ModelCardData(
         license=license,
@@ -67,6 +68,13 @@ def metadata(params: Params, scores: Scores, license: str) -> ModelCardData:
         model_name=f"{params.model}, {params.method}, {params.dataset}",
         eval_results=measured,
     )
+
+
+def score_of(row: Scores, name: str) -> float | None:
+    """A score; None for a BLEU without one matching n-gram, which would be the constant of a smoothing rule."""
+    if name.startswith("bleu") and not row["matches"][int(name[-1]) - 1]:
+        return None
+    return float(row[name])
 
 
 def opening(params: Params, trained: TrainedMethod, form: Form) -> str:
@@ -92,8 +100,8 @@ def score_text(scores: Scores) -> str:
         for name, whole in named.items():
             if row := whole if part == "all" else whole[part]:  # there may be no such pairs
                 interval = " to ".join(map(number, row["bleu4_interval"] or [None]))
-                shares = [number(row[each], 3) for each in ("bleu1", "novelty", "diversity", "empty")]
-                rows.append([f"{name}, {part}", number(row["bleu4"]), interval, *shares, str(row["pairs"])])
+                shares = [number(score_of(row, each), 3) for each in ("bleu1", "novelty", "diversity", "empty")]
+                rows.append([f"{name}, {part}", number(score_of(row, "bleu4")), interval, *shares, str(row["pairs"])])
     leaked = [
         f"{kind}: {', '.join(f'{100 * share:.1f} % of the {what}' for what, share in shares.items())}"
         for kind, shares in scores["leakage"].items()
@@ -102,8 +110,9 @@ def score_text(scores: Scores) -> str:
         f"Greedy answers to {scores['pairs']} test pairs; all scores are fractions. `people` are the references "
         "themselves, `retrieval` copies the response to the most similar training query: what is below it, copying "
         "would have scored too. `unseen` are the pairs of which neither side stands in the training data, `unlike` "
-        "those of which neither side even resembles one there. The interval is a bootstrap over test pairs, of this "
-        f"one training run.\n\n{table(header, rows)}\n\n"
+        "those of which neither side even resembles one there. The interval is a bootstrap over test dialogues, of "
+        "this one training run. A BLEU without a matching n-gram of its order is no measurement, and not given.\n\n"
+        f"{table(header, rows)}\n\n"
         f"Of the test set these stand in the training data: {'; '.join(leaked)}. "
         f"BLEU by sacrebleu, signature `{scores['signature']}`."
     )

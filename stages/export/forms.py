@@ -5,6 +5,7 @@ A method that is added gets an entry in `FORMS`; all else about the export is th
 
 import json
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,9 @@ def write_controller(trained: TrainedMethod, folder: Path) -> None:
     """Write C as a model; the word embeddings that its architecture insists on have one row of zeros."""
     method = trained.method
     assert isinstance(method, DynamicMethod)
-    model: Any = AutoModel.from_config(method.controller.config).float()
+    config = deepcopy(method.controller.config)
+    config.bos_token_id = config.eos_token_id = None  # it has no tokens, of which the library would warn
+    model: Any = AutoModel.from_config(config).float()
     own = {name.removeprefix(CONTROLLER): value for name, value in trained.weights.items() if CONTROLLER in name}
     assert not model.load_state_dict(own, strict=False).unexpected_keys
     model.get_input_embeddings().weight.data.zero_()

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from stages.export.__main__ import main
-from stages.export.card import license_of, opening
+from stages.export.card import license_of, opening, score_of
 from stages.export.forms import FORMS, form_of, server_lines, transformers_lines
 from stages.export.write import write_export, write_language_model
 from stages.methods.registry import METHODS
@@ -244,14 +244,16 @@ def test_the_card_has_scores_with_baselines_leakage_and_license(project: Path, e
     card = ModelCard.load(exports["workspace"] / "README.md")
     scores = json.loads((project / "metrics/scores.json").read_bytes())
     measured = {each.metric_name: each.metric_value for each in card.data.eval_results or []}
-    assert measured["BLEU-4"] == scores["bleu4"]
+    assert measured["BLEU-4"] == scores["bleu4"] and scores["matches"][3]
     assert set(measured) == {"BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "novelty", "diversity"}
+    assert score_of({"matches": [9, 1, 0, 0], "bleu2": 0.5, "bleu3": 0.1}, "bleu2") == 0.5
+    assert score_of({"matches": [9, 1, 0, 0], "bleu2": 0.5, "bleu3": 0.1}, "bleu3") is None
     assert (card.data.license, card.data.base_model) == ("cc-by-nc-sa-4.0", "openai-community/gpt2")
     assert card.data.datasets == ["roskoN/dailydialog"]
     low, high = scores["bleu4_interval"]
     assert f"| this model, all | {scores['bleu4']:.4f} | {low:.4f} to {high:.4f} |" in card.text
-    for row in ("human", "retrieval"):
-        assert f"| {scores[row]['unseen']['bleu4']:.4f} |" in card.text
+    assert f"| people, unseen | {scores['human']['unseen']['bleu4']:.4f} |" in card.text
+    assert "| retrieval, unseen | - | - |" in card.text and not scores["retrieval"]["unseen"]["matches"][3]
     assert f"{100 * scores['leakage']['exact']['pairs']:.1f} % of the pairs" in card.text
     assert "may not be used commercially" in card.text
     assert 'the last 3 turns of the conversation, joined by `" "`' in card.text
