@@ -19,13 +19,6 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained_workspace(tmp_path_factory.mktemp("trained") / "workspace")
 
 
-def test_every_query_is_answered_on_one_line_however_many_are_asked_at_once(workspace: Path) -> None:
-    trained = load_trained(workspace / "data/train", workspace / "data/download/model")
-    together = trained.respond(QUERIES)
-    assert together == [trained.respond([query])[0] for query in QUERIES]
-    assert all(len(text.splitlines()) <= 1 for text in together)
-
-
 def test_two_on_one_base_model_share_its_frozen_parameters(workspace: Path) -> None:
     model = workspace / "data/download/model"
     other = write_method(workspace / "other", model, "soft", {"separator": "\n", "end": "\n", "prefix": ""})
