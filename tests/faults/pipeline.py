@@ -17,13 +17,7 @@ from tests.test_dvc_yaml import paths_of
 from tests.tiny import change_params
 
 STAGES = list(COMMANDS)
-TRAINING = {
-    "learning_rates": {"low": 0.001, "high": 0.01, "trials": 2},
-    "batch_size": 4,
-    "num_train_epochs": 4,
-    "warmup_steps": 2,
-    "dropout": 0.1,
-}
+TRAINING = {"batch_size": 4, "num_train_epochs": 4, "warmup_steps": 2, "dropout": 0.1}
 each_stage = pytest.mark.parametrize("stage", STAGES)
 
 
@@ -120,11 +114,11 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-def seal(folder: Path) -> None:
-    """Make a folder's manifest agree with the files that are in it now; keep its other facts."""
-    manifest = json.loads((folder / MANIFEST).read_bytes())
+def seal(folder: Path, **changed: Any) -> None:
+    """Make a folder's manifest agree with the files that are in it now; keep its other facts but for some."""
+    facts = json.loads((folder / MANIFEST).read_bytes()) | changed
     (folder / MANIFEST).unlink()
-    write_manifest(folder, **{name: value for name, value in manifest.items() if name not in ("files", "sha256")})
+    write_manifest(folder, **{name: value for name, value in facts.items() if name not in ("files", "sha256")})
 
 
 class Harmful:

@@ -3,10 +3,7 @@
     make torture                                     ten rounds; more: make torture TORTURE='--rounds 100 --seed 7'
     python -m tests.faults.torture --methods soft    with one method only
 
-A round has a fresh workspace. Each stage is started, stopped and started again, several times. It is stopped after a
-random part of its usual time or before a random file event. After each stop, the stage must have ended as its signal
-demands, and all its outputs must be complete. At the end all bytes must equal those of the undisturbed run, with
-nothing left over. A failed round prints its seed: `--rounds 1 --seed SEED` repeats it, except for stops by time.
+What a round is, and how a failed one is repeated: tests/faults/README.md.
 """
 
 import argparse

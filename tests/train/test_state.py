@@ -1,6 +1,5 @@
 """The state of a trial on disk: it goes on elsewhere, from checked files alone, and keeps the best weights once."""
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict
@@ -9,13 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.plumbing.errors import describe
-from stages.plumbing.files import MANIFEST, _own_hash, write_json, write_manifest
+from stages.plumbing.files import MANIFEST, _own_hash, write_json
 from stages.train.job import Job, Loaded, load
-from stages.train.search import search
 from stages.train.state import TENSORS, WEIGHTS, TrialState
 from stages.train.training import train_trial
 from stages.train.trial import Trial
+from tests.faults.pipeline import seal
 from tests.train.test_trial import job_in
 
 Damage = Callable[[Path], object]
@@ -75,14 +73,6 @@ def test_a_checkpoint_has_the_best_weights_by_a_link_not_a_copy(loaded: Loaded, 
     assert {path.name for path in newer.iterdir()} == {MANIFEST, TENSORS, WEIGHTS}
 
 
-def seal(folder: Path, **facts: object) -> None:
-    """Make a manifest agree with the files that are there now."""
-    known = json.loads((folder / MANIFEST).read_bytes())
-    (folder / MANIFEST).unlink()
-    kept = {name: value for name, value in known.items() if name not in ("files", "sha256")}
-    write_manifest(folder, **{**kept, **facts})
-
-
 def outside(folder: Path) -> None:
     (folder.parent / "x").touch()
     (folder / MANIFEST).unlink()
@@ -110,12 +100,3 @@ def test_a_result_that_is_damaged_or_of_another_version_is_told_in_a_line_and_ma
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"{state.result}: not usable (") and said in line and line.endswith("): passed over")
     assert not state.result.exists()
-
-
-def test_a_folder_of_checkpoints_that_cannot_be_written_is_named(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    job = job_in(tmp_path, monkeypatch, **{"runtime.checkpoints": "/proc/checkpoints"})
-    with pytest.raises(OSError) as raised:
-        search(job)
-    assert describe(raised.value).startswith("/proc/checkpoints: ")
