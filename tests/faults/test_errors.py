@@ -62,6 +62,7 @@ def test_a_full_disk_below_the_standard_output_is_named(undisturbed: Undisturbed
         ("report", "params.yaml: missing; run this from the top of the project"),
         ("report --unknown", "command line: unrecognized arguments: --unknown; "),
         ("bench", "data/pair_extract: missing; run `dvc repro pair-extract`"),
+        ("bench --out bench.md", "--out bench.md: not a name of a JSON file; "),
         ("bench --steps -1", "command line: argument --steps: found -1; it must be from 0 to "),
         ("bench --queries x", "command line: argument --queries: invalid whole number value: 'x'"),
     ],

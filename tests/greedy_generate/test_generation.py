@@ -14,7 +14,7 @@ from stages.plumbing.errors import StageError
 from stages.plumbing.files import write_manifest
 from tests import fake_ray
 from tests.models import loss_of
-from tests.trained import FORMATS, trained_workspace, write_method
+from tests.trained import trained_workspace, write_method
 
 MODEL, TRAINED = Path("data/download/model"), Path("data/train")
 
@@ -39,7 +39,7 @@ def task(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Task:
 def test_each_response_has_its_reference_s_loss(nearest: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(trained_workspace(tmp_path / "workspace"))
     if nearest:
-        write_method(TRAINED, MODEL, "few-shot", FORMATS["text"], nearest=Path("data/subset/train.jsonl"))
+        write_method(TRAINED, MODEL, "few-shot", nearest=Path("data/subset/train.jsonl"))
     task = read_task(Path("data/subset"), load_params())
     responses = generate(task, MODEL, TRAINED).responses
     trained = load_trained(TRAINED, MODEL)
@@ -73,7 +73,7 @@ def test_ray_gives_the_responses_that_local_gives(task: Task, monkeypatch: pytes
 def test_a_device_must_be_on_a_node_not_here(task: Task, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     fake_ray.install(monkeypatch, tmp_path / "node", {"CPU": 8.0, "GPU": 1.0})
-    with pytest.raises(StageError, match=r"^node 127\.0\.0\.9: "):  # it looks for it there, not here
+    with pytest.raises(StageError, match=r"^node 127\.0\.0\.9: params\.yaml: runtime\.device: cuda, which"):
         generate_on_ray(with_device(task, "cuda"), MODEL, TRAINED)
 
 
