@@ -4,23 +4,15 @@ import ast
 import hashlib
 import re
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stages.plumbing.yaml import parse_yaml
+from tests.tiny import ROOT, read_yaml
 
-ROOT = Path(__file__).resolve().parents[1]
 TABLES = {"datasets", "models", "methods", "protocols", "pairs", "runtime"}
-
-
-def read_yaml(name: str) -> dict[str, Any]:
-    value: dict[str, Any] = parse_yaml((ROOT / name).read_bytes(), name)
-    return value
-
-
-STAGES: dict[str, dict[str, Any]] = read_yaml("dvc.yaml")["stages"]
+STAGES: dict[str, dict[str, Any]] = read_yaml(ROOT / "dvc.yaml")["stages"]
 stages = pytest.mark.parametrize("name", STAGES)
 
 
@@ -123,7 +115,7 @@ def test_a_stage_depends_on_whole_outputs_of_others(name: str) -> None:
 
 @stages
 def test_a_stage_watches_the_parameters_it_uses_and_no_whole_table(name: str) -> None:
-    params = read_yaml("params.yaml")
+    params = read_yaml(ROOT / "params.yaml")
     for key in STAGES[name].get("params", []):
         assert key not in TABLES, f"{name}: {key}: adding an entry would rerun the stage; name the entry"
         value: Any = params
@@ -157,7 +149,7 @@ def test_a_stage_reads_no_parameter_that_it_does_not_watch(name: str) -> None:
 
 def test_git_keeps_what_dvc_shows_and_nothing_else() -> None:
     """A stage with another out that is not in the cache is left out of DVC's run cache (Stage.run in DVC)."""
-    assert read_yaml("dvc.yaml")["artifacts"]["trained-method"]["path"] in paths_of("train", "outs")
+    assert read_yaml(ROOT / "dvc.yaml")["artifacts"]["trained-method"]["path"] in paths_of("train", "outs")
     for stage in STAGES.values():
         entries = [(kind, entry) for kind in ("outs", "metrics", "plots") for entry in stage.get(kind, [])]
         in_git = [isinstance(entry, dict) and entry[entry_name(entry)].get("cache") is False for _, entry in entries]

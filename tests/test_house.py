@@ -6,7 +6,8 @@ from graphlib import TopologicalSorter
 
 import pytest
 
-from tests.test_dvc_yaml import ROOT, STAGES, local_imports, read_yaml, rooms, stage_folder
+from tests.test_dvc_yaml import STAGES, local_imports, rooms, stage_folder
+from tests.tiny import ROOT, read_yaml
 
 STAGE_FOLDERS = {stage_folder(name) for name in STAGES}
 BY_HAND = {  # run by hand, over many runs: what each may import besides the shared rooms
@@ -74,7 +75,7 @@ def test_a_main_reads_calls_and_writes(path: str) -> None:
 
 def test_macos_leaves_out_every_test_that_forks_a_process_with_pytorch_in_it() -> None:
     """Everything in tests/stage_runs.py forks, except `contents`, which hashes files."""
-    *_, last = read_yaml(".github/workflows/test.yml")["jobs"]["macos"]["steps"]
+    *_, last = read_yaml(ROOT / ".github/workflows/test.yml")["jobs"]["macos"]["steps"]
     left_out = last["run"].split(" --ignore ")[1:]
     assert [path for path in left_out if not (ROOT / path).exists()] == []
     for path in (ROOT / "tests").rglob("test_*.py"):

@@ -8,7 +8,8 @@ import pytest
 
 from stages.params.schema import parse_params
 from stages.plumbing.yaml import parse_yaml
-from tests.test_dvc_yaml import ROOT, STAGES, paths_of, read_yaml
+from tests.test_dvc_yaml import STAGES, paths_of
+from tests.tiny import ROOT, read_yaml
 
 DOCUMENTS = (
     "README.md", "stages/README.md", "stages/methods/README.md", "stages/grid/README.md", ".github/CONTRIBUTING.md",
@@ -44,10 +45,6 @@ def code(document: str) -> list[str]:
     return spans + [line for block in commands for line in block.splitlines()]
 
 
-def words(document: str) -> list[str]:
-    return [word.strip("()'\"").rstrip(".,;:") for line in code(document) for word in line.split()]
-
-
 def is_there(path: str) -> bool:
     """Whether a path is in the repository or made by a stage or tool; a bare name can be any module of a stage."""
     outputs = [out for name in STAGES for out in paths_of(name, "outs", "metrics", "plots")]
@@ -58,7 +55,8 @@ def is_there(path: str) -> bool:
 
 @documents
 def test_every_path_that_is_named_exists(document: str) -> None:
-    paths = [word for word in words(document) if re.fullmatch(r"[\w.][\w./-]*", word)]
+    words = [word.strip("()'\"").rstrip(".,;:") for line in code(document) for word in line.split()]
+    paths = [word for word in words if re.fullmatch(r"[\w.][\w./-]*", word)]
     paths = [path for path in paths if "/" in path or path.endswith(FILE_NAMES)]
     paths = [path for path in paths if not path.startswith("../")]  # beside the clone, where there may be something
     assert paths
@@ -95,7 +93,7 @@ def examples() -> dict[str, Any]:
 
 
 def with_examples() -> dict[str, Any]:
-    params = read_yaml("params.yaml")
+    params = read_yaml(ROOT / "params.yaml")
     return params | {table: params[table] | entries for table, entries in examples().items()}
 
 
@@ -116,7 +114,7 @@ def test_every_value_of_a_switch_that_is_named_is_allowed(document: str) -> None
 
 @documents
 def test_every_parameter_that_is_named_exists(document: str) -> None:
-    params = read_yaml("params.yaml")
+    params = read_yaml(ROOT / "params.yaml")
     dotted = [span for span in code(document) if re.fullmatch(r"[a-z_]+(\.([\w-]+|<name>))+", span)]
     keys = [span for span in dotted if not span.endswith(FILE_NAMES)]
     for key in keys:

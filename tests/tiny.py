@@ -128,13 +128,6 @@ def tiny_model(folder: Path, family: str = "gpt2", tied: bool = True) -> Path:
     return folder
 
 
-def write_eou(path: Path, dialogues: Sequence[Sequence[str]]) -> Path:
-    """Write dialogues in the format of DailyDialog's text files: one per line, `__eou__` after each turn."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(" __eou__ ".join(turns) + " __eou__\n" for turns in dialogues), encoding="utf-8")
-    return path
-
-
 def write_jsonl(path: Path, dialogues: Sequence[Sequence[str]]) -> Path:
     """Write dialogues as JSON lines, each a list of turns."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -211,8 +204,10 @@ def tiny_project(folder: Path, dialogues: int = 12, kept: Sequence[str] = ()) ->
     With none each command of DVC takes half the time, most of which is for reading params.yaml again and again.
     """
     sources = folder.with_name(f"{folder.name}-sources")
+    (sources / "dialogues").mkdir(parents=True)
     for seed, (split, count) in enumerate((("train", dialogues), ("validation", 6), ("test", 6))):
-        write_eou(sources / "dialogues" / f"{split}.txt", tiny_dialogues(count, seed))
+        lines = [f"{' __eou__ '.join(turns)} __eou__\n" for turns in tiny_dialogues(count, seed)]
+        (sources / "dialogues" / f"{split}.txt").write_text("".join(lines), encoding="utf-8")
     tiny_model(sources / "gpt2", "gpt2")
     tiny_model(sources / "llama", "llama")
     for name in COPIED:
