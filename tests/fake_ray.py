@@ -29,10 +29,6 @@ class Reference:
         self.value = value
 
 
-def value_of(word: Any) -> Any:
-    return word.value if isinstance(word, Reference) else word
-
-
 class FakeRay(ModuleType):
     """The part of the module `ray` that this project uses."""
 
@@ -71,7 +67,8 @@ class FakeRay(ModuleType):
         def task(function: Callable[..., Any]) -> Any:
             def submit(*words: Any) -> Reference:
                 self.options.append(options)
-                self.words.append(tuple(map(value_of, words)))
+                given = (word.value if isinstance(word, Reference) else word for word in words)
+                self.words.append(tuple(given))
                 try:
                     return Reference(function(*self.words[-1]))
                 except Exception as error:

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -52,8 +51,6 @@ TRAINING = Training.model_validate(
     tiny_protocol(batch_size=4, early_stopping_patience=2, weight_decay=0.0, warmup_steps=0, dropout=0.0)["training"]
 )
 LONG = Lengths(max_query_tokens=99, max_new_tokens=99)
-
-
 TEXTS = PromptTemplateText(separator=END_OF_TEXT, end=END_OF_TEXT)  # as the tiny models of tests/tiny.py have it
 KEY = "models.x.prompt_template"
 
@@ -110,10 +107,6 @@ def plain_answer(model: Any, asked: list[int], count: int) -> list[int]:
     said = model.generate(input_ids=torch.tensor([asked]), max_new_tokens=count, do_sample=False, eos_token_id=None)
     found: list[int] = said[0, len(asked) :].tolist()
     return found
-
-
-def pairs_of(tokens: Dataset) -> list[EncodedPair]:
-    return list(map(EncodedPair, tokens["query"], tokens["response"]))
 
 
 def moved_weights(method: Method) -> dict[str, Tensor]:

@@ -101,21 +101,16 @@ def start(folder: Path, stage: str, prepare: Preparation | None = None, **variab
     return Run(folder, COMMANDS[stage], variables, prepare)
 
 
-def finish(folder: Path, stage: str, **variables: str) -> str:
+def finish(folder: Path, stage: str, prepare: Preparation | None = None, **variables: str) -> str:
     """Run a stage to its end; return what it printed."""
-    code, printed = start(folder, stage, None, **variables).wait()
+    code, printed = start(folder, stage, prepare, **variables).wait()
     assert code == 0, printed
     return printed
 
 
 def fails(folder: Path, stage: str, prepare: Preparation | None = None, **variables: str) -> str:
-    """Run a stage that must fail; return its error line."""
-    return refusal(start(folder, stage, prepare, **variables), stage)
-
-
-def refusal(run: Run, stage: str) -> str:
-    """Wait for a stage that must fail as all stages do (exit code 1, an error line, no traceback); return that line."""
-    code, printed = run.wait()
+    """Run a stage that must fail as all do (exit code 1, an error line, no traceback); return that line."""
+    code, printed = start(folder, stage, prepare, **variables).wait()
     assert code == 1, f"{code}: {printed}"
     assert "Traceback" not in printed
     last = printed.splitlines()[-1]

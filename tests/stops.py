@@ -65,17 +65,7 @@ class Stop:
         watch_files(seen)
 
 
-@dataclass(frozen=True)
-class Tally:
+def tally(log: str) -> None:
     """Write a byte to `log` for each file event of this process, to count the moments at which it can be stopped."""
-
-    log: str
-
-    def __call__(self) -> None:
-        """Start watching this process."""
-        file = os.open(self.log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-
-        def tally(event: str, path: str) -> None:
-            os.write(file, b".")
-
-        watch_files(tally)
+    file = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    watch_files(lambda event, path: os.write(file, b"."))

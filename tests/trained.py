@@ -51,7 +51,7 @@ def write_method(
     folder: Path,
     model: Path,
     name: str,
-    text: dict[str, str] | str,
+    text: dict[str, str] | str = FORMATS["text"],
     moved: float = 0.02,
     nearest: Path | None = None,
 ) -> Path:
@@ -89,7 +89,7 @@ def trained_workspace(folder: Path, family: str = "llama") -> Path:
         "protocols.tiny.lengths": LENGTHS,
     }
     model = write_model(workspace(folder, **changes) / "data/download/model", family)
-    write_method(folder / "data/train", model, "dynamic", FORMATS["text"])
+    write_method(folder / "data/train", model, "dynamic")
     return folder
 
 
@@ -139,7 +139,7 @@ def _write_results(project: Path, method: str, quality: float) -> None:
         with output_folder(project / "data" / name) as folder:
             (folder / "content").write_text("x")
     model = write_model(project / "data/download/model", "gpt2")
-    write_method(project / "data/train", model, method, FORMATS["text"])
+    write_method(project / "data/train", model, method)
     train, test, dialogues = corpus(100)
     references = [References(each.dialogue, each.position, [f"{each.response} word0"]) for each in test[:30]]
     subset = write_subset(project / "data/subset", train, test, dialogues, references)

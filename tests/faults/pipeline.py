@@ -5,14 +5,15 @@ import json
 import shutil
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stages.plumbing.files import MANIFEST, check_folder, write_manifest
-from tests.stage_runs import COMMANDS, contents, start
-from tests.stops import Tally
+from tests.stage_runs import COMMANDS, contents, finish
+from tests.stops import tally
 from tests.test_dvc_yaml import paths_of
 from tests.tiny import change_params
 
@@ -79,8 +80,7 @@ def run_all(folder: Path) -> Undisturbed:
     seconds, file_events = {}, {}
     for stage in STAGES:
         began, log = time.monotonic(), folder.with_name(f"{folder.name}-{stage}-events")
-        code, printed = start(folder, stage, Tally(str(log))).wait()
-        assert code == 0, printed
+        finish(folder, stage, partial(tally, str(log)))
         seconds[stage], file_events[stage] = time.monotonic() - began, log.stat().st_size
     return Undisturbed(folder, results(folder), seconds, file_events)
 

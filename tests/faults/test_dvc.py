@@ -86,19 +86,14 @@ def test_if_only_dvc_dies_the_next_one_goes_on(killed: Killed, undisturbed: Undi
     check_tidy(killed.project)
 
 
-def flip_in_the_cache(project: Path, name: str) -> None:
-    """Flip one bit of a file in DVC's cache and leave the file as read-only as it was."""
-    md5 = hashlib.md5((project / name).read_bytes()).hexdigest()
+def test_the_advice_for_a_damaged_cache_helps(killed: Killed, undisturbed: Undisturbed, tmp_path: Path) -> None:
+    project = Path(shutil.copytree(killed.project, tmp_path / "project", symlinks=True))
+    md5 = hashlib.md5((project / "data/pair_extract/train.jsonl").read_bytes()).hexdigest()
     cached = project / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
     mode = cached.stat().st_mode
     cached.chmod(0o644)
     flip(cached)
-    cached.chmod(mode)
-
-
-def test_the_advice_for_a_damaged_cache_helps(killed: Killed, undisturbed: Undisturbed, tmp_path: Path) -> None:
-    project = Path(shutil.copytree(killed.project, tmp_path / "project", symlinks=True))
-    flip_in_the_cache(project, "data/pair_extract/train.jsonl")
+    cached.chmod(mode)  # as read-only as DVC left it
     shutil.rmtree(project / "data/pair_extract")
     command(project, "dvc", "checkout")
     assert results(project) != undisturbed.results, "DVC checks out a damaged file without noticing"

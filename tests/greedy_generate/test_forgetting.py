@@ -15,7 +15,7 @@ from stages.methods.trained_method import TrainedMethod, load_trained
 from stages.params.schema import OF_SCIKIT_LEARN, Forgetting
 from stages.plumbing.errors import StageError
 from tests.models import method
-from tests.trained import FORMATS, write_method, write_model
+from tests.trained import write_method, write_model
 
 OWN_TEXT = Forgetting(text=OF_SCIKIT_LEARN, tokens=4 * BLOCK)
 
@@ -30,7 +30,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trained(folder: Path, model: Path, name: str, moved: float) -> TrainedMethod:
-    return load_trained(write_method(folder / name, model, name, FORMATS["text"], moved), model)
+    return load_trained(write_method(folder / name, model, name, moved=moved), model)
 
 
 @pytest.mark.parametrize("name", ["fine-tune", "lora", "embeddings", "soft", "dynamic"])

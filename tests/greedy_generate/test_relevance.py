@@ -15,7 +15,7 @@ from stages.methods.trained_method import TrainedMethod, load_trained
 from stages.params.schema import Relevance
 from stages.records import Fit, Pair, write_records
 from tests.models import plain_loss
-from tests.trained import FORMATS, write_method, write_model
+from tests.trained import write_method, write_model
 
 QUERIES = ["where are you ?", "do you like tea", "No way !", "my sister is great", "why", "the weather is nice", "Hi"]
 PAIRS = [Pair(f"d{at}", 0, query, f"{query} I think {'so ' * at}") for at, query in enumerate(QUERIES)]
@@ -24,7 +24,7 @@ RESPONSES = ["", "yes", "yes", "I do not know", "my sister", "the weather", ""]
 
 def model_of(folder: Path, family: str) -> TrainedMethod:
     model = write_model(folder / "model", family)
-    return load_trained(write_method(folder / "trained", model, "zero-shot", FORMATS["text"]), model)
+    return load_trained(write_method(folder / "trained", model, "zero-shot"), model)
 
 
 def matrix(trained: TrainedMethod, pairs: list[Pair]) -> Tensor:
@@ -93,8 +93,8 @@ def test_without_other_queries_there_is_a_relevance_and_no_hit(count: int, tmp_p
 def test_the_untouched_model_sees_no_examples(tmp_path: Path) -> None:
     trained = model_of(tmp_path, "gpt2")
     write_records(tmp_path / "pairs", PAIRS)
-    place = tmp_path / "nearest", tmp_path / "model", "few-shot", FORMATS["text"]
-    looked_up = load_trained(write_method(*place, nearest=tmp_path / "pairs"), tmp_path / "model")
+    model, near = tmp_path / "model", tmp_path / "pairs"
+    looked_up = load_trained(write_method(tmp_path / "nearest", model, "few-shot", nearest=near), model)
     settings = Relevance(queries=7, others=2)
     found = [fits_of(one, trained.method, PAIRS, RESPONSES, settings, 0) for one in (trained, looked_up)]
     assert found[0] == found[1]

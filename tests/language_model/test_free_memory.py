@@ -20,8 +20,6 @@ NAMES = {
     2: ("memory.max", "memory.current", "inactive_file", "active_file"),
 }
 OF_CHILDREN_LEFT_OUT = "inactive_file 7\nactive_file 70\n"  # version 1 has such lines too, of one group alone
-
-
 Group = tuple[int, str, int | str, int, dict[str, int]]  # version, folder, limit, usage, and more that it shows
 
 GROUPS: dict[str, tuple[list[Group], list[str], int]] = {  # what the kernel shows, the process's groups, left

@@ -173,11 +173,6 @@ def test_a_chat_template_that_cannot_be_used_is_refused_in_a_line() -> None:
             parts(chat_template)
 
 
-def row(tokenizer: PreTrainedTokenizerFast, text: PromptTemplateText, pair: Pair) -> list[int]:
-    (encoded,), _ = encode_pairs([pair], tokenizer, built(tokenizer, text), LONG)
-    return [*encoded["query"], *encoded["response"]]
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("text", TEMPLATES + CONTROLLED, ids=lambda text: repr(text.separator))
 def test_the_tokens_of_a_row_are_those_of_its_text(kind: Any, text: PromptTemplateText) -> None:
@@ -185,7 +180,8 @@ def test_the_tokens_of_a_row_are_those_of_its_text(kind: Any, text: PromptTempla
     for query, response in (("my sister is really great", "I agree"), ("é ?", "😀 ok"), ("¶ \\", ", no")):
         whole = f"{text.prefix}{query}{text.separator}{response}{text.end}".replace(END_OF_TEXT, "</s>")
         expected = tokenizer(whole, add_special_tokens=False)["input_ids"]
-        assert row(tokenizer, text, Pair("a", 0, query, response)) == expected
+        (row,), _ = encode_pairs([Pair("a", 0, query, response)], tokenizer, built(tokenizer, text), LONG)
+        assert [*row["query"], *row["response"]] == expected
 
 
 @pytest.mark.parametrize("kind", ["byte-level", *KINDS, "unigram"])

@@ -14,7 +14,7 @@ from stages.params.methods import MethodSettings, Prefix, Soft
 from stages.plumbing.errors import StageError
 from stages.records import Pair, write_records
 from tests.models import base_model, loss_of, method, pairs, plain_answer, plain_loss, weights
-from tests.trained import FORMATS, write_method, write_model
+from tests.trained import write_method, write_model
 
 PAIRS = pairs(5, seed=4)
 
@@ -49,9 +49,7 @@ REFERENCES = ["of course", "no idea"]
 def looked_up(folder: Path, family: str) -> TrainedMethod:
     write_records(folder / "pairs", TRAINING)
     model = write_model(folder / "model", family)
-    return load_trained(
-        write_method(folder / "trained", model, "few-shot", FORMATS["text"], nearest=folder / "pairs"), model
-    )
+    return load_trained(write_method(folder / "trained", model, "few-shot", nearest=folder / "pairs"), model)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])

@@ -75,7 +75,6 @@ def test_each_reference_has_its_row_s_loss(name: str, family: str, tied: bool, m
 
 @pytest.mark.parametrize("name", ["soft", "dynamic", "fine-tune", "lora"])
 def test_in_bfloat16_a_reference_has_its_loss_but_for_rounding(name: str) -> None:
-    """A protocol may decode in bfloat16."""
     exact = method(name, "llama")
     coarse, own = build_method(base_model("llama", dtype=torch.bfloat16), SETTINGS[name]), moved_weights(exact)
     expected = alone(exact, own, PAIRS)

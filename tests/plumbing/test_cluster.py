@@ -41,17 +41,17 @@ def test_a_task_that_takes_more_memory_than_a_node_has_is_not_tried_for_ever(ray
 
 @pytest.mark.usefixtures("ray")
 @pytest.mark.parametrize(
-    ("name", "word", "accepted"),
+    ("word", "accepted"),
     [
-        ("raylet", "--gcs-address=10.0.0.1:16379", False),
-        ("raylet", "--gcs-address=10.0.0.1:6379", True),  # 127.0.0.1 for the head's other name
-        ("raylet", None, True),  # its command line may not be read
+        ("--gcs-address=10.0.0.1:16379", False),
+        ("--gcs-address=10.0.0.1:6379", True),  # 127.0.0.1 for the head's other name
+        (None, True),  # its command line may not be read
     ],
 )
 def test_a_machine_that_is_no_node_of_the_cluster_is_told_so(
-    name: str, word: str | None, accepted: bool, monkeypatch: pytest.MonkeyPatch
+    word: str | None, accepted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    node = {"name": name, "cmdline": word and [name, word]}
+    node = {"name": "raylet", "cmdline": word and ["raylet", word]}
     monkeypatch.setattr(psutil, "process_iter", lambda attributes: [SimpleNamespace(info=node)])
     if accepted:
         with cluster("127.0.0.1:6379"):
@@ -85,9 +85,6 @@ def test_a_task_that_ray_gave_up_is_told_with_what_helps_and_its_own_error_as_it
     sent = pickle.loads(pickle.dumps(StageError("node 10.0.0.2: params.yaml: a", "3; or 4", "write 5")))
     told = failure_of(ray, SimpleNamespace(cause=sent), "a unit")  # type: ignore[arg-type]
     assert str(told) == "node 10.0.0.2: params.yaml: a: 3; or 4; write 5"
-
-
-# --- folders that travel to a node: written once, checked, and fetched again if they are damaged ---------------------
 
 
 @pytest.fixture

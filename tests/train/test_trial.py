@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import GPT2Config
 
+from stages.language_model.encoding import EncodedPair
 from stages.language_model.loading import empty_model
 from stages.methods.decoding import Decoded, decode_and_score
 from stages.params.methods import MethodSettings, Prefix
@@ -26,7 +27,7 @@ from stages.train.state import TrialState
 from stages.train.step import Learner
 from stages.train.training import validate
 from stages.train.trial import Trial, best_trial, quality, range_end
-from tests.models import SETTINGS, TRAINING, base_model, loss_of, method, model_folder, pairs_of, weights
+from tests.models import SETTINGS, TRAINING, base_model, loss_of, method, model_folder, weights
 from tests.training_runs import workspace
 
 BY_LOSS = {"protocols.tiny.training.metric_for_best_model": "loss"}
@@ -86,7 +87,8 @@ def test_the_loss_is_a_token_s_answers_or_not(name: str, monkeypatch: pytest.Mon
         loaded = load(job_in(tmp_path / str(number), monkeypatch, method=name, **changes))
         found.append(validate(loaded, loaded.initial, StopRequest(), "x"))
     assert found[0] == {"validation_loss": found[1]["validation_loss"]} and "bleu4" in found[1]
-    some = pairs_of(loaded.examples.validation)
+    tokens = loaded.examples.validation
+    some = list(map(EncodedPair, tokens["query"], tokens["response"]))
     with torch.inference_mode():
         expected = float(loss_of(loaded.method, loaded.initial, some)) / sum(len(pair.response) for pair in some)
     assert found[0]["validation_loss"] == pytest.approx(expected, rel=1e-5)
