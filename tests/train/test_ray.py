@@ -104,12 +104,12 @@ def test_whatever_stops_it_it_ends_with_the_same_bytes_and_repeats_no_trial(clus
     assert "Traceback" not in printed
     wait_for(lambda: not cluster.workers())
     second = done_in(kept)
-    assert len(placed(finish(folder, "train", **cluster.variables))) == TRIALS - len(second)
+    assert len(placed(finish(folder, "train", None, **cluster.variables))) == TRIALS - len(second)
     assert json.loads((folder / "metrics/cost/train.json").read_bytes())["stopped"], "none went on from a checkpoint"
     assert undisturbed.wait()[0] == 0
     assert result(folder) == result(plain)
     for each in (plain, folder):  # and decoding, with what was trained
-        printed = finish(each, "greedy-generate", **cluster.variables)
+        printed = finish(each, "greedy-generate", None, **cluster.variables)
     assert re.search(r"greedy-generate: on node 127\.0\.0\.[234], GPU 0", printed)
     assert contents(folder / "data/greedy_generate") == contents(plain / "data/greedy_generate")
 
