@@ -1,20 +1,24 @@
-"""Examples and prefixes in the context are what plain transformers make of the same (PEFT: tests/export)."""
+"""Examples and prefixes in the context are what PEFT and plain transformers make of the same."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from peft import PrefixTuningConfig, get_peft_model
+from torch import Tensor
 
 from stages.language_model.encoding import encode_queries
 from stages.methods.decoding import decode_and_score
 from stages.methods.method import start_tokens
+from stages.methods.prefix import KEYS, VALUES
 from stages.methods.registry import build_method
 from stages.methods.trained_method import TrainedMethod, load_trained
 from stages.params.methods import MethodSettings, Prefix, Soft
 from stages.plumbing.errors import StageError
 from stages.records import Pair, write_records
-from tests.models import base_model, loss_of, method, pairs, plain_answer, plain_loss, weights
-from tests.trained import write_method, write_model
+from tests.models import base_model, loss_of, method, moved_weights, pairs, plain_answer, plain_loss, weights
+from tests.trained import FORMATS, write_method, write_model
 
 PAIRS = pairs(5, seed=4)
 
@@ -49,7 +53,9 @@ REFERENCES = ["of course", "no idea"]
 def looked_up(folder: Path, family: str) -> TrainedMethod:
     write_records(folder / "pairs", TRAINING)
     model = write_model(folder / "model", family)
-    return load_trained(write_method(folder / "trained", model, "few-shot", nearest=folder / "pairs"), model)
+    return load_trained(
+        write_method(folder / "trained", model, "few-shot", FORMATS["text"], nearest=folder / "pairs"), model
+    )
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
@@ -93,6 +99,30 @@ def test_where_positions_are_few_so_are_examples(
 
 
 ROWS = [pair.query + pair.response for pair in pairs(4, seed=5)]
+
+
+def with_peft(own: dict[str, Tensor], family: str) -> Any:
+    """The base model with the same prefix as an adapter of PEFT's."""
+    model = base_model(family).model
+    length = own[KEYS].shape[2]
+    adapted: Any = get_peft_model(model, PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=length))
+    both = torch.stack([own[KEYS], own[VALUES]], dim=1)  # [L, 2, heads, P, size]
+    table = both.permute(3, 0, 1, 2, 4).reshape(length, -1)
+    with torch.no_grad():
+        adapted.prompt_encoder.default.embedding.weight.copy_(table)
+    return adapted.eval()
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_losses_and_answers_are_those_of_peft_with_the_same_tensors(family: str) -> None:
+    one = method("prefix", family)
+    own = moved_weights(one)
+    adapted = with_peft(own, family)
+    answers = decode_and_score(one, own, [pair.query for pair in PAIRS], None, 8, {}).answers
+    for pair, answer in zip(PAIRS, answers, strict=True):
+        expected = plain_loss(adapted, pair.query, pair.response)
+        assert float(loss_of(one, own, [pair])) == pytest.approx(expected, rel=1e-4)
+        assert answer == plain_answer(adapted, pair.query, 8)
 
 
 CONTEXT = ROWS[0] + ROWS[1]
