@@ -1,8 +1,9 @@
 """params.yaml: read as DVC reads it; wrong values are refused with the key, the value and what is allowed."""
 
 import json
-from collections.abc import Callable
+from functools import reduce
 from itertools import pairwise
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -15,33 +16,24 @@ from stages.plumbing.errors import StageError
 from tests.helpers_data import ROOT, shipped
 from tests.tiny import shipped_params
 
-Change = Callable[[dict[str, Any]], object]
-
-
 absent = object()
 
 
-def put(path: str, value: object) -> Change:
-    """A function that sets one key, given as `a/b/c`, or removes it."""
-
-    def change(params: dict[str, Any]) -> None:
-        *above, last = path.split("/")
-        for key in above:
-            params = params[key]
-        if value is absent:
-            del params[last]
-        else:
-            params[last] = value
-
-    return change
-
-
-def refusal(*changes: Change) -> str:
+def changed(changes: dict[str, Any]) -> dict[str, Any]:
+    """params.yaml with some keys, given as `a/b/c`, set or removed."""
     params = shipped()
-    for change in changes:
-        change(params)
+    for path, value in changes.items():
+        *above, last = path.split("/")
+        place = reduce(getitem, above, params)
+        place[last] = value
+        if value is absent:
+            del place[last]
+    return params
+
+
+def refusal(changes: dict[str, Any]) -> str:
     with pytest.raises(StageError) as caught:
-        parse_params(params)
+        parse_params(changed(changes))
     message = str(caught.value)
     assert "\n" not in message
     assert message.count("params.yaml: ") == 1
@@ -59,7 +51,7 @@ def test_the_shipped_file_is_accepted_and_its_switches_choose() -> None:
 @pytest.mark.parametrize("method", list(shipped_params()["methods"]))
 @pytest.mark.parametrize("protocol", list(shipped_params()["protocols"]))
 def test_every_shipped_method_goes_with_every_shipped_protocol(method: str, protocol: str) -> None:
-    assert parse_params(shipped_params() | {"method": method, "protocol": protocol}).method == method
+    assert parse_params(shipped() | {"method": method, "protocol": protocol}).method == method
 
 
 PAPER = "protocols/paper/training"
@@ -128,11 +120,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     (f"{CHITCHAT}/files/all/member", "/x", ": found '/x'"),
     (f"{CHITCHAT}/files/all/member", "a\\b", ": found"),
     # no foreign code
-    (
-        f"{GPT2}/files/pytorch_model.bin",
-        {},
-        ": 'pytorch_model.bin' does not fit format safetensors: others ",
-    ),
+    (f"{GPT2}/files/pytorch_model.bin", {}, ": 'pytorch_model.bin' does not fit format safetensors: others "),
     (f"{GPT2}/files/model.safetensors", {"path": "a/x.PKL"}, ": 'a/x.PKL' does not fit format safetensors"),
     (f"{GPT2}/files/modeling.py", {}, ": 'modeling.py' does not fit format safetensors"),
     (f"{GPT2}/files/adapter_config.json", {}, ": 'adapter_config.json' is not a name"),
@@ -149,17 +137,16 @@ REFUSED: list[tuple[str, Any, str]] = [
 def test_a_value_is_refused_with_its_key_what_was_found_and_what_is_allowed(key: str, value: Any, said: str) -> None:
     """`~`: the message is about the table around this key."""
     place = key.rpartition("/")[0] if said.startswith("~") else key
-    assert refusal(put(key, value)).startswith(place.replace("/", ".") + said.lstrip("~"))
+    assert refusal({key: value}).startswith(place.replace("/", ".") + said.lstrip("~"))
 
 
 def test_what_else_might_stand_there_is_no_second_error() -> None:
-    said = refusal(put(TEMPLATE, {"prefix": 1, "separator": "b", "end": "c"}))
+    said = refusal({TEMPLATE: {"prefix": 1, "separator": "b", "end": "c"}})
     assert said.endswith(".prefix: found 1; it must be text")
 
 
 def test_a_text_that_is_not_there_is_refused_when_params_yaml_is_read(tmp_path: Path) -> None:
-    params = shipped()
-    params["forgetting"] = {"text": str(tmp_path / "absent.txt"), "tokens": 512, "sha256": "0" * 64}
+    params = changed({"forgetting/text": str(tmp_path / "absent.txt"), "forgetting/sha256": "0" * 64})
     (tmp_path / "params.yaml").write_text(json.dumps(params), encoding="utf-8")
     with pytest.raises(StageError, match=r"^params.yaml: forgetting.text: no file .*absent.txt; name a text file"):
         load_params(tmp_path / "params.yaml")
@@ -171,29 +158,24 @@ def test_a_text_that_is_not_there_is_refused_when_params_yaml_is_read(tmp_path: 
     ("path", "name"), [("a/talks.jsonl", "test.jsonl"), ("talks.jsonl.gz", "test.jsonl.gz"), ("v1.2/talks", "test")]
 )
 def test_a_file_keeps_its_suffix_whatever_the_format(path: str, name: str) -> None:
-    params = shipped()
-    put("datasets/dailydialog-files/files/test/path", path)(params)
+    params = changed({"datasets/dailydialog-files/files/test/path": path})
     assert parse_params(params).datasets["dailydialog-files"].file_name("test") == name
 
 
 def test_further_references_come_from_the_corpuss_source_or_from_one_of_their_own() -> None:
-    params = shipped()
     entry = {"path": "r.jsonl", "sha256": "0" * 64}
     for more in ({}, {"source": None}, {"source": f"hub:a/b@{'a' * 40}"}):
-        put(REFERENCES, entry | more)(params)
-        dataset = parse_params(params).datasets["dailydialog-files"]
+        dataset = parse_params(changed({REFERENCES: entry | more})).datasets["dailydialog-files"]
         assert dataset.files["references"].source == more.get("source")
         assert dataset.file_name("references") == "references.jsonl"
 
 
 def test_a_prompt_shorter_than_the_query_is_refused_where_it_is_used() -> None:
-    short = put("methods/soft/prompt_tokens", 32)
+    short = {"methods/soft/prompt_tokens": 32}
     expected = "methods.soft.prompt_tokens: 32, below the 64 of protocols.quick.lengths.max_query_tokens; "
-    assert refusal(short, put("method", "soft")).startswith(expected)
-    params = shipped()
-    short(params)
-    parse_params(params)  # the method is not chosen
-    parse_params(params | {"method": "prompt-tuning"})  # a prompt of a length of its own
+    assert refusal(short | {"method": "soft"}).startswith(expected)
+    parse_params(changed(short))  # the method is not chosen
+    parse_params(changed(short | {"method": "prompt-tuning"}))  # a prompt of a length of its own
 
 
 def test_a_file_that_is_no_table_is_refused() -> None:
@@ -202,14 +184,13 @@ def test_a_file_that_is_no_table_is_refused() -> None:
 
 
 def test_what_may_be_a_secret_is_not_repeated() -> None:
-    assert refusal(put("hf_token", "hf_abcdefghijklmn")) == refusal(put("hf_token", "x"))
-    assert "secret" not in refusal(put(f"{GPT2}/source", "url:https://me:secret@host/x"))
-    signed = refusal(put(f"{GPT2}/source", "url:https://host/x?Signature=secret"))
+    assert refusal({"hf_token": "hf_secret"}) == refusal({"hf_token": "x"})
+    for source in ("url:https://me:secret@host/x", "https://host/x?key=secret", "hf_secretabcdefgh"):
+        assert "secret" not in refusal({f"{GPT2}/source": source})
+    assert "secret" not in refusal({"runtime/device": "https://me:secret@host/x"})
+    signed = refusal({f"{GPT2}/source": "url:https://host/x?Signature=secret"})
     assert "secret" not in signed
     assert signed.endswith(" or url-with-query:https://HOST/PATH?QUERY (if all may use it)")
-    assert "hf_abcdefghijklmn" not in refusal(put(f"{GPT2}/source", "hf_abcdefghijklmn"))
-    assert "secret" not in refusal(put(f"{GPT2}/source", "https://host/x?key=secret"))
-    assert "secret" not in refusal(put("runtime/device", "https://me:secret@host/x"))
 
 
 @pytest.mark.parametrize(
@@ -228,10 +209,10 @@ def test_a_source_is_shown_without_queries_users_and_folders(source: str, shown:
 
 
 def test_a_misspelt_key_is_one_mistake_and_further_ones_are_counted() -> None:
-    message = refusal(put("regime", absent), put("regmie", 8))
+    message = refusal({"regime": absent, "regmie": 8})
     assert message.startswith("regmie: unknown key; did you mean 'regime'? ")
     assert "more)" not in message, "that the right one is missing is the same mistake"
-    assert refusal(put("seed", -1), put("regime", 0)).endswith("(and 1 more)")
+    assert refusal({"seed": -1, "regime": 0}).endswith("(and 1 more)")
 
 
 def test_every_old_name_leads_to_one_that_is_in_params_yaml() -> None:
@@ -275,8 +256,6 @@ BEST_RATES = {  # lowest and highest of both corpora and all seeds (metrics/reci
 
 @pytest.mark.parametrize("method", BEST_RATES)
 def test_the_best_rates_that_were_measured_lie_inside_the_three_of_quick(method: str) -> None:
-    params = shipped()
-    put("method", method)(params)
-    put("protocol", "quick")(params)
-    low, _, high = parse_params(params).chosen_protocol.training.learning_rates.values()
+    params = parse_params(shipped() | {"method": method, "protocol": "quick"})
+    low, _, high = params.chosen_protocol.training.learning_rates.values()
     assert low < BEST_RATES[method][0] <= BEST_RATES[method][1] < high
