@@ -1,6 +1,7 @@
 """Pairs: both strides, and no pair across an empty turn."""
 
 import argparse
+import contextlib
 import json
 from collections.abc import Sequence
 from itertools import pairwise
@@ -63,12 +64,6 @@ def test_with_a_history_empty_turns_keep_their_places(history: int, turns: list[
     assert list(turns_to_write([Dialogue("x", ["a", "", "c", "d"])], settings)) == [Dialogue("x", turns)]
 
 
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def pinned(**files: Path) -> dict[str, Any]:
     return {name: {"path": path.name, "sha256": sha256_of(path)} for name, path in files.items()}
 
@@ -84,17 +79,18 @@ def of_jsonl(folder: Path, corpus: Sequence[Any], stride: int = 2, references: s
     params = shipped()
     params["datasets"]["x"] = dataset
     write_params(folder, params | {"dataset": "x", "pairs": {"stride": stride, "history": 1, "joined_by": " "}})
-    main(argparse.Namespace(dialogues=Path("dialogues"), pairs=Path("pairs"), report=Path("metrics/pairs.json")))
+    with contextlib.chdir(folder):
+        main(argparse.Namespace(dialogues=Path("dialogues"), pairs=Path("pairs"), report=Path("metrics/pairs.json")))
     check_folder(folder / "pairs")
     report: dict[str, Any] = json.loads((folder / "metrics/pairs.json").read_bytes())
     return report
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_the_stage_writes_pairs_and_a_report(stride: int, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_stage_writes_pairs_and_a_report(stride: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     chat = ["x", {"role": "system", "content": "Be kind."}, "y", "z\nz"]
     corpus = [*tiny_dialogues(30), ["only"], ["a", "", "c", "d"]]
-    report = of_jsonl(project, [*corpus, chat], stride)
+    report = of_jsonl(tmp_path, [*corpus, chat], stride)
     assert report["stride"] == stride
     counted = {name: report["files"]["all"][name] for name in ("dialogues", "unusable_dialogues", "system_turns")}
     assert counted == {"dialogues": 33, "unusable_dialogues": 1, "system_turns": 1}
@@ -102,33 +98,33 @@ def test_the_stage_writes_pairs_and_a_report(stride: int, project: Path, capsys:
     assert printed[1:3] == ["1 system turns left out", "1 turns of several lines are one line now"]
     neighbours = {pair for turns in [*corpus, ["x", "y", "z z"]] for pair in enumerate(pairwise(turns))}
     for split in SPLITS:
-        pairs = read_records(project / f"pairs/{split}.jsonl", Pair)
+        pairs = read_records(tmp_path / f"pairs/{split}.jsonl", Pair)
         assert len(pairs) == report[split]["pairs"]
         assert {(pair.position, (pair.query, pair.response)) for pair in pairs} <= neighbours
-    turns = read_records(project / "pairs/turns.jsonl", Dialogue)
-    assert {pair.dialogue for pair in read_records(project / "pairs/train.jsonl", Pair)} == {t.dialogue for t in turns}
+    turns = read_records(tmp_path / "pairs/turns.jsonl", Dialogue)
+    assert {pair.dialogue for pair in read_records(tmp_path / "pairs/train.jsonl", Pair)} == {t.dialogue for t in turns}
     assert all(turn for each in turns for turn in each.turns)
     assert sum(report[split]["pairs_skipped_for_empty_turn"] for split in SPLITS) == (1 if stride == 2 else 2)
 
 
-def test_further_references_are_written_and_reported(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "references" not in of_jsonl(project, tiny_dialogues(30))
-    assert not (project / "pairs/references.jsonl").exists()
-    pair = read_records(project / "pairs/test.jsonl", Pair)[-1]
+def test_further_references_are_written_and_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "references" not in of_jsonl(tmp_path, tiny_dialogues(30))
+    assert not (tmp_path / "pairs/references.jsonl").exists()
+    pair = read_records(tmp_path / "pairs/test.jsonl", Pair)[-1]
     (turns,) = (each for each in tiny_dialogues(30) if content_id(each) == pair.dialogue)
     said = [{"text": turn, "responses": ["So it is ."] if at == pair.position else []} for at, turn in enumerate(turns)]
     lines = [{"dialogue": said}, {"dialogue": [{"text": "nobody asked this", "responses": ["no"]}]}]
     text = "".join(json.dumps(line) + "\n" for line in lines)
-    report = of_jsonl(project, tiny_dialogues(30), references=text)["references"]
-    found = read_records(project / "pairs/references.jsonl", References)
+    report = of_jsonl(tmp_path, tiny_dialogues(30), references=text)["references"]
+    found = read_records(tmp_path / "pairs/references.jsonl", References)
     assert found == [References(pair.dialogue, pair.position, ["So it is ."])]
     assert report == {"references": 1, "pairs": 1, "unmatched": 1, "first_unmatched_lines": [2]}
     assert "1 further references for 1 test pairs; 1 dialogues unmatched" in capsys.readouterr().out
 
 
-def test_a_split_without_a_pair_is_refused_and_the_earlier_output_stays(project: Path) -> None:
-    of_jsonl(project, tiny_dialogues(30))
-    before = check_folder(project / "pairs")
+def test_a_split_without_a_pair_is_refused_and_the_earlier_output_stays(tmp_path: Path) -> None:
+    of_jsonl(tmp_path, tiny_dialogues(30))
+    before = check_folder(tmp_path / "pairs")
     with pytest.raises(StageError, match=r"^dialogues: train: no pair among 20 usable "):
-        of_jsonl(project, [[f"{number}", "", "x"] for number in range(30)])
-    assert check_folder(project / "pairs") == before
+        of_jsonl(tmp_path, [[f"{number}", "", "x"] for number in range(30)])
+    assert check_folder(tmp_path / "pairs") == before

@@ -1,6 +1,7 @@
 """The data regime: nested, seeded, rounded up; overlapping pairs and their turns are removed from training."""
 
 import argparse
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -94,12 +95,6 @@ def test_with_any_history_and_stride_the_turns_that_only_dropped_pairs_have_go(
 # --- the stage -----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def prepare(folder: Path, corpus: Corpus, references: Sequence[References] = (), history: int = 1) -> None:
     """Make a `pairs/` folder with the parts of the pair-extract stage."""
     settings = Pairs(stride=2, history=history, joined_by=" ")
@@ -120,7 +115,8 @@ def choose(folder: Path, data: dict[str, Any] | None = None, **switches: Any) ->
     params["protocols"]["quick"]["data"] = whole | (data or {})
     write_params(folder, params | switches)
     places = {"pairs": Path("pairs"), "subset": Path("subset"), "report": Path("metrics/subset.json")}
-    main(argparse.Namespace(**places))
+    with contextlib.chdir(folder):
+        main(argparse.Namespace(**places))
     report: dict[str, Any] = json.loads((folder / "metrics/subset.json").read_bytes())
     manifest = check_folder(folder / "subset")
     assert manifest == {**report, "files": manifest["files"]}, "the stage score reads it in the manifest"
@@ -130,14 +126,14 @@ def choose(folder: Path, data: dict[str, Any] | None = None, **switches: Any) ->
 TINY: Corpus = {"train": tiny_dialogues(40), "validation": tiny_dialogues(9, 1), "test": tiny_dialogues(9, 2)}
 
 
-def test_the_regime_leaves_validation_and_test_alone_and_the_whole_is_everything(project: Path) -> None:
-    prepare(project, TINY)
+def test_the_regime_leaves_validation_and_test_alone_and_the_whole_is_everything(tmp_path: Path) -> None:
+    prepare(tmp_path, TINY)
     outputs = []
     for regime in (100, 30):
-        report = choose(project, regime=regime)
-        outputs.append({path.name: path.read_bytes() for path in (project / "subset").glob("*.jsonl")})
+        report = choose(tmp_path, regime=regime)
+        outputs.append({path.name: path.read_bytes() for path in (tmp_path / "subset").glob("*.jsonl")})
     whole, part = outputs
-    assert whole == {path.name: path.read_bytes() for path in (project / "pairs").glob("*.jsonl")}
+    assert whole == {path.name: path.read_bytes() for path in (tmp_path / "pairs").glob("*.jsonl")}
     for name in whole:
         if name in ("validation.jsonl", "test.jsonl"):
             assert part[name] == whole[name]
@@ -146,16 +142,16 @@ def test_the_regime_leaves_validation_and_test_alone_and_the_whole_is_everything
     assert (report["train"]["dialogues"], report["train"]["dialogues_of_corpus"]) == (12, 40)
 
 
-def test_turns_and_references_are_those_of_the_chosen_pairs_and_all_are_counted(project: Path) -> None:
+def test_turns_and_references_are_those_of_the_chosen_pairs_and_all_are_counted(tmp_path: Path) -> None:
     references = [References(f"test{number:03}", 0, [f"answer {number}"]) for number in range(9)]
-    prepare(project, TINY, references=references)
-    report = choose(project, {"train_dialogues": 20, "validation_pairs": 3, "test_pairs": 4}, regime=50)
-    train, test = (read_records(project / f"subset/{split}.jsonl", Pair) for split in ("train", "test"))
-    turns = read_records(project / "subset/turns.jsonl", Dialogue)
+    prepare(tmp_path, TINY, references=references)
+    report = choose(tmp_path, {"train_dialogues": 20, "validation_pairs": 3, "test_pairs": 4}, regime=50)
+    train, test = (read_records(tmp_path / f"subset/{split}.jsonl", Pair) for split in ("train", "test"))
+    turns = read_records(tmp_path / "subset/turns.jsonl", Dialogue)
     assert len(turns) == 10
     assert {pair.dialogue for pair in train} == {each.dialogue for each in turns}
     chosen = {(pair.dialogue, pair.position) for pair in test}
-    found = read_records(project / "subset/references.jsonl", References)
+    found = read_records(tmp_path / "subset/references.jsonl", References)
     assert found == [each for each in references if (each.dialogue, each.position) in chosen] != []
     assert (report["regime"], report["train"]["dialogues_of_100_percent"]) == (50.0, 20)
     counted = {split: report[split]["pairs"] for split in ("train", "validation", "test")}
@@ -163,32 +159,32 @@ def test_turns_and_references_are_those_of_the_chosen_pairs_and_all_are_counted(
     assert report["test"]["pairs_of_corpus"] > 4 == len(test)
 
 
-def test_overlap_leaves_training_with_its_turns_and_is_counted(project: Path) -> None:
+def test_overlap_leaves_training_with_its_turns_and_is_counted(tmp_path: Path) -> None:
     leaked, own = ["shall we go to the harbour tonight", "yes let us take the late ferry"], ["one", "two"]
     train = [[*leaked, *own], leaked, ["three", "four"]]
-    prepare(project, {"train": train, "validation": [["x", "y"]], "test": [leaked, ["z", "w"]]})
+    prepare(tmp_path, {"train": train, "validation": [["x", "y"]], "test": [leaked, ["z", "w"]]})
     # With one test pair the leaked one is not chosen, but it counts all the same: overlap is with the whole test set.
     for test_pairs in (None, 1):
-        report = choose(project, {"test_pairs": test_pairs}, drop_overlap=True)
-        pairs = read_records(project / "subset/train.jsonl", Pair)
+        report = choose(tmp_path, {"test_pairs": test_pairs}, drop_overlap=True)
+        pairs = read_records(tmp_path / "subset/train.jsonl", Pair)
         assert [(pair.dialogue, pair.query) for pair in pairs] == [("train000", "one"), ("train002", "three")]
-        turns = read_records(project / "subset/turns.jsonl", Dialogue)
+        turns = read_records(tmp_path / "subset/turns.jsonl", Dialogue)
         assert turns == [Dialogue("train000", own), Dialogue("train002", ["three", "four"])]
         assert report["train"]["pairs_dropped_for_overlap"] == 2
         assert report["train"]["dialogues_dropped_for_overlap"] == 1
         assert report["drop_overlap"] is True
-    assert choose(project, drop_overlap=False)["train"]["pairs"] == 4
+    assert choose(tmp_path, drop_overlap=False)["train"]["pairs"] == 4
 
 
-def test_of_a_dropped_pair_with_a_history_the_turns_that_no_other_has_go(project: Path) -> None:
+def test_of_a_dropped_pair_with_a_history_the_turns_that_no_other_has_go(tmp_path: Path) -> None:
     turns = ["shall we go to the harbour", "yes", "then take the late ferry home", "I will"]
-    prepare(project, {"train": [turns], "validation": [["x", "y"]], "test": [["a", *turns[1:]]]}, history=2)
-    choose(project, drop_overlap=True, pairs={"stride": 2, "history": 2, "joined_by": " "})
-    assert read_records(project / "subset/turns.jsonl", Dialogue) == [Dialogue("train000", turns[:2])]
+    prepare(tmp_path, {"train": [turns], "validation": [["x", "y"]], "test": [["a", *turns[1:]]]}, history=2)
+    choose(tmp_path, drop_overlap=True, pairs={"stride": 2, "history": 2, "joined_by": " "})
+    assert read_records(tmp_path / "subset/turns.jsonl", Dialogue) == [Dialogue("train000", turns[:2])]
 
 
-def test_a_regime_that_keeps_no_pair_is_refused(project: Path) -> None:
-    prepare(project, {split: [["the same here", "and the same there"]] for split in TINY})
+def test_a_regime_that_keeps_no_pair_is_refused(tmp_path: Path) -> None:
+    prepare(tmp_path, {split: [["the same here", "and the same there"]] for split in TINY})
     with pytest.raises(StageError, match=r"params\.yaml: drop_overlap: all 1 training pairs of regime 100\.0 overlap"):
-        choose(project, drop_overlap=True)
-    assert not (project / "subset").exists()
+        choose(tmp_path, drop_overlap=True)
+    assert not (tmp_path / "subset").exists()
