@@ -30,8 +30,6 @@ class Fault:
 
 @dataclass
 class Hub:
-    """What is served and what was asked for."""
-
     address: str = ""  # the value of HF_ENDPOINT
     files: dict[str, dict[str, bytes]] = field(default_factory=dict)  # by repository
     commits: dict[str, str] = field(default_factory=dict)
@@ -41,11 +39,9 @@ class Hub:
     stop: threading.Event = field(default_factory=threading.Event)
 
     def add(self, name: str, commit: str, files: dict[str, bytes]) -> None:
-        """Serve a repository that has one commit."""
         self.files[name], self.commits[name] = files, commit
 
     def fault(self, path: str, method: str) -> str | None:
-        """The kind of fault for this request, if any."""
         fault = self.faults.get(path)
         if fault is None or fault.method != method or fault.times <= 0:
             return None
@@ -55,7 +51,6 @@ class Hub:
 
 @contextmanager
 def serve() -> Iterator[Hub]:
-    """A hub that listens on 127.0.0.1 until the block ends."""
     hub = Hub()
     with ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"hub": hub})) as server:
         server.daemon_threads, server.block_on_close = True, False
@@ -74,8 +69,6 @@ def etag_of(content: bytes) -> str:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers HEAD and GET."""
-
     hub: Hub
     protocol_version = "HTTP/1.1"
 
@@ -88,8 +81,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
         self.hub.requests.append((self.command, path))
-        if match := re.fullmatch(r"/(storage|cache)/(.+?)@\w+/(.+)", path):
-            self.send_file(match[2], match[3], self.facts(match[2], match[3]) if match[1] == "cache" else {})
+        if match := re.fullmatch(r"/storage/(.+?)@\w+/(.+)", path):
+            self.send_file(match[1], match[2], {})
         elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             self.resolve(*match.groups())
         else:
@@ -104,10 +97,11 @@ class Handler(BaseHTTPRequestHandler):
             return self.respond(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit})
         if self.hub.fault(file, self.command) == "500":
             return self.respond(500)
-        large = len(self.hub.files[name][file]) >= LARGE
+        if len(self.hub.files[name][file]) < LARGE:
+            return self.send_file(name, file, self.facts(name, file))
         elsewhere = self.hub.address.replace("127.0.0.1", "localhost")
-        place = f"{elsewhere}/storage/{name}@{commit}/{file}?{SIGNATURE}" if large else f"/cache/{name}@{commit}/{file}"
-        return self.respond(302 if large else 307, {**self.facts(name, file), "Location": place})
+        place = f"{elsewhere}/storage/{name}@{commit}/{file}?{SIGNATURE}"
+        return self.respond(302, {**self.facts(name, file), "Location": place})
 
     def facts(self, name: str, file: str) -> dict[str, str]:
         content = self.hub.files[name][file]

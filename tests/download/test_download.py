@@ -1,6 +1,7 @@
 """The download stage: both outputs or none, clean model folders, the same bytes twice."""
 
 import argparse
+import contextlib
 import copy
 import json
 import shutil
@@ -20,8 +21,8 @@ from stages.download.model_folder import check_model_folder, convert_gguf
 from stages.params.schema import parse_params
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import check_folder, sha256_of
-from tests.helpers_data import local_dialogues, local_model, sha256, shipped, write_params
-from tests.tiny import MODEL_FILES, tiny_model
+from tests.helpers_data import local_dialogues, local_model, sha256, shipped
+from tests.tiny import MODEL_FILES, tiny_model, write_yaml
 
 
 @pytest.fixture
@@ -33,8 +34,9 @@ def params(tmp_path: Path, weights: Path) -> dict[str, Any]:
 
 
 def download(folder: Path, params: dict[str, Any]) -> None:
-    write_params(folder, params)
-    main(argparse.Namespace(dialogues=folder / "data/dialogues", model=folder / "data/model"))
+    write_yaml(folder / "params.yaml", params)
+    with contextlib.chdir(folder):
+        main(argparse.Namespace(dialogues=folder / "data/dialogues", model=folder / "data/model"))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -42,9 +44,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_both_outputs_are_copies_with_a_manifest_and_if_one_fails_neither_changes(
-    tmp_path: Path, params: dict[str, Any], weights: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, params: dict[str, Any], weights: Path
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     download(tmp_path, params)
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["dialogues", "model"]
     check_folder(tmp_path / "data/dialogues")
@@ -57,19 +58,15 @@ def test_both_outputs_are_copies_with_a_manifest_and_if_one_fails_neither_change
     corpus.write_bytes(corpus.read_bytes() * 2)  # a new corpus with a correct sha256, but a wrong one for the model
     params["datasets"]["x"]["files"]["all"]["sha256"] = sha256_of(corpus)
     params["models"]["x"]["files"]["config.json"]["sha256"] = "0" * 64
-    with pytest.raises(
-        StageError, match=rf"^models\.x\.files\.config\.json\.sha256: .*{sha256_of(weights / 'config.json')}"
-    ):
+    found = sha256_of(weights / "config.json")
+    with pytest.raises(StageError, match=rf"^models\.x\.files\.config\.json\.sha256: .*{found}"):
         download(tmp_path, params)
     assert contents(tmp_path / "data") == before
 
 
-def test_a_mistake_is_found_at_once(tmp_path: Path, params: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    params["protocols"]["paper"]["training"]["early_stopping_patience"] = 0
-    with pytest.raises(
-        StageError, match=r"^params\.yaml: protocols\.paper\.training\.early_stopping_patience: found 0; "
-    ):
+def test_a_mistake_is_found_at_once(tmp_path: Path, params: dict[str, Any]) -> None:
+    params["protocols"]["paper"]["training"]["batch_size"] = 0
+    with pytest.raises(StageError, match=r"^params\.yaml: protocols\.paper\.training\.batch_size: found 0; "):
         download(tmp_path, params)
     assert not (tmp_path / "data").exists()
 
@@ -99,9 +96,6 @@ def test_sharded_half_precision_weights_stay_so(tmp_path: Path, params: dict[str
     assert contents(made) == contents(sharded)
 
 
-# --- no foreign code -----------------------------------------------------------------------------------------------
-
-
 def refusal(folder: Path) -> str:
     with pytest.raises(StageError) as caught:
         check_model_folder("models.x.files", folder)
@@ -109,9 +103,7 @@ def refusal(folder: Path) -> str:
 
 
 def a_copy(weights: Path, folder: Path) -> Path:
-    for name, content in contents(weights).items():
-        (folder / name).write_bytes(content)
-    return folder
+    return Path(shutil.copytree(weights, folder, dirs_exist_ok=True))
 
 
 @pytest.mark.parametrize("content", [b"\x80\x02crest", b"", struct.pack("<Q", 1 << 60), None])
@@ -161,16 +153,10 @@ def test_a_configuration_that_is_no_json_object_is_refused(content: bytes, weigh
     assert refusal(tmp_path).startswith("config.json: not a JSON object (")
 
 
-# --- GGUF ----------------------------------------------------------------------------------------------------------
-
-
 def test_gguf_becomes_a_clean_folder_with_tied_weights_once_and_the_same_bytes_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of what transformers reads in the file: here a tiny Llama, which ends texts at another token than its tokenizer.
-
-    In SmolLM2's GGUF one is <|im_start|> and the other <|im_end|>.
-    """
+    """Of a tiny Llama that, as SmolLM2 in its GGUF, ends texts at another token than its tokenizer."""
     source = tiny_model(tmp_path / "llama", "llama")
     original: Any = AutoModelForCausalLM.from_pretrained(source)
     tokenizer = AutoTokenizer.from_pretrained(source)

@@ -19,9 +19,6 @@ from tests.helpers_data import sha256, zip_of
 TEXT = b"hello __eou__ hi __eou__\n" * 50
 
 
-# --- archives ------------------------------------------------------------------------------------------------------
-
-
 def tar_of(members: dict[str, bytes], mode: Any = "w:gz", last: bytes = tarfile.REGTYPE) -> bytes:
     """A tar archive; `last` is the type of its last member."""
     buffer, types = io.BytesIO(), [tarfile.REGTYPE] * (len(members) - 1) + [last]
@@ -119,9 +116,6 @@ def test_what_is_no_archive_or_has_no_such_member(content: bytes, member: str, f
         extract(content, member, tmp_path)
 
 
-# --- a folder ------------------------------------------------------------------------------------------------------
-
-
 def get(source: str, tmp_path: Path, path: str | None = None, **entry: str) -> bytes:
     target = tmp_path / "fetched"
     fetch.fetch("models.x.files.it", parse_source(source), SourceFile(path=path, **entry), path, target)
@@ -171,21 +165,13 @@ def test_a_missing_folder_and_a_missing_file_are_named(tmp_path: Path) -> None:
             get(source, tmp_path, "data.txt", sha256="0" * 64)
 
 
-# --- a wheel -------------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
     """A wheel in the one folder where pip looks for wheels, as its user has configured it."""
-    about = "tiny_corpus-1.0.dist-info"
-    content = zip_of(
-        {
-            "tiny_corpus/data.txt": TEXT,
-            f"{about}/METADATA": b"Metadata-Version: 2.1\nName: tiny-corpus\nVersion: 1.0\nRequires-Dist: not-wanted\n",
-            f"{about}/WHEEL": b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-            f"{about}/RECORD": b"",
-        }
-    )
+    about = b"Metadata-Version: 2.1\nName: tiny-corpus\nVersion: 1.0\nRequires-Dist: not-wanted\n"
+    metadata = {"METADATA": about, "WHEEL": b"Wheel-Version: 1.0\n"}
+    files = {f"tiny_corpus-1.0.dist-info/{name}": content for name, content in metadata.items()}
+    content = zip_of({"tiny_corpus/data.txt": TEXT} | files)
     (tmp_path / "wheels").mkdir()
     (tmp_path / "wheels/tiny_corpus-1.0-py3-none-any.whl").write_bytes(content)
     monkeypatch.setenv("PIP_NO_INDEX", "1")

@@ -1,7 +1,9 @@
 """The hub and addresses, with real requests over loopback: the entries of params.yaml, and what can go wrong."""
 
+import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,7 +14,8 @@ from stages.download.fetch import fetch
 from stages.params.sources import SourceFile, parse_source
 from stages.plumbing.errors import StageError
 from tests.download.hub import SIGNATURE, Fault, Hub, etag_of
-from tests.helpers_data import DOWNLOAD, environment, local_dialogues, sha256, shipped, write_params, zip_of
+from tests.helpers_data import local_dialogues, sha256, shipped, zip_of
+from tests.tiny import ROOT, write_yaml
 
 COMMIT = "a" * 40
 SMALL, LARGE = b"small", bytes(range(256)) * 40  # the hub stores large files elsewhere
@@ -26,7 +29,6 @@ def served(hub: Hub) -> Hub:
 
 
 def get(folder: Path, name: str = FILE, source: str = f"hub:me/it@{COMMIT}", **entry: str) -> bytes:
-    """What is fetched into a folder; after an error nothing is there."""
     fetch("models.x.files.it", parse_source(source), SourceFile(**entry), name, folder / "fetched")
     return (folder / "fetched").read_bytes()
 
@@ -44,9 +46,6 @@ def failure(folder: Path, *words: str, **entry: str) -> str:
     return str(caught.value)
 
 
-# --- the entries of params.yaml ------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def project(hub: Hub, weights: Path, tmp_path: Path) -> dict[str, str]:
     """gpt2, at its pinned commit, and a local corpus as a project in tmp_path; the environment of its stages."""
@@ -54,16 +53,17 @@ def project(hub: Hub, weights: Path, tmp_path: Path) -> dict[str, str]:
     params = shipped()
     hub.add("openai-community/gpt2", params["models"]["gpt2"]["source"].partition("@")[2], files)
     params["datasets"]["local"] = local_dialogues(tmp_path / "sources")
-    write_params(tmp_path, params | {"dataset": "local", "model": "gpt2"})
+    write_yaml(tmp_path / "params.yaml", params | {"dataset": "local", "model": "gpt2"})
     # The real waits between attempts are too long for a test.
     (tmp_path / "sitecustomize.py").write_text("import time\ntime.sleep = lambda seconds: None\n")
-    own = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
-    path = environment()["PYTHONPATH"]
-    return environment(**own, HF_HUB_DOWNLOAD_TIMEOUT="1", PYTHONPATH=f"{tmp_path}:{path}")
+    own = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DOWNLOAD_TIMEOUT": "1"}
+    own |= {"PYTHONPATH": f"{tmp_path}:{ROOT}", "NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
+    return {**os.environ, **own}
 
 
 def start(folder: Path, variables: dict[str, str]) -> "subprocess.Popen[str]":
-    return subprocess.Popen(DOWNLOAD, cwd=folder, env=variables, stderr=subprocess.PIPE, text=True)
+    command = (sys.executable, "-m", "stages.download", "--dialogues", "data/dialogues", "--model", "data/model")
+    return subprocess.Popen(command, cwd=folder, env=variables, stderr=subprocess.PIPE, text=True)
 
 
 def test_gpt2_comes_as_shipped_after_a_cut(project: dict[str, str], hub: Hub, weights: Path, tmp_path: Path) -> None:
@@ -97,9 +97,6 @@ def test_a_signal_in_a_download_leaves_nothing_half_done(
     assert {path.name for path in (tmp_path / "data").iterdir()} == {"dialogues", "model"}
 
 
-# --- what heals ----------------------------------------------------------------------------------------------------
-
-
 def test_a_busy_address_is_asked_again_though_it_wants_us_to_wait_for_a_day(served: Hub, tmp_path: Path) -> None:
     served.faults[FILE] = Fault("429", times=2)
     assert get(tmp_path, FILE, url_of(served), sha256=sha256(LARGE)) == LARGE
@@ -125,9 +122,6 @@ def test_a_damaged_file_of_the_cache_is_replaced(served: Hub, name: str, entry: 
     (blob,) = (tmp_path / "cache").rglob(f"blobs/{etag_of(content)}")
     blob.write_bytes(content[:-1] + b"x")
     assert get(tmp_path, name, **entry) == content
-
-
-# --- what does not -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
