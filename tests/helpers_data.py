@@ -2,8 +2,6 @@
 
 import hashlib
 import io
-import os
-import sys
 import zipfile
 from collections.abc import Mapping
 from copy import deepcopy
@@ -12,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.plumbing.files import sha256_of
-from tests.tiny import shipped_params, tiny_dialogues, write_jsonl, write_yaml
-
-ROOT = Path(__file__).resolve().parents[1]
+from tests.tiny import shipped_params, tiny_dialogues, write_jsonl
 
 
 def shipped() -> dict[str, Any]:
@@ -23,10 +19,6 @@ def shipped() -> dict[str, Any]:
 
 
 _shipped = cache(shipped_params)
-
-
-def write_params(folder: Path, params: dict[str, Any]) -> None:
-    write_yaml(folder / "params.yaml", params)
 
 
 def sha256(content: bytes) -> str:
@@ -54,12 +46,3 @@ def local_model(folder: Path) -> dict[str, Any]:
     files = {path.name: {"sha256": sha256_of(path)} for path in sorted(folder.iterdir())}
     prompt_template = {"separator": "<end-of-text>", "end": "<end-of-text>"}
     return {"format": "safetensors", "source": f"file:{folder}", "files": files, "prompt_template": prompt_template}
-
-
-def environment(**variables: str) -> dict[str, str]:
-    """The tests' environment, with the project importable and no proxy for loopback."""
-    here = {"PYTHONPATH": str(ROOT), "NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
-    return {**os.environ, **here, **variables}
-
-
-DOWNLOAD = (sys.executable, "-m", "stages.download", "--dialogues", "data/dialogues", "--model", "data/model")

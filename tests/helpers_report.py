@@ -12,6 +12,7 @@ from tests.tiny import shipped_params
 
 WORDS = [f"word{number}" for number in range(28)]
 TEST_PAIRS, TRAINING_DIALOGUES = 80, 60
+PAPERS: dict[str, Any] = {"dataset": "dailydialog", "protocol": "paper"}
 ODD = 'a|b *c* `d` <b>e</b> <script>alert("f")</script> [g](http://h.example/i) ![j](http://h.example/k.png) $l$ & _m_'
 
 
@@ -52,9 +53,6 @@ METHODS = {
 }
 
 
-DEFAULTS = {"dataset": "chitchat", "model": "smollm2", "protocol": "quick", "regime": 100, "drop_overlap": False}
-
-
 def costs(seconds: float, parameters: int) -> dict[str, dict[str, Any]]:
     """What the stages train and greedy-generate write of what they cost."""
     memory = {"peak_memory_bytes": 5_000_000_000, "peak_gpu_bytes": None}
@@ -64,18 +62,11 @@ def costs(seconds: float, parameters: int) -> dict[str, dict[str, Any]]:
     return {"train": train | memory, "greedy_generate": generate | memory}
 
 
-def hardness(pairs: int, seed: int) -> list[float]:
-    """How much harder than the mean each test pair is, the same for all methods: more than methods differ."""
-    chance = random.Random(f"pairs {seed}")
-    return [chance.uniform(-2, 2) for _ in range(pairs)]
-
-
 def run_in_memory(
     method: str,
     seed: int = 0,
     measured: bool = True,
     part: slice = slice(None),
-    device: str | None = "cpu",
     files: dict[str, Any] | None = None,
     baseline: str = "f" * 40,
     **switches: Any,
@@ -85,12 +76,13 @@ def run_in_memory(
     measured: its costs and what it forgot are known. part: of the test pairs.
     """
     quality, loss, parameters, seconds = METHODS[method]
-    params = shipped_params() | {"method": method, "seed": seed, **DEFAULTS} | switches
+    params = shipped_params() | {"method": method, "seed": seed} | switches
     train, test, _ = corpus(params["regime"])
     chance = random.Random(f"{method} {seed}")
     given = answers(test, [train[0].response, train[1].query], quality + chance.uniform(-0.02, 0.02), seed)
-    responses = []
-    for each, answer, hard in zip(test, given, hardness(len(test), seed), strict=True):
+    responses, of_pairs = [], random.Random(f"pairs {seed}")
+    for each, answer in zip(test, given, strict=True):
+        hard = of_pairs.uniform(-2, 2)  # harder than the mean, for all methods: pairs differ more than methods
         losses = (round(5 * (loss + hard + chance.uniform(-0.5, 0.5)), 4), 5) if measured else (None, None)
         responses.append(Response(each.dialogue, each.position, each.query, each.response, answer, False, *losses))
     responses = responses[part]
@@ -108,7 +100,7 @@ def run_in_memory(
     ends = {"loss_interval": [loss - 0.1, loss + 0.1]} if sums is not None else {}
     baselines = {name: row | {"loss": None} for name in ("human", "retrieval", "shuffled")}
     scores = {**row, **ends, "unseen": row, "unlike": row, **baselines, "training_pairs": len(train)}
-    scores |= {"generation": {"device": device}, "parts": {part: "1" * len(responses) for part in ("unseen", "unlike")}}
+    scores |= {"generation": {"device": "cpu"}, "parts": {part: "1" * len(responses) for part in ("unseen", "unlike")}}
     known = costs(seconds + seed, parameters) if measured else {}
     scores |= {"forgetting": forgotten if measured and parameters else None}
     content = {f"metrics/cost/{stage}.json": each for stage, each in known.items()}

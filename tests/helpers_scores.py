@@ -24,19 +24,16 @@ def pair(query: str, response: str) -> Pair:
 
 
 def pairs_in(dialogues: Iterable[Dialogue]) -> list[Pair]:
-    """Every two turns."""
     return list(each_pair(dialogues, Pairs(stride=2, history=1, joined_by=" "), {}))
 
 
 def look_up(train: Sequence[Pair], queries: Sequence[str]) -> list[str]:
-    """What the lookup answers."""
     known = Dataset.from_list([vars(each) for each in train])
     return [best.response for (best,) in Lookup(known).nearest(queries)]
 
 
 @functools.cache
 def dailydialog(split: str) -> tuple[list[Dialogue], list[Pair]]:
-    """The dialogues of a split, and their pairs with stride 2."""
     lines = (DAILYDIALOG / f"dialogues_{split}.txt").read_text(encoding="utf-8").splitlines()
     turns = [[single_line(turn) for turn in line.split("__eou__") if turn.strip()] for line in lines]
     dialogues = [Dialogue(f"{split}-{number}", each) for number, each in enumerate(turns)]

@@ -215,7 +215,6 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def exports(project: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The exports of the workspace and of an experiment with another method."""
     folder = tmp_path_factory.mktemp("exports")
     with contextlib.chdir(project):
         for name in ("workspace", "softly"):
@@ -278,10 +277,9 @@ def test_what_is_no_export_is_kept(project: Path, exports: dict[str, Path], tmp_
 
 
 def test_the_card_shows_no_folder_of_this_machine_and_no_signed_address() -> None:
-    params = SHIPPED
-    data = params.chosen_dataset.model_copy(update={"source": "file:/home/jane/patients"})
-    model = params.chosen_model.model_copy(update={"source": "url:https://store/model?Signature=abc"})
-    params = params.model_copy(update={"datasets": {params.dataset: data}, "models": {params.model: model}})
+    data = SHIPPED.chosen_dataset.model_copy(update={"source": "file:/home/jane/patients"})
+    model = SHIPPED.chosen_model.model_copy(update={"source": "url:https://store/model?Signature=abc"})
+    params = SHIPPED.model_copy(update={"datasets": {SHIPPED.dataset: data}, "models": {SHIPPED.model: model}})
     trained = SimpleNamespace(description={"learning_rate": 0, "epoch": 1})
     text = opening(params, trained, FORMS["soft"])  # type: ignore[arg-type]
     for shown in (text, value(data.source), value(model.source)):  # as the card has it, and the report
@@ -321,8 +319,7 @@ def test_the_license_is_no_guess(
     changed = SHIPPED.model_dump() | {"dataset": "chitchat", "model": "smollm2", "method": method}
     changed["models"]["smollm2"]["license"] = model
     changed["datasets"]["chitchat"]["license"] = data
-    params = Params.model_validate(changed)
-    found, text = license_of(params)
+    found, text = license_of(Params.model_validate(changed))
     assert found == license
     assert ("may not be used commercially" in text) != commercial
     assert ("must be passed on under its own license" in text) == (data == "CC-BY-NC-SA-4.0" and method == "soft")

@@ -14,11 +14,10 @@ import pytest
 from stages.pair_extract.corpora import Found, read_corpus
 from stages.params.sources import Dataset
 from stages.plumbing.errors import StageError
-from stages.records import Dialogue, records_of
+from stages.records import SPLITS, Dialogue, records_of
 
 DIALOGUES = [["hi", "hello", "how are you"], ["what is that", "a dog"], ["one", "two", "three", "four"]]
 FORMATS = ("chitchat", "eou", "jsonl", "parquet")
-SPLITS = ("train", "validation", "test")
 
 
 def entry(format_: str, files: Sequence[str] = SPLITS, messages: str | None = None, bad: float = 0.0) -> Dataset:
@@ -69,7 +68,6 @@ def read(
 
 
 def turns_in(folder: Path, format_: str, content: bytes) -> list[list[str]]:
-    """The turns of the training dialogues, sorted."""
     return sorted(each.turns for each in read(folder, format_, content)[0])
 
 

@@ -12,10 +12,9 @@ from stages.params.schema import Pairs
 from tests.pair_extract.corpus import read, refusal, rows, turns_in
 
 Messages = list[tuple[str, str]]
-FORMATS = ("jsonl", "parquet")
 TALK: Messages = [("user", "hi"), ("assistant", "hello"), ("user", "how are you"), ("assistant", "fine")]
 PLAIN = [text for _, text in TALK]
-each_format = pytest.mark.parametrize("format_", FORMATS)
+each_format = pytest.mark.parametrize("format_", ["jsonl", "parquet"])
 
 
 def said(messages: Messages, who: str = "role", what: str = "content") -> list[dict[str, str]]:

@@ -60,21 +60,11 @@ def test_a_bad_conversation_of_chitchat_is_left_out_up_to_the_limit(tmp_path: Pa
     assert refusal(tmp_path, "chitchat", content).startswith(" odd: messages[0]: not a turn but a list")
 
 
-# --- dirt that is removed and counted -------------------------------------------------------------------------------
-
 LONG = "word " * 250_000 + "end"
 NOTHING = (
-    "\u200b",
-    "\u200e \u200f",
-    "\ufeff",
-    "\u00ad\u00ad",
-    "\x07\x1b",
-    "\u2060 \t",
-    " \t\u00a0 ",
-    "",
-    "\u3164",
+    "\u200b", "\u200e \u200f", "\ufeff", "\u00ad\u00ad", "\x07\x1b", "\u2060 \t", " \t\u00a0 ", "", "\u3164",
     "\u2800\ufe0f",
-)
+)  # fmt: skip
 WRITTEN: list[tuple[list[list[str]], list[list[str]], dict[str, int]]] = [  # dialogues, what is read, what is counted
     # A turn without anything to read keeps its place.
     ([[text for each in NOTHING for text in ("a", each)]], [["a", ""] * len(NOTHING)], {"empty_turns": len(NOTHING)}),
@@ -176,9 +166,6 @@ def test_equal_dialogues_are_numbered_and_sorted_by_their_names_as_texts(tmp_pat
     assert counts["duplicate_dialogues"] == 66
 
 
-# --- bad input that is refused, with its line ----------------------------------------------------------------------
-
-
 def test_what_keeps_parquet_from_being_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     failing = Mock()
     monkeypatch.setattr(pyarrow.parquet.ParquetFile, "iter_batches", failing)
@@ -216,9 +203,6 @@ def test_what_keeps_parquet_from_being_read_is_named(tmp_path: Path, monkeypatch
 )
 def test_another_shape_is_refused_with_its_place(format_: str, content: bytes, expected: str, tmp_path: Path) -> None:
     assert refusal(tmp_path, format_, content).startswith(expected)
-
-
-# --- splitting a corpus that comes without a split -----------------------------------------------------------------
 
 
 def many(count: int) -> list[Dialogue]:

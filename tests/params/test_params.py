@@ -13,8 +13,8 @@ from dvc.utils.hydra import apply_overrides
 from stages.params.schema import LearningRates, load_params, parse_params
 from stages.params.validation import RENAMED, redact, show
 from stages.plumbing.errors import StageError
-from tests.helpers_data import ROOT, shipped
-from tests.tiny import shipped_params
+from tests.helpers_data import shipped
+from tests.tiny import ROOT, shipped_params
 
 absent = object()
 

@@ -114,7 +114,6 @@ def test_three_seeds_of_some_methods_and_one_of_others_are_compared_over_the_see
     reference = [run_in_memory("fine-tune", seed) for seed in SEEDS]
     soft = [shifted("soft", seed, above) for seed, above in zip(SEEDS, (0.1, 0.3, 0.5), strict=True)]
     deep = [shifted("dynamic-deep", 1, 0.25), *(shifted("soft-deep", seed, 0.05) for seed in SEEDS)]
-    document = build(Collection((*reference, *soft, *deep, shifted("dynamic", 2, 0.2)), ()))
     [setting], _ = settings_of([*reference, *soft, *deep])
     gaps = {gap.cell.method: gap for gap in gaps_of(setting, tuple(setting.runs))}
     assert [gap.cell.method for gap in gaps.values() if gap.is_reference] == ["fine-tune"]
@@ -122,7 +121,7 @@ def test_three_seeds_of_some_methods_and_one_of_others_are_compared_over_the_see
     error = t.ppf(0.975, 2) * 0.2 / 3**0.5  # of the mean of three seeds
     assert gaps["soft"].interval == pytest.approx((0.3 - error, 0.3 + error), abs=0.05)
     assert (gaps["dynamic-deep"].value, *gaps["dynamic-deep"].interval) == pytest.approx((0.25, 0.25, 0.25))
-    text = to_markdown(document)
+    text = to_markdown(build(Collection((*reference, *soft, *deep, shifted("dynamic", 2, 0.2)), ())))
     assert "dynamic, dynamic-deep. Their intervals know no other seeds. A seed has its own data" in text
     lines = [line.split(" | ") for line in text.splitlines() if line.startswith("| smollm2, 70")]
     assert [[line[1], *(cell for cell in line[2:4] if cell == "not run"), line[-1].strip(" |")] for line in lines] == [

@@ -3,7 +3,6 @@
 import csv
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from scipy.stats import binom
@@ -14,10 +13,8 @@ from stages.report.document import build
 from stages.report.kept import keep, kept
 from stages.report.page import to_html, to_markdown
 from stages.report.runs import RESPONSES, Absent, Collection, Run
-from tests.helpers_report import METHODS, run_in_memory
+from tests.helpers_report import METHODS, PAPERS, run_in_memory
 from tests.tiny import shipped_params
-
-PAPERS: dict[str, Any] = {"dataset": "dailydialog", "protocol": "paper"}
 
 
 def test_kept_runs_give_the_same_bytes(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from stages.plumbing.errors import StageError
 from stages.plumbing.files import write_json
 from stages.report.__main__ import main
 from stages.report.document import build
-from stages.report.kept import keep, kept
-from stages.report.page import to_html, to_markdown, write_report
+from stages.report.kept import keep
+from stages.report.page import to_markdown, write_report
 from stages.report.results import Revision, problems
 from stages.report.runs import Collection, collect
 from tests.tiny import change_params, command, read_yaml, tiny_project, write_yaml
@@ -50,11 +50,6 @@ def test_the_same_experiments_give_the_same_bytes_and_only_publishing_touches_wh
     assert len(files) >= 2
     for file in files:
         assert (project / "metrics" / file).read_bytes() == (project / "exported" / file).read_bytes(), file
-
-
-def test_kept_runs_make_the_same_report_where_no_experiments_are(reported: Path, tmp_path: Path) -> None:
-    keep(collect(reported), tmp_path)
-    assert to_html(build(kept(tmp_path))) == (reported / "exported/report.html").read_text(encoding="utf-8")
 
 
 def test_without_the_cache_the_scores_stay_and_comparisons_are_not_tested(project: Path) -> None:

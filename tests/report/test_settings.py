@@ -12,11 +12,10 @@ from stages.report.markdown import count, digits_for, plain, slug, spread, value
 from stages.report.page import to_markdown
 from stages.report.runs import Collection, Run
 from stages.report.settings import Cell, settings_of
-from tests.helpers_report import run_in_memory
+from tests.helpers_report import PAPERS, run_in_memory
 from tests.tiny import shipped_params
 
 PARAMS = shipped_params()
-PAPERS: dict[str, Any] = {"dataset": "dailydialog", "protocol": "paper"}
 PAPERS_TITLE = "dailydialog, protocol paper"
 
 

@@ -60,13 +60,12 @@ def score(
     test: Sequence[Pair] = TEST,
     responses: Sequence[str] = RESPONSES,
     references: Sequence[References] = (),
-    unended: Sequence[bool] | None = None,
-    losses: Sequence[tuple[float, int] | tuple[None, None]] | None = None,
-    fits: Sequence[Fit] = (),
+    **more: Any,
 ) -> dict[str, Any]:
+    """The scores of responses, of which write_responses can be given more."""
     facts: dict[str, Any] = {"regime": 50.0, "test": {"pairs": 4, "pairs_of_corpus": 9}}
     write_subset(place / "subset", TRAIN, test, TURNS, references, **facts)
-    write_responses(place / "responses", test, responses, unended, losses, fits, cut_queries=3)
+    write_responses(place / "responses", test, responses, **more, cut_queries=3)
     return run(place)
 
 

@@ -24,10 +24,8 @@ GOLDEN = [  # responses, references, order, BLEU worked out by hand
     (["the cat sat down"], ["the cat sat up"], 2, math.sqrt(3 / 4 * 2 / 3)),
     # no 4-gram matches: "exp" smoothing counts half a match
     (["the cat sat down"], ["the cat sat up"], 4, (3 / 4 * 2 / 3 * 1 / 2 * 1 / 2) ** (1 / 4)),
-    # sums over the corpus, not the mean of sentences: (2 + 0) / (2 + 2)
-    (["a b", "c d"], ["a b", "e f"], 1, 1 / 2),
-    # case matters, punctuation is a word
-    (["Yes."], ["yes ."], 1, 1 / 2),
+    (["a b", "c d"], ["a b", "e f"], 1, 1 / 2),  # sums over the corpus, not the mean of sentences: (2 + 0) / (2 + 2)
+    (["Yes."], ["yes ."], 1, 1 / 2),  # case matters, punctuation is a word
     (["", "a b"], ["a b", "a b"], 1, math.exp(1 - 4 / 2)),  # the brevity penalty
     ([""], ["a b"], 4, 0.0),
 ]
@@ -88,9 +86,7 @@ def test_the_best_pairs_are_those_of_the_definition_in_blocks_of_any_size(
     """Few words make many ties."""
     chance = random.Random(seed)
     vocabulary = [f"{'wW'[rank % 2]}{rank}" for rank in range(words)] + ["?", "\u00e9", "\u0130"]
-    train = [
-        pair(*texts) for texts in zip(*(random_texts(chance, 500, vocabulary, longest) for _ in "qr"), strict=True)
-    ]
+    train = list(map(pair, *(random_texts(chance, 500, vocabulary, longest) for _ in "qr")))
     asked = [*random_texts(chance, 50, [*vocabulary, "never"], longest), "unknown", "", train[7].query]
     known, expected = Dataset.from_list([vars(each) for each in train]), by_definition(train, asked, count)
     for rows, block in ((lookup.ROWS, lookup.BLOCK), (37, 37 * 11)):

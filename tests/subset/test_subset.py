@@ -18,8 +18,8 @@ from stages.plumbing.files import check_folder, output_folder
 from stages.records import Dialogue, Pair, References, read_records, write_records
 from stages.subset.__main__ import main
 from stages.subset.regime import choose_dialogues, choose_pairs, remaining_turns
-from tests.helpers_data import shipped, write_params
-from tests.tiny import tiny_dialogues
+from tests.helpers_data import shipped
+from tests.tiny import tiny_dialogues, write_yaml
 
 REGIMES = (10, 20, 30, 50, 70, 100)
 Corpus = dict[str, Sequence[Sequence[str]]]
@@ -92,9 +92,6 @@ def test_with_any_history_and_stride_the_turns_that_only_dropped_pairs_have_go(
     assert found == Dialogue("x", list(expected))
 
 
-# --- the stage -----------------------------------------------------------------------------------------------------
-
-
 def prepare(folder: Path, corpus: Corpus, references: Sequence[References] = (), history: int = 1) -> None:
     """Make a `pairs/` folder with the parts of the pair-extract stage."""
     settings = Pairs(stride=2, history=history, joined_by=" ")
@@ -113,10 +110,9 @@ def choose(folder: Path, data: dict[str, Any] | None = None, **switches: Any) ->
     params = shipped()
     whole = {"train_dialogues": None, "validation_pairs": None, "test_pairs": None}
     params["protocols"]["quick"]["data"] = whole | (data or {})
-    write_params(folder, params | switches)
-    places = {"pairs": Path("pairs"), "subset": Path("subset"), "report": Path("metrics/subset.json")}
+    write_yaml(folder / "params.yaml", params | switches)
     with contextlib.chdir(folder):
-        main(argparse.Namespace(**places))
+        main(argparse.Namespace(pairs=Path("pairs"), subset=Path("subset"), report=Path("metrics/subset.json")))
     report: dict[str, Any] = json.loads((folder / "metrics/subset.json").read_bytes())
     manifest = check_folder(folder / "subset")
     assert manifest == {**report, "files": manifest["files"]}, "the stage score reads it in the manifest"
