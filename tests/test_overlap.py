@@ -41,13 +41,13 @@ def test_texts_overlap_that_are_equal_or_long_and_share_most_words(first: str, s
 
 
 def test_a_long_text_alone_gives_a_pair_away_and_short_ones_only_together() -> None:
-    held_out = [pair(SIX, "Yes ."), pair("Really ?", OTHER), pair("why", "no !")]
+    held_out = [pair(SIX, "Yes ."), pair(6 * "really ", OTHER), pair("why", "no !")]
     train = [
         pair(SIX, "No ."),
         pair("Why ?", OTHER),
         pair("Why ?", "No ."),
         pair("Why ?", "Yes ."),
-        pair("Really ?", "Yes ."),  # its two sides are in different held-out pairs
+        pair(6 * "Really ", "Yes ."),  # one word, six times: short; its two sides are in different held-out pairs
         pair(OTHER, SIX),  # queries are compared with queries alone
     ]
     assert drops(train, held_out) == [True, True, True, False, False, False]
