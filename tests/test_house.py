@@ -65,7 +65,6 @@ def test_what_one_stage_uses_lies_in_its_folder() -> None:
 
 @pytest.mark.parametrize("path", [path for path in FILES if path.endswith("__main__.py")])
 def test_a_main_reads_calls_and_writes(path: str) -> None:
-    """A `__main__.py` has only `main` and its command line; logic has its own module."""
     tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
     named = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
     assert named in (["main"], ["main", "arguments_of"]), named

@@ -160,7 +160,6 @@ def parrot(heard: Callable[[Sequence[str], str], str], history: int = 1) -> Any:
 
 
 def test_a_pipe_is_a_conversation_of_which_only_what_is_read_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
-    """It may never end; an empty line begins anew."""
     one = parrot(lambda turns, text: f"{text}{len(turns)}", history=3)
     answer_lines([one], [["a", "b", "c"], ["", "d"]])
     assert capsys.readouterr().out.splitlines() == ["a0", "b2", "c3", "", "d0"]

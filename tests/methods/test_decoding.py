@@ -35,7 +35,6 @@ def frequent_token(answers: list[list[int]]) -> int:
 
 @pytest.mark.parametrize("name", ["zero-shot", "soft", "dynamic"])
 def test_rows_that_end_at_different_steps_have_the_answers_that_they_have_alone(name: str) -> None:
-    """What those are: tests/language_model/test_families.py."""
     one = method(name, "llama")
     own = weights(one)
     whole = [greedy(one, own, [query], {-1: []})[0] for query in QUERIES]
