@@ -11,6 +11,7 @@ now and when they were made.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from stages.params.schema import load_params
@@ -20,7 +21,7 @@ from stages.plumbing.errors import StageError
 
 def main(arguments: argparse.Namespace) -> None:
     """Collect, write."""
-    params = load_params()
+    private = {name for name, entry in load_params().datasets.items() if not entry.quote}
     from stages.report.blind import tally, write_sheet  # pandas takes a second to load
     from stages.report.kept import keep, kept
     from stages.report.runs import as_allowed_now, collect
@@ -28,12 +29,13 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.rated:
         print(tally(arguments.rated, arguments.out))
         return
-    collection = as_allowed_now(kept(arguments.kept) if arguments.kept else collect(Path.cwd()), params)
+    found = kept(arguments.kept) if arguments.kept else collect(Path.cwd())
+    collection = replace(found, runs=tuple(as_allowed_now(run, private) for run in found.runs))
     if arguments.blind:
         write_sheet(collection.runs, arguments.names, arguments.blind, arguments.out)
         return
     if arguments.keep:
-        keep(collection, Path("metrics/runs"))
+        keep(collection, Path("metrics/runs"), private)
         return
     try:
         from stages.report.document import build, readme

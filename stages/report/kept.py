@@ -5,7 +5,7 @@ A file holds the runs of a setting, with the texts that they share, once compres
 
 import json
 import lzma
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from stages.params.validation import redact
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import write_bytes, write_json
 from stages.report.markdown import slug
-from stages.report.runs import RESPONSES, SWITCHES, Absent, Collection, Run, with_unique_names
+from stages.report.runs import RESPONSES, SWITCHES, Absent, Collection, Run, as_allowed_now, with_unique_names
 from stages.report.settings import configuration_of, settings_of
 
 CHOICES = ("dataset", "model", "method", "protocol")  # each names an entry of a table
@@ -22,17 +22,21 @@ KEPT, ABSENT = ".json.xz", "absent.json"  # files of kept runs, and of those tha
 MOST = 3_000_000  # bytes that a repository should have of them
 
 
-def keep(collection: Collection, folder: Path) -> None:
+def keep(collection: Collection, folder: Path, private: Set[str] = frozenset()) -> None:
     """Add the runs that the report shows to those in a folder; one of the same configuration and seed is replaced.
 
-    Where the corpus may not be quoted, of the responses only a hash is written; of parameters no folder and no secret.
+    But no run with its answers by one without, as those of a commit are in a clone without DVC's cache. Of a corpus
+    that may not be quoted, or is `private` now, only a hash of the responses is written; of parameters no folder and
+    no secret.
 
     Raises:
         StageError: they would be too large, or a file there is damaged; nothing is written.
     """
     settings, repeated = settings_of(collection.runs)
     shown = [run for setting in settings for _, run in setting.all_runs]
-    by_configuration = {configuration_of(run): run for run in map(_public, (*_runs(folder), *shown))}
+    earlier = (as_allowed_now(run, private) for run in _runs(folder))
+    found = sorted(map(_public, (*earlier, *shown)), key=lambda run: RESPONSES in run.files)
+    by_configuration = {configuration_of(run): run for run in found}
     merged = with_unique_names([*by_configuration.values()])
     contents = {}
     for setting in settings_of(merged)[0]:
@@ -40,8 +44,8 @@ def keep(collection: Collection, folder: Path) -> None:
         contents[folder / f"{slug(setting.title)}{KEPT}"] = lzma.compress(content.encode(), preset=9)
     size = sum(map(len, contents.values()))
     if size > MOST:
-        found = f"{size / 1e6:.1f} MB with these runs, more than {MOST / 1e6:g}"
-        raise StageError(folder, found, "remove a file there")
+        said = f"{size / 1e6:.1f} MB with these runs, more than {MOST / 1e6:g}"
+        raise StageError(folder, said, "remove a file there")
     write_bytes(folder / "README.md", _page(merged).encode())
     write_json(folder / ABSENT, [asdict(each) for each in (*collection.absent, *repeated)])
     for path, compressed in contents.items():

@@ -2,13 +2,13 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from stages.grid.experiments import git
-from stages.params.schema import PARAMS_FILE, Params
+from stages.params.schema import PARAMS_FILE
 from stages.plumbing.errors import StageError
 from stages.records import Response
 from stages.report.results import WORKSPACE, Revision, experiments_of, look_up, problems
@@ -164,16 +164,11 @@ def columns_of(responses: Sequence[Response]) -> dict[str, list[Any]]:
     return {field.name: [getattr(each, field.name) for each in responses] for field in fields(Response)}
 
 
-def as_allowed_now(collection: Collection, params: Params) -> Collection:
-    """Whoever takes `quote: true` back from a corpus means its earlier runs too."""
-    private = {name for name, entry in params.datasets.items() if not entry.quote}
-
-    def now(run: Run) -> Run:
-        name = run.params["dataset"]
-        entries = {**run.params["datasets"], name: run.entry("dataset") | {"quote": False}}
-        return replace(run, params={**run.params, "datasets": entries}) if name in private else run
-
-    return replace(collection, runs=tuple(map(now, collection.runs)))
+def as_allowed_now(run: Run, private: Set[str]) -> Run:
+    """Whoever takes `quote: true` back from a corpus means its earlier runs too; private: such corpora."""
+    name = run.params["dataset"]
+    entries = {**run.params["datasets"], name: run.entry("dataset") | {"quote": False}}
+    return replace(run, params={**run.params, "datasets": entries}) if name in private else run
 
 
 def with_unique_names(found: Sequence[Any]) -> list[Any]:

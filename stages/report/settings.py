@@ -41,6 +41,7 @@ STYLES = {  # colour (Okabe and Ito's, for the colour-blind) and marker of each 
 }
 OTHER_STYLES = (("#666666", "p"), ("#AA4499", ">"), ("#44AA99", "8"))
 RATES_PREFIX = "training.learning_rates."
+TRAINING_PREFIX = "protocol.training."  # goes without saying in a title
 # DailyDialog: the sha256 of its text files, and of the archive of the training set that params.yaml pins.
 PAPERS_CORPUS = {
     "3db42eef11758c62908fe3183ae93e7ac5c6da5f27771f340543d184973cee9e",
@@ -173,7 +174,7 @@ def labels(entries: Sequence[tuple[str, Any]]) -> list[str]:
         peers = [other for other_name, other in flat if other_name == name]
         keys = sorted({key for peer in peers for key in peer})
         differing = [key for key in keys if len({repr(peer.get(key)) for peer in peers}) > 1]
-        told = ", ".join(f"{key}={value(values.get(key))}" for key in differing)
+        told = ", ".join(f"{key.removeprefix(TRAINING_PREFIX)}={value(values.get(key))}" for key in differing)
         made.append(f"{name} ({told})" if told else name)
     return made
 

@@ -42,7 +42,7 @@ def titles(*runs: Run) -> list[str]:
             {"forgetting": {"text": "~/a.txt"}},
             [f"{PAPERS_TITLE} (forgetting={each})" for each in ("a.txt", "scikit-learn")],
         ),
-        (with_protocol(dropout=0.2), [f"{PAPERS_TITLE} (protocol.training.dropout={each})" for each in (0.1, 0.2)]),
+        (with_protocol(dropout=0.2), [f"{PAPERS_TITLE} (dropout={each})" for each in (0.1, 0.2)]),
     ],
     ids=["regime", "seed", "learning rates", "overlap", "pairs", "relevance", "forgetting", "protocol of one name"],
 )
