@@ -112,6 +112,7 @@ class TrialState:
         old = self.result.with_name(".tmp-old-result")
         if old.exists() and not self.result.exists():  # a kill between an old result and the new one
             old.replace(self.result)
+        shutil.rmtree(old, ignore_errors=True)  # of a kill behind both: it may have large weights
         if not self.result.exists():
             return None
         try:

@@ -104,7 +104,8 @@ def check_whole(folder: Path) -> None:
 
 def check_tidy(folder: Path) -> None:
     """Check that no temporary file is left."""
-    assert [path for path in folder.rglob("*") if ".tmp" in path.name] == []
+    left = [path for path in folder.rglob("*") if ".tmp" in path.name]
+    assert left == [], left
 
 
 def flip(path: Path) -> None:
