@@ -26,7 +26,6 @@ SWITCHES: dict[str, Any] = {
     "dataset": "chitchat", "model": "smollm2", "method": "dynamic", "regime": 100, "protocol": "quick", "seed": 0,
     "drop_overlap": False,
 }  # fmt: skip
-# Of the repository, into a tiny project.
 COPIED = (
     "stages", "dvc.yaml", ".dvcignore", ".gitignore", "data/.gitignore", ".dvc/config", ".dvc/.gitignore", ".dvc/plots",
 )  # fmt: skip

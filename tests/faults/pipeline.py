@@ -104,8 +104,7 @@ def check_whole(folder: Path) -> None:
 
 def check_tidy(folder: Path) -> None:
     """Check that no temporary file is left."""
-    left = [path for path in folder.rglob("*") if ".tmp" in path.name]
-    assert left == [], left
+    assert not (left := [path for path in folder.rglob("*") if ".tmp" in path.name]), left
 
 
 def flip(path: Path) -> None:

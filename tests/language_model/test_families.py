@@ -93,7 +93,6 @@ KINDS = (
     "zero-shot", "fine-tune", "embeddings", "lora", "soft", "prompt-tuning", "soft-deep", "dynamic", "dynamic-deep",
 )  # fmt: skip
 PROMPTS = ("soft", "dynamic", "dynamic-first-layers")
-# Two more whose layers are of several kinds.
 SEVERAL_KINDS: dict[str, Kind] = {
     "gemma-2": ("gemma2", {**HEADS, "sliding_window": 64}),
     "qwen2-sliding": ("qwen2", {**LLAMA, "use_sliding_window": True, "sliding_window": 64, "max_window_layers": 1}),

@@ -92,7 +92,6 @@ REFUSED: list[tuple[str, Any, str]] = [
     (TEMPLATE, {"separator": "\\nB: ", "end": "x"}, ".separator: '\\nB: ' has \\n as two characters, where a line "),
     ("models/x[1.7b]", {}, ": DVC finds no name with a dot or a bracket in it; name it x-1-7b"),
     ("methods/lora/target_modules", [], ": found an empty list; it must have at least 1 item"),
-    # sources
     (f"{GPT2}/source", "gpt2", ": found 'gpt2'; it must be pypi:NAME==VERSION"),
     (f"{GPT2}/source", "hub:gpt2@main", ": found 'hub:gpt2@main'; it must be hub:OWNER/NAME@REVISION"),
     (f"{GPT2}/source", "hub:a/b@../../c", ": found"),
@@ -101,7 +100,6 @@ REFUSED: list[tuple[str, Any, str]] = [
     (f"{GPT2}/source", "url:ftp://host/x", ": found 'url:ftp://host/x'; it must be url:https://"),
     (f"{CHITCHAT}/source", "pypi:a==1.*", ": found 'pypi:a==1.*'; it must be pypi:NAME==VERSION"),
     (f"{CHITCHAT}/source", "pypi:--index-url==1", ": found"),
-    # not pinned
     (f"{GPT2}/source", "hub:a/b@main", "~.files.config.json.sha256: missing; add it (or member_sha256), or name "),
     (f"{GPT2}/source", "file:~/x", "~.files.config.json.sha256: missing; add it: `sha256sum ~/x/config.json` "),
     (f"{GPT2}/source", "url:https://h/x", "~.files.config.json.sha256: missing; add it, so that it is pinned"),
@@ -112,14 +110,11 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("datasets/dailydialog/files/test/member", absent, "_sha256: there is no member"),
     ("datasets/dailydialog/files/test", absent, "~: found train, validation; it must be train"),
     ("datasets/dailydialog/split", {"validation": 1, "test": 1, "seed": 0}, ": the files are already split"),
-    # further references
     (REFERENCES, {"path": "r.jsonl"}, ".sha256: missing; add it: `sha256sum"),
     (REFERENCES, {"source": "ftp:x", "sha256": "0" * 64}, ".source: found 'ftp:x'; it must be pypi:"),
-    # paths
     (f"{CHITCHAT}/files/all/member", "../x", ": found '../x'; use a path"),
     (f"{CHITCHAT}/files/all/member", "/x", ": found '/x'"),
     (f"{CHITCHAT}/files/all/member", "a\\b", ": found"),
-    # no foreign code
     (f"{GPT2}/files/pytorch_model.bin", {}, ": 'pytorch_model.bin' does not fit format safetensors: others "),
     (f"{GPT2}/files/model.safetensors", {"path": "a/x.PKL"}, ": 'a/x.PKL' does not fit format safetensors"),
     (f"{GPT2}/files/modeling.py", {}, ": 'modeling.py' does not fit format safetensors"),

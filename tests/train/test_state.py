@@ -1,6 +1,7 @@
 """The state of a trial on disk: it goes on elsewhere, from checked files alone, and keeps the best weights once."""
 
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -95,6 +96,12 @@ def test_a_result_that_is_damaged_or_of_another_version_is_told_in_a_line_and_ma
     state, trial = TrialState(tmp_path, "f"), Trial(1e-3, parameters=1, best_epoch=1)
     state.replace_result(trial, np.arange(5, dtype=np.uint8))
     assert state.read_result() == trial and not capsys.readouterr().err
+    old = state.result.with_name(".tmp-old-result")
+    for killed_between in (True, False):  # the old result and the new one; or behind both
+        shutil.copytree(state.result, old)
+        if killed_between:
+            shutil.rmtree(state.result)
+        assert state.read_result() == trial and not old.exists()
     damage(state.result)
     assert state.read_result() is None
     (line,) = capsys.readouterr().err.splitlines()
