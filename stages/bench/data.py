@@ -15,7 +15,7 @@ from stages.language_model.encoding import EncodedPair, encode_pairs, encode_que
 from stages.language_model.loading import load_base_model, load_tokenizer
 from stages.language_model.prompt_template import build_prompt_template
 from stages.methods.method import Method
-from stages.params.methods import Dynamic, FineTune, Soft, ZeroShot
+from stages.params.methods import Dynamic, FineTune, Lora, MethodSettings, Prefix, Soft, ZeroShot
 from stages.params.schema import LearningRates, Lengths, Training, load_params
 from stages.params.sources import END_OF_TEXT, PromptTemplateText
 from stages.plumbing.errors import StageError
@@ -26,11 +26,13 @@ from stages.train.examples import epoch_batches
 # Fixed, independent of params.yaml, so that results of two machines can be compared.
 LENGTHS = Lengths(max_query_tokens=64, max_new_tokens=32)
 TEMPLATE = PromptTemplateText(separator=END_OF_TEXT, end=END_OF_TEXT)  # works with any model
-SETTINGS: dict[str, FineTune | Soft | Dynamic | ZeroShot] = {
+SETTINGS: dict[str, MethodSettings] = {
     "fine-tune": FineTune(kind="fine-tune"),
     "soft": Soft(kind="soft", prompt_tokens=64, init="random", train_embeddings=True),
     "dynamic": Dynamic(kind="dynamic", layers=2, init="random", train_embeddings=True),
     "soft, E frozen": Soft(kind="soft", prompt_tokens=64, init="random", train_embeddings=False),
+    "lora": Lora(kind="lora", rank=8, alpha=16, dropout=0.0, target_modules="all-linear"),
+    "prefix": Prefix(kind="prefix", length=128, init="vocabulary"),
     "zero-shot": ZeroShot(kind="zero-shot"),
 }
 TRAINING = Training(

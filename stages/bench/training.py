@@ -7,21 +7,23 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-from peft import PromptTuningConfig, get_peft_model
+from peft import PeftConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 
 from stages.bench.clock import now, take_turns
 from stages.bench.data import LENGTHS, SETTINGS, TRAINING, Bench, batches_of, initial_weights
 from stages.bench.trainer import load_plain_model, same_module, trainer_seconds
 from stages.language_model.encoding import EncodedPair, side_lengths
+from stages.methods.lora import LoraMethod
 from stages.methods.method import Method
+from stages.methods.prefix import PrefixMethod
 from stages.methods.registry import build_method
+from stages.methods.soft import SoftMethod
 from stages.train.step import Learner
 
 # Steps of a run's first trial before the clock starts: later ones find all the memory that they need in what was freed.
 # Later trials need one, which makes the optimizer's state.
 WARM = 6
 RATES = 3e-6, 9e-3  # the ends of the sweep (App. B)
-PEFT = "soft, E frozen"  # what PEFT's prompt tuning is compared with
 Batches = Sequence[list[EncodedPair]]
 Train = Callable[[float, Batches, Batches], float]  # rate, batches to warm up, batches -> seconds of the latter
 
@@ -43,15 +45,25 @@ def ours(method: Method) -> Train:
     return train
 
 
+def peft_config(bench: Bench, method: Method) -> PeftConfig | None:
+    """PEFT's form of a method, if it has one. Its prompts all have one length: that of a query, on average."""
+    match method:
+        case LoraMethod():
+            return method.config()
+        case PrefixMethod():
+            return PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=method.settings.length)
+        case SoftMethod() if not method.settings.train_embeddings:
+            length = round(float(side_lengths(bench.train)[0].mean()))
+            return PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=length)
+    return None
+
+
 def theirs(bench: Bench, name: str) -> Train:
-    """A run of `Trainer` on the same pairs, shuffled; for PEFT with a prompt as long as a query is on average."""
+    """A run of `Trainer` on the same pairs, shuffled, with PEFT where that has the method."""
     model = load_plain_model(bench.folder, bench.base.device)
-    if name == PEFT:
-        length = round(float(side_lengths(bench.train)[0].mean()))
-        module: Any = get_peft_model(model, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=length))
-    else:
-        method = build_method(bench.base, SETTINGS[name])
-        module = same_module(method, initial_weights(method), model)
+    method = build_method(bench.base, SETTINGS[name])
+    config = peft_config(bench, method)
+    module: Any = get_peft_model(model, config) if config else same_module(method, initial_weights(method), model)
     start = {key: value.detach().clone() for key, value in module.named_parameters() if value.requires_grad}
 
     def train(rate: float, warm: Batches, batches: Batches) -> float:
@@ -76,8 +88,9 @@ def training_rows(bench: Bench, trials: int) -> list[dict[str, Any]]:
     lines = []
     rates = np.geomspace(*RATES, trials).tolist() if trials > 1 else [1e-4]
     for name in [each for each in SETTINGS if each != "zero-shot"]:
-        other = "PEFT prompt tuning with Trainer" if name == PEFT else "Trainer"
-        sides = {"ours": ours(build_method(bench.base, SETTINGS[name])), other: theirs(bench, name)}
+        method = build_method(bench.base, SETTINGS[name])
+        other = "PEFT with Trainer" if peft_config(bench, method) else "Trainer"
+        sides = {"ours": ours(method), other: theirs(bench, name)}
         contenders = {side: partial(pairs_per_second, bench, train, rates) for side, train in sides.items()}
         (line,) = take_turns(f"training, {trials} x {name}, pairs", contenders, bench.repeats)
         lines.append({"subject": name, **line})

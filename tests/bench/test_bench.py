@@ -108,8 +108,8 @@ def test_each_row_is_measured_beside_theirs(arguments: argparse.Namespace, monke
     assert arguments.out.with_suffix(".md").read_text(encoding="utf-8") == table.render(found)
     for name in ("training", "sweep"):
         lines = found["rows"][name]
-        assert [line["subject"] for line in lines] == ["fine-tune", "soft", "dynamic", "soft, E frozen"]
-        assert [line["theirs"]["name"] for line in lines][2:] == ["Trainer", "PEFT prompt tuning with Trainer"]
+        assert [line["subject"] for line in lines] == [each for each in data.SETTINGS if each != "zero-shot"]
+        assert [line["theirs"]["name"] for line in lines] == ["Trainer"] * 3 + ["PEFT with Trainer"] * 3
     decoding = [line["subject"] for line in found["rows"]["decoding"]]
     assert len(decoding) == 8 and all(subject.endswith("; 0 differ") for subject in decoding)
 
