@@ -42,7 +42,7 @@ tokenizer = AutoTokenizer.from_pretrained(FOLDER)
 def respond(text):
     tokens = {tokenizer}({text}, add_special_tokens=False, split_special_tokens=True)["input_ids"]{behind}
 {letters}    tokens = PREFIX + tokens[max(len(tokens) - {room}, 0) :] + SEPARATOR  # a long query loses its beginning
-{query}    rows = {rows}
+    {rows}
     answer = model.generate({given}=rows, attention_mask=torch.ones(rows.shape[:2], dtype=torch.long))
     tokens = [token for token in answer[0]{after}.tolist() if token != END]
     text = tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
@@ -80,34 +80,28 @@ tensors = {name: value.to(model.dtype) for name, value in load_file(f"{FOLDER}/p
 """
 # What layers behind the first one read more where slots are.
 DEEPER = """\
-{low}lists = [each for each in model.base_model.modules() if isinstance(each, torch.nn.ModuleList)]
+lists = [each for each in model.base_model.modules() if isinstance(each, torch.nn.ModuleList)]
 layers = next(each for each in lists if len(each) == model.config.num_hidden_layers)
 for number, layer in enumerate(layers[1:]):
 
     def deeper(layer, given, number=number):
-        hidden = given[0]
-        slots = {slots} if hidden.shape[1] > 1 else 0  # a token of the answer is read alone
-        more = {more}
-        return (torch.cat([hidden[:, :slots] + more, hidden[:, slots:]], dim=1), *given[1:])
+        more, hidden = tensors["more"][number], given[0]
+        if hidden.shape[1] > 1:  # a token of the answer is read alone
+            hidden[:, : len(more)] += more
 
     layer.register_forward_pre_hook(deeper)
 """
-SHARED = {"low": "", "more": 'tensors["depth"][number, :slots]'}
-LOW_RANK = {
-    "low": """\
-low = []
-
-
-def note(controller, given, output):
-    prompt = torch.nn.functional.layer_norm(output.last_hidden_state, output.last_hidden_state.shape[-1:])
-    low.append(torch.tanh(prompt @ tensors["depth.down"].T))
-
-
-controller.register_forward_hook(note)
-""",
-    "more": '(low[-1] @ tensors["depth.up"][number].T)[:, :slots]',
+MORE = {  # for them, by the kind of the method, [L - 1, P, H]
+    "soft": """
+    tensors["more"] = tensors["depth"][:, : prompt.shape[1]]""",
+    "dynamic": """
+    low = torch.nn.functional.layer_norm(prompt, prompt.shape[-1:]) @ tensors["depth.down"].T
+    tensors["more"] = torch.tanh(low) @ tensors["depth.up"].mT""",
 }
-WHOLE_PROMPT = 'torch.cat([tensors["prompt"].unsqueeze(0), query], dim=1)'
+PROMPTED = """\
+query = model.get_input_embeddings()(torch.tensor([tokens]))
+    prompt = {prompt}
+    rows = torch.cat([prompt, query], dim=1)"""
 
 
 def write_tensors(trained: TrainedMethod, folder: Path) -> None:
@@ -152,20 +146,15 @@ def write_virtual_tokens(trained: TrainedMethod, folder: Path) -> None:
     """
     from peft import PrefixTuningConfig, PromptTuningConfig  # takes seconds to import
 
-    weights, config = trained.weights, trained.method.base.model.config
+    weights = trained.weights
     kind: Any = PrefixTuningConfig if KEYS in weights else PromptTuningConfig
     if KEYS in weights:
         both = torch.stack([weights[KEYS], weights[VALUES]], dim=1)  # [L, 2, heads, P, size]
-        heads, width = both.shape[2], both.shape[2] * both.shape[4]
         rows = both.permute(3, 0, 1, 2, 4).flatten(1)
     else:
         rows = weights[PROMPT]
-        heads, width = config.num_attention_heads, rows.shape[1]
-    own = kind(
-        task_type="CAUSAL_LM", num_virtual_tokens=len(rows), num_layers=config.num_hidden_layers,
-        num_attention_heads=heads, token_dim=width, num_transformer_submodules=1, inference_mode=True,
-    )  # fmt: skip
-    write_adapter(own, {"prompt_embeddings": rows}, folder)
+    # What else such a configuration has, PEFT takes from the model that it is loaded for.
+    write_adapter(kind(task_type="CAUSAL_LM", num_virtual_tokens=len(rows)), {"prompt_embeddings": rows}, folder)
 
 
 def write_context(trained: TrainedMethod, folder: Path) -> None:
@@ -190,7 +179,7 @@ class Form:
     files: str = ""  # what lies beside the language model, in words
     write: Callable[[TrainedMethod, Path], None] = lambda trained, folder: None  # these files, in float32
     load: str = ""  # lines that load them
-    rows: str = "torch.tensor([tokens])"  # what the model reads: tokens [1, T], or embeddings [1, T, H] with `query`
+    rows: str = "rows = torch.tensor([tokens])"  # lines: what the model reads, tokens [1, T] or embeddings [1, T, H]
     note: Callable[[TrainedMethod], str] = lambda trained: ""  # what else a reader of the README should know
 
 
@@ -219,7 +208,7 @@ FORMS = {  # by the kind of the method, as in stages/methods/registry.py
         write_context,
         "from safetensors.torch import load_file\n"
         'examples = load_file(f"{FOLDER}/prompt.safetensors")["context"].tolist()\n',
-        rows="torch.tensor([examples + tokens])",
+        rows="rows = torch.tensor([examples + tokens])",
         note=lambda trained: (
             f"A server with an API like OpenAI's, for the base model:\n\n{fence('python', server_lines(trained))}"
         ),
@@ -229,7 +218,7 @@ FORMS = {  # by the kind of the method, as in stages/methods/registry.py
         "`prompt.safetensors`: the soft prompt `prompt` [P, H]",
         write_tensors,
         TENSORS,
-        rows='torch.cat([tensors["prompt"][: query.shape[1]].unsqueeze(0), query], dim=1)',
+        rows=PROMPTED.format(prompt='tensors["prompt"][: {slots}].unsqueeze(0)'),
     ),
     "dynamic": Form(
         "a small Transformer was trained that generates a prompt from each query",
@@ -237,7 +226,7 @@ FORMS = {  # by the kind of the method, as in stages/methods/registry.py
         write_controller,
         "from transformers import AutoModel\n"
         'controller = AutoModel.from_pretrained(f"{FOLDER}/controller", dtype=model.dtype)\n',
-        "torch.cat([controller(inputs_embeds=query).last_hidden_state, query], dim=1)",
+        rows=PROMPTED.format(prompt="controller(inputs_embeds=query).last_hidden_state"),
     ),
 }
 
@@ -245,18 +234,15 @@ FORMS = {  # by the kind of the method, as in stages/methods/registry.py
 def form_of(settings: MethodSettings) -> Form:
     """The form of a method with these settings."""
     form = FORMS[settings.kind]
-    length = settings.length if isinstance(settings, Soft) else "query"
     if isinstance(settings, Soft | Dynamic) and settings.depth == "every-layer":
-        slots = "hidden.shape[1] // 2" if length == "query" else length
-        more = LOW_RANK if isinstance(settings, Dynamic) else SHARED
         return replace(
             form,
-            what=f"{form.what}, and acts at every layer",
+            what=f"{form.what}; it acts at every layer",
             files=f"{form.files}; `prompt.safetensors` has what is added to the hidden states of its slots",
-            load=TENSORS + form.load.removeprefix(TENSORS) + DEEPER.format(slots=slots, **more),
-            rows=form.rows if length == "query" else WHOLE_PROMPT,
+            load=TENSORS + form.load.removeprefix(TENSORS) + DEEPER,
+            rows=form.rows + MORE[settings.kind],
         )
-    return form if length == "query" else VIRTUAL_TOKENS
+    return VIRTUAL_TOKENS if isinstance(settings, Soft) and settings.length != "query" else form
 
 
 def transformers_lines(trained: TrainedMethod, form: Form) -> str:
@@ -267,7 +253,7 @@ def transformers_lines(trained: TrainedMethod, form: Form) -> str:
     copied, embedded = for_people(tokenizer) is not tokenizer, "query" in form.rows
     load = form.load.splitlines(keepends=True)
     return LINES.format(
-        prefix=template.prefix, separator=template.separator, end=template.end, rows=form.rows,
+        prefix=template.prefix, separator=template.separator, end=template.end,
         imports="".join(line for line in load if line.startswith("from ")),
         load="".join(line for line in load if not line.startswith("from ")),
         parts=f"the token ids of {parts[0]}, {parts[1]} and {parts[2]}",
@@ -278,7 +264,7 @@ def transformers_lines(trained: TrainedMethod, form: Form) -> str:
         letters=LETTERS.format(letters=letters) if letters else "",
         behind=f"[{front.tokens}:]" if front.tokens else "",
         room=trained.lengths.max_query_tokens - len(template.prefix) - len(template.separator),
-        query="    query = model.get_input_embeddings()(torch.tensor([tokens]))\n" if embedded else "",
+        rows=form.rows.replace("{slots}", str(trained.method.settings.slots(0) or "len(tokens)")),
         given="inputs_embeds" if embedded else "input_ids",
         after="" if embedded else "[rows.shape[1] :]",
         line=r'.partition("\n")[0]' if "\n" in template.text["end"] else "",
