@@ -94,7 +94,11 @@ def check_sha256(subject: str, path: Path, expected: str) -> None:
 def _original(subject: str, source: Source, file: SourceFile, path: str, again: bool) -> Path:
     """Where the file is: in its folder, in huggingface_hub's cache, or under its sha256 among what was downloaded."""
     if source.kind == "file":
-        return _local(subject, source, path)
+        found = Path(source.place).expanduser() / path
+        if not found.is_file():
+            remedy = "fix the source, or files; queued and temporary experiments need the whole path"
+            raise StageError(subject, f"no file {found} (seen from {Path.cwd()})", remedy)
+        return found
     if source.kind == "hub":
         return _from_hub(subject, source, path, again)
     kept = state_folder() / "downloads" / str(file.sha256)  # params.yaml is refused without it
@@ -142,14 +146,6 @@ def _announced(cached: Path) -> str | None:
     return name if re.fullmatch("[0-9a-f]{64}", name) else None
 
 
-def _local(subject: str, source: Source, path: str) -> Path:
-    found = Path(source.place).expanduser() / path
-    if not found.is_file():
-        remedy = "fix the source, or files; queued and temporary experiments need the whole path"
-        raise StageError(subject, f"no file {found} (seen from {Path.cwd()})", remedy)
-    return found
-
-
 def _wheel(subject: str, source: Source, path: str, folder: Path) -> Path:
     """Download a wheel with pip, which uses the user's indexes, proxies and cache."""
     requirement = f"{source.place}=={source.revision}"
@@ -180,9 +176,9 @@ def _from_url(subject: str, source: Source, path: str, folder: Path) -> Path:
             with session.get(address, stream=True, timeout=TIMEOUT, headers={"Accept-Encoding": "identity"}) as answer:
                 answer.raise_for_status()
                 size = int(answer.headers.get("Content-Length") or 0)
-                with tqdm.wrapattr(target.open("wb"), "write", total=size or None, disable=None) as file:
+                with target.open("wb") as file, tqdm.wrapattr(file, "write", total=size or None, disable=None) as bar:
                     for piece in answer.iter_content(MEBIBYTE):  # urllib3 raises if it ends before `size`
-                        file.write(piece)
+                        bar.write(piece)
     except requests.RequestException as error:
         found = f"cannot download {redact(address)} ({redact(one_line(str(error)))})"
         raise StageError(subject, found, f"fix the source, {LOCAL_COPY}") from None

@@ -31,31 +31,28 @@ def check_model_folder(key: str, folder: Path) -> None:
     Raises:
         StageError: the weights are not safetensors, a shard is missing, or a configuration names code.
     """
-    for path in sorted(folder.glob("*.safetensors")):
+    shards = {path.name for path in folder.glob("*.safetensors")}
+    for name in sorted(shards):
         try:
-            with safe_open(path, framework="np") as opened:
+            with safe_open(folder / name, framework="np") as opened:
                 opened.keys()
         except (SafetensorError, OSError) as error:
             if of_the_machine(error):
                 raise
             remedy = "download it again, or use a model that is published as safetensors (a pickle can run code)"
-            raise StageError(f"{key}.{path.name}", f"not safetensors ({one_line(str(error))})", remedy) from None
+            raise StageError(f"{key}.{name}", f"not safetensors ({one_line(str(error))})", remedy) from None
     for path in sorted(folder.glob("*.json")):
+        subject = f"{key}.{path.name}"
         try:
             value = {**json.loads(path.read_bytes())}
         except (TypeError, ValueError, RecursionError) as error:
             found = f"not a JSON object ({error})"
-            raise StageError(f"{key}.{path.name}", found, "download it again, or fix it at its source") from None
-        if path.name == INDEX:
-            _check_index(f"{key}.{path.name}", path, value)
-        elif path.name not in NOT_CONFIGURATION:
-            _check_configuration(f"{key}.{path.name}", value)
-
-
-def _check_index(subject: str, path: Path, index: dict[str, Any]) -> None:
-    shards = {each.name for each in path.parent.glob("*.safetensors")}
-    for name in sorted(set(map(str, dict(index.get("weight_map", {})).values())) - shards):
-        raise StageError(subject, f"it names {name!r}, which is not among the files", "list each shard in files")
+            raise StageError(subject, found, "download it again, or fix it at its source") from None
+        named = value.get("weight_map", {}).values() if path.name == INDEX else ()
+        for name in sorted({*named} - shards):
+            raise StageError(subject, f"it names {name!r}, which is not among the files", "list each shard in files")
+        if path.name not in NOT_CONFIGURATION:
+            _check_configuration(subject, value)
 
 
 def _check_configuration(subject: str, value: Any, at: str = "") -> None:
@@ -99,11 +96,8 @@ def convert_gguf(subject: str, file: Path, folder: Path) -> None:
     write_bytes(folder / "config.json", to_json(dict(sorted(configuration.items()))).encode())
     tensors = model.state_dict()
     first = {tensor.data_ptr(): name for name, tensor in reversed(tensors.items())}  # tied weights have two names
-    save_file(
-        {name: tensors[name].contiguous() for name in first.values()},
-        folder / "model.safetensors",
-        metadata={"format": "pt"},
-    )
+    weights = {name: tensors[name].contiguous() for name in first.values()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "model.safetensors").chmod(0o644)  # like the other files; safetensors lets only the owner read it
     # The tokenizer in a GGUF file can have another end-of-text token than the configuration: SmolLM2's <|im_start|>.
     end = model.config.eos_token_id
