@@ -18,9 +18,6 @@ Dialogue Datasets" (LREC 2022; github.com/yq-wen/overlapping-datasets, preproces
 our counts cannot be compared with theirs.
 """
 
-import re
-import sys
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence, Set
 from functools import cache
@@ -28,13 +25,14 @@ from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
+import regex
 from scipy.sparse import csr_array
 
 from stages.records import Pair
 
 SHARED = 0.8
 LONG = 6
-ASCII_WORD = re.compile(r"\w+", re.ASCII)
+WORD = regex.compile(r"[\p{L}\p{N}\p{M}_]+")  # in any script: the vowel signs of Hindi or Thai are marks (M)
 PAIRS_AT_A_TIME = 1000
 
 Flags = np.ndarray[tuple[int], np.dtype[np.bool_]]
@@ -46,15 +44,7 @@ def words(text: str) -> list[str]:
     >>> words("I ' m fine , thanks .") == words("i'm fine... Thanks!")
     True
     """
-    pattern = ASCII_WORD if text.isascii() else _word_with_marks()
-    return pattern.findall(text.lower()) or [text]
-
-
-@cache
-def _word_with_marks() -> re.Pattern[str]:
-    """A word in any script: the vowel signs of Hindi or Thai are marks, which a plain word pattern leaves out."""
-    marks = "".join(chr(code) for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code))[0] == "M")
-    return re.compile(rf"[\w{marks}]+")
+    return WORD.findall(text.lower()) or [text]
 
 
 def similar(shared: int, first: int, second: int) -> bool:
