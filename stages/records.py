@@ -90,14 +90,10 @@ def composed(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def write_records(path: Path, records: Iterable[Record]) -> int:
-    """Write one JSON object per line, in UTF-8; return how many."""
-    count = 0
+def write_records(path: Path, records: Iterable[Record]) -> None:
+    """Write one JSON object per line, in UTF-8."""
     with path.open("w", encoding="utf-8", newline="\n") as file:
-        for record in records:
-            file.write(json.dumps(vars(record), ensure_ascii=False) + "\n")
-            count += 1
-    return count
+        file.writelines(json.dumps(vars(record), ensure_ascii=False) + "\n" for record in records)
 
 
 def each_record(path: Path, kind: type[Record]) -> Iterator[Record]:

@@ -37,7 +37,7 @@ def test_records_are_loaded_with_files_in_the_cache_alone_and_without_a_thread(
     monkeypatch.setattr(threading.Thread, "start", Mock(side_effect=AssertionError))
     cache = tmp_path / "cache"
     cache.mkdir()
-    assert write_records(tmp_path / "pairs.jsonl", iter(PAIRS)) == 3
+    write_records(tmp_path / "pairs.jsonl", iter(PAIRS))
     assert read_records(tmp_path / "pairs.jsonl", Pair) == PAIRS
     found = load_records(Path("pairs.jsonl"), Pair, cache)
     assert list(records_of(found, Pair)) == PAIRS

@@ -30,26 +30,24 @@ def main(arguments: argparse.Namespace) -> None:
         corpus, read = read_corpus(key, dataset, arguments.dialogues, scratch)
         report: dict[str, Any] = {**params.pairs.model_dump(), "files": read}
         for split in SPLITS:
-            report[split] = {}
-            pairs = each_pair(records_of(corpus[split], Found), params.pairs, report[split])
-            if not write_records(folder / f"{split}.jsonl", pairs):
+            counts = report[split] = dict[str, int]()
+            write_records(folder / f"{split}.jsonl", each_pair(records_of(corpus[split], Found), params.pairs, counts))
+            if not counts["pairs"]:
                 found = f"no pair among {len(corpus[split])} usable dialogues"
                 raise StageError(f"{arguments.dialogues}: {split}", found, "a pair needs two neighbouring turns")
         if "references" in dataset.files:
             path = arguments.dialogues / dataset.file_name("references")
             test = read_records(folder / "test.jsonl", Pair)
-            dialogues = records_of(corpus["test"], Found)
-            further, report["references"] = match_references(path, dialogues, test)
+            further, report["references"] = match_references(path, records_of(corpus["test"], Found), test)
             write_records(folder / REFERENCES, further)
-        turns = turns_to_write(records_of(corpus["train"], Found), params.pairs)
-        write_records(folder / "turns.jsonl", turns)
+        write_records(folder / "turns.jsonl", turns_to_write(records_of(corpus["train"], Found), params.pairs))
     write_json(arguments.report, report)
     print(", ".join(f"{report[split]['pairs']} {split} pairs" for split in SPLITS))
     for name, said in COUNTED.items():
-        if said and (count := sum(counts[name] for counts in read.values())):
+        if said and (count := sum(each[name] for each in read.values())):
             print(f"{count} {name.replace('_', ' ')} {said}")
-    for counts in read.values():
-        print("".join(f"{row}\n" for row in counts.get("first_bad_rows", ())), end="")
+    for each in read.values():
+        print("".join(f"{row}\n" for row in each.get("first_bad_rows", ())), end="")
     if matched := report.get("references"):
         print(
             "{references} further references for {pairs} test pairs; {unmatched} dialogues unmatched".format(**matched)

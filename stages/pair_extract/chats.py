@@ -11,6 +11,7 @@ one case: of two speakers, one of them an assistant, the assistant is the one wh
 
 import unicodedata
 from collections import Counter
+from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
@@ -54,11 +55,8 @@ def turns_of(place: str, row: Any, joined: bool, counts: Counter[str]) -> tuple[
         place, row = f"{place}: {key}", row[key]
     if not isinstance(row, list):
         raise _not("a list of turns", place, row)
-    if all(isinstance(turn, str) for turn in row):
-        return row, False
-    found = [_message(f"{place}[{number}]", number, turn, counts) for number, turn in enumerate(row)]
-    messages = [each for each in found if each is not None]
-    by_speaker = [(who, [text for _, text in own]) for who, own in groupby(messages, key=lambda each: each[0])]
+    messages = groupby(_messages(place, row, counts), key=lambda each: each[0])
+    by_speaker = [(who, [text for _, text in own]) for who, own in messages]
     roles = len({who for who, _ in by_speaker}) == 2 and ASSISTANT in dict(by_speaker)
     if roles and by_speaker[0][0] == ASSISTANT:
         counts["turns_before_the_user"] += 1
@@ -73,48 +71,47 @@ def is_seen(text: str) -> bool:
     return any(unicodedata.category(each) not in UNSEEN and each not in FILLERS for each in text)
 
 
-def _message(place: str, number: int, turn: Any, counts: Counter[str]) -> tuple[str | int, str] | None:
-    """Speaker and text; None if it is no part of the dialogue. A text has a speaker of its own: its number."""
-    if isinstance(turn, str):
-        return number, turn
-    if not isinstance(turn, dict):
-        raise _not("a turn", place, turn)
-    # In Parquet all messages of a file have the same fields, with nulls where they have no value.
-    who, what = next((names for names in NAMES if turn.get(names[0]) is not None), NAMES[0])
-    if not isinstance(turn.get(who), str):
-        raise _not("a text", f"{place}.{who}", turn.get(who))
-    speaker = turn[who].strip().lower()
-    if speaker in LEFT_OUT:
-        counts[LEFT_OUT[speaker]] += 1
-        return None
-    content = turn.get(what)
-    calls = _calls_a_tool(turn, content)
-    text = _text(f"{place}.{what}", "" if calls and content is None else content, counts)
-    if calls and not text.strip():
-        counts["tool_calls"] += 1
-        return None
-    return SAME.get(speaker, speaker), text
+def _messages(place: str, row: list[Any], counts: Counter[str]) -> Iterator[tuple[str | int, str]]:
+    """Speaker and text of each that is part of the dialogue. A text has a speaker of its own: its number."""
+    for number, turn in enumerate(row):
+        if isinstance(turn, str):
+            yield number, turn
+            continue
+        if not isinstance(turn, dict):
+            raise _not("a turn", f"{place}[{number}]", turn)
+        # In Parquet all messages of a file have the same fields, with nulls where they have no value.
+        who, what = next((names for names in NAMES if turn.get(names[0]) is not None), NAMES[0])
+        if not isinstance(turn.get(who), str):
+            raise _not("a text", f"{place}[{number}].{who}", turn.get(who))
+        speaker = turn[who].strip().lower()
+        if speaker in LEFT_OUT:
+            counts[LEFT_OUT[speaker]] += 1
+            continue
+        text, calls = _text(f"{place}[{number}].{what}", turn, turn.get(what), counts)
+        if calls and not text.strip():
+            counts["tool_calls"] += 1
+        else:
+            yield SAME.get(speaker, speaker), text
 
 
-def _text(place: str, content: Any, counts: Counter[str]) -> str:
-    """The text of a message; if it is a list of parts, the texts among them, joined."""
+def _text(place: str, message: dict[str, Any], content: Any, counts: Counter[str]) -> tuple[str, bool]:
+    """The text of a message, of several parts joined; and whether it calls a tool or has what one gave back."""
+    calls = any(_is_filled(message.get(name)) for name in CALLS)
+    if calls and content is None:
+        return "", True
     texts = []
     for part in content if isinstance(content, list) else [{"text": content}]:
         if not isinstance(part, dict):
             raise _not("a part of a message", place, part)
-        if part.get("type") not in TEXT_PARTS:
+        kind = part.get("type")
+        calls = calls or kind in TOOL_PARTS
+        if kind not in TEXT_PARTS:
             counts["other_parts"] += 1
         elif not isinstance(part.get("text"), str):
             raise _not("a text", place, part.get("text"))
         else:
             texts.append(part["text"])
-    return " ".join(text for text in texts if text)
-
-
-def _calls_a_tool(message: dict[str, Any], content: Any) -> bool:
-    """Whether it calls a tool or has what one gave back, by a field of its own or by one of its parts."""
-    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
-    return any(_is_filled(message.get(name)) for name in CALLS) or any(part.get("type") in TOOL_PARTS for part in parts)
+    return " ".join(filter(None, texts)), calls
 
 
 def _is_filled(value: Any) -> bool:

@@ -24,8 +24,8 @@ def rank(seed: int, name: str) -> bytes:
 def choose_dialogues(names: Iterable[str], whole: int | None, regime: float, seed: int) -> tuple[list[str], int]:
     """The dialogues of a regime, and the number of the 100 %.
 
-    The 100 % are the first `whole` (None: all) in the order of the seeded permutation. A regime is the first part of
-    those, rounded up, so it is never empty and contains all smaller regimes of the same seed.
+    The 100 % are the first `whole` (None: all) of the seeded permutation. A regime is the first part of those, rounded
+    up, so it is never empty and contains all smaller regimes of the same seed.
     """
     ranked = sorted(names, key=lambda name: rank(seed, name))[:whole]
     size = math.ceil(len(ranked) * Fraction(str(regime)) / 100)  # exact: as a float, 0.1 is not a tenth
