@@ -16,7 +16,7 @@ import numpy as np
 from stages.plumbing.command import run_stage
 from stages.records import Dialogue, Pair, each_record, read_records
 from stages.score.leakage import exact_leakage
-from stages.score.variety import is_novel, known_among
+from stages.score.variety import is_novel, known_turns
 from stages.similarity.bleu import bleu
 
 
@@ -34,7 +34,7 @@ def main(arguments: argparse.Namespace) -> None:
     references = [pair.response for pair in test]
     leaked = np.flatnonzero(exact_leakage(each_record(arguments.pairs / "train.jsonl", Pair), test).pairs).tolist()
     dialogues = each_record(arguments.pairs / "turns.jsonl", Dialogue)
-    known = known_among(references, (turn for each in dialogues for turn in each.turns))
+    known = known_turns(turn for each in dialogues for turn in each.turns)
     novel = [each for each in references if is_novel(each, known)]
     others = [novel[place] for place in np.random.default_rng(0).integers(len(novel), size=len(test))]
     in_lots = np.random.default_rng(0).permutation(leaked).tolist()

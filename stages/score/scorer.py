@@ -31,7 +31,6 @@ fewer.
 """
 
 from collections.abc import Iterable, Sequence, Set
-from dataclasses import dataclass
 from itertools import chain, compress
 from pathlib import Path
 
@@ -39,15 +38,14 @@ import numpy as np
 from datasets import Dataset
 
 from stages.bootstrap import MATCHES, Table, interval, loss_of_sums, losses_of, sentence_counts
-from stages.overlap import Flags
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import write_json
-from stages.records import Fit, Pair, References, Response, records_of
+from stages.records import Fit, Pair, References, Response, records_of, single_line
 from stages.score.diagnostics import diagnostics
 from stages.score.leakage import exact_leakage, near_leakage
-from stages.score.several_references import Scores, several_references, several_scores
+from stages.score.several_references import Scores, several_counts, several_facts, several_references, several_scores
 from stages.score.variants import bleu4_interval, bleu_variants, bleus, chrf
-from stages.score.variety import DIGITS, distinct, diversity, expectation_adjusted_distinct, known_among, novelty
+from stages.score.variety import DIGITS, distinct, diversity, expectation_adjusted_distinct, novelty
 from stages.similarity.bleu import MAX_ORDER, check_texts
 from stages.similarity.lookup import Lookup
 
@@ -57,55 +55,42 @@ ROW = (*SIX, "relevance", "loss", "pairs")  # what a terminal has room for
 BESIDE = ("bleu4", "novelty", "diversity", "relevance", "loss", "pairs")
 
 
-@dataclass(frozen=True)
-class Row:
-    """Responses to N test pairs, and what was counted of them."""
+def row_scores(answers: Sequence[Response], counts: dict[str, Table], turns: Set[str], seed: int) -> Scores | None:
+    """The scores of a row, which are answers to N test pairs; None without pairs.
 
-    pairs: Sequence[Pair]
-    responses: Sequence[str]
-    unended: Sequence[bool | None]  # [N]: which met the length limit
-    counts: Table  # [N, 10], of `sentence_counts`
-    several: dict[str, Table]  # the same against several references, if there are any
-    losses: Table | None  # [N, 2]: the summed loss of each reference, and its tokens
-
-    def part(self, chosen: Flags) -> "Row":
-        """The row of some of its pairs; chosen [N]."""
-        return Row(
-            list(compress(self.pairs, chosen)),
-            list(compress(self.responses, chosen)),
-            list(compress(self.unended, chosen)),
-            self.counts[chosen],
-            {name: counts[chosen] for name, counts in self.several.items()},
-            None if self.losses is None else self.losses[chosen],
-        )
-
-    def scores(self, turns: Set[str], seed: int) -> Scores | None:
-        """The scores; None without pairs. `turns`: of the training turns at least those that are a response."""
-        if not self.responses:
-            return None
-        queries, references = [pair.query for pair in self.pairs], [pair.response for pair in self.pairs]
-        values: dict[str, float | None] = {
-            **bleus(self.counts),
-            "novelty": novelty(self.responses, turns),
-            "diversity": diversity(self.responses),
-            **diagnostics(queries, references, self.responses, self.unended),
-            "distinct1": distinct(self.responses, 1),
-            "distinct2": distinct(self.responses, 2),
-            "ead": expectation_adjusted_distinct(self.responses),
-            "chrf": chrf(self.responses, references),
-            "loss": None if self.losses is None else float(loss_of_sums(self.losses.sum(axis=0))),
-        }
-        dialogues = [pair.dialogue for pair in self.pairs]
-        ends = None if self.losses is None else interval(self.losses, dialogues, loss_of_sums, seed)
-        return {
-            **{name: None if value is None else round(value, DIGITS) for name, value in values.items()},
-            "pairs": len(self.responses),
-            "matches": self.counts[:, MATCHES].sum(axis=0).tolist(),
-            "bleu4_interval": bleu4_interval(self.counts, dialogues, seed),
-            "loss_interval": ends and [round(end, DIGITS) for end in ends],
-            "mean_words": round(sum(len(each.split()) for each in self.responses) / len(self.responses), DIGITS),
-            **({"several_references": several_scores(self.several, dialogues, seed)} if self.several else {}),
-        }
+    Args:
+        answers: [N].
+        counts: `own`: what `sentence_counts` counts of them, [N, 10]; beside it, if there are further references, what
+            `several_counts` does.
+        turns: of the training turns at least those that are an answer.
+        seed: of the intervals.
+    """
+    if not answers:
+        return None
+    fields = ("dialogue", "query", "reference", "response", "unended")
+    dialogues, queries, references, responses, unended = ([getattr(each, name) for each in answers] for name in fields)
+    losses = losses_of(answers)
+    values: dict[str, float | None] = {
+        **bleus(counts["own"]),
+        "novelty": novelty(responses, turns),
+        "diversity": diversity(responses),
+        **diagnostics(queries, references, responses, unended),
+        "distinct1": distinct(responses, 1),
+        "distinct2": distinct(responses, 2),
+        "ead": expectation_adjusted_distinct(responses),
+        "chrf": chrf(responses, references),
+        "loss": None if losses is None else float(loss_of_sums(losses.sum(axis=0))),
+    }
+    ends = None if losses is None else interval(losses, dialogues, loss_of_sums, seed)
+    return {
+        **{name: None if value is None else round(value, DIGITS) for name, value in values.items()},
+        "pairs": len(responses),
+        "matches": counts["own"][:, MATCHES].sum(axis=0).tolist(),
+        "bleu4_interval": bleu4_interval(counts["own"], dialogues, seed),
+        "loss_interval": ends and [round(end, DIGITS) for end in ends],
+        "mean_words": round(sum(len(each.split()) for each in responses) / len(responses), DIGITS),
+        **({"several_references": several_scores(counts, dialogues, seed)} if "all" in counts else {}),
+    }
 
 
 def fit_scores(fits: Sequence[Fit], row: str, seed: int) -> Scores:
@@ -179,26 +164,33 @@ def score_all(
         "retrieval": [best.response for (best,) in Lookup(train).nearest([pair.query for pair in test])],
         "shuffled": [own[at] for at in order],
     }
-    known = known_among(chain(*rows.values()), turns)
+    # Of the turns only those that are an answer: all others are looked at and forgotten.
+    known = set(map(single_line, chain(*rows.values()))).intersection(map(single_line, turns))
     parts = {"unseen": exact.unseen, "unlike": near.unseen}
 
-    def scores(name: str, unended: Sequence[bool | None] = (), losses: Table | None = None) -> Scores:
-        said = rows[name]
-        # The human responses are the references, which are left out where there are several.
-        counted = several.count(said, with_own=name != "human") if several else {}
-        row = Row(test, said, unended or [None] * len(said), sentence_counts(said, own), counted, losses)
-        of_parts = {part: row.part(chosen).scores(known, seed) for part, chosen in parts.items()}
-        return {**(row.scores(known, seed) or {}), **of_parts}
+    def scores(name: str) -> Scores:
+        said, answers = rows[name], responses
+        if name != "test":
+            pairs = zip(test, said, strict=True)
+            answers = [Response(each.dialogue, each.position, each.query, each.response, text) for each, text in pairs]
+        counts = {"own": sentence_counts(said, own)}
+        if several:  # the human responses are the references: here they are left out of these
+            counts |= several_counts(said, several, with_own=name != "human")
+        found = row_scores(answers, counts, known, seed) or {}
+        for part, chosen in parts.items():
+            some = {key: each[chosen] for key, each in counts.items()}
+            found[part] = row_scores(list(compress(answers, chosen)), some, known, seed)
+        return found
 
     return {
-        **scores("test", [each.unended for each in responses], losses_of(responses)),
+        **scores("test"),
         **fit_scores(fits, "test", seed),
         "human": {**scores("human"), **fit_scores(fits, "human", seed)},
         "retrieval": scores("retrieval"),
         "shuffled": {**scores("shuffled"), **fit_scores(fits, "shuffled", seed)},
         "parts": {name: "".join(map(str, flags.astype(int))) for name, flags in parts.items()},
         "bleu_variants": bleu_variants(rows, own),
-        **({"references": several.facts()} if several else {}),
+        **({"references": several_facts(several)} if several else {}),
         "leakage": {
             kind: {name: round(share, DIGITS) for name, share in each.shares().items()}
             for kind, each in (("exact", exact), ("near", near))

@@ -10,7 +10,6 @@ row scores against those stands beside its score as `bleu4_further_only`: that i
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
@@ -25,34 +24,36 @@ from stages.similarity.bleu import MAX_ORDER
 Scores = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class SeveralReferences:
-    """The references of N test pairs."""
+def several_references(test: Sequence[Pair], references: Sequence[References]) -> list[list[str]] | None:
+    """For each of N test pairs its own response, then the further ones; None if not one has a further one."""
+    known = {(each.dialogue, each.position): each.references for each in references}
+    found = [[pair.response, *known.get((pair.dialogue, pair.position), ())] for pair in test]
+    return found if any(len(each) > 1 for each in found) else None
 
-    own: list[str]  # [N]
-    further: list[list[str]]  # [N], for each pair any number
 
-    def count(self, responses: Sequence[str], with_own: bool = True) -> dict[str, Table]:
-        """What BLEU sums up over N responses, each [N, 10], with zeros for a pair without the references in question.
+def several_facts(references: Sequence[list[str]]) -> Scores:
+    """How many references there are, and sacrebleu's signature, with which others can repeat the scores."""
+    metric, further = BLEU(force=True), [len(each) - 1 for each in references]
+    # The signature counts the references of the last score.
+    metric.corpus_score([own for own, *_ in references], list(zip_longest(*references)))
+    return {"pairs": sum(map(bool, further)), "further": sum(further), "signature": str(metric.get_signature())}
 
-        with_own: the pair's own response is one of the references.
-        """
-        own = [[each] if with_own else [] for each in self.own]
-        references = [first + more for first, more in zip(own, self.further, strict=True)]
-        lower = [[text.lower() for text in each] for each in references]
-        return {
-            "all": _counts(responses, references),
-            "lower_case": _counts([each.lower() for each in responses], lower),
-            "further_only": _counts(responses, self.further),
-        }
 
-    def facts(self) -> Scores:
-        """How many references there are, and sacrebleu's signature, with which others can repeat the scores."""
-        metric = BLEU(force=True)
-        streams = zip_longest(*([own, *further] for own, further in zip(self.own, self.further, strict=True)))
-        metric.corpus_score(self.own, list(streams))  # the signature counts the references of the last score
-        counts = {"pairs": sum(map(bool, self.further)), "further": sum(map(len, self.further))}
-        return {**counts, "signature": str(metric.get_signature())}
+def several_counts(
+    responses: Sequence[str], references: Sequence[list[str]], with_own: bool = True
+) -> dict[str, Table]:
+    """What BLEU sums up over N responses, each [N, 10], with zeros for a pair without the references in question.
+
+    with_own: the pair's own response, the first of its references, is one of them.
+    """
+    further = [each[1:] for each in references]
+    counted = references if with_own else further
+    lower = [[text.lower() for text in each] for each in counted]
+    return {
+        "all": _counts(responses, counted),
+        "lower_case": _counts([each.lower() for each in responses], lower),
+        "further_only": _counts(responses, further),
+    }
 
 
 def _counts(responses: Sequence[str], references: Sequence[list[str]]) -> Table:
@@ -76,10 +77,3 @@ def several_scores(counted: dict[str, Table], dialogues: Sequence[str], seed: in
         "bleu4_further_only": bleus(further)["bleu4"] if further.any() else None,
         "bleu4_lower_case": bleus(counted["lower_case"])["bleu4"],
     }
-
-
-def several_references(test: Sequence[Pair], references: Sequence[References]) -> SeveralReferences | None:
-    """The references of the test pairs; None if not one has a further one."""
-    known = {(each.dialogue, each.position): each.references for each in references}
-    further = [known.get((pair.dialogue, pair.position), []) for pair in test]
-    return SeveralReferences([pair.response for pair in test], further) if any(further) else None

@@ -29,17 +29,7 @@ def novelty(responses: Sequence[str], turns: Iterable[str]) -> float:
 
 def known_turns(turns: Iterable[str]) -> Set[str]:
     """The turns of the training regime, in the form that `is_novel` compares."""
-    return {single_line(turn) for turn in turns}
-
-
-def known_among(responses: Iterable[str], turns: Iterable[str]) -> Set[str]:
-    """Those of `known_turns` that are one of the responses; all others are looked at and forgotten.
-
-    >>> known_among(["Yes .", "No ."], ["Yes  .", "Why ?"])
-    {'Yes .'}
-    """
-    asked = set(map(single_line, responses))
-    return {line for turn in turns if (line := single_line(turn)) in asked}
+    return set(map(single_line, turns))
 
 
 def is_novel(response: str, known: Set[str]) -> bool:

@@ -10,7 +10,7 @@ from sacrebleu.metrics.bleu import BLEU
 from stages.bootstrap import sentence_counts
 from stages.records import Pair, References
 from stages.score.diagnostics import diagnostics, is_echo, is_loop
-from stages.score.several_references import SeveralReferences, several_references, several_scores
+from stages.score.several_references import several_counts, several_facts, several_references, several_scores
 from stages.score.variants import bleu4_interval, bleu_variants, chrf, normalised
 from stages.score.variety import distinct, diversity, expectation_adjusted_distinct, ngrams, novelty
 from stages.similarity.bleu import bleu
@@ -119,16 +119,16 @@ def text(chance: random.Random) -> str:
     return " ".join(chance.choices(WORDS, k=chance.randint(1, 12)))
 
 
-def made_up(seed: int) -> tuple[list[str], SeveralReferences]:
-    """Responses, and references of which every third pair has none and the others up to five."""
+def made_up(seed: int) -> tuple[list[str], list[list[str]]]:
+    """Responses, and references: every third pair has only its own, the others up to five further ones."""
     chance = random.Random(seed)
-    further = [[text(chance) for _ in range(chance.randint(1, 5) if at % 3 else 0)] for at in range(COUNT)]
-    return [text(chance) for _ in range(COUNT)], SeveralReferences([text(chance) for _ in range(COUNT)], further)
+    counts = [1 + (chance.randint(1, 5) if at % 3 else 0) for at in range(COUNT)]
+    return [text(chance) for _ in range(COUNT)], [[text(chance) for _ in range(count)] for count in counts]
 
 
-def score(references: SeveralReferences, responses: list[str], step: int = 1, own: bool = True) -> Any:
+def score(references: list[list[str]], responses: list[str], step: int = 1, own: bool = True) -> Any:
     """The scores of every `step`th pair."""
-    counted = references.count(responses, with_own=own)
+    counted = several_counts(responses, references, with_own=own)
     return several_scores({name: each[::step] for name, each in counted.items()}, DIALOGUES[::step], seed=3)
 
 
@@ -142,37 +142,37 @@ def by_hand(responses: list[str], references: list[list[str]], order: int = 4, l
 def test_it_is_sacrebleus_score_of_the_same_lists_for_all_pairs_or_a_part(seed: int, step: int) -> None:
     responses, references = made_up(seed)
     scores = score(references, responses, step)
-    some, own, further = responses[::step], references.own[::step], references.further[::step]
-    lists = [[one, *more] for one, more in zip(own, further, strict=True)]
+    some, lists = responses[::step], references[::step]
+    own, further = [each[0] for each in lists], [each[1:] for each in lists]
     assert [scores[f"bleu{order}"] for order in ORDERS] == [by_hand(some, lists, order) for order in ORDERS]
     assert scores["bleu4_lower_case"] == by_hand(some, lists, lowercase=True) != scores["bleu4"]
-    asked = list(compress(some, further))
-    assert scores["bleu4_further_only"] == by_hand(asked, [each for each in further if each])
+    assert scores["bleu4_further_only"] == by_hand([*compress(some, further)], [*filter(None, further)])
     assert scores["pairs"] == COUNT // step
     assert scores["bleu4_interval"] == bleu4_interval(sentence_counts(some, own, further), DIALOGUES[::step], seed=3)
 
 
 def test_the_own_responses_are_scored_against_the_further_ones_on_the_pairs_that_have_any() -> None:
     _, references = made_up(0)
-    scores = score(references, references.own, own=False)
-    own, lists = list(compress(references.own, references.further)), [each for each in references.further if each]
+    responses = [each[0] for each in references]
+    scores = score(references, responses, own=False)
+    own, lists = map(list, zip(*((each[0], each[1:]) for each in references if each[1:]), strict=True))
     assert [scores[f"bleu{order}"] for order in ORDERS] == [by_hand(own, lists, order) for order in ORDERS]
     assert scores["bleu4_further_only"] == scores["bleu4"] < 1
     assert scores["pairs"] == len(own) == COUNT * 2 // 3
-    assert score(references, references.own, step=3, own=False) is None  # pairs without a further one
+    assert score(references, responses, step=3, own=False) is None  # pairs without a further one
 
 
 def test_where_no_pair_has_further_references_it_is_the_bleu_of_one() -> None:
     responses, references = made_up(0)
     scores = score(references, responses, step=3)
-    assert scores["bleu4"] == round(bleu(responses[::3], references.own[::3]), 6)
+    assert scores["bleu4"] == round(bleu(responses[::3], [each[0] for each in references[::3]]), 6)
     assert scores["bleu4_further_only"] is None
 
 
 def test_references_find_their_pair_by_dialogue_and_position() -> None:
     test = [Pair("a", 0, "q", "r"), Pair("a", 2, "q", "s"), Pair("b", 0, "q", "t")]
     found = several_references(test, [References("b", 0, ["u"]), References("a", 2, ["v", "w"])])
-    assert found == SeveralReferences(["r", "s", "t"], [[], ["v", "w"], ["u"]])
-    facts = found.facts()
+    assert found == [["r"], ["s", "v", "w"], ["t", "u"]]
+    facts = several_facts(found)
     assert (facts["pairs"], facts["further"]) == (2, 3) and "nrefs:var" in facts["signature"]
     assert several_references(test, []) is several_references(test, [References("c", 0, ["u"])]) is None
