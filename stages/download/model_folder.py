@@ -45,11 +45,11 @@ def check_model_folder(key: str, folder: Path) -> None:
         subject = f"{key}.{path.name}"
         try:
             value = {**json.loads(path.read_bytes())}
-        except (TypeError, ValueError, RecursionError) as error:
-            found = f"not a JSON object ({error})"
+            named = {*{**value["weight_map"]}.values()} if path.name == INDEX else set()
+        except (TypeError, KeyError, ValueError, RecursionError) as error:
+            found = f"not a JSON object ({one_line(str(error))})"
             raise StageError(subject, found, "download it again, or fix it at its source") from None
-        named = value.get("weight_map", {}).values() if path.name == INDEX else ()
-        for name in sorted({*named} - shards):
+        for name in sorted(map(str, named - shards)):
             raise StageError(subject, f"it names {name!r}, which is not among the files", "list each shard in files")
         if path.name not in NOT_CONFIGURATION:
             _check_configuration(subject, value)

@@ -1,6 +1,7 @@
 """A folder of the hub becomes a base model, ready for trials, or is refused before anything slow."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -99,6 +100,11 @@ def load_base_model(folder: Path, device: torch.device, dtype: torch.dtype, drop
     if info["missing_keys"]:  # the library would make them up and only warn
         names = ", ".join(sorted(info["missing_keys"])[:3])
         raise StageError(folder, f"its weights lack {names}", "use the complete model")
+    prefix = f"{model.base_model_prefix}."
+    kinds = {re.sub(r"\d+", "0", name.removeprefix(prefix)) for name in model.state_dict()}
+    for name in sorted(info["unexpected_keys"]):  # parts of another use are left out, but not layers of this one
+        if re.sub(r"\d+", "0", name.removeprefix(prefix)) in kinds:
+            raise StageError(folder, f"{name} is in no layer of config.json", "use the files of one model")
     if device.type == "cpu" and model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(SHORT)
     model.get_input_embeddings().padding_idx = None  # it would keep that row of E, often end-of-text, from training

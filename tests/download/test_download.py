@@ -147,10 +147,10 @@ def test_an_index_can_only_name_shards_that_are_there(name: str, weights: Path, 
     assert refusal(tmp_path).startswith(f"model.safetensors.index.json: it names '{name}'")
 
 
-@pytest.mark.parametrize("content", [b"[]", b"\xff", b"[" * 100_000])
-def test_a_configuration_that_is_no_json_object_is_refused(content: bytes, weights: Path, tmp_path: Path) -> None:
-    (a_copy(weights, tmp_path) / "config.json").write_bytes(content)
-    assert refusal(tmp_path).startswith("config.json: not a JSON object (")
+@pytest.mark.parametrize("content", [b"[]", b"\xff", b"[" * 100_000, b'{"weight_map": null}'])
+def test_an_index_that_is_no_json_object_is_refused(content: bytes, weights: Path, tmp_path: Path) -> None:
+    (a_copy(weights, tmp_path) / "model.safetensors.index.json").write_bytes(content)
+    assert refusal(tmp_path).startswith("model.safetensors.index.json: not a JSON object (")
 
 
 def test_gguf_becomes_a_clean_folder_with_tied_weights_once_and_the_same_bytes_twice(

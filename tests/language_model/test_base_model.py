@@ -115,19 +115,17 @@ def test_the_gradients_of_these_logits_are_those_of_the_output_layer() -> None:
         assert float((one.grad - other.grad).norm()) < 0.01 * float(other.grad.norm())
 
 
-def test_weights_that_lack_a_tensor_are_refused_and_not_made_up(tmp_path: Path) -> None:
-    folder = tiny_model(tmp_path / "lacking")
-    tensors = load_file(folder / "model.safetensors")
-    del tensors["transformer.h.1.mlp.c_fc.weight"]
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(StageError, match=r"lack transformer\.h\.1\.mlp\.c_fc\.weight"):
-        load_base_model(folder, CPU, torch.float32)
-
-
-def test_weights_of_another_shape_are_named_with_both(tmp_path: Path) -> None:
-    folder = configured(tmp_path / "model", "gpt2", {"n_positions": 65})
-    with pytest.raises(StageError, match=r"wpe\.weight is \[\d+, \d+\], by config\.json \[65, \d+\]; use"):
-        load_base_model(folder, CPU, torch.float32)
+@pytest.mark.parametrize(
+    ("changed", "found"),
+    [
+        ({"n_positions": 65}, r"wpe\.weight is \[\d+, \d+\], by config\.json \[65, \d+\]; use"),
+        ({"n_layer": 3}, r"its weights lack transformer\.h\.2\.\S+, .*; use"),
+        ({"n_layer": 1}, r"transformer\.h\.1\.\S+ is in no layer of config\.json; use"),
+    ],
+)
+def test_weights_of_another_model_are_refused(changed: dict[str, Any], found: str, tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=found):
+        load_base_model(configured(tmp_path / "model", "gpt2", changed), CPU, torch.float32)
 
 
 @pytest.mark.parametrize("end", ["</s>", [3, "</s>"]])
