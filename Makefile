@@ -20,20 +20,26 @@ help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
 
 # A DVC that was killed leaves .dvc/tmp/rwlock behind. The next one refuses to start if it cannot read that file, or if
-# a process has the number in it, as in a container, where DVC is always number 1.
-define UNLOCK
-import os, pathlib, psutil
+# a process has the number in it, as in a container, where DVC is always number 1. And DVC has no words for what is wrong
+# in params.yaml, and removes outputs before a stage finds it.
+define BEFORE
+import os, pathlib, psutil, sys
+from stages.params.schema import StageError, load_params
 lock, here = pathlib.Path(".dvc/tmp/rwlock"), os.getcwd()
 found = [each.info for each in psutil.process_iter(["cmdline", "cwd"])]
 runs = [each for each in found if each["cwd"] == here and "dvc" in map(os.path.basename, (each["cmdline"] or [])[:3])]
 if not runs and lock.exists() and lock.read_text(errors="replace") != "{}":
     lock.unlink()
     print(f"{lock}: left by a DVC that was killed; removed")
+try:
+    load_params()
+except StageError as error:
+    sys.exit(f"ERROR make: {error}")
 endef
-export UNLOCK
+export BEFORE
 
 repro: $(VENV)/.installed  ## run the pipeline with the parameters of params.yaml, then print the scores
-	@$(VENV)/bin/python -c "$$UNLOCK"
+	@$(VENV)/bin/python -c "$$BEFORE"
 	$(DVC) repro
 	$(DVC) metrics show
 

@@ -16,7 +16,7 @@ import pytest
 
 from tests.faults.pipeline import STAGES, Undisturbed, check_tidy, flip, results
 from tests.stage_runs import wait_for
-from tests.tiny import ROOT, command, commit_all, write_yaml
+from tests.tiny import ROOT, command, commit_all, shipped_params, write_yaml
 
 pytestmark = pytest.mark.timeout(600)  # the first test waits for `undisturbed` and for DVC, three times
 WITH_DVC = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
@@ -130,6 +130,8 @@ def made(tmp_path: Path) -> Path:
     (folder / ".venv/bin/dvc").symlink_to("/bin/true")
     for name in (".created", ".installed"):
         (folder / ".venv" / name).touch()
+    (folder / "stages").symlink_to(ROOT / "stages")
+    write_yaml(folder / "params.yaml", shipped_params())
     return folder
 
 
@@ -145,6 +147,13 @@ def test_make_repro_removes_the_lock_of_a_killed_dvc_alone_whoever_has_its_numbe
         assert "removed" not in command(made, "make", "repro").stdout
         running.kill()
     assert lock.read_text() == "x"
+
+
+def test_make_repro_names_a_remedy_where_dvc_has_none(made: Path) -> None:
+    params = shipped_params()
+    write_yaml(made / "params.yaml", params | {"models": {"a.b": params["models"]["gpt2"]}})
+    said = command(made, "make", "repro", fails=True).stderr
+    assert "ERROR make: params.yaml: models.a.b: DVC finds no name with a dot or a bracket in it; name it a-b\n" in said
 
 
 KEEPS = """
