@@ -23,14 +23,12 @@ from stages.language_model.base_model import Weights
 from stages.language_model.text_tokens import text_tokens
 from stages.methods.method import Method
 from stages.methods.trained_method import TrainedMethod
-from stages.params.schema import OF_SCIKIT_LEARN, Forgetting
+from stages.params.schema import BLANK_LINE, OF_SCIKIT_LEARN, Forgetting
 from stages.plumbing.errors import StageError
 
 BLOCK = 128  # tokens that are read together
 BLOCKS_PER_PASS = 8
 DRAWS = 10_000
-KEY = "params.yaml: forgetting"
-BLANK_LINE = re.compile(r"\n\s*\n")
 WORD = re.compile(r"[\"'(]?[^\W\d_]+(?:['-][^\W\d_]+)*[.,;:!?)\"']*")  # with the marks around it
 FEWEST_WORDS, SHARE_OF_WORDS = 12, 0.9  # of a paragraph of prose; the descriptions have tables, code and lists too
 
@@ -45,15 +43,14 @@ class Passage:
 
 
 def passage_of(settings: Forgetting, text: str, tokenizer: PreTrainedTokenizerBase) -> Passage:
-    """As many whole blocks of what `read_text` gave as `settings.tokens` are; StageError if it is too short."""
+    """As many whole blocks of what `read_text` gave as `settings.tokens` are; StageError if these are one paragraph."""
     each = text_tokens(tokenizer, [f"{paragraph}\n\n" for paragraph in BLANK_LINE.split(text.strip())])
     ids = torch.tensor([token for own in each for token in own])
     numbers = torch.repeat_interleave(torch.arange(len(each)), torch.tensor([len(own) for own in each]))
     count = min(len(ids), settings.tokens) // BLOCK
     if count < 2 or not numbers[count * BLOCK - 1]:
-        found = f"{min(len(ids), settings.tokens)} tokens in {len(each)} paragraphs"
-        remedy = f"give a longer text, at least {2 * BLOCK} tokens in two paragraphs with a blank line between them"
-        raise StageError(KEY, found, remedy)
+        found = f"the first {min(len(ids), settings.tokens)} tokens are one paragraph, or fewer than {2 * BLOCK}"
+        raise StageError("params.yaml: forgetting", found, "raise tokens, or name another text")
     blocks, paragraphs = (part[: count * BLOCK].view(count, BLOCK) for part in (ids, numbers))
     name = settings.text if settings.text == OF_SCIKIT_LEARN else Path(settings.text).name
     return Passage(blocks, paragraphs, {"text": name, "sha256": hashlib.sha256(text.encode()).hexdigest()})
@@ -70,13 +67,7 @@ def read_text(settings: Forgetting) -> str:
         texts = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.rst"))]
         parts = (part.split() for text in sorted(texts, key=len, reverse=True) for part in BLANK_LINE.split(text))
         return "\n\n".join(" ".join(words) for words in parts if _is_prose(words))
-    content = Path(settings.text).expanduser().read_bytes()
-    if (found := hashlib.sha256(content).hexdigest()) != settings.sha256:
-        raise StageError(f"{KEY}.sha256", f"{settings.text} has {found}", "correct it, or restore the file")
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError:
-        raise StageError(f"{KEY}.text", f"{settings.text} is not UTF-8", "name a text file in UTF-8") from None
+    return settings.read_file()
 
 
 def losses(method: Method, weights: Weights, blocks: Tensor) -> Tensor:

@@ -1,6 +1,8 @@
 """Strict models of params.yaml: they check every key, type and range before anything slow starts."""
 
+import hashlib
 import math
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -28,6 +30,8 @@ from stages.plumbing.yaml import parse_yaml
 PARAMS_FILE = Path("params.yaml")
 MAX_TRIALS = 64
 OF_SCIKIT_LEARN = "scikit-learn"  # its descriptions of data sets: English prose that every installation has
+BLANK_LINE = re.compile(r"\n\s*\n")  # between paragraphs
+SHORTEST = 2048  # characters of a text: more than the fewest tokens that are read have in any language
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -75,6 +79,25 @@ class Forgetting(Strict):
         if self.text != OF_SCIKIT_LEARN and not self.sha256:
             raise Refused("sha256", "missing", f"write what `sha256sum {self.text}` prints, so that the text is pinned")
         return self
+
+    def read_file(self) -> str:
+        """The text of the file; StageError if it is not there, another, not UTF-8, or certainly too short."""
+        key, path = f"{PARAMS_FILE}: forgetting", Path(self.text).expanduser()
+        if not path.is_file():
+            remedy = "name a text file; the grid's clones find it only by an absolute path, or from ~"
+            raise StageError(f"{key}.text", f"no file {self.text}", remedy)
+        content = path.read_bytes()
+        if (found := hashlib.sha256(content).hexdigest()) != self.sha256:
+            raise StageError(f"{key}.sha256", f"{self.text} has {found}", "correct it, or restore the file")
+        try:
+            text = content.decode("utf-8")
+        except UnicodeDecodeError:
+            raise StageError(f"{key}.text", f"{self.text} is not UTF-8", "name a text file in UTF-8") from None
+        if len(text) < SHORTEST or not BLANK_LINE.search(text.strip()):
+            found = f"{len(text)} characters in {len(BLANK_LINE.split(text.strip()))} paragraphs"
+            remedy = f"give at least {SHORTEST} in two paragraphs with a blank line between them"
+            raise StageError(f"{key}.text", found, remedy)
+        return text
 
 
 class Relevance(Strict):
@@ -245,7 +268,7 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
     """Read params.yaml.
 
     Raises:
-        StageError: it is missing or not YAML, one of its values is not allowed, or a file that it names is not there.
+        StageError: it is missing or not YAML, one of its values is not allowed, or `forgetting.text` cannot be read.
     """
     try:
         content = path.read_text(encoding="utf-8")
@@ -254,8 +277,6 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
     except UnicodeDecodeError as error:
         raise StageError(path, f"not UTF-8 ({error.reason} at byte {error.start})", "save it as UTF-8") from None
     params = parse_params(parse_yaml(content, path))
-    text = params.forgetting.text
-    if text != OF_SCIKIT_LEARN and not Path(text).expanduser().is_file():  # now, not when the training is over
-        remedy = "name a text file; the grid's clones find it only by an absolute path, or from ~"
-        raise StageError(f"{PARAMS_FILE}: forgetting.text", f"no file {text}", remedy)
+    if params.forgetting.text != OF_SCIKIT_LEARN:
+        params.forgetting.read_file()  # now, not when the training is over
     return params

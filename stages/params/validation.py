@@ -146,4 +146,4 @@ def _words(error: Any, keys: Sequence[str]) -> tuple[str, str, str]:
         return key, found, allowed(error["input"], names or [expected])
     if kind.endswith(("_type", "_from_float")) and word in TYPES:
         return key, found, f"it must be {TYPES[word]}"
-    return key, found, re.sub("^(Input|String|List) should", "it must", one_line(error["msg"]))
+    return key, found, re.sub("^(Input|String|List|Value) should", "it must", one_line(error["msg"]))

@@ -1,9 +1,9 @@
 """Which runs can be compared: those with the same data, pairs and protocol, whatever their model, method and seed.
 
-Relevance must have been measured with as many queries and others, and forgetting on the same text. Which learning rates
-were tried does not count: each run has its best one. Nor do the names of entries in params.yaml, but their content:
-`-S protocols.paper.training.dropout=0` makes another protocol. If one name has several contents, the values that differ
-are added to it.
+Relevance must have been measured with as many queries and others, and forgetting on as many tokens of the same text.
+Which learning rates were tried does not count: each run has its best one. Nor do the names of entries in params.yaml,
+but their content: `-S protocols.paper.training.dropout=0` makes another protocol. If one name has several contents, the
+values that differ are added to it.
 """
 
 import json
@@ -192,13 +192,13 @@ def setting_of(run: Run) -> tuple[str, Any]:
     words += [f"{key} {pairs[key]}" for key, usual in (("stride", 2), ("history", 1)) if pairs.get(key, usual) != usual]
     words += ["without overlap"] * bool(run.params["drop_overlap"])
     protocol = flatten(run.entry("protocol"))
-    forgetting = run.params.get("forgetting") or run.score("forgetting") or {}  # the latter of runs kept earlier
+    forgetting = run.params.get("forgetting") or {}
     return ", ".join(words), {
         "dataset": run.entry("dataset"),
         "pairs": pairs,
         "protocol": {key: each for key, each in protocol.items() if not key.startswith(RATES_PREFIX)},
         "relevance": run.params.get("relevance") or run.score("generation.relevance"),
-        "forgetting": Path(forgetting.get("text", "")).name,
+        "forgetting": {**forgetting, "text": Path(forgetting.get("text", "")).name},
     }
 
 

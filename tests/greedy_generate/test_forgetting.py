@@ -1,16 +1,15 @@
 """Forgetting: the loss without a prompt, with what was trained of the model, on text that it was not tuned on."""
 
 import copy
-import hashlib
 import random
 import re
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import PreTrainedTokenizerBase
 
-from stages.greedy_generate.forgetting import BLOCK, Passage, forgetting, losses, passage_of, read_text
+from stages.greedy_generate.forgetting import BLOCK, forgetting, losses, passage_of, read_text
+from stages.language_model.loading import load_tokenizer
 from stages.methods.trained_method import TrainedMethod, load_trained
 from stages.params.schema import OF_SCIKIT_LEARN, Forgetting
 from stages.plumbing.errors import StageError
@@ -18,10 +17,6 @@ from tests.models import method
 from tests.trained import write_method, write_model
 
 OWN_TEXT = Forgetting(text=OF_SCIKIT_LEARN, tokens=4 * BLOCK)
-
-
-def read_passage(settings: Forgetting, tokenizer: PreTrainedTokenizerBase) -> Passage:
-    return passage_of(settings, read_text(settings), tokenizer)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +31,7 @@ def trained(folder: Path, model: Path, name: str, moved: float) -> TrainedMethod
 @pytest.mark.parametrize("name", ["fine-tune", "lora", "embeddings", "soft", "dynamic"])
 def test_it_is_the_loss_of_the_whole_model_with_what_was_trained_in_it(name: str, model: Path, tmp_path: Path) -> None:
     one = trained(tmp_path, model, name, 0.1)
-    blocks = read_passage(OWN_TEXT, one.tokenizer).blocks
+    blocks = passage_of(OWN_TEXT, read_text(OWN_TEXT), one.tokenizer).blocks
     plain = copy.deepcopy(one.method.base.model)
     plain.load_state_dict(dict(one.method.language_model(one.weights)), strict=False)
     plain.tie_weights()
@@ -47,29 +42,19 @@ def test_it_is_the_loss_of_the_whole_model_with_what_was_trained_in_it(name: str
 
 def test_a_model_that_was_shaken_has_forgotten_and_a_prompt_alone_changes_nothing(model: Path, tmp_path: Path) -> None:
     shaken = trained(tmp_path, model, "fine-tune", 0.2)
-    found = forgetting(shaken, method("zero-shot"), read_passage(OWN_TEXT, shaken.tokenizer))
+    found = forgetting(shaken, method("zero-shot"), passage_of(OWN_TEXT, read_text(OWN_TEXT), shaken.tokenizer))
     low, high = found["interval"]
     assert 0 < low <= found["difference"] <= high
     assert found["difference"] == pytest.approx(found["loss_after"] - found["loss_before"], abs=2e-4)
     assert found["tokens"] == 4 * BLOCK
     prompted = trained(tmp_path, model, "soft-classic", 0.2)
-    found = forgetting(prompted, method("zero-shot"), read_passage(OWN_TEXT, prompted.tokenizer))
+    found = forgetting(prompted, method("zero-shot"), passage_of(OWN_TEXT, read_text(OWN_TEXT), prompted.tokenizer))
     assert (found["difference"], found["interval"]) == (0, [0, 0])
 
 
-def test_a_text_that_cannot_be_read_or_is_too_short_is_refused(model: Path, tmp_path: Path) -> None:
-    tokenizer = trained(tmp_path, model, "zero-shot", 0.0).tokenizer
-    for content, said in (
-        (b"caf\xe9", r"forgetting\.text: .*text is not UTF-8; name a text"),
-        (b"Hello.", r"forgetting: \d+ tokens in 1 paragraphs; give a longer text"),
-        (b"Hello there. " * 200, r"forgetting: \d+ tokens in 1 paragraphs; give a longer text, .* a blank line"),
-    ):
-        (tmp_path / "text").write_bytes(content)
-        pin = hashlib.sha256(content).hexdigest()
-        with pytest.raises(StageError, match=f"^params.yaml: {said}"):
-            read_passage(Forgetting(text=str(tmp_path / "text"), tokens=4096, sha256=pin), tokenizer)
-    with pytest.raises(StageError, match=rf"^params.yaml: forgetting\.sha256: .*text has {pin}; correct it"):
-        read_passage(Forgetting(text=str(tmp_path / "text"), tokens=4096, sha256="0" * 64), tokenizer)
+def test_a_passage_of_one_paragraph_is_refused(model: Path) -> None:
+    with pytest.raises(StageError, match=r"^params.yaml: forgetting: the first 512 tokens are one paragraph, or fewer"):
+        passage_of(OWN_TEXT, "Hello there. " * 500 + "\n\nBye.", load_tokenizer(model))
 
 
 def test_the_default_text_is_prose() -> None:
@@ -85,10 +70,8 @@ def test_the_interval_draws_paragraphs(model: Path, tmp_path: Path) -> None:
     """Of two paragraphs, however long, half of the draws have one of them alone."""
     shaken, chance = trained(tmp_path, model, "fine-tune", 0.2), random.Random(0)
     words = chance.choices(["the", "cat", "sat", "on", "mats", "again"], k=900)
-    (tmp_path / "text").write_text(" ".join(words[:300]) + "\n \n" + " ".join(words[300:]))
-    pin = hashlib.sha256((tmp_path / "text").read_bytes()).hexdigest()
-    settings = Forgetting(text=str(tmp_path / "text"), tokens=8 * BLOCK, sha256=pin)
-    passage, untouched = read_passage(settings, shaken.tokenizer), method("zero-shot")
+    settings, text = OWN_TEXT.model_copy(update={"tokens": 8 * BLOCK}), " ".join([*words[:300], "\n \n", *words[300:]])
+    passage, untouched = passage_of(settings, text, shaken.tokenizer), method("zero-shot")
     difference = losses(shaken.method, shaken.weights, passage.blocks) - losses(untouched, {}, passage.blocks)
     means = [float(difference[passage.paragraphs[:, 1:] == number].mean()) for number in (0, 1)]
     assert forgetting(shaken, untouched, passage)["interval"] == pytest.approx(sorted(means), abs=1e-4)

@@ -39,8 +39,8 @@ def titles(*runs: Run) -> list[str]:
         ({"pairs": {**PARAMS["pairs"], "stride": 1}}, [PAPERS_TITLE, f"{PAPERS_TITLE}, stride 1"]),
         ({"relevance": {"queries": 16, "others": 7}}, [f"{PAPERS_TITLE} (relevance.others={each})" for each in (7, 9)]),
         (
-            {"forgetting": {"text": "~/a.txt"}},
-            [f"{PAPERS_TITLE} (forgetting={each})" for each in ("a.txt", "scikit-learn")],
+            {"forgetting": {"text": "~/scikit-learn", "tokens": 512}},
+            [f"{PAPERS_TITLE} (forgetting.tokens={each})" for each in (4096, 512)],
         ),
         (with_protocol(dropout=0.2), [f"{PAPERS_TITLE} (dropout={each})" for each in (0.1, 0.2)]),
     ],
