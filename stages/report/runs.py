@@ -139,10 +139,11 @@ def collect(root: Path) -> Collection:
 def _read(root: Path, name: str, commit: str, baseline: str) -> Run | Absent | None:
     """The results of one revision, if they can be trusted; None if it has none."""
     revision = Revision(root, commit or None)
-    rows = {row: revision.json(f"metrics/scores/{row}.json") for row in ROWS}
-    if None in rows.values():
-        return None
     try:
+        rows = {row: revision.json(f"metrics/scores/{row}.json") for row in ROWS}
+        if None in rows.values():
+            return None
+        scores = revision.json("metrics/scores.json") or {**rows.pop("test"), **rows}
         params = revision.yaml(PARAMS_FILE)
         files: dict[str, Any] = {path: revision.json(path) for path in (f"metrics/{each}.json" for each in METRICS)}
         responses = revision.records(RESPONSES, Response)
@@ -152,7 +153,6 @@ def _read(root: Path, name: str, commit: str, baseline: str) -> Run | Absent | N
         return Absent(name, commit, "not readable", f"its params.yaml has no {', '.join(missing)}")
     if reason := next(problems(revision, params), None):
         return Absent(name, commit, "stale", reason)
-    scores = revision.json("metrics/scores.json") or {**rows.pop("test"), **rows}
     if responses:
         files[RESPONSES] = columns_of(responses)
     files[f"{RESPONSES}.sha256"] = hashlib.sha256(revision.read(RESPONSES) or b"").hexdigest()

@@ -72,7 +72,9 @@ def test_results_that_are_not_those_of_the_parameters_the_code_or_the_stage_are_
     change_params(project, {"seed": 0})
     write_json(project / "metrics/scores/test.json", {"bleu4": 0.9, "pairs": 80})
     assert "metrics/scores/test.json is not the file that the stage score wrote" in reason()
-    command(project, "git", "checkout", "metrics/scores/test.json")
+    (project / "metrics/scores/human.json").write_text("{", encoding="utf-8")
+    assert [each.state for each in collect(project).absent] == ["not readable"]
+    command(project, "git", "checkout", "metrics/scores")
     with (project / "stages/methods/decoding.py").open("a", encoding="utf-8") as file:
         file.write("\n# a comment\n")
     assert "was run with a different stages/methods" in reason()
