@@ -15,7 +15,7 @@ from stages.plumbing.errors import StageError
 from stages.plumbing.files import write_bytes, write_json
 from stages.report.markdown import slug
 from stages.report.runs import RESPONSES, SWITCHES, Absent, Collection, Run, as_allowed_now, with_unique_names
-from stages.report.settings import configuration_of, settings_of
+from stages.report.settings import settings_of
 
 CHOICES = ("dataset", "model", "method", "protocol")  # each names an entry of a table
 KEPT, ABSENT = ".json.xz", "absent.json"  # files of kept runs, and of those that are not in the tables
@@ -23,11 +23,11 @@ MOST = 3_000_000  # bytes that a repository should have of them
 
 
 def keep(collection: Collection, folder: Path, private: Set[str] = frozenset()) -> None:
-    """Add the runs that the report shows to those in a folder; one of the same configuration and seed is replaced.
+    """Add the runs that the report shows to those in a folder.
 
-    But no run with its answers by one without, as those of a commit are in a clone without DVC's cache. Of a corpus
-    that may not be quoted, or is `private` now, only a hash of the responses is written; of parameters no folder and
-    no secret.
+    Of one configuration and seed that with the most learning rates stays, else one with its answers (a clone without
+    DVC's cache has none), else the new one. Of a corpus that may not be quoted, or is `private` now, only a hash of the
+    responses is written; of parameters no folder and no secret.
 
     Raises:
         StageError: they would be too large, or a file there is damaged; nothing is written.
@@ -35,13 +35,15 @@ def keep(collection: Collection, folder: Path, private: Set[str] = frozenset()) 
     settings, repeated = settings_of(collection.runs)
     shown = [run for setting in settings for _, run in setting.all_runs]
     earlier = (as_allowed_now(run, private) for run in _runs(folder))
-    found = sorted(map(_public, (*earlier, *shown)), key=lambda run: RESPONSES in run.files)
-    by_configuration = {configuration_of(run): run for run in found}
-    merged = with_unique_names([*by_configuration.values()])
+    found = sorted(map(_public, (*shown, *earlier)), key=lambda run: RESPONSES not in run.files)
+    merged = with_unique_names([run for setting in settings_of(found)[0] for _, run in setting.all_runs])
     contents = {}
     for setting in settings_of(merged)[0]:
-        content = json.dumps([_as_record(run) for _, run in setting.all_runs])
-        contents[folder / f"{slug(setting.title)}{KEPT}"] = lzma.compress(content.encode(), preset=9)
+        records = [
+            {"facts": {key: each for key, each in vars(run).items() if key != "files"}, "files": run.files}
+            for _, run in setting.all_runs
+        ]
+        contents[folder / f"{slug(setting.title)}{KEPT}"] = lzma.compress(json.dumps(records).encode(), preset=9)
     size = sum(map(len, contents.values()))
     if size > MOST:
         said = f"{size / 1e6:.1f} MB with these runs, more than {MOST / 1e6:g}"
@@ -59,10 +61,9 @@ def kept(folder: Path) -> Collection:
     """The runs that `keep` wrote into a folder.
 
     Raises:
-        StageError: there are none, or a file is damaged.
+        OSError: there are none.
+        StageError: a file is damaged.
     """
-    if not (folder / ABSENT).exists():
-        raise StageError(folder, "no runs that --keep wrote", "name the folder that it wrote")
     absent = tuple(Absent(**each) for each in json.loads((folder / ABSENT).read_bytes()))
     return Collection(tuple(_runs(folder)), absent)
 
@@ -74,12 +75,6 @@ def _runs(folder: Path) -> Iterator[Run]:
         except (lzma.LZMAError, ValueError) as error:
             raise StageError(path, f"damaged ({error})", "take it from Git again") from None
         yield from (Run(**record["facts"], files=record["files"]) for record in records)
-
-
-def _as_record(run: Run) -> dict[str, Any]:
-    facts = {**vars(run)}
-    files = facts.pop("files")
-    return {"facts": facts, "files": files}
 
 
 def _public(run: Run) -> Run:

@@ -6,7 +6,6 @@ but their content: `-S protocols.paper.training.dropout=0` makes another protoco
 values that differ are added to it.
 """
 
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -202,24 +201,16 @@ def setting_of(run: Run) -> tuple[str, Any]:
     }
 
 
-def method_of(run: Run) -> tuple[str, Any]:
-    """A method and its settings but for the place where its learning rates are searched."""
-    return run.params["method"], {key: each for key, each in run.entry("method").items() if key != "learning_rate"}
-
-
-def configuration_of(run: Run) -> str:
-    """All that tells a run from others but for its learning rates, as text: a second such run repeats the first."""
-    where = run.params["model"], run.entry("model"), float(run.params["regime"]), run.seed
-    return json.dumps([setting_of(run), method_of(run), *where], sort_keys=True)
-
-
 def settings_of(runs: Sequence[Run]) -> tuple[list[Setting], list[Absent]]:
     """The settings, the paper's first, and the runs that repeat another one.
 
     Of several runs of a configuration with one seed, that with the most learning rates counts, and of these the first.
     """
-    titles, methods = labels(list(map(setting_of, runs))), labels(list(map(method_of, runs)))
-    models = labels([(run.params["model"], run.entry("model")) for run in runs])
+    titles = labels(list(map(setting_of, runs)))
+    models, methods = (
+        labels([(run.params[switch], run.entry(switch) | {"learning_rate": None}) for run in runs])
+        for switch in ("model", "method")
+    )
     cells = map(Cell, models, methods, (float(run.params["regime"]) for run in runs))
 
     def order(each: tuple[str, Cell, Run]) -> tuple[Any, ...]:
