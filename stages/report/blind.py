@@ -60,7 +60,8 @@ def tally(sheets: Sequence[Path], folder: Path) -> str:
     Where several people rated a pair, the one that more of them found better has won it.
 
     Raises:
-        StageError: the key is not in the folder, or a sheet has another verdict than 1, 2, = or none.
+        StageError: a sheet has another verdict than 1, 2, = or none.
+        OSError: the key is not in the folder, or a sheet not where it should be.
     """
     key = _read(folder / KEY)
     first, second = sorted({*key["1"], *key["2"]})
@@ -81,8 +82,6 @@ def tally(sheets: Sequence[Path], folder: Path) -> str:
 
 
 def _read(path: Path) -> pd.DataFrame:
-    if not path.exists():
-        raise StageError(path, "missing", "write a sheet with --blind, and name it filled in")
     text = path.read_text(encoding="utf-8-sig")
     separator = ";" if ";" in text.partition("\n")[0] else ","  # some spreadsheets save semicolons
     return pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, index_col="number", sep=separator)
