@@ -7,18 +7,18 @@ order must be the same with every seed. A claim for which a run is missing is *n
 is about these training runs, and says so.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from operator import sub
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
 import pandas as pd
 
-from stages.bootstrap import Difference
 from stages.grid.configurations import MODELS
 from stages.report.compare import Gap, NotMeasured, difference, gaps_of, same_seeds
 from stages.report.markdown import NONE, count, ends, number, percent
-from stages.report.runs import Run, Runs, flatten
+from stages.report.runs import Run, flatten
 from stages.report.settings import LEAST_MATCHES, Cell, Setting, numbers_of
 
 SUPPORTED, CONTRADICTED, INCONCLUSIVE, NOT_TESTED = "supported", "contradicted", "inconclusive", "not tested"
@@ -73,21 +73,10 @@ def seeds(count: int) -> str:
     return "one seed" if count == 1 else f"{count} seeds"
 
 
-def by_interval(found: Difference, count: int) -> Verdict:
-    """Whether the first system scores higher by more than chance, and the numbers; with so many seeds."""
-    why = f"{found.first:.4f} against {found.second:.4f}, difference {ends(found.low, found.high)}, {seeds(count)}"
-    if found.low <= 0 <= found.high:
-        return INCONCLUSIVE, why
-    return (SUPPORTED if found.first > found.second else CONTRADICTED), why
-
-
-def by_order(pairs: list[tuple[float, float]], names: tuple[str, str]) -> Verdict:
-    """Whether the first of each pair, one a seed, is always the higher one, and the means by their names."""
-    always, never = all(a > b for a, b in pairs), all(a < b for a, b in pairs)
-    verdict = SUPPORTED if always else CONTRADICTED if never else INCONCLUSIVE
-    means = (number(fmean(each), 3) for each in zip(*pairs, strict=True))
-    told = (f"{name} {mean}".strip() for name, mean in zip(names, means, strict=True))
-    return verdict, f"{' against '.join(told)}, {seeds(len(pairs))}"
+def verdict_of(differences: Iterable[float]) -> str:
+    """What differences say that ought to be above zero: the ends of an interval, or one of each seed."""
+    signs = {1 if each > 0 else -1 if each < 0 else 0 for each in differences}
+    return SUPPORTED if signs == {1} else CONTRADICTED if signs == {-1} else INCONCLUSIVE
 
 
 def judge(claim: Claim, setting: Setting, part: str) -> Verdict:
@@ -95,23 +84,30 @@ def judge(claim: Claim, setting: Setting, part: str) -> Verdict:
     try:
         if claim.first == claim.second:
             return _stays(claim, setting, part)
-        first, second = _runs(setting, claim.first), _runs(setting, claim.second)
+        for cell in (claim.first, claim.second):
+            if cell not in setting.runs:
+                raise NotMeasured(f"no run of {cell.method} at {percent(cell.regime)}")
+        first, second = setting.runs[claim.first], setting.runs[claim.second]
         matched = same_seeds(first, second)
-        if claim.scores == (BLEU,):
-            return by_interval(difference(first, second, BLEU, part), len(matched))
-        return _in_order(claim, matched, part)
+        if claim.scores != (BLEU,):
+            return _in_order(claim, matched, part)
+        found = difference(first, second, BLEU, part)
     except NotMeasured as reason:
         return NOT_TESTED, str(reason)
+    why = f"{found.first:.4f} against {found.second:.4f}, difference {ends(found.low, found.high)}"
+    return verdict_of([found.low, found.high]), f"{why}, {seeds(len(matched))}"
 
 
 def _in_order(claim: Claim, matched: list[tuple[Run, Run]], part: str) -> Verdict:
-    """The verdict on which all scores of the claim agree."""
-    found = []
+    """Whether all scores of the claim are higher with every seed, and their means."""
+    differences, told = list[float](), []
     for score in claim.scores:
-        names = (claim.first.method, claim.second.method) if score == FORGETTING else (score, "")
-        found.append(by_order([(value_of(a, score, part), value_of(b, score, part)) for a, b in matched], names))
-    verdicts = {verdict for verdict, _ in found}
-    return (verdicts.pop() if len(verdicts) == 1 else INCONCLUSIVE), "; ".join(why for _, why in found)
+        one, other = zip(*((value_of(a, score, part), value_of(b, score, part)) for a, b in matched), strict=True)
+        differences += map(sub, one, other)
+        names = (f"{claim.first.method} ", f"{claim.second.method} ") if score == FORGETTING else (f"{score} ", "")
+        means = number(fmean(one), 3), number(fmean(other), 3)
+        told.append(f"{names[0]}{means[0]} against {names[1]}{means[1]}, {seeds(len(matched))}")
+    return verdict_of(differences), "; ".join(told)
 
 
 def _stays(claim: Claim, setting: Setting, part: str) -> Verdict:
@@ -123,12 +119,6 @@ def _stays(claim: Claim, setting: Setting, part: str) -> Verdict:
     lowest = min(value_of(run, claim.scores[0], part) for _, run in runs)
     at = ", ".join(dict.fromkeys(percent(regime) for regime, _ in runs))
     return (SUPPORTED if lowest > HIGH else CONTRADICTED), f"lowest {lowest:.3f}, at {at}"
-
-
-def _runs(setting: Setting, cell: Cell) -> Runs:
-    if cell not in setting.runs:
-        raise NotMeasured(f"no run of {cell.method} at {percent(cell.regime)}")
-    return setting.runs[cell]
 
 
 def of_paper(claim: Claim, setting: Setting) -> str:
@@ -201,19 +191,16 @@ def beyond(gap: Gap, best: Gap) -> bool:
 
 def quality(gap: Gap) -> str:
     """How good the answers of a configuration are."""
+    method, count = gap.cell.method, seeds(len(gap.runs))
     matches = {numbers_of(run.scores)["matches"] for run in gap.runs} - {None}
     if matches and max(matches) < LEAST_MATCHES:
-        few = " or ".join(map(str, sorted(matches)))
-        told = (
-            f"The answers of {gap.cell.method} are not yet good: of their 4-grams {few} stand in what people said, too "
-        )
-        told += "few for a BLEU-4"
-    else:
-        told = f"The BLEU-4 of {gap.cell.method} is {fmean(float(run.scores['bleu4']) for run in gap.runs):.3f}"
-        lookup = [run.score("retrieval.bleu4") for run in gap.runs]
-        if None not in lookup:
-            told += f"; a lookup of the most similar training query has {fmean(lookup):.3f} without learning anything"
-    return f"{told} ({seeds(len(gap.runs))})."
+        few = f"{' or '.join(map(str, sorted(matches)))} stand in what people said, too few for a BLEU-4"
+        return f"The answers of {method} are not yet good: of their 4-grams {few} ({count})."
+    told = f"The BLEU-4 of {method} is {fmean(float(run.scores['bleu4']) for run in gap.runs):.3f}"
+    lookup = [run.score("retrieval.bleu4") for run in gap.runs]
+    if None not in lookup:
+        told += f"; a lookup of the most similar training query has {fmean(lookup):.3f} without learning anything"
+    return f"{told} ({count})."
 
 
 def caveats(settings: Sequence[Setting]) -> Iterator[str]:

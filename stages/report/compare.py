@@ -57,7 +57,15 @@ def sums_of(run: Run, score: str) -> pd.DataFrame:
 
 def difference(first: Runs, second: Runs, score: str, part: str = "all") -> Difference:
     """Compare two configurations by `loss` or `bleu4` on a part of the test pairs, over the seeds that both have."""
-    tables = [_sums_of_both(*runs, score, part) for runs in same_seeds(first, second)]
+    tables = []
+    for one, other in same_seeds(first, second):
+        own, others = sums_of(one, score), sums_of(other, score)
+        if not own.index.equals(others.index):
+            raise NotMeasured("their test pairs differ")
+        both = _flags(one, part, len(own)) & _flags(other, part, len(own))
+        if both.sum() < MIN_PAIRS:
+            raise NotMeasured(f"only {both.sum()} such pairs")
+        tables.append((own[both], others[both]))
     pairs = pd.concat([own for own, _ in tables]).index.unique()  # of any seed
     systems = zip(*tables, strict=True)
     sums = np.array([[each.reindex(pairs, fill_value=0).to_numpy(np.float64) for each in own] for own in systems])
@@ -65,17 +73,6 @@ def difference(first: Runs, second: Runs, score: str, part: str = "all") -> Diff
     if score == "bleu4" and sums[..., MATCHING_4GRAMS].sum(-1).min() < LEAST_MATCHES:
         raise NotMeasured("too few matching 4-grams")
     return compare(sums[0], sums[1], pairs.get_level_values(0).tolist(), SCORES[score])
-
-
-def _sums_of_both(first: Run, second: Run, score: str, part: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows of two runs that belong to the part in both."""
-    own, other = sums_of(first, score), sums_of(second, score)
-    if not own.index.equals(other.index):
-        raise NotMeasured("their test pairs differ")
-    flags = _flags(first, part, len(own)) & _flags(second, part, len(own))
-    if flags.sum() < MIN_PAIRS:
-        raise NotMeasured(f"only {flags.sum()} such pairs")
-    return own[flags], other[flags]
 
 
 def _flags(run: Run, part: str, pairs: int) -> Any:
@@ -114,16 +111,13 @@ def gaps_of(setting: Setting, cells: tuple[Cell, ...]) -> list[Gap]:
     The reference is fine-tune, else the first in the order of methods.
     """
     reference = next((cell for cell in cells if cell.method.split(" ")[0] == "fine-tune"), cells[0])
-    return [
-        Gap(cell, setting.runs[cell]) if cell == reference else _gap(cell, setting.runs[cell], setting.runs[reference])
-        for cell in cells
-    ]
-
-
-def _gap(cell: Cell, runs: Runs, reference: Runs) -> Gap:
-    try:
-        found = difference(runs, reference, "loss")
-    except NotMeasured as reason:
-        return Gap(cell, runs, told=str(reason), known=False)
-    interval, value = (found.low, found.high), found.first - found.second
-    return Gap(cell, runs, value, interval, above(value, *interval))
+    gaps = {cell: Gap(cell, setting.runs[cell]) for cell in cells}
+    for cell in gaps.keys() - {reference}:
+        try:
+            found = difference(setting.runs[cell], setting.runs[reference], "loss")
+        except NotMeasured as reason:
+            gaps[cell] = gaps[cell]._replace(told=str(reason), known=False)
+            continue
+        interval, value = (found.low, found.high), found.first - found.second
+        gaps[cell] = gaps[cell]._replace(value=value, interval=interval, told=above(value, *interval))
+    return [*gaps.values()]

@@ -20,10 +20,10 @@ from stages.report.claims import (
     INCONCLUSIVE,
     NOT_TESTED,
     SUPPORTED,
-    by_order,
     claims_of,
     judge,
     short_answers,
+    verdict_of,
 )
 from stages.report.compare import NotMeasured, difference, gaps_of, responses_of
 from stages.report.document import build, marked, readme
@@ -162,16 +162,11 @@ def test_a_claim_is_judged_by_more_than_chance(runs: tuple[Run, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pairs", "verdict"),
-    [
-        ([(2, 1), (3, 1)], SUPPORTED),
-        ([(1, 2)], CONTRADICTED),
-        ([(2, 1), (1, 2)], INCONCLUSIVE),
-        ([(1, 1)], INCONCLUSIVE),
-    ],
+    ("differences", "verdict"),
+    [([1, 2], SUPPORTED), ([-1], CONTRADICTED), ([1, -1], INCONCLUSIVE), ([0], INCONCLUSIVE)],
 )
-def test_without_an_interval_every_seed_must_agree(pairs: list[tuple[float, float]], verdict: str) -> None:
-    assert by_order(pairs, ("", ""))[0] == verdict
+def test_without_an_interval_every_seed_must_agree(differences: list[float], verdict: str) -> None:
+    assert verdict_of(differences) == verdict
 
 
 def test_a_reply_that_was_cut_or_repeats_itself_says_so() -> None:
