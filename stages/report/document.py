@@ -173,19 +173,32 @@ def section(setting: Setting) -> Blocks:
     yield f"## {plain(setting.title)}"
     yield "" if setting.as_in_paper else "This is not the paper's experiment: corpus, pairs or protocol differ."
     if len(known := tested.dropna(subset=["loss"])) and tested["regime"].nunique() > 1:
-        yield from ("### Test loss by fraction of the data", figures.by_regime(known, ending))
+        picture = f"regimes-{ending}", "Test loss by fraction of the training dialogues"
+        yield from ("### Test loss by fraction of the data", figures.lines(known, "regime", "loss", picture))
     if len(both := tested.dropna(subset=["loss", "forgetting.difference"])):
-        yield from ("### What tuning gives and what it takes", figures.forgetting(both, ending))
+        picture = f"forgetting-{ending}", "Forgetting against test loss: the lower left corner is best"
+        yield from ("### What tuning gives and what it takes", figures.forgetting(both, picture))
     yield from ("### The leak: scores of pairs that training does not give away", show(rows, markdown.LEAK))
     yield from conditioning(setting)
     devices = {run.score("generation.device") or "not recorded" for run in tested["run"]}
     yield from (f"### Cost (on {', '.join(sorted(devices))})", show(tested, markdown.COST))
+    yield from search(setting, ending)
+
+
+def search(setting: Setting, ending: str) -> Blocks:
+    """The chosen learning rates, what selected by rate, and by epoch where a later one was chosen."""
+    tested = setting.frame[setting.frame["row"] == "test"]
     yield from ("### The search for a learning rate", show(tested, markdown.SEARCH), items(search_notes(setting)))
     if tested["search.rates"].max() > 1:
-        yield figures.rates(setting, ending)
-    chosen = [run.best for _, run in setting.all_runs]
-    if any(each.get("validation_loss") and each["epoch"] > 1 for each in chosen):
-        yield figures.by_epoch(setting, ending)
+        score = setting.any_run.selects_by
+        tried = setting.search("learning_rates", "learning_rate", score)
+        picture = f"rates-{ending}", "What selected, by learning rate"
+        yield figures.lines(tried[tried["learning_rate"] > 0], "learning_rate", score, picture)
+    if any(run.best.get("validation_loss") and run.best["epoch"] > 1 for run in tested["run"]):
+        after = setting.search("curves", "learning_rate", "epoch", "validation_loss")
+        chosen = after["learning_rate"] == after["run"].map(lambda run: run.best.get("learning_rate"))
+        picture = f"curves-{ending}", "Validation loss by epoch, of the chosen rate"
+        yield figures.lines(after[chosen], "epoch", "validation_loss", picture)
 
 
 def conditioning(setting: Setting) -> Blocks:

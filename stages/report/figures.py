@@ -5,7 +5,7 @@ Colour and marker show the method, so that a grey print works and so do the eyes
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from stages.report.compare import Gap
 from stages.report.markdown import count
-from stages.report.settings import Setting, method_styles
+from stages.report.settings import method_styles
 
 LOOK: Any = {
     "svg.fonttype": "none",  # keeps text as text, so that it can be searched, selected and read aloud
@@ -34,6 +34,7 @@ LOOK: Any = {
     "legend.frameon": False,
 }
 WIDTH = 7.2  # inches
+LABELS = {"regime": "training dialogues, %", "loss": "test loss"}  # of axes; others are called as their column
 
 Draw = Callable[[Axes, Any], None]
 Texts = tuple[str, str]
@@ -61,13 +62,15 @@ def to_svg(figure: Figure, name: str) -> str:
     return re.sub(r"\s*\n\s*", "\n", svg).strip() + "\n"
 
 
-def drawn(panels: dict[str, Any], draw: Draw, axes: Texts, picture: Texts, size: tuple[float, int] = (3, 2)) -> Picture:
+def drawn(
+    panels: dict[str, Any], draw: Draw, axes: Texts, picture: Texts, height: float = 3, columns: int = 2
+) -> Picture:
     """A figure of `panels`: the title of each, and what `draw` draws into it.
 
-    axes: what stands there. picture: name and caption. size: a panel's height in inches, how many are side by side.
+    axes: what stands there. picture: name and caption. height: of a panel, in inches. columns: at most side by side.
     """
     name, caption = picture
-    height, columns = size[0], min(size[1], len(panels))
+    columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
     with matplotlib.rc_context(LOOK):
         figure = Figure(figsize=(WIDTH, rows * height + 0.6), layout="constrained")
@@ -85,26 +88,27 @@ def drawn(panels: dict[str, Any], draw: Draw, axes: Texts, picture: Texts, size:
         return Picture(name, caption, to_svg(figure, name))
 
 
-def panels_of(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def panels_of(frame: pd.DataFrame, by: Sequence[str] = ("model", "data")) -> dict[str, pd.DataFrame]:
     """The rows of each model and amount of data, by the title of their panel."""
-    return {f"{model}, {data}": rows for (model, data), rows in frame.groupby(["model", "data"], sort=False)}
+    return {", ".join(map(str, names)): rows for names, rows in frame.groupby([*by], sort=False)}
 
 
-def lines(panels: dict[str, pd.DataFrame], x: str, y: str, axes: Texts, picture: Texts, log: bool = False) -> Picture:
+def lines(frame: pd.DataFrame, x: str, y: str, picture: Texts) -> Picture:
     """A line a method: the mean of y at each x, with its deviation over seeds."""
-    styles = method_styles(pd.concat(panels)["method"].unique())
+    styles = method_styles(frame["method"].unique())
 
     def draw(panel: Axes, rows: pd.DataFrame) -> None:
         for method, some in rows.groupby("method", sort=False):
             colour, marker = styles[str(method)]
             means = some.groupby(x)[y].agg(["mean", "std"]).fillna(0)  # no deviation of one seed
             panel.errorbar(means.index, means["mean"], means["std"], color=colour, marker=marker, label=str(method))
-        if log:
+        if x == "learning_rate":
             panel.set_xscale("log")
         else:
             panel.locator_params(axis="x", integer=True)  # no half epochs
 
-    return drawn(panels, draw, axes, picture)
+    panels = panels_of(frame, ["model"] if x == "regime" else ["model", "data"])
+    return drawn(panels, draw, (LABELS.get(x, x.replace("_", " ")), LABELS.get(y, y.replace("_", " "))), picture)
 
 
 def forest(groups: dict[str, list[Gap]]) -> Picture:
@@ -128,17 +132,10 @@ def forest(groups: dict[str, list[Gap]]) -> Picture:
     picture = "forest", "How far the test loss of each method is above the reference's, with its 95 % interval"
     references = dict.fromkeys(gap.cell.method for gaps in groups.values() for gap in gaps if gap.is_reference)
     axes = f"test loss above {' or '.join(references)}, nats a token (lower is better)", ""
-    return drawn(groups, draw, axes, picture, (0.8 + 0.27 * max(map(len, groups.values())), 1))
+    return drawn(groups, draw, axes, picture, 0.8 + 0.27 * max(map(len, groups.values())), columns=1)
 
 
-def by_regime(frame: pd.DataFrame, ending: str) -> Picture:
-    """The test loss of each method against the fraction of the data, a panel a model."""
-    panels = {str(model): rows for model, rows in frame.groupby("model", sort=False)}
-    picture = f"regimes-{ending}", "Test loss by fraction of the training dialogues"
-    return lines(panels, "regime", "loss", ("training dialogues, %", "test loss"), picture)
-
-
-def forgetting(frame: pd.DataFrame, ending: str) -> Picture:
+def forgetting(frame: pd.DataFrame, picture: Texts) -> Picture:
     """What was forgotten against the test loss, a mark a configuration: the mean over its seeds, with their spread."""
     styles = method_styles(frame["method"].unique())
 
@@ -149,22 +146,5 @@ def forgetting(frame: pd.DataFrame, ending: str) -> Picture:
             panel.errorbar(x, y, high, wide, color=colour, marker=marker, linestyle="", label=str(method))
         panel.margins(0.12)
 
-    picture = f"forgetting-{ending}", "Forgetting against test loss: the lower left corner is best"
     axes = "test loss", "forgetting: loss on other prose, rise in nats"
-    return drawn(panels_of(frame), draw, axes, picture, (3.2, 2))
-
-
-def rates(setting: Setting, ending: str) -> Picture:
-    """What selected, against the learning rate."""
-    score = setting.any_run.selects_by
-    trials = setting.search("learning_rates", "learning_rate", score)
-    picture, axes = (f"rates-{ending}", "What selected, by learning rate"), ("learning rate", score.replace("_", " "))
-    return lines(panels_of(trials[trials["learning_rate"] > 0]), "learning_rate", score, axes, picture, log=True)
-
-
-def by_epoch(setting: Setting, ending: str) -> Picture:
-    """Validation loss by epoch of the chosen trial."""
-    after = setting.search("curves", "learning_rate", "epoch", "validation_loss")
-    chosen = after["learning_rate"] == after["run"].map(lambda run: run.best.get("learning_rate"))
-    picture, axes = (f"curves-{ending}", "Validation loss by epoch, of the chosen rate"), ("epoch", "validation loss")
-    return lines(panels_of(after[chosen]), "epoch", "validation_loss", axes, picture)
+    return drawn(panels_of(frame), draw, axes, picture, height=3.2)

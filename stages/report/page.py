@@ -78,14 +78,10 @@ def to_html(document: Document) -> str:
     """The document as a page, with contents at its top."""
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     body = "\n".join(_block(parser, block) for block in document)
-    body = re.sub(r"<h2>(.*?)</h2>", lambda match: f'<h2 id="{_id(match[1])}">{match[1]}</h2>', body)
+    body = re.sub(r"<h2>(.*?)</h2>", lambda match: f'<h2 id="{slug(match[1])}">{match[1]}</h2>', body)
     headings = re.findall(r'<h2 id="(.*?)">(.*?)</h2>', body)
     contents = "".join(f'<li><a href="#{name}">{heading}</a></li>' for name, heading in headings)
     return PAGE.format(title=html.escape(TITLE), contents=f"<ul>{contents}</ul>", body=body)
-
-
-def _id(heading: str) -> str:
-    return slug(html.unescape(re.sub(r"<.*?>", "", heading)))
 
 
 def _block(parser: MarkdownIt, block: str | Picture) -> str:
