@@ -4,7 +4,6 @@ On a cluster it is one task, with the same share of a node as a trial of the tra
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,14 +14,15 @@ from stages.greedy_generate.forgetting import forgetting, passage_of, read_text
 from stages.greedy_generate.relevance import fits_of, within
 from stages.language_model.device import Share, share_of, versions
 from stages.language_model.encoding import encode_pairs, side_lengths
-from stages.methods.trained_method import check_lengths, check_prompt_template, load_trained, read_description
+from stages.methods.trained_method import load_trained, read_description
 from stages.methods.zero_shot import ZeroShotMethod
 from stages.params.methods import ZeroShot
 from stages.params.schema import Params
-from stages.plumbing.cluster import Files, cluster, failure_of, on_this_node, receive, scratch, send, unpack
+from stages.params.sources import as_json
+from stages.plumbing.cluster import Files, cluster, gather, on_this_node, receive, scratch, send, unpack
+from stages.plumbing.errors import StageError
 from stages.plumbing.files import check_folder, files_hash
 from stages.plumbing.progress import Progress, peak_gpu_memory, peak_memory
-from stages.plumbing.signals import StopRequest
 from stages.records import Fit, Pair, Response, read_records
 
 
@@ -35,11 +35,19 @@ class Task:
     text: str  # on which to measure how much the model has forgotten
 
     def check(self, trained: Path, description: dict[str, Any]) -> None:
-        """Raise StageError for a trained method, as the stage train described it, that belongs to other parameters."""
-        params = self.params
-        check_lengths(trained, description, f"protocols.{params.protocol}.lengths", params.chosen_protocol.lengths)
-        key = f"params.yaml: models.{params.model}.prompt_template"
-        check_prompt_template(trained, description, key, params.chosen_model.prompt_template)
+        """Raise StageError for a trained method, as the stage train described it, that belongs to other parameters.
+
+        With other lengths, rows of a prompt or positions would lack. A chat template that another version of the
+        library reads in another way is no other: rows stay as trained.
+        """
+        params, remedy = self.params, "run `dvc repro train`"
+        for name, now in params.chosen_protocol.lengths.model_dump().items():
+            if now != (then := description["lengths"].get(name)):
+                key = f"params.yaml: protocols.{params.protocol}.lengths.{name}"
+                raise StageError(key, f"{now}, but {trained} was trained with {then}", remedy)
+        if as_json(params.chosen_model.prompt_template) != description["prompt_template"]:
+            key = f"params.yaml: models.{params.model}.prompt_template"
+            raise StageError(key, f"{trained} was trained with another one", remedy)
 
 
 @dataclass(frozen=True)
@@ -108,27 +116,16 @@ def generate_on_ray(task: Task, model: Path, trained: Path) -> Generated:
         share = share_of(task.params.runtime, ray.nodes(), 1)
         files = [ray.put(send(folder, ray.put)) for folder in (model, trained)]
         reference = ray.remote(**share.options())(generate_there).remote(task, model_hash, share, *files)
-        with StopRequest() as stop:
-            try:
-                while not ray.wait([reference], num_returns=1, timeout=0.5)[0]:
-                    stop.check()
-                given: Generated = ray.get(reference)
-            except ray.exceptions.RayError as error:
-                raise failure_of(ray, error, "decoding") from None
-            except BaseException:
-                ray.cancel(reference, force=True)  # nothing of it is kept, so there is nothing to wait for
-                raise
-    return given
+        made = list[Generated]()
+        gather(ray, {reference: made}, list.append, "decoding")
+    return made[0]
 
 
 def generate_there(task: Task, model_hash: str, share: Share, model: Files, trained: Files) -> Generated:
     """Answer in a process of Ray's."""
-
-    def work(node: str, get: Callable[[Any], Any]) -> Generated:
+    with on_this_node() as (node, get):
         runtime = share.taken(task.params.runtime, f"greedy-generate: on node {node}")
         own = replace(task, params=task.params.model_copy(update={"runtime": runtime}))
         with TemporaryDirectory(prefix="trained-", dir=scratch()) as folder:  # used once, perhaps as large as the model
             unpack(trained, Path(folder), get)
             return generate(own, receive(model, f"model-{model_hash}", get), Path(folder))
-
-    return on_this_node(work)

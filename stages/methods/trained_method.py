@@ -31,7 +31,7 @@ from stages.methods.method import Method
 from stages.methods.registry import build_method
 from stages.params.methods import MethodSettings
 from stages.params.schema import Lengths, Precision, Runtime
-from stages.params.sources import PromptTemplateText, as_json
+from stages.params.sources import PromptTemplateText
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import check_folder, files_hash, scratch_folder, to_json
 from stages.records import Pair, load_records
@@ -58,26 +58,6 @@ def read_description(folder: Path, base_hash: str) -> dict[str, Any]:
         found = f"it was trained on the base model {description['base_model'][:12]}, this one is {base_hash[:12]}"
         raise StageError(folder / DESCRIPTION, found, "run `dvc repro train`")
     return description
-
-
-def check_lengths(folder: Path, description: dict[str, Any], key: str, lengths: Lengths) -> None:
-    """Raise StageError for other lengths than those of training: rows of a prompt or positions would lack."""
-    now, then = lengths.model_dump(), description["lengths"]
-    if now != then:
-        different = next(name for name in now if now[name] != then.get(name))
-        found = f"{now[different]}, but {folder} was trained with {then.get(different)}"
-        raise StageError(f"params.yaml: {key}.{different}", found, "run `dvc repro train`")
-
-
-def check_prompt_template(
-    folder: Path, description: dict[str, Any], key: str, prompt_template: PromptTemplateText | str
-) -> None:
-    """Raise StageError for another prompt template than that of training.
-
-    A chat template that another version of the library reads in another way is no other: rows stay as trained.
-    """
-    if as_json(prompt_template) != description["prompt_template"]:
-        raise StageError(key, f"{folder} was trained with another one", "run `dvc repro train`")
 
 
 def read_trained(folder: Path, base: BaseModel, description: dict[str, Any]) -> tuple[Method, dict[str, Tensor]]:
@@ -137,9 +117,10 @@ class TrainedMethod:
         references: Sequence[list[int]] | None = None,
         tick: Callable[[int], None] = lambda ended: None,
         heard: Callable[[int, int], None] = lambda row, token: None,
+        answer: bool = True,
     ) -> Decoded:
-        """The responses to N encoded queries, and the losses of N references, if there are any, as token ids."""
-        limit, ends, rows = self.lengths.max_new_tokens, self.ends, self.row_limit
+        """The responses to N encoded queries, if wanted, and the losses of N references, if there are any."""
+        limit, ends, rows = self.lengths.max_new_tokens if answer else 0, self.ends, self.row_limit
         return decode_and_score(self.method, self.weights, queries, references, limit, ends, rows, tick, heard)
 
     def texts(self, answers: Sequence[Sequence[int]]) -> list[str]:

@@ -13,16 +13,16 @@ import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from stages.plumbing.errors import StageError, describe, is_out_of_memory, one_line
 from stages.plumbing.files import MANIFEST, check_folder, fsync_path
-from stages.plumbing.signals import Terminated, raise_on_signals
+from stages.plumbing.signals import StopRequest, Terminated, raise_on_signals
 
-Result = TypeVar("Result")
+Key = TypeVar("Key")
 Files = dict[str, Any]  # name in the folder -> reference to its bytes
 
 ADDRESS = "RAY_ADDRESS"
@@ -109,6 +109,38 @@ def explained(address: str | None, error: Exception) -> StageError:
     return StageError(KEY, f"Ray does not start: {type(error).__name__}: {text}", "see stages/grid/README.md")
 
 
+def gather(
+    ray: Any, tasks: dict[Any, Key], keep: Callable[[Key, Any], None], what: str, seconds_to_save: float = 0
+) -> None:
+    """Wait for tasks of Ray's; `keep` gets the key of each and what came of it, as soon as it is done.
+
+    Whatever stops that: the other tasks are told to stop, and what is done within `seconds_to_save` is kept too; with
+    none they are killed.
+
+    Raises:
+        StageError: a task, `what`, has failed.
+    """
+    with StopRequest() as stop:
+        try:
+            while tasks:
+                ready, _ = ray.wait([*tasks], num_returns=1, timeout=0.5)
+                stop.check()
+                for reference in ready:
+                    keep(tasks.pop(reference), ray.get(reference))
+        except BaseException as error:
+            print(f"stopping {len(tasks)} tasks", file=sys.stderr, flush=True)
+            with suppress(Exception):  # the cluster itself may be what failed
+                for reference in tasks:
+                    ray.cancel(reference, force=not seconds_to_save)
+                ended, _ = ray.wait([*tasks], num_returns=len(tasks), timeout=seconds_to_save)
+                for reference in ended:
+                    with suppress(ray.exceptions.RayError, OSError, StageError):  # it was stopped, or cannot be written
+                        keep(tasks[reference], ray.get(reference, timeout=seconds_to_save))
+            if isinstance(error, ray.exceptions.RayError):
+                raise failure_of(ray, error, what) from None
+            raise
+
+
 def failure_of(ray: Any, error: Exception, what: str) -> StageError:
     """Why Ray gave up a task, `what`; what the task itself has raised for a user is as it was."""
     cause = getattr(error, "cause", None) or error
@@ -120,8 +152,9 @@ def failure_of(ray: Any, error: Exception, what: str) -> StageError:
     return StageError(what, f"{type(cause).__name__}: {one_line(str(cause))[:300]}", remedy)
 
 
-def on_this_node(work: Callable[[str, Callable[[Any], Any]], Result]) -> Result:
-    """Work in a process of Ray's; `work` gets the node's address and what fetches from the object store.
+@contextmanager
+def on_this_node() -> Iterator[tuple[str, Callable[[Any], Any]]]:
+    """A block in a process of Ray's, with the node's address and what fetches from the object store.
 
     A signal means that the node is told to go: another one goes on with the work.
 
@@ -132,7 +165,7 @@ def on_this_node(work: Callable[[str, Callable[[Any], Any]], Result]) -> Result:
 
     node: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
     try:
-        return work(node, ray.get)
+        yield node, ray.get
     except Terminated:  # what can be saved is saved
         os._exit(143)
     except (StageError, OSError, MemoryError, RuntimeError) as error:
@@ -165,13 +198,13 @@ def receive(files: Mapping[str, Any], name: str, get: Callable[[Any], Any]) -> P
                 return folder
             except StageError as error:
                 print(f"{folder}: damaged ({one_line(error.found)}): fetched again", file=sys.stderr, flush=True)
-        shutil.rmtree(folder, ignore_errors=True)
         unpack(files, folder, get)
     return folder
 
 
 def unpack(files: Mapping[str, Any], folder: Path, get: Callable[[Any], Any]) -> None:
-    """Write the files of a folder, its manifest last: that says that the rest is there; then check them."""
+    """Write a folder anew, its manifest last: that says that the rest is there; then check it."""
+    shutil.rmtree(folder, ignore_errors=True)
     for path in sorted(files, key=lambda path: path == MANIFEST):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         get(files[path]).tofile(folder / path)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PretrainedConfig
 
 from stages.language_model.base_model import BaseModel
 from stages.language_model.cpu_linear import put_aside
@@ -16,10 +16,11 @@ from stages.language_model.device import arithmetic, choose_device, library_vers
 from stages.language_model.loading import empty_model, load_base_model, load_tokenizer
 from stages.language_model.memory import free_memory
 from stages.language_model.prompt_template import PromptTemplate, build_prompt_template, endings
-from stages.methods.decoding import Endings, RowLimit
+from stages.methods.decoding import RowLimit
 from stages.methods.few_shot import Nearest, fitting, window_of
 from stages.methods.method import Method
 from stages.methods.registry import build_method
+from stages.methods.trained_method import TrainedMethod
 from stages.params.methods import Dynamic, FewShot, Prefix
 from stages.params.schema import Params, Protocol
 from stages.plumbing.errors import StageError
@@ -130,14 +131,10 @@ class Loaded:
     """What the trials of a job share in one process."""
 
     job: Job
-    tokenizer: PreTrainedTokenizerBase
     examples: Examples
     method: Method  # in the precision of training
-    decoding_method: Method  # the same in that of decoding
-    ends: Endings  # the tokens at which an answer ends
     initial: dict[str, Tensor]  # the weights from which every trial starts; none for a method that trains nothing
-    row_limit: RowLimit
-    nearest: Nearest | None  # where each query gets its own examples
+    decoder: TrainedMethod  # the same method in the precision of decoding, without weights
 
     @property
     def protocol(self) -> Protocol:
@@ -151,7 +148,7 @@ class Loaded:
 
     def untrained(self, count: int) -> dict[str, Tensor]:
         """What a method keeps that trains nothing: with so many examples, or fewer if the model's positions are few."""
-        method, wanted = self.decoding_method, self.examples.drawn(self.job.params.seed)[:count]
+        method, wanted = self.decoder.method, self.examples.drawn(self.job.params.seed)[:count]
         chosen = fitting(wanted, method.base, self.protocol.lengths)
         initial = method.initial_weights(torch.Generator(), chosen)
         if len(chosen) < len(wanted):
@@ -186,6 +183,7 @@ def load(job: Job) -> Loaded:
     ends, rows = endings(tokenizer, job.prompt_template, decoding.base), RowLimit(params.runtime.generation_batch_size)
     looks_up = isinstance(params.chosen_method, FewShot) and params.chosen_method.choose == "nearest"
     nearest = Nearest(examples.pairs, tokenizer, job.prompt_template, protocol.lengths) if looks_up else None
-    loaded = Loaded(job, tokenizer, examples, training, decoding, ends, initial, rows, nearest)
+    decoder = TrainedMethod(decoding, {}, tokenizer, job.prompt_template, protocol.lengths, {}, ends, rows, nearest)
+    loaded = Loaded(job, examples, training, initial, decoder)
     print(f"{params.method} on {device}: {loaded.parameters:,} trained parameters")
     return loaded

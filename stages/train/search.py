@@ -50,8 +50,8 @@ def search(job: Job) -> tuple[list[Trial], Trial, TrialState]:
         raise StageError(chosen.weights, "missing", remedy)
     for other, state in states.items():
         if other != rate and found[other].parameters and state.weights.exists():
-            with suppress(StageError):  # another run is at work on it
-                state.replace_result(found[other])  # without its weights, which are large
+            with suppress(StageError), state.lock():  # unless another run is at work on it
+                state.write_result(found[other], {})  # without its weights, which are large
     return [found[each] for each in states], found[rate], chosen
 
 

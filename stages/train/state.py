@@ -18,15 +18,14 @@ import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
+from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Size, Tensor
+from torch import Tensor
 
 from stages.language_model.base_model import Weights
 from stages.params.schema import Runtime
@@ -77,15 +76,15 @@ class TrialState:
         name = f"{trial.epoch:06d}-{trial.step:08d}"
         with output_folder(self.checkpoints / name, fingerprint=self.fingerprint, trial=asdict(trial)) as folder:
             _write(tensors, folder / TENSORS)
-            self._write_best(folder, trial, best)
+            self._write_best(folder, best)
         for old in self._newest_first()[KEPT:]:
             shutil.rmtree(old)
 
-    def load(self, shapes: Mapping[str, Size]) -> tuple[Trial, dict[str, Tensor]] | None:
+    def load(self, initial: Weights) -> tuple[Trial, dict[str, Tensor]] | None:
         """The trial and its tensors from the newest sound checkpoint; None if there is none.
 
-        A checkpoint that is damaged, another's or not of these shapes is named on stderr and removed. What a kill left
-        half-written goes too.
+        A checkpoint that is damaged, another's or has not the shapes of `initial` is named on stderr and removed. What
+        a kill left half-written goes too.
         """
         for leftover in self.checkpoints.glob(".tmp-*"):
             shutil.rmtree(leftover)
@@ -93,7 +92,7 @@ class TrialState:
             try:
                 trial = self._read(checkpoint)
                 tensors = load_file(checkpoint / TENSORS)
-                _check_tensors(shapes, trial.steps, tensors)
+                _check_tensors(initial, trial.steps, tensors)
                 if trial.best_epoch is not None and not (checkpoint / WEIGHTS).exists():
                     raise ValueError("it lacks the weights of the best epoch")
                 return trial, tensors
@@ -102,9 +101,12 @@ class TrialState:
         return None
 
     def write_result(self, trial: Trial, best: Weights | None) -> None:
-        """The trial is over: the result takes the place of checkpoints, and of an earlier result. `best` as in save."""
+        """The trial is over: the result takes the place of checkpoints, and of an earlier result.
+
+        best: as in `save`; empty for a result without weights.
+        """
         with output_folder(self.result, fingerprint=self.fingerprint, trial=asdict(trial)) as folder:
-            self._write_best(folder, trial, best)
+            self._write_best(folder, best)
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     def read_result(self) -> Trial | None:
@@ -123,13 +125,6 @@ class TrialState:
         shutil.rmtree(self.checkpoints, ignore_errors=True)  # of a process that was killed before it could
         return trial
 
-    def replace_result(self, trial: Trial, weights: Any = None) -> None:
-        """Keep a result as it came from elsewhere, with an array of the bytes of its weights, or without any."""
-        facts = {"fingerprint": self.fingerprint, "trial": asdict(trial)}
-        with self.lock(), output_folder(self.result, **facts) as folder:
-            if weights is not None:
-                weights.tofile(folder / WEIGHTS)
-
     def _newest_first(self) -> list[Path]:
         return sorted(self.checkpoints.glob("[0-9]*"), reverse=True)
 
@@ -141,28 +136,27 @@ class TrialState:
         if "trial" not in facts or not {*facts["files"]} <= {TENSORS, WEIGHTS}:
             raise ValueError("it has files of another version")
         check_folder(folder)
-        return Trial.of_record(facts["trial"])
+        return TypeAdapter(Trial).validate_python(facts["trial"])
 
-    def _write_best(self, folder: Path, trial: Trial, best: Weights | None) -> None:
-        if best is not None:
+    def _write_best(self, folder: Path, best: Weights | None) -> None:
+        earlier = [*self._newest_first(), self.result][0] / WEIGHTS
+        if best:
             _write(best, folder / WEIGHTS)
-        elif trial.best_epoch is not None:
-            source = [*self._newest_first(), self.result][0] / WEIGHTS
-            if trial.parameters or source.exists():
-                try:
-                    os.link(source, folder / WEIGHTS)
-                except OSError:  # a mounted bucket, for instance, has no links
-                    shutil.copyfile(source, folder / WEIGHTS)
+        elif best is None and earlier.exists():
+            try:
+                os.link(earlier, folder / WEIGHTS)
+            except OSError:  # a mounted bucket, for instance, has no links
+                shutil.copyfile(earlier, folder / WEIGHTS)
 
 
 def _write(tensors: Weights, path: Path) -> None:
     save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path)
 
 
-def _check_tensors(shapes: Mapping[str, Size], steps: int, tensors: Mapping[str, Tensor]) -> None:
+def _check_tensors(initial: Weights, steps: int, tensors: Weights) -> None:
     """Refuse a checkpoint that lacks a tensor, has one too many or one of another shape."""
     parts = ("", *(f"|{moment}" for moment in MOMENTS)) if steps else ("",)
-    expected = {f"{name}{part}": shape for name, shape in shapes.items() for part in parts}
+    expected = {f"{name}{part}": value.shape for name, value in initial.items() for part in parts}
     for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors or expected.get(name) != tensors[name].shape:
             raise ValueError(f"its tensor {name} is missing, unknown or of another shape")

@@ -2,6 +2,7 @@
 
 import math
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -10,9 +11,8 @@ from torch import Tensor
 
 from stages.language_model.base_model import Weights
 from stages.language_model.cpu_linear import put_aside
-from stages.language_model.encoding import EncodedPair, side_lengths, to_text
+from stages.language_model.encoding import EncodedPair, side_lengths
 from stages.language_model.memory import give_back_freed_memory
-from stages.methods.decoding import decode_and_score
 from stages.plumbing.progress import Progress
 from stages.plumbing.signals import StopRequest, Terminated
 from stages.similarity.bleu import bleu
@@ -57,7 +57,7 @@ def _untrained(loaded: Loaded, examples: int, state: TrialState, stop: StopReque
     with trial.cost.timed("validation_seconds"):
         there = {name: value.to(loaded.method.base.device) for name, value in weights.items()}
         trial.record_epoch(validate(loaded, there, stop, title, examples), loaded.protocol.training)
-    state.write_result(trial, weights or None)
+    state.write_result(trial, weights)
     return trial
 
 
@@ -69,7 +69,7 @@ class _Training:
         longest = lengths.max_query_tokens, lengths.max_new_tokens
         self.learner = Learner(loaded.method, loaded.initial, loaded.protocol.training, longest)
         self.trial = Trial(rate, parameters=loaded.parameters, cuts=loaded.examples.cuts)
-        if found := state.load({name: value.shape for name, value in loaded.initial.items()}):
+        if found := state.load(loaded.initial):
             self.trial, tensors = found
             self.learner.restore(tensors, self.trial.steps)
             self.trial.cost.stopped += 1
@@ -154,9 +154,9 @@ def validate(
 
     examples: in the context, of few-shot.
     """
-    pairs, method = loaded.examples.validation, loaded.decoding_method
+    pairs, written = loaded.examples.validation, loaded.examples.written
+    trained = replace(loaded.decoder, weights=dict(weights), description={"examples": examples})
     answers = only_answers or loaded.protocol.training.metric_for_best_model == "bleu4"
-    limit = loaded.protocol.lengths.max_new_tokens if answers else 0
     references = None if only_answers else list(pairs["response"])
     give_back_freed_memory()
     with Progress(len(pairs), f"{title}: validation", "responses") as progress:
@@ -165,22 +165,19 @@ def validate(
             stop.check()
             progress.advance(ended)
 
-        queries = list(pairs["query"])
-        if loaded.nearest is not None:
-            texts = [pair.query for pair in loaded.examples.written]
-            queries = loaded.nearest.in_front(method.base, texts, queries, examples)
-        found = decode_and_score(method, weights, queries, references, limit, loaded.ends, loaded.row_limit, tick)
-    if method.base.device.type == "cuda":
+        queries, _ = trained.encode([pair.query for pair in written])
+        found = trained.decode_and_score(queries, references, tick, answer=answers)
+    if trained.method.base.device.type == "cuda":
         torch.cuda.empty_cache()  # what decoding took is for whoever else uses the card
-    if method is not loaded.method:
-        put_aside(method.base.model)
+    if trained.method is not loaded.method:
+        put_aside(trained.method.base.model)
     scores: Row = {}
     if not only_answers:
         scores["validation_loss"] = float(found.losses.sum()) / int(side_lengths(pairs)[1].sum())
     if answers:
-        texts = [to_text(answer, loaded.tokenizer) for answer in found.answers]
+        texts = trained.texts(found.answers)
         scores |= {
-            "bleu4": bleu(texts, [pair.response for pair in loaded.examples.written]),
+            "bleu4": bleu(texts, [pair.response for pair in written]),
             "empty": round(sum(not text for text in texts) / len(texts), 6),  # share of the answers without a word
             "distinct": round(len(set(texts)) / len(texts), 6),  # different answers over answers
         }

@@ -6,8 +6,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import TypeAdapter
-
 from stages.params.schema import Training
 from stages.plumbing.errors import StageError
 from stages.plumbing.progress import peak_gpu_memory, peak_memory
@@ -58,13 +56,6 @@ class Trial:
     curve: list[Row] = field(default_factory=list)  # a row for each epoch
     best_epoch: int | None = None  # None: none has ended yet
     diverged_at: str | None = None
-
-    @classmethod
-    def of_record(cls, record: dict[str, Any]) -> "Trial":
-        """The trial of what `asdict` gave; ValueError if that is of another version, or none."""
-        if {*record} != {*vars(cls(0.0))}:
-            raise ValueError("it has the record of another version")
-        return TypeAdapter(cls).validate_python(record)
 
     @property
     def searched(self) -> float:

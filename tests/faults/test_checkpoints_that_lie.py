@@ -43,7 +43,7 @@ def load(folder: Path) -> int | None:
     """The epoch from which the training would go on; None: from the start."""
     (own,) = folder.glob(".state/train/*")
     tensors = load_file(folder / "data/train/weights.safetensors")
-    found = TrialState(own.parent, own.name).load({name: each.shape for name, each in tensors.items()})
+    found = TrialState(own.parent, own.name).load(tensors)
     return found and found[0].epoch
 
 

@@ -11,7 +11,7 @@ from stages.language_model.encoding import EncodedPair, encode_pairs
 from stages.methods.trained_method import load_trained
 from stages.params.schema import load_params
 from stages.plumbing.errors import StageError
-from stages.plumbing.files import write_manifest
+from stages.plumbing.files import output_folder
 from tests import fake_ray
 from tests.models import loss_of
 from tests.trained import trained_workspace, write_method
@@ -77,14 +77,20 @@ def test_a_device_must_be_on_a_node_not_here(task: Task, monkeypatch: pytest.Mon
         generate_on_ray(with_device(task, "cuda"), MODEL, TRAINED)
 
 
-def test_what_was_trained_otherwise_is_refused(task: Task, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("then", "said"),
+    [
+        ('"max_query_tokens": 1', r"tiny\.lengths\.max_query_tokens: 32, but .* with 132;"),
+        ('"separator": "x', r"models\.smollm2\.prompt_template: .* was trained with another one;"),
+    ],
+)
+def test_what_was_trained_otherwise_is_refused(
+    then: str, said: str, task: Task, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     ray = fake_ray.install(monkeypatch, tmp_path / "node")
-    other = tmp_path / "other"
-    other.mkdir()
-    for path in TRAINED.iterdir():
-        text = path.read_bytes()
-        (other / path.name).write_bytes(text.replace(b'"max_query_tokens": ', b'"max_query_tokens": 1'))
-    write_manifest(other)
-    with pytest.raises(StageError, match=r"lengths\.max_query_tokens"):
-        generate_on_ray(task, MODEL, other)
+    with output_folder(tmp_path / "other") as other:
+        for path in TRAINED.iterdir():
+            (other / path.name).write_text(path.read_text("latin-1").replace(then[:-1], then), "latin-1")
+    with pytest.raises(StageError, match=said):
+        generate_on_ray(task, MODEL, tmp_path / "other")
     assert not ray.settings

@@ -135,13 +135,6 @@ def test_what_is_damaged_already_where_it_comes_from_is_an_error(sent: Files) ->
         got({name: value for name, value in sent.items() if name != "b"})
 
 
-def raises_on_a_node(error: BaseException) -> None:
-    def work(node: str, get: Any) -> str:
-        raise error
-
-    on_this_node(work)
-
-
 @pytest.mark.parametrize(
     ("error", "told"),
     [
@@ -155,8 +148,8 @@ def test_what_a_user_can_fix_is_told_with_the_node_and_everything_else_is_raised
     error: Exception, told: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_ray.install(monkeypatch, tmp_path / "node")
-    with pytest.raises(StageError if told else type(error)) as raised:
-        raises_on_a_node(error)
+    with pytest.raises(StageError if told else type(error)) as raised, on_this_node():
+        raise error
     assert str(raised.value).startswith(told or str(error))
 
 
@@ -164,5 +157,6 @@ def test_a_node_that_is_told_to_go_ends_as_by_sigterm(tmp_path: Path, monkeypatc
     fake_ray.install(monkeypatch, tmp_path / "node")
     codes: list[int] = []
     monkeypatch.setattr("os._exit", codes.append)
-    raises_on_a_node(Terminated())
+    with on_this_node():
+        raise Terminated
     assert codes == [143]

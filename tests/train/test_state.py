@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import pytest
+import torch
 
 from stages.plumbing.files import MANIFEST, _own_hash, write_json
 from stages.train.job import Job, Loaded, load
@@ -67,7 +67,7 @@ def test_it_goes_on_from_its_last_epoch_with_the_same_bytes_and_notes_where_it_w
 def test_a_checkpoint_has_the_best_weights_by_a_link_not_a_copy(loaded: Loaded, tmp_path: Path) -> None:
     state = die_after(3, loaded, tmp_path)
     older, newer = sorted(state.checkpoints.iterdir())
-    found = state.load({name: value.shape for name, value in loaded.initial.items()})
+    found = state.load(loaded.initial)
     assert found is not None and found[0].epoch == 4
     same = (older / WEIGHTS).stat().st_ino == (newer / WEIGHTS).stat().st_ino
     assert same == (found[0].best_epoch != 3), "unless the third epoch is the best one so far"
@@ -83,7 +83,7 @@ def outside(folder: Path) -> None:
 
 DAMAGES: dict[str, tuple[Damage, str]] = {
     "a file outside": (outside, "it has files of another version"),
-    "another record": (lambda folder: seal(folder, trial={"steps": 3}), "it has the record of another version"),
+    "another record": (lambda folder: seal(folder, trial={"steps": 3}), "Trial learning_rate Field required"),
     "another trial's": (lambda folder: seal(folder, fingerprint="g"), "it belongs to another trial"),
     "weights cut short": (lambda folder: (folder / WEIGHTS).write_bytes(b""), "0 bytes, but the manifest has"),
 }
@@ -94,7 +94,7 @@ def test_a_result_that_is_damaged_or_of_another_version_is_told_in_a_line_and_ma
     damage: Damage, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     state, trial = TrialState(tmp_path, "f"), Trial(1e-3, parameters=1, best_epoch=1)
-    state.replace_result(trial, np.arange(5, dtype=np.uint8))
+    state.write_result(trial, {"a": torch.ones(5)})
     assert state.read_result() == trial and not capsys.readouterr().err
     old = state.result.with_name(".tmp-old-result")
     for killed_between in (True, False):  # the old result and the new one; or behind both

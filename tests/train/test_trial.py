@@ -13,6 +13,7 @@ from transformers import GPT2Config
 
 from stages.language_model.encoding import EncodedPair
 from stages.language_model.loading import empty_model
+from stages.methods import trained_method
 from stages.methods.decoding import Decoded, decode_and_score
 from stages.params.methods import MethodSettings, Prefix
 from stages.params.schema import Params, load_params
@@ -48,7 +49,7 @@ def test_only_the_best_epoch_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         limits.append(words[4])
         return decode_and_score(*words)
 
-    monkeypatch.setattr(training, "decode_and_score", noted)
+    monkeypatch.setattr(trained_method, "decode_and_score", noted)
     trials, best, state = search(job_in(tmp_path / "loss", monkeypatch, **BY_LOSS))
     rows = [row for trial in trials for row in trial.curve]
     assert limits == [0] * len(rows) + [12], "the best epoch of the best trial, once, at the end"
@@ -64,7 +65,7 @@ def test_only_the_best_epoch_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 def test_a_context_without_an_example_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     loaded = load(job_in(tmp_path / "one", monkeypatch, method="few-shot"))
     loaded.method.base.model.config.sliding_window = 9
-    loaded.decoding_method.base.model.config.sliding_window = 9
+    loaded.decoder.method.base.model.config.sliding_window = 9
     with pytest.raises(StageError, match=r"methods\.few-shot\.examples: 0 of 1 examples fit into"):
         loaded.untrained(1)
 
@@ -240,4 +241,4 @@ def test_trained_weights_start_in_float32(name: str, monkeypatch: pytest.MonkeyP
     loaded = load(job_in(tmp_path, monkeypatch, method=name, **{"protocols.tiny.training.dtype": "bfloat16"}))
     stored = load_file(tmp_path / "data/download/model/model.safetensors")["transformer.wte.weight"]
     assert torch.equal(loaded.initial["embeddings" if name == "dynamic" else "transformer.wte.weight"], stored)
-    assert (loaded.method.base.dtype, loaded.decoding_method.base.dtype) == (torch.bfloat16, torch.float32)
+    assert (loaded.method.base.dtype, loaded.decoder.method.base.dtype) == (torch.bfloat16, torch.float32)
