@@ -9,6 +9,7 @@ from pathlib import Path
 
 from stages.methods.trained_method import TrainedMethod, load_trained
 from stages.params.schema import Params
+from stages.plumbing.errors import StageError
 from stages.records import composed, single_line
 from stages.report.markdown import marks
 from stages.report.results import WORKSPACE, Revision, open_results
@@ -35,7 +36,12 @@ class Speaker:
         """What it reads of a conversation that goes on with `text`: the last `history` turns, joined.
 
         Built as stages/pair_extract/pairs.py builds the queries of training.
+
+        Raises:
+            StageError: it has bytes that are not UTF-8, as Python has them in what a terminal gives.
         """
+        if any("\ud800" <= each <= "\udfff" for each in text):
+            raise StageError("what was said", "not UTF-8", "set the terminal to UTF-8")
         pairs = self.params.pairs
         return single_line(composed(pairs.joined_by.join(filter(None, [*turns, text][-pairs.history :]))))
 

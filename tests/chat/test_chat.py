@@ -151,6 +151,8 @@ def test_a_conversation_reads_the_turns_that_training_read() -> None:
         said = [Speaker.query(one, turns[:at], turns[at]) for at in range(0, len(turns) - 1, 2)]
         assert said == [pair.query for pair in trained if pair.position % 2 == 0]
     assert Speaker.query(one, [], "cafe\u0301") == "caf\u00e9"  # an accent of its own is no other question
+    with pytest.raises(StageError, match=r"^what was said: not UTF-8"):
+        Speaker.query(one, [], "gr\udcfc\udcdfe")
 
 
 def parrot(heard: Callable[[Sequence[str], str], str], history: int = 1) -> Any:
