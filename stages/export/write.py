@@ -22,11 +22,12 @@ def write_export(results: Results, target: Path) -> None:
     Raises:
         StageError: `target` has something that no export wrote, or the experiment has no scores.
     """
-    found = [path.relative_to(target).as_posix() for path in sorted(target.rglob("*")) if not path.is_dir()]
-    known = {MANIFEST, *read_manifest(target)["files"]} if MANIFEST in found else set()
-    foreign = [name for name in found if name not in known or not known >= OWN]
+    known = {MANIFEST, *read_manifest(target)["files"]} if (target / MANIFEST).exists() else set()
+    found = (path for path in target.rglob("*") if not path.is_dir())  # one by one: `target` may be a whole disk
+    own = known if known >= OWN else ()
+    foreign = next((path for path in found if path.relative_to(target).as_posix() not in own), None)
     if foreign or (target.exists() and not target.is_dir()):
-        raise StageError(target.joinpath(*foreign[:1]), "it is there, and of no export", "name a new folder")
+        raise StageError(foreign or target, "it is there, and of no export", "name a new folder")
     params = results.params
     trained = load_trained(results.trained, results.model, params.runtime, params.chosen_protocol.decoding_dtype)
     form = form_of(trained.method.settings)

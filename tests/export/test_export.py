@@ -273,6 +273,8 @@ def test_what_is_no_export_is_kept(project: Path, exports: dict[str, Path], tmp_
     before = contents(target)
     with open_results(project) as results, pytest.raises(StageError, match="it is there, and of no export; name a new"):
         write_export(results, target)
+    with open_results(project) as results, pytest.raises(StageError, match="it is there, and of no export"):
+        write_export(results, Path("/"))  # at its first file: it does not walk through the disk
     assert contents(target) == before
 
 
