@@ -17,7 +17,7 @@ from stages.report.settings import LEAST_MATCHES, RATES_PREFIX, Cell, Setting, s
 INTRODUCTION = """What the experiments of this project say, written by `python -m stages.report`. The question and the
 methods are those of "Prompting for a conversation: How to control a dialog model?" (Valvoda, Fang and Vandyke 2022,
 arXiv 2209.11068); this is an independent implementation, since no code of the paper is public."""
-QUERIES = 8
+QUERIES = 10
 GLOSSARY = (
     "**test loss**: the cross-entropy of the reference replies, in nats a token; lower is better. ±: the standard "
     "deviation over seeds, each with its own data. A number has no more digits than its uncertainty allows.",

@@ -184,7 +184,7 @@ def test_replies_are_quoted_only_where_allowed(runs: tuple[Run, ...], capsys: py
     assert "word1" in told
     assert "are not quoted" in kept
     assert "word1" not in kept
-    assert capsys.readouterr().out.count("quoted: 8 pairs of chitchat") == 1
+    assert capsys.readouterr().out.count("quoted: 10 pairs of chitchat") == 1
     assert to_markdown(build(Collection((as_allowed_now(both[0], {"chitchat"}),), ()))) == kept, "taken back"
 
 
