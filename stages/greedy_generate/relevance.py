@@ -20,7 +20,7 @@ from torch import Tensor
 
 from stages.language_model.encoding import encode_pairs, encode_queries
 from stages.methods.method import Method
-from stages.methods.reading import Chunk, ReadRows, chunk_size, reference_losses
+from stages.methods.reading import ReadRows, chunk_size, reference_losses
 from stages.methods.trained_method import TrainedMethod
 from stages.params.schema import Relevance
 from stages.records import Fit, Pair
@@ -45,7 +45,7 @@ class Likelihoods:
         rows, found = self.row[list(numbers)].to(self.read.row.device), []
         for start in range(0, len(rows), AT_ONCE):
             part = slice(start, start + AT_ONCE)
-            found.append(-reference_losses(self.read, Chunk(rows[part], self.columns), answers[part]))
+            found.append(-reference_losses(self.read, rows[part], self.columns, answers[part]))
         return torch.cat(found)
 
 

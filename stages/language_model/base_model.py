@@ -70,7 +70,9 @@ class BaseModel:
         }  # fmt: skip
         with ExitStack() as hooks:  # for one pass: the layers are shared with methods that add nothing
             if added is not None:
-                for number, layer in enumerate(self._layers()[1:]):
+                lists = (each for each in body.modules() if isinstance(each, nn.ModuleList))
+                layers = next(each for each in lists if len(each) == self.model.config.num_hidden_layers)
+                for number, layer in enumerate(layers[1:]):
                     hooks.enter_context(layer.register_forward_pre_hook(partial(_add, added, number)))
             if weights is None:
                 output = body(**arguments)
@@ -80,9 +82,12 @@ class BaseModel:
                 output = functional_call(body, own, (), arguments)
         return output.last_hidden_state  # type: ignore[no-any-return]
 
-    def _layers(self) -> nn.ModuleList:
-        lists = (each for each in self.model.base_model.modules() if isinstance(each, nn.ModuleList))
-        return next(each for each in lists if len(each) == self.model.config.num_hidden_layers)
+    def cache_shape(self, columns: int) -> torch.Size:
+        """Of the keys of a row of so many columns, and of its values: [L, heads, columns, size]."""
+        config = self.model.config
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return torch.Size((config.num_hidden_layers, heads, columns, size))
 
     def logits(self, hidden: Tensor, output: Weights | None = None) -> Tensor:
         """The output layer: [..., H] -> [..., V], in float32; output: its parameters, `weight` and perhaps `bias`.

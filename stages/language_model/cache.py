@@ -37,39 +37,45 @@ def hidden_after(base: BaseModel, beginning: Sequence[Beginning], rows: Tensor) 
     return base.hidden(rows, positions, mask, Cache(layers=layers))
 
 
-class PreallocatedLayer(DynamicLayer):
-    """Keys and values of one layer in buffers [rows, heads, columns, size], made once.
+class PreallocatedCache(Cache):
+    """Keys and values in buffers that are made once; the library's concatenate, so that each token copies all others.
 
-    The library's own layer concatenates, so that each token copies all that came before it. Here the queries are read
-    chunk by chunk (`read`), each chunk's rows ending at column `queries_end`; then `decode` appends one column a token.
-    `look_ahead` lets some rows read on without a trace.
+    The queries are read chunk by chunk, each row ending at column `queries_end`; then each pass appends one column.
     """
+
+    def __init__(self, layers: Sequence[Beginning | None], rows: int, queries_end: int, columns: int) -> None:
+        """layers: what rows begin with at each; queries_end, columns: without that."""
+        self.layers: list[Any]
+        super().__init__(layers=[PreallocatedLayer(own, rows, queries_end, columns) for own in layers])
+
+    def take(self, rows: Tensor | None, ahead: int = 0) -> None:
+        """From now on a pass has tokens of these rows, from their beginning; None: one token of every row.
+
+        ahead: the tokens see the last so many columns of their rows, and are not stored.
+        """
+        for layer in self.layers:
+            layer.rows, layer.ahead = rows, ahead
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all but these rows."""
+        for layer in self.layers:
+            layer.keep(rows)
+
+
+class PreallocatedLayer(DynamicLayer):
+    """Keys and values of one layer, [rows, heads, columns, size] each."""
 
     _keys: Tensor
     _values: Tensor
+    rows: Tensor | None = None  # as PreallocatedCache.take has them
+    ahead: int = 0
 
-    def __init__(self, rows: int, queries_end: int, columns: int, beginning: Beginning | None = None) -> None:
-        """queries_end, columns: without those of the beginning."""
+    def __init__(self, beginning: Beginning | None, rows: int, queries_end: int, columns: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._beginning = beginning
         self._first = 0 if beginning is None else beginning[0].shape[1]
         self._size = (rows, self._first + columns)
         self._end = self._first + queries_end
-        self._rows: Tensor | None = None  # whose tokens an update has; None: one token of every row
-        self._ahead = 0  # columns before the end that these rows see; 0: they are read from their beginning
-
-    def read(self, rows: Tensor) -> None:
-        """From now on an update is the reading of these rows, from their beginning."""
-        self._rows, self._ahead = rows, 0
-
-    def look_ahead(self, rows: Tensor, columns: int) -> None:
-        """From now on an update is tokens of these rows that see the last so many columns; they are not stored."""
-        self._rows, self._ahead = rows, columns
-
-    def decode(self) -> None:
-        """From now on an update is one token of every row."""
-        self._rows = None
-        self._show()
 
     def keep(self, rows: Tensor) -> None:
         """Drop all but these rows."""
@@ -82,7 +88,7 @@ class PreallocatedLayer(DynamicLayer):
 
     def get_seq_length(self) -> int:
         """Columns that the next tokens see: of a chunk that is read, those of the beginning."""
-        return self._end if self._rows is None else self._first + self._ahead
+        return self._end if self.rows is None else self._first + self.ahead
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
         """Store the new keys and values and return all that the new tokens may look at."""
@@ -94,20 +100,18 @@ class PreallocatedLayer(DynamicLayer):
             self._values = value_states.new_zeros(rows, value_states.shape[1], columns, value_states.shape[3])
             if self._beginning is not None:
                 self._keys[:, :, : self._first], self._values[:, :, : self._first] = self._beginning
-        tokens = key_states.shape[2]
-        if self._rows is None:
-            self._keys[:, :, self._end : self._end + tokens] = key_states
-            self._values[:, :, self._end : self._end + tokens] = value_states
-            self._end += tokens
+        tokens, own = key_states.shape[2], slice(None) if self.rows is None else self.rows
+        self._end += tokens if self.rows is None else 0
+        if not self.ahead:
+            self._keys[own, :, self._end - tokens : self._end] = key_states
+            self._values[own, :, self._end - tokens : self._end] = value_states
+        if self.rows is None:
             return self._show()
-        if not self._ahead:
-            self._keys[self._rows, :, self._end - tokens : self._end] = key_states
-            self._values[self._rows, :, self._end - tokens : self._end] = value_states
-            if not self._first:
-                return key_states, value_states
+        if not self.ahead and not self._first:
+            return key_states, value_states
         return self._seen(self._keys, key_states), self._seen(self._values, value_states)
 
     def _seen(self, buffer: Tensor, new: Tensor) -> Tensor:
         """The beginning of the rows, columns of theirs, and what is new."""
-        behind = slice(self._end - self._ahead, self._end)
-        return torch.cat([buffer[self._rows, :, : self._first], buffer[self._rows, :, behind], new], dim=2)
+        behind = slice(self._end - self.ahead, self._end)
+        return torch.cat([buffer[self.rows, :, : self._first], buffer[self.rows, :, behind], new], dim=2)

@@ -18,11 +18,10 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.cache_utils import Cache
 from transformers.utils.logging import disable_progress_bar
 
 from stages.language_model.base_model import BaseModel
-from stages.language_model.cache import PreallocatedLayer
+from stages.language_model.cache import PreallocatedCache
 from stages.language_model.cpu_attention import SHORT
 from stages.language_model.cpu_linear import use_onednn
 from stages.plumbing.errors import StageError, is_out_of_memory, one_line
@@ -41,10 +40,9 @@ def refused(folder: Path | str, found: str, remedy: str = OTHER) -> Iterator[Non
     """Whatever an attempt raises becomes one line, in brackets: architectures fail in ways of their own."""
     try:
         yield
-    except StageError:
-        raise
     except Exception as error:
-        if is_out_of_memory(error) or (isinstance(error, OSError) and error.errno is not None):
+        of_the_machine = is_out_of_memory(error) or (isinstance(error, OSError) and error.errno is not None)
+        if of_the_machine or isinstance(error, StageError):
             raise
         raise StageError(folder, f"{found} ({one_line(str(error))[:MOST]})", remedy) from None
 
@@ -174,8 +172,7 @@ def _check_parts(base: BaseModel, tokens: Tensor) -> None:
 
 def _check_cache(base: BaseModel, tokens: Tensor) -> None:
     """Two rows, one with padding on the left, read, scored and decoded as `stages/methods` does it."""
-    layers = [PreallocatedLayer(2, READ, ALL) for _ in range(base.model.config.num_hidden_layers)]
-    cache = Cache(layers=list(layers))
+    cache = PreallocatedCache([None] * base.model.config.num_hidden_layers, 2, READ, ALL)
     with torch.no_grad():
         words = base.embed(tokens)
         expected = base.hidden(words)
@@ -183,16 +180,13 @@ def _check_cache(base: BaseModel, tokens: Tensor) -> None:
         columns = torch.arange(ALL, device=base.device)
         mask, positions = columns >= first, (columns - first).clamp(min=0)
         rows = torch.stack([words[0], words[1].roll(1, dims=0)])
-        for layer in layers:
-            layer.read(first.flatten())
+        cache.take(first.flatten())
         read = base.hidden(rows[:, :READ], positions[:, :READ], mask[:, :READ], cache)
-        if not all(layer.is_initialized for layer in layers):
+        if not cache.is_initialized:
             raise _other(base, "has layers that keep no keys and values")
-        for layer in layers:
-            layer.look_ahead(first.flatten(), READ)
+        cache.take(first.flatten(), READ)
         ahead = base.hidden(rows[:, READ:], positions[:, READ:], mask, cache)
-        for layer in layers:
-            layer.decode()
+        cache.take(None)
         steps = [(slice(end - 1, end), mask[:, :end]) for end in range(READ + 1, ALL + 1)]
         decoded = [base.hidden(rows[:, at], positions[:, at], seen, cache) for at, seen in steps]
     theirs = torch.cat([expected[0], expected[1, :-1]]).float()

@@ -46,22 +46,16 @@ class RowLimit:
 
     def rows(self, method: Method, columns: int) -> int:
         """Rows of so many columns that a batch may have now: whole chunks, so that chunks do not depend on it."""
-        size, rows = chunk_size(method), min(self.asked or _rows_of_cache(method, columns), self.found)
+        base, size = method.base, chunk_size(method)
+        of_a_row = 2 * base.cache_shape(columns).numel() * base.dtype.itemsize
+        fitting = max(1, CACHE.get(base.device.type, SMALLER_CACHE) // of_a_row)
+        rows = min(self.asked or fitting, self.found)
         return rows // size * size or rows
 
     def shrink(self, tried: int) -> None:
         """Allow half of the rows that did not fit, from now on."""
         self.found = tried // 2
         print(f"out of memory: decoding goes on with {self.found} rows a batch")
-
-
-def _rows_of_cache(method: Method, columns: int) -> int:
-    config = method.base.model.config
-    heads = config.num_attention_heads
-    shared = getattr(config, "num_key_value_heads", None) or heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    of_a_row = 2 * config.num_hidden_layers * shared * size * columns * method.base.dtype.itemsize
-    return max(1, CACHE.get(method.base.device.type, SMALLER_CACHE) // int(of_a_row))
 
 
 def decode_and_score(
@@ -99,7 +93,8 @@ def decode_and_score(
     with torch.inference_mode():
         own = method.prepared(weights)
         while left:
-            rows = row_limit.rows(method, method.layout([len(queries[left[0]])]).tokens()[0] + limit)
+            longest = len(queries[left[0]])
+            rows = row_limit.rows(method, method.settings.slots(longest) + longest + limit)
             chosen = left[: rows if limit else min(rows, chunk_size(method))]
             wanted = None if references is None else [references[number] for number in chosen]
             try:
@@ -132,11 +127,11 @@ def _decode_batch(
     losses, taken = torch.full((len(queries),), torch.nan, dtype=torch.float64), 0.0
     for start in range(0, len(queries), chunk_size(method)):
         part = slice(start, start + chunk_size(method))
-        chunk = read.read(start, queries[part])
+        rows, columns = read.read(start, queries[part])
         if references is not None:
             wait_for(method.base.device)
             began = time.monotonic()
-            losses[part] = reference_losses(read, chunk, references[part])
+            losses[part] = reference_losses(read, rows, columns, references[part])
             taken += time.monotonic() - began
         tick(0 if limit else len(queries[part]))
     return Decoded(*_decode(read, limit, ends, tick, heard), losses, taken)
@@ -146,27 +141,24 @@ def _decode(
     read: ReadRows, limit: int, ends: Endings, tick: Callable[[int], None], heard: Callable[[int, int], None]
 ) -> tuple[list[list[int]], list[bool]]:
     """Go on from the queries: token ids of each row without its end, and whether it has one."""
-    read.decode()
+    read.cache.take(None)
     answers: list[list[int]] = [[] for _ in read.row]
-    finished = [False for _ in read.row]
-    final = torch.tensor(list(ends), device=read.row.device)
-    ended = torch.zeros(len(read.row), dtype=torch.bool, device=read.row.device)  # of those still in the cache
-    for step in range(limit):
-        tokens = read.logits(read.hidden).argmax(dim=-1)
-        before, ended = int(ended.sum()), ended | torch.isin(tokens, final)
-        for row, token, over in zip(read.row.tolist(), tokens.tolist(), ended.tolist(), strict=True):
-            if not finished[row]:
-                said, finished[row] = ends.get(token, [token]), over
-                answers[row] += said
-                for each in said:
+    ended = [False for _ in read.row]
+    for more in reversed(range(limit)):
+        tokens, rows = read.logits(read.hidden).argmax(dim=-1), read.row.tolist()
+        before = ended.count(False)
+        for row, token in zip(rows, tokens.tolist(), strict=True):
+            if not ended[row]:
+                ended[row] = token in ends
+                for each in ends.get(token, [token]):
+                    answers[row].append(each)
                     heard(row, each)
-        over = len(ended) if step == limit - 1 else int(ended.sum())
-        tick(over - before)
-        if over == len(ended):
+        left = [place for place, row in enumerate(rows) if not ended[row]]
+        tick(before - len(left) if more else before)
+        if not (left and more):
             break
-        if len(ended) - over <= COMPACT_AT * len(ended):
-            kept = (~ended).nonzero().squeeze(1)
-            read.keep(kept)
-            tokens, ended = tokens[kept], ended[kept]
+        if len(left) <= COMPACT_AT * len(rows):
+            read.keep(kept := torch.tensor(left, device=tokens.device))
+            tokens = tokens[kept]
         read.read_on(tokens)
-    return answers, finished
+    return answers, ended

@@ -30,7 +30,7 @@ class FewShotMethod(Method):
 
     settings: FewShot
     trains = False
-    _read: tuple[list[int], Weights] | None = None
+    _read: tuple[list[int], list[Beginning]] | None = None
 
     def initial_weights(self, generator: torch.Generator, examples: Examples = ()) -> dict[str, Tensor]:
         """The context as token ids: all it needs; nothing if each query has its own."""
@@ -43,18 +43,17 @@ class FewShotMethod(Method):
         return {} if self.settings.choose == "nearest" else {CONTEXT: torch.Size((0,))}
 
     def prepared(self, weights: Weights) -> Weights:
-        """Keys and values of the context at each layer, [2, heads, C, size]: read once, however often a chat asks."""
-        if self.settings.choose == "nearest":
-            return {}
+        """Token ids stay as they are."""
+        return weights
+
+    def beginning(self, weights: Weights) -> list[Beginning] | None:
+        """Keys and values of the context: read once, however often a chat asks."""
+        if CONTEXT not in weights:
+            return None
         tokens = weights[CONTEXT].tolist()
         if self._read is None or self._read[0] != tokens:
-            found = read_beginning(self.base, tokens)
-            self._read = tokens, {f"{layer:03d}": torch.stack(both) for layer, both in enumerate(found)}
+            self._read = tokens, read_beginning(self.base, tokens)
         return self._read[1]
-
-    def beginning(self, weights: Weights) -> list[Beginning]:
-        """What `prepared` read."""
-        return [(weights[layer][0], weights[layer][1]) for layer in sorted(weights)]
 
 
 class Nearest:

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from itertools import cycle
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from stages.language_model.base_model import Added, BaseModel, Weights
 from stages.language_model.cache import Beginning, hidden_after
-from stages.methods.row_layout import RowLayout
+from stages.methods.row_layout import Layout
 from stages.params.methods import Start
 from stages.plumbing.errors import StageError
 
@@ -31,10 +32,11 @@ class Method:
     """
 
     trains: ClassVar[bool] = True
+    trains_embeddings = False
 
     def __init__(self, base: BaseModel, settings: Any) -> None:
         self.base, self.settings, self.transformer = base, settings, base
-        self.trains_embeddings = bool(getattr(settings, "train_embeddings", False))
+        self.trains_embeddings = getattr(settings, "train_embeddings", self.trains_embeddings)
 
     def initial_weights(self, generator: torch.Generator, examples: Examples = ()) -> dict[str, Tensor]:
         """What a trial trains, at its start, in float32 on the CPU, by the names under which it is saved.
@@ -50,19 +52,13 @@ class Method:
         """Name and shape of everything that a trial trains and saves; of a base model without values too."""
         return {EMBEDDINGS: self.base.embeddings.shape} if self.trains_embeddings else {}
 
-    def prompt(self, weights: Weights, queries: Tensor) -> Tensor | None:
-        """Embedded queries [B, S, H] -> prompts [B, P, H], as many slots as the settings say; None for no prompt."""
-        return None
+    def prompt(self, weights: Weights, queries: Tensor) -> Tensor:
+        """Embedded queries [B, S, H] -> prompts [B, P, H], as many slots as the settings say: none here."""
+        return queries[:, :0].detach()
 
-    def layout(self, queries: Sequence[int], responses: Sequence[int] | None = None) -> RowLayout:
-        """The rows of B pairs, from the tokens of their queries and responses, [B] each (None: no response yet)."""
-        prompts = [self.settings.slots(tokens) for tokens in queries]
-        return RowLayout(prompts, list(queries), list(responses) if responses is not None else [0] * len(queries))
-
-    def widths(self, queries: Tensor, responses: Tensor) -> list[int]:
-        """Columns of each part of a batch, padding and all, for queries [B, S] and responses [B, R]."""
-        both, slots = [queries.shape[1], responses.shape[1]], self.settings.slots(queries.shape[1])
-        return [slots, *both] if slots else both
+    def layout(self, queries: Sequence[int], responses: Sequence[int]) -> Layout:
+        """The rows of B pairs, [3, B], from the tokens of their queries and responses, [B] each."""
+        return np.array([[self.settings.slots(tokens) for tokens in queries], queries, responses])
 
     def beginning(self, weights: Weights) -> list[Beginning] | None:
         """Keys and values of each layer that every row begins with, before its first token; None for none."""
@@ -80,11 +76,6 @@ class Method:
         source: the slot in each column, [B, T]; what is not below P is none. What padding adds, nobody sees.
         """
         return None
-
-    def before_response(self, weights: Weights, queries: Tensor) -> list[Tensor]:
-        """Embedded queries [B, S, H] -> what a row has in front of its response: [prompt, query] or [query]."""
-        prompt = self.prompt(weights, queries)
-        return [queries] if prompt is None else [prompt, queries]
 
     def prepared(self, weights: Weights) -> Weights:
         """The weights in the precision of the arithmetic: cast once, used all through a step or a decoding."""
@@ -104,7 +95,6 @@ class Method:
 
     def dropout(self, on: bool) -> None:
         """Let dropout act in what is trained, or let it rest; frozen layers have none."""
-        return
 
     def output(self, weights: Weights) -> Weights | None:
         """Parameters of the output layer; None for the base model's own."""

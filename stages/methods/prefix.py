@@ -39,10 +39,7 @@ class PrefixMethod(Method):
 
     def shapes(self) -> dict[str, torch.Size]:
         """The same."""
-        config = self.base.model.config
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        return dict.fromkeys((KEYS, VALUES), torch.Size((config.num_hidden_layers, heads, self.settings.length, size)))
+        return dict.fromkeys((KEYS, VALUES), self.base.cache_shape(self.settings.length))
 
     def beginning(self, weights: Weights) -> list[Beginning]:
         """The keys and values of each layer."""

@@ -6,15 +6,13 @@ row.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers.cache_utils import Cache
 
 from stages.language_model.base_model import Added, Weights
-from stages.language_model.cache import Beginning, PreallocatedLayer
+from stages.language_model.cache import Beginning, PreallocatedCache
 from stages.methods.method import Method
 from stages.methods.row_layout import padded, place, sources
 
@@ -29,14 +27,6 @@ def chunk_size(method: Method) -> int:
     return CHUNKS.get(method.base.device.type, CHUNK)
 
 
-@dataclass(frozen=True)
-class Chunk:
-    """Rows that were read together, and how many columns of the cache the longest of them takes."""
-
-    rows: Tensor
-    columns: int
-
-
 class ReadRows:
     """Rows as far as they are read, and the cache that holds their keys and values."""
 
@@ -45,10 +35,10 @@ class ReadRows:
 
         weights: in the precision of the arithmetic.
         """
-        base, count, longest = method.base, len(queries), method.layout([len(queries[0])]).tokens()[0]
+        base, count, longest = method.base, len(queries), len(queries[0]) + method.settings.slots(len(queries[0]))
         layers: Sequence[Beginning | None] = method.beginning(weights) or [None] * base.model.config.num_hidden_layers
         self.method, self.weights = method, weights
-        self.cached = [PreallocatedLayer(count, longest, longest + limit, own) for own in layers]
+        self.cache = PreallocatedCache(layers, count, longest, longest + limit)
         self.before = layers[0][0].shape[1] if layers[0] else 0  # columns that every row begins with
         # Of each row its number, the last hidden state [H], the position of the next token, and which columns of the
         # cache are its own [columns].
@@ -58,16 +48,18 @@ class ReadRows:
         self.mask = torch.zeros(count, self.before + longest, dtype=torch.bool, device=base.device)
         self.mask[:, : self.before] = True
 
-    def read(self, start: int, queries: Sequence[Sequence[int]]) -> Chunk:
-        """Read the prompts and queries of a chunk, whose first is number `start` of the batch."""
+    def read(self, start: int, queries: Sequence[Sequence[int]]) -> tuple[Tensor, int]:
+        """Read the prompts and queries of a chunk, whose first is number `start` of the batch.
+
+        Its rows [chunk], and how many columns of the cache the longest of them takes.
+        """
         rows = torch.arange(start, start + len(queries), device=self.row.device)
-        for layer in self.cached:
-            layer.read(rows)
+        self.cache.take(rows)
         embedded = self.method.embed(self.weights, padded(queries).to(self.row.device))
-        lengths = self.method.layout([len(query) for query in queries]).lengths()
-        parts = self.method.before_response(self.weights, embedded)
-        source = sources(lengths, [part.shape[1] for part in parts], left=True).to(rows.device)
-        totals = torch.tensor(lengths).sum(dim=0)
+        layout = self.method.layout([len(query) for query in queries], [0] * len(queries))
+        prompt = self.method.prompt(self.weights, embedded)
+        source = sources(layout, [prompt.shape[1], embedded.shape[1], 0], left=True).to(rows.device)
+        totals = torch.from_numpy(layout.sum(axis=0))
         columns = source.shape[1]
         first = (columns - totals).to(rows.device).unsqueeze(1)
         mask = torch.arange(columns, device=rows.device) >= first
@@ -75,26 +67,19 @@ class ReadRows:
         seen: Tensor | None = torch.cat([self.mask[rows][:, : self.before], mask], dim=1)
         if not self.before and bool((totals == columns).all()):
             positions = seen = None  # nothing is padded, and kernels without a mask are faster
-        added = self.method.added(self.weights, parts[0], source)
-        self.hidden[rows] = self._pass(place(parts, source), positions, seen, added)[:, -1]
+        added = self.method.added(self.weights, prompt, source)
+        self.hidden[rows] = self._pass(place([prompt, embedded], source), positions, seen, added)[:, -1]
         self.position[rows] = self.before + mask.sum(dim=1)
         self.mask[rows, self.mask.shape[1] - columns :] = mask
-        return Chunk(rows, columns)
+        return rows, columns
 
-    def look_ahead(self, chunk: Chunk, some: Tensor, tokens: Tensor) -> Tensor:
+    def look_ahead(self, rows: Tensor, columns: int, tokens: Tensor) -> Tensor:
         """Hidden states [rows, N, H] if these N tokens [rows, N] came next in some rows of a chunk. Nothing is kept."""
-        rows = chunk.rows[some]
         own = self.mask[rows]
-        mask = torch.cat([own[:, : self.before], own[:, -chunk.columns :], own.new_ones(tokens.shape)], dim=1)
+        mask = torch.cat([own[:, : self.before], own[:, -columns:], own.new_ones(tokens.shape)], dim=1)
         positions = self.position[rows].unsqueeze(1) + torch.arange(tokens.shape[1], device=tokens.device)
-        for layer in self.cached:
-            layer.look_ahead(rows, chunk.columns)
+        self.cache.take(rows, columns)
         return self._pass(self.method.embed(self.weights, tokens), positions, mask)
-
-    def decode(self) -> None:
-        """All queries are read: from now on each pass is one token of every row."""
-        for layer in self.cached:
-            layer.decode()
 
     def read_on(self, tokens: Tensor) -> None:
         """Read one further token [rows] of each row."""
@@ -107,8 +92,7 @@ class ReadRows:
         """Drop all but these rows."""
         self.row, self.hidden = self.row[rows], self.hidden[rows]
         self.position, self.mask = self.position[rows], self.mask[rows]
-        for layer in self.cached:
-            layer.keep(rows)
+        self.cache.keep(rows)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """The output layer: [..., H] -> [..., V]."""
@@ -117,27 +101,27 @@ class ReadRows:
     def _pass(
         self, embedded: Tensor, positions: Tensor | None, mask: Tensor | None, added: Added | None = None
     ) -> Tensor:
-        cache, layers = Cache(layers=list(self.cached)), self.method.layers(self.weights)
-        return self.method.transformer.hidden(embedded, positions, mask, cache, layers, added)
+        layers = self.method.layers(self.weights)
+        return self.method.transformer.hidden(embedded, positions, mask, self.cache, layers, added)
 
 
-def reference_losses(read: ReadRows, chunk: Chunk, references: Sequence[Sequence[int]]) -> Tensor:
+def reference_losses(read: ReadRows, rows: Tensor, columns: int, references: Sequence[Sequence[int]]) -> Tensor:
     """Summed cross-entropy of the reference to each of N queries: [N], in float64, on the CPU.
 
-    read, chunk: the queries, which have been read; they are left as they are. references: N lists of token ids, with
-    the one that ends a response if it was not cut.
+    rows, columns: the N queries, as `read.read` gave them; they are left as they are. references: N lists of token
+    ids, with the one that ends a response if it was not cut.
     """
-    count, device = len(references), chunk.rows.device
+    count, device = len(references), rows.device
     order = sorted(range(count), key=lambda number: (-len(references[number]), number))
     sums, size = torch.zeros(count, dtype=torch.float64), -(-count // PARTS)
     for numbers in (order[start : start + size] for start in range(0, count, size)):
         tokens = padded([references[number] for number in numbers]).to(device)
         lengths = torch.tensor([len(references[number]) for number in numbers], device=device)
         is_token = torch.arange(tokens.shape[1], device=device) < lengths.unsqueeze(1)
-        rows = torch.tensor(numbers, device=device)  # of the chunk
-        states = read.hidden[chunk.rows[rows]].unsqueeze(1)  # predicts the first token
+        some = rows[numbers]
+        states = read.hidden[some].unsqueeze(1)  # predicts the first token
         if tokens.shape[1] > 1:
-            states = torch.cat([states, read.look_ahead(chunk, rows, tokens[:, :-1])], dim=1)
+            states = torch.cat([states, read.look_ahead(some, columns, tokens[:, :-1])], dim=1)
         losses = torch.zeros(tokens.shape, dtype=torch.float64)
         losses[is_token.cpu()] = _token_losses(read, states[is_token], tokens[is_token])
         sums[numbers] = losses.sum(dim=1)

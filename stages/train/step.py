@@ -17,7 +17,7 @@ from stages.language_model.base_model import Weights
 from stages.language_model.encoding import EncodedPair
 from stages.language_model.memory import give_back_freed_memory, keep_freed_memory
 from stages.methods.method import EMBEDDINGS, Method
-from stages.methods.row_layout import RowLayout, padded, place, sources
+from stages.methods.row_layout import Layout, padded, place, response_positions, sources
 from stages.params.schema import Training
 from stages.plumbing.errors import is_out_of_memory, one_line
 from stages.train.cuda_graphs import CudaGraphs, padded_widths
@@ -48,7 +48,7 @@ def lay_out(method: Method, pairs: Pairs, widths: tuple[int, int] | None = None)
     widths: S and R, to which a pass is padded on the right, where causal attention never looks and no loss is.
     """
     layout = _layout(method, pairs)
-    row, column = layout.response_positions()
+    row, column = response_positions(layout)
     targets = torch.tensor([token for pair in pairs for token in pair.response])
     tokens = torch.tensor(float(len(targets)))
     queries, responses = padded([pair.query for pair in pairs]), padded([pair.response for pair in pairs])
@@ -56,8 +56,8 @@ def lay_out(method: Method, pairs: Pairs, widths: tuple[int, int] | None = None)
         queries, responses = (
             F.pad(side, (0, width - side.shape[1])) for side, width in zip((queries, responses), widths, strict=True)
         )
-    parts = method.widths(queries, responses)
-    source = sources(layout.lengths(), parts)
+    parts = method.layout([queries.shape[1]], [responses.shape[1]])[:, 0].tolist()
+    source = sources(layout, parts)
     if widths is not None:
         more = responses.numel() - len(targets)
         source = F.pad(source, (0, sum(parts) - source.shape[1]))
@@ -66,7 +66,7 @@ def lay_out(method: Method, pairs: Pairs, widths: tuple[int, int] | None = None)
     return LaidOut(queries, responses, source, row, column, targets, tokens)
 
 
-def _layout(method: Method, pairs: Pairs) -> RowLayout:
+def _layout(method: Method, pairs: Pairs) -> Layout:
     return method.layout([len(pair.query) for pair in pairs], [len(pair.response) for pair in pairs])
 
 
@@ -75,8 +75,9 @@ def summed_loss(method: Method, weights: Weights, laid: LaidOut) -> Tensor:
     own = method.prepared(weights)
     sides = [laid.queries.shape[1], laid.responses.shape[1]]
     query, response = method.embed(own, torch.cat([laid.queries, laid.responses], dim=1)).split(sides, dim=1)
-    parts = [*method.before_response(own, query), response]
-    hidden = method.hidden(own, place(parts, laid.source), method.added(own, parts[0], laid.source))
+    prompt = method.prompt(own, query)
+    rows = place([prompt, query, response], laid.source)
+    hidden = method.hidden(own, rows, method.added(own, prompt, laid.source))
     logits = method.base.logits(hidden[laid.row, laid.column], method.output(own))
     return F.cross_entropy(logits.float(), laid.targets, reduction="none", ignore_index=NO_TARGET).sum()
 
@@ -190,7 +191,7 @@ class Learner:
         """
         count, most = len(pairs), self.rows
         if self.method.base.device.type == "cpu":
-            longest = max(_layout(self.method, pairs).tokens())
+            longest = int(_layout(self.method, pairs).sum(axis=0).max())
             most = min(most, max(1, TOKENS_OF_A_PASS[self.method.base.dtype] // longest))
         size = math.ceil(count / math.ceil(count / most))
         return [pairs[start : start + size] for start in range(0, count, size)]

@@ -8,7 +8,7 @@ import torch
 from datasets import Dataset
 
 from stages.language_model import encoding
-from stages.language_model.cache import PreallocatedLayer
+from stages.language_model.cache import PreallocatedCache
 from stages.language_model.encoding import encode_pairs, side_lengths, to_text
 from stages.params.schema import Lengths
 from stages.records import Pair, load_records, write_records
@@ -59,13 +59,13 @@ def test_tokens_of_pairs_on_disk_are_those_of_pairs_in_memory(tmp_path: Path, mo
 
 
 def test_what_is_not_kept_is_freed_at_once() -> None:
-    layer = PreallocatedLayer(rows=4, queries_end=3, columns=5)
-    layer.read(torch.arange(4))
+    cache = PreallocatedCache([None], rows=4, queries_end=3, columns=5)
+    (layer,) = cache.layers
+    cache.take(torch.arange(4))
     read = torch.arange(4.0 * 2 * 3 * 2).reshape(4, 2, 3, 2)  # rows, heads, columns, size
     layer.update(read, -read)
-    layer.decode()
-    layer.keep(torch.tensor([0, 2]))
-    assert layer.keys is not None and layer.values is not None
+    cache.take(None)
+    cache.keep(torch.tensor([0, 2]))
     assert torch.equal(layer.keys, read[[0, 2]]) and torch.equal(layer.values, -read[[0, 2]])
     buffers = {layer._keys.untyped_storage().data_ptr(), layer._values.untyped_storage().data_ptr()}
     assert {layer.keys.untyped_storage().data_ptr(), layer.values.untyped_storage().data_ptr()} == buffers

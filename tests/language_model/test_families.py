@@ -169,7 +169,6 @@ def eager_logits(model: Any, one: Method, own: dict[str, Tensor], query: list[in
         logits = model(input_ids=torch.tensor([[*query, *answer]])).logits
     else:
         prompt = one.prompt(own, words[:, : len(query)])
-        assert prompt is not None
         hooks = deeper(model, own, prompt) if any(name.startswith("depth") for name in own) else []
         logits = model(inputs_embeds=torch.cat([prompt, words], dim=1)).logits
         for hook in hooks:
@@ -223,14 +222,13 @@ def test_prompts_start_at_the_size_of_words_and_the_identity_start_gives_each_wo
     for kind in PROMPTS:
         method = build_method(base, SETTINGS[kind])
         prompt = method.prompt(weights(method), words)
-        assert prompt is not None and 0.8 < float(prompt.square().mean().sqrt() / size) < 1.25, kind
+        assert 0.8 < float(prompt.square().mean().sqrt() / size) < 1.25, kind
     one = build_method(base, SETTINGS["dynamic-identity"])
     if name in NO_IDENTITY:
         with pytest.raises(StageError, match=r"init: identity, which .* cannot start from; set it to random"):
             weights(one)
         return
     prompt = one.prompt(weights(one), words)
-    assert prompt is not None
     assert torch.allclose(prompt.square().mean(dim=-1).sqrt(), size.expand(1, 16), rtol=0.05)
     before, after = (rows - rows.mean(dim=-1, keepdim=True) for rows in (words, prompt))
     assert bool((F.cosine_similarity(before, after, dim=-1) > 0.99).all())
@@ -241,7 +239,7 @@ def test_a_controller_of_more_layers_than_the_model_repeats_the_model_s_kinds_of
     base = family(name)
     one = build_method(base, Dynamic(kind="dynamic", layers=5, init="random", train_embeddings=True))
     prompt = one.prompt(weights(one), base.embed(torch.arange(1, 17).unsqueeze(0)))
-    assert prompt is not None and prompt.shape == (1, 16, base.width) and bool(prompt.isfinite().all())
+    assert prompt.shape == (1, 16, base.width) and bool(prompt.isfinite().all())
     assert isinstance(one, DynamicMethod)
     for key in ("layer_types", "attention_layers", "no_rope_layers"):
         own, whole = (getattr(each.config, key, None) for each in (one.controller, base.model))
