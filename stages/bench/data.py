@@ -86,6 +86,6 @@ def load(arguments: argparse.Namespace) -> Bench:
     tokenizer = load_tokenizer(arguments.model)
     template = build_prompt_template(tokenizer, TEMPLATE, LENGTHS, "the prompt template of the benchmark")
     encoded = encode_pairs(train, tokenizer, template, LENGTHS)[0]
-    asked = encode_queries(queries, tokenizer, template, LENGTHS)[0]
+    asked = encode_queries(queries, tokenizer, template, LENGTHS)
     steps = arguments.steps or (32 if fast else 4)
     return Bench(arguments.model, base, template.end, encoded, asked, arguments.repeats, steps)

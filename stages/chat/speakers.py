@@ -63,8 +63,7 @@ class Speaker:
             tokens.append(token)
             show_rest(self.trained.texts([tokens])[0].rstrip(HALF))
 
-        queries, _ = self.trained.encode([query])
-        made = self.trained.decode_and_score(queries, heard=heard)
+        made = self.trained.decode_and_score(self.trained.encode([query]), heard=heard)
         (answer,) = self.trained.texts(made.answers)
         show_rest(answer)
         return answer, marks(answer, not made.ended[0])
@@ -86,7 +85,6 @@ def load_speakers(root: Path, experiments: Sequence[str | None], known: Sequence
         with open_results(root, None if name == WORKSPACE else name) as results:
             results.check_params()
             params, beside = results.params, [speaker.trained for speaker in speakers.values()]
-            dtype = params.chosen_protocol.decoding_dtype
-            trained = load_trained(results.trained, results.model, params.runtime, dtype, beside=beside)
+            trained = load_trained(results.trained, results.model, params, beside)
             speakers[name] = Speaker(name, params, trained, results.files)
     return [speakers[name] for name in names]

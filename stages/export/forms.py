@@ -263,7 +263,7 @@ def transformers_lines(trained: TrainedMethod, form: Form) -> str:
         text=f"{json.dumps(front.text)} + text" if front.text else "text",
         letters=LETTERS.format(letters=letters) if letters else "",
         behind=f"[{front.tokens}:]" if front.tokens else "",
-        room=trained.lengths.max_query_tokens - len(template.prefix) - len(template.separator),
+        room=template.room(trained.lengths.max_query_tokens),
         rows=form.rows.replace("{slots}", str(trained.method.settings.slots(0) or "len(tokens)")),
         given="inputs_embeds" if embedded else "input_ids",
         after="" if embedded else "[rows.shape[1] :]",

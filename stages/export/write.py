@@ -28,8 +28,7 @@ def write_export(results: Results, target: Path) -> None:
     foreign = next((path for path in found if path.relative_to(target).as_posix() not in own), None)
     if foreign or (target.exists() and not target.is_dir()):
         raise StageError(foreign or target, "it is there, and of no export", "name a new folder")
-    params = results.params
-    trained = load_trained(results.trained, results.model, params.runtime, params.chosen_protocol.decoding_dtype)
+    trained = load_trained(results.trained, results.model, results.params)
     form = form_of(trained.method.settings)
     with output_folder(target) as folder:
         write_language_model(trained, results.model, folder)

@@ -5,7 +5,6 @@ On a cluster it is one task, with the same share of a node as a trial of the tra
 
 import time
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,14 +12,12 @@ from typing import Any
 from stages.greedy_generate.forgetting import forgetting, passage_of, read_text
 from stages.greedy_generate.relevance import fits_of, within
 from stages.language_model.device import Share, share_of, versions
-from stages.language_model.encoding import encode_pairs, side_lengths
+from stages.language_model.encoding import encode_pairs
 from stages.methods.trained_method import load_trained, read_description
 from stages.methods.zero_shot import ZeroShotMethod
 from stages.params.methods import ZeroShot
 from stages.params.schema import Params
-from stages.params.sources import as_json
 from stages.plumbing.cluster import Files, cluster, gather, on_this_node, receive, scratch, send, unpack
-from stages.plumbing.errors import StageError
 from stages.plumbing.files import check_folder, files_hash
 from stages.plumbing.progress import Progress, peak_gpu_memory, peak_memory
 from stages.records import Fit, Pair, Response, read_records
@@ -33,21 +30,6 @@ class Task:
     params: Params
     pairs: list[Pair]
     text: str  # on which to measure how much the model has forgotten
-
-    def check(self, trained: Path, description: dict[str, Any]) -> None:
-        """Raise StageError for a trained method, as the stage train described it, that belongs to other parameters.
-
-        With other lengths, rows of a prompt or positions would lack. A chat template that another version of the
-        library reads in another way is no other: rows stay as trained.
-        """
-        params, remedy = self.params, "run `dvc repro train`"
-        for name, now in params.chosen_protocol.lengths.model_dump().items():
-            if now != (then := description["lengths"].get(name)):
-                key = f"params.yaml: protocols.{params.protocol}.lengths.{name}"
-                raise StageError(key, f"{now}, but {trained} was trained with {then}", remedy)
-        if as_json(params.chosen_model.prompt_template) != description["prompt_template"]:
-            key = f"params.yaml: models.{params.model}.prompt_template"
-            raise StageError(key, f"{trained} was trained with another one", remedy)
 
 
 @dataclass(frozen=True)
@@ -69,20 +51,18 @@ def read_task(subset: Path, params: Params) -> Task:
 def generate(task: Task, model: Path, folder: Path) -> Generated:
     """Answer here, with the base model and the trained method of two folders."""
     params, pairs = task.params, task.pairs
-    dtype = params.chosen_protocol.decoding_dtype
-    trained = load_trained(folder, model, params.runtime, dtype, partial(task.check, folder))
+    trained = load_trained(folder, model, params)
     passage = passage_of(params.forgetting, task.text, trained.tokenizer)  # first: what is wrong with it costs nothing
     encoded, cuts = encode_pairs(pairs, trained.tokenizer, trained.prompt_template, trained.lengths)
-    queries, _ = trained.encode([pair.query for pair in pairs])
+    queries, references = trained.encode([pair.query for pair in pairs]), list(encoded["response"])
     with Progress(len(pairs), "greedy-generate", "responses") as progress:
         began = time.monotonic()
-        decoded = trained.decode_and_score(queries, list(encoded["response"]), progress.advance)
+        decoded = trained.decode_and_score(queries, references, progress.advance)
         seconds = time.monotonic() - began - decoded.scoring_seconds
-    counts = side_lengths(encoded)[1].tolist()
     texts, losses = trained.texts(decoded.answers), decoded.losses.tolist()
     responses = [
-        Response(pair.dialogue, pair.position, pair.query, pair.response, text, not ended, round(loss, 4), count)
-        for pair, text, ended, loss, count in zip(pairs, texts, decoded.ended, losses, counts, strict=True)
+        Response(pair.dialogue, pair.position, pair.query, pair.response, text, not ended, round(loss, 4), len(tokens))
+        for pair, text, ended, loss, tokens in zip(pairs, texts, decoded.ended, losses, references, strict=True)
     ]
     cut, unended, limit = cuts["queries"], decoded.ended.count(False), trained.lengths.max_new_tokens
     print(f"{len(pairs)} responses; {cut} queries were cut, {unended} responses met the limit of {limit} tokens")
@@ -110,8 +90,7 @@ def generate(task: Task, model: Path, folder: Path) -> Generated:
 def generate_on_ray(task: Task, model: Path, trained: Path) -> Generated:
     """Answer on a node of a cluster; StageError if there is none, it lacks what the task needs, or the task failed."""
     model_hash = files_hash(check_folder(model))
-    check_folder(trained)
-    task.check(trained, read_description(trained, model_hash))
+    read_description(trained, model_hash, task.params)  # refuses what does not fit
     with cluster(task.params.runtime.address) as ray:
         share = share_of(task.params.runtime, ray.nodes(), 1)
         files = [ray.put(send(folder, ray.put)) for folder in (model, trained)]

@@ -77,7 +77,7 @@ def fits_of(
     human = list(tokens["response"])
     rows = {"test": list(ours["response"]), "human": human, "shuffled": [human[-1], *human[:-1]]}
     with torch.inference_mode():
-        known = Likelihoods(untouched, [*tokens["query"], *encode_queries([""], *around)[0]])
+        known = Likelihoods(untouched, [*tokens["query"], *encode_queries([""], *around)])
         gains, hits = _fits(known, [answer for own in rows.values() for answer in own], settings.others)
     asked = ((row, pair.dialogue) for row in rows for pair in chosen)
     return [Fit(*each, round(gain, 4), hit) for each, gain, hit in zip(asked, gains, hits, strict=True)]

@@ -40,12 +40,10 @@ def side_lengths(tokens: Dataset) -> tuple[Counts, Counts]:
 
 def encode_queries(
     queries: Sequence[str], tokenizer: PreTrainedTokenizerBase, prompt_template: PromptTemplate, lengths: Lengths
-) -> tuple[list[list[int]], int]:
-    """Tokens of each query with what the template puts around it, and how many queries lost their beginning."""
-    around = len(prompt_template.prefix) + len(prompt_template.separator)
+) -> list[list[int]]:
+    """Tokens of each query with what the template puts around it; a long query loses its beginning."""
     texts = text_tokens(tokenizer, queries, prompt_template.query_front)
-    cut = sum(len(tokens) + around > lengths.max_query_tokens for tokens in texts)
-    return [prompt_template.query(tokens, lengths.max_query_tokens) for tokens in texts], cut
+    return [prompt_template.query(tokens, lengths.max_query_tokens) for tokens in texts]
 
 
 def encode_pairs(
@@ -66,17 +64,19 @@ def encode_pairs(
     counts: Counter[str] = Counter()
 
     def encode(texts: dict[str, list[str]]) -> dict[str, list[list[int]]]:
-        queries, cut = encode_queries(texts["query"], tokenizer, prompt_template, lengths)
+        asked = text_tokens(tokenizer, texts["query"], prompt_template.query_front)
         answers = text_tokens(tokenizer, texts["response"], prompt_template.response_front)
-        counts["queries"] += cut
+        room = prompt_template.room(lengths.max_query_tokens)
+        counts["queries"] += sum(len(query) > room for query in asked)
         counts["responses"] += sum(len(answer) + 1 > lengths.max_new_tokens for answer in answers)
         counts["early_ends"] += sum(prompt_template.end in answer[: lengths.max_new_tokens] for answer in answers)
-        responses = [prompt_template.response(answer, lengths.max_new_tokens) for answer in answers]
-        return {"query": queries, "response": responses}
+        return {
+            "query": [prompt_template.query(query, lengths.max_query_tokens) for query in asked],
+            "response": [prompt_template.response(answer, lengths.max_new_tokens) for answer in answers],
+        }
 
     if not isinstance(pairs, Dataset):
-        sides = {"query": [pair.query for pair in pairs], "response": [pair.response for pair in pairs]}
-        pairs = Dataset.from_dict(sides)
+        pairs = Dataset.from_list([vars(pair) for pair in pairs])
     tokens = pairs.map(
         encode, batched=True, batch_size=PAIRS_AT_A_TIME, remove_columns=pairs.column_names, features=TOKENS,
         load_from_cache_file=False,

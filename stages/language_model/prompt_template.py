@@ -11,6 +11,7 @@ from datetime import date
 from transformers import PreTrainedTokenizerBase
 
 from stages.language_model.base_model import BaseModel
+from stages.language_model.loading import refused
 from stages.language_model.text_tokens import (
     START,
     Front,
@@ -22,7 +23,7 @@ from stages.language_model.text_tokens import (
 )  # fmt: skip
 from stages.params.schema import Lengths
 from stages.params.sources import PromptTemplateText
-from stages.plumbing.errors import StageError, one_line
+from stages.plumbing.errors import StageError
 
 QUERY, RESPONSE = "What did they ask?", "They answered this."  # stand-ins, to see what a template does to a text
 # Where a template writes the date: of another day it would be another template, and no stopped training could go on
@@ -45,10 +46,13 @@ class PromptTemplate:
     end: int
     text: dict[str, str]  # prefix, separator and end as they were written, or as the chat template gave them
 
+    def room(self, longest: int) -> int:
+        """Tokens that a query may have itself, so that it has `longest` with prefix and separator."""
+        return longest - len(self.prefix) - len(self.separator)
+
     def query(self, tokens: Sequence[int], longest: int) -> list[int]:
         """Prefix, query, separator: at most `longest` tokens, for which the query loses its beginning."""
-        room = longest - len(self.prefix) - len(self.separator)
-        return [*self.prefix, *tokens[max(len(tokens) - room, 0) :], *self.separator]
+        return [*self.prefix, *tokens[max(len(tokens) - self.room(longest), 0) :], *self.separator]
 
     def response(self, tokens: Sequence[int], longest: int) -> list[int]:
         """Response and end: at most `longest` tokens. A response that is cut has no end: it does not end there."""
@@ -126,10 +130,8 @@ def template_parts(tokenizer: PreTrainedTokenizerBase, key: str) -> PromptTempla
     if not tokenizer.chat_template:
         raise StageError(key, "the tokenizer has no chat template", WRITE)
     turns = [{"role": "user", "content": QUERY}, {"role": "assistant", "content": RESPONSE}]
-    try:
+    with refused(key, "the chat template fails", "write the parts"):  # it is a program of its own
         filled_in = tokenizer.apply_chat_template(turns, tokenize=False, strftime_now=TODAY.strftime)
-    except Exception as error:  # a template is a program of its own: whatever it raises, it cannot be used
-        raise StageError(key, f"the chat template fails ({one_line(str(error))[:120]})", "write the parts") from None
     prefix, found, rest = str(filled_in).partition(QUERY)
     separator, answer, behind = rest.partition(RESPONSE)
     if not (found and answer):

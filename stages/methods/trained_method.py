@@ -20,7 +20,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from stages.language_model.base_model import BaseModel
 from stages.language_model.device import arithmetic, choose_device
 from stages.language_model.encoding import encode_queries, to_text
 from stages.language_model.loading import load_base_model, load_tokenizer
@@ -30,8 +29,8 @@ from stages.methods.few_shot import Nearest
 from stages.methods.method import Method
 from stages.methods.registry import build_method
 from stages.params.methods import MethodSettings
-from stages.params.schema import Lengths, Precision, Runtime
-from stages.params.sources import PromptTemplateText
+from stages.params.schema import Lengths, Params, Runtime
+from stages.params.sources import PromptTemplateText, as_json
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import check_folder, files_hash, scratch_folder, to_json
 from stages.records import Pair, load_records
@@ -40,6 +39,10 @@ WEIGHTS = "weights.safetensors"
 DESCRIPTION = "method.json"
 PAIRS = "pairs.jsonl"  # the training pairs, where each query gets its own examples of them
 TEMPLATE_TEXT = "prompt_template_text"  # in it: what the chat template, if it is one, gave when it was trained
+RETRAIN = "run `dvc repro train`"
+ANYWHERE = Runtime(
+    device="auto", threads=0, generation_batch_size=0, engine="local", address=None, gpus_per_trial=1, checkpoints=None
+)
 
 
 def write_trained(folder: Path, weights: Path | None, description: dict[str, Any], pairs: Path) -> None:
@@ -51,36 +54,40 @@ def write_trained(folder: Path, weights: Path | None, description: dict[str, Any
     (folder / DESCRIPTION).write_text(to_json(description), encoding="utf-8")
 
 
-def read_description(folder: Path, base_hash: str) -> dict[str, Any]:
-    """The JSON beside a trained method's weights; raises StageError if it was trained on another base model."""
+def read_description(folder: Path, base_hash: str, params: Params | None = None) -> dict[str, Any]:
+    """The JSON beside a trained method's weights.
+
+    A chat template that another version of the library reads in another way is no other: rows stay as trained.
+
+    Raises:
+        StageError: a file is missing or damaged; it was trained on another base model, or with other lengths (rows of a
+            prompt would lack) or another prompt template than `params` has.
+    """
+    check_folder(folder)
     description: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
     if description["base_model"] != base_hash:
         found = f"it was trained on the base model {description['base_model'][:12]}, this one is {base_hash[:12]}"
-        raise StageError(folder / DESCRIPTION, found, "run `dvc repro train`")
+        raise StageError(folder / DESCRIPTION, found, RETRAIN)
+    if params is None:
+        return description
+    for name, now in params.chosen_protocol.lengths.model_dump().items():
+        if now != (then := description["lengths"].get(name)):
+            found = f"{now}, but {folder} was trained with {then}"
+            raise StageError(f"params.yaml: protocols.{params.protocol}.lengths.{name}", found, RETRAIN)
+    if as_json(params.chosen_model.prompt_template) != description["prompt_template"]:
+        key = f"params.yaml: models.{params.model}.prompt_template"
+        raise StageError(key, f"{folder} was trained with another one", RETRAIN)
     return description
 
 
-def read_trained(folder: Path, base: BaseModel, description: dict[str, Any]) -> tuple[Method, dict[str, Tensor]]:
-    """The method and its trained tensors on the base model's device.
-
-    Raises:
-        StageError: the weights are not those of the method; the message names the first that is missing, unknown or
-            of another shape.
-    """
-    path = folder / WEIGHTS
-    try:
-        settings = TypeAdapter(MethodSettings).validate_python(description["method"])
-        tensors = load_file(path) if path.exists() else {}
-    except (ValidationError, SafetensorError) as error:
-        raise StageError(folder, f"not a trained method ({error})", "run `dvc repro train`") from None
-    method = build_method(base, settings)
+def check_weights(path: Path, method: Method, tensors: dict[str, Tensor]) -> None:
+    """Raise StageError that names the first tensor of a file that is missing, unknown or of another shape."""
     expected = method.shapes()
     for name in sorted(expected.keys() | tensors.keys()):
         missing, known = name not in tensors, name in expected
         if missing or not known or (method.trains and tensors[name].shape != expected[name]):
             found = f"{name} is {'missing' if missing else 'unknown or of another shape'}"
             raise StageError(path, found, "run `dvc repro --force train`")
-    return method, {name: tensor.to(base.device) for name, tensor in tensors.items()}
 
 
 @dataclass(frozen=True)
@@ -99,17 +106,17 @@ class TrainedMethod:
 
     def respond(self, queries: Sequence[str]) -> list[str]:
         """Responses to N queries, [N], each on one line: what the stage greedy-generate writes for these queries."""
-        return self.texts(self.decode_and_score(self.encode(queries)[0]).answers)
+        return self.texts(self.decode_and_score(self.encode(queries)).answers)
 
-    def encode(self, queries: Sequence[str]) -> tuple[list[list[int]], int]:
-        """Token ids of N queries, [N][at most lengths.max_query_tokens], and how many were cut.
+    def encode(self, queries: Sequence[str]) -> list[list[int]]:
+        """Token ids of N queries, [N][at most lengths.max_query_tokens].
 
         With examples of their own in front, if they get some; these are not counted in that length.
         """
-        found, cut = encode_queries(queries, self.tokenizer, self.prompt_template, self.lengths)
-        if self.nearest is not None:
-            found = self.nearest.in_front(self.method.base, queries, found, self.description["examples"])
-        return found, cut
+        found = encode_queries(queries, self.tokenizer, self.prompt_template, self.lengths)
+        if self.nearest is None:
+            return found
+        return self.nearest.in_front(self.method.base, queries, found, self.description["examples"])
 
     def decode_and_score(
         self,
@@ -129,47 +136,39 @@ class TrainedMethod:
 
 
 def load_trained(
-    trained: Path,
-    model: Path,
-    runtime: Runtime | None = None,
-    precision: Precision = "float32",
-    check: Callable[[dict[str, Any]], None] = lambda description: None,
-    beside: Sequence[TrainedMethod] = (),
+    trained: Path, model: Path, params: Params | None = None, beside: Sequence[TrainedMethod] = ()
 ) -> TrainedMethod:
     """Load a trained method and its base model.
 
     Args:
         trained: folder of the stage train.
         model: folder of the base model, of the stage download.
-        runtime: the table `runtime` of params.yaml; None is its `auto`, with as many threads as there are cores.
-        precision: of the arithmetic, `decoding_dtype` of a protocol.
-        check: called with what the stage train wrote beside the weights, before anything slow; raises to refuse it.
+        params: where it runs, and the precision of decoding; None: in float32, on any device, with all threads.
         beside: others that are loaded; with one on the same base model this one shares its frozen parameters.
 
     Raises:
-        StageError: a file is missing or damaged, or it was trained on another base model.
+        StageError: a file is missing or damaged, or it was trained otherwise (`read_description`).
     """
-    runtime = runtime or Runtime(
-        device="auto", threads=0, generation_batch_size=0, engine="local", address=None, gpus_per_trial=1,
-        checkpoints=None,
-    )  # fmt: skip
-    check_folder(trained)
-    description = read_description(trained, files_hash(check_folder(model)))
-    check(description)
+    description = read_description(trained, files_hash(check_folder(model)), params)
+    runtime = params.runtime if params else ANYWHERE
     device = choose_device(runtime)
-    dtype = arithmetic(precision, device)
+    dtype = arithmetic(params.chosen_protocol.decoding_dtype if params else "float32", device)
     twins = [one.method.base for one in beside if one.description["base_model"] == description["base_model"]]
     shared = next((base for base in twins if (base.device.type, base.dtype) == (device.type, dtype)), None)
     base = shared or load_base_model(model, device, dtype)
     tokenizer = load_tokenizer(model)
     try:
+        settings: MethodSettings = TypeAdapter(MethodSettings).validate_python(description["method"])
+        tensors = load_file(trained / WEIGHTS) if (trained / WEIGHTS).exists() else {}
         lengths = Lengths.model_validate(description["lengths"])
         written = description.get(TEMPLATE_TEXT, description["prompt_template"])
         text = written if isinstance(written, str) else PromptTemplateText.model_validate(written)
-    except (KeyError, ValidationError) as error:
-        raise StageError(trained / DESCRIPTION, f"not a trained method ({error})", "run `dvc repro train`") from None
+    except (KeyError, ValidationError, SafetensorError) as error:
+        raise StageError(trained, f"not a trained method ({error})", RETRAIN) from None
     prompt_template = build_prompt_template(tokenizer, text, lengths, f"{trained / DESCRIPTION}: prompt_template")
-    method, weights = read_trained(trained, base, description)
+    method = build_method(base, settings)
+    check_weights(trained / WEIGHTS, method, tensors)
+    weights = {name: tensor.to(base.device) for name, tensor in tensors.items()}
     nearest = None
     if (trained / PAIRS).exists():
         with scratch_folder() as scratch:

@@ -165,7 +165,7 @@ def validate(
             stop.check()
             progress.advance(ended)
 
-        queries, _ = trained.encode([pair.query for pair in written])
+        queries = trained.encode([pair.query for pair in written])
         found = trained.decode_and_score(queries, references, tick, answer=answers)
     if trained.method.base.device.type == "cuda":
         torch.cuda.empty_cache()  # what decoding took is for whoever else uses the card

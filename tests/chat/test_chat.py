@@ -179,7 +179,7 @@ def test_an_answer_is_cut_only_if_it_has_not_ended(speakers: list[Speaker]) -> N
     one, query = speakers[0], QUERIES[0]
     trained = dataclasses.replace(one.trained, lengths=one.trained.lengths.model_copy(update={"max_new_tokens": 2}))
     trained.__dict__["ends"] = {}
-    ((_, last),) = trained.decode_and_score(trained.encode([query])[0]).answers
+    ((_, last),) = trained.decode_and_score(trained.encode([query])).answers
     assert CUT in dataclasses.replace(one, trained=trained).answer(query)[1]
     trained.__dict__["ends"] = {last: [last]}  # an end that is a part of the answer, as a full stop with a line break
     assert CUT not in dataclasses.replace(one, trained=trained).answer(query)[1]

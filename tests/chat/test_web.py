@@ -130,7 +130,7 @@ def test_novelty_and_lookup_are_those_of_the_stage_score(chat: WebChat, project:
     _, columns = asked(chat, SAID[0], ["workspace", "softly"])
     marks = [texts[2] for heading, texts in columns.items() if not heading.startswith("lookup")]
     speaker, _ = chat.loaded["softly"]
-    (tokens,) = speaker.trained.decode_and_score(speaker.trained.encode([SAID[0]])[0]).answers
+    (tokens,) = speaker.trained.decode_and_score(speaker.trained.encode([SAID[0]])).answers
     cut = len(tokens) == speaker.trained.lengths.max_new_tokens
     assert marks[0] == "(in the training data, word for word)"
     assert marks[1].startswith("(cut)" if cut else "(new)")

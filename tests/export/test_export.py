@@ -111,7 +111,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, b
         moved = 0.0 if name == "dynamic-identity" else 0.02  # also test the initial weights
         place = root / "-".join(map(str, case))
         trained, folders[case] = export(place, models[family, tied], name, FORMATS[text], moved)
-        ours[case] = [trained.respond(QUERIES), trained.decode_and_score(trained.encode(QUERIES)[0]).answers]
+        ours[case] = [trained.respond(QUERIES), trained.decode_and_score(trained.encode(QUERIES)).answers]
     theirs = read_alone(list(folders.values()))
     return {case: (ours[case], theirs[str(folder)], folder) for case, folder in folders.items()}
 
@@ -171,7 +171,7 @@ def test_other_kinds_of_tokenizers_read_a_query_as_here(tmp_path: Path, monkeypa
         monkeypatch.undo()
         assert 'prompt = examples + "A: " + text' in server_lines(trained)
         queries = [*QUERIES, "so </s> is text", "<s>"]
-        ours[str(folder)] = [trained.respond(queries), trained.decode_and_score(trained.encode(queries)[0]).answers]
+        ours[str(folder)] = [trained.respond(queries), trained.decode_and_score(trained.encode(queries)).answers]
         folders[kind] = folder
     assert read_alone(list(folders.values()), queries) == ours
     lines = {kind: (folder / "lines.py").read_text(encoding="utf-8") for kind, folder in folders.items()}

@@ -48,7 +48,7 @@ def test_each_response_has_its_reference_s_loss(nearest: bool, tmp_path: Path, m
     assert [each.response for each in responses] == trained.respond([pair.query for pair in task.pairs])
     assert [each.tokens for each in responses] == [len(tokens) for tokens in encoded["response"]]
     assert len({each.tokens for each in responses}) > 2
-    queries, _ = trained.encode([pair.query for pair in task.pairs])
+    queries = trained.encode([pair.query for pair in task.pairs])
     for query, reference, found in zip(queries, encoded["response"], responses, strict=True):
         with torch.inference_mode():
             loss = loss_of(trained.method, trained.weights, [EncodedPair(query, reference)])

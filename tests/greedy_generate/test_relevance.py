@@ -30,7 +30,7 @@ def model_of(folder: Path, family: str) -> TrainedMethod:
 def matrix(trained: TrainedMethod, pairs: list[Pair]) -> Tensor:
     """[answers, queries and behind them none]."""
     tokens, _ = encode_pairs(pairs, trained.tokenizer, trained.prompt_template, trained.lengths)
-    asked = [*tokens["query"], trained.encode([""])[0][0]]
+    asked = [*tokens["query"], trained.encode([""])[0]]
     model = trained.method.base.model
     return torch.tensor([[-plain_loss(model, query, answer) for query in asked] for answer in tokens["response"]])
 

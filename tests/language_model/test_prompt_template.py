@@ -91,7 +91,7 @@ def beginning_with(tokenizer: PreTrainedTokenizerFast, bos: str) -> PreTrainedTo
 def test_a_model_that_reads_a_beginning_of_text_token_gets_it_once(own: Any, bos: str) -> None:
     tokenizer = own()
     for text in (TURNS, LINES, TURNS.model_copy(update={"prefix": f"{bos}A: "})):
-        (query,), _ = encode_queries(["how are you ?"], tokenizer, built(tokenizer, text), LONG)
+        (query,) = encode_queries(["how are you ?"], tokenizer, built(tokenizer, text), LONG)
         whole = f"{text.prefix}how are you ?{text.separator}".removesuffix(" ")
         is_there = bool(bos) and text.prefix.startswith(bos)
         assert query == tokenizer(whole, add_special_tokens=not is_there)["input_ids"]

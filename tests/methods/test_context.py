@@ -69,7 +69,7 @@ def test_the_nearest_examples_are_those_of_each_query_and_stand_in_front_of_it(f
     def row(query: str, response: str) -> list[int]:
         return [token for part in ("A:", f" {query}", "\nB:", f" {response}", "\n") for token in tokens(part)]
 
-    queries, _ = one.encode(list(NEAREST))
+    queries = one.encode(list(NEAREST))
     references = [[*tokens(f" {each}"), *tokens("\n")] for each in REFERENCES]
     decoded = one.decode_and_score(queries, references)
     for at, (query, near) in enumerate(NEAREST.items()):
@@ -87,12 +87,12 @@ def test_where_positions_are_few_so_are_examples(
     limit: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = looked_up(tmp_path, "gpt2")
-    whole, _ = one.encode(list(NEAREST))
+    whole = one.encode(list(NEAREST))
     room = one.lengths.max_query_tokens + one.lengths.max_new_tokens
-    plain, _ = encode_queries(list(NEAREST), one.tokenizer, one.prompt_template, one.lengths)
+    plain = encode_queries(list(NEAREST), one.tokenizer, one.prompt_template, one.lengths)
     examples = [row[: -len(query)] for row, query in zip(whole, plain, strict=True)]
     setattr(one.method.base.model.config, limit, room + len(examples[0]) - 1)
-    fewer, _ = one.encode(list(NEAREST))
+    fewer = one.encode(list(NEAREST))
     assert "queries have fewer than 3 examples" in capsys.readouterr().out
     assert 0 < len(fewer[0]) - len(plain[0]) < len(examples[0])
     assert whole[0][-len(fewer[0]) :] == fewer[0]

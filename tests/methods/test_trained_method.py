@@ -40,7 +40,7 @@ def test_rows_stay_as_trained_though_a_template_has_a_date(tmp_path: Path, monke
         write_trained(made, None, {**description, "prompt_template_text": then}, tmp_path)
     trained = load_trained(tmp_path / "new", model)
     assert trained.prompt_template.text == then
-    assert trained.tokenizer.decode(trained.encode(["hi"])[0][0]) == f"{then['prefix']}hi{then['separator']}"
+    assert trained.tokenizer.decode(trained.encode(["hi"])[0]) == f"{then['prefix']}hi{then['separator']}"
     assert trained.description["prompt_template"] == CHAT_TEMPLATE, "what params.yaml says is the same"
 
 

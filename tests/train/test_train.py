@@ -150,7 +150,7 @@ def test_validation_chooses_how_many_examples(choose: Literal["random", "nearest
     pairs = read_records(folder / "data/subset/validation.jsonl", Pair)
     tokens, _ = encode_pairs(pairs, trained.tokenizer, trained.prompt_template, trained.lengths)
     references = list(tokens["response"])
-    decoded = trained.decode_and_score(trained.encode([pair.query for pair in pairs])[0], references)
+    decoded = trained.decode_and_score(trained.encode([pair.query for pair in pairs]), references)
     assert float(decoded.losses.sum()) / sum(map(len, references)) == pytest.approx(chosen["validation_loss"], rel=1e-5)
     answers = bleu(trained.texts(decoded.answers), [pair.response for pair in pairs])
     assert answers == pytest.approx(chosen["validation_bleu4"], abs=1e-6)
