@@ -17,7 +17,6 @@ from stages.params.schema import Precision, Runtime
 from stages.plumbing.errors import StageError
 
 KEY = "params.yaml: runtime"
-DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "gguf", "numpy")  # that make, load or order numbers
 RETRIES = 20  # of a task whose node or process died
 UNUSED = ("sklearn", "scipy")  # transformers has them for assisted decoding and for the losses of object detection
@@ -70,7 +69,7 @@ def wait_for(device: torch.device) -> None:
 def arithmetic(precision: Precision, device: torch.device) -> torch.dtype:
     """The type of the layers' arithmetic; auto is bfloat16 where the processor multiplies it faster than float32."""
     if precision != "auto":
-        return DTYPES[precision]
+        return torch.float32 if precision == "float32" else torch.bfloat16
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     # With AMX a CPU does. AVX512_BF16 alone doubles the speed on AMD's processors and not on Intel's: a step on a Xeon
@@ -116,11 +115,7 @@ class Share:
 
     def options(self) -> dict[str, Any]:
         """For `ray.remote`."""
-        return {
-            "num_gpus": self.gpus, "num_cpus": self.cpus, "max_retries": RETRIES, "retry_exceptions": False,
-            # A process that has used a GPU keeps memory of it, and would use it again when given another one.
-            "max_calls": 1 if self.gpus else 0,
-        }  # fmt: skip
+        return {"num_gpus": self.gpus, "num_cpus": self.cpus, "max_retries": RETRIES}
 
     def taken(self, runtime: Runtime, what: str) -> Runtime:
         """How the task `what` runs in the process that Ray gave it; StageError for a library of another version."""

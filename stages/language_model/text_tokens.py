@@ -18,7 +18,6 @@ from stages.params.sources import END_OF_TEXT
 
 SPACE = "▁"  # how tokenizers of the SentencePiece kind write a space
 IN_FRONT = ("\n", "¶", "§", "†", "¬")  # one is used that never joins with what is behind it
-TOKENIZERS = 4  # that are remembered
 
 
 @dataclass(frozen=True)
@@ -32,14 +31,14 @@ class Front:
 START = Front()  # a text begins a row
 
 
-@lru_cache(TOKENIZERS)
+@lru_cache
 def control_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
     """The added tokens that stand for more than their letters: all but runs of white space."""
     added = {number: str(token) for number, token in tokenizer.added_tokens_decoder.items()}
     return {number: text for number, text in added.items() if text.replace(SPACE, " ").strip()}
 
 
-@lru_cache(TOKENIZERS)
+@lru_cache
 def for_people(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """The tokenizer, or a copy if it would find control tokens in any text, because they are not marked as special.
 
@@ -61,7 +60,7 @@ def _ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], front: Front)
     return [each[front.tokens :] for each in ids] if front.tokens else ids
 
 
-@lru_cache(TOKENIZERS)
+@lru_cache
 def spelled_out(tokenizer: PreTrainedTokenizerBase) -> dict[int, list[int]]:
     """The letters of those control tokens that unigram tokenizers find even so: cut in two they are no longer found."""
     letters = {}
@@ -92,7 +91,7 @@ def format_tokens(tokenizer: PreTrainedTokenizerBase, text: str, front: Front = 
     return ids[front.tokens :]
 
 
-@lru_cache(TOKENIZERS)
+@lru_cache
 def inside_a_row(tokenizer: PreTrainedTokenizerBase) -> Front:
     """What to tokenise a text behind that stands behind another text. Nothing for tokenizers that add no space."""
     if not str(tokenizer.convert_ids_to_tokens(format_tokens(tokenizer, "x"))[0]).startswith(SPACE):

@@ -120,8 +120,10 @@ def _add_nothing(controller: PreTrainedModel, width: int) -> None:
     """Let what its layers write into the residual stream, and its table of positions, start at zero."""
     with torch.no_grad():
         for name, value in controller.named_parameters():
-            writes = any(part.removesuffix("_bias") in WRITES_TO_RESIDUAL for part in name.split("."))
-            if (_in_layer(name) and writes) or (not _in_layer(name) and value.dim() == 2):
+            parts = name.split(".")
+            in_layer = any(part.isdigit() for part in parts)  # it has a number
+            writes = any(part.removesuffix("_bias") in WRITES_TO_RESIDUAL for part in parts)
+            if (in_layer and writes) or (not in_layer and value.dim() == 2):
                 value.zero_()
         read = torch.randn(1, 4, width, generator=torch.Generator().manual_seed(0))
         written = controller(inputs_embeds=read, use_cache=False).last_hidden_state
@@ -130,11 +132,6 @@ def _add_nothing(controller: PreTrainedModel, width: int) -> None:
     if not bool(((after - before).norm(dim=-1) < 1e-3).all()):
         found = f"identity, which {type(controller).__name__} cannot start from"
         raise StageError("params.yaml: methods.<name>.init", found, "set it to random")
-
-
-def _in_layer(name: str) -> bool:
-    """Parameters of a layer have its number in their name."""
-    return any(part.isdigit() for part in name.split("."))
 
 
 def _build_controller(base: BaseModel, layers: int, dtype: torch.dtype) -> PreTrainedModel:

@@ -65,7 +65,7 @@ def test_ray_gives_the_responses_that_local_gives(task: Task, monkeypatch: pytes
     assert made.facts["threads"] == torch.get_num_threads()
     assert made.cost.keys() == here.cost.keys()
     (options,) = ray.options
-    assert (options["num_gpus"], options["num_cpus"], options["max_calls"]) == (1.0, 1, 1)
+    assert (options["num_gpus"], options["num_cpus"]) == (1.0, 1)
     inputs = [path.name.partition("-")[0] for path in tmp_path.glob("node/dialog-prompting-*/*/*") if path.is_dir()]
     assert inputs == ["model"], "the base model stays for the next task, trained weights do not"
 
