@@ -17,7 +17,7 @@ from pathlib import Path
 
 from stages.grid.configurations import METHODS, MODELS, REGIMES, wanted
 from stages.grid.experiments import check_committed, check_configurations, check_jobs
-from stages.grid.pool import Pool, engine, pools, summary, table
+from stages.grid.pool import Pool, engine, summary, table
 from stages.plumbing.command import run_stage, whole_number
 from stages.plumbing.files import lock, state_folder
 
@@ -26,33 +26,28 @@ def main(arguments: argparse.Namespace) -> None:
     """Check, then show or run."""
     root, state = Path.cwd(), state_folder().resolve()
     if arguments.status:
-        for pool in pools(root, state):
+        started = sorted((state / "grid/logs").glob("*/"), key=lambda folder: folder.stat().st_mtime)
+        for pool in [Pool(root, state, folder.name) for folder in started]:
             print(f"from commit {pool.baseline[:10]}", table(found := pool.standing()), summary(found), sep="\n")
         return
     baseline = check_committed(root)
-    axes = arguments.models, arguments.methods, arguments.regimes
-    configurations = wanted(*axes, arguments.set, arguments.seeds)
+    configurations = wanted(arguments.models, arguments.methods, arguments.regimes, arguments.set, arguments.seeds)
     runtime = check_configurations(root, baseline, configurations)
     check_jobs(runtime, arguments.jobs or 1)
     with lock(state / "grid" / "lock"), engine(runtime) as at_once:
         Pool(root, state, baseline).run(configurations, arguments.jobs or at_once)
 
 
-def arguments_of() -> argparse.ArgumentParser:
-    """The command line."""
+if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", help=f"keys of models (default: {' '.join(MODELS)})")
-    parser.add_argument("--methods", nargs="+", help=f"keys of methods (default: {' '.join(METHODS)})")
+    parser.add_argument("--models", nargs="+", default=MODELS, help=f"keys (default: {' '.join(MODELS)})")
+    parser.add_argument("--methods", nargs="+", default=METHODS, help=f"keys (default: {' '.join(METHODS)})")
     regimes = " ".join(f"{each:g}" for each in REGIMES)
-    parser.add_argument("--regimes", nargs="+", type=float, help=f"percent (default: {regimes})")
+    parser.add_argument("--regimes", nargs="+", type=float, default=REGIMES, help=f"percent (default: {regimes})")
     seed = whole_number(0, 2**32 - 1)
     parser.add_argument("--seeds", nargs="+", type=seed, default=[], help="default: params.yaml's")
     jobs = "experiments at a time (default: 1; with runtime.engine=ray as many as it has GPUs)"
     parser.add_argument("--jobs", type=whole_number(1), help=jobs)
     parser.add_argument("-S", dest="set", action="append", default=[], metavar="KEY=VALUE", help="another parameter")
     parser.add_argument("--status", action="store_true", help="show where the grid stands and run nothing")
-    return parser
-
-
-if __name__ == "__main__":
-    run_stage("grid", arguments_of(), main, alone=False)  # --status looks at one that runs
+    run_stage("grid", parser, main, alone=False)  # --status looks at one that runs

@@ -65,13 +65,13 @@ class Configuration:
 
 
 def wanted(
-    models: Sequence[str] | None,
-    methods: Sequence[str] | None,
-    regimes: Sequence[float] | None,
+    models: Sequence[str],
+    methods: Sequence[str],
+    regimes: Sequence[float],
     settings: Sequence[str] = (),
     seeds: Sequence[int] = (),
 ) -> list[Configuration]:
-    """Every combination of models, methods, regimes (None: the paper's) and seeds, with the same `key=value` settings.
+    """Every combination of models, methods, regimes and seeds, with the same `key=value` settings.
 
     seeds: none for that of params.yaml, which then is in no name.
 
@@ -87,7 +87,7 @@ def wanted(
     return [
         Configuration(model, method, regime, (*settings, *seed))
         for seed in seeded or ((),)
-        for model in dict.fromkeys(models or MODELS)
-        for method in dict.fromkeys(methods or METHODS)
-        for regime in dict.fromkeys(regimes or REGIMES)
+        for model in dict.fromkeys(models)
+        for method in dict.fromkeys(methods)
+        for regime in dict.fromkeys(regimes)
     ]

@@ -7,12 +7,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from stages.grid.configurations import Configuration
 from stages.params.schema import PARAMS_FILE, Runtime, load_params, parse_params
 from stages.plumbing.errors import StageError
 from stages.plumbing.yaml import parse_yaml
+
+DVC = (sys.executable, "-m", "dvc")  # of the environment that this runs in
 
 
 def _printed(folder: Path, command: list[str], name: str, remedy: str) -> str:
@@ -29,12 +30,7 @@ def git(folder: Path, *words: str) -> str:
 
 def dvc(folder: Path, *words: str) -> str:
     """What a DVC command prints on stdout; it raises StageError with DVC's message."""
-    return _printed(folder, dvc_command(*words), f"dvc {words[0]}", "repair the project's .dvc folder")
-
-
-def dvc_command(*words: str) -> list[str]:
-    """DVC of the environment that this runs in."""
-    return [sys.executable, "-m", "dvc", *words]
+    return _printed(folder, [*DVC, *words], f"dvc {words[0]}", "repair the project's .dvc folder")
 
 
 def experiment_ref(baseline: str, name: str) -> str:
@@ -44,16 +40,8 @@ def experiment_ref(baseline: str, name: str) -> str:
 
 def finished_experiments(root: Path, baseline: str) -> dict[str, str]:
     """The experiments that started from `baseline`: name -> commit."""
-    prefix = experiment_ref(baseline, "")
-    lines = git(root, "for-each-ref", "--format=%(objectname) %(refname)", prefix).splitlines()
-    return {name.removeprefix(prefix): commit for commit, name in (line.split(" ", 1) for line in lines)}
-
-
-def params_of(root: Path, commit: str) -> dict[str, Any]:
-    """The content of params.yaml in a commit; raises StageError if there is none, or if it is no YAML."""
-    name = f"{commit}:{PARAMS_FILE}"
-    content: dict[str, Any] = parse_yaml(git(root, "show", name), name)
-    return content
+    found = git(root, "for-each-ref", "--format=%(objectname) %(refname:lstrip=4)", experiment_ref(baseline, ""))
+    return {name: commit for commit, name in map(str.split, found.splitlines())}
 
 
 def check_committed(root: Path) -> str:
@@ -86,7 +74,8 @@ def check_configurations(root: Path, baseline: str, configurations: Sequence[Con
                 found = "relative, and experiments run in folders of their own"
                 raise StageError(f"{PARAMS_FILE}: {place}", found, "write the whole path")
         if each.name in finished:
-            made = params_of(root, finished[each.name])
+            name = f"{finished[each.name]}:{PARAMS_FILE}"
+            made = parse_yaml(git(root, "show", name), name)
             other = [key for key in wanted if key != "runtime" and made.get(key) != wanted[key]]
             if other:
                 remedy = f"remove it (dvc exp remove {each.name}) to make it anew"

@@ -23,7 +23,7 @@ from pathlib import Path
 import psutil
 
 from stages.grid.configurations import Configuration
-from stages.grid.experiments import dvc, dvc_command, experiment_ref, finished_experiments, git
+from stages.grid.experiments import DVC, dvc, experiment_ref, finished_experiments, git
 from stages.params.schema import Runtime
 from stages.plumbing.cluster import ADDRESS, cluster
 from stages.plumbing.errors import StageError
@@ -148,7 +148,7 @@ class Pool:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
         with (self.logs / f"{configuration.name}.log").open("ab") as log:
             return subprocess.Popen(
-                dvc_command("exp", "run", *options, *words), cwd=clone,
+                [*DVC, "exp", "run", *options, *words], cwd=clone,
                 env={**os.environ, "PATH": path, STATE_VARIABLE: str(self.state)},
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
             )  # fmt: skip
@@ -210,9 +210,3 @@ def engine(runtime: Runtime) -> Iterator[int]:
         alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         gpus = sum(each.get("GPU", 0) for each in alive) if runtime.device in ("auto", "cuda") else 0
         yield max(1, int(gpus / runtime.gpus_per_trial) or len(alive))
-
-
-def pools(root: Path, state: Path) -> list[Pool]:
-    """A pool for each commit from which a grid was started here, the latest last."""
-    folders = sorted((state / "grid/logs").glob("*/"), key=lambda folder: folder.stat().st_mtime)
-    return [Pool(root, state, folder.name) for folder in folders]
