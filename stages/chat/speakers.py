@@ -50,22 +50,19 @@ class Speaker:
 
         `show` gets it piece by piece as it comes, whole characters only.
         """
-        tokens: list[int] = []
-        shown = ""
+        tokens, shown = list[int](), ""
 
-        def show_rest(text: str) -> None:
+        def heard(row: int, token: int) -> None:
             nonlocal shown
+            tokens.append(token)
+            text = self.trained.texts([tokens])[0].rstrip(HALF)
             if text.startswith(shown):  # not so while it ends in white space, which `texts` takes away
                 show(text[len(shown) :])
                 shown = text
 
-        def heard(row: int, token: int) -> None:
-            tokens.append(token)
-            show_rest(self.trained.texts([tokens])[0].rstrip(HALF))
-
         made = self.trained.decode_and_score(self.trained.encode([query]), heard=heard)
         (answer,) = self.trained.texts(made.answers)
-        show_rest(answer)
+        show(answer[len(shown) :])
         return answer, marks(answer, not made.ended[0])
 
 
@@ -79,9 +76,7 @@ def load_speakers(root: Path, experiments: Sequence[str | None], known: Sequence
     """
     speakers = {speaker.name: speaker for speaker in known}
     names = list(dict.fromkeys(name or WORKSPACE for name in experiments))
-    for name in names:
-        if name in speakers:
-            continue
+    for name in [each for each in names if each not in speakers]:
         with open_results(root, None if name == WORKSPACE else name) as results:
             results.check_params()
             params, beside = results.params, [speaker.trained for speaker in speakers.values()]
