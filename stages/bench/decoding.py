@@ -1,7 +1,6 @@
 """Greedy decoding beside transformers' `generate`, in float32 on both sides."""
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -22,6 +21,7 @@ from stages.methods.registry import build_method
 Answers = list[list[int]]
 
 
+@as_users_have_it()
 def generate(module: Any, queries: Sequence[list[int]], end: int, batch_size: int, by_length: bool) -> Answers:
     """Responses of transformers' `generate`, from token ids, or from embeddings if there is a prompt."""
     prompted = isinstance(module, PromptedModel)
@@ -57,10 +57,9 @@ def _lines(bench: Bench, base: BaseModel, name: str) -> list[dict[str, Any]]:
     answers: dict[str, Answers] = {}
 
     def rate(side: str, repeat: int) -> float:
-        with nullcontext() if side == "ours" else as_users_have_it():
-            start = now(bench.base.device)
-            answers[side] = sides[side]()
-            return len(bench.queries) / (now(bench.base.device) - start)
+        start = now(bench.base.device)
+        answers[side] = sides[side]()
+        return len(bench.queries) / (now(bench.base.device) - start)
 
     contenders = {side: partial(rate, side) for side in sides}
     lines = take_turns(f"decoding, {name}, responses", contenders, bench.repeats)

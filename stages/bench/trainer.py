@@ -119,6 +119,7 @@ class _Stopwatch(TrainerCallback):
             self.times.append(now(self.device))
 
 
+@as_users_have_it()
 def trainer_seconds(
     module: nn.Module, rate: float, warm: Sequence[EncodedPair], pairs: Sequence[EncodedPair], base: BaseModel
 ) -> float:
@@ -130,7 +131,7 @@ def trainer_seconds(
     first, last = len(warm) // size, (len(warm) + len(pairs)) // size
     stopwatch = _Stopwatch((first, last), base.device)
     collator = partial(lay_out, prompted=isinstance(module, PromptedModel))
-    with TemporaryDirectory(prefix="bench-") as folder, as_users_have_it():
+    with TemporaryDirectory(prefix="bench-") as folder:
         arguments = TrainingArguments(
             output_dir=folder, max_steps=last, per_device_train_batch_size=size, learning_rate=rate,
             train_sampling_strategy="sequential", lr_scheduler_type="constant", weight_decay=TRAINING.weight_decay,
