@@ -58,11 +58,9 @@ def peft_config(bench: Bench, method: Method) -> PeftConfig | None:
     return None
 
 
-def theirs(bench: Bench, name: str) -> Train:
+def theirs(bench: Bench, method: Method) -> Train:
     """A run of `Trainer` on the same pairs, shuffled, with PEFT where that has the method."""
-    model = load_plain_model(bench.folder, bench.base.device)
-    method = build_method(bench.base, SETTINGS[name])
-    config = peft_config(bench, method)
+    model, config = load_plain_model(bench.folder, bench.base.device), peft_config(bench, method)
     module: Any = get_peft_model(model, config) if config else same_module(method, initial_weights(method), model)
     start = {key: value.detach().clone() for key, value in module.named_parameters() if value.requires_grad}
 
@@ -90,7 +88,7 @@ def training_rows(bench: Bench, trials: int) -> list[dict[str, Any]]:
     for name in [each for each in SETTINGS if each != "zero-shot"]:
         method = build_method(bench.base, SETTINGS[name])
         other = "PEFT with Trainer" if peft_config(bench, method) else "Trainer"
-        sides = {"ours": ours(method), other: theirs(bench, name)}
+        sides = {"ours": ours(method), other: theirs(bench, method)}
         contenders = {side: partial(pairs_per_second, bench, train, rates) for side, train in sides.items()}
         (line,) = take_turns(f"training, {trials} x {name}, pairs", contenders, bench.repeats)
         lines.append({"subject": name, **line})
