@@ -95,7 +95,7 @@ def run_in_memory(
     row |= {"novelty": 0.95, "diversity": 0.9 + chance.uniform(-0.02, 0.02), "empty": 0.0, "pairs": len(responses)}
     trial = {"trial": 0, "bleu4": 0.1, "validation_loss": loss + chance.uniform(-0.02, 0.02), "status": "finished"}
     rates = [{**trial, "learning_rate": rate, "epoch": 1 if parameters else 0} for rate in (1e-4, 1e-3, 1e-2)]
-    before = {"loss_before": 3.9, "tokens": 5000, "text": "the test part of dailydialog"}
+    before = {"loss_before": 3.9, "tokens": 5000, "text": "scikit-learn"}
     forgotten = before | {"loss_after": 4.1, "difference": 0.2 + seed / 100, "interval": [0.1, 0.3]}
     ends = {"loss_interval": [loss - 0.1, loss + 0.1]} if sums is not None else {}
     baselines = {name: row | {"loss": None} for name in ("human", "retrieval", "shuffled")}

@@ -191,13 +191,14 @@ def setting_of(run: Run) -> tuple[str, Any]:
     words += [f"{key} {pairs[key]}" for key, usual in (("stride", 2), ("history", 1)) if pairs.get(key, usual) != usual]
     words += ["without overlap"] * bool(run.params["drop_overlap"])
     protocol = flatten(run.entry("protocol"))
-    forgetting = run.params.get("forgetting") or {}
+    earlier = {"text": run.score("forgetting.text") or "", "tokens": 4096}  # of runs kept without that parameter
+    forgetting: dict[str, Any] = run.params.get("forgetting") or earlier
     return ", ".join(words), {
         "dataset": run.entry("dataset"),
         "pairs": pairs,
         "protocol": {key: each for key, each in protocol.items() if not key.startswith(RATES_PREFIX)},
         "relevance": run.params.get("relevance") or run.score("generation.relevance"),
-        "forgetting": {**forgetting, "text": Path(forgetting.get("text", "")).name},
+        "forgetting": {**forgetting, "text": Path(forgetting["text"]).name},
     }
 
 

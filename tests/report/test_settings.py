@@ -42,9 +42,10 @@ def titles(*runs: Run) -> list[str]:
             {"forgetting": {"text": "~/scikit-learn", "tokens": 512}},
             [f"{PAPERS_TITLE} (forgetting.tokens={each})" for each in (4096, 512)],
         ),
+        ({"forgetting": None}, [PAPERS_TITLE]),
         (with_protocol(dropout=0.2), [f"{PAPERS_TITLE} (dropout={each})" for each in (0.1, 0.2)]),
     ],
-    ids=["regime", "seed", "learning rates", "overlap", "pairs", "relevance", "forgetting", "protocol of one name"],
+    ids=["regime", "seed", "learning rates", "overlap", "pairs", "relevance", "forgetting", "kept earlier", "protocol"],
 )
 def test_runs_stand_in_one_table_if_they_differ_in_nothing_else(changes: dict[str, Any], expected: list[str]) -> None:
     other: dict[str, Any] = {**PAPERS, **changes}
