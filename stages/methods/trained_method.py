@@ -114,7 +114,7 @@ class TrainedMethod:
         With examples of their own in front, if they get some; these are not counted in that length.
         """
         found = encode_queries(queries, self.tokenizer, self.prompt_template, self.lengths)
-        if self.nearest is None:
+        if self.nearest is None or not queries:
             return found
         return self.nearest.in_front(self.method.base, queries, found, self.description["examples"])
 

@@ -81,7 +81,7 @@ class Forgetting(Strict):
         return self
 
     def read_file(self) -> str:
-        """The text of the file; StageError if it is not there, another, not UTF-8, or certainly too short."""
+        """The text of the file; StageError if it is not there, another, not UTF-8, or too short."""
         key, path = f"{PARAMS_FILE}: forgetting", Path(self.text).expanduser()
         if not path.is_file():
             remedy = "name a text file; the grid's clones find it only by an absolute path, or from ~"

@@ -80,6 +80,7 @@ def test_the_nearest_examples_are_those_of_each_query_and_stand_in_front_of_it(f
         answer = decoded.answers[at]
         assert plain_answer(one.method.base.model, asked, 10)[: len(answer)] == answer
         assert one.respond([query]) == one.texts([answer])
+    assert one.respond([]) == [], "empty lines alone"
 
 
 @pytest.mark.parametrize("limit", ["max_position_embeddings", "sliding_window", "window_size"])
