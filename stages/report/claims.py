@@ -158,17 +158,23 @@ def short_answers(setting: Setting) -> Iterator[str]:
 
 
 def sentences(setting: Setting, gaps: list[Gap]) -> Iterator[str]:
-    """What to use, what the best prompt costs, what no training gives, and how good the answers are."""
-    best = min(gaps, key=lambda gap: gap.value)
-    reference = next(gap.cell for gap in gaps if gap.is_reference)
+    """What to use, what the best prompt costs, what no training gives, and how good the answers are.
+
+    Only what has as many seeds as the reference is advised: with fewer, an interval is wide enough for anything.
+    """
+    reference, seeds_of_it = next((gap.cell, len(gap.runs)) for gap in gaps if gap.is_reference)
+    sure = [gap for gap in gaps if len(gap.runs) >= seeds_of_it]
+    best = min(sure, key=lambda gap: gap.value)
     others = [gap for gap in gaps if not gap.is_reference]
-    alike = [gap.cell.method for gap in gaps if gap is not best and not beyond(gap, best)]
-    yield (
-        f"With {setting.data(reference.regime)} of {setting.any_run.params['dataset']} and {reference.model}, "
-        f"**use {' or '.join([best.cell.method, *alike])}**: "
-        + ("the test loss cannot separate them." if alike else "it has the lowest test loss, by more than chance.")
-    )
-    prompts = [gap for gap in gaps if gap.runs[0].entry("method").get("kind") in PROMPTS]
+    rivals = [gap for gap in gaps if gap is not best and not beyond(gap, best)]
+    alike, unsure = ([gap.cell.method for gap in rivals if (gap in sure) is wanted] for wanted in (True, False))
+    alone = "it has the lowest test loss" + ("" if unsure else ", by more than chance")
+    advised, why = " or ".join([best.cell.method, *alike]), "the test loss cannot separate them" if alike else alone
+    where = f"{setting.data(reference.regime)} of {setting.any_run.params['dataset']} and {reference.model}"
+    yield f"With {where}, **use {advised}**: {why}."
+    if unsure:
+        yield f"It takes more seeds to say whether {' or '.join(unsure)} {'is' if len(unsure) == 1 else 'are'} worse."
+    prompts = [gap for gap in sure if gap.runs[0].entry("method").get("kind") in PROMPTS]
     prompt = min(prompts, key=lambda gap: gap.value, default=best)
     if prompt is not best and prompt in others:
         yield (

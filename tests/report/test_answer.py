@@ -69,6 +69,8 @@ def test_the_short_answer_names_what_chance_cannot_separate_and_what_a_prompt_co
         r"The best trained prompt is dynamic, 0\.1\d above \(0\.\d+ to 0\.\d+\) fine-tune .* 35\.4M", found
     )
     assert re.search(r"Without training, zero-shot is 0\.\d+ above", found)
+    fewer = answer(*of(runs, "fine-tune"), *of(runs, "lora")[:1])
+    assert "**use fine-tune**: it has the lowest test loss. It takes more seeds to say whether lora is worse." in fewer
 
 
 def test_the_best_is_compared_with_the_others_and_not_by_way_of_the_reference() -> None:
