@@ -171,7 +171,7 @@ class Pool:
             while queue and free:
                 each, clone = queue.pop(0), free.pop()
                 running[self._start(clone, each, "--name", each.name)] = each, clone
-                print(f"started: {each.name}", flush=True)
+                print(f"started: {each.name}, its log is in {self.logs}", flush=True)
             time.sleep(SECONDS_BETWEEN_LOOKS)
             for process in [process for process in running if process.poll() is not None]:
                 each, clone = running.pop(process)

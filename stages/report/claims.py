@@ -24,6 +24,7 @@ from stages.report.settings import LEAST_MATCHES, Cell, Setting, numbers_of
 SUPPORTED, CONTRADICTED, INCONCLUSIVE, NOT_TESTED = "supported", "contradicted", "inconclusive", "not tested"
 PARTS = ("all", "unlike")  # of the test pairs, on which a claim is judged
 HIGH = 0.90
+FEW_PAIRS, MUCH_LEAKS = 100, 0.1  # test pairs below which, and share of near copies above which, a caveat warns
 BLEU, FORGETTING, VARIETY = "bleu4", "forgetting.difference", ("novelty", "diversity")
 # The paper's Tables 1 and 2: for each (model, method, regime) its six scores.
 PAPER = pd.read_csv(Path(__file__).with_name("paper.csv"), index_col=["model", "method", "regime"]).to_dict("index")
@@ -210,8 +211,13 @@ def quality(gap: Gap) -> str:
 
 
 def caveats(settings: Sequence[Setting]) -> Iterator[str]:
-    """What a reader should know before using the numbers: at most four."""
+    """What a reader should know before using the numbers, what matters most first."""
     runs = [run for setting in settings for _, run in setting.all_runs]
+    for setting in settings:
+        if (pairs := setting.any_run.scores.get("pairs") or FEW_PAIRS) < FEW_PAIRS:
+            yield f"{setting.title} has {pairs} test pairs: an order that they give may not be that of others."
+        if (near := setting.any_run.score("leakage.near.pairs") or 0) >= MUCH_LEAKS:
+            yield f"{setting.title}: {near:.0%} of the test pairs nearly repeat training pairs; see the unlike ones."
     if {flatten(run.entry("protocol")).get("training.num_train_epochs") for run in runs} == {1}:
         yield "Every run trained for one epoch: methods that need longer may be undertrained."
     if not any(setting.as_in_paper for setting in settings):

@@ -18,6 +18,7 @@ INTRODUCTION = """What the experiments of this project say, written by `python -
 methods are those of "Prompting for a conversation: How to control a dialog model?" (Valvoda, Fang and Vandyke 2022,
 arXiv 2209.11068); this is an independent implementation, since no code of the paper is public."""
 QUERIES = 10
+CAVEATS = 4  # at most
 GLOSSARY = (
     "**test loss**: the cross-entropy of the reference replies, in nats a token; lower is better. ±: the standard "
     "deviation over seeds, each with its own data. A number has no more digits than its uncertainty allows.",
@@ -79,9 +80,11 @@ def _blocks(collection: Collection) -> Blocks:
 
 
 def readme(collection: Collection) -> str:
-    """The README's short answer and its table, a setting after another."""
+    """The README's short answer and its table, a setting after another, but none with a single method beside others."""
     settings, _ = settings_of(collection.runs)
-    return "\n\n".join(block for each in settings for block in (*short_answers(each), decision_table(each)))
+    shown = [each for each in settings if len(each.runs) > 1] or settings
+    answers = [block for each in shown for block in (*short_answers(each), decision_table(each))]
+    return "\n\n".join([*answers, items(list(caveats(shown))[:CAVEATS])])
 
 
 def page_one(settings: Sequence[Setting]) -> Blocks:
@@ -101,7 +104,7 @@ def page_one(settings: Sequence[Setting]) -> Blocks:
         yield figures.forest(groups)
     for each in settings:
         yield from (f"### {plain(each.title)}", decision_table(each))
-    if known := list(caveats(settings)):
+    if known := list(caveats(settings))[:CAVEATS]:
         yield from ("### Before you use these numbers", items(known))
 
 

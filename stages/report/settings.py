@@ -6,10 +6,8 @@ but their content: `-S protocols.paper.training.dropout=0` makes another protoco
 values that differ are added to it.
 """
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cached_property
 from itertools import cycle, groupby, product
 from pathlib import Path
@@ -130,8 +128,10 @@ class Setting:
         With several seeds it is `431 to 440 pairs`.
         """
         few = self.any_run.entry("protocol")["data"]["train_dialogues"]
-        told = [percent(regime) if few is None else f"{math.ceil(few * Fraction(str(regime)) / 100)} dialogues"]
-        pairs = [run.scores.get("training_pairs") for cell, run in self.all_runs if cell.regime == regime]
+        runs = [run for cell, run in self.all_runs if cell.regime == regime]
+        there = {run.score("subset.train.dialogues") for run in runs} - {None}  # a small corpus has fewer than it takes
+        told = [percent(regime) if few is None else f"{max(there, default=few)} dialogues"]
+        pairs = [run.scores.get("training_pairs") for run in runs]
         if known := sorted({each for each in pairs if each}):
             told.append(f"{' to '.join(map(str, dict.fromkeys([known[0], known[-1]])))} pairs")
         return ", ".join(told)

@@ -107,7 +107,7 @@ def test_the_advice_for_a_damaged_cache_helps(killed: Killed, undisturbed: Undis
 def test_the_readme_has_a_way_back_from_a_wrong_value(killed: Killed, undisturbed: Undisturbed, tmp_path: Path) -> None:
     project = Path(shutil.copytree(killed.project, tmp_path / "project", symlinks=True))
     commit_all(project)
-    way_back = "git checkout . && dvc checkout"
+    way_back = "git checkout . && dvc repro"
     assert f"`{way_back}`" in (ROOT / "README.md").read_text(encoding="utf-8")
     for wrong in ("protocols.tiny.training.batch_size=0", "method=sfot"):  # a stage refuses it, or DVC itself
         done = command(project, "dvc", "exp", "run", "-S", wrong, fails=True)

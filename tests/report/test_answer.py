@@ -65,9 +65,8 @@ def answer(*runs: Run) -> str:
 def test_the_short_answer_names_what_chance_cannot_separate_and_what_a_prompt_costs(runs: tuple[Run, ...]) -> None:
     found = answer(*runs)
     assert "**use fine-tune or lora**: the test loss cannot separate them" in found
-    assert re.search(
-        r"The best trained prompt is dynamic, 0\.1\d above \(0\.\d+ to 0\.\d+\) fine-tune .* 35\.4M", found
-    )
+    prompt = r"The best trained prompt is dynamic, 0\.1\d above \(0\.\d+ to 0\.\d+\) fine-tune .* 35\.4M"
+    assert re.search(prompt, found)
     assert re.search(r"Without training, zero-shot is 0\.\d+ above", found)
     fewer = answer(*of(runs, "fine-tune"), *of(runs, "lora")[:1])
     assert "**use fine-tune**: it has the lowest test loss. It takes more seeds to say whether lora is worse." in fewer
@@ -184,6 +183,7 @@ def test_replies_are_quoted_only_where_allowed(runs: tuple[Run, ...], capsys: py
     both = run_in_memory("soft"), run_in_memory("soft", datasets=private)
     told, kept = (to_markdown(build(Collection((run,), ()))) for run in both)
     assert "word1" in told
+    assert re.search(r"- chitchat.* has \d\d test pairs: an order that they give", told)
     assert "are not quoted" in kept
     assert "word1" not in kept
     assert capsys.readouterr().out.count("quoted: 10 pairs of chitchat") == 1
