@@ -124,12 +124,16 @@ def check_answers(path: Path, responses: Sequence[Response], test: Sequence[Pair
 
 
 def write_rows(folder: Path, scores: Scores) -> None:
-    """Write one small file per row, so that `dvc metrics show` prints a table; a set without pairs has only `pairs`."""
+    """Write one small file per row, so that `dvc metrics show` prints a table; a set without pairs has only `pairs`.
+
+    A BLEU of whose longest n-grams none matches is left out: it would be the constant of a smoothing rule.
+    """
     rows = {"test": scores, "unseen": scores["unseen"], "human": scores["human"], "retrieval": scores["retrieval"]}
     for name, row in rows.items():
-        keys = ROW if name == "test" else BESIDE
-        known = {key: row[key] for key in keys if row.get(key) is not None} if row else {"pairs": 0}
-        write_json(folder / f"{name}.json", known)
+        scored = row or {"pairs": 0, "matches": []}
+        unknown = {f"bleu{order}" for order, matches in enumerate(scored["matches"], start=1) if not matches}
+        keys = [key for key in (ROW if name == "test" else BESIDE) if key not in unknown]
+        write_json(folder / f"{name}.json", {key: scored[key] for key in keys if scored.get(key) is not None})
 
 
 def summary(scores: Scores) -> str:
