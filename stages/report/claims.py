@@ -172,7 +172,7 @@ def sentences(setting: Setting, gaps: list[Gap]) -> Iterator[str]:
     alone = "it has the lowest test loss" + ("" if unsure else ", by more than chance")
     advised, why = " or ".join([best.cell.method, *alike]), "the test loss cannot separate them" if alike else alone
     where = f"{setting.data(reference.regime)} of {setting.any_run.params['dataset']} and {reference.model}"
-    yield f"With {where}, **use {advised}**: {why}."
+    yield f"With {where}, **use {advised}** of the {len(gaps)} methods tried: {why} ({seeds(seeds_of_it)})."
     if unsure:
         yield f"It takes more seeds to say whether {' or '.join(unsure)} {'is' if len(unsure) == 1 else 'are'} worse."
     prompts = [gap for gap in sure if gap.runs[0].entry("method").get("kind") in PROMPTS]
@@ -218,16 +218,18 @@ def caveats(settings: Sequence[Setting]) -> Iterator[str]:
             yield f"{setting.title} has {pairs} test pairs: an order that they give may not be that of others."
         if (near := setting.any_run.score("leakage.near.pairs") or 0) >= MUCH_LEAKS:
             yield f"{setting.title}: {near:.0%} of the test pairs nearly repeat training pairs; see the unlike ones."
+    for setting in settings:
+        counts = {cell.method: len(each) for cell, each in setting.runs.items()}
+        most = max(counts.values())
+        if most == 1:
+            yield f"{setting.title} has one seed: its intervals know no other one."
+        if fewer := [method for method, count in counts.items() if count < most]:
+            told = f"{setting.title}: fewer than {most} seeds of {', '.join(fewer)}. A seed has its own data"
+            yield f"{told}: compare by the differences, which are paired."
     if {flatten(run.entry("protocol")).get("training.num_train_epochs") for run in runs} == {1}:
         yield "Every run trained for one epoch: methods that need longer may be undertrained."
-    if not any(setting.as_in_paper for setting in settings):
-        yield "No run has the paper's corpus, pairs and protocol together."
-    counts = [(cell.method, len(each)) for setting in settings for cell, each in setting.runs.items()]
-    if single := {method for method, count in counts if count == 1}:
-        told = f"Run with one seed in some setting: {', '.join(sorted(single))}. Their intervals know no other seeds."
-        if max(count for _, count in counts) > 1:
-            told += " A seed has its own data: compare with methods of more seeds by the differences, which are paired."
-        yield told
     ended = {run.params["method"] for run in runs if run.range_end}
     if ended:
         yield f"The best learning rate is at an end of those tried in some run of: {', '.join(sorted(ended))}."
+    if not any(setting.as_in_paper for setting in settings):
+        yield "No run has the paper's corpus, pairs and protocol together."

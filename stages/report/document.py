@@ -2,12 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pandas as pd
 
 from stages.records import Response
 from stages.report import figures, markdown
-from stages.report.claims import PARTS, caveats, claims_of, judge, of_paper, seeds, short_answers
+from stages.report.claims import NOT_TESTED, PARTS, caveats, claims_of, judge, of_paper, seeds, short_answers
 from stages.report.compare import gaps_of, lot
 from stages.report.markdown import NONE, SEEDS, Column, items, marks, plain, show, slug, spread, table, value
 from stages.report.page import TITLE, Document, fold
@@ -17,7 +18,7 @@ from stages.report.settings import LEAST_MATCHES, RATES_PREFIX, Cell, Setting, s
 INTRODUCTION = """What the experiments of this project say, written by `python -m stages.report`. The question and the
 methods are those of "Prompting for a conversation: How to control a dialog model?" (Valvoda, Fang and Vandyke 2022,
 arXiv 2209.11068); this is an independent implementation, since no code of the paper is public."""
-QUERIES = 10
+QUERIES, OPEN = 10, 3  # drawn; and of these, shown unfolded
 CAVEATS = 4  # at most
 GLOSSARY = (
     "**test loss**: the cross-entropy of the reference replies, in nats a token; lower is better. ±: the standard "
@@ -110,15 +111,19 @@ def page_one(settings: Sequence[Setting]) -> Blocks:
 
 def decision_table(setting: Setting) -> str:
     """A row a method: what it costs, its loss, how far that is from the reference, what it forgot, its BLEU-4."""
-    gaps = [gap for _, _, cells in setting.groups for gap in gaps_of(setting, cells)]
+    gaps = [gap for _, _, cells in setting.groups for gap in sorted(gaps_of(setting, cells), key=lambda gap: gap.value)]
     told = {gap.cell: gap.told for gap in gaps}
     references = dict.fromkeys(gap.cell.method for gap in gaps if gap.is_reference)
+    ranks: dict[Any, int] = {gap.cell[::2]: rank for rank, gap in enumerate(gaps)}  # people come behind the last method
+    ranks |= {gap.cell: rank for rank, gap in enumerate(gaps)}
 
-    def against(rows: pd.DataFrame) -> str:
-        return told.get(Cell(*rows[["model", "method", "regime"]].iloc[0]), NONE)
+    def cell_of(row: pd.Series) -> Cell:
+        return Cell(*row[["model", "method", "regime"]])
 
-    column = Column(f"against {' or '.join(references)} (95 %)", against)
-    return show(setting.frame, (*markdown.DECISION, column, *markdown.FURTHER))
+    column = Column(f"against {' or '.join(references)} (95 %)", lambda rows: told.get(cell_of(rows.iloc[0]), NONE))
+    rows = [row for _, row in setting.frame.iterrows()]
+    rows.sort(key=lambda row: ranks.get(cell_of(row), ranks[cell_of(row)[::2]]))
+    return show(pd.DataFrame(rows), (*markdown.DECISION, column, *markdown.FURTHER))
 
 
 def side_by_side(setting: Setting) -> Blocks:
@@ -131,19 +136,23 @@ def side_by_side(setting: Setting) -> Blocks:
         if known and setting.any_run.entry("dataset").get("quote"):
             print(f"quoted: {QUERIES} pairs of {corpus}, since its entry has `quote: true`")
             yield f"### {plain(setting.title)}: {plain(model)}, {setting.data(regime)}, seed {seed}"
-            yield quoted(known, seed)
+            first, *more = quoted(known, seed)
+            yield first
+            yield from fold(f"{QUERIES - OPEN} more of these queries", more)
         else:
             yield f"The replies to {plain(corpus)} are not quoted, or not in DVC's cache."
 
 
-def quoted(by_method: dict[str, list[Response]], seed: int) -> str:
-    """One table, so that all columns are equally wide: a drawn query, what people said, what each method said."""
-    asked, rows = next(iter(by_method.values())), []
+def quoted(by_method: dict[str, list[Response]], seed: int) -> Iterator[str]:
+    """Two tables, the second for a fold: a drawn query, what people said, what each method said."""
+    asked = next(iter(by_method.values()))
     drawn = sorted(range(len(asked)), key=lambda at: lot(asked[at], seed))[:QUERIES]
-    for at in sorted(drawn):
-        rows += [["**query**", f"**{plain(asked[at].query)}**"], ["people", plain(asked[at].reference)]]
-        rows += [[plain(method), marked(replies[at])] for method, replies in by_method.items()]
-    return table(["method", "reply"], rows, left=2)
+    for some in (drawn[:OPEN], drawn[OPEN:]):
+        rows = []
+        for at in some:
+            rows += [["**query**", f"**{plain(asked[at].query)}**"], ["people", plain(asked[at].reference)]]
+            rows += [[plain(method), marked(replies[at])] for method, replies in by_method.items()]
+        yield table(["method", "reply"], rows, left=2)
 
 
 def marked(response: Response) -> str:
@@ -153,20 +162,25 @@ def marked(response: Response) -> str:
 
 
 def replication(settings: Sequence[Setting]) -> Blocks:
-    """The claims of the paper, a table a setting."""
+    """The claims of the paper, a table a setting; those that no run tests are folded."""
     yield (
         "BLEU-4 of the paper and of this project are comparable between methods, not with each other: the paper names "
         "no implementation. What each verdict means stands in stages/report/claims.py."
     )
     for setting in settings:
-        rows = []
+        rows, untested = [], []
         for claim in claims_of(setting):
-            found = (judge(claim, setting, part) for part in PARTS)
+            found = [judge(claim, setting, part) for part in PARTS]
             told = [f"**{verdict}**: {plain(why)}" for verdict, why in found]
             model = claim.first.model if claim.first.model == claim.second.model else "both"
-            rows.append([plain(claim.text), plain(model), of_paper(claim, setting), *told])
-        yield f"### {plain(setting.title)}: the claims"
-        yield table(["claim", "model", "the paper", "here, all pairs", "here, pairs unlike training"], rows, left=5)
+            if {verdict for verdict, _ in found} == {NOT_TESTED}:
+                untested.append(f"{plain(claim.text)} ({plain(model)}): {plain(found[0][1])}")
+            else:
+                rows.append([plain(claim.text), plain(model), of_paper(claim, setting), *told])
+        yield f"### {plain(setting.title)}: {len(rows)} of {len(rows) + len(untested)} claims could be tested"
+        if rows:
+            yield table(["claim", "model", "the paper", "here, all pairs", "here, pairs unlike training"], rows, left=5)
+        yield from fold("Not tested, and why", [items(untested)])
 
 
 def section(setting: Setting) -> Blocks:

@@ -125,6 +125,17 @@ def mean(name: str, title: str = "", digits: int = 3, unit: float = 1) -> Column
     return Column(title or name, lambda rows: spread((rows[name] / unit).tolist() if name in rows else [], digits))
 
 
+def ranged(name: str, title: str, digits: int = 0) -> Column:
+    """The lowest and the highest of the seeds: of machines that differ, and were busy, a mean says nothing."""
+
+    def cell(rows: pd.DataFrame) -> str:
+        known = sorted(rows[name].dropna()) if name in rows else []
+        told = dict.fromkeys(number(each, digits) for each in (known[:1] + known[-1:]))
+        return " to ".join(told) or NONE
+
+    return Column(title, cell)
+
+
 def bleu(part: str = "", title: str = "BLEU-4") -> Column:
     """BLEU-4, or why there is none: too few 4-grams of the responses stand in their references."""
 
@@ -153,9 +164,9 @@ DECISION = (
 )  # fmt: skip
 FURTHER = (mean("forgetting.difference", "forgets"), bleu(), mean("novelty"), SEEDS)
 COST = (
-    counted("train.trained_parameters", "trained numbers"), mean("train.seconds", "training, s", 0),
-    mean("train.validation_seconds", "validation, s", 0), mean("train.pairs_per_second", "pairs/s", 1),
-    mean("train.peak_memory_bytes", "peak memory, GiB", 1, GIB), mean("decode.responses_per_second", "answers/s", 1),
+    counted("train.trained_parameters", "trained numbers"), ranged("train.seconds", "training, s"),
+    ranged("train.validation_seconds", "validation, s"), ranged("train.pairs_per_second", "pairs/s", 1),
+    mean("train.peak_memory_bytes", "peak memory, GiB", 1, GIB), ranged("decode.responses_per_second", "answers/s", 1),
 )  # fmt: skip
 LEAK = (
     bleu(), bleu("unseen.", "BLEU-4 of unseen"), bleu("unlike.", "BLEU-4 of unlike"),

@@ -203,7 +203,7 @@ def setting_of(run: Run) -> tuple[str, Any]:
 
 
 def settings_of(runs: Sequence[Run]) -> tuple[list[Setting], list[Absent]]:
-    """The settings, the paper's first, and the runs that repeat another one.
+    """The settings, the paper's first, then those with the most runs, and the runs that repeat another one.
 
     Of several runs of a configuration with one seed, that with the most learning rates counts, and of these the first.
     """
@@ -228,7 +228,7 @@ def settings_of(runs: Sequence[Run]) -> tuple[list[Setting], list[Absent]]:
     settings = [
         Setting(title, {cell: tuple(seeds.values()) for cell, seeds in cells.items()}) for title, cells in found.items()
     ]
-    settings.sort(key=lambda each: (not each.as_in_paper, not each.on_papers_data, each.title))
+    settings.sort(key=lambda each: (not each.as_in_paper, -len(each.all_runs), each.title))
     return settings, repeated
 
 

@@ -64,12 +64,12 @@ def answer(*runs: Run) -> str:
 
 def test_the_short_answer_names_what_chance_cannot_separate_and_what_a_prompt_costs(runs: tuple[Run, ...]) -> None:
     found = answer(*runs)
-    assert "**use fine-tune or lora**: the test loss cannot separate them" in found
+    assert "**use fine-tune or lora** of the 8 methods tried: the test loss cannot separate them (3 seeds)" in found
     prompt = r"The best trained prompt is dynamic, 0\.1\d above \(0\.\d+ to 0\.\d+\) fine-tune .* 35\.4M"
     assert re.search(prompt, found)
     assert re.search(r"Without training, zero-shot is 0\.\d+ above", found)
     fewer = answer(*of(runs, "fine-tune"), *of(runs, "lora")[:1])
-    assert "**use fine-tune**: it has the lowest test loss. It takes more seeds to say whether lora is worse." in fewer
+    assert "has the lowest test loss (3 seeds). It takes more seeds to say whether lora is worse." in fewer
 
 
 def test_the_best_is_compared_with_the_others_and_not_by_way_of_the_reference() -> None:
@@ -80,7 +80,7 @@ def test_the_best_is_compared_with_the_others_and_not_by_way_of_the_reference() 
     for method, above in (("lora", 0.0), ("soft", 0.01)):
         own = [replace(each, loss=(each.loss or 0) / 2 + above * (each.tokens or 0)) for each in found]
         runs.append(run_in_memory(method, files={RESPONSES: columns_of(own)}))
-    assert "**use lora**: it has the lowest test loss, by more than chance" in answer(*runs)
+    assert "**use lora** of the 3 methods tried: it has the lowest test loss, by more than chance" in answer(*runs)
 
 
 def test_with_one_method_or_without_losses_there_is_nothing_to_compare(runs: tuple[Run, ...]) -> None:
@@ -121,7 +121,7 @@ def test_three_seeds_of_some_methods_and_one_of_others_are_compared_over_the_see
     assert gaps["soft"].interval == pytest.approx((0.3 - error, 0.3 + error), abs=0.05)
     assert (gaps["dynamic-deep"].value, *gaps["dynamic-deep"].interval) == pytest.approx((0.25, 0.25, 0.25))
     text = to_markdown(build(Collection((*reference, *soft, *deep, shifted("dynamic", 2, 0.2)), ())))
-    assert "dynamic, dynamic-deep. Their intervals know no other seeds. A seed has its own data" in text
+    assert "fewer than 3 seeds of dynamic, dynamic-deep. A seed has its own data" in text
     lines = [line.split(" | ") for line in text.splitlines() if line.startswith("| smollm2, 70")]
     assert [[line[1], *(cell for cell in line[2:4] if cell == "not run"), line[-1].strip(" |")] for line in lines] == [
         ["at the input, E trained", "0.3000 below (-0.3000 to -0.3000)"],  # 0.2 and 0.5 above fine-tune, with seed 2

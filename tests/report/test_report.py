@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -58,7 +59,7 @@ def test_without_the_cache_the_scores_stay_and_comparisons_are_not_tested(projec
     text = to_markdown(build(collection))
     run = next(run for run in collection.runs if run.name == "softly")
     assert f"| {run.scores['bleu1']:.3f} |" in text
-    assert "**not tested**: responses not in the cache" in text
+    assert re.search(r"<summary>Not tested, and why</summary>\n\n(- .*\n)*- .*: responses not in the cache", text)
 
 
 def test_results_that_are_not_those_of_the_parameters_the_code_or_the_stage_are_left_out(project: Path) -> None:
