@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from dvc.utils.hydra import apply_overrides
 
+from stages.params.methods import Soft
 from stages.params.schema import LearningRates, load_params, parse_params
 from stages.params.validation import RENAMED, redact, show
 from stages.plumbing.errors import StageError
@@ -49,8 +50,12 @@ def test_the_shipped_file_is_accepted_and_its_switches_choose() -> None:
 
 @pytest.mark.parametrize("method", list(shipped_params()["methods"]))
 @pytest.mark.parametrize("protocol", list(shipped_params()["protocols"]))
-def test_every_shipped_method_goes_with_every_shipped_protocol(method: str, protocol: str) -> None:
-    assert parse_params(shipped() | {"method": method, "protocol": protocol}).method == method
+def test_every_method_goes_with_every_protocol_and_with_the_paper_s_soft_starts_at_random(
+    method: str, protocol: str
+) -> None:
+    params = parse_params(shipped() | {"method": method, "protocol": protocol})
+    chosen = params.chosen_method
+    assert protocol != "paper" or not isinstance(chosen, Soft) or chosen.init == "random"
 
 
 PAPER = "protocols/paper/training"
