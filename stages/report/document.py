@@ -197,8 +197,11 @@ def section(setting: Setting) -> Blocks:
         yield from ("### What tuning gives and what it takes", figures.forgetting(both, picture))
     yield from ("### The leak: scores of pairs that training does not give away", show(rows, markdown.LEAK))
     yield from conditioning(setting)
-    devices = {run.score("generation.device") or "not recorded" for run in tested["run"]}
-    yield from (f"### Cost (on {', '.join(sorted(devices))})", show(tested, markdown.COST))
+    devices = {
+        f"{run.score('generation.device')}, trained in {run.numbers.get('train.precision', 'a precision not recorded')}"
+        for run in tested["run"]
+    }
+    yield from (f"### Cost (on {'; '.join(sorted(devices))})", show(tested, markdown.COST))
     yield from search(setting, ending)
 
 

@@ -108,7 +108,8 @@ def cost_of(trials: Sequence[Trial], size: int) -> dict[str, Any]:
         value = max(known, default=None) if name.startswith("peak") else sum(known)
         whole[name] = round(value, 3) if isinstance(value, float) else value
     speed = round(whole["pairs"] / whole["seconds"], 3) if whole["pairs"] and whole["seconds"] else None
-    return {**whole, "pairs_per_second": speed, "trained_parameters": trials[0].parameters, "bytes": size}
+    whole |= {"pairs_per_second": speed, "precision": trials[0].environments[-1]["precision"]}
+    return {**whole, "trained_parameters": trials[0].parameters, "bytes": size}
 
 
 def describe(job: Job, best: Trial, trials: Sequence[Trial]) -> dict[str, Any]:
