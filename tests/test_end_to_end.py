@@ -89,7 +89,7 @@ def test_new_entries_rerun_nothing_and_a_corpus_s_format_downloads_nothing(first
 def test_what_dvc_shows_of_the_test_pairs_fits_a_terminal(softly: Path) -> None:
     shown = json.loads(command(softly, "dvc", "metrics", "show", "--json").stdout)[""]["data"]
     told = {*shown["metrics/scores/test.json"]["data"]}
-    assert told | {"bleu2", "bleu3", "bleu4"} == {*SIX, "relevance", "loss", "pairs"}  # BLEU as far as n-grams match
+    assert told | {*SIX[:4]} == {*SIX, "relevance", "loss", "pairs"}  # BLEU as far as n-grams match
     widest = max(map(len, command(softly, "dvc", "metrics", "show").stdout.splitlines()))
     assert widest <= 120, "dvc metrics show does not fit a terminal"
 
