@@ -19,7 +19,7 @@ from stages.grid.configurations import MODELS
 from stages.report.compare import Gap, NotMeasured, difference, gaps_of, same_seeds
 from stages.report.markdown import NONE, count, ends, number, percent
 from stages.report.runs import Run, flatten
-from stages.report.settings import LEAST_MATCHES, Cell, Setting, numbers_of
+from stages.report.settings import Cell, Setting, numbers_of
 
 SUPPORTED, CONTRADICTED, INCONCLUSIVE, NOT_TESTED = "supported", "contradicted", "inconclusive", "not tested"
 PARTS = ("all", "unlike")  # of the test pairs, on which a claim is judged
@@ -199,11 +199,13 @@ def beyond(gap: Gap, best: Gap) -> bool:
 def quality(gap: Gap) -> str:
     """How good the answers of a configuration are."""
     method, count = gap.cell.method, seeds(len(gap.runs))
-    matches = {numbers_of(run.scores)["matches"] for run in gap.runs} - {None}
-    if matches and max(matches) < LEAST_MATCHES:
-        few = f"{' or '.join(map(str, sorted(matches)))} stand in what people said, too few for a BLEU-4"
+    found = [numbers_of(run.scores) for run in gap.runs]
+    scores = [each["bleu4"] for each in found]
+    if None in scores:
+        matches = sorted({each["matches"] or 0 for each in found})
+        few = f"{' or '.join(map(str, matches))} stand in what people said, too few for a BLEU-4"
         return f"The answers of {method} are not yet good: of their 4-grams {few} ({count})."
-    told = f"The BLEU-4 of {method} is {fmean(float(run.scores['bleu4']) for run in gap.runs):.3f}"
+    told = f"The BLEU-4 of {method} is {fmean(scores):.3f}"
     lookup = [run.score("retrieval.bleu4") for run in gap.runs]
     if None not in lookup:
         told += f"; a lookup of the most similar training query has {fmean(lookup):.3f} without learning anything"

@@ -85,6 +85,8 @@ def test_the_best_is_compared_with_the_others_and_not_by_way_of_the_reference() 
 
 def test_with_one_method_or_without_losses_there_is_nothing_to_compare(runs: tuple[Run, ...]) -> None:
     assert "nothing to compare yet (one method was run). The BLEU-4 of soft is" in answer(*of(runs, "soft"))
+    small = replace(run_in_memory("soft"), scores={"novelty": 1.0, "pairs": 80})  # of a clone: no match, no BLEU-4
+    assert "of their 4-grams 0 stand in what people said" in answer(small)
     assert "(other has no losses)" in answer(
         *of(runs, "soft"), replace(run_in_memory("lora", measured=False), name="other")
     )
