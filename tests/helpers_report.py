@@ -57,7 +57,7 @@ def costs(seconds: float, parameters: int) -> dict[str, dict[str, Any]]:
     """What the stages train and greedy-generate write of what they cost."""
     memory = {"peak_memory_bytes": 5_000_000_000, "peak_gpu_bytes": None}
     train: dict[str, Any] = {"seconds": seconds, "validation_seconds": 40.1, "pairs": 1374, "pairs_per_second": 6.5}
-    train |= {"trained_parameters": parameters, "bytes": 4 * parameters, "stopped": 0}
+    train |= {"trained_parameters": parameters, "bytes": 4 * parameters, "precision": "float32"}
     generate: dict[str, Any] = {"seconds": 20.1, "responses": 200, "responses_per_second": 9.9}
     return {"train": train | memory, "greedy_generate": generate | memory}
 

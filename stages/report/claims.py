@@ -172,7 +172,7 @@ def sentences(setting: Setting, gaps: list[Gap]) -> Iterator[str]:
     alone = "it has the lowest test loss" + ("" if unsure else ", by more than chance")
     advised, why = " or ".join([best.cell.method, *alike]), "the test loss cannot separate them" if alike else alone
     where = f"{setting.data(reference.regime)} of {setting.any_run.params['dataset']} and {reference.model}"
-    yield f"With {where}, **use {advised}** of the {len(gaps)} methods tried: {why} ({seeds(seeds_of_it)})."
+    yield f"With {where}, **use {advised}** of the {len(gaps)} methods compared: {why} ({seeds(seeds_of_it)})."
     if unsure:
         yield f"It takes more seeds to say whether {' or '.join(unsure)} {'is' if len(unsure) == 1 else 'are'} worse."
     prompts = [gap for gap in sure if gap.runs[0].entry("method").get("kind") in PROMPTS]
@@ -200,13 +200,11 @@ def quality(gap: Gap) -> str:
     """How good the answers of a configuration are."""
     method, count = gap.cell.method, seeds(len(gap.runs))
     found = [numbers_of(run.scores) for run in gap.runs]
-    scores = [each["bleu4"] for each in found]
-    if None in scores:
-        matches = sorted({each["matches"] or 0 for each in found})
-        few = f"{' or '.join(map(str, matches))} stand in what people said, too few for a BLEU-4"
-        return f"The answers of {method} are not yet good: of their 4-grams {few} ({count})."
-    told = f"The BLEU-4 of {method} is {fmean(scores):.3f}"
-    lookup = [run.score("retrieval.bleu4") for run in gap.runs]
+    if few := [each["matches"] or 0 for each in found if each["bleu4"] is None]:
+        matches = f"{' or '.join(map(str, sorted(set(few))))} stand in what people said, too few for a BLEU-4"
+        return f"The answers of {method} are not yet good: of their 4-grams {matches} ({seeds(len(few))})."
+    told = f"The BLEU-4 of {method} is {fmean(each['bleu4'] for each in found):.3f}"
+    lookup = [numbers_of(run.scores.get("retrieval") or {})["bleu4"] for run in gap.runs]
     if None not in lookup:
         told += f"; a lookup of the most similar training query has {fmean(lookup):.3f} without learning anything"
     return f"{told} ({count})."
@@ -221,11 +219,10 @@ def caveats(settings: Sequence[Setting]) -> Iterator[str]:
         if (near := setting.any_run.score("leakage.near.pairs") or 0) >= MUCH_LEAKS:
             yield f"{setting.title}: {near:.0%} of the test pairs nearly repeat training pairs; see the unlike ones."
     for setting in settings:
-        counts = {cell.method: len(each) for cell, each in setting.runs.items()}
-        most = max(counts.values())
-        if most == 1:
-            yield f"{setting.title} has one seed: its intervals know no other one."
-        if fewer := [method for method, count in counts.items() if count < most]:
+        most = max(map(len, setting.runs.values()))
+        if most == 1 < len(setting.runs):
+            yield f"{setting.title} was run with one seed: with others the order may be another one."
+        if fewer := dict.fromkeys(cell.method for cell, each in setting.runs.items() if len(each) < most):
             told = f"{setting.title}: fewer than {most} seeds of {', '.join(fewer)}. A seed has its own data"
             yield f"{told}: compare by the differences, which are paired."
     if {flatten(run.entry("protocol")).get("training.num_train_epochs") for run in runs} == {1}:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import pandas as pd
@@ -111,19 +112,24 @@ def page_one(settings: Sequence[Setting]) -> Blocks:
 
 def decision_table(setting: Setting) -> str:
     """A row a method: what it costs, its loss, how far that is from the reference, what it forgot, its BLEU-4."""
-    gaps = [gap for _, _, cells in setting.groups for gap in sorted(gaps_of(setting, cells), key=lambda gap: gap.value)]
+    found = [
+        sorted(gaps_of(setting, cells), key=lambda gap: (not gap.known, gap.value)) for _, _, cells in setting.groups
+    ]
+    gaps = list(chain.from_iterable(found))
     told = {gap.cell: gap.told for gap in gaps}
     references = dict.fromkeys(gap.cell.method for gap in gaps if gap.is_reference)
-    ranks: dict[Any, int] = {gap.cell[::2]: rank for rank, gap in enumerate(gaps)}  # people come behind the last method
-    ranks |= {gap.cell: rank for rank, gap in enumerate(gaps)}
+    ranks: dict[tuple[Any, ...], int] = {}
+    for gap in gaps:  # people and the lookup come behind the last method
+        ranks[gap.cell] = ranks[gap.cell[::2]] = len(ranks)
+    cells = [Cell(*each) for each in setting.frame[["model", "method", "regime"]].itertuples(index=False)]
+    rank = [ranks.get(cell, ranks[cell[::2]]) for cell in cells]
 
-    def cell_of(row: pd.Series) -> Cell:
-        return Cell(*row[["model", "method", "regime"]])
+    def against(rows: pd.DataFrame) -> str:
+        return told.get(Cell(*rows[["model", "method", "regime"]].iloc[0]), NONE)
 
-    column = Column(f"against {' or '.join(references)} (95 %)", lambda rows: told.get(cell_of(rows.iloc[0]), NONE))
-    rows = [row for _, row in setting.frame.iterrows()]
-    rows.sort(key=lambda row: ranks.get(cell_of(row), ranks[cell_of(row)[::2]]))
-    return show(pd.DataFrame(rows), (*markdown.DECISION, column, *markdown.FURTHER))
+    column = Column(f"against {' or '.join(references)} (95 %)", against)
+    rows = setting.frame.iloc[sorted(range(len(rank)), key=rank.__getitem__)]
+    return show(rows, (*markdown.DECISION, column, *markdown.FURTHER))
 
 
 def side_by_side(setting: Setting) -> Blocks:
@@ -138,16 +144,17 @@ def side_by_side(setting: Setting) -> Blocks:
             yield f"### {plain(setting.title)}: {plain(model)}, {setting.data(regime)}, seed {seed}"
             first, *more = quoted(known, seed)
             yield first
-            yield from fold(f"{QUERIES - OPEN} more of these queries", more)
+            if more:
+                yield from fold("More of these queries", more)
         else:
             yield f"The replies to {plain(corpus)} are not quoted, or not in DVC's cache."
 
 
 def quoted(by_method: dict[str, list[Response]], seed: int) -> Iterator[str]:
-    """Two tables, the second for a fold: a drawn query, what people said, what each method said."""
+    """A table and, for a fold, a second one: a drawn query, what people said, what each method said."""
     asked = next(iter(by_method.values()))
     drawn = sorted(range(len(asked)), key=lambda at: lot(asked[at], seed))[:QUERIES]
-    for some in (drawn[:OPEN], drawn[OPEN:]):
+    for some in filter(None, (drawn[:OPEN], drawn[OPEN:])):
         rows = []
         for at in some:
             rows += [["**query**", f"**{plain(asked[at].query)}**"], ["people", plain(asked[at].reference)]]
@@ -174,13 +181,15 @@ def replication(settings: Sequence[Setting]) -> Blocks:
             told = [f"**{verdict}**: {plain(why)}" for verdict, why in found]
             model = claim.first.model if claim.first.model == claim.second.model else "both"
             if {verdict for verdict, _ in found} == {NOT_TESTED}:
-                untested.append(f"{plain(claim.text)} ({plain(model)}): {plain(found[0][1])}")
+                paper = of_paper(claim, setting)
+                untested.append(f"{plain(claim.text)} ({plain(model)}; the paper: {paper}): {plain(found[0][1])}")
             else:
                 rows.append([plain(claim.text), plain(model), of_paper(claim, setting), *told])
         yield f"### {plain(setting.title)}: {len(rows)} of {len(rows) + len(untested)} claims could be tested"
         if rows:
             yield table(["claim", "model", "the paper", "here, all pairs", "here, pairs unlike training"], rows, left=5)
-        yield from fold("Not tested, and why", [items(untested)])
+        if untested:
+            yield from fold("Not tested, and why", [items(untested)])
 
 
 def section(setting: Setting) -> Blocks:
@@ -197,10 +206,8 @@ def section(setting: Setting) -> Blocks:
         yield from ("### What tuning gives and what it takes", figures.forgetting(both, picture))
     yield from ("### The leak: scores of pairs that training does not give away", show(rows, markdown.LEAK))
     yield from conditioning(setting)
-    devices = {
-        f"{run.score('generation.device')}, trained in {run.numbers.get('train.precision', 'a precision not recorded')}"
-        for run in tested["run"]
-    }
+    facts = [(run.score("generation.device"), run.numbers.get("train.precision")) for run in tested["run"]]
+    devices = {f"{device or 'not recorded'}, trained in {precision or 'not recorded'}" for device, precision in facts}
     yield from (f"### Cost (on {'; '.join(sorted(devices))})", show(tested, markdown.COST))
     yield from search(setting, ending)
 

@@ -100,7 +100,8 @@ def summary(best: Trial, trials: Sequence[Trial]) -> dict[str, Any]:
 def cost_of(trials: Sequence[Trial], size: int) -> dict[str, Any]:
     """What all trials cost together: sums, the highest of the peaks, pairs a second; `size`: bytes of the weights.
 
-    Times differ from run to run, so they stand in a file of their own that no stage reads.
+    And the precision of the first one, on which a speed depends. Times differ from run to run, so they stand in a file
+    of their own that no stage reads.
     """
     whole: dict[str, Any] = {}
     for name in vars(Cost()):

@@ -99,8 +99,8 @@ class _Training:
     def _title(self) -> str:
         most, rate = self.loaded.protocol.training.num_train_epochs, self.trial.learning_rate
         rates = self.loaded.job.rates()
-        trial = f"trial {rates.index(rate) + 1} of {len(rates)}, "
-        return f"{trial}epoch {self.trial.epoch} of at most {most}, learning rate {rate:.2g}"
+        place = f"trial {rates.index(rate) + 1} of {len(rates)}"
+        return f"{place}, epoch {self.trial.epoch} of at most {most}, learning rate {rate:.2g}"
 
     def _train(self) -> None:
         """The rest of the epoch's steps, or those up to the one in which the trial diverges."""

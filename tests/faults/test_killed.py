@@ -50,7 +50,8 @@ def test_more_signals_while_it_saves_change_nothing(undisturbed: Undisturbed, tm
     assert code == 130
     assert "Traceback" not in printed
     check_tidy(folder)
-    assert "epoch 3 of at most 4, learning rate 0.001:" not in finish(folder, "train")
+    printed = finish(folder, "train")
+    assert "epoch 3 of at most 4, learning rate 0.001:" not in printed and "trial 2 of 3, epoch" in printed
     assert results(folder) == undisturbed.results
 
 

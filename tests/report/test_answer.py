@@ -15,16 +15,8 @@ from matplotlib.transforms import Bbox
 from scipy.stats import t
 
 from stages.records import Response
-from stages.report.claims import (
-    CONTRADICTED,
-    INCONCLUSIVE,
-    NOT_TESTED,
-    SUPPORTED,
-    claims_of,
-    judge,
-    short_answers,
-    verdict_of,
-)
+from stages.report import claims
+from stages.report.claims import CONTRADICTED, INCONCLUSIVE, NOT_TESTED, SUPPORTED, claims_of, judge, short_answers
 from stages.report.compare import NotMeasured, difference, gaps_of, responses_of
 from stages.report.document import build, marked, readme
 from stages.report.figures import Picture
@@ -64,7 +56,7 @@ def answer(*runs: Run) -> str:
 
 def test_the_short_answer_names_what_chance_cannot_separate_and_what_a_prompt_costs(runs: tuple[Run, ...]) -> None:
     found = answer(*runs)
-    assert "**use fine-tune or lora** of the 8 methods tried: the test loss cannot separate them (3 seeds)" in found
+    assert "**use fine-tune or lora** of the 8 methods compared: the test loss cannot separate them (3 seeds)" in found
     prompt = r"The best trained prompt is dynamic, 0\.1\d above \(0\.\d+ to 0\.\d+\) fine-tune .* 35\.4M"
     assert re.search(prompt, found)
     assert re.search(r"Without training, zero-shot is 0\.\d+ above", found)
@@ -80,7 +72,7 @@ def test_the_best_is_compared_with_the_others_and_not_by_way_of_the_reference() 
     for method, above in (("lora", 0.0), ("soft", 0.01)):
         own = [replace(each, loss=(each.loss or 0) / 2 + above * (each.tokens or 0)) for each in found]
         runs.append(run_in_memory(method, files={RESPONSES: columns_of(own)}))
-    assert "**use lora** of the 3 methods tried: it has the lowest test loss, by more than chance" in answer(*runs)
+    assert "**use lora** of the 3 methods compared: it has the lowest test loss, by more than chance" in answer(*runs)
 
 
 def test_with_one_method_or_without_losses_there_is_nothing_to_compare(runs: tuple[Run, ...]) -> None:
@@ -97,6 +89,17 @@ def test_figures_of_what_was_not_measured_are_left_out() -> None:
     costs = replace(run_in_memory("lora"), scores=run_in_memory("lora", measured=False).scores)
     found = {picture.name.split("-")[0] for picture in pictures(build(Collection((scores, costs), ())))}
     assert found == {"rates", "forgetting"}
+
+
+def test_methods_stand_in_order_of_their_loss_times_are_ranges_and_few_seeds_are_told(runs: tuple[Run, ...]) -> None:
+    known = [*of(runs, "soft"), *of(runs, "fine-tune"), *of(runs, "lora")]
+    text = to_markdown(build(Collection((*known, run_in_memory("embeddings", measured=False)), ())))
+    decision = text.partition("### chitchat")[2].partition("###")[0]
+    rows = re.findall(r"^\| ([a-z-]+) \|", decision, re.MULTILINE)
+    assert rows[-5:] == ["soft", "embeddings", "people", "lookup", "shuffled"] and "lora" in rows
+    assert "| 210 to 212 |" in text and "trained in float32" in text and "More of these queries" in text
+    told = list(claims.caveats(settings_of([*of(runs, "soft"), run_in_memory("soft", model="gpt2")])[0]))
+    assert any("fewer than 3 seeds of soft" in each for each in told)
 
 
 def called(method: str, runs: Sequence[Run]) -> list[Run]:
@@ -169,7 +172,7 @@ def test_a_claim_is_judged_by_more_than_chance(runs: tuple[Run, ...]) -> None:
     [([1, 2], SUPPORTED), ([-1], CONTRADICTED), ([1, -1], INCONCLUSIVE), ([0], INCONCLUSIVE)],
 )
 def test_without_an_interval_every_seed_must_agree(differences: list[float], verdict: str) -> None:
-    assert verdict_of(differences) == verdict
+    assert claims.verdict_of(differences) == verdict
 
 
 def test_a_reply_that_was_cut_or_repeats_itself_says_so() -> None:

@@ -44,6 +44,7 @@ def test_what_is_written(undisturbed: Path) -> None:
     assert [rate["learning_rate"] for rate in rates] == pytest.approx([0.001, 1e-5**0.5, 0.01])
     best = max(rates, key=lambda rate: (rate["bleu4"], -rate["trial"]))
     assert summary["learning_rate"] == best["learning_rate"]
+    assert json.loads((undisturbed / "metrics/cost/train.json").read_text())["precision"] == "float32"
     assert summary["validation_bleu4"] == max(row["bleu4"] for row in rows)
     highest = [row for row in rows if row["trial"] == 2]
     assert highest[-1]["train_loss"] < highest[0]["train_loss"]
