@@ -207,7 +207,10 @@ def section(setting: Setting) -> Blocks:
     yield from ("### The leak: scores of pairs that training does not give away", show(rows, markdown.LEAK))
     yield from conditioning(setting)
     facts = [(run.score("generation.device"), run.numbers.get("train.precision")) for run in tested["run"]]
-    devices = {f"{device or 'not recorded'}, trained in {precision or 'not recorded'}" for device, precision in facts}
+    devices = {
+        f"{device or 'a device not recorded'}, trained in {precision or 'a precision not recorded'}"
+        for device, precision in facts
+    }
     yield from (f"### Cost (on {'; '.join(sorted(devices))})", show(tested, markdown.COST))
     yield from search(setting, ending)
 
