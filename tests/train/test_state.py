@@ -44,7 +44,7 @@ def die_after(saves: int, loaded: Loaded, root: Path, links: bool = True) -> Tri
         patch.setattr(TrialState, "save", counted)
         if not links:
             patch.setattr(os, "link", lambda *words: (_ for _ in ()).throw(PermissionError(1, "no links")))
-        train_trial(loaded, 3e-3, state)
+        train_trial(loaded, loaded.job.rates()[1], state)
     return state
 
 
@@ -52,11 +52,11 @@ def die_after(saves: int, loaded: Loaded, root: Path, links: bool = True) -> Tri
 def test_it_goes_on_from_its_last_epoch_with_the_same_bytes_and_notes_where_it_was_trained(
     links: bool, loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    expected = train_trial(loaded, 3e-3, whole := TrialState(tmp_path / "whole", "f"))
+    expected = train_trial(loaded, loaded.job.rates()[1], whole := TrialState(tmp_path / "whole", "f"))
     died = die_after(3, loaded, tmp_path / "died", links)
     here = loaded.job.environment()
     monkeypatch.setattr(Job, "environment", lambda self: {"device": "another"})
-    trial = train_trial(loaded, 3e-3, died)
+    trial = train_trial(loaded, loaded.job.rates()[1], died)
     assert "goes on where it was stopped: in epoch 4, 0 steps done" in capsys.readouterr().out
     assert trial.curve == expected.curve and trial.cost.stopped == 1
     assert trial.environments == [here, {"device": "another"}]
