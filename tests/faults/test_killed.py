@@ -51,7 +51,7 @@ def test_more_signals_while_it_saves_change_nothing(undisturbed: Undisturbed, tm
     assert "Traceback" not in printed
     check_tidy(folder)
     printed = finish(folder, "train")
-    assert "epoch 3 of at most 4, learning rate 0.001:" not in printed and "trial 2 of 3, epoch" in printed
+    assert "epoch 3 of at most 4, learning rate 0.001:" not in printed and "trial 2 of 2, epoch 1" in printed
     assert results(folder) == undisturbed.results
 
 
