@@ -21,6 +21,7 @@ os.environ.update(
     DVC_SYSTEM_CONFIG_DIR=f"{RUN.name}/dvc-config",
     GIT_CONFIG_GLOBAL=os.devnull,
     GIT_CONFIG_NOSYSTEM="1",
+    RAY_worker_niceness="0",  # Ray's own default leaves its workers what other tests do not want: next to nothing
 )
 for _name in ("DIALOG_PROMPTING_STATE", "DIALOG_PROMPTING_DEBUG", "HF_ENDPOINT", "HF_TOKEN", "HF_HUB_DISABLE_XET"):
     os.environ.pop(_name, None)
@@ -29,10 +30,11 @@ import pytest  # noqa: E402
 
 # The test files that take longest, the longest first, so that all workers end at about the same time.
 LONGEST = (
-    "train/test_ray.py", "test_end_to_end.py", "report/test_report.py", "grid/test_grid.py", "faults/test_killed.py",
-    "faults/test_starved.py", "train/test_train.py", "faults/test_checkpoints_that_lie.py", "chat/test_chat.py",
-    "faults/test_whole_pipeline.py", "faults/test_dvc.py", "download/test_hub.py",
-    "score/test_score.py", "bench/test_bench.py", "export/test_export.py",
+    "grid/test_grid.py", "test_end_to_end.py", "faults/test_dvc.py", "export/test_export.py", "faults/test_starved.py",
+    "language_model/test_families.py", "chat/test_web.py", "bench/test_bench.py", "faults/test_killed.py",
+    "report/test_report.py", "faults/test_whole_pipeline.py", "train/test_train.py", "test_sharing.py",
+    "train/test_ray_search.py", "methods/test_decoding.py", "train/test_trial.py", "test_overlap.py",
+    "train/test_ray.py", "report/test_answer.py", "report/test_kept.py", "faults/test_checkpoints_that_lie.py",
 )  # fmt: skip
 
 

@@ -39,7 +39,6 @@ class Cluster:
             "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "10",  # a dead node, sooner
             "RAY_raylet_start_wait_time_s": "180", "RAY_worker_register_timeout_seconds": "300",  # a busy machine
-            "RAY_worker_niceness": "0",  # else units get what other tests leave of the processor
         }  # fmt: skip
 
     def start(self, *numbers: int) -> None:
