@@ -86,7 +86,7 @@ def run_in_memory(
         losses = (round(5 * (loss + hard + chance.uniform(-0.5, 0.5)), 4), 5) if measured else (None, None)
         responses.append(Response(each.dialogue, each.position, each.query, each.response, answer, False, *losses))
     responses = responses[part]
-    counts = sentence_counts([each.response for each in responses], [each.reference for each in responses])
+    counts = sentence_counts([each.response for each in responses], [[each.reference] for each in responses])
     row: dict[str, Any] = {f"bleu{order}": quality / order for order in (1, 2, 3)}
     row |= {"bleu4": round(float(bleu_of_sums(counts.sum(0))), DIGITS), "matches": counts.sum(0)[2:6].tolist()}
     sums = losses_of(responses)
@@ -104,6 +104,8 @@ def run_in_memory(
     known = costs(seconds + seed, parameters) if measured else {}
     scores |= {"forgetting": forgotten if measured and parameters else None}
     content = {f"metrics/cost/{stage}.json": each for stage, each in known.items()}
-    content |= {"metrics/learning_rates.json": rates, RESPONSES: columns_of(responses)} | (files or {})
+    chosen: dict[str, Any] = {**rates[0], "best_at_range_end": "lowest"}
+    search: dict[str, Any] = {"metrics/learning_rates.json": rates, "metrics/train.json": chosen}
+    content |= search | {RESPONSES: columns_of(responses)} | (files or {})
     name = f"{params['dataset']}-{params['model']}-{method}-{params['regime']}-seed-{seed}"
     return Run(name, "0" * 40, baseline, scores, params, content)

@@ -78,7 +78,7 @@ def load(arguments: argparse.Namespace) -> Bench:
         if not folder.is_dir():
             raise StageError(folder, "missing", f"run `dvc repro {stage}`")
     check_folder(arguments.pairs)
-    device = choose_device(load_params().runtime)
+    device = choose_device(load_params(to_run=False).runtime)
     fast = device.type == "cuda"
     train, test = (read_records(arguments.pairs / f"{split}.jsonl", Pair) for split in ("train", "test"))
     queries = [pair.query for pair in test[: arguments.queries or (None if fast else 128)]]

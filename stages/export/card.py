@@ -37,7 +37,6 @@ def card_of(results: Results, trained: TrainedMethod, form: Form) -> ModelCard:
     parts = [
         f"---\n{head.to_yaml()}\n---\n\n# {head.model_name}", opening(params, trained, form),
         "## Ask it\n\nWith transformers alone:", fence("python", transformers_lines(trained, form)),
-        *filter(None, [form.note(trained)]),
         "On the hub, private until you change that: `hf upload OWNER/NAME FOLDER --private`.",
         "## Scores", score_text(scores), "## Data and licenses", conditions,
         "## How it was made", making(results), "## Limits", limits(params, scores, trained),

@@ -25,7 +25,6 @@ from stages.methods.soft import PROMPT
 from stages.methods.trained_method import TrainedMethod
 from stages.params.methods import Dynamic, MethodSettings, Soft
 from stages.plumbing.errors import StageError
-from stages.report.markdown import fence
 
 LINES = """\
 import torch
@@ -158,7 +157,7 @@ def write_virtual_tokens(trained: TrainedMethod, folder: Path) -> None:
 
 
 def write_context(trained: TrainedMethod, folder: Path) -> None:
-    """Write the examples as tokens and as text.
+    """Write the examples as tokens and as text, and a program that sends the text to a server.
 
     Raises:
         StageError: each query has its own.
@@ -169,6 +168,7 @@ def write_context(trained: TrainedMethod, folder: Path) -> None:
     write_tensors(trained, folder)
     text = trained.tokenizer.decode(trained.weights[CONTEXT].tolist(), clean_up_tokenization_spaces=False)
     (folder / "context.txt").write_text(str(text), encoding="utf-8")
+    (folder / "server.py").write_text(server_lines(trained), encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,6 @@ class Form:
     write: Callable[[TrainedMethod, Path], None] = lambda trained, folder: None  # these files, in float32
     load: str = ""  # lines that load them
     rows: str = "rows = torch.tensor([tokens])"  # lines: what the model reads, tokens [1, T] or embeddings [1, T, H]
-    note: Callable[[TrainedMethod], str] = lambda trained: ""  # what else a reader of the README should know
 
 
 VIRTUAL_TOKENS = Form(
@@ -204,14 +203,12 @@ FORMS = {  # by the kind of the method, as in stages/methods/registry.py
     ),
     "few-shot": Form(
         "nothing was trained; examples stand in front of every query",
-        "`context.txt`: the examples as text; `prompt.safetensors`: their token ids",
+        "`context.txt`: the examples as text; `server.py`: asks a server of the base model with them, by an API like "
+        "OpenAI's; `prompt.safetensors`: their token ids",
         write_context,
         "from safetensors.torch import load_file\n"
         'examples = load_file(f"{FOLDER}/prompt.safetensors")["context"].tolist()\n',
         rows="rows = torch.tensor([examples + tokens])",
-        note=lambda trained: (
-            f"A server with an API like OpenAI's, for the base model:\n\n{fence('python', server_lines(trained))}"
-        ),
     ),
     "soft": Form(
         "one prompt for all queries was trained; the first rows of it stand in front of each",

@@ -1,5 +1,6 @@
 """The folder of an export: language model, prompt, README."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,10 @@ def write_export(results: Results, target: Path) -> None:
     Raises:
         StageError: `target` has something that no export wrote, or the experiment has no scores.
     """
-    known = {MANIFEST, *read_manifest(target)["files"]} if (target / MANIFEST).exists() else set()
+    known = set[str]()
+    if (target / MANIFEST).exists():
+        with suppress(StageError):  # of something else: somebody's web page has a manifest.json too
+            known = {MANIFEST, *read_manifest(target)["files"]}
     found = (path for path in target.rglob("*") if not path.is_dir())  # one by one: `target` may be a whole disk
     own = known if known >= OWN else ()
     foreign = next((path for path in found if path.relative_to(target).as_posix() not in own), None)

@@ -43,6 +43,13 @@ class Pairs(Strict):
     history: Positive
     joined_by: Spacing
 
+    @model_validator(mode="after")
+    def _stays_on_one_line(self) -> Self:
+        if " ".join(f"x{self.joined_by}x".split()) != f"x{self.joined_by}x":
+            remedy = "write a text on one line, with single spaces: queries have no others"
+            raise Refused("joined_by", f"found {show(self.joined_by)}", remedy)
+        return self
+
 
 class Runtime(Strict):
     """How it runs. DVC does not track it: it changes only the speed and the last bits of sums."""
@@ -264,8 +271,8 @@ def parse_params(value: Any) -> Params:
         raise StageError(f"{PARAMS_FILE}: {key}" if key else PARAMS_FILE, found, remedy) from None
 
 
-def load_params(path: Path = PARAMS_FILE) -> Params:
-    """Read params.yaml.
+def load_params(path: Path = PARAMS_FILE, to_run: bool = True) -> Params:
+    """Read params.yaml; to_run: `forgetting.text` too, so that it is refused now, not when the training is over.
 
     Raises:
         StageError: it is missing or not YAML, one of its values is not allowed, or `forgetting.text` cannot be read.
@@ -277,6 +284,6 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
     except UnicodeDecodeError as error:
         raise StageError(path, f"not UTF-8 ({error.reason} at byte {error.start})", "save it as UTF-8") from None
     params = parse_params(parse_yaml(content, path))
-    if params.forgetting.text != OF_SCIKIT_LEARN:
-        params.forgetting.read_file()  # now, not when the training is over
+    if to_run and params.forgetting.text != OF_SCIKIT_LEARN:
+        params.forgetting.read_file()
     return params

@@ -21,21 +21,21 @@ from stages.plumbing.errors import StageError
 
 def main(arguments: argparse.Namespace) -> None:
     """Collect, write."""
-    private = {name for name, entry in load_params().datasets.items() if not entry.quote}
+    quotable = {name for name, entry in load_params(to_run=False).datasets.items() if entry.quote}
     from stages.report.blind import tally, write_sheet  # pandas takes a second to load
     from stages.report.kept import keep, kept
-    from stages.report.runs import as_allowed_now, collect
+    from stages.report.runs import Collection, as_allowed_now, collect
 
     if arguments.rated:
         print(tally(arguments.rated, arguments.out))
         return
-    found = kept(arguments.kept) if arguments.kept else collect(Path.cwd())
-    collection = replace(found, runs=tuple(as_allowed_now(run, private) for run in found.runs))
+    found = Collection(tuple(kept(arguments.kept)), ()) if arguments.kept else collect(Path.cwd())
+    collection = replace(found, runs=tuple(as_allowed_now(run, quotable) for run in found.runs))
     if arguments.blind:
         write_sheet(collection.runs, arguments.names, arguments.blind, arguments.out)
         return
     if arguments.keep:
-        keep(collection, Path("metrics/runs"), private)
+        keep(collection.runs, Path("metrics/runs"), quotable)
         return
     try:
         from stages.report.document import build, readme

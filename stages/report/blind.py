@@ -60,7 +60,7 @@ def tally(sheets: Sequence[Path], folder: Path) -> str:
     Where several people rated a pair, the one that more of them found better has won it.
 
     Raises:
-        StageError: a sheet has another verdict than 1, 2, = or none.
+        StageError: a sheet is not UTF-8, or has another verdict than 1, 2, = or none.
         OSError: the key is not in the folder, or a sheet not where it should be.
     """
     key = _read(folder / KEY)
@@ -74,15 +74,18 @@ def tally(sheets: Sequence[Path], folder: Path) -> str:
         f"{first}: better for {won} queries; {second}: better for {lost}; as good for {len(total) - won - lost}",
         f"sign test without the ties: p = {p:.4f}",
     ]
-    if len(sheets) == 2:
-        both = votes.dropna().to_numpy()
+    both = votes.dropna().to_numpy()
+    if len(sheets) == 2 and len(both):
         agree, kappa = (both[:, 0] == both[:, 1]).mean(), cohen_kappa_score(*both.T)
         told.append(f"two people agree on {100 * agree:.0f} % of {len(both)} queries, Cohen's kappa {kappa:.2f}")
     return "\n".join(told)
 
 
 def _read(path: Path) -> pd.DataFrame:
-    text = path.read_text(encoding="utf-8-sig")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise StageError(path, "not UTF-8", "save it as CSV in UTF-8") from None
     separator = ";" if ";" in text.partition("\n")[0] else ","  # some spreadsheets save semicolons
     return pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, index_col="number", sep=separator)
 

@@ -18,7 +18,7 @@ import pandas as pd
 from stages.grid.configurations import MODELS
 from stages.report.compare import Gap, NotMeasured, difference, gaps_of, same_seeds
 from stages.report.markdown import NONE, count, ends, number, percent
-from stages.report.runs import Run, flatten
+from stages.report.runs import Run, Runs, flatten
 from stages.report.settings import Cell, Setting, numbers_of
 
 SUPPORTED, CONTRADICTED, INCONCLUSIVE, NOT_TESTED = "supported", "contradicted", "inconclusive", "not tested"
@@ -85,10 +85,7 @@ def judge(claim: Claim, setting: Setting, part: str) -> Verdict:
     try:
         if claim.first == claim.second:
             return _stays(claim, setting, part)
-        for cell in (claim.first, claim.second):
-            if cell not in setting.runs:
-                raise NotMeasured(f"no run of {cell.method} at {percent(cell.regime)}")
-        first, second = setting.runs[claim.first], setting.runs[claim.second]
+        first, second = runs_of(claim.first, setting), runs_of(claim.second, setting)
         matched = same_seeds(first, second)
         if claim.scores != (BLEU,):
             return _in_order(claim, matched, part)
@@ -97,6 +94,20 @@ def judge(claim: Claim, setting: Setting, part: str) -> Verdict:
         return NOT_TESTED, str(reason)
     why = f"{found.first:.4f} against {found.second:.4f}, difference {ends(found.low, found.high)}"
     return verdict_of([found.low, found.high]), f"{why}, {seeds(len(matched))}"
+
+
+def runs_of(wanted: Cell, setting: Setting) -> Runs:
+    """The runs of a claim's cell; the name of its method may have more to it there: `dynamic (layers=2)`."""
+    found = [cell for cell in setting.runs if named(cell) == wanted]
+    if len(found) != 1:
+        what = f"{len(found)} kinds" if found else "no run"
+        raise NotMeasured(f"{what} of {wanted.method} at {percent(wanted.regime)}")
+    return setting.runs[found[0]]
+
+
+def named(cell: Cell) -> Cell:
+    """A cell with the name of its method alone."""
+    return cell._replace(method=cell.method.split(" ")[0])
 
 
 def _in_order(claim: Claim, matched: list[tuple[Run, Run]], part: str) -> Verdict:
@@ -114,7 +125,7 @@ def _in_order(claim: Claim, matched: list[tuple[Run, Run]], part: str) -> Verdic
 def _stays(claim: Claim, setting: Setting, part: str) -> Verdict:
     """Whether a score stays high in every regime."""
     model, method, _ = claim.first
-    runs = [(cell.regime, run) for cell, run in setting.all_runs if cell[:2] == (model, method)]
+    runs = [(cell.regime, run) for cell, run in setting.all_runs if named(cell)[:2] == (model, method)]
     if not runs:
         raise NotMeasured(f"no run of {method}")
     lowest = min(value_of(run, claim.scores[0], part) for _, run in runs)
@@ -182,7 +193,7 @@ def sentences(setting: Setting, gaps: list[Gap]) -> Iterator[str]:
             f"The best trained prompt is {prompt.cell.method}, {prompt.told} {reference.method} in nats a token; it "
             f"keeps {count(prompt.runs[0].numbers.get('train.trained_parameters'))} numbers beside the model."
         )
-    if free := [gap for gap in others if gap.cell.method.split(" ")[0] in UNTRAINED]:
+    if free := [gap for gap in others if gap.runs[0].entry("method").get("kind") in UNTRAINED]:
         cheapest = min(free, key=lambda gap: gap.value)
         yield f"Without training, {cheapest.cell.method} is {cheapest.told} {reference.method}."
     yield quality(best)

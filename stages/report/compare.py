@@ -16,7 +16,6 @@ from stages.report.settings import LEAST_MATCHES, Cell, Setting
 MIN_PAIRS = 10  # with a single pair, all draws of the bootstrap are equal, and any difference looks certain
 MATCHING_4GRAMS = 5  # column of `sentence_counts`
 SCORES = {"loss": loss_of_sums, "bleu4": bleu_of_sums}
-THE_REFERENCE = "the reference"
 
 
 class NotMeasured(Exception):
@@ -48,7 +47,7 @@ def sums_of(run: Run, score: str) -> pd.DataFrame:
     if score == "loss":
         sums = losses_of(found)
     else:
-        sums = sentence_counts([each.response for each in found], [each.reference for each in found])
+        sums = sentence_counts([each.response for each in found], [[each.reference] for each in found])
     if sums is None:
         raise NotMeasured(f"{run.name} has no losses")
     pairs = [(each.dialogue, each.position, each.query, each.reference) for each in found]
@@ -95,13 +94,9 @@ class Gap(NamedTuple):
     runs: Runs
     value: float = 0.0
     interval: tuple[float, float] = (0.0, 0.0)  # 95 %
-    told: str = THE_REFERENCE  # or `0.11 above (0.07 to 0.16)`, or why it is not known
+    told: str = "the reference"  # or `0.11 above (0.07 to 0.16)`, or why it is not known
     known: bool = True
-
-    @property
-    def is_reference(self) -> bool:
-        """Whether it is what the others are compared with."""
-        return self.told == THE_REFERENCE
+    is_reference: bool = False  # what the others are compared with
 
 
 @cache
@@ -111,7 +106,7 @@ def gaps_of(setting: Setting, cells: tuple[Cell, ...]) -> list[Gap]:
     The reference is fine-tune, else the first in the order of methods.
     """
     reference = next((cell for cell in cells if cell.method.split(" ")[0] == "fine-tune"), cells[0])
-    gaps = {cell: Gap(cell, setting.runs[cell]) for cell in cells}
+    gaps = {cell: Gap(cell, setting.runs[cell], is_reference=cell == reference) for cell in cells}
     for cell in gaps.keys() - {reference}:
         try:
             found = difference(setting.runs[cell], setting.runs[reference], "loss")

@@ -44,7 +44,6 @@ TWINS = {  # names of methods end so
     "-deep": "at every layer, E trained",
     "-deep-frozen": "at every layer, E frozen",
 }
-NOT_RUN = "not run"
 RUNS = (
     SEEDS,
     Column("experiment", lambda rows: plain(rows["run"].iloc[0].name)),
@@ -139,8 +138,9 @@ def side_by_side(setting: Setting) -> Blocks:
     for model, regime, cells in setting.largest:
         runs = [(cell.method, run) for cell in cells for run in setting.runs[cell]]
         [(seed, _)] = Counter(sorted(run.seed for _, run in runs)).most_common(1)
-        known = {method: said for method, run in runs if run.seed == seed and (said := run.responses)}
-        if known and setting.any_run.entry("dataset").get("quote"):
+        allowed = [(method, run) for method, run in runs if run.seed == seed and run.entry("dataset").get("quote")]
+        known = {method: said for method, run in allowed if (said := run.responses)}
+        if known:
             print(f"quoted: {QUERIES} pairs of {corpus}, since its entry has `quote: true`")
             yield f"### {plain(setting.title)}: {plain(model)}, {setting.data(regime)}, seed {seed}"
             first, *more = quoted(known, seed)
@@ -153,13 +153,15 @@ def side_by_side(setting: Setting) -> Blocks:
 
 def quoted(by_method: dict[str, list[Response]], seed: int) -> Iterator[str]:
     """A table and, for a fold, a second one: a drawn query, what people said, what each method said."""
-    asked = next(iter(by_method.values()))
+    asked, *_ = by_method.values()
+    queries = [each.query for each in asked]
+    same = {method: said for method, said in by_method.items() if [each.query for each in said] == queries}
     drawn = sorted(range(len(asked)), key=lambda at: lot(asked[at], seed))[:QUERIES]
     for some in filter(None, (drawn[:OPEN], drawn[OPEN:])):
         rows = []
         for at in some:
             rows += [["**query**", f"**{plain(asked[at].query)}**"], ["people", plain(asked[at].reference)]]
-            rows += [[plain(method), marked(replies[at])] for method, replies in by_method.items()]
+            rows += [[plain(method), marked(replies[at])] for method, replies in same.items()]
         yield table(["method", "reply"], rows, left=2)
 
 
@@ -220,14 +222,14 @@ def search(setting: Setting, ending: str) -> Blocks:
     """The chosen learning rates, what selected by rate, and by epoch where a later one was chosen."""
     tested = setting.frame[setting.frame["row"] == "test"]
     yield from ("### The search for a learning rate", show(tested, markdown.SEARCH), items(search_notes(setting)))
-    if tested["search.rates"].max() > 1:
+    if tested["train.rates"].max() > 1:
         score = setting.any_run.selects_by
         tried = setting.search("learning_rates", "learning_rate", score)
         picture = f"rates-{ending}", "What selected, by learning rate"
         yield figures.lines(tried[tried["learning_rate"] > 0], "learning_rate", score, picture)
-    if any(run.best.get("validation_loss") and run.best["epoch"] > 1 for run in tested["run"]):
+    if tested["train.epoch"].max() > 1:
         after = setting.search("curves", "learning_rate", "epoch", "validation_loss")
-        chosen = after["learning_rate"] == after["run"].map(lambda run: run.best.get("learning_rate"))
+        chosen = after["learning_rate"] == after["run"].map(lambda run: run.metrics("train").get("learning_rate"))
         picture = f"curves-{ending}", "Validation loss by epoch, of the chosen rate"
         yield figures.lines(after[chosen], "epoch", "validation_loss", picture)
 
@@ -237,20 +239,15 @@ def conditioning(setting: Setting) -> Blocks:
     rows = []
     for model, regime, cells in setting.groups:
         named = {cell.method.split(" ")[0]: cell for cell in reversed(cells)}
-        found = {what: [named.get(f"{name}{ending}") for name in ("soft", "dynamic")] for ending, what in TWINS.items()}
-        if any(cell for twins in found.values() for cell in twins):
-            place = f"{plain(model)}, {setting.data(regime)}"
-            rows += [[place, what, *twins_told(setting, twins)] for what, twins in found.items()]
+        for ending, what in TWINS.items():
+            twins = tuple(named[name] for name in (f"soft{ending}", f"dynamic{ending}") if name in named)
+            if len(twins) == 2:
+                losses = [spread(run.scores.get("loss") for run in setting.runs[cell]) for cell in twins]
+                place = f"{plain(model)}, {setting.data(regime)}"
+                rows.append([place, what, *losses, gaps_of(setting, twins)[-1].told])
     if rows:
         yield "### What a prompt gains by depending on the query"
         yield table(["", "prompt", "test loss of soft", "of dynamic", "dynamic against soft (95 %)"], rows, left=2)
-
-
-def twins_told(setting: Setting, twins: Sequence[Cell | None]) -> list[str]:
-    """The test losses of a prompt and its twin that depends on the query, and their difference, if both were run."""
-    losses = [spread(run.scores.get("loss") for run in setting.runs[cell]) if cell else NOT_RUN for cell in twins]
-    known = tuple(cell for cell in twins if cell)
-    return [*losses, gaps_of(setting, known)[-1].told if len(known) == len(twins) else NONE]
 
 
 def search_notes(setting: Setting) -> Iterator[str]:

@@ -57,7 +57,7 @@ def to_svg(figure: Figure, name: str) -> str:
     svg = buffer.getvalue()
     # A style would apply to the whole page; nothing refers to groups, and nobody sees thousandths of a point.
     svg = re.sub(r"<style.*?</style>|<!--.*?-->|(?<=<g) id=\"[^\"]*\"", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    svg = re.sub(r"(\d\.\d\d)\d+", r"\1", svg)
+    svg = re.sub(r"(\d\.\d\d)\d+(?=[^<>]*>)", r"\1", svg)  # inside tags, not in what is read
     svg = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{name}-", svg)
     return re.sub(r"\s*\n\s*", "\n", svg).strip() + "\n"
 

@@ -4,6 +4,7 @@ A row of such a table is a configuration; a cell sums up its rows in the frame. 
 through `plain`.
 """
 
+import hashlib
 import json
 import math
 import re
@@ -44,8 +45,12 @@ def items(lines: Iterable[str]) -> str:
 
 
 def slug(text: str) -> str:
-    """Its letters and digits, for the name of a file or the id of a heading."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    """Its letters and digits, for the name of a file or the id of a heading.
+
+    A hash is added to what `labels` has put in brackets: it may be long, and differ in other signs alone.
+    """
+    ending = f"-{hashlib.sha256(text.encode()).hexdigest()[:8]}" * ("(" in text)
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:80] + ending
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -179,8 +184,8 @@ WENT_WRONG = tuple(mean(name) for name in ("loops", "echoes", "unended", "exact"
 VARIETY = tuple(mean(name) for name in FURTHER_SCORES)
 EACH_SEED = (SEEDS, mean("loss", "test loss", 4), bleu(), *OTHERS)
 SEARCH = (
-    mean("search.learning_rate", "best learning rate", 6), counted("search.rates", "rates tried"),
-    counted("search.epoch", "epoch"), mean("search.validation_loss", "validation loss"),
+    mean("train.learning_rate", "best learning rate", 6), counted("train.rates", "rates tried"),
+    counted("train.epoch", "epoch"), mean("train.validation_loss", "validation loss"),
     mean("forgetting.difference", "forgetting"),
 )  # fmt: skip
 

@@ -192,7 +192,7 @@ def open_results(root: Path, experiment: str | None = None) -> Iterator[Results]
     Raises:
         StageError: there is no such experiment, its trained weights are not in DVC's cache, or nothing was trained.
     """
-    here = load_params(root / PARAMS_FILE)
+    here = load_params(root / PARAMS_FILE, to_run=False)
     if experiment is None:
         if not (root / TRAINED).exists():
             raise StageError(TRAINED, "missing, nothing was trained here yet", "run `dvc repro` first")

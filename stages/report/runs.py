@@ -63,14 +63,9 @@ class Run:
         return self.files.get(f"metrics/{name}.json") or {}
 
     @property
-    def trials(self) -> list[dict[str, Any]]:
-        """What was tried, in ascending order of learning rate; none if that is not available."""
-        return sorted(self.metrics("learning_rates"), key=lambda each: each["learning_rate"])
-
-    @property
     def rates(self) -> list[float]:
-        """The learning rates that were tried."""
-        return [each["learning_rate"] for each in self.trials if each["learning_rate"]]
+        """The learning rates that were tried, in ascending order; none if that is not available."""
+        return sorted(each["learning_rate"] for each in self.metrics("learning_rates") if each["learning_rate"])
 
     @property
     def selects_by(self) -> str:
@@ -79,27 +74,16 @@ class Run:
         return "validation_loss" if by_loss else "bleu4"
 
     @property
-    def best(self) -> dict[str, Any]:
-        """The trial that training kept, the first of equal ones; {} if no trial has the score."""
-        score = self.selects_by
-        scored = [each for each in self.trials if each.get(score) is not None]
-        best = min if score == "validation_loss" else max
-        return best(scored, key=lambda each: each[score], default={})
-
-    @property
     def range_end(self) -> str | None:
         """The end of the range of rates at which the best trial is: `lowest`, `highest` or None."""
-        rates = self.rates
-        ends = {rates[0]: "lowest", rates[-1]: "highest"} if len(rates) > 1 else {}
-        return ends.get(self.best.get("learning_rate", 0.0))
+        return self.metrics("train").get("best_at_range_end") if self.rates else None
 
     @property
     def numbers(self) -> dict[str, Any]:
-        """What is known of it beside its scores, by dotted keys: cost, search."""
-        train = {**self.metrics("train"), **self.metrics("cost/train")}
-        tried = [each for each in self.trials if each["learning_rate"] and each.get(self.selects_by) is not None]
-        search = {**self.best, "learning_rate": self.best.get("learning_rate") or None, "rates": len(tried)}
-        return flatten({"train": train, "decode": self.metrics("cost/greedy_generate"), "search": search})
+        """What is known of it beside its scores, by dotted keys: search, cost."""
+        train = {**self.metrics("train"), **self.metrics("cost/train"), "rates": len(self.rates)}
+        train["learning_rate"] = train.get("learning_rate") or None  # 0 where nothing is trained
+        return flatten({"train": train, "decode": self.metrics("cost/greedy_generate")})
 
 
 Runs = tuple[Run, ...]  # of one configuration, one for each seed, in ascending order of seeds
@@ -164,11 +148,11 @@ def columns_of(responses: Sequence[Response]) -> dict[str, list[Any]]:
     return {field.name: [getattr(each, field.name) for each in responses] for field in fields(Response)}
 
 
-def as_allowed_now(run: Run, private: Set[str]) -> Run:
-    """Whoever takes `quote: true` back from a corpus means its earlier runs too; private: such corpora."""
+def as_allowed_now(run: Run, quotable: Set[str]) -> Run:
+    """Whoever takes `quote: true` back from a corpus means its earlier runs too; quotable: those that have it."""
     name = run.params["dataset"]
     entries = {**run.params["datasets"], name: run.entry("dataset") | {"quote": False}}
-    return replace(run, params={**run.params, "datasets": entries}) if name in private else run
+    return run if name in quotable else replace(run, params={**run.params, "datasets": entries})
 
 
 def with_unique_names(found: Sequence[Any]) -> list[Any]:

@@ -146,7 +146,8 @@ class Setting:
     def as_in_paper(self) -> bool:
         """Whether this is the paper's experiment: its corpus, all its pairs, the values of its App. B."""
         run = self.any_run
-        whole = pairs_of(run) == {"stride": 2} and not run.params["drop_overlap"]
+        pairs = run.params["pairs"]
+        whole = pairs["stride"] == 2 and pairs["history"] == 1 and not run.params["drop_overlap"]
         return self.on_papers_data and whole and PAPERS_PROTOCOL.items() <= flatten(run.entry("protocol")).items()
 
 
@@ -178,23 +179,17 @@ def labels(entries: Sequence[tuple[str, Any]]) -> list[str]:
     return made
 
 
-def pairs_of(run: Run) -> dict[str, Any]:
-    """How a run made pairs of dialogues; the keys about earlier turns only where the query has some."""
-    pairs = dict(run.params["pairs"])
-    return {"stride": pairs["stride"]} if pairs["history"] == 1 else pairs
-
-
 def setting_of(run: Run) -> tuple[str, Any]:
     """What the runs of one table must share: a name for it, and its content."""
-    pairs = pairs_of(run)
+    pairs = run.params["pairs"]
     words = [str(run.params["dataset"]), f"protocol {run.params['protocol']}"]
-    words += [f"{key} {pairs[key]}" for key, usual in (("stride", 2), ("history", 1)) if pairs.get(key, usual) != usual]
+    words += [f"{key} {pairs[key]}" for key, usual in (("stride", 2), ("history", 1)) if pairs[key] != usual]
     words += ["without overlap"] * bool(run.params["drop_overlap"])
     protocol = flatten(run.entry("protocol"))
     earlier = {"text": run.score("forgetting.text") or "", "tokens": 4096}  # of runs kept without that parameter
     forgetting: dict[str, Any] = run.params.get("forgetting") or earlier
     return ", ".join(words), {
-        "dataset": run.entry("dataset"),
+        "dataset": {key: each for key, each in run.entry("dataset").items() if key not in ("quote", "license")},
         "pairs": pairs,
         "protocol": {key: each for key, each in protocol.items() if not key.startswith(RATES_PREFIX)},
         "relevance": run.params.get("relevance") or run.score("generation.relevance"),

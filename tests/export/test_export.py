@@ -28,7 +28,7 @@ from stages.methods.registry import METHODS
 from stages.methods.trained_method import load_trained
 from stages.params.schema import Params, parse_params
 from stages.plumbing.errors import StageError
-from stages.plumbing.files import check_folder
+from stages.plumbing.files import MANIFEST, check_folder
 from stages.plumbing.yaml import parse_yaml
 from stages.records import Pair, write_records
 from stages.report.markdown import fence, value
@@ -141,6 +141,7 @@ def test_a_server_with_the_examples_as_text_answers_as_here(tmp_path: Path, monk
     lines = "".join(f"A: {query}\nB: {answer}\n" for query, answer in (("Are you sure ?", "No way !"), ("yes", "no")))
     trained.weights["context"] = torch.tensor(trained.tokenizer(lines)["input_ids"])
     FORMS["few-shot"].write(trained, folder)
+    assert (folder / "server.py").read_text(encoding="utf-8") == server_lines(trained)
 
     def complete(model: str, prompt: str, stop: str, temperature: float, max_tokens: int) -> Any:
         tokens = torch.tensor([trained.tokenizer(prompt)["input_ids"]])
@@ -276,6 +277,9 @@ def test_what_is_no_export_is_kept(project: Path, exports: dict[str, Path], tmp_
     with open_results(project) as results, pytest.raises(StageError, match="it is there, and of no export"):
         write_export(results, Path("/"))  # at its first file: it does not walk through the disk
     assert contents(target) == before
+    (target / MANIFEST).write_text('{"name": "a web page"}')
+    with open_results(project) as results, pytest.raises(StageError, match="it is there, and of no export"):
+        write_export(results, target)
 
 
 def test_the_card_shows_no_folder_of_this_machine_and_no_signed_address() -> None:

@@ -111,7 +111,7 @@ def test_where_nothing_was_run_the_report_says_so(tmp_path: Path) -> None:
 
 
 def test_what_draws_may_be_missing(reported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    keep(Collection((), ()), tmp_path)
+    keep([], tmp_path, set())
     monkeypatch.chdir(reported)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     for name in ("document", "figures", "page"):

@@ -1,13 +1,17 @@
 """Which runs stand in one table, which of several of a configuration counts, and how numbers are written."""
 
 import math
+import re
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 
 from stages.report.claims import PAPER
 from stages.report.document import build, search_notes
+from stages.report.figures import LOOK, Picture, to_svg
 from stages.report.markdown import count, digits_for, plain, slug, spread, value
 from stages.report.page import to_markdown
 from stages.report.runs import Collection, Run
@@ -104,16 +108,21 @@ def test_a_bleu_of_a_few_matching_4_grams_or_none_is_no_number(count: int) -> No
     assert (row["matches"], row["bleu1"]) == (count, scores["bleu1"])
 
 
-@pytest.mark.parametrize(
-    ("losses", "end"),
-    [((3.0, 4.0, 5.0), "lowest"), ((4.0, 3.0, 5.0), None), ((5.0, 4.0, 3.0), "highest"), ((3.0,), None)],
-)
-def test_a_best_rate_at_an_end_of_those_tried_is_noticed(losses: tuple[float, ...], end: str | None) -> None:
-    trials = [{"learning_rate": 10.0**-at, "validation_loss": loss, "bleu4": at} for at, loss in enumerate(losses)]
-    run = run_in_memory("soft", files={"metrics/learning_rates.json": trials})
-    expected = {"lowest": "highest", "highest": "lowest"}.get(end or "", end)  # the rates above fall
-    assert run.range_end == expected
-    assert run.best["validation_loss"] == min(losses), "quick selects by the loss"
+def test_settings_that_differ_in_signs_have_figures_of_their_own() -> None:
+    pairs = [{**PARAMS["pairs"], "history": 2, "joined_by": sign} for sign in (" ", " | ")]
+    runs = tuple(run_in_memory("soft", seed, pairs=each) for each in pairs for seed in (0, 1))
+    found = build(Collection(runs, ()))
+    names = [block.name for block in found if isinstance(block, Picture)]
+    assert len(names) == len(set(names)) > 1 and max(map(len, names)) < 120
+
+
+def test_a_corpus_that_may_be_quoted_now_is_the_same_corpus() -> None:
+    entry = {**PARAMS["datasets"]["chitchat"], "quote": False, "license": None}
+    earlier = run_in_memory("soft", datasets={**PARAMS["datasets"], "chitchat": entry})
+    runs = (earlier, run_in_memory("lora"))
+    assert titles(*runs) == ["chitchat, protocol quick"]
+    text = to_markdown(build(Collection(runs, ()))).partition("## Answers")[2].partition("##")[2]
+    assert "| lora | " in text and "| soft | word" not in text, "what it said then is not quoted"
 
 
 def test_few_shot_shows_its_curve_by_the_number_of_examples() -> None:
@@ -132,6 +141,13 @@ def test_few_shot_shows_its_curve_by_the_number_of_examples() -> None:
     (line,) = search_notes(setting)
     assert "report/rates" not in to_markdown(build(Collection((run,), ()))), "none were tried"
     assert line.endswith("validation loss 4.050 with 1, 3.980 with 4, 3.880 with 16 examples")
+
+
+def test_a_number_in_a_figure_keeps_its_digits() -> None:
+    with rc_context(LOOK):
+        (figure := Figure()).text(0.123456, 0.5, "0.123456")
+        svg = to_svg(figure, "x")
+    assert ">0.123456<" in svg and not re.search(r"<[^>]*\d\.\d{3}", svg)
 
 
 def test_the_papers_tables_are_whole() -> None:
