@@ -1,6 +1,7 @@
 """Tiny base models, methods and examples for the tests of training and decoding."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +19,7 @@ from stages.language_model.loading import load_base_model
 from stages.language_model.prompt_template import PromptTemplate, build_prompt_template
 from stages.methods.method import Method
 from stages.methods.registry import build_method
-from stages.params.methods import Dynamic, Embeddings, FewShot, FineTune, Lora, MethodSettings, Prefix, Soft, ZeroShot
+from stages.params.methods import Dynamic, FewShot, FineTune, Lora, MethodSettings, Prefix, Soft, ZeroShot
 from stages.params.schema import Lengths, Training
 from stages.params.sources import END_OF_TEXT, PromptTemplateText
 from stages.train.step import Learner, lay_out, summed_loss
@@ -28,7 +29,7 @@ from tests.tiny import tiny_model, tiny_protocol
 FAMILIES = (("gpt2", True), ("llama", True), ("llama", False))
 SETTINGS: dict[str, MethodSettings] = {
     "fine-tune": FineTune(kind="fine-tune"),
-    "embeddings": Embeddings(kind="embeddings"),
+    "embeddings": FineTune(kind="embeddings"),
     "soft": Soft(kind="soft", prompt_tokens=32, init="random", train_embeddings=True),
     "soft-vocabulary": Soft(kind="soft", prompt_tokens=32, init="vocabulary", train_embeddings=True),
     "soft-classic": Soft(kind="soft", prompt_tokens=32, init="random", train_embeddings=False),
@@ -66,6 +67,11 @@ def model_folder(family: str, tied: bool) -> Path:
     return tiny_model(new_folder("tiny-"), family, tied)
 
 
+@cache
+def _loaded(family: str, tied: bool, dropout: float, device: str, dtype: torch.dtype) -> BaseModel:
+    return load_base_model(model_folder(family, tied), torch.device(device), dtype, dropout)
+
+
 def base_model(
     family: str = "gpt2",
     tied: bool = True,
@@ -73,7 +79,7 @@ def base_model(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> BaseModel:
-    return load_base_model(model_folder(family, tied), torch.device(device), dtype, dropout)
+    return BaseModel(deepcopy(_loaded(family, tied, dropout, device, dtype).model))
 
 
 def method(name: str, family: str = "gpt2", tied: bool = True, dropout: float = 0.0, device: str = "cpu") -> Method:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from stages.params.schema import load_params
 from stages.plumbing.command import run_stage
-from stages.plumbing.files import output_folder, write_json
-from stages.records import write_records
+from stages.plumbing.files import check_folder, output_folder, write_json
+from stages.records import Pair, read_records, write_records
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -16,11 +16,13 @@ def main(arguments: argparse.Namespace) -> None:
     from stages.language_model.device import load_transformers
 
     load_transformers()
-    from stages.greedy_generate.generation import generate, generate_on_ray, read_task
+    from stages.greedy_generate.forgetting import read_text
+    from stages.greedy_generate.generation import generate, generate_on_ray
 
-    task = read_task(arguments.subset, params)
+    check_folder(arguments.subset)
+    pairs = read_records(arguments.subset / "test.jsonl", Pair)
     work = generate_on_ray if params.runtime.engine == "ray" else generate
-    made = work(task, arguments.model, arguments.trained)
+    made = work(params, pairs, read_text(params.forgetting), arguments.model, arguments.trained)
     with output_folder(arguments.responses, **made.facts) as folder:
         write_records(folder / "responses.jsonl", made.responses)
         write_records(folder / "fits.jsonl", made.fits)

@@ -20,8 +20,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from stages.language_model.base_model import Weights
-from stages.language_model.text_tokens import text_tokens
-from stages.methods.method import Method
+from stages.language_model.text_tokens import row_start, text_tokens
+from stages.methods.method import EMBEDDINGS, Method
 from stages.methods.trained_method import TrainedMethod
 from stages.params.schema import BLANK_LINE, OF_SCIKIT_LEARN, Forgetting
 from stages.plumbing.errors import StageError
@@ -35,7 +35,7 @@ FEWEST_WORDS, SHARE_OF_WORDS = 12, 0.9  # of a paragraph of prose; the descripti
 
 @dataclass(frozen=True)
 class Passage:
-    """The beginning of a text, in blocks of token ids."""
+    """The beginning of a text, in blocks of token ids, each with the beginning-of-text token that a row would have."""
 
     blocks: Tensor  # [N, BLOCK]
     paragraphs: Tensor  # [N, BLOCK], the number of each token's paragraph
@@ -47,11 +47,16 @@ def passage_of(settings: Forgetting, text: str, tokenizer: PreTrainedTokenizerBa
     each = text_tokens(tokenizer, [f"{paragraph}\n\n" for paragraph in BLANK_LINE.split(text.strip())])
     ids = torch.tensor([token for own in each for token in own])
     numbers = torch.repeat_interleave(torch.arange(len(each)), torch.tensor([len(own) for own in each]))
-    count = min(len(ids), settings.tokens) // BLOCK
-    if count < 2 or not numbers[count * BLOCK - 1]:
+    start = row_start(tokenizer)
+    size = BLOCK - len(start)  # of the text in a block
+    count = min(len(ids), settings.tokens) // size
+    if count < 2 or not numbers[count * size - 1]:
         found = f"the first {min(len(ids), settings.tokens)} tokens are one paragraph, or fewer than {2 * BLOCK}"
         raise StageError("params.yaml: forgetting", found, "raise tokens, or name another text")
-    blocks, paragraphs = (part[: count * BLOCK].view(count, BLOCK) for part in (ids, numbers))
+    blocks, paragraphs = (
+        torch.cat([front.expand(count, -1), part[: count * size].view(count, size)], dim=1)
+        for front, part in ((torch.tensor(start).long(), ids), (torch.zeros(len(start)).long(), numbers))
+    )
     name = settings.text if settings.text == OF_SCIKIT_LEARN else Path(settings.text).name
     return Passage(blocks, paragraphs, {"text": name, "sha256": hashlib.sha256(text.encode()).hexdigest()})
 
@@ -89,7 +94,7 @@ def forgetting(trained: TrainedMethod, untouched: Method, passage: Passage) -> d
     """
     blocks = passage.blocks
     before = losses(untouched, {}, blocks)
-    changed = trained.method.language_model(trained.weights)
+    changed = EMBEDDINGS in trained.weights or trained.method.layers(trained.weights) is not None
     after = losses(trained.method, trained.weights, blocks) if changed else before
     difference = (after - before).numpy()
     numbers = passage.paragraphs[:, 1:].flatten().numpy()

@@ -4,12 +4,13 @@ On a cluster it is one task, with the same share of a node as a trial of the tra
 """
 
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from stages.greedy_generate.forgetting import forgetting, passage_of, read_text
+from stages.greedy_generate.forgetting import forgetting, passage_of
 from stages.greedy_generate.relevance import fits_of, within
 from stages.language_model.device import Share, share_of, versions
 from stages.language_model.encoding import encode_pairs
@@ -20,16 +21,7 @@ from stages.params.schema import Params
 from stages.plumbing.cluster import Files, cluster, gather, on_this_node, receive, scratch, send, unpack
 from stages.plumbing.files import check_folder, files_hash
 from stages.plumbing.progress import Progress, peak_gpu_memory, peak_memory
-from stages.records import Fit, Pair, Response, read_records
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is to be answered and how."""
-
-    params: Params
-    pairs: list[Pair]
-    text: str  # on which to measure how much the model has forgotten
+from stages.records import Fit, Pair, Response
 
 
 @dataclass(frozen=True)
@@ -42,17 +34,10 @@ class Generated:
     cost: dict[str, Any]
 
 
-def read_task(subset: Path, params: Params) -> Task:
-    """What the stage answers; raises StageError if the subset is damaged, or `forgetting.text` cannot be read."""
-    check_folder(subset)
-    return Task(params, read_records(subset / "test.jsonl", Pair), read_text(params.forgetting))
-
-
-def generate(task: Task, model: Path, folder: Path) -> Generated:
-    """Answer here, with the base model and the trained method of two folders."""
-    params, pairs = task.params, task.pairs
+def generate(params: Params, pairs: Sequence[Pair], text: str, model: Path, folder: Path) -> Generated:
+    """Answer here, with the base model and the trained method of two folders; text: to see what was forgotten."""
     trained = load_trained(folder, model, params)
-    passage = passage_of(params.forgetting, task.text, trained.tokenizer)  # first: what is wrong with it costs nothing
+    passage = passage_of(params.forgetting, text, trained.tokenizer)  # first: what is wrong with it costs nothing
     encoded, cuts = encode_pairs(pairs, trained.tokenizer, trained.prompt_template, trained.lengths)
     queries, references = trained.encode([pair.query for pair in pairs]), list(encoded["response"])
     with Progress(len(pairs), "greedy-generate", "responses") as progress:
@@ -87,24 +72,27 @@ def generate(task: Task, model: Path, folder: Path) -> Generated:
     return Generated(responses, fits, facts, cost)
 
 
-def generate_on_ray(task: Task, model: Path, trained: Path) -> Generated:
+def generate_on_ray(params: Params, pairs: Sequence[Pair], text: str, model: Path, trained: Path) -> Generated:
     """Answer on a node of a cluster; StageError if there is none, it lacks what the task needs, or the task failed."""
     model_hash = files_hash(check_folder(model))
-    read_description(trained, model_hash, task.params)  # refuses what does not fit
-    with cluster(task.params.runtime.address) as ray:
-        share = share_of(task.params.runtime, ray.nodes(), 1)
+    read_description(trained, model_hash, params)  # refuses what does not fit
+    with cluster(params.runtime.address) as ray:
+        share = share_of(params.runtime, ray.nodes(), 1)
         files = [ray.put(send(folder, ray.put)) for folder in (model, trained)]
-        reference = ray.remote(**share.options())(generate_there).remote(task, model_hash, share, *files)
+        work = ray.remote(**share.options())(generate_there)
+        reference = work.remote(params, pairs, text, model_hash, share, *files)
         made = list[Generated]()
         gather(ray, {reference: made}, list.append, "decoding")
     return made[0]
 
 
-def generate_there(task: Task, model_hash: str, share: Share, model: Files, trained: Files) -> Generated:
+def generate_there(
+    params: Params, pairs: Sequence[Pair], text: str, model_hash: str, share: Share, model: Files, trained: Files
+) -> Generated:
     """Answer in a process of Ray's."""
     with on_this_node() as (node, get):
-        runtime = share.taken(task.params.runtime, f"greedy-generate: on node {node}")
-        own = replace(task, params=task.params.model_copy(update={"runtime": runtime}))
+        runtime = share.taken(params.runtime, f"greedy-generate: on node {node}")
+        own = params.model_copy(update={"runtime": runtime})
         with TemporaryDirectory(prefix="trained-", dir=scratch()) as folder:  # used once, perhaps as large as the model
             unpack(trained, Path(folder), get)
-            return generate(own, receive(model, f"model-{model_hash}", get), Path(folder))
+            return generate(own, pairs, text, receive(model, f"model-{model_hash}", get), Path(folder))

@@ -56,11 +56,6 @@ class PreallocatedCache(Cache):
         for layer in self.layers:
             layer.rows, layer.ahead = rows, ahead
 
-    def keep(self, rows: Tensor) -> None:
-        """Drop all but these rows."""
-        for layer in self.layers:
-            layer.keep(rows)
-
 
 class PreallocatedLayer(DynamicLayer):
     """Keys and values of one layer, [rows, heads, columns, size] each."""
@@ -77,9 +72,9 @@ class PreallocatedLayer(DynamicLayer):
         self._size = (rows, self._first + columns)
         self._end = self._first + queries_end
 
-    def keep(self, rows: Tensor) -> None:
+    def batch_select_indices(self, indices: Tensor) -> None:
         """Drop all but these rows."""
-        self._keys, self._values = self._keys[rows], self._values[rows]
+        self._keys, self._values = self._keys[indices], self._values[indices]
         self._show()  # views of the old buffers would keep them until the next token: nearly a second cache
 
     def _show(self) -> tuple[Tensor, Tensor]:

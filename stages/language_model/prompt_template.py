@@ -19,6 +19,7 @@ from stages.language_model.text_tokens import (
     format_tokens,
     front_behind,
     inside_a_row,
+    row_start,
     text_tokens,
 )  # fmt: skip
 from stages.params.schema import Lengths
@@ -86,9 +87,9 @@ def build_prompt_template(
         raise StageError(f"{key}.end", f"{parts.end!r} is {len(end)} tokens", remedy)
     query_front = front_behind(tokenizer, prefix[-1]) if prefix else START
     response_front = front_behind(tokenizer, separator[-1]) if separator else inside
-    first = tokenizer("x")["input_ids"][:1]  # a model that has always read a beginning-of-text token needs it
-    if first == [tokenizer.bos_token_id] and prefix[:1] != first:
-        prefix = first + prefix
+    start = row_start(tokenizer)
+    if prefix[: len(start)] != start:
+        prefix = start + prefix
     taken, most = len(prefix) + len(separator), lengths.max_query_tokens
     if taken > most // 2:
         found = f"the template takes {taken} of {most} tokens (protocols.*.lengths.max_query_tokens)"

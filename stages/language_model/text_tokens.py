@@ -91,6 +91,12 @@ def format_tokens(tokenizer: PreTrainedTokenizerBase, text: str, front: Front = 
     return ids[front.tokens :]
 
 
+def row_start(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The beginning-of-text token, which a model needs whose tokenizer puts one in front (Llama, Mistral, Gemma)."""
+    first: list[int] = tokenizer("x")["input_ids"][:1]
+    return first if first == [tokenizer.bos_token_id] else []
+
+
 @lru_cache
 def inside_a_row(tokenizer: PreTrainedTokenizerBase) -> Front:
     """What to tokenise a text behind that stands behind another text. Nothing for tokenizers that add no space."""

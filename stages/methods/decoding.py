@@ -92,9 +92,11 @@ def decode_and_score(
     left = sorted(range(len(queries)), key=lambda number: (-len(queries[number]), number))
     with torch.inference_mode():
         own = method.prepared(weights)
+        beginning = method.beginning(own)
+        before = beginning[0][0].shape[1] if beginning else 0  # columns of the cache that every row has a copy of
         while left:
             longest = len(queries[left[0]])
-            rows = row_limit.rows(method, method.settings.slots(longest) + longest + limit)
+            rows = row_limit.rows(method, before + method.settings.slots(longest) + longest + limit)
             chosen = left[: rows if limit else min(rows, chunk_size(method))]
             wanted = None if references is None else [references[number] for number in chosen]
             try:

@@ -92,7 +92,7 @@ class ReadRows:
         """Drop all but these rows."""
         self.row, self.hidden = self.row[rows], self.hidden[rows]
         self.position, self.mask = self.position[rows], self.mask[rows]
-        self.cache.keep(rows)
+        self.cache.batch_select_indices(rows)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """The output layer: [..., H] -> [..., V]."""

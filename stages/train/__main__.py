@@ -35,7 +35,8 @@ def main(arguments: argparse.Namespace) -> None:
         write_trained(folder, weights, describe(job, best, trials), arguments.subset / PAIRS[0])
     write_json(arguments.curves, curves(trials, selects))
     write_json(arguments.learning_rates, best_by_rate(trials, selects))
-    write_json(arguments.cost, cost_of(trials, weights.stat().st_size if weights else 0))
+    own = [path.stat().st_size for path in arguments.trained.iterdir() if path.suffix != ".json"]
+    write_json(arguments.cost, cost_of(trials, sum(own)))
     write_json(arguments.summary, chosen)
     if end := chosen["best_at_range_end"]:
         what = "number of examples" if best.examples else "learning rate"

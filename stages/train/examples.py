@@ -15,7 +15,7 @@ from stages.plumbing.files import scratch_folder
 from stages.records import Pair, load_records, read_records
 
 BATCHES_PER_POOL = 32  # batches whose pairs are sorted by length together: long enough to pad little
-EXAMPLES = 256  # more than a context takes
+EXAMPLES = 256  # more than a prefix takes
 PAIRS = ("train.jsonl", "validation.jsonl")  # all that is read of the subset
 
 
@@ -29,9 +29,9 @@ class Examples:
     written: list[Pair]  # those of `validation` as people wrote them
     cuts: dict[str, int]  # how many texts of each had to be cut
 
-    def drawn(self, seed: int) -> list[list[int]]:
-        """The rows of EXAMPLES training pairs, as tokens, drawn by the seed: what a context or a prefix is made of."""
-        places = np.random.default_rng(seed).permutation(len(self.train))[:EXAMPLES]
+    def drawn(self, seed: int, count: int = EXAMPLES) -> list[list[int]]:
+        """The rows of so many training pairs, as tokens, drawn by the seed: what a context or a prefix is made of."""
+        places = np.random.default_rng(seed).permutation(len(self.train))[:count]
         chosen = self.train[places.tolist()]
         return [query + response for query, response in zip(chosen["query"], chosen["response"], strict=True)]
 

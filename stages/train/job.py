@@ -147,12 +147,12 @@ class Loaded:
         return sum(value.numel() for value in self.initial.values())
 
     def untrained(self, count: int) -> dict[str, Tensor]:
-        """What a method keeps that trains nothing: with so many examples, or fewer if the model's positions are few."""
-        method, wanted = self.decoder.method, self.examples.drawn(self.job.params.seed)[:count]
+        """What a method keeps that trains nothing: with so many examples, or fewer if pairs or positions are few."""
+        method, wanted = self.decoder.method, self.examples.drawn(self.job.params.seed, count)
         chosen = fitting(wanted, method.base, self.protocol.lengths)
         initial = method.initial_weights(torch.Generator(), chosen)
-        if len(chosen) < len(wanted):
-            found = f"{len(chosen)} of {count} examples fit into the model's positions"
+        if len(chosen) < count and initial:
+            found = f"{len(chosen)} of {count} examples fit into the model's positions, of {len(wanted)} that there are"
             if any(not len(context) for context in initial.values()):
                 remedy = "lower protocols.<protocol>.lengths, or use another method or model"
                 raise StageError(f"params.yaml: methods.{self.job.params.method}.examples", found, remedy)

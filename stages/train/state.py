@@ -7,7 +7,7 @@
 The root is .state/train, or `runtime.checkpoints`, a folder that all machines see. The record of the trial is in the
 manifest. `weights` are those of the best epoch so far; a checkpoint has them by a hard link from the one before. A
 folder gets its final name only when it is whole and flushed. What is read is checked first, its manifest and the names
-of its files before all else: who can write to the root can make a trial start again, and no more.
+of its files before all else: no code is ever loaded, and no file outside is touched.
 
 The two newest checkpoints are kept: a damaged one is named, and the trial goes on from the one before, or from the
 start. The result takes the place of them all. It stays until somebody removes it by hand; no trial touches another's.
@@ -35,7 +35,6 @@ from stages.train.trial import Trial
 
 KEPT = 2
 TENSORS, WEIGHTS = "tensors.safetensors", "weights.safetensors"
-MOMENTS = ("exp_avg", "exp_avg_sq")  # of Adam, beside a weight in TENSORS; its step is the same for all: Trial.steps
 DAMAGED = (StageError, FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, SafetensorError)
 
 
@@ -80,22 +79,17 @@ class TrialState:
         for old in self._newest_first()[KEPT:]:
             shutil.rmtree(old)
 
-    def load(self, initial: Weights) -> tuple[Trial, dict[str, Tensor]] | None:
+    def load(self) -> tuple[Trial, dict[str, Tensor]] | None:
         """The trial and its tensors from the newest sound checkpoint; None if there is none.
 
-        A checkpoint that is damaged, another's or has not the shapes of `initial` is named on stderr and removed. What
-        a kill left half-written goes too.
+        A checkpoint that is damaged or another's is named on stderr and removed. What a kill left half-written goes
+        too.
         """
         for leftover in self.checkpoints.glob(".tmp-*"):
             shutil.rmtree(leftover)
         for checkpoint in self._newest_first():
             try:
-                trial = self._read(checkpoint)
-                tensors = load_file(checkpoint / TENSORS)
-                _check_tensors(initial, trial.steps, tensors)
-                if trial.best_epoch is not None and not (checkpoint / WEIGHTS).exists():
-                    raise ValueError("it lacks the weights of the best epoch")
-                return trial, tensors
+                return self._read(checkpoint), load_file(checkpoint / TENSORS)
             except DAMAGED as error:
                 _remove_unusable(checkpoint, error)
         return None
@@ -122,7 +116,8 @@ class TrialState:
         except DAMAGED as error:
             _remove_unusable(self.result, error)
             return None
-        shutil.rmtree(self.checkpoints, ignore_errors=True)  # of a process that was killed before it could
+        if self.weights.exists() or not trial.curve:  # else it is trained again, since it has won in another range
+            shutil.rmtree(self.checkpoints, ignore_errors=True)  # of a process that was killed before it could
         return trial
 
     def _newest_first(self) -> list[Path]:
@@ -151,15 +146,6 @@ class TrialState:
 
 def _write(tensors: Weights, path: Path) -> None:
     save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path)
-
-
-def _check_tensors(initial: Weights, steps: int, tensors: Weights) -> None:
-    """Refuse a checkpoint that lacks a tensor, has one too many or one of another shape."""
-    parts = ("", *(f"|{moment}" for moment in MOMENTS)) if steps else ("",)
-    expected = {f"{name}{part}": value.shape for name, value in initial.items() for part in parts}
-    for name in sorted(expected.keys() | tensors.keys()):
-        if name not in tensors or expected.get(name) != tensors[name].shape:
-            raise ValueError(f"its tensor {name} is missing, unknown or of another shape")
 
 
 def _remove_unusable(folder: Path, error: BaseException) -> None:

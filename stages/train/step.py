@@ -21,9 +21,9 @@ from stages.methods.row_layout import Layout, padded, place, response_positions,
 from stages.params.schema import Training
 from stages.plumbing.errors import is_out_of_memory, one_line
 from stages.train.cuda_graphs import CudaGraphs, padded_widths
-from stages.train.state import MOMENTS
 
 Pairs = Sequence[EncodedPair]  # of a batch, B
+MOMENTS = ("exp_avg", "exp_avg_sq")  # of Adam, for each weight; its step is the same for all: Trial.steps
 NO_TARGET = -100  # a target that cross-entropy leaves out
 # Tokens of a pass on a CPU, at most. Until its gradients are there, a token of SmolLM2 takes 2.4 MB in float32.
 TOKENS_OF_A_PASS = {torch.float32: 768, torch.bfloat16: 1152}

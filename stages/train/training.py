@@ -69,7 +69,7 @@ class _Training:
         longest = lengths.max_query_tokens, lengths.max_new_tokens
         self.learner = Learner(loaded.method, loaded.initial, loaded.protocol.training, longest)
         self.trial = Trial(rate, parameters=loaded.parameters, cuts=loaded.examples.cuts)
-        if found := state.load(loaded.initial):
+        if found := state.load():
             self.trial, tensors = found
             self.learner.restore(tensors, self.trial.steps)
             self.trial.cost.stopped += 1

@@ -13,6 +13,7 @@ from stages.language_model.loading import load_tokenizer
 from stages.methods.trained_method import TrainedMethod, load_trained
 from stages.params.schema import OF_SCIKIT_LEARN, Forgetting
 from stages.plumbing.errors import StageError
+from tests.language_model.test_prompt_template import beginning_with
 from tests.models import method
 from tests.trained import write_method, write_model
 
@@ -55,6 +56,14 @@ def test_a_model_that_was_shaken_has_forgotten_and_a_prompt_alone_changes_nothin
 def test_a_passage_of_one_paragraph_is_refused(model: Path) -> None:
     with pytest.raises(StageError, match=r"^params.yaml: forgetting: the first 512 tokens are one paragraph, or fewer"):
         passage_of(OWN_TEXT, "Hello there. " * 500 + "\n\nBye.", load_tokenizer(model))
+
+
+def test_blocks_begin_with_the_token_that_rows_begin_with(model: Path) -> None:
+    text, tokenizer = read_text(OWN_TEXT), beginning_with(load_tokenizer(model), "<s>")  # type: ignore[arg-type]
+    found, plain = passage_of(OWN_TEXT, text, tokenizer), passage_of(OWN_TEXT, text, load_tokenizer(model))
+    assert found.blocks[:, 0].tolist() == [tokenizer.bos_token_id] * 4 and found.blocks.shape == plain.blocks.shape
+    for blocks, others in ((found.blocks, plain.blocks), (found.paragraphs, plain.paragraphs)):
+        assert torch.equal(blocks[:, 1:].flatten(), others.flatten()[:-4])
 
 
 def test_the_default_text_is_prose() -> None:

@@ -65,7 +65,7 @@ def test_what_is_not_kept_is_freed_at_once() -> None:
     read = torch.arange(4.0 * 2 * 3 * 2).reshape(4, 2, 3, 2)  # rows, heads, columns, size
     layer.update(read, -read)
     cache.take(None)
-    cache.keep(torch.tensor([0, 2]))
+    cache.batch_select_indices(torch.tensor([0, 2]))
     assert torch.equal(layer.keys, read[[0, 2]]) and torch.equal(layer.values, -read[[0, 2]])
     buffers = {layer._keys.untyped_storage().data_ptr(), layer._values.untyped_storage().data_ptr()}
     assert {layer.keys.untyped_storage().data_ptr(), layer.values.untyped_storage().data_ptr()} == buffers

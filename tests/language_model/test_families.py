@@ -1,6 +1,7 @@
 """Tiny models of many architectures: they give the same results as transformers, or loading refuses them."""
 
 import math
+from copy import deepcopy
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -133,9 +134,14 @@ def family(name: str) -> BaseModel:
     return load_base_model(family_folder(name), CPU, torch.float32)
 
 
+@cache
+def plain_model(name: str) -> Any:
+    return AutoModelForCausalLM.from_pretrained(family_folder(name), attn_implementation="eager").eval()
+
+
 def eager_model(name: str, one: Method, own: dict[str, Tensor]) -> Any:
     """The unchanged transformers model with its plainest attention and the trained weights of a trial."""
-    model: Any = AutoModelForCausalLM.from_pretrained(family_folder(name), attn_implementation="eager").eval()
+    model = deepcopy(plain_model(name))
     if "embeddings" in own:
         model.get_input_embeddings().weight.data = own["embeddings"]
     else:

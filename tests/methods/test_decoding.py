@@ -112,11 +112,14 @@ def test_one_row_that_does_not_fit_and_another_error_are_raised(monkeypatch: pyt
         greedy(method("zero-shot"), {}, QUERIES[:2], {-1: []})
 
 
-def test_a_batch_has_as_many_rows_as_a_cache_of_some_size_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    one = method("dynamic", "llama")
+@pytest.mark.parametrize("name", ["dynamic", "prefix"])
+def test_a_batch_has_as_many_rows_as_a_cache_of_some_size_takes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = method(name, "llama")
     expected = greedy(one, weights(one), QUERIES, {-1: []})
     tried = limit_rows(decoding, "_decode_batch", 100, monkeypatch)
-    of_a_row = 2 * 2 * 16 * (2 * max(map(len, QUERIES)) + LIMIT) * 4  # keys, values; layers; one shared head; float32
+    longest = max(map(len, QUERIES))
+    columns = longest + (longest if name == "dynamic" else 7) + LIMIT  # with prompt or prefix
+    of_a_row = 2 * 2 * 16 * columns * 4  # keys, values; layers; one shared head; float32
     monkeypatch.setattr(decoding, "SMALLER_CACHE", 5 * of_a_row)
     assert greedy(one, weights(one), QUERIES, {-1: []}) == expected
     assert tried[0] == 5 and len(tried) < 5, "shorter queries later on leave room for more"
@@ -135,10 +138,6 @@ def test_an_answer_ends_at_any_of_its_ends_and_still_says_what_stands_in_one() -
     assert heard == [(0, token) for token in found.answers[0]]
     none = decode_and_score(one, weights(one), QUERIES, None, LIMIT, {-1: []})
     assert none.answers == whole and not any(none.ended)
-
-
-def test_no_queries_have_no_answers() -> None:
-    assert greedy(method("zero-shot"), {}, [], {0: []}) == []
 
 
 def test_the_limit_counts_end_of_text_and_whoever_waits_to_stop_is_asked_on_the_way() -> None:

@@ -62,8 +62,15 @@ def test_only_the_best_epoch_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert all(row.get("bleu4") is not None for trial in trials for row in trial.curve)
 
 
-def test_a_context_without_an_example_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_context_with_fewer_examples_is_told_and_one_without_any_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     loaded = load(job_in(tmp_path / "one", monkeypatch, method="few-shot"))
+    pairs = len(loaded.examples.train)
+    loaded.untrained(pairs)
+    assert "examples" not in capsys.readouterr().out
+    loaded.untrained(pairs + 1)
+    assert f"{pairs} of {pairs + 1} examples fit into the model's positions, of {pairs} " in capsys.readouterr().out
     loaded.method.base.model.config.sliding_window = 9
     loaded.decoder.method.base.model.config.sliding_window = 9
     with pytest.raises(StageError, match=r"methods\.few-shot\.examples: 0 of 1 examples fit into"):
@@ -158,6 +165,12 @@ def test_another_range_trains_only_the_rates_that_are_new(monkeypatch: pytest.Mo
         return run(self)
 
     monkeypatch.setattr(training._Training, "run", noted)
+    step = training._Training._step
+
+    def killed(self: training._Training, *words: Any) -> None:
+        step(self, *words)
+        if (self.trial.learning_rate, self.trial.epoch) == (0.001, 2):
+            raise KeyboardInterrupt
 
     def rates(*ends: float) -> tuple[list[float], float]:
         low, high = ends
@@ -171,8 +184,17 @@ def test_another_range_trains_only_the_rates_that_are_new(monkeypatch: pytest.Mo
     other.mkdir(parents=True)
     os.utime(other, (0, 0))
     assert rates(0.001, 0.005) == ([0.001, 0.005], 0.005)
-    # The lower one wins now; its weights went when it had lost, so it alone is trained once more.
-    assert rates(0.001, 1.0) == ([1.0, 0.001], 0.001)
+    # The lower one wins now; its weights went when it had lost, so it alone is trained once more. Not from its start
+    # if that is stopped.
+    with monkeypatch.context() as patch:
+        patch.setattr(training._Training, "_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            rates(0.001, 1.0)
+        assert trained == [1.0, 0.001]
+        patch.setattr(training._Training, "_validate", lambda self: pytest.fail("the first epoch again"))
+        with pytest.raises(KeyboardInterrupt):
+            rates(0.001, 1.0)
+    assert rates(0.001, 1.0) == ([0.001], 0.001)
     assert rates(0.001, 1.0) == ([], 0.001)
     assert rates(0.001, 0.005) == ([], 0.005)
     assert other.exists()
