@@ -22,7 +22,7 @@ import numpy as np
 from sacrebleu.metrics.bleu import BLEU
 
 from stages.records import Response
-from stages.similarity.bleu import MAX_ORDER, check_texts
+from stages.similarity.bleu import MAX_ORDER
 
 CONFIDENCE = 0.95
 SAMPLES = 1000
@@ -42,23 +42,19 @@ class Difference(NamedTuple):
     high: float
 
 
-def sentence_counts(
-    responses: Sequence[str], references: Sequence[str], further: Sequence[Sequence[str]] | None = None
-) -> Table:
-    """The counts of N responses that BLEU sums up, each [N, 10]; raises as `check_texts`.
+def sentence_counts(responses: Sequence[str], references: Sequence[Sequence[str]]) -> Table:
+    """The counts of N responses that BLEU sums up, each [N, 10]; zeros for a response without references.
 
     Columns: words of the response, words of the reference (of several the one nearest in length), matching n-grams of
     orders 1 to 4, n-grams of the response of orders 1 to 4.
-
-    further: for each response any number of references beside its own.
     """
-    check_texts(responses, references)
     metric = BLEU(force=True, effective_order=True)  # effective_order only silences advice; the counts are the same
-    scores = [
-        metric.sentence_score(response, [reference, *more])
-        for response, reference, more in zip(responses, references, further or [()] * len(responses), strict=True)
-    ]
-    return np.array([[score.sys_len, score.ref_len, *score.counts, *score.totals] for score in scores], dtype=np.int64)
+    counts = np.zeros((len(responses), 2 + 2 * MAX_ORDER), dtype=np.int64)
+    for row, response, own in zip(counts, responses, references, strict=True):
+        if own:
+            score = metric.sentence_score(response, own)
+            row[:] = score.sys_len, score.ref_len, *score.counts, *score.totals
+    return counts
 
 
 def losses_of(responses: Sequence[Response]) -> Table | None:

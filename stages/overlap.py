@@ -22,7 +22,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence, Set
 from functools import cache
 from itertools import islice
-from typing import NamedTuple
 
 import numpy as np
 import regex
@@ -100,14 +99,6 @@ class Index:
         return found
 
 
-class Overlap(NamedTuple):
-    """What of the held-out pairs a training pair overlaps: numbers of different queries and responses, and pairs."""
-
-    queries: Set[int]
-    responses: Set[int]
-    pairs: Set[tuple[int, int]]  # (query, response) of held-out pairs that it overlaps on both sides
-
-
 class HeldOut:
     """Held-out pairs, to be compared with any number of training pairs: memory does not grow with them."""
 
@@ -119,18 +110,18 @@ class HeldOut:
         for query, response in self.numbers:
             self.answers[query].add(response)
 
-    def compare(self, train: Iterable[Pair]) -> Iterator[Overlap]:
-        """What each training pair overlaps."""
+    def compare(self, train: Iterable[Pair]) -> Iterator[tuple[Set[int], Set[int], Set[tuple[int, int]]]]:
+        """What each training pair overlaps: numbers of queries and of responses, and pairs of these on both sides."""
         rest = iter(train)
         for some in iter(lambda: list(islice(rest, PAIRS_AT_A_TIME)), []):
             queries = self.queries.overlapping([pair.query for pair in some])
             responses = self.responses.overlapping([pair.response for pair in some])
             for asked, said in zip(queries, responses, strict=True):
-                yield Overlap(asked, said, {(query, each) for query in asked for each in self.answers[query] & said})
+                yield asked, said, {(query, each) for query in asked for each in self.answers[query] & said}
 
 
 def overlapping(train: Iterable[Pair], held_out: Sequence[Pair]) -> Iterator[bool]:
     """True for each training pair that gives a held-out pair away, by the rule at the top of this file."""
     known = HeldOut(held_out)
-    for found in known.compare(train):
-        yield bool(found.pairs or found.queries & known.queries.long or found.responses & known.responses.long)
+    for queries, responses, pairs in known.compare(train):
+        yield bool(pairs or queries & known.queries.long or responses & known.responses.long)

@@ -4,21 +4,11 @@ import hashlib
 import io
 import zipfile
 from collections.abc import Mapping
-from copy import deepcopy
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from stages.plumbing.files import sha256_of
-from tests.tiny import shipped_params, tiny_dialogues, write_jsonl
-
-
-def shipped() -> dict[str, Any]:
-    """The repository's params.yaml as it is shipped, for a test to change."""
-    return deepcopy(_shipped())
-
-
-_shipped = cache(shipped_params)
+from tests.tiny import tiny_dialogues, write_jsonl
 
 
 def sha256(content: bytes) -> str:

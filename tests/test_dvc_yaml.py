@@ -4,6 +4,7 @@ import ast
 import hashlib
 import re
 import subprocess
+from functools import cache
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ def module_file(module: str) -> str | None:
     return path if (ROOT / path).is_file() else None
 
 
+@cache
 def local_imports(path: str) -> set[str]:
     """The local modules that a source file imports, also inside functions and under `if TYPE_CHECKING`."""
     found = set()

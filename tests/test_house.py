@@ -1,13 +1,12 @@
 """The rules of the folder tree: which folder may import which, and what a `__main__.py` is for."""
 
 import ast
-import re
 from graphlib import TopologicalSorter
 
 import pytest
 
 from tests.test_dvc_yaml import STAGES, local_imports, rooms, stage_folder
-from tests.tiny import ROOT, read_yaml
+from tests.tiny import ROOT
 
 STAGE_FOLDERS = {stage_folder(name) for name in STAGES}
 BY_HAND = {  # run by hand, over many runs: what each may import besides the shared rooms
@@ -70,14 +69,3 @@ def test_a_main_reads_calls_and_writes(path: str) -> None:
     assert named in (["main"], ["main", "arguments_of"]), named
     (main,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "main")
     assert (main.end_lineno or 0) - main.lineno < 50
-
-
-def test_macos_leaves_out_every_test_that_forks_a_process_with_pytorch_in_it() -> None:
-    """Everything in tests/stage_runs.py forks, except `contents`, which hashes files."""
-    *_, last = read_yaml(ROOT / ".github/workflows/test.yml")["jobs"]["macos"]["steps"]
-    left_out = last["run"].split(" --ignore ")[1:]
-    assert [path for path in left_out if not (ROOT / path).exists()] == []
-    for path in (ROOT / "tests").rglob("test_*.py"):
-        imported = re.findall(r"^from tests\.stage_runs import (.*)", path.read_text("utf-8"), re.MULTILINE)
-        if {name for names in imported for name in names.split(", ")} - {"contents"}:
-            assert path.relative_to(ROOT).as_posix().startswith(tuple(left_out))

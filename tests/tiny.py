@@ -7,7 +7,9 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +19,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from stages.plumbing.yaml import parse_yaml
+from tests.scratch import new_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 END_OF_TEXT = "<|endoftext|>"
@@ -108,7 +111,12 @@ def tiny_model(folder: Path, family: str = "gpt2", tied: bool = True) -> Path:
     Two layers of width 32, two heads, `POSITIONS` positions, no dropout. The initial weights are larger than usual
     (0.3), so that the untrained model's answers depend on the query.
     """
-    tokenizer = tiny_tokenizer()
+    return shutil.copytree(_tiny_model(family, tied, tiny_tokenizer), folder, dirs_exist_ok=True)
+
+
+@cache
+def _tiny_model(family: str, tied: bool, made: Callable[[], PreTrainedTokenizerFast]) -> Path:
+    folder, tokenizer = new_folder("tiny-"), made()
     end = tokenizer.eos_token_id
     settings: dict[str, Any] = {"vocab_size": len(tokenizer), "bos_token_id": end, "eos_token_id": end}
     settings |= {"tie_word_embeddings": tied, "initializer_range": 0.3}
@@ -141,6 +149,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def shipped_params() -> dict[str, Any]:
     """The repository's params.yaml with the switches as they are shipped, whatever a user has set them to."""
+    return deepcopy(_params())
+
+
+@cache
+def _params() -> dict[str, Any]:
     return read_yaml(ROOT / "params.yaml") | SWITCHES
 
 
@@ -165,15 +178,15 @@ def _tiny_params(params: dict[str, Any], sources: Path, kept: Sequence[str]) -> 
     """params.yaml with tiny sources and a tiny protocol, which the switches choose."""
     for table in ("datasets", "models", "protocols"):
         params[table] = {name: entry for name, entry in params[table].items() if name in kept}
+    params["methods"] = {name: params["methods"][name] for name in ("fine-tune", "soft", "dynamic")}
     texts = {split: _pinned(sources / "dialogues" / f"{split}.txt") for split in ("train", "validation", "test")}
     params["datasets"]["tiny"] = {"format": "eou", "source": f"file:{sources / 'dialogues'}", "files": texts}
-    for family in ("gpt2", "llama"):
-        params["models"][f"tiny-{family}"] = {
-            "format": "safetensors",
-            "source": f"file:{sources / family}",
-            "files": {name: _pinned(sources / family / name) for name in MODEL_FILES},
-            "prompt_template": {"separator": "<end-of-text>", "end": "<end-of-text>"},
-        }
+    params["models"]["tiny-gpt2"] = {
+        "format": "safetensors",
+        "source": f"file:{sources / 'gpt2'}",
+        "files": {name: _pinned(sources / "gpt2" / name) for name in MODEL_FILES},
+        "prompt_template": {"separator": "<end-of-text>", "end": "<end-of-text>"},
+    }
     params["protocols"]["tiny"] = tiny_protocol()
     switches = {"dataset": "tiny", "model": "tiny-gpt2", "method": "dynamic", "regime": 100, "protocol": "tiny"}
     return {**params, **switches, "runtime": {**params["runtime"], "device": "cpu", "threads": 1}}
@@ -198,9 +211,9 @@ def command(project: Path, *words: str, fails: bool = False, **variables: str) -
 def tiny_project(folder: Path, dialogues: int = 12, kept: Sequence[str] = ()) -> Path:
     """Make a Git repository with the whole pipeline, committed, and a folder of tiny sources (`<folder>-sources`).
 
-    `dialogues` conversations for training, six for validation and six for test; random models of both families.
+    `dialogues` conversations for training, six for validation and six for test; a random model.
     Nothing has run yet. kept: the real data sets, models and protocols that params.yaml keeps beside the tiny ones.
-    With none each command of DVC takes half the time, most of which is for reading params.yaml again and again.
+    Each command of DVC reads it again and again: with none, and three methods, it takes half the time.
     """
     sources = folder.with_name(f"{folder.name}-sources")
     (sources / "dialogues").mkdir(parents=True)
@@ -208,7 +221,6 @@ def tiny_project(folder: Path, dialogues: int = 12, kept: Sequence[str] = ()) ->
         lines = [f"{' __eou__ '.join(turns)} __eou__\n" for turns in tiny_dialogues(count, seed)]
         (sources / "dialogues" / f"{split}.txt").write_text("".join(lines), encoding="utf-8")
     tiny_model(sources / "gpt2", "gpt2")
-    tiny_model(sources / "llama", "llama")
     for name in COPIED:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         if (ROOT / name).is_dir():

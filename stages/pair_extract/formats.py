@@ -48,12 +48,13 @@ def lines_of(path: Path, counts: Counter[str]) -> Iterator[tuple[int, str]]:
         raise StageError(path, f"damaged gzip ({error})", "download it again") from None
 
 
-def _parse_json(place: str, text: str, rest: Iterator[str]) -> Any:
-    """A JSON document; while only its end is missing, it is read on in `rest`, twice as far each time."""
-    more = 1
+def _parse_json(place: str, text: str, rest: Iterator[str]) -> tuple[Any, str]:
+    """A JSON value and the text behind it; while only its end is missing, it is read on in `rest`, twice as far."""
+    more, text = 1, text.lstrip()
     while True:
         try:
-            return json.loads(text)
+            value, end = json.JSONDecoder().raw_decode(text)
+            return value, text[end:].lstrip()
         except (ValueError, RecursionError) as error:
             is_cut = getattr(error, "pos", 0) >= len(text.rstrip())
             added = "".join(islice(rest, more)) if is_cut else ""
@@ -73,15 +74,16 @@ def _read_eou(path: Path, counts: Counter[str]) -> Iterator[Row]:
 
 
 def _read_jsonl(path: Path, counts: Counter[str]) -> Iterator[Row]:
-    """JSON values, each a row or an array of rows; mostly one a line."""
+    """JSON values, each a row or an array of rows; mostly one a line. The place of a row is where reading began."""
     lines = lines_of(path, counts)
     for number, line in lines:
-        place = f"{path}:{number}"
-        value = _parse_json(place, line, (text for _, text in lines))
-        if isinstance(value, list) and any(map(_is_row, value)):
-            yield from ((f"{place}[{at}]", row) for at, row in enumerate(value))
-        else:
-            yield place, value
+        place, left = f"{path}:{number}", line
+        while left:
+            value, left = _parse_json(place, left, (text for _, text in lines))
+            if isinstance(value, list) and any(map(_is_row, value)):
+                yield from ((f"{place}[{at}]", row) for at, row in enumerate(value))
+            else:
+                yield place, value
 
 
 def _is_row(value: Any) -> bool:
@@ -92,8 +94,8 @@ def _is_row(value: Any) -> bool:
 
 def _read_chitchat(path: Path, counts: Counter[str]) -> Iterator[Row]:
     """BYU's format: an object of conversations; a turn is the list of messages that one speaker sends in a row."""
-    conversations = _parse_json(str(path), "", (text for _, text in lines_of(path, counts)))
-    if not isinstance(conversations, dict):
+    conversations, more = _parse_json(str(path), "", (text for _, text in lines_of(path, counts)))
+    if more or not isinstance(conversations, dict):
         remedy = 'it must be {"<id>": {"messages": [[{"text": "..."}, ...], ...]}, ...}'
         raise StageError(path, "not a JSON object of conversations", remedy)
     for name, conversation in conversations.items():

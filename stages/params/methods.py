@@ -28,9 +28,9 @@ class Trained(Settings):
 
 
 class FineTune(Trained):
-    """Everything is trained."""
+    """Everything is trained, or the word embeddings alone; there is no prompt."""
 
-    kind: Literal["fine-tune"]
+    kind: Literal["fine-tune", "embeddings"]
 
 
 class Soft(Trained):
@@ -95,12 +95,4 @@ class ZeroShot(Settings):
     kind: Literal["zero-shot"]
 
 
-class Embeddings(Trained):
-    """The word embeddings are trained; there is no prompt."""
-
-    kind: Literal["embeddings"]
-
-
-MethodSettings = Annotated[
-    FineTune | Lora | Embeddings | Soft | Dynamic | Prefix | FewShot | ZeroShot, Field(discriminator="kind")
-]
+MethodSettings = Annotated[FineTune | Lora | Soft | Dynamic | Prefix | FewShot | ZeroShot, Field(discriminator="kind")]

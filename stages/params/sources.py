@@ -207,7 +207,11 @@ class Model(Strict):
         for name, file in self.files.items():
             if "/" in name or name.lower() in RESERVED:
                 raise Refused(f"files.{name}", f"{name!r} is not a name for a model's file", "use a plain file name")
-            file.check(parse_source(file.source or self.source), f"files.{name}", name)
+            source = parse_source(file.source or self.source)
+            file.check(source, f"files.{name}", name)
+            whole = source.kind.startswith("url") and not (file.source or file.path or file.member)
+            if whole and len(self.files) > 1:
+                raise Refused(f"files.{name}.path", "missing", "name the file below the address")
             for path in (name, file.member or file.path or name):
                 if not path.lower().endswith(suffixes):
                     found = f"{path!r} does not fit format {self.format}: others can hold a pickle, which can run code"

@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from stages.plumbing.errors import NO_SPACE, StageError, of_the_machine, system_error
+from stages.plumbing.errors import StageError, system_error
 
 MANIFEST = "manifest.json"
 TEMPORARY = ".tmp-"  # begins the name of what is not whole yet. Who writes holds a lock: what is there, a kill left
@@ -53,20 +53,14 @@ def scratch_folder() -> Iterator[Path]:
     state = state_folder()
     with lock(state / "scratch.lock"):
         for held in state.glob("scratch-*/.held"):
-            with held.open("ab") as left, suppress(BlockingIOError):
+            with suppress(BlockingIOError, FileNotFoundError), held.open("ab") as left:
                 fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(held.parent, ignore_errors=True)
         folder = TemporaryDirectory(prefix="scratch-", dir=state, ignore_cleanup_errors=True)
         user = (Path(folder.name) / ".held").open("wb")
         fcntl.flock(user, fcntl.LOCK_EX)
-    with folder, user:
-        try:
-            yield Path(folder.name)
-        except Exception as error:
-            full = of_the_machine(error)  # `datasets` names no file
-            if isinstance(full, OSError) and full.errno in NO_SPACE and full.filename is None:
-                raise OSError(full.errno, full.strerror, folder.name) from error
-            raise
+    with folder, user, naming(Path(folder.name)):  # `datasets` names no file
+        yield Path(folder.name)
 
 
 def sha256_of(path: Path) -> str:

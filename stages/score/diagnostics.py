@@ -33,7 +33,8 @@ def is_loop(response: str) -> bool:
     False
     """
     tokens = WORD.findall(response.lower())
-    return any(_loops_by(tokens, unit) for unit in range(1, len(tokens) // 2 + 1))
+    units = (unit for unit in range(1, len(tokens) // 2 + 1) if tokens[-unit - 1].startswith(tokens[-1]))
+    return any(_loops_by(tokens, unit) for unit in units)
 
 
 def _loops_by(tokens: Sequence[str], unit: int) -> bool:

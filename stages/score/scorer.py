@@ -27,7 +27,7 @@ novelty, diversity. Then come
 
 A set without pairs has null instead of scores. `--rows` is a folder for `dvc metrics show` with one file per row:
 test.json has the six scores, relevance, loss (of a model) and pairs; unseen.json, human.json and retrieval.json have
-fewer.
+fewer. A BLEU without a matching n-gram of its order is in none of them.
 """
 
 from collections.abc import Iterable, Sequence, Set
@@ -46,7 +46,7 @@ from stages.score.leakage import exact_leakage, near_leakage
 from stages.score.several_references import Scores, several_counts, several_facts, several_references, several_scores
 from stages.score.variants import bleu4_interval, bleu_variants, bleus, chrf
 from stages.score.variety import DIGITS, distinct, diversity, expectation_adjusted_distinct, novelty
-from stages.similarity.bleu import MAX_ORDER, check_texts
+from stages.similarity.bleu import MAX_ORDER
 from stages.similarity.lookup import Lookup
 
 SIX = (*(f"bleu{order}" for order in range(1, MAX_ORDER + 1)), "novelty", "diversity")
@@ -120,7 +120,6 @@ def check_answers(path: Path, responses: Sequence[Response], test: Sequence[Pair
         if answered != pair:
             found = f"its dialogue, position, query or reference differs from test pair {number}"
             raise StageError(f"{path}:{number}", found, remedy)
-    check_texts([each.response for each in responses], [each.reference for each in responses], path)
 
 
 def write_rows(folder: Path, scores: Scores) -> None:
@@ -177,7 +176,7 @@ def score_all(
         if name != "test":
             pairs = zip(test, said, strict=True)
             answers = [Response(each.dialogue, each.position, each.query, each.response, text) for each, text in pairs]
-        counts = {"own": sentence_counts(said, own)}
+        counts = {"own": sentence_counts(said, [[each] for each in own])}
         if several:  # the human responses are the references: here they are left out of these
             counts |= several_counts(said, several, with_own=name != "human")
         found = row_scores(answers, counts, known, seed) or {}

@@ -19,7 +19,6 @@ from sacrebleu.metrics.bleu import BLEU
 from stages.bootstrap import Table, sentence_counts
 from stages.records import Pair, References
 from stages.score.variants import bleu4_interval, bleus
-from stages.similarity.bleu import MAX_ORDER
 
 Scores = dict[str, Any]
 
@@ -50,18 +49,10 @@ def several_counts(
     counted = references if with_own else further
     lower = [[text.lower() for text in each] for each in counted]
     return {
-        "all": _counts(responses, counted),
-        "lower_case": _counts([each.lower() for each in responses], lower),
-        "further_only": _counts(responses, further),
+        "all": sentence_counts(responses, counted),
+        "lower_case": sentence_counts([each.lower() for each in responses], lower),
+        "further_only": sentence_counts(responses, further),
     }
-
-
-def _counts(responses: Sequence[str], references: Sequence[list[str]]) -> Table:
-    counts = np.zeros((len(responses), 2 + 2 * MAX_ORDER), dtype=np.int64)
-    if scored := [at for at, each in enumerate(references) if each]:
-        own, further = zip(*((references[at][0], references[at][1:]) for at in scored), strict=True)
-        counts[scored] = sentence_counts([responses[at] for at in scored], own, further)
-    return counts
 
 
 def several_scores(counted: dict[str, Table], dialogues: Sequence[str], seed: int) -> Scores | None:

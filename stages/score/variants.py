@@ -66,7 +66,7 @@ def bleu_variants(rows: Mapping[str, Sequence[str]], references: Sequence[str]) 
     """For each variant its label and, for each row (name -> N responses), its BLEU-1 to BLEU-4."""
     found: dict[str, dict[str, Any]] = {}
     for name, (change, label) in VARIANTS.items():
-        changed = [change(each) for each in references]
+        changed = [[change(each)] for each in references]
         found[name] = {"label": label}
         for row, texts in rows.items():
             found[name][row] = bleus(sentence_counts([change(each) for each in texts], changed))

@@ -73,10 +73,12 @@ def asked(
     return after, {heading: [str(each["content"]) for each in columns[key]] for key, heading in shown}
 
 
-@pytest.fixture
-def server(project: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str, Path]]:
-    """The command, the address of its page, and the file of those whom it connects to."""
-    seen = tmp_path / "seen"
+@pytest.fixture(scope="module")
+def server(
+    project: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[subprocess.Popen[str], str, Path]]:
+    """The command, which the last test ends, the address of its page, and the file of those whom it connects to."""
+    seen = tmp_path_factory.mktemp("web") / "seen"
     command = [sys.executable, "-c", WATCHED, str(seen), "--web", "--port", "0"]
     started = subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert started.stdout

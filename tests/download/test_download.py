@@ -21,13 +21,13 @@ from stages.download.model_folder import check_model_folder, convert_gguf
 from stages.params.schema import parse_params
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import check_folder, sha256_of
-from tests.helpers_data import local_dialogues, local_model, sha256, shipped
-from tests.tiny import MODEL_FILES, tiny_model, write_yaml
+from tests.helpers_data import local_dialogues, local_model, sha256
+from tests.tiny import MODEL_FILES, shipped_params, tiny_model, write_yaml
 
 
 @pytest.fixture
 def params(tmp_path: Path, weights: Path) -> dict[str, Any]:
-    value = shipped()
+    value = shipped_params()
     value["datasets"]["x"] = local_dialogues(tmp_path / "corpus")
     value["models"]["x"] = local_model(weights)
     return value | {"dataset": "x", "model": "x"}
@@ -170,7 +170,7 @@ def test_gguf_becomes_a_clean_folder_with_tied_weights_once_and_the_same_bytes_t
     (tmp_path / "x.gguf").write_bytes(b"GGUF")
     files = {"model.gguf": {"path": "x.gguf", "sha256": sha256(b"GGUF")}}
     entry = {"format": "gguf", "source": f"file:{tmp_path}", "files": files, "prompt_template": "chat-template"}
-    params = shipped()
+    params = shipped_params()
     params["models"]["smollm2"] = entry
     with monkeypatch.context() as patch:
         patch.setattr(AutoModelForCausalLM, "from_pretrained", read)

@@ -14,8 +14,8 @@ from stages.download.fetch import fetch
 from stages.params.sources import SourceFile, parse_source
 from stages.plumbing.errors import StageError
 from tests.download.hub import SIGNATURE, Fault, Hub, etag_of
-from tests.helpers_data import local_dialogues, sha256, shipped, zip_of
-from tests.tiny import ROOT, write_yaml
+from tests.helpers_data import local_dialogues, sha256, zip_of
+from tests.tiny import ROOT, shipped_params, write_yaml
 
 COMMIT = "a" * 40
 SMALL, LARGE = b"small", bytes(range(256)) * 40  # the hub stores large files elsewhere
@@ -50,7 +50,7 @@ def failure(folder: Path, *words: str, **entry: str) -> str:
 def project(hub: Hub, weights: Path, tmp_path: Path) -> dict[str, str]:
     """gpt2, at its pinned commit, and a local corpus as a project in tmp_path; the environment of its stages."""
     files = {path.name: path.read_bytes() for path in weights.iterdir()}
-    params = shipped()
+    params = shipped_params()
     hub.add("openai-community/gpt2", params["models"]["gpt2"]["source"].partition("@")[2], files)
     params["datasets"]["local"] = local_dialogues(tmp_path / "sources")
     write_yaml(tmp_path / "params.yaml", params | {"dataset": "local", "model": "gpt2"})
@@ -75,7 +75,7 @@ def test_gpt2_comes_as_shipped_after_a_cut(project: dict[str, str], hub: Hub, we
     commit = hub.commits["openai-community/gpt2"]
     assert all(commit in path for _, path in hub.requests)
     folder = tmp_path / "data/model"
-    for name in shipped()["models"]["gpt2"]["files"]:
+    for name in shipped_params()["models"]["gpt2"]["files"]:
         assert (folder / name).read_bytes() == (weights / name).read_bytes()
 
 

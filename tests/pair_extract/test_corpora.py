@@ -128,6 +128,14 @@ def test_a_json_file_may_be_one_array_of_rows(indent: int | None, tmp_path: Path
     assert refusal(tmp_path, "jsonl", odd).startswith("1[3]: not a list of turns but null")
 
 
+@pytest.mark.parametrize("indent", [None, 0, 1])
+def test_a_row_may_stand_on_any_number_of_lines(indent: int | None, tmp_path: Path) -> None:
+    rows = [{"turns": list("abcdefgh"[: 2 + number % 7])} for number in range(20)]
+    content = "\n".join(json.dumps(row, indent=indent) for row in rows).encode()
+    assert sorted(turns_in(tmp_path, "jsonl", content)) == sorted(row["turns"] for row in rows)
+    assert refusal(tmp_path, "jsonl", content + b"\n]").split(": ")[1] == "not JSON (Expecting value"
+
+
 @pytest.mark.parametrize("cut", [b'{"turns": ["a', b'{"turns": ["a", "b"]', b'{"turns": ["a",', b'["a", }'])
 def test_a_damaged_row_is_named_without_reading_all_behind_it(cut: bytes, tmp_path: Path) -> None:
     path, counts = tmp_path / "x.jsonl", Counter[str]()

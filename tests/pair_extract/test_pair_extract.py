@@ -17,9 +17,8 @@ from stages.params.schema import Pairs
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import check_folder, output_folder
 from stages.records import SPLITS, Dialogue, Pair, References, read_records
-from tests.helpers_data import shipped
 from tests.pair_extract.corpus import entry
-from tests.tiny import tiny_dialogues, write_jsonl, write_yaml
+from tests.tiny import shipped_params, tiny_dialogues, write_jsonl, write_yaml
 
 
 @pytest.mark.parametrize(
@@ -62,7 +61,7 @@ def test_with_a_history_empty_turns_keep_their_places(history: int, turns: list[
 
 def of_jsonl(folder: Path, corpus: Sequence[Any], stride: int = 2, references: str | None = None) -> dict[str, Any]:
     """Run the stage on a corpus as the download stage leaves it; return its report."""
-    params = shipped()
+    params = shipped_params()
     params["datasets"]["x"] = entry("jsonl", ["all"] if references is None else ["all", "references"]).model_dump()
     with output_folder(folder / "dialogues") as dialogues:
         write_jsonl(dialogues / "all.jsonl", corpus)

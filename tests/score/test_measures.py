@@ -143,12 +143,12 @@ def test_it_is_sacrebleus_score_of_the_same_lists_for_all_pairs_or_a_part(seed: 
     responses, references = made_up(seed)
     scores = score(references, responses, step)
     some, lists = responses[::step], references[::step]
-    own, further = [each[0] for each in lists], [each[1:] for each in lists]
+    further = [each[1:] for each in lists]
     assert [scores[f"bleu{order}"] for order in ORDERS] == [by_hand(some, lists, order) for order in ORDERS]
     assert scores["bleu4_lower_case"] == by_hand(some, lists, lowercase=True) != scores["bleu4"]
     assert scores["bleu4_further_only"] == by_hand([*compress(some, further)], [*filter(None, further)])
     assert scores["pairs"] == COUNT // step
-    assert scores["bleu4_interval"] == bleu4_interval(sentence_counts(some, own, further), DIALOGUES[::step], seed=3)
+    assert scores["bleu4_interval"] == bleu4_interval(sentence_counts(some, lists), DIALOGUES[::step], seed=3)
 
 
 def test_the_own_responses_are_scored_against_the_further_ones_on_the_pairs_that_have_any() -> None:

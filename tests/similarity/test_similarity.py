@@ -9,15 +9,11 @@ import pytest
 from datasets import Dataset
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from stages.plumbing.errors import StageError
 from stages.records import Pair
 from stages.similarity import lookup
 from stages.similarity.bleu import bleu, signature
 from stages.similarity.lookup import Lookup, Match
 from tests.helpers_scores import pair
-
-REFERENCES = ["the cat sat up", "I do not know what you mean .", "Yes , of course !"]
-RESPONSES = ["the cat sat down", "I do not know .", "Yes , of course ."]
 
 GOLDEN = [  # responses, references, order, BLEU worked out by hand
     (["the cat sat up"], ["the cat sat up"], 4, 1.0),
@@ -38,21 +34,6 @@ def test_bleu_is_what_it_is_by_hand(responses: list[str], references: list[str],
 
 def test_the_signature_names_all_that_a_score_depends_on() -> None:
     assert signature() == "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0"
-
-
-def test_nothing_and_lists_of_different_lengths_have_no_score() -> None:
-    with pytest.raises(StageError, match="no responses"):
-        bleu([], [])
-    with pytest.raises(StageError, match="responses: 3 responses for 2 references"):
-        bleu(RESPONSES, REFERENCES[:2])
-
-
-@pytest.mark.parametrize("broken", ["I do\nnot know .", "I do not know .\u2028"])
-def test_a_line_break_has_no_score(broken: str) -> None:
-    with pytest.raises(StageError, match="responses:2: a line break in the response"):
-        bleu([RESPONSES[0], broken, RESPONSES[2]], REFERENCES)
-    with pytest.raises(StageError, match="responses:2: a line break in the reference"):
-        bleu(RESPONSES, [REFERENCES[0], broken, REFERENCES[2]])
 
 
 def test_tokenised_text_is_scored_without_a_warning(caplog: pytest.LogCaptureFixture) -> None:

@@ -18,8 +18,7 @@ from stages.plumbing.files import check_folder, output_folder
 from stages.records import Dialogue, Pair, References, read_records, write_records
 from stages.subset.__main__ import main
 from stages.subset.regime import choose_dialogues, choose_pairs, remaining_turns
-from tests.helpers_data import shipped
-from tests.tiny import tiny_dialogues, write_yaml
+from tests.tiny import shipped_params, tiny_dialogues, write_yaml
 
 REGIMES = (10, 20, 30, 50, 70, 100)
 Corpus = dict[str, Sequence[Sequence[str]]]
@@ -107,7 +106,7 @@ def prepare(folder: Path, corpus: Corpus, references: Sequence[References] = (),
 
 def choose(folder: Path, data: dict[str, Any] | None = None, **switches: Any) -> dict[str, Any]:
     """Run the stage; return its report, which its manifest has too."""
-    params = shipped()
+    params = shipped_params()
     whole = {"train_dialogues": None, "validation_pairs": None, "test_pairs": None}
     params["protocols"]["quick"]["data"] = whole | (data or {})
     write_yaml(folder / "params.yaml", params | switches)
