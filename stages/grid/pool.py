@@ -126,13 +126,13 @@ class Pool:
     def _make_clones(self, count: int) -> list[Path]:
         """Make clones at the commit; what an earlier run left is removed."""
         shutil.rmtree(self.clones, ignore_errors=True)
-        clones = [self.clones / str(number) for number in range(count)]
+        clones, cache = [self.clones / str(number) for number in range(count)], dvc(self.root, "cache", "dir")
         for clone in clones:
             git(self.root, "clone", "--quiet", "--shared", "--no-checkout", str(self.root), str(clone))
             git(clone, "checkout", "--quiet", "--detach", self.baseline)
             if (self.root / LOCAL).is_file():
                 shutil.copy(self.root / LOCAL, clone / LOCAL)
-            dvc(clone, "config", "--local", "cache.dir", dvc(self.root, "cache", "dir"))
+            dvc(clone, "config", "--local", "cache.dir", cache)
             # A base model is hundreds of megabytes: the clones get links to the one in the cache, not copies.
             dvc(clone, "config", "--local", "cache.type", "reflink,hardlink,copy")
         return clones
