@@ -67,6 +67,7 @@ def test_a_context_with_fewer_examples_is_told_and_one_without_any_is_refused(
 ) -> None:
     loaded = load(job_in(tmp_path / "one", monkeypatch, method="few-shot"))
     pairs = len(loaded.examples.train)
+    loaded.decoder.method.base.model.config.max_position_embeddings = 9999
     loaded.untrained(pairs)
     assert "examples" not in capsys.readouterr().out
     loaded.untrained(pairs + 1)
