@@ -81,10 +81,10 @@ class Nearest:
         found, fewer = [], 0
         for query, own in zip(queries, matches, strict=True):
             examples = fitting(list(islice(rows, len(own))), base, self.around[-1])
-            fewer += len(examples) < len(own)
+            fewer += len(examples) < count
             found.append([*(token for example in examples for token in example), *query])
         if fewer:
-            print(f"{fewer} of {len(found)} queries have fewer than {count} examples: the model has too few positions")
+            print(f"{fewer} of {len(found)} queries have fewer than {count} examples: pairs or positions are few")
         return found
 
 

@@ -3,7 +3,8 @@
 The answer names the method to use, what a prompt costs and how good the answers are. A claim that one method is better
 than another is *supported* if it is, and the 95 % interval of the difference excludes zero; *contradicted* if the other
 is better by the same measure; else *inconclusive*. Novelty, diversity and forgetting have no such interval: there the
-order must be the same with every seed. A claim for which a run is missing is *not tested*. With a single seed a verdict
+order must be the same with every seed. A claim for which a run is missing, or of which there are several kinds,
+is *not tested*. With a single seed a verdict
 is about these training runs, and says so.
 """
 
@@ -100,7 +101,7 @@ def runs_of(wanted: Cell, setting: Setting) -> Runs:
     """The runs of a claim's cell; the name of its method may have more to it there: `dynamic (layers=2)`."""
     found = [cell for cell in setting.runs if named(cell) == wanted]
     if len(found) != 1:
-        what = f"{len(found)} kinds" if found else "no run"
+        what = "several kinds" if found else "no run"
         raise NotMeasured(f"{what} of {wanted.method} at {percent(wanted.regime)}")
     return setting.runs[found[0]]
 
@@ -125,9 +126,10 @@ def _in_order(claim: Claim, matched: list[tuple[Run, Run]], part: str) -> Verdic
 def _stays(claim: Claim, setting: Setting, part: str) -> Verdict:
     """Whether a score stays high in every regime."""
     model, method, _ = claim.first
-    runs = [(cell.regime, run) for cell, run in setting.all_runs if named(cell)[:2] == (model, method)]
-    if not runs:
-        raise NotMeasured(f"no run of {method}")
+    cells = [cell for cell in setting.runs if named(cell)[:2] == (model, method)]
+    if len({cell.method for cell in cells}) != 1:
+        raise NotMeasured(f"{'several kinds' if cells else 'no run'} of {method}")
+    runs = [(cell.regime, run) for cell in cells for run in setting.runs[cell]]
     lowest = min(value_of(run, claim.scores[0], part) for _, run in runs)
     at = ", ".join(dict.fromkeys(percent(regime) for regime, _ in runs))
     return (SUPPORTED if lowest > HIGH else CONTRADICTED), f"lowest {lowest:.3f}, at {at}"

@@ -153,7 +153,7 @@ def side_by_side(setting: Setting) -> Blocks:
 
 def quoted(by_method: dict[str, list[Response]], seed: int) -> Iterator[str]:
     """A table and, for a fold, a second one: a drawn query, what people said, what each method said."""
-    asked, *_ = by_method.values()
+    asked = next(iter(by_method.values()))
     queries = [each.query for each in asked]
     same = {method: said for method, said in by_method.items() if [each.query for each in said] == queries}
     drawn = sorted(range(len(asked)), key=lambda at: lot(asked[at], seed))[:QUERIES]
@@ -227,7 +227,7 @@ def search(setting: Setting, ending: str) -> Blocks:
         tried = setting.search("learning_rates", "learning_rate", score)
         picture = f"rates-{ending}", "What selected, by learning rate"
         yield figures.lines(tried[tried["learning_rate"] > 0], "learning_rate", score, picture)
-    if tested["train.epoch"].max() > 1:
+    if any(run.metrics("train").get("epoch", 0) > 1 for run in tested["run"]):
         after = setting.search("curves", "learning_rate", "epoch", "validation_loss")
         chosen = after["learning_rate"] == after["run"].map(lambda run: run.metrics("train").get("learning_rate"))
         picture = f"curves-{ending}", "Validation loss by epoch, of the chosen rate"

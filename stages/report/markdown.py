@@ -49,7 +49,7 @@ def slug(text: str) -> str:
 
     A hash is added to what `labels` has put in brackets: it may be long, and differ in other signs alone.
     """
-    ending = f"-{hashlib.sha256(text.encode()).hexdigest()[:8]}" * ("(" in text)
+    ending = f"-{hashlib.sha256(text.encode()).hexdigest()[:8]}" * ("(" in text or len(text) > 80)
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:80] + ending
 
 

@@ -1,9 +1,9 @@
 """Which runs can be compared: those with the same data, pairs and protocol, whatever their model, method and seed.
 
 Relevance must have been measured with as many queries and others, and forgetting on as many tokens of the same text.
-Which learning rates were tried does not count: each run has its best one. Nor do the names of entries in params.yaml,
-but their content: `-S protocols.paper.training.dropout=0` makes another protocol. If one name has several contents, the
-values that differ are added to it.
+Which learning rates were tried does not count: each run has its best one. Nor do a corpus's `quote` and `license`, nor
+the names of entries in params.yaml, but their content: `-S protocols.paper.training.dropout=0` makes another protocol.
+If one name has several contents, the values that differ are added to it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -190,7 +190,7 @@ def setting_of(run: Run) -> tuple[str, Any]:
     forgetting: dict[str, Any] = run.params.get("forgetting") or earlier
     return ", ".join(words), {
         "dataset": {key: each for key, each in run.entry("dataset").items() if key not in ("quote", "license")},
-        "pairs": pairs,
+        "pairs": {key: each for key, each in pairs.items() if key != "joined_by" or pairs["history"] > 1},
         "protocol": {key: each for key, each in protocol.items() if not key.startswith(RATES_PREFIX)},
         "relevance": run.params.get("relevance") or run.score("generation.relevance"),
         "forgetting": {**forgetting, "text": Path(forgetting["text"]).name},

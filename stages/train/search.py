@@ -49,7 +49,8 @@ def search(job: Job) -> tuple[list[Trial], Trial, TrialState]:
         remedy = "give it again; runtime.checkpoints must be one folder that all nodes see"
         raise StageError(chosen.weights, "missing", remedy)
     for other, state in states.items():
-        if other != rate and found[other].parameters and state.weights.exists():
+        left = state.weights.exists() or state.checkpoints.exists()  # the latter of a winner that was trained again
+        if other != rate and found[other].parameters and left:
             with suppress(StageError), state.lock():  # unless another run is at work on it
                 state.write_result(found[other], {})  # without its weights, which are large
     return [found[each] for each in states], found[rate], chosen
@@ -98,7 +99,7 @@ def summary(best: Trial, trials: Sequence[Trial]) -> dict[str, Any]:
 
 
 def cost_of(trials: Sequence[Trial], size: int) -> dict[str, Any]:
-    """What all trials cost together: sums, the highest of the peaks, pairs a second; `size`: bytes of the weights.
+    """What all trials cost together: sums, the highest of the peaks, pairs a second; `size`: bytes of what is kept.
 
     And the precision of the first one, on which a speed depends. Times differ from run to run, so they stand in a file
     of their own that no stage reads.

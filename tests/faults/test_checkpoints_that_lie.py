@@ -11,7 +11,7 @@ import pytest
 from safetensors import SafetensorError
 
 from stages.plumbing.files import MANIFEST
-from stages.train.state import TENSORS, TrialState
+from stages.train.state import TENSORS, WEIGHTS, TrialState
 from tests.faults.pipeline import Harmful, Undisturbed, check_tidy, flip, results, seal
 from tests.stage_runs import contents, finish, stopped
 from tests.stops import Stop
@@ -59,6 +59,7 @@ def pickled(checkpoint: Path) -> None:
 
 UNSEALED: dict[str, Damage] = {
     "a flipped bit in the tensors": lambda checkpoint: flip(checkpoint / TENSORS),
+    "a flipped bit in the best weights": lambda checkpoint: flip(checkpoint / WEIGHTS),
     "no manifest": lambda checkpoint: (checkpoint / MANIFEST).unlink(),
     "an empty manifest": lambda checkpoint: (checkpoint / MANIFEST).write_bytes(b""),
 }

@@ -76,6 +76,8 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("method", "sof", ": 'sof' is not an entry of methods; did you mean 'soft'? allowed: fine-tune, soft, "),
     ("pairs/stride", "2", ": found '2'; allowed: 1 or 2"),
     ("regime", 0, ": found 0; it must be greater than 0"),
+    ("regime", 100.5, ": found 100.5; it must be less than or equal to 100"),
+    ("drop_overlap", "yes", ": found 'yes'; it must be true or false"),
     ("regime", float("nan"), ": found nan; it must be a finite number"),
     ("seed", True, ": found True; it must be a whole number"),
     ("dataset", [], ": found an empty list; it must be text"),
