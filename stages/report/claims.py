@@ -3,9 +3,8 @@
 The answer names the method to use, what a prompt costs and how good the answers are. A claim that one method is better
 than another is *supported* if it is, and the 95 % interval of the difference excludes zero; *contradicted* if the other
 is better by the same measure; else *inconclusive*. Novelty, diversity and forgetting have no such interval: there the
-order must be the same with every seed. A claim for which a run is missing, or of which there are several kinds,
-is *not tested*. With a single seed a verdict
-is about these training runs, and says so.
+order must be the same with every seed. A claim for which a run is missing, or of which there are several kinds, is *not
+tested*. With a single seed a verdict is about these training runs, and says so.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -47,7 +47,7 @@ def items(lines: Iterable[str]) -> str:
 def slug(text: str) -> str:
     """Its letters and digits, for the name of a file or the id of a heading.
 
-    A hash is added to what `labels` has put in brackets: it may be long, and differ in other signs alone.
+    A hash is added to a long text, and to one with brackets, as `labels` puts them: it may differ in other signs alone.
     """
     ending = f"-{hashlib.sha256(text.encode()).hexdigest()[:8]}" * ("(" in text or len(text) > 80)
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:80] + ending
