@@ -1,6 +1,6 @@
 """Download the dialogues and the base model from the pinned sources in params.yaml.
 
-Writes the corpus as {all} or {train,validation,test} with the suffix of its format, and the base model as a folder
+Writes each file of the corpus under its name in `files`, with its suffix at the source, and the base model as a folder
 that transformers loads: config.json, safetensors, tokenizer. Replaces the two outputs only when both downloads worked.
 """
 

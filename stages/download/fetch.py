@@ -19,7 +19,7 @@ from stages.params.schema import Params
 from stages.params.sources import Source, SourceFile, parse_source
 from stages.params.validation import redact
 from stages.plumbing.errors import StageError, one_line
-from stages.plumbing.files import scratch_folder, sha256_of, state_folder
+from stages.plumbing.files import naming, scratch_folder, sha256_of, state_folder
 
 TIMEOUT = (10.0, 30.0)  # seconds: to connect, and between two pieces of an answer
 RETRIES = Retry(
@@ -94,7 +94,7 @@ def check_sha256(subject: str, path: Path, expected: str) -> None:
 def _original(subject: str, source: Source, file: SourceFile, path: str, again: bool) -> Path:
     """Where the file is: in its folder, in huggingface_hub's cache, or under its sha256 among what was downloaded."""
     if source.kind == "file":
-        found = Path(source.place).expanduser() / path
+        found = Path(os.path.expanduser(source.place)) / path  # which leaves ~NOBODY as it is
         if not found.is_file():
             remedy = "fix the source, or files; queued and temporary experiments need the whole path"
             raise StageError(subject, f"no file {found} (seen from {Path.cwd()})", remedy)
@@ -115,17 +115,20 @@ def _original(subject: str, source: Source, file: SourceFile, path: str, again: 
 def _from_hub(subject: str, source: Source, path: str, again: bool) -> Path:
     """Where huggingface_hub has the file, with the user's HF_ENDPOINT, token, cache and time limits."""
     import httpx  # imported only here: the default needs no hub
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import constants, hf_hub_download
 
     kind = "dataset" if source.place.startswith("datasets/") else "model"
     get = partial(hf_hub_download, source.place.removeprefix("datasets/"), repo_type=kind, revision=source.revision)
     try:
-        return Path(get(filename=path, force_download=again, tqdm_class=partial(Transfer, disable=None)))
-    except (httpx.HTTPError, OSError) as error:
+        with naming(Path(constants.HF_HUB_CACHE)):
+            return Path(get(filename=path, force_download=again, tqdm_class=partial(Transfer, disable=None)))
+    except (httpx.HTTPError, OSError, ValueError) as error:
         if getattr(error, "errno", None) is not None:  # a full disk, a cache that cannot be written
             raise
-        said = error.__cause__ if isinstance(error, FileNotFoundError) else error  # its cause says what was tried
-        found = f"cannot get {path} of {source.place} ({redact(one_line(str(said)))})"
+        # A cause of the library's own errors says what was tried. ValueError: no network, but it was to ask again.
+        said = (isinstance(error, FileNotFoundError | ValueError) and error.__cause__) or error
+        other = "the sha256 of the file in the cache is another one, and it " * again
+        found = f"{other}cannot get {path} of {source.place} ({redact(one_line(str(said)))})"
         advice = f"fix the source or files (no pickle is ever loaded), log in with `hf auth login`, or {LOCAL_COPY}"
         raise StageError(subject, found, advice) from None
 

@@ -20,6 +20,7 @@ CODE_KEYS = {  # make transformers fetch or run something else, or read the weig
     *("auto_map", "custom_pipelines", "trust_remote_code", "custom_generate", "quantization_config"),
     *("transformers_weights", "fusion_config", "kernel_config", "use_kernels"),
 }
+SAID = "They're here, naïve ones: 1,234!\n"  # a tokenizer that was saved must read it as before
 NOT_CONFIGURATION = ("tokenizer.json", "vocab.json", "added_tokens.json", INDEX)  # their keys are words or tensors
 
 
@@ -75,7 +76,7 @@ def convert_gguf(subject: str, file: Path, folder: Path) -> None:
     `save_pretrained` refuses de-quantised models, so this writes the three one by one. It stores tied weights once.
 
     Raises:
-        StageError: it is not a GGUF file, or transformers cannot read it.
+        StageError: it is not a GGUF file, or transformers cannot read it, or not write its tokenizer.
     """
     import torch  # torch and transformers are slow to import, and only this function needs them
     from safetensors.torch import save_file
@@ -83,13 +84,21 @@ def convert_gguf(subject: str, file: Path, folder: Path) -> None:
 
     try:
         with nullcontext() if sys.stderr.isatty() else redirect_stderr(StringIO()):  # transformers' bars
-            model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                file.parent, gguf_file=file.name, dtype=torch.float32, output_loading_info=True
+            )
             tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+        if _rows_begin(file):
+            tokenizer.add_bos_token = True  # type: ignore[misc]  # it has a setter
     except Exception as error:  # transformers' parser can raise anything on a damaged or unsupported file
         if of_the_machine(error):
             raise
         found = f"transformers cannot read this GGUF file ({one_line(str(error))[:200]})"
         raise StageError(subject, found, "use an architecture that it supports as GGUF, or safetensors") from None
+    model, info = loaded
+    if info["missing_keys"]:  # the library would make them up and only warn
+        found = f"this GGUF file lacks {', '.join(sorted(info['missing_keys'])[:3])}"
+        raise StageError(subject, found, "use the complete model, or safetensors")
     configuration = model.config.to_dict() | {"architectures": [type(model).__name__]}
     for key in ("quantization_config", "_name_or_path"):
         configuration.pop(key, None)
@@ -105,3 +114,14 @@ def convert_gguf(subject: str, file: Path, folder: Path) -> None:
     # Decoding must return the encoded text, spaces before commas too; transformers warns at each load if this is True.
     tokenizer.clean_up_tokenization_spaces = False
     tokenizer.save_pretrained(folder)
+    if AutoTokenizer.from_pretrained(folder)(SAID).input_ids != tokenizer(SAID).input_ids:
+        raise StageError(subject, "its tokenizer is another one once it is saved", "use the model's safetensors")
+
+
+def _rows_begin(file: Path) -> bool:
+    """Whether rows begin with the beginning-of-text token, as llama.cpp has it; transformers does not look."""
+    from gguf import GGUFReader
+
+    names, fields = ("add_bos_token", "model", "pre"), GGUFReader(file).fields
+    own = {name: fields[key].contents() for name in names if (key := f"tokenizer.ggml.{name}") in fields}
+    return bool(own.get("add_bos_token", own["model"] == "llama" or own.get("pre") == "llama-bpe"))

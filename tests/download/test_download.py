@@ -2,14 +2,13 @@
 
 import argparse
 import contextlib
-import copy
 import json
 import shutil
 import struct
-import sys
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -18,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from stages.download.__main__ import main
 from stages.download.fetch import fetch_dialogues, fetch_model
 from stages.download.model_folder import check_model_folder, convert_gguf
+from stages.language_model.text_tokens import row_start
 from stages.params.schema import parse_params
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import check_folder, sha256_of
@@ -153,43 +153,63 @@ def test_an_index_that_is_no_json_object_is_refused(content: bytes, weights: Pat
     assert refusal(tmp_path).startswith("model.safetensors.index.json: not a JSON object (")
 
 
+def write_gguf(path: Path, source: Path, end: int, starts: bool, without: str = "lm_head.weight") -> None:
+    """A tiny Llama as GGUF; end: its end-of-text token; starts: rows begin with a token; without: a tensor."""
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(source), AutoTokenizer.from_pretrained(source)
+    config, words = model.config, json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    facts = {
+        "context_length": config.max_position_embeddings, "embedding_length": config.hidden_size,
+        "block_count": config.num_hidden_layers, "feed_forward_length": config.intermediate_size,
+        "head_count": config.num_attention_heads, "head_count_kv": config.num_key_value_heads,
+        "layer_norm_rms_eps": config.rms_norm_eps, "tokenizer_model": "gpt2",
+        "token_list": sorted(words["vocab"], key=words["vocab"].get),
+        "token_merges": [" ".join(pair) for pair in words["merges"]],
+        "bos_token_id": tokenizer.bos_token_id, "eos_token_id": end, "add_bos_token": starts,
+    }  # fmt: skip
+    writer = gguf.GGUFWriter(path, "llama")
+    for name, value in facts.items():
+        getattr(writer, f"add_{name}")(value)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    for name, tensor in model.state_dict().items():
+        turned = "q_proj" in name or "k_proj" in name  # llama.cpp rotates other pairs of columns
+        halves = (-1, 2, config.head_dim // 2, tensor.shape[-1])
+        own = tensor.view(halves).swapaxes(1, 2).reshape(tensor.shape) if turned else tensor
+        if name not in ("lm_head.weight", without):
+            writer.add_tensor(str(names.get_name(name, (".weight",))), own.contiguous().numpy())
+    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):
+        write()
+    writer.close()
+
+
 def test_gguf_becomes_a_clean_folder_with_tied_weights_once_and_the_same_bytes_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of a tiny Llama that, as SmolLM2 in its GGUF, ends texts at another token than its tokenizer."""
+    """Of a tiny Llama whose rows begin with a token, which is not its end-of-text token."""
     source = tiny_model(tmp_path / "llama", "llama")
-    original: Any = AutoModelForCausalLM.from_pretrained(source)
-    tokenizer = AutoTokenizer.from_pretrained(source)
-
-    def read(*words: Any, gguf_file: str, dtype: torch.dtype) -> Any:
-        print("a bar", file=sys.stderr)
-        model = copy.deepcopy(original).to(dtype)
-        model.config.update({"quantization_config": {"quant_method": "gguf"}, "eos_token_id": [7]})
-        return model
-
-    (tmp_path / "x.gguf").write_bytes(b"GGUF")
-    files = {"model.gguf": {"path": "x.gguf", "sha256": sha256(b"GGUF")}}
+    write_gguf(tmp_path / "x.gguf", source, end=7, starts=True)
+    files = {"model.gguf": {"path": "x.gguf", "sha256": sha256_of(tmp_path / "x.gguf")}}
     entry = {"format": "gguf", "source": f"file:{tmp_path}", "files": files, "prompt_template": "chat-template"}
     params = shipped_params()
     params["models"]["smollm2"] = entry
-    with monkeypatch.context() as patch:
-        patch.setattr(AutoModelForCausalLM, "from_pretrained", read)
-        patch.setattr(AutoTokenizer, "from_pretrained", lambda *words, gguf_file: copy.deepcopy(tokenizer))
-        made, again = tmp_path / "made", tmp_path / "again"
-        for folder in (made, again):
-            folder.mkdir()
-            fetch_model(parse_params(params), folder)
+    made, again = tmp_path / "made", tmp_path / "again"
+    for folder in (made, again):
+        folder.mkdir()
+        fetch_model(parse_params(params), folder)
     assert set(contents(made)) == {*MODEL_FILES} and contents(made) == contents(again)
-    assert capsys.readouterr() == ("", "")
+    assert capsys.readouterr() == ("", ""), "no bars of the library's"
     stored = load_file(made / "model.safetensors")
     assert "lm_head.weight" not in stored
     assert {tensor.dtype for tensor in stored.values()} == {torch.float32}
     configuration = json.loads((made / "config.json").read_bytes())
     assert "quantization_config" not in configuration and list(configuration) == sorted(configuration)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(made), AutoTokenizer.from_pretrained(made)
-    ids = torch.tensor([[5, 6, 7, 8]])
+    original, ids = AutoModelForCausalLM.from_pretrained(source), torch.tensor([[5, 6, 7, 8]])
     torch.testing.assert_close(model(ids).logits, original(ids).logits)
     assert (tokenizer.eos_token_id, tokenizer.clean_up_tokenization_spaces) == (7, False)
+    assert row_start(tokenizer) == [tokenizer.bos_token_id]
+    write_gguf(tmp_path / "x.gguf", source, end=7, starts=False, without="model.norm.weight")
+    with pytest.raises(StageError, match=r"^key: this GGUF file lacks model\.norm\.weight; "):
+        convert_gguf("key", tmp_path / "x.gguf", made)
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF\x03\0\0\0" + bytes(100)])
