@@ -1,7 +1,7 @@
 """The records that stages pass to each other: JSON lines of dialogues, pairs and responses.
 
 What grows with a corpus is read one by one with `each_record`, or loaded with `load_records` as a `Dataset` whose
-memory is on disk. `read_records` is for what is small in any case: the test set, its responses, its references.
+memory is on disk. `read_records` is for what fits into memory: validation, the test set, its responses.
 """
 
 import json

@@ -25,7 +25,7 @@ LEFT_OUT = {
     "function_call": "tool_calls", "observation": "tool_turns",  # ShareGPT's
 }  # fmt: skip
 ASSISTANT = "assistant"
-SAME = {"human": "user", "gpt": ASSISTANT, "chatgpt": ASSISTANT, "bot": ASSISTANT, "model": ASSISTANT}
+SAME = {"human": "user", **dict.fromkeys(("gpt", "chatgpt", "bot", "chatbot", "model", "ai"), ASSISTANT)}
 CALLS = ("tool_calls", "function_call")  # fields of a message that calls a tool
 TEXT_PARTS = (None, "text", "input_text", "output_text")
 TOOL_PARTS = ("tool_use", "tool_result")

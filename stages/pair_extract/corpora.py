@@ -22,7 +22,7 @@ from stages.pair_extract.chats import is_seen, turns_of
 from stages.pair_extract.formats import READERS
 from stages.params.sources import Dataset, Split
 from stages.plumbing.errors import StageError
-from stages.records import SPLITS, Dialogue, composed, on_disk, single_line
+from stages.records import SPLITS, Dialogue, composed, on_disk, records_of, single_line
 
 COUNTED = {  # name -> what the stage prints if there were any
     "dialogues": "",
@@ -86,8 +86,9 @@ def _read_split(paths: Sequence[Path], dataset: Dataset, scratch: Path) -> tuple
         told = f"(first of {counts['bad_rows']} such rows, max_bad_rows allows {limit})"
         raise StageError(bad[0].subject, f"{bad[0].found} {told}", bad[0].remedy)
     if not len(found):
-        none = f"none of {counts['dialogues']} dialogues has two turns with text"
-        raise bad[0] if bad else StageError(paths[0], none, "a pair needs two turns")
+        left = "".join(f", {counts[name]} {name}" for name in COUNTED if COUNTED[name] == "left out" and counts[name])
+        none = f"none of {counts['dialogues']} dialogues has two turns with text{left}"
+        raise StageError(paths[0], none, "a pair needs two turns") if counts["dialogues"] or not bad else bad[0]
     order = pyarrow.compute.sort_indices(found.data["dialogue"]).cast("int64")
     return found.select(order), {**counts, **({"first_bad_rows": [str(error) for error in bad]} if bad else {})}
 
@@ -135,8 +136,8 @@ def split_dialogues(subject: str, dialogues: datasets.Dataset, split: Split) -> 
         StageError: no dialogue is left for training.
     """
     copies: dict[str, list[int]] = defaultdict(list)  # id -> places of equal dialogues
-    for place, name in enumerate(dialogues.with_format("arrow")[:]["dialogue"].to_pylist()):
-        copies[name.partition("-")[0]].append(place)
+    for place, each in enumerate(records_of(dialogues, Dialogue)):
+        copies[each.dialogue.partition("-")[0]].append(place)
     whole = len(dialogues)
     wanted = {name: split.number(name, whole) for name in ("test", "validation")}
     parts: dict[str, list[int]] = {name: [] for name in SPLITS}

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from stages.pair_extract.chats import KEYS
+from stages.pair_extract.chats import KEYS, SHAPE
 from stages.plumbing.errors import StageError, of_the_machine, one_line
 from stages.plumbing.files import naming
 
@@ -74,16 +74,22 @@ def _read_eou(path: Path, counts: Counter[str]) -> Iterator[Row]:
 
 
 def _read_jsonl(path: Path, counts: Counter[str]) -> Iterator[Row]:
-    """JSON values, each a row or an array of rows; mostly one a line. The place of a row is where reading began."""
-    lines = lines_of(path, counts)
+    """JSON values, each a row or an array of rows; mostly one a line. The place of a row is where reading began.
+
+    A list of lists is an array of rows if the file has nothing else. One among others may as well be a dialogue.
+    """
+    lines, first = lines_of(path, counts), True
     for number, line in lines:
         place, left = f"{path}:{number}", line
         while left:
             value, left = _parse_json(place, left, (text for _, text in lines))
             if isinstance(value, list) and any(map(_is_row, value)):
+                if any(isinstance(each, list) for each in value) and (left or not first or next(lines, None)):
+                    raise StageError(place, "a list of lists beside other rows", SHAPE)
                 yield from ((f"{place}[{at}]", row) for at, row in enumerate(value))
             else:
                 yield place, value
+            first = False
 
 
 def _is_row(value: Any) -> bool:

@@ -91,8 +91,9 @@ def match_references(
     if not records:
         remedy = "check that they are those of this corpus's test set, and pairs.stride"
         raise StageError(path, "not one reference belongs to a test pair", remedy)
-    counts = {"references": sum(len(each.references) for each in records), "pairs": len(records)}
-    return records, {**counts, "unmatched": len(unmatched), "first_unmatched_lines": unmatched[:NAMED]}
+    count = sum(len(each.references) for each in records)
+    told = {"unmatched": len(unmatched), "first_unmatched_lines": unmatched[:NAMED]}
+    return records, {"references": count, "pairs": len(records), **told}
 
 
 def _key(turns: Iterable[str]) -> tuple[str, ...]:
