@@ -72,7 +72,7 @@ def empty_model(folder: Path) -> PreTrainedModel:
 def set_dropout(config: PretrainedConfig, probability: float) -> None:
     """Set every dropout probability of a configuration, whatever its family calls it; whole layers stay."""
     for name, value in list(vars(config).items()):
-        if isinstance(value, float) and "drop" in name and "layer" not in name:
+        if type(value) in (int, float) and "drop" in name and "layer" not in name:
             setattr(config, name, probability)
 
 

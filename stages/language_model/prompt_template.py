@@ -59,6 +59,10 @@ class PromptTemplate:
         """Response and end: at most `longest` tokens. A response that is cut has no end: it does not end there."""
         return [*tokens, self.end][:longest]
 
+    def example(self, query: Sequence[int], response: Sequence[int]) -> list[int]:
+        """A pair of `query` and `response` as a row that another one follows: where it was cut, it has an end too."""
+        return [*query, *response[:-1], self.end]
+
 
 def build_prompt_template(
     tokenizer: PreTrainedTokenizerBase, text: PromptTemplateText | str, lengths: Lengths, key: str
@@ -129,7 +133,7 @@ def template_parts(tokenizer: PreTrainedTokenizerBase, key: str) -> PromptTempla
     thinks (Qwen3). Raises StageError if there is none, or it cannot be used.
     """
     if not tokenizer.chat_template:
-        raise StageError(key, "the tokenizer has no chat template", WRITE)
+        raise StageError(key, "the tokenizer has no chat template", f"add chat_template.jinja to files, or {WRITE}")
     turns = [{"role": "user", "content": QUERY}, {"role": "assistant", "content": RESPONSE}]
     with refused(key, "the chat template fails", "write the parts"):  # it is a program of its own
         filled_in = tokenizer.apply_chat_template(turns, tokenize=False, strftime_now=TODAY.strftime)

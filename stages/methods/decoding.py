@@ -55,7 +55,7 @@ class RowLimit:
     def shrink(self, tried: int) -> None:
         """Allow half of the rows that did not fit, from now on."""
         self.found = tried // 2
-        print(f"out of memory: decoding goes on with {self.found} rows a batch")
+        print(f"out of memory: decoding goes on with {self.found} rows a batch", file=sys.stderr)
 
 
 def decode_and_score(

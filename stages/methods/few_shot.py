@@ -77,14 +77,15 @@ class Nearest:
         matches = self.lookup.nearest(texts, count)
         flat = [Pair("", 0, match.query, match.response) for own in matches for match in reversed(own)]
         tokens, _ = encode_pairs(flat, *self.around)
-        rows = map(list.__add__, tokens["query"], tokens["response"])
+        rows = map(self.around[1].example, tokens["query"], tokens["response"])
         found, fewer = [], 0
         for query, own in zip(queries, matches, strict=True):
             examples = fitting(list(islice(rows, len(own))), base, self.around[-1])
             fewer += len(examples) < count
             found.append([*(token for example in examples for token in example), *query])
         if fewer:
-            print(f"{fewer} of {len(found)} queries have fewer than {count} examples: pairs or positions are few")
+            told = f"{fewer} of {len(found)} queries have fewer than {count} examples: pairs or positions are few"
+            print(told, file=sys.stderr)
         return found
 
 

@@ -50,10 +50,10 @@ class LoraMethod(Method):
         from peft import LoraConfig  # takes seconds to import, which only those wait for who use LoRA
 
         own = self.settings
-        targets = own.target_modules if isinstance(own.target_modules, str) else list(own.target_modules)
         return LoraConfig(
-            r=own.rank, lora_alpha=own.alpha, lora_dropout=own.dropout, target_modules=targets, task_type="CAUSAL_LM"
-        )
+            r=own.rank, lora_alpha=own.alpha, lora_dropout=own.dropout, target_modules=own.target_modules,
+            task_type="CAUSAL_LM",
+        )  # fmt: skip
 
     def initial_weights(self, generator: torch.Generator, examples: Examples = ()) -> dict[str, Tensor]:
         """A [rank, in] random, as PEFT draws it, and B [out, rank] zero: at first, nothing is added."""

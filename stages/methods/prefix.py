@@ -24,13 +24,13 @@ class PrefixMethod(Method):
         begins: what few-shot with these examples reads. `random`: normal, as large as those of words.
 
         Raises:
-            StageError: a layer keeps other keys than the first one.
+            StageError: a layer keeps other keys or values than the model's configuration says.
         """
         tokens = start_tokens(self.base, self.settings.init, self.settings.length, generator, examples)
         found = read_beginning(self.base, tokens)
-        if len({keys.shape for keys, _ in found}) > 1:
-            kind = type(self.base.model).__name__
-            raise StageError(self.base.folder, f"{kind} has layers of unequal heads", "use another method")
+        if {each.shape for both in found for each in both} != {self.shapes()[KEYS][1:]}:
+            told = f"{type(self.base.model).__name__} has layers of unequal heads, or of others than it says"
+            raise StageError(self.base.folder, told, "use another method")
         both = [torch.stack(each).float().cpu() for each in zip(*found, strict=True)]
         if self.settings.init == "random":
             size = [each.std(dim=(1, 2, 3), keepdim=True) for each in both]

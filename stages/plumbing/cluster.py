@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from stages.plumbing.errors import StageError, describe, is_out_of_memory, one_line
-from stages.plumbing.files import MANIFEST, check_folder, fsync_path
+from stages.plumbing.files import MANIFEST, STATE_VARIABLE, check_folder, fsync_path
 from stages.plumbing.signals import StopRequest, Terminated, raise_on_signals
 
 Key = TypeVar("Key")
@@ -156,7 +156,8 @@ def failure_of(ray: Any, error: Exception, what: str) -> StageError:
 def on_this_node() -> Iterator[tuple[str, Callable[[Any], Any]]]:
     """A block in a process of Ray's, with the node's address and what fetches from the object store.
 
-    A signal means that the node is told to go: another one goes on with the work.
+    All state is in `scratch`: the working directory is wherever the node was started. A signal means that the node is
+    told to go: another one goes on with the work.
 
     Raises:
         StageError: an error that a user can fix, with the node in front.
@@ -164,6 +165,8 @@ def on_this_node() -> Iterator[tuple[str, Callable[[Any], Any]]]:
     import ray  # elsewhere it need not be installed
 
     node: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    before = os.environ.get(STATE_VARIABLE, "")  # as good as none if it is empty
+    os.environ[STATE_VARIABLE] = str(scratch())
     try:
         yield node, ray.get
     except Terminated:  # what can be saved is saved
@@ -173,6 +176,8 @@ def on_this_node() -> Iterator[tuple[str, Callable[[Any], Any]]]:
             raise
         found, _, remedy = describe(error).rpartition("; ")
         raise StageError(f"node {node}", found, remedy) from None
+    finally:
+        os.environ[STATE_VARIABLE] = before
 
 
 def send(folder: Path, put: Callable[[Any], Any]) -> Files:

@@ -2,7 +2,7 @@
 
 Similarity is the cosine between TF-IDF vectors over words and word bigrams, in lower case and separated by spaces, as
 scikit-learn's TfidfVectorizer has it. That one keeps every bigram as a text and all vectors in memory. Here its
-HashingVectorizer numbers the terms (two of 130,000 hardly ever share one of 2**31 numbers), and vectors are made for a
+HashingVectorizer numbers the terms (of 130,000 about four pairs share one of 2**31 numbers), and vectors are made for a
 block of pairs at a time, so that millions of pairs fit.
 """
 

@@ -1,8 +1,8 @@
 """Train one method on one base model: the learning-rate trials, the best epoch of the best one kept (Sec. 3, App. B).
 
 A run that was stopped goes on where it was: its state is under .state/train, or where DIALOG_PROMPTING_STATE says, or
-in the folder that runtime.checkpoints names. Nothing but the results of trials stays there; the folder may be removed
-whenever no training is at work.
+in the folder that runtime.checkpoints names. Results of trials stay there, and checkpoints of what was stopped; the
+folder may be removed whenever no training is at work.
 """
 
 import argparse

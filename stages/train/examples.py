@@ -28,12 +28,13 @@ class Examples:
     pairs: Dataset  # those of `train` as people wrote them
     written: list[Pair]  # those of `validation` as people wrote them
     cuts: dict[str, int]  # how many texts of each had to be cut
+    prompt_template: PromptTemplate
 
     def drawn(self, seed: int, count: int = EXAMPLES) -> list[list[int]]:
         """The rows of so many training pairs, as tokens, drawn by the seed: what a context or a prefix is made of."""
         places = np.random.default_rng(seed).permutation(len(self.train))[:count]
         chosen = self.train[places.tolist()]
-        return [query + response for query, response in zip(chosen["query"], chosen["response"], strict=True)]
+        return list(map(self.prompt_template.example, chosen["query"], chosen["response"]))
 
 
 def load_examples(
@@ -55,7 +56,7 @@ def load_examples(
     )
     counted, sides = (("train", cuts), ("validation", others)), ("queries", "responses")
     named = {f"cut_{split}_{side}": counts[side] for split, counts in counted for side in sides}
-    return Examples(train, validation, pairs, written, named)
+    return Examples(train, validation, pairs, written, named, prompt_template)
 
 
 def epoch_batches(pairs: Dataset, batch_size: int, seed: int, epoch: int) -> list[Counts]:

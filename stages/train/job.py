@@ -100,7 +100,8 @@ def check_fit(config: PretrainedConfig, params: Params) -> None:
     positions = getattr(config, "max_position_embeddings", None)
     if positions is not None and in_front + longest > positions:
         found = f"prompt, query and response are up to {in_front + longest} tokens, the model takes {positions}"
-        raise StageError("params.yaml: protocols.<protocol>.lengths", found, "lower max_query_tokens or max_new_tokens")
+        remedy = "lower max_query_tokens, max_new_tokens or what the method puts in front"
+        raise StageError(f"params.yaml: protocols.{params.protocol}.lengths", found, remedy)
     window = window_of(config)
     if in_front and window and in_front + longest > window:  # it counts columns, padding and all
         found = f"{in_front} before rows of up to {longest} tokens, the model's window is {window}"
@@ -154,7 +155,7 @@ class Loaded:
         if len(chosen) < count and initial:
             found = f"{len(chosen)} of {count} examples fit into the model's positions, of {len(wanted)} that there are"
             if any(not len(context) for context in initial.values()):
-                remedy = "lower protocols.<protocol>.lengths, or use another method or model"
+                remedy = f"lower protocols.{self.job.params.protocol}.lengths, or use another method or model"
                 raise StageError(f"params.yaml: methods.{self.job.params.method}.examples", found, remedy)
             print(found)
         return initial

@@ -11,7 +11,7 @@ from dataclasses import replace
 from safetensors.torch import load as tensors_of
 
 from stages.language_model.device import Share, share_of
-from stages.plumbing.cluster import Files, cluster, gather, on_this_node, receive, scratch, send, unpack
+from stages.plumbing.cluster import Files, cluster, gather, on_this_node, receive, send, unpack
 from stages.train.job import Job, load
 from stages.train.state import TrialState, state_root
 from stages.train.training import train_trial
@@ -61,8 +61,7 @@ def train_there(
         params = job.params.model_copy(update={"runtime": runtime})
         places = receive(subset, f"subset-{job.data_hash}", get), receive(model, f"model-{job.base_hash}", get)
         loaded = load(replace(job, params=params, subset=places[0], model=places[1]))
-        root = state_root(runtime) if runtime.checkpoints is not None else scratch() / "train"
-        state = TrialState(root, job.fingerprint(rate, None))
+        state = TrialState(state_root(runtime), job.fingerprint(rate, None))
         if result is not None:
             unpack(result, state.result, get)
         trial = train_trial(loaded, rate, state, is_best)

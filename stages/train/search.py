@@ -110,8 +110,7 @@ def cost_of(trials: Sequence[Trial], size: int) -> dict[str, Any]:
         value = max(known, default=None) if name.startswith("peak") else sum(known)
         whole[name] = round(value, 3) if isinstance(value, float) else value
     speed = round(whole["pairs"] / whole["seconds"], 3) if whole["pairs"] and whole["seconds"] else None
-    whole |= {"pairs_per_second": speed, "precision": trials[0].environments[-1]["precision"]}
-    return {**whole, "trained_parameters": trials[0].parameters, "bytes": size}
+    return {**whole, "pairs_per_second": speed, "precision": trials[0].environments[-1]["precision"], "bytes": size}
 
 
 def describe(job: Job, best: Trial, trials: Sequence[Trial]) -> dict[str, Any]:
@@ -132,6 +131,5 @@ def describe(job: Job, best: Trial, trials: Sequence[Trial]) -> dict[str, Any]:
         "lengths": protocol.lengths.model_dump(),
         "prompt_template": as_json(text),
         **resolved,
-        "environment": best.environments[-1],
         "environments": [{"trials": own, "environment": json.loads(one)} for one, own in environments.items()],
     }

@@ -94,7 +94,7 @@ def test_where_positions_are_few_so_are_examples(
     examples = [row[: -len(query)] for row, query in zip(whole, plain, strict=True)]
     setattr(one.method.base.model.config, limit, room + len(examples[0]) - 1)
     fewer = one.encode(list(NEAREST))
-    assert "queries have fewer than 3 examples" in capsys.readouterr().out
+    assert "queries have fewer than 3 examples" in capsys.readouterr().err
     assert 0 < len(fewer[0]) - len(plain[0]) < len(examples[0])
     assert whole[0][-len(fewer[0]) :] == fewer[0]
 

@@ -103,7 +103,7 @@ def test_out_of_memory_halves_the_batch_for_good(
         assert found.losses.tolist() == pytest.approx(expected.losses.tolist(), rel=1e-4)
         assert found.answers == (expected.answers if limit else [[]] * len(PAIRS))
     assert tried[:3] == [21, 10, 5] and max(tried[3:]) == 5
-    assert capsys.readouterr().out.count("out of memory") == 2
+    assert capsys.readouterr().err.count("out of memory") == 2
 
 
 def test_one_row_that_does_not_fit_and_another_error_are_raised(monkeypatch: pytest.MonkeyPatch) -> None:

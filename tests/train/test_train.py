@@ -50,7 +50,8 @@ def test_what_is_written(undisturbed: Path) -> None:
     assert highest[-1]["train_loss"] < highest[0]["train_loss"]
     assert highest[-1]["validation_loss"] < highest[0]["validation_loss"]
     description = json.loads((undisturbed / "data/train/method.json").read_text())
-    assert Dynamic.model_validate(description["method"]) and description["environment"]["threads"] == 1
+    assert Dynamic.model_validate(description["method"])
+    assert description["environments"][0]["environment"]["threads"] == 1
     tensors = load_file(undisturbed / "data/train/weights.safetensors")
     assert summary["trained_parameters"] == sum(tensor.numel() for tensor in tensors.values())
     states = list((undisturbed / ".state/train").iterdir())
