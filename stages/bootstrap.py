@@ -91,8 +91,13 @@ def drawn_sums(tables: Table, dialogues: Sequence[str], generator: np.random.Gen
     return np.asarray((times @ sums.reshape(count, -1)).reshape(SAMPLES, len(tables), -1))
 
 
-def interval(table: Table, dialogues: Sequence[str], score: Score, seed: int) -> tuple[float, float]:
-    """Bounds of the middle 95 % of the score of one system: table [N, k] and the names of the N pairs' dialogues."""
+def interval(table: Table, dialogues: Sequence[str], score: Score, seed: int) -> tuple[float, float] | None:
+    """Bounds of the middle 95 % of the score of one system: table [N, k] and the names of the N pairs' dialogues.
+
+    None of a single dialogue: every draw would be the same, and the score seem certain.
+    """
+    if len(set(dialogues)) < 2:
+        return None
     return _middle(score(drawn_sums(table[None], dialogues, np.random.default_rng(seed))))
 
 

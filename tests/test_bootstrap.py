@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from stages.bootstrap import Table, bleu_of_sums, compare, loss_of_sums, sentence_counts
+from stages.bootstrap import Table, bleu_of_sums, compare, interval, loss_of_sums, sentence_counts
 from stages.similarity.bleu import bleu
 
 PAIRS, CASES = 60, 200
@@ -80,3 +80,4 @@ def test_a_difference_of_losses_is_found_where_pairs_differ_far_more() -> None:
     between = compare(own, others, ALONE, loss_of_sums)
     assert between.first - between.second == pytest.approx(0.1, abs=0.05)
     assert 0 < between.low < between.high
+    assert interval(own[0], ["one"] * PAIRS, loss_of_sums, 0) is None, "all draws of one dialogue are the same"

@@ -13,7 +13,7 @@ from stages.report.markdown import above
 from stages.report.runs import Run, Runs
 from stages.report.settings import LEAST_MATCHES, Cell, Setting
 
-MIN_PAIRS = 10  # with a single pair, all draws of the bootstrap are equal, and any difference looks certain
+MIN_PAIRS, MIN_DIALOGUES = 10, 2  # of one dialogue all draws of the bootstrap are equal, and any difference looks sure
 MATCHING_4GRAMS = 5  # column of `sentence_counts`
 SCORES = {"loss": loss_of_sums, "bleu4": bleu_of_sums}
 
@@ -64,6 +64,8 @@ def difference(first: Runs, second: Runs, score: str, part: str = "all") -> Diff
         both = _flags(one, part, len(own)) & _flags(other, part, len(own))
         if both.sum() < MIN_PAIRS:
             raise NotMeasured(f"only {both.sum()} such pairs")
+        if own[both].index.get_level_values(0).nunique() < MIN_DIALOGUES:
+            raise NotMeasured("only one dialogue")
         tables.append((own[both], others[both]))
     pairs = pd.concat([own for own, _ in tables]).index.unique()  # of any seed
     systems = zip(*tables, strict=True)

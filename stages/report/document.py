@@ -229,7 +229,7 @@ def search(setting: Setting, ending: str) -> Blocks:
         yield figures.lines(tried[tried["learning_rate"] > 0], "learning_rate", score, picture)
     if any(run.metrics("train").get("epoch", 0) > 1 for run in tested["run"]):
         after = setting.search("curves", "learning_rate", "epoch", "validation_loss")
-        chosen = after["learning_rate"] == after["run"].map(lambda run: run.metrics("train").get("learning_rate"))
+        chosen = after["learning_rate"] == after["run"].map(lambda run: run.numbers["train.learning_rate"])
         picture = f"curves-{ending}", "Validation loss by epoch, of the chosen rate"
         yield figures.lines(after[chosen], "epoch", "validation_loss", picture)
 
@@ -238,7 +238,7 @@ def conditioning(setting: Setting) -> Blocks:
     """What a prompt gains by being made from the query, at the input or every layer, with E trained or frozen."""
     rows = []
     for model, regime, cells in setting.groups:
-        named = {cell.method.split(" ")[0]: cell for cell in reversed(cells)}
+        named = {cell.method: cell for cell in cells}  # one of several kinds has more to its name
         for ending, what in TWINS.items():
             twins = tuple(named[name] for name in (f"soft{ending}", f"dynamic{ending}") if name in named)
             if len(twins) == 2:
@@ -260,7 +260,7 @@ def search_notes(setting: Setting) -> Iterator[str]:
     ended = [(cell.method, cell.model, setting.data(cell.regime), run.range_end) for cell, run in setting.all_runs]
     for (*names, end), count in Counter(each for each in ended if each[-1]).items():
         what = f"{', '.join(map(plain, names))}: the {end} rate tried is the best one"
-        yield f"{what} ({seeds(count)}): move its `learning_rate`"
+        yield f"{what} ({seeds(count)}): move its `learning_rate`, or widen the range"
 
 
 def commits(settings: Sequence[Setting]) -> str:

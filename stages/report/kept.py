@@ -24,9 +24,8 @@ MOST = 3_000_000  # bytes that a repository should have of them
 def keep(runs: Sequence[Run], folder: Path, quotable: Set[str]) -> None:
     """Add the runs that the report shows to those in a folder.
 
-    Of one configuration and seed that with the most learning rates stays, else one with its answers (a clone without
-    DVC's cache has none), else the new one. Of a corpus that may not be quoted, or is not `quotable` now, only a hash
-    of the responses is written; of parameters no folder and no secret.
+    Of one configuration and seed that stays which the report shows; of equals the new one. Of a corpus that may not be
+    quoted, or is not `quotable` now, no responses are written; of parameters no folder and no secret.
 
     Raises:
         StageError: they would be too large, or the file there is damaged; nothing is written.
@@ -34,7 +33,7 @@ def keep(runs: Sequence[Run], folder: Path, quotable: Set[str]) -> None:
     settings, _ = settings_of(runs)
     shown = [run for setting in settings for _, run in setting.all_runs]
     earlier = [as_allowed_now(run, quotable) for run in kept(folder)] if (folder / FILE).exists() else []
-    found = sorted(map(_public, (*shown, *earlier)), key=lambda run: RESPONSES not in run.files)
+    found = list(map(_public, (*shown, *earlier)))
     merged = with_unique_names([run for setting in settings_of(found)[0] for _, run in setting.all_runs])
     compressed = lzma.compress(json.dumps(list(map(vars, merged))).encode(), preset=9)
     if len(compressed) > MOST:

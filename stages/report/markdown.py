@@ -184,8 +184,8 @@ WENT_WRONG = tuple(mean(name) for name in ("loops", "echoes", "unended", "exact"
 VARIETY = tuple(mean(name) for name in FURTHER_SCORES)
 EACH_SEED = (SEEDS, mean("loss", "test loss", 4), bleu(), *OTHERS)
 SEARCH = (
-    mean("train.learning_rate", "best learning rate", 6), counted("train.rates", "rates tried"),
-    counted("train.epoch", "epoch"), mean("train.validation_loss", "validation loss"),
+    mean("train.learning_rate", "best learning rate", 6), ranged("train.rates", "rates tried"),
+    ranged("train.epoch", "epoch"), mean("train.validation_loss", "validation loss"),
     mean("forgetting.difference", "forgetting"),
 )  # fmt: skip
 

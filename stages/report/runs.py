@@ -1,6 +1,5 @@
 """Collect what was run: the experiments, the results in commits, and those in the workspace."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, fields, replace
@@ -139,7 +138,6 @@ def _read(root: Path, name: str, commit: str, baseline: str) -> Run | Absent | N
         return Absent(name, commit, "stale", reason)
     if responses:
         files[RESPONSES] = columns_of(responses)
-    files[f"{RESPONSES}.sha256"] = hashlib.sha256(revision.read(RESPONSES) or b"").hexdigest()
     return Run(name, commit, baseline, scores, params, files)
 
 

@@ -92,8 +92,8 @@ class Setting:
 
     @property
     def largest(self) -> list[tuple[str, float, tuple[Cell, ...]]]:
-        """Of each model the group with the most data."""
-        return list({group[0]: group for group in self.groups}.values())
+        """Of each model the group with the most data, of those with several methods if there are any."""
+        return list({group[0]: group for group in sorted(self.groups, key=lambda group: len(group[2]) > 1)}.values())
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -200,18 +200,20 @@ def setting_of(run: Run) -> tuple[str, Any]:
 def settings_of(runs: Sequence[Run]) -> tuple[list[Setting], list[Absent]]:
     """The settings, the paper's first, then those with the most runs, and the runs that repeat another one.
 
-    Of several runs of a configuration with one seed, that with the most learning rates counts, and of these the first.
+    Of several runs of a configuration with one seed, that with the most learning rates counts, of these one with its
+    responses (a clone without DVC's cache has none), and of these the first.
     """
     titles = labels(list(map(setting_of, runs)))
     models, methods = (
-        labels([(run.params[switch], run.entry(switch) | {"learning_rate": None}) for run in runs])
+        labels([(run.params[switch], run.entry(switch) | {"learning_rate": None, "license": None}) for run in runs])
         for switch in ("model", "method")
     )
     cells = map(Cell, models, methods, (float(run.params["regime"]) for run in runs))
 
     def order(each: tuple[str, Cell, Run]) -> tuple[Any, ...]:
         _, cell, run = each
-        return place(cell.model, MODELS), cell.regime, place(cell.method, [*STYLES]), run.seed, -len(run.rates)
+        known = place(cell.model, MODELS), cell.regime, place(cell.method, [*STYLES])
+        return *known, run.seed, -len(run.rates), not run.responses
 
     found: dict[str, dict[Cell, dict[int, Run]]] = {}
     repeated = []
@@ -233,6 +235,5 @@ def numbers_of(scores: dict[str, Any]) -> dict[str, Any]:
     for part in ("", "unseen.", "unlike."):
         known = found.get(f"{part}matches")
         found[f"{part}matches"] = matches = None if known is None else int(known[-1])
-        few = matches is not None and matches < LEAST_MATCHES
-        found[f"{part}bleu4"] = None if few else found.get(f"{part}bleu4")
+        found[f"{part}bleu4"] = found.get(f"{part}bleu4") if (matches or 0) >= LEAST_MATCHES else None
     return found

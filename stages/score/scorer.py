@@ -16,8 +16,8 @@ novelty, diversity. Then come
 - unseen: the same for the pairs of which neither query nor response is in the training regime, word for word,
 - unlike: the same for the pairs of which neither even resembles one there (rule: stages/overlap.py),
 - human, retrieval and shuffled: the same, with `unseen` and `unlike`, for the references themselves, for the response
-  to the most similar training query (lookup.py), and for the references in another order, drawn by the seed: what
-  people or copying would score, and a control that should come out last,
+  to the most similar training query (stages/similarity/lookup.py), and for the references in another order, drawn by
+  the seed: what people or copying would score, and a control that should come out last,
 - parts: which test pairs are unseen and unlike, as a 1 or 0 for each pair,
 - bleu_variants: BLEU of all test pairs in lower case, and with the same typesetting on both sides (variants.py),
 - references: how many further references there are, and sacrebleu's signature with them,

@@ -53,13 +53,14 @@ def bleus(counts: Table) -> dict[str, float]:
 
 
 def bleu4_interval(counts: Table, dialogues: Sequence[str], seed: int) -> list[float] | None:
-    """The 95 % interval of BLEU-4; None if no 4-gram matches: then all draws are smoothing alone.
+    """The 95 % interval of BLEU-4; None of a single dialogue, or if no 4-gram matches: all draws are smoothing alone.
 
     If m of D dialogues have a match, a draw lacks one with (1 - m / D) ** D: less than half of them for any m from 1.
     """
     if not counts[:, MATCHES][:, -1].any():
         return None
-    return [round(end, DIGITS) for end in interval(counts, dialogues, bleu_of_sums, seed)]
+    ends = interval(counts, dialogues, bleu_of_sums, seed)
+    return ends and [round(end, DIGITS) for end in ends]
 
 
 def bleu_variants(rows: Mapping[str, Sequence[str]], references: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -81,8 +81,8 @@ def test_the_best_is_compared_with_the_others_and_not_by_way_of_the_reference() 
 
 def test_with_one_method_or_without_losses_there_is_nothing_to_compare(runs: tuple[Run, ...]) -> None:
     assert "nothing to compare yet (one method was run). The BLEU-4 of soft is" in answer(*of(runs, "soft"))
-    small = replace(run_in_memory("soft"), scores={"novelty": 1.0, "pairs": 80})  # of a clone: no match, no BLEU-4
-    assert "of their 4-grams 0 stand in what people said" in answer(small)
+    small = replace(run_in_memory("soft"), scores={"novelty": 1.0, "pairs": 80})  # of a clone without DVC's cache
+    assert "The BLEU-4 of soft is not known here" in answer(small)
     assert "(other has no losses)" in answer(
         *of(runs, "soft"), replace(run_in_memory("lora", measured=False), name="other")
     )
@@ -151,6 +151,10 @@ def test_what_cannot_be_compared_is_not(runs: tuple[Run, ...]) -> None:
     ):
         with pytest.raises(NotMeasured, match=reason):
             difference((copy,), second, "loss", part)
+    alone = (columns_of([replace(each, dialogue="one") for each in responses_of(run)]) for run in (first, *second))
+    one, other = (replace(run, files={RESPONSES: said}) for run, said in zip((first, *second), alone, strict=True))
+    with pytest.raises(NotMeasured, match="only one dialogue"):
+        difference((one,), (other,), "loss")
 
 
 def verdicts(*runs: Run) -> dict[str, str]:
@@ -160,13 +164,13 @@ def verdicts(*runs: Run) -> dict[str, str]:
 
 def test_a_claim_is_judged_by_more_than_chance(runs: tuple[Run, ...]) -> None:
     found = verdicts(*runs)
-    assert found["dynamic has a higher BLEU-4 than soft with all the data"] == INCONCLUSIVE
-    assert found["soft has a higher BLEU-4 than fine-tune with a tenth of the data"] == NOT_TESTED
+    assert found["dynamic has a higher BLEU-4 than soft at 100 %"] == INCONCLUSIVE
+    assert found["soft has a higher BLEU-4 than fine-tune at 10 %"] == NOT_TESTED
     assert found["dynamic forgets less than fine-tune"] == INCONCLUSIVE
     assert found["dynamic keeps a novelty above 0.90 whatever the data"] == SUPPORTED
     for better, worse, verdict in (("dynamic", "fine-tune", SUPPORTED), ("fine-tune", "dynamic", CONTRADICTED)):
         both = [*called(better, of(runs, "lora")), *called(worse, of(runs, "dynamic-frozen"))]
-        assert verdicts(*both)["dynamic has a higher BLEU-4 than fine-tune with all the data"] == verdict
+        assert verdicts(*both)["dynamic has a higher BLEU-4 than fine-tune at 100 %"] == verdict
     deeper = {**runs[0].params["methods"], "dynamic": {**runs[0].params["methods"]["dynamic"], "layers": 4}}
     other = run_in_memory("dynamic", dataset="dailydialog", methods=deeper)
     assert verdicts(*runs, other) == found, "a trial elsewhere gives methods longer names, and changes nothing"

@@ -9,7 +9,7 @@ from sacrebleu.metrics.bleu import BLEU
 
 from stages.bootstrap import sentence_counts
 from stages.records import Pair, References
-from stages.score.diagnostics import diagnostics, is_echo, is_loop
+from stages.score.diagnostics import is_echo, is_loop
 from stages.score.several_references import several_counts, several_facts, several_references, several_scores
 from stages.score.variants import bleu4_interval, bleu_variants, chrf, normalised
 from stages.score.variety import distinct, diversity, expectation_adjusted_distinct, ngrams, novelty
@@ -46,10 +46,6 @@ def test_a_response_that_ends_in_an_n_gram_repeated_often_enough_loops(response:
 @pytest.mark.parametrize(("pair", "expected"), ECHOES.items())
 def test_what_repeats_its_query_or_a_long_part_of_it_is_an_echo(pair: tuple[str, str], expected: bool) -> None:
     assert is_echo(*pair) == expected
-
-
-def test_how_many_met_the_length_limit_is_not_known_if_it_is_not_of_all() -> None:
-    assert diagnostics(["a", "a"], ["b", "b"], ["c", "c"], [True, None])["unended"] is None
 
 
 def test_novelty_and_diversity_are_shares_of_whole_responses_whatever_the_white_space() -> None:
