@@ -42,6 +42,9 @@ class TerminalChat:
             except (EOFError, KeyboardInterrupt):
                 print("\nBye.")
                 return
+            except UnicodeDecodeError:
+                print("what was said: not UTF-8; set the terminal to UTF-8")
+                continue
             try:
                 if said.startswith("/"):
                     self.command(*said.split())

@@ -82,8 +82,8 @@ def opening(params: Params, trained: TrainedMethod, form: Form) -> str:
     best = f" Learning rate {rate:.3g}, epoch {epoch}." if rate else ""
     beside = f"; {form.files}" if form.files else ""
     return (
-        f"A dialog model by the method `{params.chosen_method.kind}` of [Prompting for a conversation]({PAPER}) "
-        f"(Valvoda, Fang, Vandyke, 2022): {form.what}.\n\n"
+        f"A dialog model made with `{params.chosen_method.kind}` by an implementation of [Prompting for a conversation]"
+        f"({PAPER}) (Valvoda, Fang, Vandyke, 2022): {form.what}.\n\n"
         f"Base model: `{plain(params.model)}` ({plain(redact(params.chosen_model.source))}). "
         f"Data: `{plain(params.dataset)}` ({plain(redact(params.chosen_dataset.source))}).{best}\n\n"
         f"`model.safetensors`: the complete language model with what was trained in it, in float32{beside}."

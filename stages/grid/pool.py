@@ -92,7 +92,7 @@ class Pool:
             elif failed.exists():
                 found[name] = [f"failed with exit code {failed.read_text(encoding='utf-8')}", *lines]
             else:
-                found[name] = ["stopped" if lines else "waiting", *lines]
+                found[name] = ["stopped" if "Running stage 'train'" in text else "waiting", *lines]
         return found
 
     def run(self, configurations: Sequence[Configuration], jobs: int) -> None:
@@ -160,6 +160,7 @@ class Pool:
         for each in dict.fromkeys([*models.values(), *subsets.values()]):
             print(f"stages that experiments share: {each.model}, {each.regime:g} %", flush=True)
             if self._start(clones[0], each, "subset").wait():
+                (self.logs / f"{each.name}.failed").write_text("1", encoding="utf-8")
                 _, *lines = self.standing([each.name])[each.name]
                 raise StageError(f"shared stages of {each.name}", " ".join(lines), f"see the log in {self.logs}")
 

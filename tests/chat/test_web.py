@@ -1,6 +1,5 @@
 """The page: what it shows, and whom it answers."""
 
-import dataclasses
 import html
 import json
 import signal
@@ -137,13 +136,6 @@ def test_novelty_and_lookup_are_those_of_the_stage_score(chat: WebChat, project:
     assert marks[0] == "(in the training data, word for word)"
     assert marks[1].startswith("(cut)" if cut else "(new)")
     assert {"lookup for workspace", "lookup for softly"} < columns.keys()  # their training data differs
-
-
-def test_those_that_were_trained_on_the_same_share_one_lookup(project: Path, speakers: list[Speaker]) -> None:
-    softly = speakers[1]
-    chat = WebChat(project, [softly, dataclasses.replace(softly, name="again")])
-    assert chat.loaded["softly"][1] is chat.loaded["again"][1]
-    assert [*asked(chat, SAID[2], ["softly", "again"])[1]][2:] == ["lookup"]
 
 
 def test_the_conversation_goes_on_with_the_answers_of_the_first(chat: WebChat, speakers: list[Speaker]) -> None:
