@@ -112,16 +112,3 @@ def test_each_row_is_measured_beside_theirs(arguments: argparse.Namespace, monke
         assert [line["theirs"]["name"] for line in lines] == ["Trainer"] * 3 + ["PEFT with Trainer"] * 3
     decoding = [line["subject"] for line in found["rows"]["decoding"]]
     assert len(decoding) == 8 and all(subject.endswith("; 0 differ") for subject in decoding)
-
-
-def test_a_pair_of_a_sweep_counts_when_every_rate_has_trained_on_it(arguments: argparse.Namespace) -> None:
-    loaded, ran = data.load(arguments), []
-
-    def train(rate: float, warm: Sequence[object], batches: Sequence[object]) -> float:
-        ran.append((rate, len(warm), len(batches)))
-        return 2.0
-
-    assert training.pairs_per_second(loaded, train, [1e-4, 1e-3], 0) == SIZE / 4.0
-    assert [rate for rate, _, _ in ran] == [1e-4, 1e-3] and all(warm and steps == 1 for _, warm, steps in ran)
-    assert data.batches_of(loaded, 0) == data.batches_of(loaded, 0)
-    assert len({str(data.batches_of(loaded, repeat)) for repeat in range(4)}) > 1

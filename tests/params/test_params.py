@@ -14,7 +14,7 @@ from dvc.utils.hydra import apply_overrides
 
 from stages.params.methods import Soft
 from stages.params.schema import LearningRates, load_params, parse_params
-from stages.params.validation import RENAMED, redact, show
+from stages.params.validation import redact, show
 from stages.plumbing.errors import StageError
 from tests.tiny import ROOT, SWITCHES, read_yaml, shipped_params
 
@@ -139,11 +139,6 @@ def test_a_value_is_refused_with_its_key_what_was_found_and_what_is_allowed(key:
     assert refusal({key: value}).startswith(place.replace("/", ".") + said.lstrip("~"))
 
 
-def test_what_else_might_stand_there_is_no_second_error() -> None:
-    said = refusal({TEMPLATE: {"prefix": 1, "separator": "b", "end": "c"}})
-    assert said.endswith(".prefix: found 1; it must be text")
-
-
 def test_a_text_that_cannot_be_read_or_is_too_short_is_refused_when_params_yaml_is_read(tmp_path: Path) -> None:
     text = tmp_path / "text"
     for content, said in (
@@ -217,11 +212,6 @@ def test_a_misspelt_key_is_one_mistake_and_further_ones_are_counted() -> None:
     assert message.startswith("regmie: unknown key; did you mean 'regime'? ")
     assert "more)" not in message, "that the right one is missing is the same mistake"
     assert refusal({"seed": -1, "regime": 0}).endswith("(and 1 more)")
-
-
-def test_every_old_name_leads_to_one_that_is_in_params_yaml() -> None:
-    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
-    assert [new for new in RENAMED.values() if f"{new}:" not in text] == []
 
 
 def test_dvc_writes_params_yaml_as_it_is_but_for_the_lines_that_change(tmp_path: Path) -> None:
