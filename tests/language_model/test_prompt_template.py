@@ -130,7 +130,7 @@ def test_a_useless_template_is_refused(tokenizer: PreTrainedTokenizerFast) -> No
         (PromptTemplateText(separator="\n", end="the end"), r"template\.end: 'the end' is \d+ tokens; end a response"),
         (PromptTemplateText(prefix="a long story : " * 9, separator="\n", end="\n"), "takes .* tokens .*; shorten the"),
         (PromptTemplateText(separator="\n", end="s"), "the end is a token of ordinary text; use another"),
-        (CHAT_TEMPLATE, "the tokenizer has no chat template; write"),
+        (CHAT_TEMPLATE, "the tokenizer has no chat template; add"),
     ):
         with pytest.raises(StageError, match=said):
             built(tokenizer, text)
