@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from operator import sub
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -181,7 +181,8 @@ def sentences(setting: Setting, gaps: list[Gap]) -> Iterator[str]:
     others = [gap for gap in gaps if not gap.is_reference]
     rivals = [gap for gap in gaps if gap is not best and not beyond(gap, best)]
     alike, unsure = ([gap.cell.method for gap in rivals if (gap in sure) is wanted] for wanted in (True, False))
-    alone = "it has the lowest test loss" + ("" if unsure else ", by more than chance")
+    sure_of = ", by more than chance" if seeds_of_it > 1 else ", also on other draws of the test dialogues"
+    alone = "it has the lowest test loss" + ("" if unsure else sure_of)
     advised, why = " or ".join([best.cell.method, *alike]), "the test loss cannot separate them" if alike else alone
     where = f"{setting.data(reference.regime)} of {setting.any_run.params['dataset']} and {reference.model}"
     yield f"With {where}, **use {advised}** of the {len(gaps)} methods compared: {why} ({seeds(seeds_of_it)})."
@@ -214,14 +215,21 @@ def quality(gap: Gap) -> str:
     found = [numbers_of(run.scores) for run in gap.runs]
     if few := [each["matches"] for each in found if each["bleu4"] is None and each["matches"] is not None]:
         matches = f"{' or '.join(map(str, sorted(set(few))))} stand in what people said, too few for a BLEU-4"
-        return f"The answers of {method} are not yet good: of their 4-grams {matches} ({seeds(len(few))})."
-    if None in (scores := [each["bleu4"] for each in found]):  # as in a clone without DVC's cache
+        return f"Of the 4-grams that {method} answers, {matches} ({seeds(len(few))}): read the answers below."
+    lookup = [numbers_of(run.scores.get("retrieval") or {}) for run in gap.runs]
+    (own, copied), beyond = ([_mean(rows, f"{part}bleu4") for rows in (found, lookup)] for part in ("", "unlike."))
+    if own is None:  # as in a clone without DVC's cache
         return f"The BLEU-4 of {method} is not known here ({count})."
-    told = f"The BLEU-4 of {method} is {fmean(scores):.3f}"
-    lookup = [numbers_of(run.scores.get("retrieval") or {})["bleu4"] for run in gap.runs]
-    if None not in lookup:
-        told += f"; a lookup of the most similar training query has {fmean(lookup):.3f} without learning anything"
+    told = f"The BLEU-4 of {method} is {own:.3f}"
+    if copied is not None:
+        told += f"; a lookup of the most similar training query has {copied:.3f} without learning anything"
+        told += "" if None in beyond else f"; on pairs unlike training it has {beyond[1]:.3f}, {method} {beyond[0]:.3f}"
     return f"{told} ({count})."
+
+
+def _mean(rows: Sequence[dict[str, Any]], name: str) -> float | None:
+    known = [row[name] for row in rows if row[name] is not None]
+    return fmean(known) if len(known) == len(rows) else None
 
 
 def caveats(settings: Sequence[Setting]) -> Iterator[str]:

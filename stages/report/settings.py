@@ -130,7 +130,7 @@ class Setting:
         few = self.any_run.entry("protocol")["data"]["train_dialogues"]
         runs = [run for cell, run in self.all_runs if cell.regime == regime]
         there = {run.score("subset.train.dialogues") for run in runs} - {None}  # a small corpus has fewer than it takes
-        told = [percent(regime) if few is None else f"{max(there, default=few)} dialogues"]
+        told = [percent(regime)] * (few is None) + [f"{max(there, default=few)} dialogues"] * bool(there or few)
         pairs = [run.scores.get("training_pairs") for run in runs]
         if known := sorted({each for each in pairs if each}):
             told.append(f"{' to '.join(map(str, dict.fromkeys([known[0], known[-1]])))} pairs")
