@@ -122,7 +122,7 @@ def _tiny_model(family: str, tied: bool, made: Callable[[], PreTrainedTokenizerF
     settings |= {"tie_word_embeddings": tied, "initializer_range": 0.3}
     if family == "gpt2":
         settings |= {"n_layer": 2, "n_embd": 32, "n_head": 2, "n_positions": POSITIONS}
-        settings |= {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+        settings |= {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0}  # as a float or not
     else:
         settings |= {"num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 64}
         settings |= {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": POSITIONS}

@@ -71,8 +71,7 @@ def write_method(
     description: dict[str, Any] = {
         "method": settings.model_dump(), "base_model": files_hash(check_folder(model)), "learning_rate": 1e-3,
         "epoch": 2, "validation_bleu4": 0.01, "validation_loss": 3.5, "best_at_range_end": None, "seed": 0,
-        "training": {}, "lengths": LENGTHS, "prompt_template": text, "environment": {},
-        **({"examples": 3} if nearest else {}),
+        "training": {}, "lengths": LENGTHS, "prompt_template": text, **({"examples": 3} if nearest else {}),
     }  # fmt: skip
     with output_folder(folder) as made, TemporaryDirectory() as beside:
         save_file(weights, saved := Path(beside, "weights"))

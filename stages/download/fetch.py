@@ -127,7 +127,7 @@ def _from_hub(subject: str, source: Source, path: str, again: bool) -> Path:
             raise
         # A cause of the library's own errors says what was tried. ValueError: no network, but it was to ask again.
         said = (isinstance(error, FileNotFoundError | ValueError) and error.__cause__) or error
-        other = "the sha256 of the file in the cache is another one, and it " * again
+        other = "the cached file has another sha256, and a new one could not be had: " * again
         found = f"{other}cannot get {path} of {source.place} ({redact(one_line(str(said)))})"
         advice = f"fix the source or files (no pickle is ever loaded), log in with `hf auth login`, or {LOCAL_COPY}"
         raise StageError(subject, found, advice) from None

@@ -89,6 +89,7 @@ def convert_gguf(subject: str, file: Path, folder: Path) -> None:
             )
             tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
         if _rows_begin(file):
+            tokenizer.bos_token = tokenizer.convert_ids_to_tokens(loaded[0].config.bos_token_id)  # Qwen2's has none
             tokenizer.add_bos_token = True  # type: ignore[misc]  # it has a setter
     except Exception as error:  # transformers' parser can raise anything on a damaged or unsupported file
         if of_the_machine(error):
@@ -119,7 +120,10 @@ def convert_gguf(subject: str, file: Path, folder: Path) -> None:
 
 
 def _rows_begin(file: Path) -> bool:
-    """Whether rows begin with the beginning-of-text token, as llama.cpp has it; transformers does not look."""
+    """Whether rows begin with the beginning-of-text token: transformers does not look.
+
+    Files that do not say so are read as llama.cpp reads them, as far as Llama's are concerned.
+    """
     from gguf import GGUFReader
 
     names, fields = ("add_bos_token", "model", "pre"), GGUFReader(file).fields

@@ -159,8 +159,8 @@ class Pool:
         subsets = {(each.regime, each.settings): each for each in reversed(waiting)}  # a seed is among the settings
         for each in dict.fromkeys([*models.values(), *subsets.values()]):
             print(f"stages that experiments share: {each.model}, {each.regime:g} %", flush=True)
-            if self._start(clones[0], each, "subset").wait():
-                (self.logs / f"{each.name}.failed").write_text("1", encoding="utf-8")
+            if code := self._start(clones[0], each, "subset").wait():
+                (self.logs / f"{each.name}.failed").write_text(str(code), encoding="utf-8")
                 _, *lines = self.standing([each.name])[each.name]
                 raise StageError(f"shared stages of {each.name}", " ".join(lines), f"see the log in {self.logs}")
 

@@ -29,7 +29,7 @@ class PrefixMethod(Method):
         tokens = start_tokens(self.base, self.settings.init, self.settings.length, generator, examples)
         found = read_beginning(self.base, tokens)
         if {each.shape for both in found for each in both} != {self.shapes()[KEYS][1:]}:
-            told = f"{type(self.base.model).__name__} has layers of unequal heads, or of others than it says"
+            told = f"{type(self.base.model).__name__} has layers of unequal heads, or others than its config.json says"
             raise StageError(self.base.folder, told, "use another method")
         both = [torch.stack(each).float().cpu() for each in zip(*found, strict=True)]
         if self.settings.init == "random":

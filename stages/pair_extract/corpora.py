@@ -86,8 +86,9 @@ def _read_split(paths: Sequence[Path], dataset: Dataset, scratch: Path) -> tuple
         told = f"(first of {counts['bad_rows']} such rows, max_bad_rows allows {limit})"
         raise StageError(bad[0].subject, f"{bad[0].found} {told}", bad[0].remedy)
     if not len(found):
-        left = "".join(f", {counts[name]} {name}" for name in COUNTED if COUNTED[name] == "left out" and counts[name])
-        none = f"none of {counts['dialogues']} dialogues has two turns with text{left}"
+        out = [name for name in COUNTED if COUNTED[name] == "left out" and counts[name]]
+        told = "".join(f", {counts[name]} {name.replace('_', ' ')} left out" for name in out)
+        none = f"none of {counts['dialogues']} dialogues has two turns with text{told}"
         raise StageError(paths[0], none, "a pair needs two turns") if counts["dialogues"] or not bad else bad[0]
     order = pyarrow.compute.sort_indices(found.data["dialogue"]).cast("int64")
     return found.select(order), {**counts, **({"first_bad_rows": [str(error) for error in bad]} if bad else {})}

@@ -84,8 +84,12 @@ def _read_jsonl(path: Path, counts: Counter[str]) -> Iterator[Row]:
         while left:
             value, left = _parse_json(place, left, (text for _, text in lines))
             if isinstance(value, list) and any(map(_is_row, value)):
-                if any(isinstance(each, list) for each in value) and (left or not first or next(lines, None)):
+                of_lists = any(isinstance(each, list) for each in value)
+                if of_lists and first and (left or next(lines, None)):
                     raise StageError(place, "a list of lists beside other rows", SHAPE)
+                if of_lists and not first:
+                    yield place, value  # a bad row
+                    continue
                 yield from ((f"{place}[{at}]", row) for at, row in enumerate(value))
             else:
                 yield place, value

@@ -166,8 +166,8 @@ def on_this_node() -> Iterator[tuple[str, Callable[[Any], Any]]]:
 
     node: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
     before = os.environ.get(STATE_VARIABLE, "")  # as good as none if it is empty
-    os.environ[STATE_VARIABLE] = str(scratch())
     try:
+        os.environ[STATE_VARIABLE] = str(scratch())
         yield node, ray.get
     except Terminated:  # what can be saved is saved
         os._exit(143)

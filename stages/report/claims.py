@@ -214,16 +214,16 @@ def quality(gap: Gap) -> str:
     method, count = gap.cell.method, seeds(len(gap.runs))
     found = [numbers_of(run.scores) for run in gap.runs]
     if few := [each["matches"] for each in found if each["bleu4"] is None and each["matches"] is not None]:
-        matches = f"{' or '.join(map(str, sorted(set(few))))} stand in what people said, too few for a BLEU-4"
-        return f"Of the 4-grams that {method} answers, {matches} ({seeds(len(few))}): read the answers below."
+        matches = f"{' or '.join(map(str, sorted(set(few))))}; {seeds(len(few))}"
+        return f"The answers of {method} share too few 4-grams with what people said for a BLEU-4 ({matches})."
     lookup = [numbers_of(run.scores.get("retrieval") or {}) for run in gap.runs]
-    (own, copied), beyond = ([_mean(rows, f"{part}bleu4") for rows in (found, lookup)] for part in ("", "unlike."))
+    (own, copied), new = ([_mean(rows, f"{part}bleu4") for rows in (found, lookup)] for part in ("", "unlike."))
     if own is None:  # as in a clone without DVC's cache
         return f"The BLEU-4 of {method} is not known here ({count})."
     told = f"The BLEU-4 of {method} is {own:.3f}"
     if copied is not None:
         told += f"; a lookup of the most similar training query has {copied:.3f} without learning anything"
-        told += "" if None in beyond else f"; on pairs unlike training it has {beyond[1]:.3f}, {method} {beyond[0]:.3f}"
+        told += "" if None in new else f"; on pairs unlike training it has {new[1]:.3f}, {method} {new[0]:.3f}"
     return f"{told} ({count})."
 
 

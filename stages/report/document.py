@@ -238,7 +238,8 @@ def conditioning(setting: Setting) -> Blocks:
     """What a prompt gains by being made from the query, at the input or every layer, with E trained or frozen."""
     rows = []
     for model, regime, cells in setting.groups:
-        named = {cell.method: cell for cell in cells}  # one of several kinds has more to its name
+        names = [cell.method.split(" ")[0] for cell in cells]
+        named = {name: cell for name, cell in zip(names, cells, strict=True) if names.count(name) == 1}  # of one kind
         for ending, what in TWINS.items():
             twins = tuple(named[name] for name in (f"soft{ending}", f"dynamic{ending}") if name in named)
             if len(twins) == 2:

@@ -24,8 +24,8 @@ MOST = 3_000_000  # bytes that a repository should have of them
 def keep(runs: Sequence[Run], folder: Path, quotable: Set[str]) -> None:
     """Add the runs that the report shows to those in a folder.
 
-    Of one configuration and seed that stays which the report shows; of equals the new one. Of a corpus that may not be
-    quoted, or is not `quotable` now, no responses are written; of parameters no folder and no secret.
+    Of one configuration and seed the run that the report shows stays; of equals the new one. Of a corpus that may not
+    be quoted, or is not `quotable` now, no responses are written; of parameters no folder and no secret.
 
     Raises:
         StageError: they would be too large, or the file there is damaged; nothing is written.

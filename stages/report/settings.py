@@ -122,7 +122,7 @@ class Setting:
         return pd.DataFrame(rows, columns=["model", "method", "data", "run", *columns]).dropna()
 
     def data(self, regime: float) -> str:
-        """How much a regime trains on: `30 %, 12491 pairs`.
+        """How much a regime trains on: `30 %, 3335 dialogues, 12491 pairs`.
 
         Where the protocol takes a few dialogues, they are what the regime is of: `70 dialogues, 434 pairs`.
         With several seeds it is `431 to 440 pairs`.

@@ -9,7 +9,8 @@ novelty, diversity. Then come
 - relevance and hits: how well the responses fit their queries (stages/greedy_generate/relevance.py), of some of the
   test pairs, with intervals; not for the lookup and the parts below,
 - distinct1, distinct2, ead: the variety of their words (variety.py); chrf (variants.py),
-- pairs, bleu4_interval and loss_interval (middle 95 % of the bootstrap over dialogues), mean_words (per response),
+- pairs, bleu4_interval and loss_interval (middle 95 % of the bootstrap over dialogues; null of a single one),
+  mean_words (per response),
 - matches: the n-grams of orders 1 to 4 that stand in the references; without one of order 4, BLEU-4 is nothing but its
   smoothing, and has no interval,
 - several_references: BLEU against the further references too, where the corpus has any (several_references.py),

@@ -176,9 +176,8 @@ def write_gguf(path: Path, source: Path, end: int, starts: bool, without: str = 
         own = tensor.view(halves).swapaxes(1, 2).reshape(tensor.shape) if turned else tensor
         if name not in ("lm_head.weight", without):
             writer.add_tensor(str(names.get_name(name, (".weight",))), own.contiguous().numpy())
-    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):
-        write()
-    writer.close()
+    for step in ("write_header_to_file", "write_kv_data_to_file", "write_tensors_to_file", "close"):
+        getattr(writer, step)()
 
 
 def test_gguf_becomes_a_clean_folder_with_tied_weights_once_and_the_same_bytes_twice(

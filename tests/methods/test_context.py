@@ -38,7 +38,7 @@ def test_losses_and_answers_are_those_of_the_model_with_the_examples_in_front(fa
 
 
 TRAINING = [
-    Pair("t", 0, "do you like green tea ?", "I like it"),
+    Pair("t", 0, "do you like green tea ?", "I like it " * 30),  # it is cut
     Pair("t", 2, "where is the big dog ?", "there"),
     Pair("u", 0, "do you like tea ?", "no"),
     Pair("u", 2, "are you there ?", "yes"),
@@ -67,7 +67,8 @@ def test_the_nearest_examples_are_those_of_each_query_and_stand_in_front_of_it(f
         return found
 
     def row(query: str, response: str) -> list[int]:
-        return [token for part in ("A:", f" {query}", "\nB:", f" {response}", "\n") for token in tokens(part)]
+        said = tokens(f" {response}")[: one.lengths.max_new_tokens - 1]
+        return [*tokens("A:"), *tokens(f" {query}"), *tokens("\nB:"), *said, *tokens("\n")]
 
     queries = one.encode(list(NEAREST))
     references = [[*tokens(f" {each}"), *tokens("\n")] for each in REFERENCES]

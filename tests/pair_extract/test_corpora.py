@@ -122,8 +122,9 @@ def test_a_json_file_may_be_one_array_of_rows(indent: int | None, tmp_path: Path
     for before in (b"", b"\n ", b"\xef\xbb\xbf\r\n"):
         assert turns_in(tmp_path, "jsonl", before + content) == sorted(DIALOGUES)
     assert turns_in(tmp_path, "jsonl", b'["a", "b"]') == [["a", "b"]]  # a dialogue, not two rows
-    for mixed in (b'["a", "b"]\n[["c", "d"]]', b'[["a", "b"]]\n[["c", "d"]]', b'[["a", "b"]] ["c", "d"]'):
+    for mixed in (b'[["a", "b"]]\n[["c", "d"]]', b'[["a", "b"]] ["c", "d"]'):
         assert "a list of lists beside other rows" in refusal(tmp_path, "jsonl", mixed)
+    assert "not a turn but a list" in refusal(tmp_path, "jsonl", b'["a", "b"]\n[["c", "d"]]'), "a bad row among others"
     assert refusal(tmp_path, "jsonl", content[:-1]).startswith("1: not JSON")
     odd = json.dumps([*DIALOGUES, None], indent=indent).encode()  # a bad row of the array, not a bad turn
     assert len(read(tmp_path, "jsonl", odd, bad=0.25)[0]) == 3
