@@ -184,7 +184,7 @@ def sentences(setting: Setting, gaps: list[Gap]) -> Iterator[str]:
     sure_of = ", by more than chance" if seeds_of_it > 1 else ", also on other draws of the test dialogues"
     alone = "it has the lowest test loss" + ("" if unsure else sure_of)
     advised, why = " or ".join([best.cell.method, *alike]), "the test loss cannot separate them" if alike else alone
-    where = f"{setting.data(reference.regime)} of {setting.any_run.params['dataset']} and {reference.model}"
+    where = f"{setting.data(reference.regime)} of {setting.title}, and {reference.model}"
     yield f"With {where}, **use {advised}** of the {len(gaps)} methods compared: {why} ({seeds(seeds_of_it)})."
     if unsure:
         yield f"It takes more seeds to say whether {' or '.join(unsure)} {'is' if len(unsure) == 1 else 'are'} worse."

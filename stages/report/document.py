@@ -18,7 +18,7 @@ from stages.report.settings import LEAST_MATCHES, RATES_PREFIX, Cell, Setting, s
 INTRODUCTION = """What the experiments of this project say, written by `python -m stages.report`. The question and the
 methods are those of "Prompting for a conversation: How to control a dialog model?" (Valvoda, Fang and Vandyke 2022,
 arXiv 2209.11068); this is an independent implementation, since no code of the paper is public."""
-QUERIES, OPEN = 10, 3  # drawn; and of these, shown unfolded
+QUERIES, OPEN = 8, 3  # drawn; and of these, shown unfolded
 CAVEATS = 4  # at most
 GLOSSARY = (
     "**test loss**: the cross-entropy of the reference replies, in nats a token; lower is better. ±: the standard "
@@ -47,7 +47,7 @@ TWINS = {  # names of methods end so
 RUNS = (
     SEEDS,
     Column("experiment", lambda rows: plain(rows["run"].iloc[0].name)),
-    Column("commit", lambda rows: f"`{rows['run'].iloc[0].commit or 'workspace'}`"),
+    Column("commit", lambda rows: f"`{rows['run'].iloc[0].commit[:COMMIT_DIGITS] or 'workspace'}`"),
     Column("learning rates", lambda rows: ", ".join(f"{rate:.3g}" for rate in rows["run"].iloc[0].rates) or NONE),
 )
 

@@ -3,6 +3,7 @@
 Colour and marker show the method, so that a grey print works and so do the eyes of the colour-blind.
 """
 
+import hashlib
 import io
 import re
 from collections.abc import Callable, Sequence
@@ -56,9 +57,14 @@ def to_svg(figure: Figure, name: str) -> str:
     figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     svg = buffer.getvalue()
     # A style would apply to the whole page; nothing refers to groups, and nobody sees thousandths of a point.
-    svg = re.sub(r"<style.*?</style>|<!--.*?-->|(?<=<g) id=\"[^\"]*\"", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(
+        r"<style.*?</style>|<!--.*?-->|(?<=<g) id=\"[^\"]*\"|transform=\"rotate\(-0 .*?\"", "", svg, flags=re.DOTALL
+    )
     svg = re.sub(r"(\d\.\d\d)\d+(?=[^<>]*>)", r"\1", svg)  # inside tags, not in what is read
-    svg = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{name}-", svg)
+    family, *_ = re.findall(r"font-family: [^;]*; ", svg) or [""]  # once, not at each text
+    svg = svg.replace(family, "").replace("<svg ", f'<svg style="{family.strip()}" ', 1)
+    svg = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>f{hashlib.sha256(name.encode()).hexdigest()[:6]}", svg)
     return re.sub(r"\s*\n\s*", "\n", svg).strip() + "\n"
 
 

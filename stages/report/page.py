@@ -33,6 +33,7 @@ code {{ font-size: .9em; overflow-wrap: anywhere; }}
 .wide {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; width: 100%; font-size: .85em; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: .25em .6em; vertical-align: top; border-bottom: 1px solid #8884; text-align: left; }}
+.n {{ text-align: right; }}
 figure {{ margin: 1.5em 0; }}
 figure svg {{ width: 100%; height: auto; background: #fff; }}
 figcaption, nav {{ font-size: .9em; }}
@@ -92,4 +93,5 @@ def _block(parser: MarkdownIt, block: str | Picture) -> str:
     if block.startswith("<details>") or block == UNFOLD:
         return block
     text = str(parser.render(block))
+    text = text.replace(' style="text-align:right"', " class=n")  # half as long, thousands of times
     return text.replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>")
