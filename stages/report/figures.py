@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from textwrap import fill
 from typing import Any
 
 import matplotlib
@@ -34,7 +35,7 @@ LOOK: Any = {
     "lines.markersize": 6,
     "legend.frameon": False,
 }
-WIDTH = 7.2  # inches
+WIDTH, LETTERS = 7.2, 70  # inches; letters of a title in a line
 LABELS = {"regime": "training dialogues, %", "loss": "test loss"}  # of axes; others are called as their column
 
 Draw = Callable[[Axes, Any], None]
@@ -69,24 +70,25 @@ def to_svg(figure: Figure, name: str) -> str:
 
 
 def drawn(
-    panels: dict[str, Any], draw: Draw, axes: Texts, picture: Texts, height: float = 3, columns: int = 2
+    panels: dict[str, Any], draw: Draw, axes: Texts, picture: Texts, heights: Sequence[float] = (), columns: int = 2
 ) -> Picture:
     """A figure of `panels`: the title of each, and what `draw` draws into it.
 
-    axes: what stands there. picture: name and caption. height: of a panel, in inches. columns: at most side by side.
+    axes: what stands there. picture: name and caption. heights: of each row of panels, in inches; 3 if they are not
+    given. columns: at most side by side.
     """
     name, caption = picture
     columns = min(columns, len(panels))
-    rows = -(-len(panels) // columns)
+    heights = heights or [3.0] * -(-len(panels) // columns)
     with matplotlib.rc_context(LOOK):
-        figure = Figure(figsize=(WIDTH, rows * height + 0.6), layout="constrained")
-        every = list(figure.subplots(rows, columns, squeeze=False).flat)
+        figure = Figure(figsize=(WIDTH, sum(heights) + 0.6), layout="constrained")
+        every = list(figure.subplots(len(heights), columns, squeeze=False, height_ratios=heights).flat)
         for spare in every[len(panels) :]:
             spare.remove()
         handles: dict[str, Any] = {}
         for panel, (title, content) in zip(every, panels.items(), strict=False):
             draw(panel, content)
-            panel.set_title(title, loc="left")
+            panel.set_title(fill(title, LETTERS // columns), loc="left")
             panel.set(xlabel=axes[0], ylabel=axes[1])
             handles |= {str(label): handle for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}
         if handles:
@@ -138,7 +140,7 @@ def forest(groups: dict[str, list[Gap]]) -> Picture:
     picture = "forest", "How far the test loss of each method is above the reference's, with its 95 % interval"
     references = dict.fromkeys(gap.cell.method for gaps in groups.values() for gap in gaps if gap.is_reference)
     axes = f"test loss above {' or '.join(references)}, nats a token (lower is better)", ""
-    return drawn(groups, draw, axes, picture, 0.8 + 0.27 * max(map(len, groups.values())), columns=1)
+    return drawn(groups, draw, axes, picture, [0.8 + 0.27 * len(gaps) for gaps in groups.values()], columns=1)
 
 
 def forgetting(frame: pd.DataFrame, picture: Texts) -> Picture:
@@ -153,4 +155,4 @@ def forgetting(frame: pd.DataFrame, picture: Texts) -> Picture:
         panel.margins(0.12)
 
     axes = "test loss", "forgetting: loss on other prose, rise in nats"
-    return drawn(panels_of(frame), draw, axes, picture, height=3.2)
+    return drawn(panels_of(frame), draw, axes, picture)
