@@ -192,7 +192,7 @@ def test_replies_are_quoted_only_where_allowed(runs: tuple[Run, ...], capsys: py
     assert re.search(r"- chitchat.* has \d\d test pairs: an order that they give", told)
     assert "are not quoted" in kept
     assert "word1" not in kept
-    assert capsys.readouterr().out.count("quoted: 10 pairs of chitchat") == 1
+    assert capsys.readouterr().out.count("quoted: 8 pairs of chitchat") == 1
     other = [replace(each, query="another", response="beside it") for each in responses_of(both[0])]
     others = run_in_memory("lora", files={RESPONSES: columns_of(other)})
     assert "beside it" not in to_markdown(build(Collection((run_in_memory("fine-tune"), others), ())))
