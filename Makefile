@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help repro grid report test torture lint bench
+.PHONY: help repro grid report test tests torture lint bench
 
 help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -49,7 +49,10 @@ grid: $(VENV)/.installed  ## run the paper's grid of experiments; more options: 
 report: $(VENV)/.installed-report  ## compare all experiments with the paper's tables: metrics/report.md and metrics/report.html
 	$(VENV)/bin/python -m stages.report --publish
 
-test: lint  ## run lint, type checks and the tests
+test: $(VENV)/.installed-dev  ## run lint, type checks and the tests
+	@$(MAKE) --no-print-directory --jobs=2 lint tests
+
+tests: $(VENV)/.installed-dev
 	$(VENV)/bin/pytest -n auto --maxprocesses 4 --dist loadfile
 
 torture: $(VENV)/.installed-dev  ## kill the stages at random moments and compare bytes; more options: TORTURE="--rounds 100 --seed 7"

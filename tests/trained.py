@@ -2,8 +2,6 @@
 
 import argparse
 import contextlib
-import fcntl
-import os
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +23,7 @@ from stages.score import __main__ as score
 from tests.helpers_report import answers, corpus, costs
 from tests.helpers_scores import write_responses, write_subset
 from tests.models import SETTINGS
+from tests.scratch import made_once
 from tests.tiny import change_params, command, commit_all, tiny_model, tiny_project
 from tests.training_runs import workspace
 
@@ -119,16 +118,7 @@ def save(project: Path, name: str, method: str) -> None:
 
 def trained_copy(factory: pytest.TempPathFactory) -> Path:
     """A copy of `trained_project` for a test file; the project is made once for all processes that run tests."""
-    folder = factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:  # then that is the process's own folder, beside those of the others
-        folder = folder.parent
-    project, made = folder / "trained/project", folder / "trained/made"
-    made.parent.mkdir(exist_ok=True)
-    with (folder / "trained/lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        if not made.exists():
-            trained_project(project)
-            made.touch()
+    project = made_once(factory, "trained", lambda folder: trained_project(folder / "project")) / "project"
     return Path(shutil.copytree(project, factory.mktemp("trained") / "project", symlinks=True))
 
 

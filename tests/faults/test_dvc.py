@@ -1,8 +1,13 @@
-"""With the real `dvc`: only DVC is killed, or its cache is damaged; `dvc repro` or the printed advice repairs it."""
+"""The real `dvc repro` and `dvc exp run` on a dozen dialogues: scores, what DVC shows, a killed DVC, a damaged cache.
 
+Tests share runs that are made once; a test that changes something gets a copy of the project.
+"""
+
+import csv
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,12 +18,14 @@ from typing import NamedTuple
 
 import psutil
 import pytest
+from dvc.repo import Repo
 
 from tests.faults.pipeline import STAGES, Undisturbed, check_tidy, flip, results
 from tests.stage_runs import wait_for
-from tests.tiny import ROOT, command, commit_all, shipped_params, write_yaml
+from tests.tiny import ROOT, SWITCHES, change_params, command, commit_all, read_yaml, shipped_params, write_yaml
 
 pytestmark = pytest.mark.timeout(600)  # the first test waits for `undisturbed` and for DVC, three times
+SIX = ["bleu1", "bleu2", "bleu3", "bleu4", "novelty", "diversity"]
 WITH_DVC = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 PAUSE_IN_THE_THIRD_SAVE = f"""
 import os, signal, sys
@@ -59,14 +66,21 @@ def kill_when_its_stage_pauses(dvc: subprocess.Popen[bytes]) -> list[psutil.Proc
     return below
 
 
+def stages_run(printed: str) -> list[str]:
+    """The stages whose command DVC ran, in order, without those restored from its cache."""
+    return re.findall(r"^Running stage '(.+)':", printed, re.MULTILINE)
+
+
+def copy(project: Path, folder: Path) -> Path:
+    return Path(shutil.copytree(project, folder / "project", symlinks=True))
+
+
 @pytest.fixture(scope="module")
 def killed(project: Path, undisturbed: Undisturbed, tmp_path_factory: pytest.TempPathFactory) -> Killed:
-    """All stages but train have run, as in the undisturbed workspace."""
+    """A project after its first run, with the parameters of the undisturbed one, committed."""
     root = tmp_path_factory.mktemp("dvc")
-    folder = Path(shutil.copytree(project, root / "project", symlinks=True))
-    for name in ("params.yaml", "data", "metrics"):
-        command(undisturbed.folder, "cp", "-r", name, str(folder))
-    command(folder, "dvc", "commit", "--force", *(stage for stage in STAGES if stage != "train"))
+    folder = copy(project, root)
+    shutil.copy(undisturbed.folder / "params.yaml", folder)
     (root / "injected").mkdir()
     (root / "injected/sitecustomize.py").write_text(PAUSE_IN_THE_THIRD_SAVE)
     variables = {**WITH_DVC, "PYTHONPATH": str(root / "injected")}
@@ -75,19 +89,30 @@ def killed(project: Path, undisturbed: Undisturbed, tmp_path_factory: pytest.Tem
     left = kill_when_its_stage_pauses(dvc)
     second = command(folder, "dvc", "repro")  # at once: the stage may still be running
     psutil.wait_procs(left, timeout=60)
+    commit_all(folder)
     return Killed(folder, (root / "log").read_text(encoding="utf-8"), second.stdout + second.stderr)
 
 
+@pytest.fixture(scope="module")
+def softly(killed: Killed, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same project after an experiment named `softly`, with method soft and half of the dialogues."""
+    project = copy(killed.project, tmp_path_factory.mktemp("softly"))
+    done = command(project, "dvc", "exp", "run", "--name", "softly", "-S", "method=soft", "-S", "regime=50")
+    assert stages_run(done.stdout) == STAGES[2:]
+    return project
+
+
 def test_if_only_dvc_dies_the_next_one_goes_on(killed: Killed, undisturbed: Undisturbed) -> None:
+    assert stages_run(killed.first) == STAGES[:4]
     assert "epoch 3 of at most 4, learning rate 0.001" in killed.first
-    assert "Running stage 'train'" in killed.second
+    assert stages_run(killed.second) == STAGES[3:]
     assert "epoch 1 of at most 4, learning rate 0.001" not in killed.second
     assert results(killed.project) == undisturbed.results
     check_tidy(killed.project)
 
 
 def test_the_advice_for_a_damaged_cache_helps(killed: Killed, undisturbed: Undisturbed, tmp_path: Path) -> None:
-    project = Path(shutil.copytree(killed.project, tmp_path / "project", symlinks=True))
+    project = copy(killed.project, tmp_path)
     md5 = hashlib.md5((project / "data/pair_extract/train.jsonl").read_bytes()).hexdigest()
     cached = project / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
     mode = cached.stat().st_mode
@@ -105,8 +130,7 @@ def test_the_advice_for_a_damaged_cache_helps(killed: Killed, undisturbed: Undis
 
 
 def test_the_readme_has_a_way_back_from_a_wrong_value(killed: Killed, undisturbed: Undisturbed, tmp_path: Path) -> None:
-    project = Path(shutil.copytree(killed.project, tmp_path / "project", symlinks=True))
-    commit_all(project)
+    project = copy(killed.project, tmp_path)
     way_back = "git checkout . && dvc repro"
     assert f"`{way_back}`" in (ROOT / "README.md").read_text(encoding="utf-8")
     for wrong in ("protocols.tiny.training.batch_size=0", "method=sfot"):  # a stage refuses it, or DVC itself
@@ -115,6 +139,75 @@ def test_the_readme_has_a_way_back_from_a_wrong_value(killed: Killed, undisturbe
         command(project, "sh", "-c", way_back)
         assert results(project) == undisturbed.results
     assert "Stage 'train' didn't change" in command(project, "dvc", "repro").stdout
+
+
+def to_rerun(project: Path) -> set[str]:
+    """The stages that `dvc status` names."""
+    with Repo(str(project)) as repo:
+        return {name.rpartition(":")[2] for name in repo.status()}  # behind the path of dvc.yaml
+
+
+def test_a_run_and_an_experiment_are_scored_and_leave_nothing_to_do(killed: Killed, softly: Path) -> None:
+    for project in (killed.project, softly):
+        scores = json.loads((project / "metrics/scores.json").read_bytes())
+        assert list(scores)[:6] == SIX
+        assert scores["subset"]["test"]["pairs"] == scores["pairs"] > 0
+        assert scores["unended"] == round(scores["generation"]["unended_responses"] / scores["pairs"], 6)
+        assert to_rerun(project) == set()
+
+
+def test_the_way_back_comes_from_the_cache(killed: Killed, softly: Path, tmp_path: Path) -> None:
+    project = copy(softly, tmp_path)
+    assert stages_run(command(project, "dvc", "exp", "run", "-S", "method=dynamic", "-S", "regime=100").stdout) == []
+    for name in ("scores.json", "curves.json", "scores/test.json", "train.json"):
+        assert (project / "metrics" / name).read_bytes() == (killed.project / "metrics" / name).read_bytes()
+        assert (project / "metrics" / name).read_bytes() != (softly / "metrics" / name).read_bytes()
+
+
+def test_new_entries_rerun_nothing_and_a_corpus_s_format_downloads_nothing(killed: Killed, tmp_path: Path) -> None:
+    project = copy(killed.project, tmp_path)
+    params = read_yaml(project / "params.yaml")
+    for table in ("datasets", "models", "methods", "protocols"):
+        params[table]["another"] = next(iter(params[table].values()))
+    change_params(project, {**params, "runtime": {**params["runtime"], "generation_batch_size": 3}})
+    assert to_rerun(project) == set()
+    params["datasets"][params["dataset"]] |= {"format": "jsonl", "license": "MIT", "messages": "one"}
+    change_params(project, params)
+    assert to_rerun(project) == {"pair-extract"}
+
+
+def test_what_dvc_shows_of_the_test_pairs_fits_a_terminal(softly: Path) -> None:
+    shown = json.loads(command(softly, "dvc", "metrics", "show", "--json").stdout)[""]["data"]
+    told = {*shown["metrics/scores/test.json"]["data"]}
+    assert told | {*SIX[:4]} == {*SIX, "relevance", "loss", "pairs"}  # BLEU as far as n-grams match
+    widest = max(map(len, command(softly, "dvc", "metrics", "show").stdout.splitlines()))
+    assert widest <= 120, "dvc metrics show does not fit a terminal"
+
+
+def test_the_readme_has_a_command_that_shows_the_switches_and_the_scores_that_count(softly: Path) -> None:
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    shell = next(line.partition("  #")[0].strip() for line in lines if line.startswith("    dvc exp show "))
+    shown = command(softly, "sh", "-c", f"{shell} --csv").stdout
+    columns = csv.DictReader(shown.splitlines()).fieldnames or []
+    scores = [f"metrics/scores/test.json:{key}" for key in ("novelty", "diversity", "relevance", "loss")]
+    assert columns == ["Experiment", "rev", "typ", "Created", "parent", *scores, *SWITCHES]
+
+
+def test_plots_of_two_revisions_are_drawn_with_the_templates_of_the_project(softly: Path) -> None:
+    page = Path(command(softly, "dvc", "plots", "diff", "HEAD", "softly").stdout.strip().removeprefix("file://"))
+    html = page.read_text(encoding="utf-8")
+    specs = [json.JSONDecoder().raw_decode(html, found.end())[0] for found in re.finditer(r"var spec = ", html)]
+    by_title = {spec["title"]["text"]: spec for spec in specs}
+    assert set(by_title) == {"validation", "validation loss", "training loss", "learning rates"}
+    for spec in specs:
+        assert "DVC_METRIC" not in json.dumps(spec), "an anchor of the template was not filled"
+        drawn = {(row["rev"], row["trial"]) for row in spec["data"]["values"]}
+        assert drawn == {("HEAD", 0), ("HEAD", 1), ("softly", 0), ("softly", 1)}
+    curves = by_title["validation"]["spec"]["encoding"]
+    assert (curves["detail"]["field"], curves["x"]["field"], curves["y"]["field"]) == ("trial", "epoch", "selection")
+    rates = by_title["learning rates"]
+    assert rates["encoding"]["x"]["scale"]["type"] == "log"
+    assert rates["transform"][0] == {"filter": "datum['learning_rate'] > 0"}, "zero-shot's 0 has no place there"
 
 
 @pytest.fixture
@@ -171,7 +264,7 @@ time.sleep(600)
 @pytest.mark.parametrize("how", ["--temp", "--queue"])
 def test_what_is_finished_in_a_temporary_folder_is_kept(how: str, project: Path, tmp_path: Path) -> None:
     """Ctrl-C in `dvc exp run --temp`, and `dvc queue kill`, with a stage that keeps something and goes on."""
-    folder = Path(shutil.copytree(project, tmp_path / "project", symlinks=True))
+    folder = copy(project, tmp_path)
     (folder / "keeps.py").write_text(KEEPS)
     write_yaml(folder / "dvc.yaml", {"stages": {"keeps": {"cmd": f"{sys.executable} keeps.py", "deps": ["keeps.py"]}}})
     commit_all(folder)
