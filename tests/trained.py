@@ -34,7 +34,7 @@ FORMATS: dict[str, dict[str, str]] = {
 }
 QUERIES = [
     "my sister is really great", "Are you sure ?", "", "naïve café 😀 שלום", "the weather " * 30,
-    "<|endoftext|> is text here", "that book was a surprise", "No way !", "two\nlines",
+    "<|endoftext|> is text here", "that book was a surprise", "No way !", "two\nlines ", "nai\u0308ve",
 ]  # fmt: skip
 EXAMPLES = [[40, 41, 42, 43], [44, 45, 46]]  # rows of training pairs, as tokens
 

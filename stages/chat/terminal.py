@@ -4,11 +4,12 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
 from stages.chat.speakers import Speaker, load_speakers
-from stages.plumbing.errors import StageError, one_line
+from stages.plumbing.errors import StageError, describe
 from stages.records import single_line
 
 HELP = "/compare NAME...: experiments answer too (/compare alone: no longer)  /reset: begin anew  Ctrl-D: end"
@@ -32,7 +33,8 @@ class TerminalChat:
 
     def run(self) -> None:
         """Talk until Ctrl-D, or until Ctrl-C where nothing is being answered."""
-        import readline  # noqa: F401  # its import lets input() edit lines and recall earlier ones
+        with suppress(ImportError):  # some builds of Python come without it
+            import readline  # noqa: F401  # its import lets input() edit lines and recall earlier ones
 
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C counts as much as the first
         print(*(speaker.introduction() for speaker in self.speakers), HELP, sep="\n")
@@ -52,8 +54,8 @@ class TerminalChat:
                     self.answer(said)
             except KeyboardInterrupt:
                 print("\n(stopped; as if it had not been asked)")
-            except StageError as error:
-                print(one_line(str(error)))
+            except (StageError, OSError, MemoryError, RuntimeError) as error:
+                print(describe(error))
 
     def command(self, name: str, *words: str) -> None:
         """/compare, /reset or /help."""

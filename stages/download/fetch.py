@@ -52,6 +52,8 @@ def fetch_model(params: Params, folder: Path) -> None:
         # In the hub and in a folder, a file has the same name as here.
         path = file.path or (name if source.kind in ("hub", "file") else None)
         fetch(f"{key}.{name}", source, file, path, folder / name)
+        if name == "config.json":
+            check_model_folder(key, folder)  # before gigabytes of weights
         if model.format == "gguf":
             convert_gguf(f"{key}.{name}", folder / name, folder)
             (folder / name).unlink()

@@ -65,8 +65,11 @@ def _check_configuration(subject: str, value: Any, at: str = "") -> None:
             # An attention implementation with a slash is a repository of compiled kernels.
             is_kernel = key.endswith("_implementation") and "/" in json.dumps(item)
             if (key in CODE_KEYS and item) or is_kernel:
+                found = "it makes transformers load code or a converter"
                 remedy = "use a model that transformers itself supports: code from a model's repository is never run"
-                raise StageError(f"{subject}: {at}{key}", "it makes transformers load code or a converter", remedy)
+                if key == "quantization_config":
+                    found, remedy = "the weights are quantized", "use the model in full or half precision"
+                raise StageError(f"{subject}: {at}{key}", found, remedy)
             _check_configuration(subject, item, f"{at}{key}.")
 
 

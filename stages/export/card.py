@@ -36,7 +36,8 @@ def card_of(results: Results, trained: TrainedMethod, form: Form) -> ModelCard:
     head = metadata(params, scores, license)
     parts = [
         f"---\n{head.to_yaml()}\n---\n\n# {head.model_name}", opening(params, trained, form),
-        "## Ask it\n\nWith transformers alone:", fence("python", transformers_lines(trained, form)),
+        f"## Ask it\n\nWith transformers{' and PEFT' * ('peft' in form.load)} alone:",
+        fence("python", transformers_lines(trained, form)),
         "On the hub, private until you change that: `hf upload OWNER/NAME FOLDER --private`.",
         "## Scores", score_text(scores), "## Data and licenses", conditions,
         "## How it was made", making(results), "## Limits", limits(params, scores, trained),

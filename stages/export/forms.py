@@ -27,6 +27,8 @@ from stages.params.methods import Dynamic, MethodSettings, Soft
 from stages.plumbing.errors import StageError
 
 LINES = """\
+import unicodedata
+
 import torch
 {imports}from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -39,6 +41,7 @@ tokenizer = AutoTokenizer.from_pretrained(FOLDER)
 
 @torch.inference_mode()
 def respond(text):
+    text = " ".join(unicodedata.normalize("NFC", text).split())  # as queries were in training
     tokens = {tokenizer}({text}, add_special_tokens=False, split_special_tokens=True)["input_ids"]{behind}
 {letters}    tokens = PREFIX + tokens[max(len(tokens) - {room}, 0) :] + SEPARATOR  # a long query loses its beginning
     {rows}
@@ -51,6 +54,8 @@ def respond(text):
 print(respond("How was your day ?"))
 """
 SERVER_LINES = """\
+import unicodedata
+
 from openai import OpenAI
 
 client = OpenAI(base_url="http://localhost:8000/v1", api_key="none")
@@ -59,6 +64,7 @@ with open("context.txt", encoding="utf-8") as file:
 
 
 def respond(text, model="NAME"):
+    text = " ".join(unicodedata.normalize("NFC", text).split())
     prompt = examples + {before} + text + {between}
     answer = client.completions.create(model=model, prompt=prompt, stop={end}, temperature=0, max_tokens={longest})
     return " ".join(answer.choices[0].text.split())

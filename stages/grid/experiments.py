@@ -70,7 +70,7 @@ def check_configurations(root: Path, baseline: str, configurations: Sequence[Con
         chosen = parse_params(wanted)
         read = str([wanted["datasets"][wanted["dataset"]], wanted["models"][wanted["model"]]])
         for place in [*re.findall("'file:([^']+)'", read), chosen.runtime.checkpoints or "/"]:
-            if "://" not in place and not Path(place).expanduser().is_absolute():
+            if "://" not in place and not os.path.isabs(os.path.expanduser(place)):
                 found = "relative, and experiments run in folders of their own"
                 raise StageError(f"{PARAMS_FILE}: {place}", found, "write the whole path")
         if each.name in finished:

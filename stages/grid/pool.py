@@ -73,13 +73,14 @@ class Pool:
         """root: the project; state: where clones, logs and the state of trainings are; baseline: the commit."""
         self.root, self.state, self.baseline = root, state, baseline
         self.clones, self.logs = state / "grid/clones", state / "grid/logs" / baseline
+        self.own = self.clones / baseline  # an earlier grid may have left others, at work
 
     def standing(self, names: Iterable[str] | None = None) -> Standing:
         """Where the experiments of these names stand; None: all that a grid was asked for.
 
         They are done, running, failed, stopped (by a kill) or waiting.
         """
-        done, commands = finished_experiments(self.root, self.baseline), [words for _, words in at_work(self.clones)]
+        done, commands = finished_experiments(self.root, self.baseline), [words for _, words in at_work(self.own)]
         found: Standing = {}
         for name in sorted(log.stem for log in self.logs.glob("*.log")) if names is None else names:
             log, failed = self.logs / f"{name}.log", self.logs / f"{name}.failed"
@@ -126,7 +127,7 @@ class Pool:
     def _make_clones(self, count: int) -> list[Path]:
         """Make clones at the commit; what an earlier run left is removed."""
         shutil.rmtree(self.clones, ignore_errors=True)
-        clones, cache = [self.clones / str(number) for number in range(count)], dvc(self.root, "cache", "dir")
+        clones, cache = [self.own / str(number) for number in range(count)], dvc(self.root, "cache", "dir")
         for clone in clones:
             git(self.root, "clone", "--quiet", "--shared", "--no-checkout", str(self.root), str(clone))
             git(clone, "checkout", "--quiet", "--detach", self.baseline)

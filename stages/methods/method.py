@@ -29,9 +29,11 @@ class Method:
         trains: False if what it starts with is all that it keeps.
         trains_embeddings: whether E is trained, under the name EMBEDDINGS.
         transformer: the model whose layers read the rows: the base model, or one with something trained in between.
+        records: whether its passes can be CUDA graphs, as far as is known.
     """
 
     trains: ClassVar[bool] = True
+    records = True
     trains_embeddings = False
 
     def __init__(self, base: BaseModel, settings: Any) -> None:

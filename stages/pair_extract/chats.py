@@ -73,6 +73,7 @@ def is_seen(text: str) -> bool:
 
 def _messages(place: str, row: list[Any], counts: Counter[str]) -> Iterator[tuple[str | int, str]]:
     """Speaker and text of each that is part of the dialogue. A text has a speaker of its own: its number."""
+    people = {str(turn.get("speaker")).strip().lower() for turn in row if isinstance(turn, dict)}
     for number, turn in enumerate(row):
         if isinstance(turn, str):
             yield number, turn
@@ -84,7 +85,7 @@ def _messages(place: str, row: list[Any], counts: Counter[str]) -> Iterator[tupl
         if not isinstance(turn.get(who), str):
             raise _not("a text", f"{place}[{number}].{who}", turn.get(who))
         speaker = turn[who].strip().lower()
-        if speaker in LEFT_OUT:
+        if speaker in LEFT_OUT and people != {"user", "system"}:  # as corpora of tasks call their two speakers
             counts[LEFT_OUT[speaker]] += 1
             continue
         text, calls = _text(f"{place}[{number}].{what}", turn, turn.get(what), counts)

@@ -59,7 +59,9 @@ def _parse_json(place: str, text: str, rest: Iterator[str]) -> tuple[Any, str]:
             is_cut = getattr(error, "pos", 0) >= len(text.rstrip())
             added = "".join(islice(rest, more)) if is_cut else ""
             if not added:
-                raise StageError(place, f"not JSON ({error})", "fix it there, or correct the corpus's format") from None
+                said, begins = getattr(error, "msg", error), text[getattr(error, "pos", 0) :][:1]
+                found = f"not JSON ({said}, at {begins!r})"
+                raise StageError(place, found, "fix it there, or correct the corpus's format") from None
         text, more = text + added, 2 * more
 
 
@@ -67,10 +69,7 @@ def _read_eou(path: Path, counts: Counter[str]) -> Iterator[Row]:
     """DailyDialog's own format: one dialogue per line, `__eou__` after each turn; a text after the last one counts."""
     for number, line in lines_of(path, counts):
         *turns, rest = line.split(END_OF_TURN)
-        if not turns:
-            remedy = f"write one dialogue per line, with {END_OF_TURN} after each turn"
-            raise StageError(f"{path}:{number}", f"a line without {END_OF_TURN}", remedy)
-        yield f"{path}:{number}", [*turns, rest] if rest.strip() else turns
+        yield f"{path}:{number}", [*turns, *filter(str.strip, [rest])] if turns else line  # a bad row
 
 
 def _read_jsonl(path: Path, counts: Counter[str]) -> Iterator[Row]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -67,7 +68,7 @@ class Runtime(Strict):
         if self.address is not None and self.engine == "local":
             raise Refused("address", f"{show(self.address)}, but engine is local", "set engine to ray, or this to null")
         if self.checkpoints and "://" in self.checkpoints:
-            remedy = "name a folder that all machines see: mount the bucket (s3fs, gcsfuse, rclone mount)"
+            remedy = "name a folder that all machines see: mount the bucket (s3fs, gcsfuse --rename-dir-limit 100)"
             raise Refused("checkpoints", f"{show(self.checkpoints)} is no folder", remedy)
         return self
 
@@ -89,7 +90,7 @@ class Forgetting(Strict):
 
     def read_file(self) -> str:
         """The text of the file; StageError if it is not there, another, not UTF-8, or too short."""
-        key, path = f"{PARAMS_FILE}: forgetting", Path(self.text).expanduser()
+        key, path = f"{PARAMS_FILE}: forgetting", Path(os.path.expanduser(self.text))
         if not path.is_file():
             remedy = "name a text file; the grid's clones find it only by an absolute path, or from ~"
             raise StageError(f"{key}.text", f"no file {self.text}", remedy)

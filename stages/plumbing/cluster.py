@@ -36,15 +36,13 @@ TOKEN = secrets.token_hex(32)  # anew for each process, and no oftener: Ray read
 
 
 @contextmanager
-def cluster(address: str | None, **resources: int) -> Iterator[Any]:
+def cluster(address: str | None) -> Iterator[Any]:
     """The module `ray`, connected for the length of the block: to `address`, to RAY_ADDRESS, or to a new one here.
-
-    resources: of a new one, as `ray.init` calls them; what is not named is what this machine has.
 
     Raises:
         StageError: Ray is not installed, this machine is no node of a cluster at the address, or Ray does not start.
     """
-    where = address or os.environ.get(ADDRESS)
+    where = address or os.environ.get(ADDRESS) or None  # empty is not set, as Ray has it
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_COLOR_PREFIX="0", RAY_DEDUP_LOGS="0")
     os.environ.setdefault(*MEMORY_RETRIES)  # as all of them before `import ray`, which reads them
     place = tempfile.gettempdir() if len(tempfile.gettempdir()) <= LONGEST_FOLDER else "/tmp"
@@ -52,7 +50,7 @@ def cluster(address: str | None, **resources: int) -> Iterator[Any]:
         settings: dict[str, Any] = {"address": where}
         if where is None:
             os.environ.update(LOOPBACK, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN)
-            settings = {"include_dashboard": False, "_temp_dir": folder, **resources}
+            settings = {"include_dashboard": False, "_temp_dir": folder}
         ray = _ray()
         if where not in (None, "auto"):  # with "auto" Ray looks for one on this machine
             _check_node(str(where))

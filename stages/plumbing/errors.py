@@ -9,6 +9,7 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 SYSTEM = {
     **dict.fromkeys(NO_SPACE, "no space left on the device; free some and run the same command again"),
     errno.EPIPE: "whoever reads the output has stopped; nothing else is wrong",
+    errno.EMFILE: "too many open files (ulimit -n), or a mounted bucket that renames no folder (see gcsfuse's options)",
     errno.EFBIG: "larger than the limit on file size; raise the limit (ulimit -f) and run it again",
     errno.EIO: "the disk or the network behind it failed; see the system's log, then run it again",
 }
@@ -67,8 +68,8 @@ def describe(error: BaseException) -> str:
         return one_line(str(error))
     error = of_the_machine(error) or error
     if is_out_of_memory(error):
-        remedy = "close other programs, or lower protocols.<name>.training.batch_size or runtime.generation_batch_size"
-        return f"memory: not enough; {remedy}"
+        lower = "lower protocols.<name>.training.batch_size or runtime.generation_batch_size"
+        return f"memory: not enough; close other programs, {lower}, or take a smaller model or corpus"
     if (number := system_error(error)) is not None:
         subject = getattr(error, "filename", None) or "standard output or a file"  # the stages name all of their files
         said = SYSTEM.get(number, f"{one_line(os.strerror(number))}; check that path and its permissions")

@@ -173,31 +173,33 @@ def short_answers(setting: Setting) -> Iterator[str]:
 def sentences(setting: Setting, gaps: list[Gap]) -> Iterator[str]:
     """What to use, what the best prompt costs, what no training gives, and how good the answers are.
 
-    Only what has as many seeds as the reference is advised: with fewer, an interval is wide enough for anything.
+    Only what has the reference's seeds is advised: with fewer, an interval is wide enough for anything.
     """
-    reference, seeds_of_it = next((gap.cell, len(gap.runs)) for gap in gaps if gap.is_reference)
-    sure = [gap for gap in gaps if len(gap.runs) >= seeds_of_it]
+    (reference,) = (gap for gap in gaps if gap.is_reference)
+    sure = [gap for gap in gaps if len(same_seeds(gap.runs, reference.runs)) == len(reference.runs)]
     best = min(sure, key=lambda gap: gap.value)
     others = [gap for gap in gaps if not gap.is_reference]
     rivals = [gap for gap in gaps if gap is not best and not beyond(gap, best)]
     alike, unsure = ([gap.cell.method for gap in rivals if (gap in sure) is wanted] for wanted in (True, False))
-    sure_of = ", by more than chance" if seeds_of_it > 1 else ", also on other draws of the test dialogues"
-    alone = "it has the lowest test loss" + ("" if unsure else sure_of)
+    sure_of = ", by more than chance" if len(reference.runs) > 1 else ", also on other draws of the test dialogues"
+    among = "" if min(gaps, key=lambda gap: gap.value) is best else " of those with as many seeds"
+    alone = f"it has the lowest test loss{among}" + ("" if unsure else sure_of)
     advised, why = " or ".join([best.cell.method, *alike]), "the test loss cannot separate them" if alike else alone
-    where = f"{setting.data(reference.regime)} of {setting.title}, and {reference.model}"
-    yield f"With {where}, **use {advised}** of the {len(gaps)} methods compared: {why} ({seeds(seeds_of_it)})."
+    where = f"{setting.data(reference.cell.regime)} of {setting.title}, and {reference.cell.model}"
+    yield f"With {where}, **use {advised}** of the {len(gaps)} methods compared: {why} ({seeds(len(reference.runs))})."
     if unsure:
-        yield f"It takes more seeds to say whether {' or '.join(unsure)} {'is' if len(unsure) == 1 else 'are'} worse."
+        what = "better or worse" if among else "worse"
+        yield f"It takes more seeds to say whether {' or '.join(unsure)} {'is' if len(unsure) == 1 else 'are'} {what}."
     prompts = [gap for gap in sure if gap.runs[0].entry("method").get("kind") in PROMPTS]
     prompt = min(prompts, key=lambda gap: gap.value, default=best)
     if prompt is not best and prompt in others:
         yield (
-            f"The best trained prompt is {prompt.cell.method}, {prompt.told} {reference.method} in nats a token; it "
-            f"keeps {count(prompt.runs[0].numbers.get('train.trained_parameters'))} numbers beside the model."
+            f"The best trained prompt is {prompt.cell.method}, {prompt.told} {reference.cell.method} in nats a token; "
+            f"it keeps {count(prompt.runs[0].numbers.get('train.trained_parameters'))} numbers beside the model."
         )
     if free := [gap for gap in others if gap.runs[0].entry("method").get("kind") in UNTRAINED]:
         cheapest = min(free, key=lambda gap: gap.value)
-        yield f"Without training, {cheapest.cell.method} is {cheapest.told} {reference.method}."
+        yield f"Without training, {cheapest.cell.method} is {cheapest.told} {reference.cell.method}."
     yield quality(best)
 
 

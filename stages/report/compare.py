@@ -63,7 +63,9 @@ def difference(first: Runs, second: Runs, score: str, part: str = "all") -> Diff
             raise NotMeasured("their test pairs differ")
         both = _flags(one, part, len(own)) & _flags(other, part, len(own))
         if both.sum() < MIN_PAIRS:
-            raise NotMeasured(f"only {both.sum()} such pairs")
+            raise NotMeasured(
+                f"{both.sum()} {'test' if part == 'all' else part} pairs, at least {MIN_PAIRS} are needed"
+            )
         if own[both].index.get_level_values(0).nunique() < MIN_DIALOGUES:
             raise NotMeasured("only one dialogue")
         tables.append((own[both], others[both]))

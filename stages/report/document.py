@@ -9,7 +9,7 @@ import pandas as pd
 from stages.records import Response
 from stages.report import figures, markdown
 from stages.report.claims import NOT_TESTED, PARTS, caveats, claims_of, judge, of_paper, seeds, short_answers
-from stages.report.compare import Gap, gaps_of, lot
+from stages.report.compare import gaps_of, lot
 from stages.report.markdown import NONE, SEEDS, Column, items, marks, plain, show, slug, spread, table, value
 from stages.report.page import TITLE, Document, fold
 from stages.report.runs import COMMIT_DIGITS, Collection, flatten
@@ -108,14 +108,12 @@ def page_one(settings: Sequence[Setting]) -> Blocks:
         yield from ("### Before you use these numbers", items(known))
 
 
-def best_first(gap: Gap) -> tuple[bool, float]:
-    """Where a configuration stands among others; what is not known is last."""
-    return not gap.known, gap.value
-
-
 def decision_table(setting: Setting) -> str:
     """A row a method, the best first: its cost, its loss, how far that is from the reference, what it forgot."""
-    gaps = [gap for _, _, cells in setting.groups for gap in sorted(gaps_of(setting, cells), key=best_first)]
+    known_first = [
+        sorted(gaps_of(setting, cells), key=lambda gap: (not gap.known, gap.value)) for *_, cells in setting.groups
+    ]
+    gaps = [gap for group in known_first for gap in group]
     told = {gap.cell: gap.told for gap in gaps}
     references = dict.fromkeys(gap.cell.method for gap in gaps if gap.is_reference)
     ranks: dict[tuple[Any, ...], int] = {}

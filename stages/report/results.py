@@ -37,11 +37,11 @@ def look_up(table: Any, key: str) -> Any:
 
 
 def unavailable() -> tuple[type[Exception], ...]:
-    """What DVC raises for a file that does not exist or is not in its cache."""
+    """What DVC raises for a file that does not exist, or that neither its cache has nor a remote that it can ask."""
     from dvc.exceptions import DvcException
     from dvc_data.index import DataIndexError
 
-    return FileNotFoundError, IsADirectoryError, DataIndexError, DvcException
+    return FileNotFoundError, IsADirectoryError, DataIndexError, DvcException, ImportError
 
 
 @dataclass(eq=False)
@@ -70,11 +70,10 @@ class Revision:
         try:
             if not self.system.isdir(path):
                 return _md5(self.system.read_bytes(path))
-            files = {file.removeprefix(f"{path}/"): self.system.read_bytes(file) for file in self.system.find(path)}
+            names = self.system.find(path)
+            return _folder_md5({name.removeprefix(f"{path}/"): _md5(self.system.read_bytes(name)) for name in names})
         except unavailable():
             return None
-        tree = [{"md5": _md5(content), "relpath": name} for name, content in sorted(files.items())]
-        return _md5(json.dumps(tree, sort_keys=True).encode()) + ".dir"
 
     def json(self, path: str) -> Any:
         """The content of a JSON file; None as in `read`. It raises StageError if it is not JSON."""
@@ -105,6 +104,12 @@ class Revision:
     def stages(self) -> dict[str, Any]:
         """What dvc.lock says of each stage; {} without one."""
         return self.yaml(LOCK).get("stages") or {}
+
+
+def _folder_md5(files: dict[str, str]) -> str:
+    """The hash of a folder as DVC has it, from those of its files."""
+    tree = [{"md5": md5, "relpath": name} for name, md5 in sorted(files.items())]
+    return _md5(json.dumps(tree, sort_keys=True).encode()) + ".dir"
 
 
 def _md5(content: bytes) -> str:
@@ -157,10 +162,18 @@ class Results:
 
     def check_params(self) -> None:
         """Raise StageError if params.yaml no longer describes what was trained; code may have changed since."""
-        for name, stage in self.files.stages().items():
+        stages = self.files.stages()
+        for name, stage in stages.items():
             if name in UP_TO_TRAIN:
                 for reason in _other_params(self.raw_params, name, stage):
                     raise StageError(self.name, reason, "run `dvc repro`, or set it back")
+        recorded = {out["path"]: out["md5"] for out in stages.get("train", {}).get("outs", [])}
+        if self.name == WORKSPACE and recorded:  # Git may have brought another dvc.lock
+            files = [path for path in self.trained.rglob("*") if path.is_file()]
+            found = {path.relative_to(self.trained).as_posix(): _md5(path.read_bytes()) for path in files}
+            if recorded[TRAINED] != _folder_md5(found):
+                remedy = "run `dvc checkout`; if it was made by hand, `dvc commit`"
+                raise StageError(TRAINED, f"not what {LOCK} records", remedy)
 
 
 def experiments_of(root: Path) -> list[tuple[str, str, str]]:
@@ -203,11 +216,15 @@ def open_results(root: Path, experiment: str | None = None) -> Iterator[Results]
     raw = revision.yaml(PARAMS_FILE)
     with TemporaryDirectory(prefix="dialog-prompting-") as scratch:
         trained, model = Path(scratch, "train"), root / MODEL
+        try:
+            params = parse_params({**raw, "runtime": here.runtime.model_dump()})  # this machine decides how it runs
+        except StageError as error:
+            said = f"made by another version ({error.subject}: {error.found})"
+            raise StageError(f"experiment {experiment}", said, "check out its commit, or run it again") from None
         _copy(revision, experiment, TRAINED, trained)
         if _hash_of(model) != json.loads((trained / "method.json").read_bytes())["base_model"]:
             model = Path(scratch, "model")
             _copy(revision, experiment, MODEL, model)
-        params = parse_params({**raw, "runtime": here.runtime.model_dump()})  # this machine decides how it runs
         yield Results(experiment, params, raw, model, trained, revision)
 
 

@@ -6,6 +6,7 @@ the names of entries in params.yaml, but their content: `-S protocols.paper.trai
 If one name has several contents, the values that differ are added to it.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -127,7 +128,8 @@ class Setting:
         Where the protocol takes a few dialogues, they are what the regime is of: `70 dialogues, 434 pairs`.
         With several seeds it is `431 to 440 pairs`.
         """
-        few = self.any_run.entry("protocol")["data"]["train_dialogues"]
+        whole = self.any_run.entry("protocol")["data"]["train_dialogues"]
+        few = whole and math.ceil(whole * regime / 100)
         runs = [run for cell, run in self.all_runs if cell.regime == regime]
         there = {run.score("subset.train.dialogues") for run in runs} - {None}  # a small corpus has fewer than it takes
         told = [percent(regime)] * (few is None) + [f"{max(there, default=few)} dialogues"] * bool(there or few)
@@ -179,6 +181,12 @@ def labels(entries: Sequence[tuple[str, Any]]) -> list[str]:
     return made
 
 
+def identity(entry: dict[str, Any]) -> dict[str, Any]:
+    """What makes an entry of params.yaml another one: not a folder, in which files may be moved; their hashes stay."""
+    known = {key: each for key, each in flatten(entry).items() if not str(each).startswith("file:")}
+    return {key: each for key, each in known.items() if key not in ("quote", "license", "learning_rate")}
+
+
 def setting_of(run: Run) -> tuple[str, Any]:
     """What the runs of one table must share: a name for it, and its content."""
     pairs = run.params["pairs"]
@@ -189,7 +197,7 @@ def setting_of(run: Run) -> tuple[str, Any]:
     earlier = {"text": run.score("forgetting.text") or "", "tokens": 4096}  # of runs kept without that parameter
     forgetting: dict[str, Any] = run.params.get("forgetting") or earlier
     return ", ".join(words), {
-        "dataset": {key: each for key, each in run.entry("dataset").items() if key not in ("quote", "license")},
+        "dataset": identity(run.entry("dataset")),
         "pairs": {key: each for key, each in pairs.items() if key != "joined_by" or pairs["history"] > 1},
         "protocol": {key: each for key, each in protocol.items() if not key.startswith(RATES_PREFIX)},
         "relevance": run.params.get("relevance") or run.score("generation.relevance"),
@@ -205,8 +213,7 @@ def settings_of(runs: Sequence[Run]) -> tuple[list[Setting], list[Absent]]:
     """
     titles = labels(list(map(setting_of, runs)))
     models, methods = (
-        labels([(run.params[switch], run.entry(switch) | {"learning_rate": None, "license": None}) for run in runs])
-        for switch in ("model", "method")
+        labels([(run.params[switch], identity(run.entry(switch))) for run in runs]) for switch in ("model", "method")
     )
     cells = map(Cell, models, methods, (float(run.params["regime"]) for run in runs))
 

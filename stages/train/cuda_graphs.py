@@ -36,8 +36,12 @@ def record(work: Callable[[], None], pool: Any) -> Callable[[], None]:
     torch.cuda.current_stream().wait_stream(aside)
     graph: Any = torch.cuda.CUDAGraph()
     graph.register_generator_state(torch.cuda.default_generators[torch.cuda.current_device()])
-    with torch.cuda.graph(graph, pool=pool):
-        work()
+    stream = torch.cuda.current_stream()
+    try:
+        with torch.cuda.graph(graph, pool=pool):
+            work()
+    finally:
+        torch.cuda.set_stream(stream)  # a recording that fails would leave its own behind
     replay: Callable[[], None] = graph.replay
     return replay
 
@@ -45,21 +49,23 @@ def record(work: Callable[[], None], pool: Any) -> Callable[[], None]:
 class CudaGraphs:
     """The passes of one trial, and the gradients that all of them write."""
 
-    def __init__(self, backward: Callable[[Any], Tensor], weights: Sequence[Tensor]) -> None:
-        """backward: adds the gradients of a pass, from a named tuple of tensors, to the weights; gives its loss."""
-        self.compute, self.weights = backward, weights
+    def __init__(self, weights: Sequence[Tensor]) -> None:
+        self.weights = weights
         self.gradients: list[Tensor] = []
         self.recordings: dict[tuple[torch.Size, ...], Recording] = {}  # by the shapes of their inputs
         self.pool = torch.cuda.graph_pool_handle() if torch.cuda.is_available() else None
 
-    def backward(self, inputs: Any, dropout_seed: int) -> Tensor:
-        """The summed loss of a batch; the gradients of its mean loss are in the weights' `grad`."""
+    def backward(self, compute: Callable[[Any], Tensor], inputs: Any, dropout_seed: int) -> Tensor:
+        """The summed loss of a batch; the gradients of its mean loss are in the weights' `grad`.
+
+        compute: adds the gradients of a pass, from a named tuple of tensors, to the weights; gives its loss.
+        """
         self.gradients = self.gradients or [torch.zeros_like(weight) for weight in self.weights]
         for weight, gradient in zip(self.weights, self.gradients, strict=True):
             weight.grad = gradient
         shape = tuple(each.shape for each in inputs)
         if shape not in self.recordings:
-            self.recordings[shape] = self._record(inputs)
+            self.recordings[shape] = self._record(compute, inputs)
         own, loss, replay = self.recordings[shape]
         for mine, value in zip(own, inputs, strict=True):
             mine.copy_(value)
@@ -67,12 +73,12 @@ class CudaGraphs:
         replay()
         return loss.clone()
 
-    def _record(self, inputs: Any) -> Recording:
+    def _record(self, compute: Callable[[Any], Tensor], inputs: Any) -> Recording:
         own = type(inputs)(*(each.clone() for each in inputs))
         loss = torch.zeros((), device=own[0].device)
 
         def work() -> None:
             torch._foreach_zero_(self.gradients)
-            loss.copy_(self.compute(own))
+            loss.copy_(compute(own))
 
         return own, loss, record(work, self.pool)

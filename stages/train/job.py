@@ -19,7 +19,7 @@ from stages.language_model.prompt_template import PromptTemplate, build_prompt_t
 from stages.methods.decoding import RowLimit
 from stages.methods.few_shot import Nearest, fitting, window_of
 from stages.methods.method import Method
-from stages.methods.registry import build_method
+from stages.methods.registry import METHODS, build_method
 from stages.methods.trained_method import TrainedMethod
 from stages.params.methods import Dynamic, FewShot, Prefix
 from stages.params.schema import Params, Protocol
@@ -112,13 +112,20 @@ def check_fit(config: PretrainedConfig, params: Params) -> None:
         raise StageError(f"params.yaml: methods.{params.method}.layers", found, "lower it or set init to random")
 
 
+def precisions(params: Params, device: torch.device) -> tuple[torch.dtype, torch.dtype]:
+    """Of training and of decoding; what trains nothing only decodes."""
+    protocol = params.chosen_protocol
+    training, decoding = (arithmetic(one, device) for one in (protocol.training.dtype, protocol.decoding_dtype))
+    return (training if METHODS[params.chosen_method.kind].trains else decoding), decoding
+
+
 def check_memory(folder: Path, params: Params) -> None:
     """StageError if base model and trial do not fit on the device together: before any weights are read."""
-    device, protocol = choose_device(params.runtime), params.chosen_protocol
-    training = arithmetic(protocol.training.dtype, device)
-    kept = {torch.float32, training, arithmetic(protocol.decoding_dtype, device)}  # as `load` holds it
-    model = empty_model(folder)
-    trained = sum(shape.numel() for shape in build_method(BaseModel(model), params.chosen_method).shapes().values())
+    device, model = choose_device(params.runtime), empty_model(folder)
+    kept, method = {*precisions(params, device)}, build_method(BaseModel(model), params.chosen_method)
+    training, trained = precisions(params, device)[0], sum(shape.numel() for shape in method.shapes().values())
+    if device.type == "cpu" and method.trains:
+        kept.add(torch.float32)  # as `load` holds it
     frozen = sum(value.numel() for value in model.parameters()) * sum(dtype.itemsize for dtype in kept)
     cast = 2 * training.itemsize if training.itemsize < 4 else 0  # weights and gradients once more, in a pass
     needed, free = frozen + trained * (VALUES + cast), free_memory(device)
@@ -162,7 +169,7 @@ class Loaded:
 
 
 def load(job: Job) -> Loaded:
-    """Load what trials need; the base model once in each precision, and in float32, which what is trained starts from.
+    """Load what trials need: the base model in each precision, and for a moment in float32, from which training starts.
 
     Raises StageError if base model and trial do not fit into the memory, or an example or the model cannot be used.
     """
@@ -170,17 +177,18 @@ def load(job: Job) -> Loaded:
     check_memory(job.model, params)
     device, tokenizer = choose_device(params.runtime), load_tokenizer(job.model)
     examples = load_examples(job.subset, tokenizer, job.prompt_template, protocol.lengths, template_key(params))
-    wanted = [arithmetic(one, device) for one in (protocol.training.dtype, protocol.decoding_dtype)]
-    methods = {
-        dtype: build_method(load_base_model(job.model, device, dtype, protocol.training.dropout), params.chosen_method)
-        for dtype in {*wanted, torch.float32}
-    }
-    generator, first = torch.Generator().manual_seed(params.seed), methods[torch.float32]
-    initial = first.initial_weights(generator, examples.drawn(params.seed)) if first.trains else {}
-    for dtype, method in methods.items():
-        if dtype is not wanted[0]:  # until decoding
-            put_aside(method.base.model)
+
+    def built(where: torch.device, dtype: torch.dtype) -> Method:
+        return build_method(load_base_model(job.model, where, dtype, protocol.training.dropout), params.chosen_method)
+
+    wanted, initial = precisions(params, device), dict[str, Tensor]()
+    methods = {dtype: built(device, dtype) for dtype in {*wanted}}
     training, decoding = (methods[dtype] for dtype in wanted)
+    if training.trains:
+        first = methods.get(torch.float32) or built(torch.device("cpu"), torch.float32)
+        initial = first.initial_weights(torch.Generator().manual_seed(params.seed), examples.drawn(params.seed))
+    if decoding is not training:  # until it decodes
+        put_aside(decoding.base.model)
     ends, rows = endings(tokenizer, job.prompt_template, decoding.base), RowLimit(params.runtime.generation_batch_size)
     looks_up = isinstance(params.chosen_method, FewShot) and params.chosen_method.choose == "nearest"
     nearest = Nearest(examples.pairs, tokenizer, job.prompt_template, protocol.lengths) if looks_up else None

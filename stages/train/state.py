@@ -48,7 +48,7 @@ def code_hash() -> str:
 
 def state_root(runtime: Runtime) -> Path:
     """Where the state of trials is kept, for every process of a training, whatever its working directory."""
-    return Path(runtime.checkpoints or state_folder() / "train").expanduser().resolve()
+    return Path(os.path.expanduser(runtime.checkpoints or state_folder() / "train")).resolve()
 
 
 class TrialState:

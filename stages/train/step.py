@@ -100,6 +100,7 @@ class Learner:
         self.weights = {name: value.to(device, copy=True).requires_grad_(True) for name, value in initial.items()}
         keep_freed_memory(True)
         self.rows = sys.maxsize  # of a part of a batch at most, once memory has run out
+        self.strict = True  # with warnings alone, a GPU's attention sums its gradients in any order
         # E beside a prompt or a controller learns more slowly: a prompt starts far from where it ends, E as
         # pre-trained, so that one rate is too low for the one or too high for the other (metrics/recipe-cpu.md).
         slow = [name for name in initial if name == EMBEDDINGS and len(initial) > 1]
@@ -111,24 +112,25 @@ class Learner:
         ]
         decay = training.weight_decay
         self.optimizer = torch.optim.AdamW(groups, lr=0.0, weight_decay=decay, fused=device.type != "mps")
-        self.graphs = CudaGraphs(self._backward, list(self.weights.values())) if device.type == "cuda" else None
+        for weight in self.weights.values():  # now: later, recorded passes hold what is left of a GPU's memory
+            step = torch.zeros((), device=device if weight.is_cuda else "cpu")
+            self.optimizer.state[weight] = {"step": step, **{key: torch.zeros_like(weight) for key in MOMENTS}}
+        records = device.type == "cuda" and method.records
+        self.graphs = CudaGraphs(list(self.weights.values())) if records else None
 
     def tensors(self) -> dict[str, Tensor]:
         """Weights and both moments of Adam, by name."""
-        found = dict(self.weights)
-        for name, weight in self.weights.items():
-            found |= {f"{name}|{key}": value for key, value in self.optimizer.state[weight].items() if key in MOMENTS}
-        return found
+        state = self.optimizer.state
+        moments = {f"{name}|{key}": state[own][key] for name, own in self.weights.items() for key in MOMENTS}
+        return {**self.weights, **moments}
 
     def restore(self, tensors: Weights, steps: int) -> None:
         """Put back what `tensors` gave after so many steps."""
-        for name, weight in self.weights.items():
-            with torch.no_grad():
-                weight.copy_(tensors[name])
-            if steps:
-                moments = {moment: tensors[f"{name}|{moment}"].to(weight.device) for moment in MOMENTS}
-                step = torch.tensor(float(steps), device=weight.device if weight.is_cuda else "cpu")
-                self.optimizer.state[weight] = {"step": step, **moments}
+        with torch.no_grad():
+            for name, own in self.tensors().items():
+                own.copy_(tensors[name])
+        for state in self.optimizer.state.values():
+            state["step"].fill_(steps)
 
     def step(self, pairs: Pairs, dropout_seed: int, rate: float) -> float:
         """One step of the optimizer on a batch, at a learning rate; returns its summed loss.
@@ -173,7 +175,7 @@ class Learner:
             laid = lay_out(self.method, part, widths)._replace(tokens=torch.tensor(float(tokens)))
             laid = LaidOut(*(each.to(device) for each in laid))
             if self.graphs is not None:
-                total += self.graphs.backward(laid, seed)
+                total += self.graphs.backward(self._backward, laid, seed)
             else:
                 torch.manual_seed(seed)
                 total += self._backward(laid)
@@ -181,7 +183,11 @@ class Learner:
 
     def _backward(self, laid: LaidOut) -> Tensor:
         loss = summed_loss(self.method, self.weights, laid)
-        loss.div(laid.tokens).backward()
+        torch.use_deterministic_algorithms(True, warn_only=not self.strict)
+        try:
+            loss.div(laid.tokens).backward()
+        finally:
+            torch.use_deterministic_algorithms(True, warn_only=True)
         return loss.detach()
 
     def _parts(self, pairs: Pairs) -> list[Pairs]:
@@ -199,8 +205,12 @@ class Learner:
     def _take_less(self, pairs: int, error: Exception) -> bool:
         """Go on without graphs, or out of memory in smaller parts; False if that is no help."""
         full = is_out_of_memory(error)
+        if self.strict and "deterministic" in str(error):
+            self.strict = False
+            print(f"the last bits may differ from run to run: {one_line(str(error))[:200]}")
+            return True
         if self.graphs is not None:
-            self.graphs = None
+            self.graphs, self.method.records = None, full  # what cannot be recorded is not tried in the next trial
             why = f"no CUDA graphs for this model: {one_line(str(error))[:200]}"
             print("out of memory: training goes on without CUDA graphs" if full else why)
             return True

@@ -91,8 +91,6 @@ class _Training:
         except (Terminated, KeyboardInterrupt):
             self._save(None)
             raise
-        finally:
-            self.learner.graphs = None  # it holds the learner, and with it the memory, in a circle
         self.state.write_result(trial, best)
         return trial
 

@@ -119,7 +119,11 @@ def test_weights_that_are_no_safetensors_are_refused(content: bytes | None, weig
         ("config.json", {"auto_map": {"AutoModelForCausalLM": "modeling.X"}}, "auto_map"),
         ("config.json", {"text_config": {"auto_map": {"AutoConfig": "a--b.C"}}}, "text_config.auto_map"),
         ("config.json", {"custom_pipelines": {"x": {"impl": "a.B"}}}, "custom_pipelines"),
-        ("config.json", {"quantization_config": {"quant_method": "gptq"}}, "quantization_config"),
+        (
+            "config.json",
+            {"quantization_config": {"quant_method": "gptq"}},
+            "quantization_config: the weights are quantized",
+        ),
         ("config.json", {"_attn_implementation": {"text": "someone/kernels"}}, "_attn_implementation"),
         ("config.json", {"transformers_weights": "../x.bin"}, "transformers_weights"),
         ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["a.B", None]}}, "auto_map"),
@@ -131,7 +135,7 @@ def test_a_configuration_that_would_load_something_else_is_refused(
 ) -> None:
     path = a_copy(weights, tmp_path) / file
     path.write_text(json.dumps(json.loads(path.read_bytes() if path.exists() else b"{}") | added))
-    assert refusal(tmp_path).startswith(f"{file}: {key}: it makes transformers load code or a converter; ")
+    assert refusal(tmp_path).startswith(f"{file}: {key}{': it makes transformers' * (': ' not in key)}")
 
 
 def test_a_word_of_the_vocabulary_is_no_configuration(weights: Path, tmp_path: Path) -> None:

@@ -25,14 +25,15 @@ from stages.export.card import license_of, opening, score_of
 from stages.export.forms import FORMS, form_of, server_lines, transformers_lines
 from stages.export.write import write_export, write_language_model
 from stages.methods.registry import METHODS
-from stages.methods.trained_method import load_trained
+from stages.methods.trained_method import TrainedMethod, load_trained
 from stages.params.schema import Params, parse_params
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import MANIFEST, check_folder
 from stages.plumbing.yaml import parse_yaml
-from stages.records import Pair, write_records
+from stages.records import Pair, composed, single_line, write_records
+from stages.report import results as results_of
 from stages.report.markdown import fence, value
-from stages.report.results import open_results
+from stages.report.results import Revision, open_results
 from tests import tiny
 from tests.models import SETTINGS
 from tests.stage_runs import contents
@@ -78,6 +79,13 @@ def read_alone(folders: list[Path], queries: list[str] = QUERIES) -> dict[str, A
     return found
 
 
+def answered(trained: TrainedMethod, queries: list[str]) -> list[Any]:
+    """Our texts and tokens for queries as pairs have them: on one line, accents as part of their letters."""
+    asked = trained.encode([single_line(composed(query)) for query in queries])
+    found = trained.decode_and_score(asked).answers
+    return [trained.texts(found), found]
+
+
 def export(place: Path, model: Path, name: str, text: dict[str, str], moved: float = 0.02) -> tuple[Any, Path]:
     """A trained method of a kind, and the folder of its export, with the lines of its README as lines.py."""
     trained = load_trained(write_method(place / "trained", model, name, text, moved), model)
@@ -111,7 +119,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, b
         moved = 0.0 if name == "dynamic-identity" else 0.02  # also test the initial weights
         place = root / "-".join(map(str, case))
         trained, folders[case] = export(place, models[family, tied], name, FORMATS[text], moved)
-        ours[case] = [trained.respond(QUERIES), trained.decode_and_score(trained.encode(QUERIES)).answers]
+        ours[case] = answered(trained, QUERIES)
     theirs = read_alone(list(folders.values()))
     return {case: (ours[case], theirs[str(folder)], folder) for case, folder in folders.items()}
 
@@ -172,7 +180,7 @@ def test_other_kinds_of_tokenizers_read_a_query_as_here(tmp_path: Path, monkeypa
         monkeypatch.undo()
         assert 'prompt = examples + "A: " + text' in server_lines(trained)
         queries = [*QUERIES, "so </s> is text", "<s>"]
-        ours[str(folder)] = [trained.respond(queries), trained.decode_and_score(trained.encode(queries)).answers]
+        ours[str(folder)] = answered(trained, queries)
         folders[kind] = folder
     assert read_alone(list(folders.values()), queries) == ours
     lines = {kind: (folder / "lines.py").read_text(encoding="utf-8") for kind, folder in folders.items()}
@@ -298,12 +306,23 @@ def test_a_fence_is_longer_than_any_run_of_backticks_in_it() -> None:
         assert (token.type, token.info, token.content) == ("fence", "yaml", f"{text}\n")
 
 
-def test_an_experiment_whose_weights_dvc_has_not_kept_says_so(project: Path, tmp_path: Path) -> None:
+def test_an_experiment_whose_weights_dvc_has_not_kept_or_of_another_version_says_so(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     copied = Path(shutil.copytree(project, tmp_path / "copied", symlinks=True))
     shutil.rmtree(copied / ".dvc/cache")
     said = r"experiment softly: its data/train is not in DVC's cache"
     with pytest.raises(StageError, match=said), open_results(copied, "softly"):
         pass
+    earlier = StageError("models.gpt2.row_format", "an old name", "write prompt_template")
+    monkeypatch.setattr(results_of, "parse_params", lambda raw: (_ for _ in ()).throw(earlier))
+    with (
+        pytest.raises(StageError, match=r"^experiment softly: made by another version \(models"),
+        open_results(project, "softly"),
+    ):
+        pass
+    monkeypatch.setattr(Revision, "system", property(lambda self: __import__("dvc_s3_is_not_installed")))
+    assert Revision(project, None).read("data/x") is None
 
 
 @pytest.mark.parametrize(

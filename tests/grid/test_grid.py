@@ -12,7 +12,7 @@ import pytest
 
 from stages.grid.configurations import Configuration, wanted
 from stages.grid.experiments import check_configurations, check_jobs, experiment_ref, finished_experiments, git
-from stages.grid.pool import at_work
+from stages.grid.pool import Pool, at_work
 from stages.params.schema import load_params
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import lock
@@ -173,6 +173,7 @@ def test_a_killed_grid_goes_on_to_its_end(finished: Finished, project: Path, mon
     assert at_work(project / ".state/grid/clones") != []
     status = grid(project, "--status")
     assert status[1] == f"running: {name}"
+    assert Pool(project, project / ".state", "f" * 40).standing([name])[name][0] == "waiting", "not of another commit"
     assert any(line.startswith("    step ") for line in status)  # the last lines of its log
     run = grid_until(lambda: len(printed_by("train")) == 2 and "step" in printed_by("train")[1])
     os.kill(run.pid, signal.SIGTERM)

@@ -82,7 +82,7 @@ REFUSED: dict[str, tuple[Kind, str]] = {
     "lfm2": (("lfm2", {**LLAMA, "layer_types": ["conv", "full_attention"]}), NO_CACHE),
     "mamba": (("mamba", {"hidden_size": 16, "num_hidden_layers": 2, "state_size": 4}), NO_KEYS),
     "openai-gpt": (("openai-gpt", GPT), NO_KEYS),
-    "gemma-2": (("gemma2", {**HEADS, "final_logit_softcapping": 0.1}), "does more to its embeddings or logits"),
+    "gemma-2": (("gemma2", {**HEADS, "final_logit_softcapping": 30.0}), "caps its logits"),
     "gemma-4": (
         ("gemma4_text", {**HEADS, **PER_LAYER, "vocab_size_per_layer_input": VOCABULARY}),
         "cannot read word embeddings that are not its own",

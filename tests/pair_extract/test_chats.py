@@ -62,6 +62,7 @@ ROWS: list[tuple[Any, list[str], dict[str, int]]] = [  # a chat, its turns and w
     ([{"role": "User", "content": "hi"}, {"role": "user", "content": "you"}, {"role": "Bo", "content": "yes"}],
      ["hi you", "yes"], {"turns_of_several_messages": 1}),
     ([{"from": "Ann", "value": "hi", "weight": 1}, {"from": "Bo", "value": "hello", "weight": 0}], ["hi", "hello"], {}),
+    ([{"speaker": "USER", "text": WARM[0]}, {"speaker": "SYSTEM", "text": WARM[1]}], WARM, {}),
     # ShareGPT's calls and what they gave back.
     ([{"from": who, "value": what} for who, what in (("human", WARM[0]), ("function_call", "{}"), ("observation", "7"),
       ("gpt", WARM[1]))], WARM, {"tool_calls": 1, "tool_turns": 1}),

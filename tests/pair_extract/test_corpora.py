@@ -136,7 +136,10 @@ def test_a_row_may_stand_on_any_number_of_lines(indent: int | None, tmp_path: Pa
     rows = [{"turns": list("abcdefgh"[: 2 + number % 7])} for number in range(20)]
     content = "\n".join(json.dumps(row, indent=indent) for row in rows).encode()
     assert sorted(turns_in(tmp_path, "jsonl", content)) == sorted(row["turns"] for row in rows)
-    assert refusal(tmp_path, "jsonl", content + b"\n]").split(": ")[1] == "not JSON (Expecting value"
+    assert (
+        refusal(tmp_path, "jsonl", content + b"\n]").split(": ")[1]
+        == "not JSON (Expecting value, at ']'); fix it there, or correct the corpus's format"
+    )
 
 
 @pytest.mark.parametrize("cut", [b'{"turns": ["a', b'{"turns": ["a", "b"]', b'{"turns": ["a",', b'["a", }'])
@@ -195,7 +198,7 @@ def test_what_keeps_parquet_from_being_read_is_named(tmp_path: Path, monkeypatch
     [
         ("eou", b"", " none of 0 dialogues has two turns with text"),
         ("eou", b"a __eou__ b __eou__\ncaf\xe9 __eou__\n", "2: not UTF-8 (byte 0xe9 at column 4)"),
-        ("eou", b'["a", "b"]\n', "1: a line without __eou__"),
+        ("eou", b'["a", "b"]\n', "1: not a list of turns but a text (first of 1 such rows"),
         ("jsonl", b"[" * 100_000, "1: not JSON"),
         ("jsonl", b'{\n"chats": {"list": []}\n}', "1: not a list of turns but an object"),
         ("jsonl", encode("parquet", DIALOGUES), " a Parquet file; set"),

@@ -64,8 +64,13 @@ def test_the_short_answer_names_what_chance_cannot_separate_and_what_a_prompt_co
     own = [replace(run, params={**run.params, "methods": entry}) for run in own]
     assert re.search(r"Without training, zero-shot is 0\.\d+ above", found)
     assert re.search(r"Without training, my own is 0\.\d+ above", answer(*of(runs, "fine-tune"), *own))
-    fewer = answer(*of(runs, "fine-tune"), *of(runs, "lora")[:1])
-    assert "has the lowest test loss (3 seeds). It takes more seeds to say whether lora is worse." in fewer
+    reference, (first, *others) = of(runs, "fine-tune"), of(runs, "lora")
+    moved = [replace(run, params={**run.params, "seed": run.seed + 9}) for run in others]
+    for fewer in (answer(*reference, first), answer(*reference, first, *moved)):  # of the seeds that both have
+        assert "has the lowest test loss (3 seeds). It takes more seeds to say whether lora is worse." in fewer
+    half = columns_of([replace(each, loss=(each.loss or 0) / 2) for each in responses_of(first)])
+    fewer = answer(*reference, replace(first, files={RESPONSES: half}))
+    assert "lowest test loss of those with as many seeds (3 seeds)" in fewer and "lora is better or worse." in fewer
 
 
 def test_the_best_is_compared_with_the_others_and_not_by_way_of_the_reference() -> None:
@@ -146,7 +151,7 @@ def test_what_cannot_be_compared_is_not(runs: tuple[Run, ...]) -> None:
         (run_in_memory("soft", files={RESPONSES: {}}), "all", "responses not in the cache"),
         (run_in_memory("soft", measured=False), "all", "has no losses"),
         (run_in_memory("soft", 7), "all", "no seed that both were run with"),
-        (replace(first, scores={"parts": {"unlike": "1".ljust(80, "0")}}), "unlike", "only 1 "),
+        (replace(first, scores={"parts": {"unlike": "1".ljust(80, "0")}}), "unlike", "^1 unlike pairs, at least 10"),
         (replace(first, scores={}), "unlike", "does not say"),
     ):
         with pytest.raises(NotMeasured, match=reason):

@@ -30,7 +30,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
 
 
 def with_graphs(one: Learner) -> Learner:
-    one.graphs = CudaGraphs(one._backward, list(one.weights.values()))
+    one.graphs = CudaGraphs(list(one.weights.values()))
     return one
 
 
@@ -103,6 +103,7 @@ def test_what_cannot_be_recorded_is_said_once_and_runs_kernel_by_kernel(
     assert all(torch.equal(value, other.weights[name]) for name, value in plain.weights.items())
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith(said)
+    assert other.method.records == said.startswith("out of memory"), "the next trial does not try again"
 
 
 @on_a_gpu

@@ -1,6 +1,7 @@
 """A step of a trial: what the loss covers, what dropout and limits do, and that parts of a batch equal the whole."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -54,6 +55,30 @@ def test_one_pair_that_does_not_fit_and_another_error_are_raised(monkeypatch: py
     monkeypatch.setattr(step, "summed_loss", lambda *words: torch.zeros(2) @ torch.zeros(3))
     with pytest.raises(RuntimeError, match="size"):
         learner(method("soft")).step(pairs(2), 0, 1e-3)
+
+
+def test_gradients_are_summed_in_one_order_unless_an_operation_has_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With warnings alone, PyTorch's attention on a GPU would take any order."""
+    seen, summed_loss = list[bool](), step.summed_loss
+
+    def look(gradient: Tensor) -> None:
+        seen.append(torch.is_deterministic_algorithms_warn_only_enabled())
+        if not seen[-1]:
+            raise RuntimeError("cumsum_cuda_kernel does not have a deterministic implementation")
+
+    def watched(*words: Any) -> Tensor:
+        loss = summed_loss(*words)
+        loss.register_hook(look)
+        return loss
+
+    monkeypatch.setattr(step, "summed_loss", watched)
+    one = learner(method("soft"))
+    assert [math.isfinite(one.step(pairs(2), 0, 1e-3)) for _ in range(2)] == [True, True]
+    assert seen == [False, True, True] and capsys.readouterr().out.startswith("the last bits may differ")
+    assert torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(False)
 
 
 def test_a_step_whose_loss_is_not_finite_leaves_the_weights_as_they_are() -> None:
