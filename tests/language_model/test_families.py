@@ -95,7 +95,7 @@ KINDS = (
 )  # fmt: skip
 PROMPTS = ("soft", "dynamic", "dynamic-first-layers")
 SEVERAL_KINDS: dict[str, Kind] = {
-    "gemma-2": ("gemma2", {**HEADS, "sliding_window": 64}),
+    "gemma-2": ("gemma2", {**HEADS, "sliding_window": 64, "final_logit_softcapping": None}),
     "qwen2-sliding": ("qwen2", {**LLAMA, "use_sliding_window": True, "sliding_window": 64, "max_window_layers": 1}),
 }
 
