@@ -1,20 +1,20 @@
 """Turn dialogues into pairs of a query and its response: "every two steps in a conversation" (Sec. 4).
 
-Writes {train,validation,test}.jsonl (one Pair per line), turns.jsonl (all turns of the training dialogues) and
-references.jsonl (one References for each test pair that has further ones; no such file if none has). If pairs.history
-is more than one, turns.jsonl has the empty turns too.
+Writes {train,validation,test}.jsonl (one Pair per line), turns.jsonl (all turns of the training dialogues, empty ones
+too, which keeps positions) and references.jsonl (one References for each test pair that has further ones; no such file
+if none has).
 """
 
 import argparse
 from pathlib import Path
 from typing import Any
 
-from stages.pair_extract.pairs import each_pair, turns_to_write
+from stages.pair_extract.pairs import each_pair
 from stages.params.schema import load_params
 from stages.plumbing.command import run_stage
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import check_folder, output_folder, scratch_folder, write_json
-from stages.records import REFERENCES, SPLITS, Pair, read_records, records_of, write_records
+from stages.records import REFERENCES, SPLITS, Dialogue, Pair, read_records, records_of, write_records
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -40,7 +40,7 @@ def main(arguments: argparse.Namespace) -> None:
             test = read_records(folder / "test.jsonl", Pair)
             further, report["references"] = match_references(path, records_of(corpus["test"], Found), test)
             write_records(folder / REFERENCES, further)
-        write_records(folder / "turns.jsonl", turns_to_write(records_of(corpus["train"], Found), params.pairs))
+        write_records(folder / "turns.jsonl", records_of(corpus["train"], Dialogue))
     write_json(arguments.report, report)
     print(", ".join(f"{report[split]['pairs']} {split} pairs" for split in SPLITS))
     for name, said in COUNTED.items():

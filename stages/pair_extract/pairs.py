@@ -24,15 +24,6 @@ def pairs_of(dialogue: Dialogue, settings: Pairs) -> tuple[list[Pair], int]:
     return pairs, len(positions) - len(pairs)
 
 
-def turns_to_write(dialogues: Iterable[Dialogue], settings: Pairs) -> Iterator[Dialogue]:
-    """The dialogues for turns.jsonl, without their empty turns.
-
-    With a history of more than one, empty turns stay. The stage subset finds the turns of a query by their positions.
-    """
-    for each in dialogues:
-        yield Dialogue(each.dialogue, [turn for turn in each.turns if turn or settings.history > 1])
-
-
 def each_pair(dialogues: Iterable[Dialogue], settings: Pairs, counts: dict[str, int]) -> Iterator[Pair]:
     """The pairs of one split, one after another; what is counted for the report is added to `counts`."""
     names = ("dialogues", "turns", "pairs", "dialogues_without_pair", "pairs_skipped_for_empty_turn")

@@ -47,7 +47,7 @@ def remaining_turns(
     dialogue is in memory at a time.
 
     Args:
-        dialogues: those of turns.jsonl; with a history of more than one, their turns are at their positions.
+        dialogues: those of turns.jsonl, their turns at their positions.
         pairs: those of the regime, in the order of the dialogues, and whether each is dropped.
         history: how many turns a query can have.
         counts: what remains, and how many dialogues do not, is added to it.
@@ -57,8 +57,7 @@ def remaining_turns(
         own = next(each for each in rest if each.dialogue == name)
         kept, gone = set[str](), set[str]()
         for pair, dropped in group:
-            several = own.turns[max(0, pair.position + 1 - history) : pair.position + 2]
-            (gone if dropped else kept).update([pair.query, pair.response] if history == 1 else several)
+            (gone if dropped else kept).update(own.turns[max(0, pair.position + 1 - history) : pair.position + 2])
         if not kept:
             counts["dialogues_dropped_for_overlap"] += 1
             continue

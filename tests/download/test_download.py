@@ -119,11 +119,7 @@ def test_weights_that_are_no_safetensors_are_refused(content: bytes | None, weig
         ("config.json", {"auto_map": {"AutoModelForCausalLM": "modeling.X"}}, "auto_map"),
         ("config.json", {"text_config": {"auto_map": {"AutoConfig": "a--b.C"}}}, "text_config.auto_map"),
         ("config.json", {"custom_pipelines": {"x": {"impl": "a.B"}}}, "custom_pipelines"),
-        (
-            "config.json",
-            {"quantization_config": {"quant_method": "gptq"}},
-            "quantization_config: the weights are quantized",
-        ),
+        ("config.json", {"quantization_config": {"bits": 4}}, "quantization_config: the weights are quantized"),
         ("config.json", {"_attn_implementation": {"text": "someone/kernels"}}, "_attn_implementation"),
         ("config.json", {"transformers_weights": "../x.bin"}, "transformers_weights"),
         ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["a.B", None]}}, "auto_map"),

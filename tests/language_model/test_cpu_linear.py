@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -77,22 +76,6 @@ def test_little_memory_is_enough(name: str, count: int, monkeypatch: pytest.Monk
         assert torch.equal(one, other)
     rows_and_gradient(plain, count)
     assert len(packed) == 2 + 4
-
-
-def test_a_weight_that_is_packed_leaves_memory_if_that_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    gone = list[Tensor]()
-    monkeypatch.setattr(cpu_linear, "page_out", gone.append)
-    for free, times in ((1 << 40, 2), (0, 0)):  # in both orders; packed anew for each call it is needed each time
-        gone.clear()
-        monkeypatch.setattr(cpu_linear, "free_memory", lambda device, free=free: free)
-        _, fast = pair("linear")
-        rows_and_gradient(fast)
-        rows_and_gradient(fast)
-        assert len(gone) == times
-        assert all(weight is fast.weight for weight in gone)
-        cpu_linear.put_aside(nn.Sequential(nn.Linear(2, 2), fast))
-        frozen: Any = fast.frozen
-        assert len(gone) == times + 1 and not frozen.kept  # that of the frozen layer alone
 
 
 @pytest.mark.parametrize("name", LAYERS)

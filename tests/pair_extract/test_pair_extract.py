@@ -12,7 +12,7 @@ import pytest
 
 from stages.pair_extract.__main__ import main
 from stages.pair_extract.corpora import content_id
-from stages.pair_extract.pairs import pairs_of, turns_to_write
+from stages.pair_extract.pairs import pairs_of
 from stages.params.schema import Pairs
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import check_folder, output_folder
@@ -53,12 +53,6 @@ def test_the_query_has_as_many_turns_as_the_history_says(history: int, joined_by
     assert holed.query == "a c"
 
 
-@pytest.mark.parametrize(("history", "turns"), [(1, ["a", "c", "d"]), (2, ["a", "", "c", "d"])])
-def test_with_a_history_empty_turns_keep_their_places(history: int, turns: list[str]) -> None:
-    settings = Pairs(stride=2, history=history, joined_by=" ")
-    assert list(turns_to_write([Dialogue("x", ["a", "", "c", "d"])], settings)) == [Dialogue("x", turns)]
-
-
 def of_jsonl(folder: Path, corpus: Sequence[Any], stride: int = 2, references: str | None = None) -> dict[str, Any]:
     """Run the stage on a corpus as the download stage leaves it; return its report."""
     params = shipped_params()
@@ -94,7 +88,6 @@ def test_the_stage_writes_pairs_and_a_report(stride: int, tmp_path: Path, capsys
         assert {(pair.position, (pair.query, pair.response)) for pair in pairs} <= neighbours
     turns = read_records(tmp_path / "pairs/turns.jsonl", Dialogue)
     assert {pair.dialogue for pair in read_records(tmp_path / "pairs/train.jsonl", Pair)} == {t.dialogue for t in turns}
-    assert all(turn for each in turns for turn in each.turns)
     assert sum(report[split]["pairs_skipped_for_empty_turn"] for split in SPLITS) == (1 if stride == 2 else 2)
 
 

@@ -46,13 +46,6 @@ def test_help_waits_for_no_slow_library(name: str) -> None:
     assert not found & SLOW
 
 
-def test_transformers_comes_without_what_the_stages_do_not_use_and_others_can_have_it() -> None:
-    load = "from stages.language_model.device import load_transformers; load_transformers(); "
-    load += "import stages.methods.trained_method, stages.train.job, transformers.modeling_utils; "
-    check = "import sys; assert not {'sklearn', 'scipy'} & set(sys.modules); import scipy"
-    assert {"torch", "transformers", "scipy"} <= imported("-c", f"{load}{check}")
-
-
 @pytest.fixture
 def untrained(tmp_path: Path) -> Path:
     """A project in which nothing has run."""

@@ -108,11 +108,6 @@ def test_a_bleu_of_a_few_matching_4_grams_or_none_is_no_number(count: int) -> No
     assert (row["matches"], row["bleu1"]) == (count, scores["bleu1"])
 
 
-def test_of_few_dialogues_a_regime_takes_a_part() -> None:
-    (setting,), _ = settings_of([run_in_memory("soft", regime=regime) for regime in (10, 100)])
-    assert [setting.data(regime) for regime in (10, 100)] == ["7 dialogues, 8 pairs", "70 dialogues, 80 pairs"]
-
-
 def test_settings_that_differ_in_signs_have_figures_of_their_own() -> None:
     pairs = [{**PARAMS["pairs"], "history": 2, "joined_by": sign} for sign in (" ", " | ")]
     runs = tuple(run_in_memory("soft", seed, pairs=each) for each in pairs for seed in (0, 1))
@@ -128,6 +123,8 @@ def test_a_corpus_that_may_be_quoted_now_or_lies_elsewhere_is_the_same_corpus() 
     own = [PARAMS["datasets"]["chitchat"] | {"source": f"file:{place}"} for place in ("chats", "/home/jane/texts")]
     moved = [run_in_memory("soft", seed, datasets={"chitchat": each}) for seed, each in enumerate(own)]
     assert titles(*runs) == titles(*moved) == ["chitchat, protocol quick"]
+    (setting,), _ = settings_of([*runs, run_in_memory("soft", regime=10)])
+    assert [setting.data(regime) for regime in (10, 100)] == ["7 dialogues, 8 pairs", "70 dialogues, 80 pairs"]
     text = to_markdown(build(Collection(runs, ()))).partition("## Answers")[2].partition("##")[2]
     assert "| lora | " in text and "| soft | word" not in text, "what it said then is not quoted"
 

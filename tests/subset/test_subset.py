@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from stages.pair_extract.pairs import pairs_of, turns_to_write
+from stages.pair_extract.pairs import pairs_of
 from stages.params.schema import Pairs
 from stages.plumbing.errors import StageError
 from stages.plumbing.files import check_folder, output_folder
@@ -87,7 +87,7 @@ def test_with_any_history_and_stride_the_turns_that_only_dropped_pairs_have_go(
     whole = Dialogue("x", [turn.strip() for turn in turns])
     pairs, _ = pairs_of(whole, settings)
     flagged = [(pair, pair.position in dropped) for pair in pairs]
-    (found,) = remaining_turns(turns_to_write([whole], settings), flagged, history, Counter())
+    (found,) = remaining_turns([whole], flagged, history, Counter())
     assert found == Dialogue("x", list(expected))
 
 
@@ -99,7 +99,7 @@ def prepare(folder: Path, corpus: Corpus, references: Sequence[References] = (),
             own = [Dialogue(f"{split}{number:03}", list(each)) for number, each in enumerate(turns)]
             write_records(made / f"{split}.jsonl", [pair for each in own for pair in pairs_of(each, settings)[0]])
             if split == "train":
-                write_records(made / "turns.jsonl", turns_to_write(own, settings))
+                write_records(made / "turns.jsonl", own)
         if references:
             write_records(made / "references.jsonl", references)
 
