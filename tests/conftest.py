@@ -30,7 +30,6 @@ for _name in ("DIALOG_PROMPTING_STATE", "DIALOG_PROMPTING_DEBUG", "HF_ENDPOINT",
 import pytest  # noqa: E402
 
 gc.disable()  # until all is imported
-
 # The test files that take longest, the longest first, so that all workers end at about the same time.
 LONGEST = (
     "faults/test_dvc.py", "grid/test_grid.py", "export/test_export.py", "faults/test_starved.py",

@@ -60,7 +60,6 @@ def test_one_pair_that_does_not_fit_and_another_error_are_raised(monkeypatch: py
 def test_gradients_are_summed_in_one_order_unless_an_operation_has_none(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With warnings alone, PyTorch's attention on a GPU would take any order."""
     seen, summed_loss = list[bool](), step.summed_loss
 
     def backward(gradient: Tensor) -> None:
