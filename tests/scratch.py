@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
@@ -26,6 +27,7 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
         fcntl.flock(done, fcntl.LOCK_EX)
         done.seek(0)
         if not done.read():
+            shutil.rmtree(made, ignore_errors=True)  # of one that failed
             made.mkdir()
             make(made)
             done.write("done")

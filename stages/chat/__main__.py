@@ -57,6 +57,7 @@ if __name__ == "__main__":
     way.add_argument("--web", action="store_true", help="show a page in the browser instead")
     parser.add_argument("--host", metavar="ADDRESS", help="let the page be reached from elsewhere; default: 127.0.0.1")
     parser.add_argument("--port", type=whole_number(0, 65535), help="of the page; 0: any that is free; default: 7860")
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # letters that a terminal lacks
+    if sys.stdout.isatty():
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # letters that a terminal lacks
     over = "the conversation has ended; start it again for a new one"
     run_stage("chat", parser, main, alone=False, after_stop=over)

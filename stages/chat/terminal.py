@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 
 from stages.chat.speakers import Speaker, load_speakers
-from stages.plumbing.errors import StageError, describe
+from stages.plumbing.errors import StageError, describe, is_out_of_memory
 from stages.records import single_line
 
 HELP = "/compare NAME...: experiments answer too (/compare alone: no longer)  /reset: begin anew  Ctrl-D: end"
@@ -55,7 +55,9 @@ class TerminalChat:
             except KeyboardInterrupt:
                 print("\n(stopped; as if it had not been asked)")
             except (StageError, OSError, MemoryError, RuntimeError) as error:
-                print(describe(error))
+                if not isinstance(error, StageError | OSError) and not is_out_of_memory(error):
+                    raise
+                print(f"\n{describe(error)}")
 
     def command(self, name: str, *words: str) -> None:
         """/compare, /reset or /help."""

@@ -192,7 +192,7 @@ def _check_cache(base: BaseModel, tokens: Tensor) -> None:
         steps = [(slice(end - 1, end), mask[:, :end]) for end in range(READ + 1, ALL + 1)]
         decoded = [base.hidden(rows[:, at], positions[:, at], seen, cache) for at, seen in steps]
     theirs = torch.cat([expected[0], expected[1, :-1]]).float()
-    # The bound is wide where numbers are coarse: trainings have a base model in float32 in any case.
+    # The bound is wide where numbers are coarse: a training has a base model in float32 for a moment in any case.
     bound = 1e-3 if base.dtype is torch.float32 else 0.2
     for rest in [ahead], decoded:  # as references are read, and as answers are decoded
         both = torch.cat([read, *rest], dim=1)

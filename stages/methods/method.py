@@ -30,10 +30,11 @@ class Method:
         trains_embeddings: whether E is trained, under the name EMBEDDINGS.
         transformer: the model whose layers read the rows: the base model, or one with something trained in between.
         records: whether its passes can be CUDA graphs, as far as is known.
+        strict: whether every operation of its backward passes has a deterministic algorithm, as far as is known.
     """
 
     trains: ClassVar[bool] = True
-    records = True
+    records = strict = True
     trains_embeddings = False
 
     def __init__(self, base: BaseModel, settings: Any) -> None:

@@ -4,9 +4,10 @@ A row is a list of turns, or an object with one under a key of `KEYS`; the first
 message {role, content}, {from, value} or {speaker, text}, mixed as you like. A text can be a list of parts, as
 {"type": "text", "text": "hi"}; parts of other types (images, ...) are left out. Other fields are overlooked.
 
-Messages of one speaker in a row are one turn. System turns say how to answer, tool turns are what a tool gave back, and
-a message may only call a tool: these are no part of the dialogue. Beyond that the speakers' names make a difference in
-one case: of two speakers, one of them an assistant, the assistant is the one who answers, whoever begins.
+Messages of one speaker in a row are one turn. System turns say how to answer (but for the partner of a user who begins:
+corpora of tasks call their two speakers USER and SYSTEM), tool turns are what a tool gave back, and a message may only
+call a tool: these are no part of the dialogue. Beyond that the speakers' names make a difference in one case: of two
+speakers, one of them an assistant, the assistant is the one who answers, whoever begins.
 """
 
 import unicodedata
@@ -33,7 +34,8 @@ UNSEEN = {"Cc", "Cf", "Mn", "Zl", "Zp", "Zs"}  # Unicode's categories of charact
 FILLERS = "\u115f\u1160\u2800\u3164\uffa0"  # letters and a Braille pattern by their categories, but blank
 SHAPE = (
     'write one dialogue per row: ["turn", "turn"], {"turns": ["turn", "turn"]} or '
-    '{"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}'
+    '{"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}; '
+    "in the format eou a line with __eou__ after each turn"
 )
 KINDS = {type(None): "null", list: "a list", dict: "an object", str: "a text", int: "a number", float: "a number"}
 
@@ -73,7 +75,7 @@ def is_seen(text: str) -> bool:
 
 def _messages(place: str, row: list[Any], counts: Counter[str]) -> Iterator[tuple[str | int, str]]:
     """Speaker and text of each that is part of the dialogue. A text has a speaker of its own: its number."""
-    people = {str(turn.get("speaker")).strip().lower() for turn in row if isinstance(turn, dict)}
+    people = dict.fromkeys(str(turn.get("speaker")).strip().lower() for turn in row if isinstance(turn, dict))
     for number, turn in enumerate(row):
         if isinstance(turn, str):
             yield number, turn
@@ -85,7 +87,7 @@ def _messages(place: str, row: list[Any], counts: Counter[str]) -> Iterator[tupl
         if not isinstance(turn.get(who), str):
             raise _not("a text", f"{place}[{number}].{who}", turn.get(who))
         speaker = turn[who].strip().lower()
-        if speaker in LEFT_OUT and people != {"user", "system"}:  # as corpora of tasks call their two speakers
+        if speaker in LEFT_OUT and [*people] != ["user", "system"]:
             counts[LEFT_OUT[speaker]] += 1
             continue
         text, calls = _text(f"{place}[{number}].{what}", turn, turn.get(what), counts)

@@ -59,9 +59,12 @@ def _parse_json(place: str, text: str, rest: Iterator[str]) -> tuple[Any, str]:
             is_cut = getattr(error, "pos", 0) >= len(text.rstrip())
             added = "".join(islice(rest, more)) if is_cut else ""
             if not added:
-                said, begins = getattr(error, "msg", error), text[getattr(error, "pos", 0) :][:1]
-                found = f"not JSON ({said}, at {begins!r})"
-                raise StageError(place, found, "fix it there, or correct the corpus's format") from None
+                said = str(error)
+                if isinstance(error, json.JSONDecodeError):  # what is in front of it may have been read already
+                    where = f"line {error.lineno} column {error.colno} from there"
+                    said = f"{error.msg}: {where}, at {text[error.pos : error.pos + 1]!r}"
+                remedy = "fix it there, or correct the corpus's format"
+                raise StageError(place, f"not JSON ({said})", remedy) from None
         text, more = text + added, 2 * more
 
 

@@ -182,14 +182,14 @@ def sentences(setting: Setting, gaps: list[Gap]) -> Iterator[str]:
     rivals = [gap for gap in gaps if gap is not best and not beyond(gap, best)]
     alike, unsure = ([gap.cell.method for gap in rivals if (gap in sure) is wanted] for wanted in (True, False))
     sure_of = ", by more than chance" if len(reference.runs) > 1 else ", also on other draws of the test dialogues"
-    among = "" if min(gaps, key=lambda gap: gap.value) is best else " of those with as many seeds"
+    among = "" if min(gaps, key=lambda gap: gap.value) is best else " of those with the same seeds"
     alone = f"it has the lowest test loss{among}" + ("" if unsure else sure_of)
     advised, why = " or ".join([best.cell.method, *alike]), "the test loss cannot separate them" if alike else alone
     where = f"{setting.data(reference.cell.regime)} of {setting.title}, and {reference.cell.model}"
     yield f"With {where}, **use {advised}** of the {len(gaps)} methods compared: {why} ({seeds(len(reference.runs))})."
     if unsure:
-        what = "better or worse" if among else "worse"
-        yield f"It takes more seeds to say whether {' or '.join(unsure)} {'is' if len(unsure) == 1 else 'are'} {what}."
+        what = f"{'is' if len(unsure) == 1 else 'are'} {'better or worse' if among else 'worse'}"
+        yield f"It takes runs with the same seeds to say whether {' or '.join(unsure)} {what}."
     prompts = [gap for gap in sure if gap.runs[0].entry("method").get("kind") in PROMPTS]
     prompt = min(prompts, key=lambda gap: gap.value, default=best)
     if prompt is not best and prompt in others:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from stages.grid.experiments import git
 from stages.params.schema import PARAMS_FILE, Params, load_params, parse_params
-from stages.plumbing.errors import StageError
-from stages.plumbing.files import files_hash, read_manifest
+from stages.plumbing.errors import StageError, one_line
+from stages.plumbing.files import check_folder, files_hash, read_manifest
 from stages.plumbing.yaml import parse_yaml
 from stages.records import Record
 
@@ -169,8 +169,11 @@ class Results:
                     raise StageError(self.name, reason, "run `dvc repro`, or set it back")
         recorded = {out["path"]: out["md5"] for out in stages.get("train", {}).get("outs", [])}
         if self.name == WORKSPACE and recorded:  # Git may have brought another dvc.lock
-            files = [path for path in self.trained.rglob("*") if path.is_file()]
-            found = {path.relative_to(self.trained).as_posix(): _md5(path.read_bytes()) for path in files}
+            check_folder(self.trained)
+            found = {}
+            for path in self.trained.iterdir():
+                with path.open("rb") as file:
+                    found[path.name] = hashlib.file_digest(file, "md5").hexdigest()
             if recorded[TRAINED] != _folder_md5(found):
                 remedy = "run `dvc checkout`; if it was made by hand, `dvc commit`"
                 raise StageError(TRAINED, f"not what {LOCK} records", remedy)
@@ -231,6 +234,9 @@ def open_results(root: Path, experiment: str | None = None) -> Iterator[Results]
 def _copy(revision: Revision, experiment: str, path: str, target: Path) -> None:
     try:
         revision.system.get(path, str(target), recursive=True)
+    except ImportError as error:
+        found = f"its {path} is on a remote, and {one_line(str(error))}"
+        raise StageError(f"experiment {experiment}", found, "or `dvc pull` it elsewhere") from None
     except unavailable():
         remedy = f"make it again: `dvc exp apply {experiment}` and `dvc repro`"
         raise StageError(f"experiment {experiment}", f"its {path} is not in DVC's cache", remedy) from None

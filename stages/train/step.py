@@ -100,7 +100,6 @@ class Learner:
         self.weights = {name: value.to(device, copy=True).requires_grad_(True) for name, value in initial.items()}
         keep_freed_memory(True)
         self.rows = sys.maxsize  # of a part of a batch at most, once memory has run out
-        self.strict = True  # with warnings alone, a GPU's attention sums its gradients in any order
         # E beside a prompt or a controller learns more slowly: a prompt starts far from where it ends, E as
         # pre-trained, so that one rate is too low for the one or too high for the other (metrics/recipe-cpu.md).
         slow = [name for name in initial if name == EMBEDDINGS and len(initial) > 1]
@@ -183,7 +182,8 @@ class Learner:
 
     def _backward(self, laid: LaidOut) -> Tensor:
         loss = summed_loss(self.method, self.weights, laid)
-        torch.use_deterministic_algorithms(True, warn_only=not self.strict)
+        # With warnings alone, a GPU's attention sums its gradients in any order.
+        torch.use_deterministic_algorithms(True, warn_only=not self.method.strict)
         try:
             loss.div(laid.tokens).backward()
         finally:
@@ -205,8 +205,8 @@ class Learner:
     def _take_less(self, pairs: int, error: Exception) -> bool:
         """Go on without graphs, or out of memory in smaller parts; False if that is no help."""
         full = is_out_of_memory(error)
-        if self.strict and "deterministic" in str(error):
-            self.strict = False
+        if self.method.strict and "deterministic" in str(error):
+            self.method.strict = False
             print(f"the last bits may differ from run to run: {one_line(str(error))[:200]}")
             return True
         if self.graphs is not None:

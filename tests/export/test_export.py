@@ -80,7 +80,6 @@ def read_alone(folders: list[Path], queries: list[str] = QUERIES) -> dict[str, A
 
 
 def answered(trained: TrainedMethod, queries: list[str]) -> list[Any]:
-    """Our texts and tokens for queries as pairs have them: on one line, accents as part of their letters."""
     asked = trained.encode([single_line(composed(query)) for query in queries])
     found = trained.decode_and_score(asked).answers
     return [trained.texts(found), found]

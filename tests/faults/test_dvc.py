@@ -67,7 +67,6 @@ def kill_when_its_stage_pauses(dvc: subprocess.Popen[bytes]) -> list[psutil.Proc
 
 
 def stages_run(printed: str) -> list[str]:
-    """The stages whose command DVC ran, in order, without those restored from its cache."""
     return re.findall(r"^Running stage '(.+)':", printed, re.MULTILINE)
 
 

@@ -136,10 +136,7 @@ def test_a_row_may_stand_on_any_number_of_lines(indent: int | None, tmp_path: Pa
     rows = [{"turns": list("abcdefgh"[: 2 + number % 7])} for number in range(20)]
     content = "\n".join(json.dumps(row, indent=indent) for row in rows).encode()
     assert sorted(turns_in(tmp_path, "jsonl", content)) == sorted(row["turns"] for row in rows)
-    assert (
-        refusal(tmp_path, "jsonl", content + b"\n]").split(": ")[1]
-        == "not JSON (Expecting value, at ']'); fix it there, or correct the corpus's format"
-    )
+    assert refusal(tmp_path, "jsonl", content + b"\n]").split(": ")[1] == "not JSON (Expecting value"
 
 
 @pytest.mark.parametrize("cut", [b'{"turns": ["a', b'{"turns": ["a", "b"]', b'{"turns": ["a",', b'["a", }'])

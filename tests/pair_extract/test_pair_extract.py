@@ -88,6 +88,7 @@ def test_the_stage_writes_pairs_and_a_report(stride: int, tmp_path: Path, capsys
         assert {(pair.position, (pair.query, pair.response)) for pair in pairs} <= neighbours
     turns = read_records(tmp_path / "pairs/turns.jsonl", Dialogue)
     assert {pair.dialogue for pair in read_records(tmp_path / "pairs/train.jsonl", Pair)} == {t.dialogue for t in turns}
+    assert any("" in each.turns for each in turns), "turns keep their positions"
     assert sum(report[split]["pairs_skipped_for_empty_turn"] for split in SPLITS) == (1 if stride == 2 else 2)
 
 

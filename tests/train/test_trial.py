@@ -262,7 +262,9 @@ def test_what_the_model_cannot_take_is_refused_before_its_weights_are_read(tmp_p
 
 @pytest.mark.parametrize("name", ["dynamic", "fine-tune"])
 def test_trained_weights_start_in_float32(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    loaded = load(job_in(tmp_path, monkeypatch, method=name, **{"protocols.tiny.training.dtype": "bfloat16"}))
+    decoding = {"dynamic": torch.float32, "fine-tune": torch.bfloat16}[name]
+    changes = {"protocols.tiny.training.dtype": "bfloat16", "protocols.tiny.decoding_dtype": f"{decoding}"[6:]}
+    loaded = load(job_in(tmp_path, monkeypatch, method=name, **changes))
     stored = load_file(tmp_path / "data/download/model/model.safetensors")["transformer.wte.weight"]
     assert torch.equal(loaded.initial["embeddings" if name == "dynamic" else "transformer.wte.weight"], stored)
-    assert (loaded.method.base.dtype, loaded.decoder.method.base.dtype) == (torch.bfloat16, torch.float32)
+    assert (loaded.method.base.dtype, loaded.decoder.method.base.dtype) == (torch.bfloat16, decoding)
