@@ -63,8 +63,8 @@ def _public(run: Run) -> Run:
     if passage := run.params.get("forgetting"):
         params["forgetting"] = {**passage, "text": Path(passage["text"]).name}
     params |= {f"{switch}s": {run.params[switch]: run.entry(switch)} for switch in CHOICES}
-    private = [] if run.entry("dataset").get("quote") else [RESPONSES]
-    files = {path: content for path, content in run.files.items() if path not in private}
+    quoted = run.entry("dataset").get("quote")
+    files = {path: content for path, content in run.files.items() if quoted or path != RESPONSES}
     return replace(run, params=_redacted(params), files=files)
 
 

@@ -8,7 +8,7 @@ the stage wrote, the report would give a wrong origin for its numbers: `problems
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, cached_property, reduce
 from pathlib import Path
@@ -225,7 +225,10 @@ def open_results(root: Path, experiment: str | None = None) -> Iterator[Results]
             said = f"made by another version ({error.subject}: {error.found})"
             raise StageError(f"experiment {experiment}", said, "check out its commit, or run it again") from None
         _copy(revision, experiment, TRAINED, trained)
-        if _hash_of(model) != json.loads((trained / "method.json").read_bytes())["base_model"]:
+        wanted, found = json.loads((trained / "method.json").read_bytes())["base_model"], None
+        with suppress(StageError, OSError):  # there is none, or its manifest is damaged
+            found = files_hash(read_manifest(model))
+        if found != wanted:
             model = Path(scratch, "model")
             _copy(revision, experiment, MODEL, model)
         yield Results(experiment, params, raw, model, trained, revision)
@@ -236,15 +239,7 @@ def _copy(revision: Revision, experiment: str, path: str, target: Path) -> None:
         revision.system.get(path, str(target), recursive=True)
     except ImportError as error:
         found = f"its {path} is on a remote, and {one_line(str(error))}"
-        raise StageError(f"experiment {experiment}", found, "or `dvc pull` it elsewhere") from None
+        raise StageError(f"experiment {experiment}", found, "install that, or `dvc pull` where it is") from None
     except unavailable():
         remedy = f"make it again: `dvc exp apply {experiment}` and `dvc repro`"
         raise StageError(f"experiment {experiment}", f"its {path} is not in DVC's cache", remedy) from None
-
-
-def _hash_of(folder: Path) -> str | None:
-    """The identity of the base model in a folder; None if there is none or its manifest is damaged."""
-    try:
-        return files_hash(read_manifest(folder))
-    except (StageError, OSError):
-        return None
